@@ -1,0 +1,1 @@
+"""fractal_ifs: when does depth help a network that is trained by gradient descent?"""
