@@ -1,0 +1,354 @@
+"""Iterated function systems: r affine maps F_i(x) = M_i x + v_i, and the sets K_n = F_1(K_(n-1)) u ... u F_r(K_(n-1)).
+
+Section 2 of the paper. K_0 is [-1, 1]^d unless said otherwise: [0, 1] for the Cantor set of Section 4, a triangle.
+The image of K_0 under a composition of j maps is called a cell of K_j; K_j is the union of its r^j cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import combinations, product
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fractal_ifs.convex import TOLERANCE, Box, Convex, distance, hull, overlap
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.values import is_list, load_group, number, plain, short, vector, whole
+
+KEYS = ("name", "depth", "d", "ratio", "offsets", "corners", "maps", "base", "negatives")
+MAX_CELLS = 2**22
+
+
+class Separation(NamedTuple):
+    """How the images of K_0 lie to each other. `epsilon`: their least distance, so Assumption 1 holds iff it is > 0."""
+
+    epsilon: float
+    touching: list[tuple[int, int]]  # pairs that share a piece of boundary and nothing else
+    overlapping: list[tuple[int, int]]  # pairs with a common interior
+
+
+class AffineIFS:
+    """x -> matrices[i] x + offsets[i], i = 0..r-1.
+
+    matrices   (r, d, d), invertible, of spectral norm < 1
+    offsets    (r, d)
+    base       K_0: a Box, a Polytope, or vertices (k, d); default [-1, 1]^d
+    negatives  the box where the negatives of a level lie, in K_0's coordinates; default: all of K_0 outside the images
+
+    Raises ConfigError where shapes don't fit, a map doesn't contract or is singular, or `negatives` meets an image or
+    leaves K_0.
+    """
+
+    def __init__(
+        self,
+        matrices: Any,
+        offsets: Any,
+        base: Convex | Any = None,
+        negatives: Box | None = None,
+        name: str | None = None,
+    ):
+        self.matrices = np.array(matrices, float)
+        self.offsets = np.array(offsets, float)
+        self.name = name or "custom"
+        if self.offsets.ndim != 2 or 0 in self.offsets.shape:
+            raise ConfigError(
+                f"fractal.offsets of shape {self.offsets.shape}: must be of shape (r, d), with r and d at least 1"
+            )
+        self.r, self.d = self.offsets.shape
+        if self.matrices.shape != (self.r, self.d, self.d):
+            raise ConfigError(
+                f"fractal.matrices of shape {self.matrices.shape}: must be of shape {(self.r, self.d, self.d)}"
+            )
+        self._check_maps()
+        if base is None:
+            base = Box(-np.ones(self.d), np.ones(self.d))
+        self.base: Convex = base if isinstance(base, Convex) else hull(np.asarray(base, float))
+        if self.base.d != self.d:
+            raise ConfigError(f"fractal.base of dimension {self.base.d}: must be of the maps' dimension, {self.d}")
+        self.negatives = negatives
+        if negatives is not None:
+            self._check_negatives(negatives)
+
+    def _check_maps(self) -> None:
+        if not (np.isfinite(self.matrices).all() and np.isfinite(self.offsets).all()):
+            raise ConfigError("fractal.maps: every entry must be finite")
+        singular_values = np.linalg.svd(self.matrices, compute_uv=False)
+        for i, values in enumerate(singular_values):
+            matrix = short(self.matrices[i].round(6).tolist())
+            if values[0] >= 1:
+                raise ConfigError(
+                    f"fractal.maps[{i}].matrix={matrix}: must contract, its spectral norm is {values[0]:.6g}, not < 1"
+                )
+            if values[-1] <= 1e-12 * values[0]:
+                raise ConfigError(f"fractal.maps[{i}].matrix={matrix}: must have full rank, is singular")
+
+    def _check_negatives(self, box: Box) -> None:
+        key = f"fractal.negatives={{lo: {box.lo.round(6).tolist()}, hi: {box.hi.round(6).tolist()}}}"
+        if box.d != self.d:
+            raise ConfigError(f"{key}: must be of the maps' dimension, {self.d}")
+        if not box.inside(self.base):
+            raise ConfigError(f"{key}: must lie in K_0")
+        for i, image in enumerate(self.images):
+            if overlap(box, image):
+                raise ConfigError(f"{key}: must not overlap an image of K_0, overlaps that of maps[{i}]")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> AffineIFS:
+        """From the keys of a conf/fractal/*.yaml (numbers may be fractions, "2/3"):
+
+        ratio + offsets  one contraction ratio, a list of r offsets;  or ratio + corners: c, whose offsets are {-c, c}^d
+        maps             a list of {matrix, offset}; a lone number as the matrix is that multiple of the identity
+        d                the dimension; needed with `corners` alone
+        base             cube ([-1, 1]^d, the default) | unit ([0, 1]^d) | {lo, hi} | a list of vertices
+        negatives        {lo, hi}
+        """
+        keys = plain(config, "fractal", KEYS)
+        d = whole(keys["d"], "fractal.d", 1, 10) if "d" in keys else None
+        if "depth" in keys:
+            whole(keys["depth"], "fractal.depth", 1)
+        matrices, offsets = _maps(keys, d)
+        d = len(offsets[0])
+        negatives = _box(keys["negatives"], "fractal.negatives", d) if "negatives" in keys else None
+        return cls(matrices, offsets, _base(keys.get("base", "cube"), d), negatives, str(keys.get("name", "custom")))
+
+    @classmethod
+    def load(cls, name: str, **keys: Any) -> AffineIFS:
+        """By the name of a conf/fractal/*.yaml or the path of a YAML file: load("vicsek"), load("cantor_dust", d=3)."""
+        return cls.from_config(load_group("fractal", name, keys))
+
+    @cached_property
+    def images(self) -> list[Convex]:
+        """F_1(K_0), ..., F_r(K_0)."""
+        return [self.base.image(matrix, offset) for matrix, offset in zip(self.matrices, self.offsets, strict=True)]
+
+    def images_inside(self) -> bool:
+        """Assumption 2: every F_i(K_0) lies in K_0."""
+        return all(image.inside(self.base) for image in self.images)
+
+    def separation(self) -> Separation:
+        """Assumption 1: the least distance between two images of K_0, and the pairs that meet. Infinite for one map.
+
+        Exact for images that are axis-parallel boxes, a proven lower bound for others.
+        """
+        return self._separation
+
+    @cached_property
+    def _separation(self) -> Separation:
+        epsilon, touching, overlapping = np.inf, [], []
+        for i, j in combinations(range(self.r), 2):
+            apart = distance(self.images[i], self.images[j])
+            epsilon = min(epsilon, apart)
+            if apart == 0:
+                (overlapping if overlap(self.images[i], self.images[j]) else touching).append((i, j))
+        return Separation(epsilon, touching, overlapping)
+
+    def maps(self, j: int) -> tuple[np.ndarray, np.ndarray]:
+        """All compositions of j maps: matrices (r^j, d, d) and offsets (r^j, d).
+
+        Row i_1 r^(j-1) + ... + i_j is F_(i_1) o ... o F_(i_j): the first digit is the coarsest cell.
+        """
+        j = whole(j, "j", 0)
+        if self.r**j > MAX_CELLS:
+            raise ConfigError(f"j={j}: {self.name} has {self.r}^{j} cells there, at most {MAX_CELLS} can be listed")
+        matrices, offsets = np.eye(self.d)[None], np.zeros((1, self.d))
+        for _ in range(j):
+            offsets = (offsets[:, None] + np.einsum("wab,ib->wia", matrices, self.offsets)).reshape(-1, self.d)
+            matrices = np.einsum("wab,ibc->wiac", matrices, self.matrices).reshape(-1, self.d, self.d)
+        return matrices, offsets
+
+    def volume(self, j: int) -> float:
+        """The Lebesgue measure of K_j: volume(K_0) (|det M_1| + ... + |det M_r|)^j.
+
+        Raises ConfigError where images overlap: there the formula is an upper bound only.
+        """
+        j = whole(j, "j", 0)
+        bound = self.base.volume * float(np.abs(np.linalg.det(self.matrices)).sum()) ** j
+        if j > 0 and (pairs := self.separation().overlapping):
+            raise ConfigError(
+                f"volume({j}): images {pairs[0]} of {self.name} overlap; all that is known is volume <= {bound:.6g}"
+            )
+        return bound
+
+    def shrunk(self, factor: float) -> AffineIFS:
+        """The same images made smaller by `factor` in (0, 1], each about its own centre, so that touching ones part.
+
+        "Correctly scaling the fractal at each step" (Section 3) is how the paper would meet its Assumptions 1 and 2.
+        """
+        factor = number(factor, "factor")
+        if not 0 < factor <= 1:
+            raise ConfigError(f"factor={factor}: must be > 0 and <= 1")
+        matrices = factor * self.matrices
+        offsets = self.offsets + (self.matrices - matrices) @ self.base.center
+        return AffineIFS(matrices, offsets, self.base, self.negatives, self.name)
+
+    def check(self, depth: int, margin: float = 0.0, resolution: float = 2.0**-24) -> None:
+        """Refuse what can't carry a fractal distribution of this depth, by ConfigError. Needs no torch.
+
+        The images must stay in K_0 (Assumption 2); the cells of K_depth must be wide enough for numbers of the given
+        `resolution` (2^-24 for float32); and K_depth^margin must not be empty.
+        """
+        depth = whole(depth, "fractal.depth", 1)
+        margin = number(margin, "margin")
+        if margin < 0:
+            raise ConfigError(f"margin={margin:g}: must be a number >= 0")
+        if not self.images_inside():
+            i = next(i for i, image in enumerate(self.images) if not image.inside(self.base))
+            raise ConfigError(f"fractal.maps[{i}] of {self.name}: must send K_0 into itself (the paper's Assumption 2)")
+        thinnest = float(np.linalg.svd(self.matrices, compute_uv=False).min())
+        allowed = 64 * resolution * float(np.abs([self.base.lo, self.base.hi]).max())
+        deepest = int(np.floor(np.log(allowed / (2 * self.base.inradius)) / np.log(thinnest)))
+        if depth > deepest:
+            raise ConfigError(
+                f"fractal.depth={depth}: must be <= {deepest}, the cells of {self.name} are too small for floating point"
+            )
+        if margin and margin >= (largest := self.inradius(depth)):
+            raise ConfigError(
+                f"margin={margin:g}: must be < {largest:.6g}, else K_{depth}^margin of {self.name} has no point left"
+            )
+
+    def inradius(self, j: int) -> float:
+        """The radius of the largest ball in a cell of K_j."""
+        scales = np.abs(np.linalg.det(self.matrices)) ** (1 / self.d)
+        turns = self.matrices / scales[:, None, None]
+        if np.allclose(turns @ turns.transpose(0, 2, 1), np.eye(self.d), atol=1e-12):  # similarities keep balls
+            return self.base.inradius * float(scales.max()) ** j
+        matrices, offsets = self.maps(j)
+        if isinstance(self.base, Box) and self.boxes_to_boxes:
+            return float((np.abs(matrices) @ (self.base.hi - self.base.lo)).min(-1).max() / 2)
+        return max(self.base.image(matrix, offset).inradius for matrix, offset in zip(matrices, offsets, strict=True))
+
+    @property
+    def boxes_to_boxes(self) -> bool:
+        """Whether every map sends axis-parallel boxes to axis-parallel boxes."""
+        filled = self.matrices != 0
+        return bool((filled.sum(1) == 1).all() and (filled.sum(2) == 1).all())
+
+    def gap(self) -> list[Box] | None:
+        """Boxes that make up where a negative of the first level lies: `negatives`, else K_0 minus the images.
+
+        They overlap in faces only. None where K_0 or an image isn't a box (or where the boxes would be too many).
+        """
+        if self.negatives is not None:
+            return [self.negatives]
+        images = [image for image in self.images if isinstance(image, Box)]
+        if not isinstance(self.base, Box) or len(images) < self.r:
+            return None
+        return _difference(self.base, images)
+
+    def __repr__(self) -> str:
+        return f"AffineIFS({self.name!r}, r={self.r}, d={self.d})"
+
+
+def _maps(keys: Mapping[str, Any], d: int | None) -> tuple[np.ndarray, np.ndarray]:
+    ways = [key for key in ("offsets", "corners", "maps") if key in keys]
+    if len(ways) != 1:
+        raise ConfigError(
+            f"fractal: has {' and '.join(ways) or 'no maps'}; must have ratio + offsets, ratio + corners, or maps"
+        )
+    if "maps" in keys:
+        if "ratio" in keys:
+            raise ConfigError(f"fractal.ratio={short(keys['ratio'])}: goes with offsets or corners, not with maps")
+        return _matrices_and_offsets(keys["maps"], d)
+    if "ratio" not in keys:
+        raise ConfigError(f"fractal.{ways[0]}: needs fractal.ratio, a number > 0 and < 1")
+    ratio = number(keys["ratio"], "fractal.ratio")
+    if not 0 < ratio < 1:
+        raise ConfigError(f"fractal.ratio={short(keys['ratio'])}: must be a number > 0 and < 1")
+    if "corners" in keys:
+        if d is None:
+            raise ConfigError(f"fractal.corners={short(keys['corners'])}: needs fractal.d, a whole number >= 1")
+        corner = number(keys["corners"], "fractal.corners")
+        offsets = np.array(list(product((-corner, corner), repeat=d)))
+    else:
+        offsets = _rows(keys["offsets"], "fractal.offsets", d)
+    return np.repeat(ratio * np.eye(offsets.shape[1])[None], len(offsets), 0), offsets
+
+
+def _matrices_and_offsets(maps: Any, d: int | None) -> tuple[np.ndarray, np.ndarray]:
+    if not is_list(maps) or not len(maps):
+        raise ConfigError(f"fractal.maps={short(maps)}: must be a list of {{matrix, offset}}")
+    matrices, offsets = [], []
+    for i, entry in enumerate(maps):
+        key = f"fractal.maps[{i}]"
+        if not isinstance(entry, Mapping) or set(entry) != {"matrix", "offset"}:
+            raise ConfigError(f"{key}={short(entry)}: must be {{matrix: ..., offset: ...}}")
+        offset = vector(entry["offset"], f"{key}.offset", d)
+        d = len(offset)
+        matrix = entry["matrix"]
+        matrices.append(
+            _rows(matrix, f"{key}.matrix", d, d) if is_list(matrix) else number(matrix, f"{key}.matrix") * np.eye(d)
+        )
+        offsets.append(offset)
+    return np.array(matrices), np.array(offsets)
+
+
+def _rows(value: Any, key: str, d: int | None, count: int | None = None) -> np.ndarray:
+    """A list of rows of d numbers each, as (rows, d)."""
+    if not is_list(value) or not len(value) or (count is not None and len(value) != count):
+        raise ConfigError(f"{key}={short(value)}: must be a list of {count or 'r'} rows of {d or 'd'} numbers")
+    rows: list[np.ndarray] = []
+    for i, row in enumerate(value):
+        rows.append(vector(row, f"{key}[{i}]", d or (len(rows[0]) if rows else None)))
+    return np.array(rows)
+
+
+def _base(value: Any, d: int) -> Convex:
+    if value == "cube":
+        return Box(-np.ones(d), np.ones(d))
+    if value == "unit":
+        return Box(np.zeros(d), np.ones(d))
+    if isinstance(value, Mapping):
+        return _box(value, "fractal.base", d)
+    if not is_list(value):
+        raise ConfigError(
+            f"fractal.base={short(value)}: must be cube ([-1, 1]^d), unit ([0, 1]^d), {{lo, hi}} or a list of vertices"
+        )
+    vertices = _rows(value, "fractal.base", d)
+    if d == 1:
+        return _box({"lo": vertices.min(0), "hi": vertices.max(0)}, "fractal.base", d)
+    return hull(vertices)
+
+
+def _box(value: Any, key: str, d: int) -> Box:
+    if not isinstance(value, Mapping) or set(value) != {"lo", "hi"}:
+        raise ConfigError(f"{key}={short(value)}: must be {{lo: [{d} numbers], hi: [{d} numbers]}}")
+    lo, hi = vector(value["lo"], f"{key}.lo", d), vector(value["hi"], f"{key}.hi", d)
+    if not (lo < hi).all():
+        raise ConfigError(f"{key}={short(value)}: every lo must be below its hi")
+    return Box(lo, hi)
+
+
+def _difference(base: Box, images: Sequence[Box], most: int = 4096) -> list[Box] | None:
+    """base minus the union of the images, as boxes: the free cells of the grid of all faces, merged axis by axis."""
+    cuts = []
+    for axis in range(base.d):
+        faces = np.unique(
+            [base.lo[axis], base.hi[axis], *(f for image in images for f in (image.lo[axis], image.hi[axis]))]
+        )
+        faces = faces[(faces >= base.lo[axis]) & (faces <= base.hi[axis])]
+        tolerance = TOLERANCE * (base.hi[axis] - base.lo[axis])
+        cuts.append(faces[np.append(True, np.diff(faces) > tolerance)])
+    if np.prod([len(c) - 1.0 for c in cuts]) > most:
+        return None
+    centers = np.stack(np.meshgrid(*[(c[1:] + c[:-1]) / 2 for c in cuts], indexing="ij"), -1)
+    free = ~np.any([image.contains(centers) for image in images], axis=0)
+    boxes = {tuple((i, i + 1) for i in cell) for cell in np.argwhere(free).tolist()}
+    for axis in reversed(range(base.d)):
+        merged = {}
+        for box in sorted(boxes, key=lambda box: box[axis]):
+            across = box[:axis] + box[axis + 1 :]
+            runs = merged.setdefault(across, [])
+            if runs and runs[-1][1] == box[axis][0]:
+                runs[-1] = (runs[-1][0], box[axis][1])
+            else:
+                runs.append(box[axis])
+        boxes = {(*across[:axis], run, *across[axis:]) for across, runs in merged.items() for run in runs}
+    return [
+        Box(
+            np.array([c[i] for c, (i, _) in zip(cuts, box, strict=True)]),
+            np.array([c[j] for c, (_, j) in zip(cuts, box, strict=True)]),
+        )
+        for box in sorted(boxes)
+    ]
