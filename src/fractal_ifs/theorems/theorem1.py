@@ -1,0 +1,82 @@
+"""Theorem 1: a network of width 5 d r and depth 2 n + 1 has zero error on every D_n that meets Assumptions 1 to 3."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fractal_ifs.models import MLP
+from fractal_ifs.theorems.construction import theorem1_network
+from fractal_ifs.theorems.points import points
+from fractal_ifs.theorems.problem import Check, Problem
+
+CHUNK = 100_000
+
+
+def wrong_points(model: MLP, problem: Problem) -> tuple[int, int]:
+    """(errors, points): on problem.points points of every level, outside K0, and on both sides of the margin, in
+    float64.
+    """
+    rng, wrong, done = problem.rng(), 0, 0
+    while done < problem.points:
+        count = min(CHUNK, problem.points - done)
+        x, y, _ = points(problem.ifs, problem.n, problem.gamma, count, rng, hard=True)
+        with torch.no_grad():
+            wrong += int((model(torch.from_numpy(x)).numpy() * y <= 0).sum())
+        done += count
+    return wrong, done
+
+
+def check(problem: Problem) -> list[Check]:
+    """Depth, width and error of the construction. Raises ConfigError where an assumption fails."""
+    ifs, n = problem.ifs, problem.n
+    model = theorem1_network(ifs, n, problem.gamma)
+    wrong, count = wrong_points(model, problem)
+    depth, width = model.depth + 1, model.width
+    setting = (
+        f"{ifs.name} d={ifs.d} r={ifs.r} n={n} epsilon={ifs.epsilon * ifs.side.min():.3g} gamma={problem.gamma:.2g}"
+    )
+    largest = max(float(p.detach().abs().max()) for p in model.parameters())
+    return [
+        Check("Theorem 1: depth", setting, f"2n+1 = {2 * n + 1}", str(depth), depth == 2 * n + 1, {"depth": depth}),
+        Check(
+            "Theorem 1: width",
+            setting,
+            f"5dr = {5 * ifs.d * ifs.r}",
+            str(width),
+            width <= 5 * ifs.d * ifs.r,
+            {"width": width},
+        ),
+        Check(
+            "Theorem 1: error",
+            setting,
+            "0",
+            f"{wrong} of {count:,} points",
+            wrong == 0,
+            {"wrong": wrong, "points": count, "largest_weight": largest},
+        ),
+    ]
+
+
+def draw(problem: Problem, axes) -> None:
+    """The network's output where d <= 2: the constructed function is +-1/2 but for thin ramps."""
+    ifs = problem.ifs
+    n = min(problem.n, 4)
+    model = theorem1_network(ifs, n, ifs.inradius(n) / 4)
+    if ifs.d == 1:
+        x = np.linspace(ifs.low[0] - 0.1, ifs.low[0] + ifs.side[0] + 0.1, 4001)
+        with torch.no_grad():
+            axes.plot(x, model(torch.from_numpy(x[:, None])), lw=0.8)
+        axes.axhline(0, color="grey", lw=0.5)
+    else:
+        side = 500
+        grid = np.stack(np.meshgrid(*[np.linspace(-0.05, 1.05, side)] * 2, indexing="xy"), -1).reshape(-1, 2)
+        x = np.full((len(grid), ifs.d), 0.5)
+        word = ifs.words(n)  # the plane through the first cell's centre, where d = 3
+        x[:] = word.offsets[0] + word.matrices[0].sum(1) / 2
+        x[:, :2] = grid
+        with torch.no_grad():
+            f = model(torch.from_numpy(ifs.low + ifs.side * x)).numpy().reshape(side, side)
+        low, high = ifs.low - 0.05 * ifs.side, ifs.low + 1.05 * ifs.side
+        axes.imshow(f, origin="lower", extent=(low[0], high[0], low[1], high[1]), cmap="RdBu", vmin=-0.5, vmax=0.5)
+    axes.set_title(f"Theorem 1: network's output, {ifs.name}, n = {n}\nwidth {model.width}, depth {model.depth + 1}")
