@@ -46,6 +46,21 @@ class Convex:
         """The radius of the largest ball inside."""
         return max(0.0, _largest_ball(self.normals, self.bounds))
 
+    def core(self, radius: float) -> Box:
+        """The bounding box of the points whose ball of this radius, less than the inradius, lies in the set."""
+        if radius == 0:
+            return Box(self.lo, self.hi)
+        from scipy.optimize import linprog
+
+        ends = [
+            [
+                sign * linprog(sign * axis, self.normals, self.bounds - radius, bounds=(None, None)).fun
+                for sign in (1, -1)
+            ]
+            for axis in np.eye(self.d)
+        ]
+        return Box(*np.transpose(ends))
+
     def image(self, matrix: np.ndarray, offset: np.ndarray) -> Convex:
         """{matrix x + offset : x in the set}, for an invertible matrix (d, d)."""
         return Polytope(self.vertices @ matrix.T + offset)
@@ -137,7 +152,8 @@ def distance(a: Convex, b: Convex) -> float:
     """The Euclidean distance of two sets, 0 where they meet.
 
     Exact for boxes. Else it is the norm of the shortest vector in conv{p - q}, p and q the vertices, which a
-    non-negative least squares problem gives; what is returned is the lower bound that this vector proves (a plane between the sets).
+    non-negative least squares problem gives; what is returned is the lower bound that this vector proves: the width of
+    the slab between the sets that it is normal to.
     """
     if isinstance(a, Box) and isinstance(b, Box):
         gaps = np.maximum(0, np.maximum(a.lo - b.hi, b.lo - a.hi))

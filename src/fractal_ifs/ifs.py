@@ -186,8 +186,8 @@ class AffineIFS:
     def check(self, depth: int, margin: float = 0.0, resolution: float = 2.0**-24) -> None:
         """Refuse what can't carry a fractal distribution of this depth, by ConfigError. Needs no torch.
 
-        The images must stay in K_0 (Assumption 2); the cells of K_depth must be wide enough for numbers of the given
-        `resolution` (2^-24 for float32); and K_depth^margin must not be empty.
+        The images must stay in K_0 (Assumption 2) and leave room outside them; the cells of K_depth must be wide enough
+        for numbers of the given `resolution` (2^-24 for float32); and K_depth^margin must not be empty.
         """
         depth = whole(depth, "fractal.depth", 1)
         margin = number(margin, "margin")
@@ -201,8 +201,11 @@ class AffineIFS:
         deepest = int(np.floor(np.log(allowed / (2 * self.base.inradius)) / np.log(thinnest)))
         if depth > deepest:
             raise ConfigError(
-                f"fractal.depth={depth}: must be <= {deepest}, the cells of {self.name} are too small for floating point"
+                f"fractal.depth={depth}: must be <= {deepest}, else the cells of {self.name} are too small for float32"
             )
+        apart = not self.separation().overlapping
+        if self.gap() == [] or (apart and self.volume(1) > (1 - TOLERANCE) * self.base.volume):
+            raise ConfigError(f"fractal={self.name}: must leave a part of K_0 outside the images, for the negatives")
         if margin and margin >= (largest := self.inradius(depth)):
             raise ConfigError(
                 f"margin={margin:g}: must be < {largest:.6g}, else K_{depth}^margin of {self.name} has no point left"

@@ -1,0 +1,52 @@
+"""Random 64-bit words as a function of (key, index): SplitMix64 run as a counter, in torch.
+
+Without state, so word i costs the same wherever one starts, any chunking gives the same words, and so does any device.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_MASK = 2**64 - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))  # xor with itself shifted right, then multiply
+
+
+def words(key: int, index: Tensor) -> Tensor:
+    """One word, as int64, per entry of `index` (int64, any shape); `key` is a whole number, taken mod 2^64."""
+    z = index * _signed(_GOLDEN)
+    z += _signed(key + _GOLDEN)
+    for shift, factor in _ROUNDS:
+        z ^= high_bits(z, 64 - shift)
+        if factor != 1:
+            z *= _signed(factor)
+    return z
+
+
+def derive(key: int, lane: int) -> int:
+    """The key of stream number `lane` of `key`; the streams of a key, and of different keys, are independent."""
+    return _mix(_mix(key) + lane)
+
+
+def high_bits(word: Tensor, count: int) -> Tensor:
+    """The `count` < 64 highest bits of each word, as a number in 0..2^count - 1."""
+    return (word >> (64 - count)).bitwise_and_((1 << count) - 1)
+
+
+def uniform(word: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+    """A number in [0, 1) per word: a multiple of 2^-24 for float32, of 2^-53 for float64."""
+    bits = 24 if dtype == torch.float32 else 53
+    return high_bits(word, bits).to(dtype).mul_(2.0**-bits)
+
+
+def _mix(z: int) -> int:
+    z = (z + _GOLDEN) & _MASK
+    for shift, factor in _ROUNDS:
+        z = (z ^ (z >> shift)) * factor & _MASK
+    return z
+
+
+def _signed(z: int) -> int:
+    z &= _MASK
+    return z - 2**64 if z >> 63 else z

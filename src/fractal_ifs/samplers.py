@@ -1,0 +1,243 @@
+"""How the points of a fractal distribution are drawn: two exact ways, of which `sampler` picks the faster that applies.
+
+Both give point number i as a function of (seed, i) alone, so chunks, order and device don't matter. Points are float32;
+none is ever on the wrong side of its label: both keep a SKIN off the faces of cells, and reckon with the rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fractal_ifs.convex import Box, Convex
+from fractal_ifs.counter import derive, high_bits, uniform, words
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.ifs import AffineIFS
+from fractal_ifs.membership import as_tensors, deepest
+
+MAX_BOXES = 2**18
+MAX_WORDS = 2**14
+SKIN = 1e-9  # in units of a cell; a cell is never narrower than 64 steps of float32, so this costs the law nothing
+PATIENCE = 100_000  # attempts in a row without a point before a distribution is called impossible
+
+
+class Sampler(Protocol):
+    def draw(self, seed: int, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Points number `index` (k,) of the sequence `seed`, on its device: x float32 (k, d) and level int64 (k,)."""
+        ...
+
+
+def sampler(ifs: AffineIFS, level_probabilities: np.ndarray, margin: float) -> Sampler:
+    """For `level_probabilities` (n + 1,): of negatives of level 1..n, then of positives."""
+    n = len(level_probabilities) - 1
+    gap = ifs.gap()
+    boxes = isinstance(ifs.base, Box) and ifs.boxes_to_boxes and not ifs.separation().overlapping
+    if gap and boxes and sum(len(gap) * ifs.r**j for j in range(n)) + ifs.r**n <= MAX_BOXES:
+        return BoxMixture(ifs, gap, level_probabilities, margin)
+    return WordSampler(ifs, level_probabilities, margin)
+
+
+class BoxMixture:
+    """Where cells and gaps are made of boxes, the whole distribution is a mixture of uniform laws on boxes.
+
+    Walker's alias method picks a box in constant time; its probabilities are exact to 2^-40.
+    """
+
+    def __init__(self, ifs: AffineIFS, gap: Sequence[Box], level_probabilities: np.ndarray, margin: float):
+        n = len(level_probabilities) - 1
+        gap_share = np.array([box.volume for box in gap]) / sum(box.volume for box in gap)
+        parts = []  # lo (k, d), hi (k, d), level (k,), probability (k,) for a level each
+        for level in range(1, n + 1):
+            lo, hi = _images(gap, *ifs.maps(level - 1))
+            parts.append((lo, hi, level, np.tile(gap_share, ifs.r ** (level - 1))))
+        lo, hi = _images([Box(ifs.base.lo, ifs.base.hi)], *ifs.maps(n))
+        in_margin = np.prod(
+            np.maximum(0, hi - lo - 2 * margin) / (hi - lo), axis=1
+        )  # the share of a cell in K_n^margin
+        parts.append((lo + margin, hi - margin, n + 1, in_margin))
+        lo = np.concatenate([part[0] for part in parts])
+        hi = np.concatenate([part[1] for part in parts])
+        level = np.concatenate([np.full(len(part[0]), part[2]) for part in parts])
+        probability = np.concatenate(
+            [part[3] / part[3].sum() * p for part, p in zip(parts, level_probabilities, strict=True)]
+        )
+        possible = probability > 0
+        corners, sizes = _float32_inside(lo[possible], hi[possible])
+        accept, alias = _alias_table(probability[possible])
+        # Columns, not rows: a gather from a column is several times faster.
+        arrays = (accept, alias, level[possible], *corners.T.copy(), *sizes.T.copy())
+        self.d = ifs.d
+        self._tables = {torch.device("cpu"): tuple(torch.from_numpy(array) for array in arrays)}
+
+    def draw(self, seed: int, index: Tensor) -> tuple[Tensor, Tensor]:
+        if index.device not in self._tables:
+            self._tables[index.device] = tuple(t.to(index.device) for t in self._tables[torch.device("cpu")])
+        accept, alias, level, *corners_and_sizes = self._tables[index.device]
+        scaled = high_bits(words(derive(seed, 0), index), 40).mul_(len(accept))
+        column = scaled >> 40
+        rest = scaled.bitwise_and_(2**40 - 1)
+        box = torch.where(rest < accept.index_select(0, column), column, alias.index_select(0, column))
+        x = torch.empty(len(index), self.d, device=index.device)
+        for axis in range(self.d):
+            u = uniform(words(derive(seed, 1 + axis), index), torch.float32)
+            u *= corners_and_sizes[self.d + axis].index_select(0, box)
+            torch.add(u, corners_and_sizes[axis].index_select(0, box), out=x[:, axis])
+        return x, level.index_select(0, box)
+
+
+class WordSampler:
+    """For any maps, convex K_0 and depth: draw a level, then (point of K_0, word of maps) until the image is right.
+
+    Right means: rounded to float32, the image's preimage lies in the gap (for a negative) or in K_0 (for a positive),
+    and a positive keeps `margin` from its cell's boundary. Where images overlap, a negative of level j must also lie
+    outside all of K_j: it is uniform in what is left of its cell then, cells being weighted by how much that is.
+    """
+
+    def __init__(self, ifs: AffineIFS, level_probabilities: np.ndarray, margin: float):
+        self.ifs, self.margin = ifs, margin
+        self.n = len(level_probabilities) - 1
+        self.cumulative = np.cumsum(level_probabilities)
+        self.cumulative[np.flatnonzero(level_probabilities)[-1] :] = 1.0
+        # All words of up to `block` maps, the empty one first; longer words are put together from these.
+        self.block = max(length for length in range(1, self.n + 1) if length == 1 or ifs.r**length <= MAX_WORDS)
+        tables = [ifs.maps(length) for length in range(self.block + 1)]
+        self.first = np.cumsum([0, *(len(matrices) for matrices, _ in tables)])[:-1]
+        self.matrices = np.concatenate([matrices for matrices, _ in tables])
+        self.offsets = np.concatenate([offsets for _, offsets in tables])
+        self.inverses = np.linalg.inv(self.matrices)
+        # Points of K_0 are proposed from these boxes. No preimage of K_n^margin is nearer to K_0's boundary than this:
+        nearest = margin / float(np.linalg.norm(ifs.matrices, 2, axis=(1, 2)).max()) ** self.n
+        self.core = [ifs.base.core(nearest)]
+        self.gap = ifs.gap() or [ifs.base.core(0.0)]
+
+    def draw(self, seed: int, index: Tensor) -> tuple[Tensor, Tensor]:
+        (cumulative,) = as_tensors(index.device, self.cumulative)
+        level = 1 + torch.searchsorted(cumulative, uniform(words(derive(seed, 0), index)), right=True)
+        x = torch.empty(len(index), self.ifs.d, device=index.device)
+        for positive in (True, False):
+            pending = torch.where((level > self.n) == positive)[0]
+            attempt = futile = 0
+            while len(pending):
+                lane = 1 + attempt * (
+                    1 + self.ifs.d + self.n
+                )  # the streams of this attempt: a box, d coordinates, <= n blocks
+                rows, points = self._attempt(seed, lane, index, pending, level[pending] - 1, positive)
+                x[rows] = points
+                attempt, futile = attempt + 1, 0 if len(rows) else futile + len(pending)
+                if futile > PATIENCE:
+                    raise ConfigError(
+                        f"fractal={self.ifs.name}: must leave room for the points of each level, found none for some"
+                    )
+                pending = pending[~torch.isin(pending, rows, assume_unique=True)]
+        return x, level
+
+    def _attempt(
+        self, seed: int, lane: int, index: Tensor, rows: Tensor, length: Tensor, positive: bool
+    ) -> tuple[Tensor, Tensor]:
+        """One attempt at points number index[rows], in cells of K_length: the rows that succeed, and their points."""
+        right = self._in_base if positive else self._in_gap
+        number = index[rows]
+        z = _uniform_in(self.core if positive else self.gap, seed, lane, number)
+        kept = right(z)
+        rows, number, length, z = rows[kept], number[kept], length[kept], z[kept]
+        matrix, offset, inverse = self._cell(seed, lane + 1 + self.ifs.d, number, length)
+        x = (_apply(matrix, z) + offset).to(torch.float32)
+        z = _apply(inverse, x.to(torch.float64) - offset)
+        kept = right(z)
+        if positive and self.margin:
+            normals, bounds = as_tensors(z.device, self.ifs.base.normals, self.ifs.base.bounds)
+            steepness = (normals @ inverse).norm(dim=-1)  # of the faces of the cell itself
+            kept &= (bounds - z @ normals.T >= self.margin * steepness).all(-1)
+        if not positive and self.ifs.separation().overlapping:
+            kept &= deepest(self.ifs, x, self.n) == length
+        return rows[kept], x[kept]
+
+    def _cell(self, seed: int, lane: int, number: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A uniform word of length[i] maps per point: its matrix (k, d, d), offset (k, d), inverse matrix (k, d, d)."""
+        first, matrices, offsets, inverses = as_tensors(
+            number.device, self.first, self.matrices, self.offsets, self.inverses
+        )
+        matrix = inverse = torch.eye(self.ifs.d, dtype=torch.float64, device=number.device).expand(len(number), -1, -1)
+        offset = torch.zeros(len(number), self.ifs.d, dtype=torch.float64, device=number.device)
+        for block in range(-(-self.n // self.block)):
+            part = length.clamp(max=self.block)
+            length = length - part
+            count = torch.tensor(self.ifs.r, device=number.device) ** part
+            word = first[part] + (high_bits(words(derive(seed, lane + block), number), 40) * count >> 40)
+            offset = offset + _apply(matrix, offsets[word])
+            matrix, inverse = matrix @ matrices[word], inverses[word] @ inverse
+        return matrix, offset, inverse
+
+    def _in_base(self, z: Tensor) -> Tensor:
+        return _inside(z, self.ifs.base, -SKIN)
+
+    def _in_gap(self, z: Tensor) -> Tensor:
+        if self.ifs.negatives is not None:
+            return _inside(z, self.ifs.negatives, -SKIN)
+        inside = self._in_base(z)
+        for image in self.ifs.images:
+            inside &= ~_inside(z, image, SKIN)
+        return inside
+
+
+def _inside(z: Tensor, body: Convex, skin: float) -> Tensor:
+    normals, bounds = as_tensors(z.device, body.normals, body.bounds + skin)
+    return (z @ normals.T <= bounds).all(-1)
+
+
+def _apply(matrix: Tensor, x: Tensor) -> Tensor:
+    return (matrix * x[:, None, :]).sum(-1)
+
+
+def _uniform_in(boxes: Sequence[Box], seed: int, lane: int, number: Tensor) -> Tensor:
+    """A uniform point (k, d), float64, of the union of the boxes for each number (k,)."""
+    volumes = np.cumsum([box.volume for box in boxes])
+    lo, hi, cumulative = as_tensors(
+        number.device, np.array([b.lo for b in boxes]), np.array([b.hi for b in boxes]), volumes[:-1] / volumes[-1]
+    )
+    box = torch.searchsorted(cumulative, uniform(words(derive(seed, lane), number)), right=True)
+    u = torch.stack([uniform(words(derive(seed, lane + 1 + axis), number)) for axis in range(lo.shape[1])], -1)
+    return lo[box] + u * (hi - lo)[box]
+
+
+def _images(boxes: Sequence[Box], matrices: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """lo and hi (w b, d) of the images of b boxes under w maps that send boxes to boxes; map by map."""
+    ends = [np.array([getattr(box, end) for box in boxes]) for end in ("lo", "hi")]
+    a, b = (np.einsum("wxy,by->wbx", matrices, end) + offsets[:, None] for end in ends)
+    d = offsets.shape[1]
+    return np.minimum(a, b).reshape(-1, d), np.maximum(a, b).reshape(-1, d)
+
+
+def _float32_inside(lo: np.ndarray, hi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 corners and sizes (b, d) with lo < corner + size u < hi in float32 arithmetic, for 0 <= u < 1."""
+    skin = SKIN * (hi - lo)
+    lo, hi = lo + skin, hi - skin
+    low, high = lo.astype(np.float32), hi.astype(np.float32)
+    low = np.where(low <= lo, np.nextafter(low, np.float32(np.inf)), low)
+    high = np.where(high >= hi, np.nextafter(high, np.float32(-np.inf)), high)
+    # Rounding is monotone, so corner + size u can't pass `high` where corner + size doesn't, as real numbers.
+    exact = high.astype(np.float64) - low
+    size = exact.astype(np.float32)
+    return low, np.where(size > exact, np.nextafter(size, np.float32(0)), size)
+
+
+def _alias_table(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Walker's table for `probability` (b,): of a uniform column k take k itself with probability accept[k] / 2^40,
+    else alias[k]."""
+    share = (probability / probability.sum() * len(probability)).tolist()
+    alias = list(range(len(share)))
+    poor = [k for k, s in enumerate(share) if s < 1]
+    rich = [k for k, s in enumerate(share) if s >= 1]
+    while poor and rich:
+        k, giver = poor.pop(), rich[-1]
+        alias[k] = giver
+        share[giver] -= 1 - share[k]
+        if share[giver] < 1:
+            poor.append(rich.pop())
+    for k in poor + rich:  # left over by rounding alone
+        share[k] = 1.0
+    return np.round(np.array(share) * 2**40).astype(np.int64), np.array(alias)
