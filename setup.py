@@ -1,0 +1,58 @@
+"""The native engine: one C++ source, compiled once per instruction set; which one runs is decided at run time.
+
+Every module is optional: without a compiler the package still installs, and trains with ``engine=torch``
+(``python -m fractal_ifs.doctor`` tells). FRACTAL_IFS_WERROR=1 makes compiler warnings errors.
+"""
+
+import os
+import platform
+import sys
+
+import pybind11
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+VARIANTS = {"base": []}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    VARIANTS["avx2"] = ["-mavx2", "-mfma"]
+    VARIANTS["avx512"] = ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"]
+
+FLAGS = ["-std=c++17", "-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-pthread"]
+FLAGS += ["-Wall", "-Wextra"] + ["-Werror"] * (os.environ.get("FRACTAL_IFS_WERROR") == "1")
+LINK = ["-pthread"]
+if sanitize := os.environ.get("FRACTAL_IFS_SANITIZE"):  # e.g. address,undefined: see tests/native_sanitize.sh
+    FLAGS += [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g"]
+    LINK += [f"-fsanitize={sanitize}"]
+
+
+class BuildVariants(build_ext):
+    """Gives every variant its own folder of objects: they share one source."""
+
+    def build_extension(self, ext):
+        shared = self.build_temp
+        self.build_temp = os.path.join(shared, ext.name)
+        try:
+            super().build_extension(ext)
+        finally:
+            self.build_temp = shared
+
+
+setup(
+    ext_modules=[
+        Extension(
+            f"fractal_ifs._native_{isa}",
+            ["src/native/module.cpp"],
+            depends=["src/native/kernel.hpp", "src/native/network.hpp", "src/native/shuffle.hpp"],
+            include_dirs=[pybind11.get_include()],
+            define_macros=[("NATIVE_MODULE", f"_native_{isa}")],
+            extra_compile_args=FLAGS + flags,
+            extra_link_args=LINK,
+            language="c++",
+            optional=True,
+        )
+        for isa, flags in VARIANTS.items()
+    ]
+    if sys.platform != "win32"  # needs GCC's or Clang's vector types
+    else [],
+    cmdclass={"build_ext": BuildVariants},
+)

@@ -1,0 +1,262 @@
+"""Engine ``native``: C++ on CPUs. Each network trains on one thread and lives in that core's cache for a whole chunk.
+
+The result of a task depends on the task and the instruction set (``isa()``) alone: not on its partners, the number of
+threads, the order of the tasks, or how its steps are cut into chunks. The compiled modules are chosen here at import of
+the first of them, by what the processor supports; the environment variable FRACTAL_IFS_ISA (``avx512``, ``avx2`` or
+``base``) asks for one. The algorithm is in ``src/native/network.hpp``.
+"""
+
+import importlib
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fractal_ifs.errors import ConfigError
+
+ISAS = ("avx512", "avx2", "base")  # best first
+LOSSES = ("hinge", "logistic", "squared")
+OPTIMIZERS = ("adam", "sgd")
+
+
+class Unavailable(ImportError):
+    """No compiled module can run here; the message says why."""
+
+
+@dataclass
+class Test:
+    """A network and points to evaluate it on.
+
+    ``params`` (P,) is the flat vector of the parameters in the order of ``MLP.parameters()``,
+    P = d k + k + (T - 1)(k^2 + k) + k + 1 for width k and depth T; ``x`` (n, d); ``y`` (n,) in {-1, +1}, or any number
+    with the squared loss. All float32, contiguous, on the CPU; numpy arrays or torch tensors, whose memory is shared.
+    """
+
+    params: Any
+    d: int
+    width: int
+    depth: int
+    x: Any
+    y: Any
+    loss: str = "hinge"
+    sum_last: bool = False
+
+    def __post_init__(self):
+        self.params, self.x, self.y = _array(self.params), _array(self.x), _array(self.y)
+
+
+@dataclass
+class Task(Test):
+    """A network, its optimizer's state and its training set: ``advance`` trains it from ``step`` for ``steps`` steps.
+
+    ``params``, ``exp_avg`` and ``exp_avg_sq`` (P,) change in place (the last two may be None with ``sgd``). Batches are
+    those of ``fractal_ifs.seeds.permutation(shuffle_seed, epoch, n)``; hyper-parameters mean what they do in
+    ``torch.optim.Adam`` and ``SGD`` (no weight decay, no momentum).
+
+    ``advance`` sets ``step`` (optimizer steps done over the run), ``done`` (in this call) and ``loss_sum``: the mean
+    batch loss summed over the steps of this call, NaN or infinite if the network diverged.
+    """
+
+    exp_avg: Any = None
+    exp_avg_sq: Any = None
+    shuffle_seed: int = 0
+    step: int = 0
+    steps: int = 0
+    batch_size: int = 100
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    optimizer: str = "adam"
+    done: int = 0
+    loss_sum: float = math.nan
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.exp_avg, self.exp_avg_sq = _array(self.exp_avg), _array(self.exp_avg_sq)
+
+
+def advance(tasks: Sequence[Task], threads: int | None = None) -> None:
+    """Trains every task by its ``steps`` on ``threads`` threads (None: as many as this process may use cores).
+
+    Ctrl-C stops all within a step: every task is left consistent, with ``step``, ``done`` and ``loss_sum`` for what was
+    done, and KeyboardInterrupt is raised. Raises ValueError or TypeError, before anything trains, if a task can't be:
+    wrong sizes, dtypes or layouts, parameters that are not finite, no steps to do, or one vector in two tasks.
+    """
+    tasks = list(tasks)
+    seen: set[int] = set()
+    for i, task in enumerate(tasks):
+        try:
+            _check_training(task)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"task {i}: {error}") from None
+        if (address := task.params.ctypes.data) in seen:
+            raise ValueError(f"task {i}: params: the same memory as another task's")
+        seen.add(address)
+    module().advance(tasks, _threads(threads))
+
+
+def evaluate(tests: Sequence[Test], threads: int | None = None) -> list[tuple[int, float]]:
+    """For every network: (number of points with y f(x) > 0, mean loss over the points). Raises as ``advance`` does."""
+    tests = list(tests)
+    for i, test in enumerate(tests):
+        try:
+            _check(test, finite=False)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"task {i}: {error}") from None
+    return module().evaluate(tests, _threads(threads))
+
+
+def supports(
+    *,
+    model: str = "mlp",
+    loss: str = "hinge",
+    optimizer: str = "adam",
+    eps: float = 1e-8,
+    dtype: Any = "float32",
+    device: Any = "cpu",
+) -> str | None:
+    """Why this engine can't train such a run, in one line, or None if it can. Any width, depth and d is covered."""
+    if model != "mlp":
+        return f"model={model}: the native engine trains fully connected networks only"
+    if loss not in LOSSES:
+        return f"loss={loss}: the native engine has {', '.join(LOSSES)}"
+    if optimizer not in OPTIMIZERS:
+        return f"optimizer={optimizer}: the native engine has {', '.join(OPTIMIZERS)}"
+    if optimizer == "adam" and not eps > 0:
+        return f"eps={eps}: the native engine needs eps > 0"
+    if str(dtype).removeprefix("torch.") != "float32":
+        return f"precision {dtype}: the native engine computes in float32"
+    if str(device) != "cpu":
+        return f"device {device}: the native engine runs on CPUs"
+    try:
+        module()
+    except Unavailable as error:
+        return str(error)
+    return None
+
+
+def isa() -> str:
+    """The instruction set that runs: ``avx512``, ``avx2`` or ``base`` (what every processor of the family has)."""
+    return module().ISA
+
+
+def variants() -> dict[str, str]:
+    """For each instruction set, best first: ``ok``, or why its module can't run here."""
+    try:
+        supported = _import("base").supported()
+    except ImportError as error:
+        return dict.fromkeys(ISAS, _reason(error))
+    state = {}
+    for name in ISAS:
+        if name not in supported:
+            state[name] = "not supported by this processor"
+            continue
+        try:
+            _import(name)
+            state[name] = "ok"
+        except ImportError as error:
+            state[name] = _reason(error)
+    return state
+
+
+def module(name: str | None = None) -> ModuleType:
+    """The compiled module of an instruction set; by default $FRACTAL_IFS_ISA, or the best. Raises Unavailable."""
+    return _module(name or os.environ.get("FRACTAL_IFS_ISA") or "")
+
+
+@lru_cache
+def _module(name: str) -> ModuleType:
+    if name and name not in ISAS:
+        raise ConfigError(f"FRACTAL_IFS_ISA={name}: must be one of {', '.join(ISAS)}")
+    state = variants()
+    usable = [n for n in ([name] if name else ISAS) if state[n] == "ok"]
+    if not usable:
+        raise Unavailable(f"the native engine can't run: {name or 'base'}: {state[name or 'base']}")
+    return _import(usable[0])
+
+
+def _import(name: str) -> ModuleType:
+    return importlib.import_module(f"fractal_ifs._native_{name}")
+
+
+def _reason(error: ImportError) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return "not built (no C++ compiler at the time of the install?)"
+    return f"can't be loaded: {error}"
+
+
+def _threads(threads: int | None) -> int:
+    if threads is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return _whole("threads", threads, 1)
+
+
+def _array(value: Any) -> Any:
+    """A torch tensor as the numpy array that shares its memory; anything else as it is."""
+    if hasattr(value, "detach"):
+        return value.detach().numpy()
+    return value
+
+
+def _whole(key: str, value: Any, least: int, most: int = 2**31 - 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{key}={value!r}: must be a whole number")
+    if not least <= value <= most:
+        raise ValueError(f"{key}={value}: must be from {least} to {most}")
+    return int(value)
+
+
+def _vector(key: str, value: Any, shape: tuple[int, ...], writable: bool = False) -> None:
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{key}: must be an array or a CPU tensor, got {type(value).__name__}")
+    if value.dtype != np.float32:
+        raise TypeError(f"{key}: must be float32, got {value.dtype}")
+    if value.shape != shape:
+        raise ValueError(f"{key}: must have shape {shape}, got {value.shape}")
+    if not value.flags.c_contiguous or not value.flags.aligned:
+        raise ValueError(f"{key}: must be contiguous")
+    if writable and not value.flags.writeable:
+        raise ValueError(f"{key}: must be writable")
+
+
+def _check(test: Test, finite: bool) -> int:
+    """Raises where C++ would read past an array; returns P."""
+    d, k, depth = _whole("d", test.d, 1), _whole("width", test.width, 1), _whole("depth", test.depth, 1)
+    size = d * k + k + (depth - 1) * (k * k + k) + k + 1
+    _vector("params", test.params, (size,), writable=finite)
+    if finite and not np.isfinite(test.params).all():
+        raise ValueError("params: must be finite")
+    if not isinstance(test.y, np.ndarray) or len(test.y) == 0:
+        raise ValueError("y: must be an array of at least one point")
+    _vector("y", test.y, (_whole("points", len(test.y), 1, 2**32 - 1),))
+    _vector("x", test.x, (len(test.y), d))
+    if test.loss not in LOSSES:
+        raise ValueError(f"loss={test.loss}: must be one of {', '.join(LOSSES)}")
+    if not isinstance(test.sum_last, bool):
+        raise TypeError(f"sum_last={test.sum_last!r}: must be true or false")
+    return size
+
+
+def _check_training(task: Task) -> None:
+    size = _check(task, finite=True)
+    if task.optimizer not in OPTIMIZERS:
+        raise ValueError(f"optimizer={task.optimizer}: must be one of {', '.join(OPTIMIZERS)}")
+    for key in ("exp_avg", "exp_avg_sq"):
+        if getattr(task, key) is not None or task.optimizer == "adam":
+            _vector(key, getattr(task, key), (size,), writable=True)
+    _whole("shuffle_seed", task.shuffle_seed, 0, 2**64 - 1)
+    _whole("step", task.step, 0, 2**53)
+    _whole("steps", task.steps, 1, 2**53)
+    _whole("batch_size", task.batch_size, 1, len(task.y))
+    if not (math.isfinite(task.lr) and task.lr >= 0):
+        raise ValueError(f"lr={task.lr}: must be a finite number >= 0")
+    if task.optimizer == "adam":
+        if not all(0 <= beta < 1 for beta in task.betas) or len(task.betas) != 2:
+            raise ValueError(f"betas={task.betas}: must be two numbers in [0, 1)")
+        if not (math.isfinite(task.eps) and task.eps > 0):
+            raise ValueError(f"eps={task.eps}: must be a finite number > 0")

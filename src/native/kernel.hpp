@@ -1,0 +1,165 @@
+// Vectors of the instruction set this file is compiled for, and the one register-blocked product of the engine.
+#pragma once
+#include <cmath>
+#include <cstddef>
+#include <utility>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+namespace native {
+
+#if defined(__AVX512F__)
+constexpr int L = 16, REGISTERS = 32;  // floats per vector, vector registers
+constexpr const char* ISA = "avx512";
+#elif defined(__AVX2__)
+constexpr int L = 8, REGISTERS = 16;
+constexpr const char* ISA = "avx2";
+#else
+constexpr int L = 4, REGISTERS = 16;
+constexpr const char* ISA = "base";
+#endif
+
+typedef float V __attribute__((vector_size(4 * L), may_alias));
+typedef int Index __attribute__((vector_size(4 * L)));
+
+inline V load(const float* p) { return *reinterpret_cast<const V*>(p); }  // p on a vector's boundary, as all rows are
+inline void store(float* p, V x) { *reinterpret_cast<V*>(p) = x; }
+inline V all(float x) { return x - V{}; }
+inline float sum(V x) {
+    float s = 0;
+    for (int i = 0; i < L; ++i) s += x[i];
+    return s;
+}
+
+// relu lets NaN through (a diverged network must show it), hence "not negative" rather than "positive".
+inline V relu(V x) { return x < 0 ? V{} : x; }
+inline V where_positive(V h, V x) { return h > 0 ? x : V{}; }
+
+inline V sqrt(V x) {
+#if defined(__AVX512F__)
+    return V(_mm512_maskz_sqrt_ps(-1, __m512(x)));  // GCC warns about its own _mm512_sqrt_ps
+#elif defined(__AVX2__)
+    return V(_mm256_sqrt_ps(__m256(x)));
+#else
+    for (int i = 0; i < L; ++i) x[i] = std::sqrt(x[i]);
+    return x;
+#endif
+}
+
+// C = A B for one tile of R rows x NV vectors of C, which stays in registers. A is read one number at a time, from any
+// strides: A(i, k) = a[i * ra + k * ca]; B by rows of vectors. `op` gives C's start and takes its end.
+// Each number of C is a sum over k = 0, 1, ... whatever the tiling, except in tiles too small to hide the latency of
+// an addition: those sum U interleaved parts. So bits depend on the shape alone.
+template <int R, int NV, class Op>
+void tile(long K, const float* a, long ra, long ca, const float* b, long ldb, long row, long col, const Op& op) {
+    constexpr int U = R * NV > 4 ? 1 : R * NV > 2 ? 2 : 4;
+    V c[U][R][NV];
+    a += row * ra;
+    b += col;
+    UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < NV; ++v) {
+        c[0][r][v] = op.start(col + v * L);
+        UNROLL for (int u = 1; u < U; ++u) c[u][r][v] = V{};
+    }
+    auto add = [&](long k, V(&part)[R][NV]) {
+        V bk[NV];
+        UNROLL for (int v = 0; v < NV; ++v) bk[v] = load(b + k * ldb + v * L);
+        UNROLL for (int r = 0; r < R; ++r) {
+            const V x = all(a[r * ra + k * ca]);
+            UNROLL for (int v = 0; v < NV; ++v) part[r][v] += x * bk[v];
+        }
+    };
+    long k = 0;
+    for (; k + U <= K; k += U) UNROLL for (int u = 0; u < U; ++u) add(k + u, c[u]);
+    if constexpr (U > 1) {
+        for (; k < K; ++k) add(k, c[0]);
+        UNROLL for (int u = 1; u < U; ++u) UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < NV; ++v)
+            c[0][r][v] += c[u][r][v];
+    }
+    op.finish(row, col, c[0]);
+}
+
+constexpr int MAX_VECTORS = REGISTERS == 32 ? 4 : 2;
+constexpr int max_rows(int NV) { return REGISTERS == 32 ? (NV == 1 ? 16 : 24 / NV) : 12 / NV; }
+
+template <class Op>
+using Tile = void (*)(long, const float*, long, long, const float*, long, long, long, const Op&);
+
+template <int NV, class Op, int... R>
+constexpr Tile<Op> tile_of(long rows, std::integer_sequence<int, R...>) {
+    constexpr Tile<Op> tiles[] = {tile<R + 1, NV, Op>...};
+    return tiles[rows - 1];
+}
+
+// The part [begin, end) of `size` in the `parts` nearly equal parts.
+inline long part(long size, long i, long parts) { return size * i / parts; }
+
+template <int NV, class Op>
+void panel(long M, long K, const float* a, long ra, long ca, const float* b, long ldb, long col, const Op& op) {
+    constexpr int R = max_rows(NV);
+    const long tiles = (M + R - 1) / R;
+    for (long t = 0; t < tiles; ++t) {
+        const long row = part(M, t, tiles);
+        tile_of<NV, Op>(part(M, t + 1, tiles) - row, std::make_integer_sequence<int, R>())(K, a, ra, ca, b, ldb, row,
+                                                                                         col, op);
+    }
+}
+
+// C = A B, with M rows and `vectors` vectors per row, over K terms.
+template <class Op>
+void product(long M, long vectors, long K, const float* a, long ra, long ca, const float* b, long ldb, const Op& op) {
+    const long panels = (vectors + MAX_VECTORS - 1) / MAX_VECTORS;
+    for (long p = 0; p < panels; ++p) {
+        const long first = part(vectors, p, panels), col = first * L;
+        switch (part(vectors, p + 1, panels) - first) {
+            case 1: panel<1>(M, K, a, ra, ca, b, ldb, col, op); break;
+            case 2: panel<2>(M, K, a, ra, ca, b, ldb, col, op); break;
+            case 3: panel<(MAX_VECTORS > 2 ? 3 : 1)>(M, K, a, ra, ca, b, ldb, col, op); break;
+            case 4: panel<(MAX_VECTORS > 3 ? 4 : 1)>(M, K, a, ra, ca, b, ldb, col, op); break;
+        }
+    }
+}
+
+template <int... I>
+inline V evens(V a, V b, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(a, b, 2 * I...);
+}
+template <int... I>
+inline V odds(V a, V b, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(a, b, 2 * I + 1 ...);
+}
+using Lanes = std::make_integer_sequence<int, L>;
+
+// out[s] = sum of the vector t[s], for L vectors: neighbours are added until one vector is left.
+inline V row_sums(V (&t)[L]) {
+    for (int n = L; n > 1; n /= 2)
+        for (int i = 0; i < n / 2; ++i)
+            t[i] = evens(t[2 * i], t[2 * i + 1], Lanes()) + odds(t[2 * i], t[2 * i + 1], Lanes());
+    return t[0];
+}
+
+// to (columns, rows) = transpose of from (rows, columns), both of row stride ld, by L x L blocks. A perfect shuffle of
+// the 2 log2(L) bits of a position, log2(L) times, transposes.
+inline void transpose(const float* from, float* to, long blocks, long ld) {
+    for (long i = 0; i < blocks; ++i)
+        for (long j = 0; j < blocks; ++j) {
+            V t[L], s[L];
+            UNROLL for (int r = 0; r < L; ++r) t[r] = load(from + (i * L + r) * ld + j * L);
+            UNROLL for (int n = 1; n < L; n *= 2) {
+                UNROLL for (int r = 0; r < L / 2; ++r) {
+                    s[r] = evens(t[2 * r], t[2 * r + 1], Lanes());
+                    s[r + L / 2] = odds(t[2 * r], t[2 * r + 1], Lanes());
+                }
+                UNROLL for (int r = 0; r < L; ++r) t[r] = s[r];
+            }
+            UNROLL for (int r = 0; r < L; ++r) store(to + (j * L + r) * ld + i * L, t[r]);
+        }
+}
+
+}  // namespace native

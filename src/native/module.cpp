@@ -1,0 +1,253 @@
+// The Python module: tasks on a pool of threads. Compiled once per instruction set; fractal_ifs.engines.native checks all
+// arguments and is the only caller.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <numeric>
+#include <string>
+#include <thread>
+
+#include "network.hpp"
+#include "shuffle.hpp"
+
+namespace py = pybind11;
+using namespace native;
+
+namespace {
+
+// Numbers below 1e-38 count as zero in the pool's threads: moments that decay to there would cost 100 cycles each, and
+// are nothing beside eps.
+void flush_denormals() {
+#if defined(__x86_64__)
+    _mm_setcsr(_mm_getcsr() | 0x8040);
+#elif defined(__aarch64__)
+    uint64_t fpcr;
+    asm volatile("mrs %0, fpcr" : "=r"(fpcr));
+    asm volatile("msr fpcr, %0" : : "r"(fpcr | 1u << 24));
+#endif
+}
+
+// Runs work(i, stop) for every i on `threads` threads, costliest first, while the calling thread waits for Ctrl-C.
+// Returns whether a Python exception is pending; the first C++ exception is thrown.
+template <class Work>
+bool run(const std::vector<double>& cost, size_t threads, Work work) {
+    std::vector<size_t> queue(cost.size());
+    std::iota(queue.begin(), queue.end(), 0);
+    std::stable_sort(queue.begin(), queue.end(), [&](size_t a, size_t b) { return cost[a] > cost[b]; });
+    std::atomic<size_t> next{0};
+    std::atomic<bool> stop{false};
+    std::mutex mutex;
+    std::condition_variable ended;
+    size_t running = 0;
+    std::exception_ptr error;
+    bool interrupted = false;
+    py::gil_scoped_release release;
+    std::vector<std::thread> pool;
+    auto worker = [&] {
+        flush_denormals();
+        try {
+            for (size_t i; !stop && (i = next++) < queue.size();) work(queue[i], stop);
+        } catch (...) {
+            const std::lock_guard<std::mutex> lock(mutex);
+            if (!error) error = std::current_exception();
+            stop = true;
+        }
+        const std::lock_guard<std::mutex> lock(mutex);
+        --running;
+        ended.notify_one();
+    };
+    std::unique_lock<std::mutex> lock(mutex);
+    try {
+        for (; pool.size() < std::min(threads, queue.size()); ++running) pool.emplace_back(worker);
+    } catch (const std::system_error&) {  // no more threads to be had: go on with fewer, if any
+        if (pool.empty()) throw;
+    }
+    while (!ended.wait_for(lock, std::chrono::milliseconds(100), [&] { return running == 0; })) {
+        lock.unlock();
+        {
+            py::gil_scoped_acquire acquire;
+            if (!interrupted && PyErr_CheckSignals() != 0) stop = interrupted = true;
+        }
+        lock.lock();
+    }
+    lock.unlock();
+    for (std::thread& t : pool) t.join();
+    if (error) std::rethrow_exception(error);
+    return interrupted;
+}
+
+using Array = py::array_t<float, py::array::c_style>;
+
+float* data(py::handle task, const char* name) {
+    const py::object value = task.attr(name);
+    return value.is_none() ? nullptr : py::cast<Array>(value).mutable_data();
+}
+const float* read_only(py::handle task, const char* name) { return py::cast<Array>(task.attr(name)).data(); }
+template <class T>
+T number(py::handle task, const char* name) {
+    return py::cast<T>(task.attr(name));
+}
+Shape shape(py::handle task) {
+    return {number<long>(task, "d"), number<long>(task, "width"), number<long>(task, "depth"),
+            number<bool>(task, "sum_last")};
+}
+Loss loss(py::handle task) {
+    const auto name = number<std::string>(task, "loss");
+    return name == "hinge" ? Loss::hinge : name == "logistic" ? Loss::logistic : Loss::squared;
+}
+
+struct Training {
+    Shape shape;
+    Loss loss;
+    Optimizer optimizer;
+    float *p, *m, *v;
+    const float *x, *y;
+    uint64_t seed, points, step, steps;
+    long batch;
+    uint64_t done = 0;
+    double loss_sum = 0;
+
+    explicit Training(py::handle task)
+        : shape(::shape(task)), loss(::loss(task)), p(data(task, "params")), m(data(task, "exp_avg")),
+          v(data(task, "exp_avg_sq")), x(read_only(task, "x")), y(read_only(task, "y")),
+          seed(number<uint64_t>(task, "shuffle_seed")), points(py::len(task.attr("y"))),
+          step(number<uint64_t>(task, "step")), steps(number<uint64_t>(task, "steps")),
+          batch(number<long>(task, "batch_size")) {
+        const auto betas = number<std::pair<double, double>>(task, "betas");
+        optimizer = {number<std::string>(task, "optimizer") == "adam", number<double>(task, "lr"), betas.first,
+                     betas.second, number<double>(task, "eps")};
+    }
+
+    void run(const std::atomic<bool>& stop) {
+        const uint64_t per_epoch = points / batch;
+        Network network(shape, batch, true);
+        Shuffle shuffle;
+        const uint32_t* order = nullptr;
+        network.read(p, m, v);
+        for (; done < steps && !stop; ++done, ++step) {
+            const uint64_t at = step % per_epoch;
+            if (!order || at == 0) order = shuffle.order(seed, step / per_epoch, points).data();
+            loss_sum += network.step(x, y, order + at * batch, batch, loss, optimizer, int64_t(step) + 1);
+        }
+        network.write(p, m, v);
+        if (!network.finite()) loss_sum = NAN;  // dead units can hide an infinite weight from the loss
+    }
+};
+
+void advance(const py::list& tasks, size_t threads) {
+    std::vector<Training> all;
+    std::vector<double> cost;
+    for (const py::handle task : tasks) {
+        all.emplace_back(task);
+        cost.push_back(all.back().steps * all.back().shape.flops(all.back().batch));
+    }
+    const bool interrupted = run(cost, threads, [&](size_t i, const std::atomic<bool>& stop) { all[i].run(stop); });
+    for (size_t i = 0; i < all.size(); ++i) {
+        const py::handle task = tasks[i];
+        task.attr("step") = all[i].step;
+        task.attr("done") = all[i].done;
+        task.attr("loss_sum") = all[i].loss_sum;
+    }
+    if (interrupted) throw py::error_already_set();
+}
+
+py::list evaluate(const py::list& tasks, size_t threads) {
+    constexpr long BLOCK = 128;
+    struct Test {
+        Shape shape;
+        Loss loss;
+        const float *p, *x, *y;
+        long points, correct = 0;
+        double loss_sum = 0;
+    };
+    std::vector<Test> all;
+    std::vector<double> cost;
+    for (const py::handle task : tasks) {
+        all.push_back({shape(task), loss(task), read_only(task, "params"), read_only(task, "x"), read_only(task, "y"),
+                       long(py::len(task.attr("y")))});
+        cost.push_back(all.back().shape.flops(all.back().points));
+    }
+    const bool interrupted = run(cost, threads, [&](size_t i, const std::atomic<bool>& stop) {
+        Test& t = all[i];
+        Network network(t.shape, std::min(BLOCK, t.points), false);
+        network.read(t.p);
+        for (long at = 0; at < t.points && !stop; at += BLOCK) {
+            const auto [correct, sum] =
+                network.test(t.x + at * t.shape.d, t.y + at, std::min(BLOCK, t.points - at), t.loss);
+            t.correct += correct;
+            t.loss_sum += sum;
+        }
+    });
+    if (interrupted) throw py::error_already_set();
+    py::list results;
+    for (const Test& t : all) results.append(py::make_tuple(t.correct, t.loss_sum / t.points));
+    return results;
+}
+
+py::array_t<uint32_t> permutation(uint64_t seed, uint64_t epoch, size_t n) {
+    Shuffle shuffle;
+    const auto& order = shuffle.order(seed, epoch, n);
+    return py::array_t<uint32_t>(order.size(), order.data());
+}
+
+// GFLOP/s of `threads` cores that do nothing but multiply and add vectors in registers.
+double fma_peak(double seconds, size_t threads) {
+    constexpr int CHAINS = REGISTERS == 32 ? 16 : 12, ROUNDS = 100000;
+    std::atomic<double> total{0};
+    run(std::vector<double>(threads, 1.0), threads, [&](size_t, const std::atomic<bool>& stop) {
+        using Clock = std::chrono::steady_clock;
+        const auto start = Clock::now();
+        double flops = 0, elapsed = 0;
+        V x = all(0.5f), y = all(1.0f);
+        while (elapsed < seconds && !stop) {
+            asm volatile("" : "+m"(x), "+m"(y));
+            const V factor = x, term = y;
+            V c[CHAINS];
+            for (int i = 0; i < CHAINS; ++i) c[i] = all(float(i));
+            for (int k = 0; k < ROUNDS; ++k) {
+                UNROLL for (int i = 0; i < CHAINS; ++i) c[i] = c[i] * factor + term;
+            }
+            UNROLL for (int i = 0; i < CHAINS; ++i) y += c[i] * 0.0f;  // so that none of it is left out
+            flops += 2.0 * ROUNDS * CHAINS * L;
+            elapsed = std::chrono::duration<double>(Clock::now() - start).count();
+        }
+        for (double old = total; !total.compare_exchange_weak(old, old + flops / elapsed * 1e-9);) {
+        }
+    });
+    return total;
+}
+
+// The instruction sets this processor has, best first; asks the processor, executes none of them.
+py::list supported() {
+    py::list names;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
+        names.append("avx512");
+    if (avx2) names.append("avx2");
+#endif
+    names.append("base");
+    return names;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(NATIVE_MODULE, m) {
+    m.attr("ISA") = ISA;
+#if defined(__VERSION__)
+    m.attr("COMPILER") = __VERSION__;
+#endif
+    m.def("supported", supported);
+    m.def("advance", advance);
+    m.def("evaluate", evaluate);
+    m.def("permutation", permutation);
+    m.def("fma_peak", fma_peak);
+}

@@ -1,0 +1,301 @@
+// One network on one thread: forward, backward and optimizer step by the textbook formulas.
+//
+//   h_0 = x,  z_j = W_j h_{j-1} + b_j,  h_j = relu(z_j) for j = 1..T,  f = w . h_T + b       (section 5)
+//   delta_T = (dl/df) w * [h_T > 0],  delta_{j-1} = (W_j^T delta_j) * [h_{j-1} > 0],  dl/dW_j = delta_j h_{j-1}^T
+//
+// Rows of units are padded with zeros to whole vectors. Padding stays zero: padded weights and biases start at zero, so
+// padded units are zero, so by [h > 0] their deltas are, so their gradients and steps are.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "kernel.hpp"
+
+namespace native {
+
+enum class Loss { hinge, logistic, squared };
+
+struct Optimizer {
+    bool adam;
+    double lr, beta1, beta2, eps;
+};
+
+struct Shape {
+    long d, width, depth;  // depth = T, the number of hidden layers
+    bool sum_last;         // the last hidden layer reads h_1 + ... + h_{T-1}
+
+    long inputs(long j) const { return j == 0 ? d : width; }                    // of hidden layer j = 0..T-1
+    long vectors() const { return (width + L - 1) / L; }                        // of a row of units
+    long rows() const { return d + (depth - 1) * width + 1 + depth + 1; }       // W_1^T .. W_T^T, w, b_1 .. b_T, b
+    double flops(long batch) const {                                            // of one training step
+        const double inner = double(depth - 1) * width * width;
+        return 2.0 * batch * (2.0 * d * width + 3 * inner + 3 * width);
+    }
+    // Floats from row to row: whole vectors, but not a multiple of 512 bytes, where rows would share few cache sets.
+    long stride() const {
+        const long floats = vectors() * L;
+        return floats % 128 ? floats : floats + L;
+    }
+};
+
+// An array of floats, on cache lines, zero at first.
+class Floats {
+   public:
+    explicit Floats(long n = 0) : lines_((n + 15) / 16) {}
+    float* data() { return lines_.empty() ? nullptr : lines_[0].x; }
+    operator float*() { return data(); }
+
+   private:
+    struct alignas(64) Line {
+        float x[16];
+    };
+    std::vector<Line> lines_;
+};
+
+// What a product does with a tile of its result.
+struct Affine {  // h = relu(x W^T + b)
+    const float* b;
+    float* h;
+    long ld;
+    V start(long col) const { return load(b + col); }
+    template <int R, int NV>
+    void finish(long row, long col, V (&z)[R][NV]) const {
+        UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < NV; ++v)
+            store(h + (row + r) * ld + col + v * L, relu(z[r][v]));
+    }
+};
+
+struct Delta {  // delta = z * [h > 0], and its sum over the batch, which is the gradient of the bias
+    const float* h;
+    float *delta, *db;
+    long ld;
+    V start(long) const { return V{}; }
+    template <int R, int NV>
+    void finish(long row, long col, V (&z)[R][NV]) const {
+        UNROLL for (int v = 0; v < NV; ++v) {
+            V s = load(db + col + v * L);
+            UNROLL for (int r = 0; r < R; ++r) {
+                const long at = (row + r) * ld + col + v * L;
+                const V x = where_positive(load(h + at), z[r][v]);
+                store(delta + at, x);
+                s += x;
+            }
+            store(db + col + v * L, s);
+        }
+    }
+};
+
+struct Plain {  // c = z
+    float* c;
+    long ld;
+    V start(long) const { return V{}; }
+    template <int R, int NV>
+    void finish(long row, long col, V (&z)[R][NV]) const {
+        UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < NV; ++v)
+            store(c + (row + r) * ld + col + v * L, z[r][v]);
+    }
+};
+
+class Network {
+   public:
+    // For batches of up to `batch` points; with an optimizer where it is to be trained.
+    Network(const Shape& shape, long batch, bool train)
+        : s_(shape), ld_(shape.stride()), nv_(shape.vectors()), batch_((batch + L - 1) / L * L),
+          p_(block()), f_(batch_), y_(batch_), share_(batch_), g_(batch_), x_(batch_ * shape.d) {
+        const long units = batch_ * ld_;
+        for (long j = 0; j < shape.depth; ++j) h_.emplace_back(units);
+        if (summed()) sum_ = Floats(units), dsum_ = Floats(train ? units : 0);
+        if (!train) return;
+        m_ = Floats(block()), v_ = Floats(block()), delta_ = Floats(units), next_ = Floats(units);
+        db_ = Floats((shape.depth + 1) * ld_);
+        const long most = shape.d > shape.width ? shape.d : shape.width;
+        grad_ = Floats(most * ld_), transposed_ = Floats(nv_ * L * ld_);
+    }
+
+    // Between the flat vectors (the order of model.parameters()) and the padded blocks.
+    void read(const float* p, const float* m = nullptr, const float* v = nullptr) {
+        each([&](long flat, long at) { p_[at] = p[flat]; });
+        if (m) each([&](long flat, long at) { m_[at] = m[flat]; });
+        if (v) each([&](long flat, long at) { v_[at] = v[flat]; });
+    }
+    void write(float* p, float* m, float* v) {
+        each([&](long flat, long at) { p[flat] = p_[at]; });
+        if (m) each([&](long flat, long at) { m[flat] = m_[at]; });
+        if (v) each([&](long flat, long at) { v[flat] = v_[at]; });
+    }
+    bool finite() {
+        bool all = true;
+        each([&](long, long at) { all &= std::isfinite(p_[at]); });
+        return all;
+    }
+
+    // f of n points x (n, d), row-major: valid until the next call.
+    const float* forward(const float* x, long n) {
+        for (long j = 0; j < s_.depth; ++j) {
+            const float* input = j == 0 ? x : units(j);
+            const long ra = j == 0 ? s_.d : ld_;
+            product(n, nv_, s_.inputs(j), input, ra, 1, weight(j), ld_, Affine{bias(j), h_[j], ld_});
+            if (summed() && j < s_.depth - 1)
+                for (long i = 0; i < n * ld_; i += L)
+                    store(sum_ + i, j == 0 ? load(h_[j] + i) : load(sum_ + i) + load(h_[j] + i));
+        }
+        const float* w = weight(s_.depth);
+        for (long i = 0; i < n; i += L) {
+            V t[L];
+            for (int r = 0; r < L; ++r) {
+                const float* h = h_.back() + (i + r) * ld_;
+                t[r] = load(h) * load(w);
+                for (long v = 1; v < nv_; ++v) t[r] += load(h + v * L) * load(w + v * L);
+            }
+            store(f_ + i, row_sums(t) + all(*bias(s_.depth)));
+        }
+        return f_;
+    }
+
+    // One optimizer step on the points index[0..n-1] of x (., d), y (.); t = 1, 2, ... counts steps. Returns the mean loss.
+    float step(const float* x, const float* y, const uint32_t* index, long n, Loss loss, const Optimizer& o, int64_t t) {
+        for (long i = 0; i < n; ++i) {
+            for (long c = 0; c < s_.d; ++c) x_[i * s_.d + c] = x[index[i] * s_.d + c];
+            y_[i] = y[index[i]];
+            share_[i] = 1.0f / n;
+        }
+        for (long i = n; i < batch_; ++i) share_[i] = 0;
+        forward(x_, n);
+        const float mean = losses(loss, n);
+        backward(n, rule(o, t));
+        return mean;
+    }
+
+    // (points with y f > 0, sum of the losses) over n points x (n, d), y (n,) within the batch's size.
+    std::pair<long, double> test(const float* x, const float* y, long n, Loss loss) {
+        long correct = 0;
+        forward(x, n);
+        for (long i = 0; i < batch_; ++i) {
+            y_[i] = i < n ? y[i] : 0;
+            share_[i] = i < n;
+            correct += y_[i] * f_[i] > 0;
+        }
+        return {correct, losses(loss, n)};
+    }
+
+   private:
+    // The sum of share * loss over the last forward's f against y; leaves in g its derivative by f.
+    float losses(Loss loss, long n) {
+        V total{};
+        for (long i = 0; i < n; i += L) {
+            const V f = load(f_ + i), y = load(y_ + i), share = load(share_ + i);
+            V l, g;
+            if (loss == Loss::hinge) {  // max(0, 1 - y f)
+                const V margin = 1 - y * f;
+                l = relu(margin);
+                g = where_positive(margin, -y);
+            } else if (loss == Loss::squared) {  // (f - y)^2
+                l = (f - y) * (f - y);
+                g = 2 * (f - y);
+            } else {  // log(1 + exp(-y f))
+                for (int r = 0; r < L; ++r) {
+                    const float yf = y[r] * f[r], e = std::exp(-std::fabs(yf));
+                    l[r] = std::log1p(e) + (yf < 0 ? -yf : 0);
+                    g[r] = -y[r] * (yf < 0 ? 1 : e) / (1 + e);
+                }
+            }
+            total += share * l;
+            store(g_ + i, share * g);
+        }
+        return sum(total);
+    }
+
+    struct Rule {  // of one step: p -= rate * m / (root * sqrt(v) + eps), or p -= rate * gradient
+        bool adam;
+        float rate, root, beta1, rest1, beta2, rest2, eps;
+    };
+    static Rule rule(const Optimizer& o, int64_t t) {
+        if (!o.adam) return {false, float(o.lr), 0, 0, 0, 0, 0, 0};
+        // From t alone, in double precision: how a run is cut into chunks must not show.
+        const double c1 = 1 - std::pow(o.beta1, double(t)), c2 = 1 - std::pow(o.beta2, double(t));
+        return {true, float(o.lr / c1), float(1 / std::sqrt(c2)), float(o.beta1), float(1 - o.beta1), float(o.beta2),
+                float(1 - o.beta2), float(o.eps)};
+    }
+
+    void update(long at, const float* gradient, long n, const Rule& o) {
+        float *p = p_ + at, *m = m_ + at, *v = v_ + at;
+        if (!o.adam) {
+            for (long i = 0; i < n; i += L) store(p + i, load(p + i) - o.rate * load(gradient + i));
+            return;
+        }
+        for (long i = 0; i < n; i += L) {
+            const V g = load(gradient + i);
+            const V mi = o.beta1 * load(m + i) + o.rest1 * g;
+            const V vi = o.beta2 * load(v + i) + o.rest2 * g * g;
+            store(m + i, mi);
+            store(v + i, vi);
+            store(p + i, load(p + i) - o.rate * mi / (o.root * sqrt(vi) + o.eps));
+        }
+    }
+
+    void backward(long n, const Rule& o) {
+        const long T = s_.depth;
+        std::memset(db_, 0, (T + 1) * ld_ * sizeof(float));
+        for (long i = 0; i < n; ++i) db_[T * ld_] += g_[i];
+        product(n, nv_, 1, g_, 1, 0, weight(T), ld_, Delta{h_[T - 1], delta_, db_ + (T - 1) * ld_, ld_});
+        product(1, nv_, n, g_, 0, 1, h_[T - 1], ld_, Plain{grad_, ld_});
+        update(weight(T) - p_, grad_, ld_, o);
+        for (long j = T - 1; j > 0; --j) {  // from delta_ of layer j to next_ of the layer below, then the step of W
+            const Delta below{h_[j - 1], next_, db_ + (j - 1) * ld_, ld_};
+            transpose(weight(j), transposed_, nv_, ld_);
+            if (!summed()) {
+                product(n, nv_, s_.width, delta_, ld_, 1, transposed_, ld_, below);
+            } else if (j == T - 1) {  // dl / d(h_1 + ... + h_{T-1}), which every lower layer receives
+                product(n, nv_, s_.width, delta_, ld_, 1, transposed_, ld_, Plain{dsum_, ld_});
+                receive(n, nullptr, below);
+            } else {
+                product(n, nv_, s_.width, delta_, ld_, 1, transposed_, ld_, Plain{next_, ld_});
+                receive(n, next_, below);
+            }
+            product(s_.width, nv_, n, units(j), 1, ld_, delta_, ld_, Plain{grad_, ld_});
+            update(weight(j) - p_, grad_, s_.width * ld_, o);
+            std::swap(delta_, next_);
+        }
+        product(s_.d, nv_, n, x_, 1, s_.d, delta_, ld_, Plain{grad_, ld_});
+        update(0, grad_, s_.d * ld_, o);
+        update(bias(0) - p_, db_, (T + 1) * ld_, o);
+    }
+
+    // delta = (dsum + z) * [h > 0] in the variant with a sum; z may be null.
+    void receive(long n, const float* z, const Delta& below) {
+        for (long i = 0; i < n; ++i)
+            for (long c = 0; c < nv_ * L; c += L) {
+                V row[1][1] = {{load(dsum_ + i * ld_ + c) + (z ? load(z + i * ld_ + c) : V{})}};
+                below.finish(i, c, row);
+            }
+    }
+
+    bool summed() const { return s_.sum_last && s_.depth > 2; }
+    long block() const { return (s_.rows() + L) * ld_; }  // the transposition reads up to L rows past a matrix
+    float* weight(long j) { return p_ + (j == 0 ? 0 : s_.d + (j - 1) * s_.width) * ld_; }  // j = T: the readout's
+    float* bias(long j) { return weight(s_.depth) + (1 + j) * ld_; }
+    float* units(long j) { return summed() && j == s_.depth - 1 ? sum_ : h_[j - 1]; }  // what hidden layer j > 0 reads
+
+    template <class F>
+    void each(F f) {
+        long flat = 0;
+        for (long j = 0; j < s_.depth; ++j) {
+            const long w = weight(j) - p_, b = bias(j) - p_;
+            for (long o = 0; o < s_.width; ++o)
+                for (long i = 0; i < s_.inputs(j); ++i) f(flat++, w + i * ld_ + o);
+            for (long o = 0; o < s_.width; ++o) f(flat++, b + o);
+        }
+        for (long i = 0; i < s_.width; ++i) f(flat++, weight(s_.depth) - p_ + i);
+        f(flat, bias(s_.depth) - p_);
+    }
+
+    const Shape s_;
+    const long ld_, nv_, batch_;
+    Floats p_, m_, v_, grad_, db_, transposed_;          // (rows, ld)
+    Floats f_, y_, share_, g_, x_;                       // (batch) and (batch, d)
+    std::vector<Floats> h_;                              // T of (batch, ld)
+    Floats sum_, dsum_, delta_, next_;                   // (batch, ld)
+};
+
+}  // namespace native
