@@ -1,0 +1,88 @@
+"""Engines advance runs: "advance these M runs by so many steps", and measure them. They know nothing else.
+
+Both engines offer
+    advance(runs, steps)  -> per run the sum of the batch losses (NaN or infinite: it diverged); moves ``run.step``
+    evaluate(runs)        -> per run (test accuracy, test loss)
+    window(run)           -> how many runs it likes to hold at a time
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fractal_ifs.engines import native
+
+
+def choose(config: dict[str, Any]) -> tuple[str, str | None]:
+    """The engine of a run, and why it is not the native one (None where it is, or where torch was asked for)."""
+    if config["engine"] == "torch":
+        return "torch", None
+    trainer = config["trainer"]
+    reason = native.supports(
+        model=config["model"]["name"],
+        loss=config["loss"],
+        optimizer=config["optimizer"],
+        dtype={"32-true": "float32"}.get(trainer["precision"], trainer["precision"]),
+        device=trainer["accelerator"],
+    )
+    return ("native", None) if reason is None else ("torch", reason)
+
+
+def create(name: str, threads: int, precision: str = "32-true", stack: int = 0):
+    """The engine ``native`` or ``torch``."""
+    if name == "native":
+        return NativeEngine(threads)
+    from fractal_ifs.engines.torch import TorchEngine
+
+    return TorchEngine(precision, stack)
+
+
+class NativeEngine:
+    """Runs of any shapes side by side, each on one thread: ``fractal_ifs.engines.native``."""
+
+    name = "native"
+
+    def __init__(self, threads: int):
+        self.threads, self.isa = threads, native.isa()
+
+    def window(self, run: Any) -> int:
+        return 8 * self.threads
+
+    def advance(self, runs: Sequence[Any], steps: Sequence[int]) -> list[float]:
+        tasks = [
+            native.Task(
+                **self._network(run),
+                x=run.data.x_train,
+                y=run.data.y_train,
+                exp_avg=run.exp_avg,
+                exp_avg_sq=run.exp_avg_sq,
+                shuffle_seed=run.shuffle_seed,
+                step=run.step,
+                steps=count,
+                batch_size=run.batch_size,
+                lr=run.lr,
+                optimizer=run.optimizer,
+            )
+            for run, count in zip(runs, steps, strict=True)
+        ]
+        try:
+            native.advance(tasks, self.threads)
+        except KeyboardInterrupt:
+            for run, task in zip(runs, tasks, strict=True):
+                if task.done:
+                    run.advanced(task.done, task.loss_sum, 0.0)
+            raise
+        finally:
+            for run, task in zip(runs, tasks, strict=True):
+                run.step = task.step
+        return [task.loss_sum for task in tasks]
+
+    def evaluate(self, runs: Sequence[Any]) -> list[tuple[float, float]]:
+        tests = [native.Test(**self._network(run), x=run.data.x_test, y=run.data.y_test) for run in runs]
+        found = native.evaluate(tests, self.threads)
+        return [(right / len(test.y), loss) for (right, loss), test in zip(found, tests, strict=True)]
+
+    @staticmethod
+    def _network(run: Any) -> dict[str, Any]:
+        model = run.model
+        shape = {"d": model.d, "width": model.width, "depth": model.depth, "sum_last": model.sum_last}
+        return {"params": run.params, "loss": run.loss, **shape}

@@ -1,0 +1,260 @@
+"""What a run is asked to be: the schema of conf/, every check of it, and the fingerprint of what can change a result.
+
+Nothing here imports torch: a refused config must cost no more than reading it.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from fractal_ifs.errors import ConfigError
+
+CONF = Path(__file__).parent / "conf"
+
+LOSSES = ("hinge", "logistic", "squared")
+OPTIMIZERS = ("adam", "sgd")
+ENGINES = ("auto", "native", "torch")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
+
+# Keys that can't change what a run computes, or say only where it is put.
+NOT_IN_FINGERPRINT = ("sweep", "overwrite", "workers", "logger", "engine", "experiment")
+
+
+class Job(NamedTuple):
+    """A run to be trained: its resolved config, and the directory of its record (None: nothing is written)."""
+
+    config: dict[str, Any]
+    directory: Path | None
+
+
+@dataclasses.dataclass
+class Schema:
+    """The keys of conf/config.yaml and their types; Hydra refuses any other key and any ill-typed value."""
+
+    fractal: dict[str, Any] = dataclasses.field(default_factory=dict)
+    curve: dict[str, Any] = dataclasses.field(default_factory=dict)
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)
+    model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
+    logger: dict[str, Any] = dataclasses.field(default_factory=dict)
+    depth: int = 5
+    width: int = 100
+    lr: float = 5e-4
+    loss: str = "hinge"
+    optimizer: str = "adam"
+    batch_size: int = 100
+    steps: int = 1_000_000
+    eval_every: int = 10_000
+    seed: int = 0
+    engine: str = "auto"
+    workers: int = 0
+    sweep: str = ""
+    overwrite: bool = False
+
+
+def register(overrides: Sequence[str] = ()) -> None:
+    """Make the schema and the resolvers of conf/ known to Hydra and OmegaConf; a sweep is named after its overrides."""
+    _numbers_name_groups()
+    ConfigStore.instance().store(name="schema", node=Schema, provider="fractal_ifs")
+    if OmegaConf.has_resolver("sweep_name") and not overrides:
+        return
+    # Cached, so that every job of a sweep gets the name that the sweep's own overrides gave it.
+    OmegaConf.register_new_resolver("sweep_name", lambda: _sweep_name(overrides), use_cache=True, replace=True)
+
+
+def _numbers_name_groups() -> None:
+    """Let ``curve=1`` choose conf/curve/1.yaml: Hydra reads the value as a number and refuses it as a group's choice."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    original = OverridesParser.parse_overrides
+    if getattr(original, "numbers_name_groups", False):
+        return
+
+    def parse_overrides(self: OverridesParser, overrides: list[str]) -> list:
+        parsed = original(self, overrides)
+        for override in parsed:
+            if override.key_or_group == "curve" and type(override._value) is int:
+                override._value = str(override._value)
+        return parsed
+
+    parse_overrides.numbers_name_groups = True  # pyright: ignore[reportFunctionMemberAccess]
+    OverridesParser.parse_overrides = parse_overrides
+
+
+def compose(**keywords: Any) -> DictConfig:
+    """A checked config from keywords, as on the command line: ``compose(fractal="vicsek", curve=4, width=20)``.
+
+    Keys with dots are given as a mapping (``**{"fractal.depth": 6}``) or with two underscores (``fractal__depth=6``).
+    Raises ConfigError.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    register()
+    overrides = [f"{key.replace('__', '.')}={_literal(value)}" for key, value in keywords.items()]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            config = hydra_compose("config", overrides=overrides)
+        except Exception as error:
+            raise ConfigError(one_line(error)) from None
+    check(config)
+    return config
+
+
+def _literal(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, (Mapping, list, tuple)):
+        return json.dumps(value).replace('": ', '":').replace('"', "")
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _sweep_name(overrides: Sequence[str]) -> str:
+    """``fractal=vicsek,curve,width``: the fixed overrides whole, of the swept ones the key; so values can be added."""
+    parts = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key.startswith(("-", "hydra")) or key.lstrip("+~") in NOT_IN_FINGERPRINT:
+            continue
+        swept = ("," in value and value[:1] not in "[{(") or value.startswith(
+            ("range(", "choice(", "interval(", "glob(")
+        )
+        parts.append(key if swept else f"{key}={value}")
+    name = ",".join(parts).replace("/", "_") or "default"
+    if len(name) > 150:
+        name = name[:120] + "-" + hashlib.sha256(name.encode()).hexdigest()[:12]
+    return name
+
+
+def check(config: DictConfig) -> None:
+    """Refuse every bad value, with one line that names the key, the value and what is allowed.
+
+    Raises ConfigError.
+    """
+    for key in ("depth", "width", "steps", "batch_size", "eval_every"):
+        _whole(key, config[key], 1)
+    _whole("seed", config.seed, 0)
+    _whole("workers", config.workers, 0)
+    if not (math.isfinite(config.lr) and config.lr > 0):
+        raise ConfigError(f"lr={config.lr}: must be a finite number > 0")
+    for key, allowed in (("loss", LOSSES), ("optimizer", OPTIMIZERS), ("engine", ENGINES)):
+        _one_of(key, config[key], allowed)
+    asked = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    if missing := sorted(OmegaConf.missing_keys(asked)):
+        raise ConfigError(f"{missing[0]}=???: this key has no default, give it a value")
+    trainer, data, model = config.trainer, config.data, config.model
+    _one_of("trainer.precision", str(trainer.get("precision", "32-true")), PRECISIONS)
+    _one_of("trainer.accelerator", trainer.get("accelerator", "cpu"), ("cpu", "gpu", "auto"))
+    _one_of("model.name", model.get("name"), ("mlp",))
+    _one_of("data.name", data.get("name"), ("fractal",))
+    _one_of("model.init", model.init, ("paper", "theory", "pytorch"))
+    for key in ("train_size", "test_size"):
+        _whole(f"data.{key}", data[key], 1)
+    if config.batch_size > data.train_size:
+        raise ConfigError(f"batch_size={config.batch_size}: must be at most data.train_size={data.train_size}")
+    if not (isinstance(data.margin, (int, float)) and math.isfinite(data.margin) and data.margin >= 0):
+        raise ConfigError(f"data.margin={data.margin}: must be a finite number >= 0")
+    _check_distribution(_plain(config.fractal), _plain(config.curve), float(data.margin))
+    if trainer.accelerator == "gpu":
+        _check_gpu(trainer.devices)
+
+
+def _plain(node: Any) -> str:
+    return json.dumps(OmegaConf.to_container(node, resolve=True), sort_keys=True)
+
+
+@lru_cache(maxsize=4096)
+def _check_distribution(fractal: str, curve: str, margin: float) -> None:
+    """Jobs of a sweep share few distributions: each is checked once."""
+    from fractal_ifs.curve import ApproximationCurve
+    from fractal_ifs.ifs import AffineIFS
+
+    keys = json.loads(fractal)
+    n = keys.pop("depth", 5)
+    _whole("fractal.depth", n, 1)
+    ifs = AffineIFS.from_config(keys)
+    ApproximationCurve.from_config(json.loads(curve)).level_probabilities(n)
+    if margin:
+        from fractal_ifs.distribution import FractalDistribution
+
+        FractalDistribution(ifs, json.loads(curve), depth=n, margin=margin)
+
+
+@lru_cache
+def _check_gpu(devices: Any) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError("trainer.accelerator=gpu: there is no GPU here that PyTorch can use; trainer=cpu is")
+
+
+def _whole(key: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{key}={value}: must be a whole number >= {least}")
+
+
+def _one_of(key: str, value: Any, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{key}={value}: must be one of {', '.join(allowed)}")
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """16 hex digits of everything in a resolved config that can change the result."""
+    kept = {key: value for key, value in config.items() if key not in NOT_IN_FINGERPRINT}
+    kept["trainer"] = {"precision": str(config["trainer"].get("precision", "32-true"))}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_writable(directory: Path, bytes_needed: int = 50_000_000) -> None:
+    """Refuse an output directory that can't be made or written, or whose disk is nearly full. Raises ConfigError."""
+    import shutil
+
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output directory {directory}: can't be made ({error.strerror})") from None
+    if not os.access(directory, os.W_OK):
+        raise ConfigError(f"output directory {directory}: can't be written")
+    if (free := shutil.disk_usage(directory).free) < bytes_needed:
+        raise ConfigError(
+            f"output directory {directory}: {free >> 20} MiB of free disk, at least {bytes_needed >> 20} are needed"
+        )
+
+
+def one_line(error: BaseException) -> str:
+    """What Hydra or OmegaConf refuse, in one line, with the nearest names where a choice is unknown."""
+    import difflib
+    import re
+
+    text = str(error)
+    if match := re.search(r"Could not find '([^'/]+(?:/[^'/]+)*)/([^'/]+)'", text):
+        group, value = match.groups()
+        options = [line.strip() for line in text.split("Available options", 1)[-1].splitlines()[1:] if line.strip()]
+        options = [option for option in options if ":" not in option and " " not in option]
+        near = difflib.get_close_matches(value, options, 3, 0.5)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        return f"{group}={value}: must be one of {', '.join(options)}{hint}"
+    cause = error.__cause__
+    if match := re.search(r"Could not override '([^']+)'", text):
+        key = match.group(1)
+        near = difflib.get_close_matches(key, [field.name for field in dataclasses.fields(Schema)], 1, 0.5)
+        return f"{key}: there is no such key" + (f"; did you mean {near[0]}?" if near else f"; +{key} adds one")
+    if match := re.search(r"Error merging override (\S+)", text):
+        return f"{match.group(1)}: {str(cause).splitlines()[0]}"
+    first = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    if cause is not None and str(cause).splitlines() and str(cause).splitlines()[0] not in first:
+        first += ": " + str(cause).splitlines()[0]
+    key = re.search(r"full_key: (\S+)", text + " " + str(cause))
+    first = re.sub(r"\s*full_key: \S+|\s*object_type=\S+|\s*reference_type=\S+", "", first)
+    return f"{first} (key {key.group(1)})" if key and key.group(1) not in first else first

@@ -1,0 +1,52 @@
+"""One live line for a sweep, or for a single run; nothing where the output is not a terminal."""
+
+import sys
+import time
+from typing import Any
+
+
+class Progress:
+    """Call it after every round of training; ``close`` ends the line."""
+
+    def __init__(self, jobs: int, steps: int, stream: Any = None):
+        self.jobs, self.steps = jobs, steps
+        self.stream = stream or sys.stderr
+        self.live = self.stream.isatty()
+        self.begun = self.shown = time.monotonic()
+        self.finished = self.failed = 0
+        self.done_steps = 0  # of groups that have ended
+
+    def __call__(self, training: Any) -> None:
+        now = time.monotonic()
+        if not self.live or now - self.shown < 0.2:
+            return
+        self.shown = now
+        done = self.done_steps + training.steps_done
+        rate = done / max(now - self.begun, 1e-9)
+        left = (self.steps - done) / rate if rate else 0.0
+        ended = training.ended.values()
+        failed = self.failed + sum(isinstance(e, Exception) or e.status != "finished" for e in ended)
+        if self.jobs == 1 and training.active:
+            run = next(iter(training.active.values()))[0]
+            loss = f"{run.history[-1][2]:.4f}" if run.history else "-"
+            text = f"step {run.step:,}/{run.steps:,}  loss {loss}  best {run.best_test_acc:.4f}"
+        else:
+            done_jobs = self.finished + len(ended)
+            text = f"{done_jobs}/{self.jobs} jobs done, {len(training.active)} running, {failed} failed"
+        self.stream.write(f"\r{text}  {rate:,.0f} steps/s  {_clock(left)} left\x1b[K")
+        self.stream.flush()
+
+    def group_ended(self, training_steps: int, ended: int, failed: int) -> None:
+        self.done_steps += training_steps
+        self.finished += ended
+        self.failed += failed
+
+    def close(self) -> None:
+        if self.live:
+            self.stream.write("\r\x1b[K")
+            self.stream.flush()
+
+
+def _clock(seconds: float) -> str:
+    hours, rest = divmod(int(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

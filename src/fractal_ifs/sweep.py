@@ -1,0 +1,138 @@
+"""The jobs of a sweep, or one job: skip what is finished, train the rest group by group, and end with one table."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fractal_ifs import records
+from fractal_ifs.config import Job, fingerprint
+from fractal_ifs.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+log = logging.getLogger(__name__)
+
+swept: list[Path] = []  # the directories of this process's sweeps, whose tables are shown at its end
+
+
+class JobsFailed(Exception):
+    """Some jobs of a sweep failed; the others are finished."""
+
+
+def finished(job: Job) -> dict[str, Any] | None:
+    """The record of a job that needs no more training. Raises ConfigError where another config was trained there."""
+    if job.directory is None or job.config["overwrite"]:
+        return None
+    record = records.read_result(job.directory)
+    if record is None:
+        return None
+    if record["fingerprint"] != fingerprint(job.config):
+        raise ConfigError(
+            f"{job.directory}: holds a run of another config ({difference(record['config'], job.config)}); "
+            "overwrite=true trains it again"
+        )
+    return record if record["status"] in ("finished", "diverged") else None
+
+
+def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
+    """``lr=0.001 there, 0.01 asked`` for every key that differs."""
+    parts = []
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            parts.append(difference(a, b, f"{prefix}{key}."))
+        elif a != b:
+            parts.append(f"{prefix}{key}={a} there, {b} asked")
+    return ", ".join(part for part in parts if part)
+
+
+def train_jobs(jobs: Sequence[Job], stack: int = 0) -> list[dict[str, Any] | Exception]:
+    """Train what is not finished; returns the record of every job, or the exception that it failed with."""
+    results: dict[int, Any] = {number: record for number, job in enumerate(jobs) if (record := finished(job))}
+    todo = [number for number in range(len(jobs)) if number not in results]
+    if results:
+        log.info("%d of %d jobs are finished already: skipped", len(results), len(jobs))
+    if todo:
+        from fractal_ifs import engines
+        from fractal_ifs.progress import Progress
+        from fractal_ifs.training import group, train
+
+        reasons = {engines.choose(jobs[number].config)[1] for number in todo} - {None}
+        for reason in sorted(str(r) for r in reasons):
+            log.info("engine=torch: %s", reason)
+        progress = Progress(len(todo), sum(jobs[number].config["steps"] for number in todo))
+        try:
+            for numbers in group([jobs[number] for number in todo]):
+                members = [todo[n] for n in numbers]
+                workers = jobs[members[0]].config["workers"]
+                ended = train([jobs[m] for m in members], threads=workers, stack=stack, report=progress)
+                progress.group_ended(
+                    sum(jobs[m].config["steps"] for m in members),
+                    len(ended),
+                    sum(isinstance(e, Exception) or e.status != "finished" for e in ended),
+                )
+                for m, outcome in zip(members, ended, strict=True):
+                    if isinstance(outcome, Exception):
+                        log.error("failed: %s: %s: %s", jobs[m].directory, type(outcome).__name__, outcome)
+                    results[m] = outcome if isinstance(outcome, Exception) else outcome.record()
+        finally:
+            progress.close()
+    return [results[number] for number in range(len(jobs))]
+
+
+KEYS = ("fractal", "fractal_depth", "curve", "data", "model", "depth", "width", "lr", "seed", "batch_size", "loss")
+KEYS += ("optimizer", "init", "precision", "eval_every")
+
+
+def frame(directory: Path) -> "pd.DataFrame":
+    """A row per record below a sweep's directory."""
+    import pandas as pd
+
+    rows = [
+        {"directory": str(path.relative_to(directory)), **{k: v for k, v in record.items() if k != "config"}}
+        | {"steps_asked": record["config"]["steps"]}
+        for path, record in records.find(directory)
+    ]
+    return pd.DataFrame(rows)
+
+
+def show_table(directory: Path) -> None:
+    """Print the sweep's table, the swept keys as rows and columns, and write all of it to results.csv."""
+    table = frame(directory)
+    if table.empty:
+        return
+    records.write(directory / "results.csv", table.to_csv(index=False).encode())
+    swept = [key for key in (*KEYS, "steps_asked") if key in table and table[key].nunique(dropna=False) > 1]
+    swept = [key for key in swept if not (key == "fractal_depth" and len(swept) > 1 and table[key].nunique() == 1)]
+    cells = [
+        f"{acc:.4f}" if status == "finished" else (f"{acc:.4f} {status}" if acc == acc and acc else str(status))
+        for acc, status in zip(table.get("best_test_acc", table["status"]), table["status"], strict=True)
+    ]
+    from rich.console import Console
+    from rich.table import Table
+
+    column = swept[-1] if len(swept) > 1 else None
+    rows = swept[:-1] if column else swept
+    columns = sorted(table[column].unique(), key=_order) if column else ["best test accuracy"]
+    grid: dict[tuple, dict[Any, str]] = {}
+    for (_, line), cell in zip(table.iterrows(), cells, strict=True):
+        key = tuple(line[row] for row in rows)
+        grid.setdefault(key, {})[line[column] if column else columns[0]] = cell
+    out = Table(title=f"best test accuracy{f', columns: {column}' if column else ''}")
+    for name in [*rows, *columns]:
+        out.add_column(str(name), justify="right")
+    for key in sorted(grid, key=lambda values: [_order(v) for v in values]):
+        out.add_row(*(str(v) for v in key), *(grid[key].get(c, "") for c in columns))
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200).print(out)
+    print(f"{directory / 'results.csv'}")
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    try:
+        return (0, float(value), "")
+    except (TypeError, ValueError):
+        return (1, 0.0, str(value))

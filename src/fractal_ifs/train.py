@@ -1,0 +1,62 @@
+"""``python -m fractal_ifs.train [-m] KEY=VALUE ...``: train one network, or with ``-m`` a sweep of them."""
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from fractal_ifs import config as configs
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.sweep import JobsFailed, show_table, swept, train_jobs
+
+
+@hydra.main(config_path=str(configs.CONF), config_name="config", version_base="1.3")
+def run(config: DictConfig) -> float:
+    """One job: returns the best test accuracy."""
+    single = HydraConfig.get().mode.name == "RUN"
+    try:
+        return train(config, single)
+    except ConfigError as error:
+        if single:  # as an exception, Hydra would print more than the one line
+            sys.exit(f"error: {error}")
+        raise
+
+
+def train(config: DictConfig, single: bool) -> float:
+    configs.check(config)
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    configs.check_writable(directory)
+    [record] = train_jobs([configs.Job(OmegaConf.to_container(config, resolve=True), directory)])  # type: ignore[arg-type]
+    if isinstance(record, Exception):
+        raise record
+    if single:
+        print(f"best test accuracy {record['best_test_acc']:.4f} at step {record['best_step']:,} ({record['status']})")
+        print(directory)
+    return record["best_test_acc"]
+
+
+def main() -> None:
+    """The command line, with one line instead of a traceback for what the user can mend."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    configs.register(sys.argv[1:])
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions through: they are told here
+    try:
+        run()
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command goes on from here")
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"error: {error if isinstance(error, ConfigError) else configs.one_line(error)}")
+    except JobsFailed as error:
+        sys.exit(f"error: jobs failed, the first with {error}")
+    finally:
+        for directory in swept:
+            show_table(directory)
+
+
+if __name__ == "__main__":
+    main()

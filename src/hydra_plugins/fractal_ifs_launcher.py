@@ -1,0 +1,134 @@
+"""Hydra's multirun, with all jobs checked before the first starts and trained together: ``hydra/launcher=fused``.
+
+Each job leaves what Hydra's basic launcher leaves: its directory, its ``.hydra``, its log, its return value.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus, _save_config, configure_log, filter_overrides, setup_globals
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from fractal_ifs.config import Job, check, check_writable, one_line, register
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.sweep import JobsFailed, finished, swept, train_jobs
+
+log = logging.getLogger(__name__)
+
+
+register()  # also in the worker processes of other launchers, which import this module with Hydra's plugins
+
+
+def compose_all(context: HydraContext, master: DictConfig, jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
+    """The checked config of every job. Raises ConfigError that names all invalid jobs."""
+    configs, refused = [], []
+    for overrides in jobs:
+        try:
+            config = context.config_loader.load_sweep_config(master, list(overrides))
+            check(config)
+            configs.append(config)
+        except Exception as error:
+            reason = str(error) if isinstance(error, ConfigError) else one_line(error)
+            refused.append(f"{' '.join(filter_overrides(overrides))}: {reason}")
+    if refused:
+        listed = "\n  ".join(refused)
+        raise ConfigError(
+            refused[0] if len(refused) == 1 else f"{len(refused)} of {len(jobs)} jobs are refused\n  {listed}"
+        )
+    return configs
+
+
+class CheckedSweeper(BasicSweeper):
+    """Hydra's grid sweeper, whose check of a batch names every invalid job; the fused launcher has its own."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        assert self.config is not None
+        swept.append(Path(str(self.config.hydra.sweep.dir)))
+        try:
+            return super().sweep(arguments)
+        except (ConfigError, HydraException, OmegaConfBaseException):
+            raise
+        except Exception as error:
+            raise JobsFailed(f"{type(error).__name__}: {error}") from error
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        if not isinstance(self.launcher, FusedLauncher):
+            assert self.hydra_context is not None
+            assert self.config is not None
+            compose_all(self.hydra_context, self.config, batch)
+
+
+class FusedLauncher(Launcher):
+    """Trains the jobs of a sweep together, group by group."""
+
+    def __init__(self, stack: int = 0, **_: Any):
+        self.stack = stack
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        sweep_dir = Path(str(self.config.hydra.sweep.dir))
+        check_writable(sweep_dir)
+        if sweep_dir not in swept:
+            swept.append(sweep_dir)
+        configs = compose_all(self.hydra_context, self.config, job_overrides)
+        returns, jobs = [], []
+        for number, config in enumerate(configs):
+            returns.append(self._job(config, initial_job_idx + number))
+        taken: dict[Path, Sequence[str]] = {}
+        for ret, overrides in zip(returns, job_overrides, strict=True):
+            directory = Path(ret.hydra_cfg.hydra.runtime.output_dir)
+            if directory in taken:
+                raise ConfigError(f"hydra.sweep.subdir: {taken[directory]} and {overrides} have the same {directory}")
+            taken[directory] = list(overrides)
+            jobs.append(Job(OmegaConf.to_container(ret.cfg, resolve=True), directory))  # type: ignore[arg-type]
+        for job in jobs:
+            finished(job)  # refuses a changed config before anything is written
+        for ret, job in zip(returns, jobs, strict=True):
+            self._save(ret, job.directory)
+        log.info("%d jobs in %s", len(jobs), sweep_dir)
+        for ret, result in zip(returns, train_jobs(jobs, self.stack), strict=True):
+            failed = isinstance(result, Exception)
+            ret.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
+            ret.return_value = result if failed else result["best_test_acc"]
+        return returns
+
+    def _job(self, config: DictConfig, number: int) -> JobReturn:
+        with open_dict(config):
+            config.hydra.job.id = str(number)
+            config.hydra.job.num = number
+        before = HydraConfig.instance().cfg
+        HydraConfig.instance().set_config(config)
+        try:
+            directory = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).absolute()
+            with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
+                config.hydra.runtime.output_dir = str(directory)
+            ret = JobReturn()
+            ret.overrides = list(config.hydra.overrides.task)
+            ret.hydra_cfg = OmegaConf.masked_copy(config, ["hydra"])
+            ret.cfg = OmegaConf.create(
+                {k: v for k, v in OmegaConf.to_container(config, resolve=True).items() if k != "hydra"}  # type: ignore[union-attr]
+            )
+            ret.working_dir = str(Path.cwd())
+            ret.task_name = config.hydra.job.name
+        finally:
+            HydraConfig.instance().cfg = before
+        return ret
+
+    @staticmethod
+    def _save(ret: JobReturn, directory: Path) -> None:
+        hydra_output = directory / ".hydra"
+        _save_config(ret.cfg, "config.yaml", hydra_output)  # type: ignore[arg-type]
+        _save_config(ret.hydra_cfg, "hydra.yaml", hydra_output)  # type: ignore[arg-type]
+        _save_config(OmegaConf.create(list(ret.overrides or [])), "overrides.yaml", hydra_output)  # type: ignore[arg-type]
