@@ -1,0 +1,46 @@
+# `make` lists the targets. Everything runs in a virtual environment of its own, .venv.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format sanitize bench wheel clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+
+$(SETUP): pyproject.toml setup.py constraints.txt $(wildcard src/native/*)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $(SETUP)
+
+setup: $(SETUP)  ## make the virtual environment
+
+demo: $(SETUP)  ## three networks on the Vicsek set: coarse, fine and finest curve
+	$(BIN)/python -m fractal_ifs.train -m fractal=vicsek curve=1,4,6 steps=20000
+
+test: $(SETUP)  ## the tests that CI runs
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(SETUP)  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(SETUP)  ## ruff and pyright
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+format: $(SETUP)  ## let ruff format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(SETUP)  ## time per step against plain Lightning and a bare PyTorch loop, side by side
+	$(BIN)/python benchmarks/steps.py
+
+wheel: $(SETUP)  ## a wheel in dist/
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:  ## remove the environment and what was built
+	rm -rf $(VENV) build dist src/*.egg-info src/fractal_ifs/*.so
