@@ -13,8 +13,9 @@ from fractal_ifs.training import train
 def run(directory: str | Path | None = None, **keywords: Any) -> tuple[dict[str, Any], nn.Module]:
     """Train one network: ``run(fractal="vicsek", curve=4, width=20, steps=20_000, fractal__depth=6)``.
 
-    Keywords are the keys of the command line (two underscores for a dot). With a ``directory`` the run leaves its record
-    there and logs as ``logger`` says, else nothing is written. Returns the record (as in result.json) and the trained module.
+    Keywords are the keys of the command line (two underscores for a dot). With a ``directory`` the run leaves its
+    record there and logs as ``logger`` says, else nothing is written. Returns the record (as in result.json) and the
+    trained module.
     Raises ConfigError.
     """
     config: Any = OmegaConf.to_container(compose(**keywords), resolve=True)

@@ -62,7 +62,7 @@ class Schema:
 
 
 def register(overrides: Sequence[str] = ()) -> None:
-    """Make the schema and the resolvers of conf/ known to Hydra and OmegaConf; a sweep is named after its overrides."""
+    """Make the schema and the resolvers of conf/ known to Hydra; a sweep is named after its overrides."""
     _numbers_name_groups()
     ConfigStore.instance().store(name="schema", node=Schema, provider="fractal_ifs")
     if OmegaConf.has_resolver("sweep_name") and not overrides:

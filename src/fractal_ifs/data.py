@@ -35,7 +35,7 @@ class Points:
         return Points(*(t.to(device) for t in (self.x_train, self.y_train, self.x_test, self.y_test)))
 
 
-# Runs that are in memory at the same time and have the same distribution, sizes and seed share one set; nothing outlives them.
+# Runs that are in memory together and agree in distribution, sizes and seed share one set; nothing outlives them.
 _shared: "weakref.WeakValueDictionary[str, Points]" = weakref.WeakValueDictionary()
 
 
@@ -57,8 +57,8 @@ def fractal_points(fractal: Mapping, curve: Mapping, data: Mapping, seed: int, d
 class FractalDataModule(pl.LightningDataModule):
     """The same data for any LightningModule: batches of (x (b, d), y (b,)) of one fractal and curve.
 
-    Args are the config groups ``fractal``, ``curve`` and ``data`` as mappings, the seed and the batch size. The platform's
-    own training reads ``points`` and makes its batches by index.
+    Args are the config groups ``fractal``, ``curve`` and ``data`` as mappings, the seed and the batch size. The
+    platform's own training reads the same points and makes its batches by index.
     """
 
     def __init__(self, fractal: Mapping[str, Any], curve: Mapping[str, Any], data: Mapping, seed=0, batch_size=100):

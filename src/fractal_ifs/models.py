@@ -12,14 +12,14 @@ INITS = ("paper", "theory", "pytorch")
 
 
 class MLP(nn.Module):
-    """``depth`` hidden ReLU layers of ``width`` units and a linear readout (section 5; the theory's depth t is depth + 1).
+    """``depth`` hidden ReLU layers of ``width`` units and a linear readout (section 5; the theory's t is depth + 1).
 
     Args:
         d: dimension of the input.
         width: units of every hidden layer, k.
         depth: number of hidden layers, T. Parameters: d k + k + (T - 1)(k^2 + k) + k + 1.
-        init: ``paper``: weights normal with std 1/sqrt(fan in), cut at two of it, biases 0.1; ``theory``: weights uniform
-            in +-1/(2 fan in), biases 1/2 (Theorem 5); ``pytorch``: that of ``nn.Linear``.
+        init: ``paper``: weights normal with std 1/sqrt(fan in), cut at two of it, biases 0.1; ``theory``: weights
+            uniform in +-1/(2 fan in), biases 1/2 (Theorem 5); ``pytorch``: that of ``nn.Linear``.
         sum_last: the last hidden layer reads the sum of all earlier hidden layers (differs for depth >= 3).
         generator: where the weights come from; the global generator is never used.
 
@@ -44,21 +44,19 @@ class MLP(nn.Module):
             raise ConfigError(f"model.init={init}: must be one of {', '.join(INITS)}")
         self.d, self.width, self.depth, self.sum_last = d, width, depth, sum_last
         fan_ins = [d] + [width] * (depth - 1)
-        self.hidden = nn.ModuleList(
-            nn.utils.skip_init(nn.Linear, fan_in, width, dtype=dtype) for fan_in in fan_ins
-        )
+        self.hidden = nn.ModuleList(nn.utils.skip_init(nn.Linear, fan_in, width, dtype=dtype) for fan_in in fan_ins)
         self.readout = nn.utils.skip_init(nn.Linear, width, 1, dtype=dtype)
         generator = generator or torch.Generator().manual_seed(0)
         with torch.no_grad():
             for layer in [*self.hidden, self.readout]:
-                _initialise(layer, init, generator)
+                _initialise(layer, init, generator)  # pyright: ignore[reportArgumentType]
 
     def forward(self, x: Tensor) -> Tensor:
         return mlp(list(self.parameters()), x, self.sum_last)
 
 
 def mlp(parameters: Sequence[Tensor], x: Tensor, sum_last: bool = False) -> Tensor:
-    """The network's function of its parameters, for one network or for M of one shape with a leading axis on everything.
+    """The network as a function of its parameters, for one or for M of one shape with a leading axis on everything.
 
     Shapes: weights (out, in) or (M, out, in), biases (out) or (M, out), in the order of ``MLP.parameters()``;
     x (..., d) or (M, batch, d) -> (...) or (M, batch).

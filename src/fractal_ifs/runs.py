@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fractal_ifs import records
 from fractal_ifs.config import fingerprint
@@ -15,7 +15,7 @@ from fractal_ifs.models import MLP
 from fractal_ifs.seeds import generator, stream
 
 
-def build_model(config: dict[str, Any], d: int) -> nn.Module:
+def build_model(config: dict[str, Any], d: int) -> MLP:
     """The network of a resolved config, initialised from its seed."""
     model = config["model"]
     dtype = torch.float64 if config["trainer"]["precision"] == "64-true" else torch.float32
@@ -26,8 +26,8 @@ def build_model(config: dict[str, Any], d: int) -> nn.Module:
 class Run:
     """A network in training.
 
-    ``params``, ``exp_avg``, ``exp_avg_sq``: flat vectors (P,) in the order of ``model.parameters()``, whose tensors are
-    views of the first; engines change them in place, or give them a new home by ``bind``. ``step``: optimizer steps done.
+    ``params``, ``exp_avg``, ``exp_avg_sq``: flat vectors (P,) in the order of ``model.parameters()``, whose tensors
+    are views of the first; engines change them in place, or give them a new home by ``bind``. ``step``: steps done.
     """
 
     def __init__(self, config: dict[str, Any], directory: Path | None, device: str | torch.device = "cpu"):
@@ -54,7 +54,7 @@ class Run:
         self.checkpointed = time.monotonic()
 
     def bind(self, params: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor) -> None:
-        """Give the flat vectors a new home, which already holds their values; the module's tensors become views of it."""
+        """Give the flat vectors a new home that already holds their values; the module's tensors become its views."""
         self.params, self.exp_avg, self.exp_avg_sq = params, exp_avg, exp_avg_sq
         start = 0
         for p in self.model.parameters():

@@ -1,7 +1,7 @@
 """Every random number of a run comes from its seed: one independent stream per purpose, and shuffles without state.
 
-An epoch's permutation is a function of (shuffle seed, epoch), so a run's position is its step count alone: nothing about
-the order of the data has to be stored in a checkpoint, and every engine sees the same batches.
+An epoch's permutation is a function of (shuffle seed, epoch), so a run's position is its step count alone: a checkpoint
+holds nothing about the order of the data, and every engine sees the same batches.
 """
 
 import numpy as np

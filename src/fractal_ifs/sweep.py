@@ -108,10 +108,6 @@ def show_table(directory: Path) -> None:
     records.write(directory / "results.csv", table.to_csv(index=False).encode())
     swept = [key for key in (*KEYS, "steps_asked") if key in table and table[key].nunique(dropna=False) > 1]
     swept = [key for key in swept if not (key == "fractal_depth" and len(swept) > 1 and table[key].nunique() == 1)]
-    cells = [
-        f"{acc:.4f}" if status == "finished" else (f"{acc:.4f} {status}" if acc == acc and acc else str(status))
-        for acc, status in zip(table.get("best_test_acc", table["status"]), table["status"], strict=True)
-    ]
     from rich.console import Console
     from rich.table import Table
 
@@ -119,7 +115,10 @@ def show_table(directory: Path) -> None:
     rows = swept[:-1] if column else swept
     columns = sorted(table[column].unique(), key=_order) if column else ["best test accuracy"]
     grid: dict[tuple, dict[Any, str]] = {}
-    for (_, line), cell in zip(table.iterrows(), cells, strict=True):
+    for line in table.to_dict("records"):
+        accuracy = line.get("best_test_acc")
+        cell = "" if accuracy is None or accuracy != accuracy else f"{accuracy:.4f}"
+        cell += "" if line["status"] == "finished" else f" {line['status']}"
         key = tuple(line[row] for row in rows)
         grid.setdefault(key, {})[line[column] if column else columns[0]] = cell
     out = Table(title=f"best test accuracy{f', columns: {column}' if column else ''}")

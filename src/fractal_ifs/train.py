@@ -6,6 +6,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fractal_ifs import config as configs
@@ -16,7 +17,7 @@ from fractal_ifs.sweep import JobsFailed, show_table, swept, train_jobs
 @hydra.main(config_path=str(configs.CONF), config_name="config", version_base="1.3")
 def run(config: DictConfig) -> float:
     """One job: returns the best test accuracy."""
-    single = HydraConfig.get().mode.name == "RUN"
+    single = HydraConfig.get().mode == RunMode.RUN
     try:
         return train(config, single)
     except ConfigError as error:

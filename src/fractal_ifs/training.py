@@ -1,4 +1,4 @@
-"""Lightning trains a *set* of runs: each of its batches is a round, in which an engine advances every run that is in memory.
+"""Lightning trains a *set* of runs: each of its batches is a round, in which an engine advances every run in memory.
 
 A single run is a set of one. Runs enter as others end, so that memory holds a window of them however long the sweep.
 """
