@@ -49,7 +49,7 @@ class FractalDistribution:
         fractal: str | AffineIFS | Mapping[str, Any],
         curve: int | str | ApproximationCurve | Mapping[str, Any] = 1,
         depth: int = 5,
-        margin: float = 0.0,
+        margin: float | str = 0.0,
     ):
         if isinstance(fractal, AffineIFS):
             self.ifs = fractal
@@ -69,7 +69,7 @@ class FractalDistribution:
 
     @classmethod
     def from_config(
-        cls, fractal: Mapping[str, Any], curve: Mapping[str, Any], margin: float = 0.0
+        cls, fractal: Mapping[str, Any], curve: Mapping[str, Any], margin: float | str = 0.0
     ) -> FractalDistribution:
         """From the nodes `fractal` (whose key `depth` is n) and `curve` of a composed config."""
         return cls(fractal, curve, fractal.get("depth", 5), margin)
