@@ -72,7 +72,7 @@ def register(overrides: Sequence[str] = ()) -> None:
 
 
 def _numbers_name_groups() -> None:
-    """Let ``curve=1`` choose conf/curve/1.yaml: Hydra reads the value as a number and refuses it as a group's choice."""
+    """Let ``curve=1`` choose conf/curve/1.yaml: Hydra reads a number there and refuses it as a group's choice."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     original = OverridesParser.parse_overrides

@@ -50,35 +50,34 @@ def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> st
     return ", ".join(part for part in parts if part)
 
 
-def train_jobs(jobs: Sequence[Job], stack: int = 0) -> list[dict[str, Any] | Exception]:
-    """Train what is not finished; returns the record of every job, or the exception that it failed with."""
+def train_jobs(jobs: Sequence[Job], executor: str = "inline", stack: int = 0) -> list[dict[str, Any] | Exception]:
+    """Train what is not finished; returns the record of every job, or the exception that it failed with.
+
+    ``executor`` (``inline`` or ``local``) and ``stack`` are the keys of conf/hydra/launcher/fused.yaml.
+    """
     results: dict[int, Any] = {number: record for number, job in enumerate(jobs) if (record := finished(job))}
     todo = [number for number in range(len(jobs)) if number not in results]
     if results:
         log.info("%d of %d jobs are finished already: skipped", len(results), len(jobs))
     if todo:
         from fractal_ifs import engines
+        from fractal_ifs.executors import execute
         from fractal_ifs.progress import Progress
-        from fractal_ifs.training import group, train
 
-        reasons = {engines.choose(jobs[number].config)[1] for number in todo} - {None}
-        for reason in sorted(str(r) for r in reasons):
+        for reason in sorted({str(engines.choose(jobs[number].config)[1]) for number in todo} - {"None"}):
             log.info("engine=torch: %s", reason)
         progress = Progress(len(todo), sum(jobs[number].config["steps"] for number in todo))
         try:
-            for numbers in group([jobs[number] for number in todo]):
-                members = [todo[n] for n in numbers]
-                workers = jobs[members[0]].config["workers"]
-                ended = train([jobs[m] for m in members], threads=workers, stack=stack, report=progress)
-                progress.group_ended(
-                    sum(jobs[m].config["steps"] for m in members),
-                    len(ended),
-                    sum(isinstance(e, Exception) or e.status != "finished" for e in ended),
-                )
-                for m, outcome in zip(members, ended, strict=True):
+            for numbers, outcomes in execute([jobs[number] for number in todo], executor, stack, progress):
+                for number, outcome in zip(numbers, outcomes, strict=True):
+                    results[todo[number]] = outcome
                     if isinstance(outcome, Exception):
-                        log.error("failed: %s: %s: %s", jobs[m].directory, type(outcome).__name__, outcome)
-                    results[m] = outcome if isinstance(outcome, Exception) else outcome.record()
+                        log.error("failed: %s: %s: %s", jobs[todo[number]].directory, type(outcome).__name__, outcome)
+                progress.group_ended(
+                    sum(jobs[todo[number]].config["steps"] for number in numbers),
+                    len(numbers),
+                    sum(isinstance(o, Exception) or o["status"] != "finished" for o in outcomes),
+                )
         finally:
             progress.close()
     return [results[number] for number in range(len(jobs))]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from fractal_ifs import engines, records
 from fractal_ifs.config import Job
@@ -161,10 +162,13 @@ def train(
     name, _ = engines.choose(jobs[0].config)
     engine = engines.create(name, threads or cores(), str(trainer["precision"]), stack)
     module = Training(jobs, engine, report)
+    threads_before = torch.get_num_threads()
+    if name == "torch" and trainer["accelerator"] == "cpu":
+        torch.set_num_threads(1)  # the sums' order, and so the bits, must not depend on the machine's cores
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore",
-            message=".*configure_optimizers.*|.*GPU available.*|.*isinstance.treespec.*|.*does not have many workers.*",
+            message=".*configure_optimizers|.*GPU available|.*isinstance.treespec|.*gradient layout contract|.*many workers",
         )
         shell = pl.Trainer(
             accelerator=trainer["accelerator"],
@@ -182,6 +186,8 @@ def train(
         except (KeyboardInterrupt, SystemExit):  # Lightning ends the process on SIGINT: keep the runs first
             module.interrupt()
             raise KeyboardInterrupt from None
+        finally:
+            torch.set_num_threads(threads_before)
     return [module.ended[number] for number in range(len(jobs))]
 
 

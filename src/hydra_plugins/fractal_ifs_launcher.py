@@ -69,8 +69,8 @@ class CheckedSweeper(BasicSweeper):
 class FusedLauncher(Launcher):
     """Trains the jobs of a sweep together, group by group."""
 
-    def __init__(self, stack: int = 0, **_: Any):
-        self.stack = stack
+    def __init__(self, executor: str = "local", stack: int = 0):
+        self.executor, self.stack = executor, stack
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
@@ -98,7 +98,7 @@ class FusedLauncher(Launcher):
         for ret, job in zip(returns, jobs, strict=True):
             self._save(ret, job.directory)
         log.info("%d jobs in %s", len(jobs), sweep_dir)
-        for ret, result in zip(returns, train_jobs(jobs, self.stack), strict=True):
+        for ret, result in zip(returns, train_jobs(jobs, self.executor, self.stack), strict=True):
             failed = isinstance(result, Exception)
             ret.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
             ret.return_value = result if failed else result["best_test_acc"]
