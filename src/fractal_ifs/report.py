@@ -1,0 +1,121 @@
+"""``python -m fractal_ifs.report DIR...``: what sweeps found, beside the paper. ``report status DIR...``: how far they are.
+
+DIR is a directory with runs at any depth below it, of a sweep that has ended, is still running, or was killed; or the
+results.csv of an earlier report. Written into OUT: results.csv and .parquet (a row per run), cells.csv (the best over
+learning rates, the mean over seeds), tables.md, .tex and .txt, report.md, figures/*.png, and index.html, one page that
+needs no network.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fractal_ifs.errors import ConfigError
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(
+        prog="python -m fractal_ifs.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    out.add_argument("paths", nargs="+", type=Path, metavar="DIR", help="a sweep's directory, or a results.csv")
+    out.add_argument("-o", "--output", type=Path, default=Path("report"), metavar="OUT", help="default: report")
+    out.add_argument("--no-figures", action="store_true", help="tables and verdicts alone: no pictures, no page")
+    return out
+
+
+def report(paths: Sequence[Path], output: Path, figures: bool = True) -> str:
+    """Write the report of all runs below ``paths`` into ``output``; returns the text for a terminal.
+
+    Raises ConfigError where a path holds no run, or one of a later format.
+    """
+    from fractal_ifs import records
+    from fractal_ifs import report_data as data
+    from fractal_ifs import report_tables as tables
+    from fractal_ifs import report_verdicts as verdicts
+    from fractal_ifs.config import check_writable
+
+    check_writable(output)
+    runs, notes = data.collect(paths)
+    cells, claimed = data.cells(runs)
+    made = tables.tables(cells)
+    found = verdicts.verdicts(made)
+    gaps = [line for table in made if (line := tables.missing(table))]
+    counts = ", ".join(f"{n} {state}" for state, n in runs.status.value_counts().items())
+    notes = [*notes, *(claimed[:20] + [f"... and {len(claimed) - 20} more cells"] if len(claimed) > 20 else claimed)]
+    failed = runs[runs.status == "failed"]
+    if len(failed):
+        notes.append(f"{len(failed)} runs failed, the first: {failed.directory.iloc[0]}: {failed.error.iloc[0]}")
+
+    records.write(output / "results.csv", runs.to_csv(index=False).encode())
+    records.write(output / "results.parquet", runs.to_parquet(index=False))
+    records.write(output / "cells.csv", cells.to_csv(index=False).encode())
+    markdown = "\n".join(tables.markdown(table) for table in made)
+    terminal = "\n".join(tables.terminal(table) for table in made)
+    records.write(output / "tables.md", markdown.encode())
+    records.write(output / "tables.tex", "\n".join(tables.latex(table) for table in made).encode())
+    records.write(output / "tables.txt", terminal.encode())
+    pictures = []
+    if figures:
+        from fractal_ifs import report_figures, report_page
+
+        pictures = report_figures.draw(runs, cells, output / "figures")
+        records.write(output / "index.html", report_page.page(runs, cells, made, found, notes + gaps).encode())
+    text = [
+        "# Results beside the paper",
+        f"{len(runs)} runs ({counts}), {len(cells)} cells. A cell: the learning rate that is best on the seeds all of its "
+        "learning rates share, then the mean over that learning rate's seeds.",
+        "## Verdicts",
+        verdicts.markdown(found, made),
+        "## Missing",
+        "\n".join(f"- {line}" for line in gaps) or "Nothing.",
+        "## Notes",
+        "\n".join(f"- {line}" for line in notes) or "None.",
+        "## Tables",
+        markdown,
+        *(["## Figures", "\n\n".join(f"![{p.stem}](figures/{p.name})" for p in pictures)] if pictures else []),
+    ]
+    records.write(output / "report.md", ("\n\n".join(text) + "\n").encode())
+    lines = [
+        terminal,
+        f"{len(runs)} runs: {counts}",
+        *(f"missing: {g}" for g in gaps),
+        *(f"note: {n}" for n in notes),
+        "",
+    ]
+    lines += [f"{v.verdict:>12}  {v.claim}" + (f": {v.ours}" if v.ours else "") for v in found]
+    return "\n".join([*lines, "", str(output / ("index.html" if figures else "report.md"))])
+
+
+def show_status(paths: Sequence[Path]) -> str:
+    """One line per directory: its runs by status, and the share of all steps that are done."""
+    from fractal_ifs.report_data import status
+
+    lines = []
+    for path in paths:
+        counts = status(path)
+        done, asked = counts.pop("steps"), counts.pop("steps_asked")
+        runs = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+        lines.append(
+            f"{path}: {sum(counts.values())} runs: {runs}; {done:,} of {asked:,} steps ({done / max(asked, 1):.1%})"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if arguments[:1] == ["status"]:
+            paths = [Path(a) for a in arguments[1:]] or [Path("multirun")]
+            print(show_status(paths))
+        else:
+            given = parser().parse_args(arguments)
+            print(report(given.paths, given.output, not given.no_figures))
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""Every run below some directories as one table, and the cells of the paper's tables formed from it."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fractal_ifs import records
+from fractal_ifs.config import CONF, NOT_IN_FINGERPRINT
+from fractal_ifs.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CELL = ["data", "fractal", "fractal_depth", "curve", "depth", "width"]  # what names a cell of a table
+ENDED = ("finished", "diverged")  # such runs have used the budget they were given
+COLUMNS = [*CELL, "lr", "seed", "best_test_acc", "best_step", "final_test_acc", "status", "steps", "steps_asked"]
+COLUMNS += [
+    "eval_every",
+    "seconds",
+    "params",
+    "batch_size",
+    "loss",
+    "optimizer",
+    "model",
+    "init",
+    "precision",
+    "engine",
+]
+COLUMNS += ["isa", "fingerprint", "setting", "differs", "torch", "fractal_ifs", "git_commit", "error", "directory"]
+NUMBERS = ["fractal_depth", "depth", "width", "lr", "seed", "best_test_acc", "best_step", "final_test_acc", "steps"]
+NUMBERS += ["steps_asked", "eval_every", "seconds", "params", "batch_size"]
+
+# Not part of a run's setting: what names its cell, what a cell is formed over, and what can't change a result.
+_OUTSIDE = {*NOT_IN_FINGERPRINT, "depth", "width", "lr", "seed", "steps", "eval_every", "trainer"}
+
+
+def collect(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
+    """One row per run, and what has to be said about them.
+
+    Args:
+        paths: directories with runs at any depth below them, or a ``results.csv`` that an earlier report wrote.
+
+    A run that is still training, or was killed, has a row from its ``history.csv``. Two records of one fingerprint are
+    one run: the one that went further is kept. Raises ConfigError where a path holds no run, and on a later format.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
+    for path in paths:
+        found = _read_csv(path) if path.suffix == ".csv" else _read_directory(path, notes)
+        if not found:
+            raise ConfigError(
+                f"{path}: there is no run in this directory; give one that a sweep wrote, as multirun/NAME"
+            )
+        rows += found
+    table = pd.DataFrame(rows, columns=pd.Index(COLUMNS))
+    for name in NUMBERS:
+        table[name] = pd.to_numeric(table[name], errors="coerce")
+    return _without_doubles(table, notes), notes
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype={"curve": str, "setting": str, "differs": str, "fingerprint": str})
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: can't be read ({str(error).splitlines()[0]})") from None
+    if missing := [name for name in (*CELL, "best_test_acc", "setting") if name not in table]:
+        raise ConfigError(f"{path}: not the results.csv of a report, it has no column {missing[0]}")
+    table["differs"] = table["differs"].fillna("")
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    if not path.is_dir():
+        raise ConfigError(f"{path}: there is no such directory")
+    rows, torn = [], []
+    for directory, names in walk(path):
+        row = None
+        if "result.json" in names:
+            record = records.read_result(directory)
+            row = _row(directory, record) if record else None
+            if row is None:
+                torn.append(directory)
+        if row is None and "history.csv" in names:
+            row = _unfinished(directory)
+        if row is not None:
+            rows.append(row)
+    if torn:
+        notes.append(f"{len(torn)} records can't be read and are left out, the first: {torn[0]}/result.json")
+    return rows
+
+
+def walk(path: Path) -> Iterable[tuple[Path, set[str]]]:
+    """Every directory at or below a path that may be a run's, with its names, in order."""
+    for directory, below, files in os.walk(path):
+        names = {*files, *below}
+        if "result.json" in names or "history.csv" in names or ".hydra" in names:
+            yield Path(directory), names
+        below[:] = sorted(name for name in below if not name.startswith(".") and name != "wandb")
+
+
+def _row(directory: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    config = record.get("config")
+    if not isinstance(config, dict) or "status" not in record:
+        return None
+    return {
+        **{key: value for key, value in record.items() if key != "config"},
+        "steps_asked": config.get("steps"),
+        "directory": str(directory),
+        **_setting(config),
+    }
+
+
+def _unfinished(directory: Path) -> dict[str, Any] | None:
+    """The row of a run without a record: what its history and its config say."""
+    import yaml
+
+    from fractal_ifs.runs import keys_of
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        config = yaml.load((directory / ".hydra" / "config.yaml").read_text(), loader)
+        config["lr"] = float(config["lr"])
+        history = [line.split(",") for line in (directory / "history.csv").read_text().splitlines()[1:]]
+        best = max(history, key=lambda line: float(line[4]))
+        record = {
+            "status": "running",
+            "best_test_acc": float(best[4]),
+            "best_step": int(best[0]),
+            "final_test_acc": float(history[-1][4]),
+            "steps": int(history[-1][0]),
+            "seconds": float(history[-1][1]),
+            **keys_of(config),
+            "config": config,
+        }
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return None
+    return _row(directory, record)
+
+
+def _setting(config: Mapping[str, Any]) -> dict[str, str]:
+    """What else a run was: a hash of all that names no cell, and how that differs from the paper's protocol."""
+    flat = _flat({key: value for key, value in config.items() if key not in _OUTSIDE})
+    flat["trainer.precision"] = str(config.get("trainer", {}).get("precision", "32-true"))
+    return dict(zip(("setting", "differs"), _compared(json.dumps(flat, sort_keys=True)), strict=True))
+
+
+@lru_cache(maxsize=65536)
+def _compared(text: str) -> tuple[str, str]:
+    flat = json.loads(text)
+    names = tuple(str(flat.get(f"{group}.name")) for group in ("fractal", "curve", "data", "model"))
+    paper = _protocol(*names)
+    differs = [f"{key}={value}" for key, value in sorted(flat.items()) if key not in paper or paper[key] != value]
+    return hashlib.sha256(text.encode()).hexdigest()[:12], ", ".join(differs)
+
+
+@lru_cache
+def _protocol(*names: str) -> dict[str, Any]:
+    """The flat keys of the paper's protocol: what conf/ holds, its defaults, under these names."""
+    import yaml
+
+    config = yaml.safe_load((CONF / "config.yaml").read_text())
+    flat = {key: value for key, value in config.items() if key not in (*_OUTSIDE, "defaults", "hydra")}
+    for group, name in zip(("fractal", "curve", "data", "model"), names, strict=True):
+        path = CONF / group / f"{name}.yaml"
+        if path.exists():
+            flat[group] = yaml.safe_load(path.read_text())
+    return _flat(flat) | {"trainer.precision": "32-true"}
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"data.name": ...}``, without the fractal's depth, which names the cell. Null is as good as absent."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{k}": v for k, v in value.items() if v is not None}
+        elif value is not None:
+            flat[key] = value
+    flat.pop("fractal.depth", None)
+    return flat
+
+
+def _without_doubles(table: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
+    table = table.assign(ended=table.status.isin(ENDED)).sort_values(["ended", "steps"], kind="stable", ascending=False)
+    ended = table[table.ended & table.fingerprint.notna()]
+    apart = ended.groupby("fingerprint").best_test_acc.agg(["min", "max", "size"])
+    apart = apart[apart["max"] > apart["min"]]
+    if len(apart):
+        notes.append(
+            f"{len(apart)} runs are there twice with different accuracies (by up to "
+            f"{(apart['max'] - apart['min']).max():.4f}; another engine or machine?), the first read is kept: "
+            f"fingerprint {apart.index[0]}"
+        )
+    double = table.fingerprint.notna() & table.duplicated("fingerprint")
+    if double.any():
+        notes.append(f"{int(double.sum())} runs are there more than once, and counted once")
+    return table[~double].sort_index().drop(columns="ended").reset_index(drop=True)
+
+
+def cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
+    """One row per cell, and what is said of cells that several configs claim.
+
+    Only runs of one setting and one budget form a cell: of the settings the nearest to the paper's, then the largest
+    budget (the steps asked for; for runs that have not ended, the steps that all of them have done). Columns: ``CELL``,
+    ``accuracy``, ``spread`` (standard deviation over seeds), ``least``, ``most``, ``lr``, ``seeds``, ``lrs``, ``budget``,
+    ``ended``, ``differs``, ``params``, ``directory`` (of the first seed's run, for its learning curve).
+
+    The learning rate is the one with the best mean over the seeds that all of the cell's learning rates have, as the
+    paper chooses on one seed; the accuracy is the mean over all seeds of that learning rate. No maximum over seeds.
+    """
+    import pandas as pd
+
+    groups: dict[tuple, list[dict[str, Any]]] = {}
+    for run in runs.astype(object).where(runs.notna(), None).to_dict("records"):
+        if run["best_test_acc"] is not None and run["steps"] and run["status"] != "failed":
+            groups.setdefault(tuple(run[key] for key in CELL), []).append(run)
+    rows, notes = [], []
+    for key in sorted(groups, key=lambda values: [(isinstance(v, str), v or 0) for v in values]):
+        group, cell = groups[key], dict(zip(CELL, key, strict=True))
+        candidates: dict[tuple, list[dict[str, Any]]] = {}
+        for run in group:
+            part = tuple(run[k] for k in ("setting", "steps_asked", "eval_every"))
+            candidates.setdefault((*part, run["status"] in ENDED), []).append(run)
+        chosen = min(candidates.values(), key=lambda part: (_deviations(part[0]), -_budget(part), -len(part)))
+        first = chosen[0]
+        if others := [run for run in group if run["setting"] != first["setting"]]:
+            ways = sorted({run["differs"] or "as the paper" for run in others})
+            notes.append(
+                f"{name(cell)}: {1 + len({run['setting'] for run in others})} different configs claim this cell; shown: "
+                f"{first['differs'] or 'as the paper'}; left out, {len(others)} runs: {'; '.join(ways)}"
+            )
+        same = [run for run in group if all(run[k] == first[k] for k in ("setting", "steps_asked"))]
+        if len(every := sorted({run["eval_every"] for run in same})) > 1:
+            notes.append(
+                f"{name(cell)}: runs with eval_every={', '.join(f'{e:g}' for e in every)} claim this cell; "
+                f"shown: {first['eval_every']:g}"
+            )
+        ended = first["status"] in ENDED
+        rows.append(cell | _best(chosen) | {"budget": _budget(chosen), "ended": ended, "differs": first["differs"]})
+    return pd.DataFrame(rows, columns=pd.Index([*CELL, *CELL_VALUES])), notes
+
+
+def _deviations(run: Mapping[str, Any]) -> int:
+    return len(run["differs"].split(", ")) if run["differs"] else 0
+
+
+def _budget(part: Sequence[Mapping[str, Any]]) -> int:
+    return int(part[0]["steps_asked"] if part[0]["status"] in ENDED else min(run["steps"] for run in part))
+
+
+CELL_VALUES = ["accuracy", "spread", "least", "most", "lr", "seeds", "lrs", "budget", "ended", "differs", "params"]
+CELL_VALUES += ["directory"]
+
+
+def _best(part: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    values: dict[float, dict[Any, float]] = {}
+    for run in part:
+        values.setdefault(run["lr"], {})[run["seed"]] = run["best_test_acc"]
+    shared = set.intersection(*(set(seeds) for seeds in values.values()))
+    score = {
+        lr: _mean([v for seed, v in seeds.items() if not shared or seed in shared]) for lr, seeds in values.items()
+    }
+    lr = max(score, key=lambda value: score[value])
+    chosen = list(values[lr].values())
+    mean = _mean(chosen)
+    first = min((run for run in part if run["lr"] == lr), key=lambda run: run["seed"])
+    return {
+        "accuracy": mean,
+        "spread": (sum((v - mean) ** 2 for v in chosen) / (len(chosen) - 1)) ** 0.5 if len(chosen) > 1 else None,
+        "least": min(chosen),
+        "most": max(chosen),
+        "lr": lr,
+        "seeds": len(chosen),
+        "lrs": len(values),
+        "params": first["params"],
+        "directory": first["directory"],
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def name(cell: Mapping[str, Any]) -> str:
+    """``vicsek n=5 curve 4 depth 5 width 20``."""
+    depth = cell["fractal_depth"]
+    where = f"{cell['fractal']} n={depth:g} curve {cell['curve']}" if cell["data"] == "fractal" else str(cell["data"])
+    return f"{where} depth {cell['depth']:g} width {cell['width']:g}"
+
+
+def status(path: Path) -> dict[str, Any]:
+    """Counts of the runs below a directory: ``running`` (begun, no record), ``waiting``, and each status of a record.
+
+    ``steps`` done of ``steps_asked`` in all. Raises ConfigError where there is none.
+    """
+    if not path.is_dir():
+        raise ConfigError(f"{path}: there is no such directory")
+    counts: dict[str, int] = {}
+    done = asked = 0
+    for directory, names in walk(path):
+        steps = wanted = 0
+        record = records.read_result(directory) if "result.json" in names else None
+        if record is not None:
+            state, wanted = str(record.get("status")), record.get("config", {}).get("steps", 0)
+            steps = wanted if state in ENDED else record.get("steps") or 0
+        elif ".hydra" in names or "history.csv" in names:
+            state = "running" if "history.csv" in names else "waiting"
+            try:
+                text = (directory / ".hydra" / "config.yaml").read_text()
+            except OSError:
+                continue
+            if not re.search(r"^width:", text, re.MULTILINE):  # another program's directory
+                continue
+            match = re.search(r"^steps: (\d+)", text, re.MULTILINE)
+            wanted = int(match.group(1)) if match else 0
+            if state == "running":
+                last = (directory / "history.csv").read_text().splitlines()[-1].split(",")[0]
+                steps = int(last) if last.isdigit() else 0
+        else:
+            continue
+        counts[state] = counts.get(state, 0) + 1
+        done, asked = done + steps, asked + wanted
+    if not counts:
+        raise ConfigError(f"{path}: there is no run in this directory; give one that a sweep wrote, as multirun/NAME")
+    return {**counts, "steps": done, "steps_asked": asked}

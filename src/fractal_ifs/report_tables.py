@@ -1,0 +1,228 @@
+"""Tables 1 and 2 and the grid of Figure 7 beside the paper's numbers: Markdown, LaTeX, and text for a terminal."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FRACTALS = {"sierpinsky": "Sierpinsky triangle", "cantor2d": "2D Cantor set", "pentaflake": "Pentaflake"}
+FRACTALS |= {"vicsek": "Vicsek"}
+PAPER_STEPS = {"fractal": 1_000_000, "cifar10": 60_000}  # section 5; Figure 7
+Key = tuple[str, str | None, int | None, str | None, int, int]  # report_data.CELL
+
+
+@lru_cache
+def paper() -> dict[str, Any]:
+    """The paper's numbers, as printed in its appendix or measured off its figures."""
+    return json.loads((Path(__file__).parent / "paper.json").read_text())
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A place of a table: the paper's number, and ours (None: not run)."""
+
+    theirs: float | None
+    ours: float | None = None
+    budget: int = 0  # steps of ours
+    small: bool = False  # fewer steps than the paper's, or not ended
+    differs: str = ""  # ours is of another protocol
+    spread: float | None = None
+    seeds: int = 0
+    lrs: int = 0
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.ours is None or self.theirs is None else self.ours - self.theirs
+
+    @property
+    def comparable(self) -> bool:
+        """Ours and the paper's mean the same: the same protocol at its full budget."""
+        return self.difference is not None and not self.small and not self.differs
+
+    @property
+    def marks(self) -> str:
+        return ("*" if self.small else "") + ("†" if self.differs else "")
+
+
+@dataclass(frozen=True)
+class Table:
+    """``blocks``: a grid of cells per fractal, rows as named by ``row`` (depth or curve), columns by width."""
+
+    title: str
+    row: str
+    rows: Sequence[int]
+    widths: Sequence[int]
+    blocks: Mapping[str, Sequence[Sequence[Cell]]]
+    cells: Sequence[Cell] = field(init=False)
+
+    def __post_init__(self) -> None:
+        flat = [cell for block in self.blocks.values() for line in block for cell in line]
+        object.__setattr__(self, "cells", flat)
+
+
+def tables(cells: "pd.DataFrame") -> list[Table]:
+    """Tables 1 and 2; also Figure 6's grid, for which the paper prints no numbers, and Figure 7's where it was run."""
+    ours = lookup(cells)
+    numbers = paper()
+    widths, depths, curves = numbers["widths"], numbers["table1"]["rows"], numbers["table2"]["rows"]
+
+    def grid(
+        values: Any, key: Callable[[int, int], Key], rows: Sequence[int], columns: Sequence[int]
+    ) -> list[list[Cell]]:
+        return [
+            [cell(ours.get(key(r, w)), values[i][j] if values else None, key(r, w)[0]) for j, w in enumerate(columns)]
+            for i, r in enumerate(rows)
+        ]
+
+    one = {f: grid(v, lambda r, w, f=f: ("fractal", f, 5, "1", r, w), depths, widths) for f, v in _values("table1")}
+    two = {f: grid(v, lambda r, w, f=f: ("fractal", f, 5, str(r), 5, w), curves, widths) for f, v in _values("table2")}
+    six = {"vicsek": grid(None, lambda r, w: ("fractal", "vicsek", 6, "4", r, w), depths, widths)}
+    found = [
+        Table("Table 1: curve 1, fractals of depth 5", "depth", depths, widths, one),
+        Table("Table 2: networks of depth 5, fractals of depth 5", "curve", curves, widths, two),
+        Table('Figure 6: "fine" Vicsek (curve 4) of depth 6', "depth", depths, widths, six),
+    ]
+    if any(key[0] == "cifar10" for key in ours):
+        channels, values = numbers["figure7"]["channels"], numbers["figure7"]["values"]
+        seven = {"cifar10": grid(values, lambda r, w: ("cifar10", None, None, None, r, w), depths, channels)}
+        found.append(Table("Figure 7: CIFAR-10, width is channels", "depth", depths, channels, seven))
+    return found
+
+
+def _values(name: str) -> list[tuple[str, Any]]:
+    values = paper()[name]["values"]
+    return [(fractal, values[fractal]) for fractal in FRACTALS]
+
+
+def lookup(cells: "pd.DataFrame") -> dict[Key, dict[str, Any]]:
+    """The cells by (data, fractal, fractal depth, curve, depth, width); the first three of CIFAR-10's are None."""
+    found = {}
+    for row in cells.astype(object).where(cells.notna(), None).to_dict("records"):
+        synthetic = row["data"] == "fractal"
+        where = (row["fractal"], int(row["fractal_depth"]), str(row["curve"])) if synthetic else (None, None, None)
+        found[(row["data"], *where, int(row["depth"]), int(row["width"]))] = row
+    return found
+
+
+def cell(ours: Mapping[str, Any] | None, theirs: float | None, data: str = "fractal") -> Cell:
+    if ours is None:
+        return Cell(theirs)
+    small = ours["budget"] < PAPER_STEPS[data] or not ours["ended"]
+    rest = (ours["differs"], ours["spread"], ours["seeds"], ours["lrs"])
+    return Cell(theirs, ours["accuracy"], ours["budget"], small, *rest)
+
+
+def difference(cells: Sequence[Cell]) -> tuple[int, float, float] | None:
+    """Cells that can be compared, the mean absolute difference from the paper, and the mean difference; or None."""
+    values = [c.difference for c in cells if c.comparable and c.difference is not None]
+    if not values:
+        return None
+    return len(values), sum(map(abs, values)) / len(values), sum(values) / len(values)
+
+
+def signed(value: float, digits: int = 3) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def text(cell: Cell) -> str:
+    """``.871* (.89) −.019``: ours, the paper's, the difference; empty where ours was not run."""
+    if cell.ours is None:
+        return ""
+    ours = f"{cell.ours:.3f}{cell.marks}"
+    return ours if cell.theirs is None else f"{ours} ({cell.theirs:.2f}) {signed(cell.ours - cell.theirs)}"
+
+
+def legend(table: Table) -> list[str]:
+    """The lines under a table: what the marks mean, and how far it is from the paper in all."""
+    lines = []
+    run = [c for c in table.cells if c.ours is not None]
+    lines.append(f"{len(run)} of {len(table.cells)} cells run; the others are blank.")
+    if small := [c for c in run if c.small]:
+        budgets = sorted({c.budget for c in small})
+        shown = f"{budgets[0]:,}" + (f" to {budgets[-1]:,}" if len(budgets) > 1 else "")
+        lines.append(f"* {len(small)} cells of a smaller budget or not ended: {shown} steps instead of the paper's.")
+    if other := [c for c in run if c.differs]:
+        lines.append(f"† {len(other)} cells of another protocol: {'; '.join(sorted({c.differs for c in other}))}.")
+    if (found := difference(table.cells)) is not None:
+        n, absolute, mean = found
+        lines.append(
+            f"Mean absolute difference from the paper: {absolute:.3f} over {n} cells at the full budget "
+            f"(mean difference {signed(mean)})."
+        )
+    elif any(c.theirs is not None for c in table.cells):
+        lines.append("Mean absolute difference from the paper: no cell at the full budget yet.")
+    return lines
+
+
+def markdown(table: Table) -> str:
+    lines = [f"### {table.title}", "", "Ours (the paper's) difference.", ""]
+    for fractal, block in table.blocks.items():
+        lines += [f"**{FRACTALS.get(fractal, fractal)}**", ""]
+        lines.append("| " + " | ".join([f"{table.row} \\ width", *map(str, table.widths)]) + " |")
+        lines.append("|" + "---|" * (len(table.widths) + 1))
+        for row, cells in zip(table.rows, block, strict=True):
+            lines.append("| " + " | ".join([str(row), *(text(c).replace("*", "\\*") for c in cells)]) + " |")
+        lines.append("")
+    return "\n".join([*lines, *(f"{line.replace('*', chr(92) + '*')}  " for line in legend(table)), ""])
+
+
+def latex(table: Table) -> str:
+    """A tabular for booktabs, in the paper's layout; the paper's number and the difference are set small below ours."""
+    n = len(table.widths)
+    lines = ["\\begin{tabular}{l" + "r" * n + "}", "\\toprule"]
+    lines += [f"{table.row} / width & " + " & ".join(map(str, table.widths)) + r" \\"]
+    for fractal, block in table.blocks.items():
+        lines += ["\\midrule", f"\\multicolumn{{{n + 1}}}{{l}}{{{FRACTALS.get(fractal, fractal)}}}" + r" \\"]
+        for row, cells in zip(table.rows, block, strict=True):
+            lines.append(f"{row} & " + " & ".join(_latex_ours(c) for c in cells) + r" \\")
+            if any(c.difference is not None for c in cells):
+                lines.append(" & " + " & ".join(_latex_paper(c) for c in cells) + r" \\")
+    notes = [line.replace("*", "$^*$").replace("†", r"$^\dagger$").replace("−", "$-$") for line in legend(table)]
+    caption = f"% {table.title}. {' '.join(notes)}"
+    return "\n".join([caption, *lines, "\\bottomrule", "\\end{tabular}", ""])
+
+
+def _latex_ours(cell: Cell) -> str:
+    if cell.ours is None:
+        return ""
+    marks = cell.marks.replace("†", r"\dagger")
+    return f"{cell.ours:.3f}" + (f"$^{{{marks}}}$" if marks else "")
+
+
+def _latex_paper(cell: Cell) -> str:
+    return "" if cell.difference is None else f"\\scriptsize {cell.theirs:.2f} (${cell.difference:+.3f}$)"
+
+
+def terminal(table: Table) -> str:
+    import io
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as Rich
+
+    out = Rich(title=f"{table.title}: ours (the paper's) difference", box=box.SIMPLE, title_justify="left")
+    out.add_column(table.row, justify="right")
+    for width in table.widths:
+        out.add_column(f"width {width}", justify="right")
+    for fractal, block in table.blocks.items():
+        out.add_section()
+        out.add_row(FRACTALS.get(fractal, fractal))
+        for row, cells in zip(table.rows, block, strict=True):
+            out.add_row(str(row), *(text(c) for c in cells))
+    console = Console(file=io.StringIO(), width=170, color_system=None)
+    console.print(out, *legend(table), sep="\n", highlight=False, markup=False)
+    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def missing(table: Table) -> str | None:
+    """Which cells of a table were not run, by width, in one line; None where all were."""
+    by_width = {w: [block[i][j] for block in table.blocks.values() for i in range(len(table.rows))]
+                for j, w in enumerate(table.widths)}  # fmt: skip
+    gaps = [f"width {w}: {sum(c.ours is None for c in cells)} of {len(cells)}" for w, cells in by_width.items()
+            if any(c.ours is None for c in cells)]  # fmt: skip
+    return f"{table.title.split(':')[0]}: {', '.join(gaps)} cells not run" if gaps else None
