@@ -1,4 +1,4 @@
-"""``python -m fractal_ifs.report DIR...``: what sweeps found, beside the paper. ``report status DIR...``: how far they are.
+"""python -m fractal_ifs.report DIR...: what sweeps found, beside the paper; report status DIR...: how far they are.
 
 DIR is a directory with runs at any depth below it, of a sweep that has ended, is still running, or was killed; or the
 results.csv of an earlier report. Written into OUT: results.csv and .parquet (a row per run), cells.csv (the best over
@@ -42,7 +42,9 @@ def report(paths: Sequence[Path], output: Path, figures: bool = True) -> str:
     found = verdicts.verdicts(made)
     gaps = [line for table in made if (line := tables.missing(table))]
     counts = ", ".join(f"{n} {state}" for state, n in runs.status.value_counts().items())
-    notes = [*notes, *(claimed[:20] + [f"... and {len(claimed) - 20} more cells"] if len(claimed) > 20 else claimed)]
+    if len(claimed) > 20:
+        claimed[20:] = [f"... and {len(claimed) - 20} more cells"]
+    notes += claimed
     failed = runs[runs.status == "failed"]
     if len(failed):
         notes.append(f"{len(failed)} runs failed, the first: {failed.directory.iloc[0]}: {failed.error.iloc[0]}")
@@ -63,8 +65,8 @@ def report(paths: Sequence[Path], output: Path, figures: bool = True) -> str:
         records.write(output / "index.html", report_page.page(runs, cells, made, found, notes + gaps).encode())
     text = [
         "# Results beside the paper",
-        f"{len(runs)} runs ({counts}), {len(cells)} cells. A cell: the learning rate that is best on the seeds all of its "
-        "learning rates share, then the mean over that learning rate's seeds.",
+        f"{len(runs)} runs ({counts}), {len(cells)} cells. A cell: the learning rate that is best on the seeds all of "
+        "its learning rates share, then the mean over that learning rate's seeds.",
         "## Verdicts",
         verdicts.markdown(found, made),
         "## Missing",

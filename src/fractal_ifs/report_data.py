@@ -210,8 +210,8 @@ def cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
 
     Only runs of one setting and one budget form a cell: of the settings the nearest to the paper's, then the largest
     budget (the steps asked for; for runs that have not ended, the steps that all of them have done). Columns: ``CELL``,
-    ``accuracy``, ``spread`` (standard deviation over seeds), ``least``, ``most``, ``lr``, ``seeds``, ``lrs``, ``budget``,
-    ``ended``, ``differs``, ``params``, ``directory`` (of the first seed's run, for its learning curve).
+    ``accuracy``, ``spread`` (standard deviation over seeds), ``least``, ``most``, ``lr``, ``seeds``, ``lrs``,
+    ``budget``, ``ended``, ``differs``, ``params``, ``directory`` (of the first seed's run, for its learning curve).
 
     The learning rate is the one with the best mean over the seeds that all of the cell's learning rates have, as the
     paper chooses on one seed; the accuracy is the mean over all seeds of that learning rate. No maximum over seeds.
@@ -234,8 +234,8 @@ def cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
         if others := [run for run in group if run["setting"] != first["setting"]]:
             ways = sorted({run["differs"] or "as the paper" for run in others})
             notes.append(
-                f"{name(cell)}: {1 + len({run['setting'] for run in others})} different configs claim this cell; shown: "
-                f"{first['differs'] or 'as the paper'}; left out, {len(others)} runs: {'; '.join(ways)}"
+                f"{name(cell)}: {1 + len({run['setting'] for run in others})} different configs claim this cell; "
+                f"shown: {first['differs'] or 'as the paper'}; left out, {len(others)} runs: {'; '.join(ways)}"
             )
         same = [run for run in group if all(run[k] == first[k] for k in ("setting", "steps_asked"))]
         if len(every := sorted({run["eval_every"] for run in same})) > 1:

@@ -1,4 +1,4 @@
-"""Whether our numbers support what section 5 of the paper says: per claim a verdict, its statistic, and the paper's own.
+"""Whether our numbers support what section 5 of the paper says: per claim a verdict, its statistic, the paper's own.
 
 Trends are tested by Page's L (a row per fractal and width, ordered columns), pairs by the sign test. A claim is
 supported or contradicted where the effect is large enough to matter and p < 0.01; else it is undecided.
@@ -146,7 +146,8 @@ def sierpinsky_exception(table: Table, least_width: int = 50) -> Verdict:
         verdict = (
             "supported" if largest <= 0.03 and others >= 0.1 else "contradicted" if largest >= others else "undecided"
         )
-        said = f"range over the curves at width >= {least_width}: Sierpinsky at most {largest:.3f}, the others at least {others:.3f}"
+        said = f"range over the curves at width >= {least_width}: Sierpinsky at most {largest:.3f}, "
+        said += f"the others at least {others:.3f}"
         return verdict, said, sum(map(len, falls.values()))
 
     verdict, ours, n = say(grid(table, True))
@@ -199,9 +200,8 @@ def markdown(found: Sequence[Verdict], tables: Sequence[Table]) -> str:
     small = any(c.small for t in tables for c in t.cells)
     lines = ["| claim of section 5 | verdict | ours | the paper's own numbers | from |", "|---|---|---|---|---|"]
     for v in found:
-        lines.append(
-            f"| {v.claim} | **{v.verdict.replace('*', '')}**{'\\*' * v.verdict.endswith('*')} | {v.ours} | {v.theirs} | {v.cells} |"
-        )
+        verdict = f"**{v.verdict.rstrip('*')}**" + "\\*" * v.verdict.endswith("*")
+        lines.append(f"| {v.claim} | {verdict} | {v.ours} | {v.theirs} | {v.cells} |")
     if small:
         lines += ["", "\\* Cells of a smaller budget than the paper's take part in this verdict; it may change."]
     return "\n".join([*lines, ""]).replace("+-", "±")

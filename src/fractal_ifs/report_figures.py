@@ -1,0 +1,245 @@
+"""Figures 4 to 6 as the paper draws them, ours beside the paper's; accuracy against parameters; learning curves."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fractal_ifs import records
+from fractal_ifs.report_tables import FRACTALS, PAPER_STEPS, lookup, paper
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def draw(runs: "pd.DataFrame", cells: "pd.DataFrame", directory: Path) -> list[Path]:
+    """Draw every figure that some cell belongs to, as PNG; returns the files."""
+    import io
+
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    style = {
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.alpha": 0.25,
+        "font.size": 9,
+    }
+    style |= {"legend.frameon": False, "axes.axisbelow": True, "axes.titlesize": 10}
+    ours = lookup(cells)
+    directory.mkdir(parents=True, exist_ok=True)
+    written = []
+    with mpl.rc_context(style):
+        figures = {
+            "figure4": figure4(ours),
+            "figure5": figure5(ours),
+            "figure6": figure6(ours),
+            "figure7": figure7(ours),
+            "parameters": parameters(ours),
+            "learning_curves": learning_curves(runs),
+        }
+        for name, figure in figures.items():
+            if figure is not None:
+                FigureCanvasAgg(figure)
+                buffer = io.BytesIO()
+                figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight")
+                records.write(directory / f"{name}.png", buffer.getvalue())
+                written.append(directory / f"{name}.png")
+    return written
+
+
+def colours(n: int) -> Sequence[Any]:
+    import matplotlib as mpl
+
+    return [mpl.colormaps["viridis"](i / max(n - 1, 1) * 0.9) for i in range(n)]
+
+
+def _small(row: Mapping[str, Any]) -> bool:
+    return row["budget"] < PAPER_STEPS[row["data"]] or not row["ended"]
+
+
+def _axes(columns: int, width: float = 4.6, height: float = 3.6, rows: int = 1) -> tuple["Figure", list["Axes"]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def by_depth(axes: "Axes", ours: Mapping, key: tuple, widths: Sequence[int], theirs: Any = None) -> None:
+    """Accuracy against width, a line per depth: ours solid with the spread over seeds, the paper's dashed."""
+    from matplotlib.lines import Line2D
+
+    shades = colours(5)
+    small = False
+    for depth, shade in zip(range(1, 6), shades, strict=True):
+        line = [(w, row) for w in widths if (row := ours.get((*key, depth, w))) and not row["differs"]]
+        if line:
+            x, rows = [w for w, _ in line], [row for _, row in line]
+            axes.errorbar(
+                x, [r["accuracy"] for r in rows], [r["spread"] or 0 for r in rows], color=shade, lw=1.8, capsize=2
+            )
+            for w, row in line:
+                axes.plot(w, row["accuracy"], "o", color=shade, ms=5, mfc="white" if _small(row) else shade)
+                small |= _small(row)
+        if theirs:
+            axes.plot(widths, theirs[depth - 1], "--", color=shade, lw=1, alpha=0.7)
+    handles = [Line2D([], [], color=s, lw=2, label=f"depth {d}") for d, s in zip(range(1, 6), shades, strict=True)]
+    if theirs:
+        handles.append(Line2D([], [], color="0.4", ls="--", lw=1, label="the paper"))
+    if small:
+        handles.append(Line2D([], [], color="0.4", marker="o", mfc="white", ls="", label="smaller budget"))
+    axes.legend(handles=handles, fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xticks(list(widths), [str(w) for w in widths])
+    axes.minorticks_off()
+    axes.set_xlabel("width")
+    axes.set_ylabel("best test accuracy")
+
+
+def figure4(ours: Mapping) -> "Figure | None":
+    if not any(k[:4] == ("fractal", "cantor2d", 5, "1") for k in ours):
+        return None
+    figure, [axes] = _axes(1, 6, 4.2)
+    by_depth(axes, ours, ("fractal", "cantor2d", 5, "1"), paper()["widths"], paper()["figure4"]["values"]["cantor2d"])
+    axes.set_title("Figure 4: the effect of depth on learning the 2D Cantor set (curve 1)")
+    return figure
+
+
+def figure5(ours: Mapping) -> "Figure | None":
+    """Six panels: P at levels 3, 4, 5, and the accuracy of the best network of depth 5."""
+    from fractal_ifs.curve import ApproximationCurve
+
+    best: dict[int, dict[str, Any]] = {}
+    for key, row in ours.items():
+        if key[:3] == ("fractal", "cantor2d", 5) and key[4] == 5 and key[3].isdigit() and not row["differs"]:
+            curve = int(key[3])
+            if curve not in best or row["accuracy"] > best[curve]["accuracy"]:
+                best[curve] = row
+    if not best:
+        return None
+    figure, panels = _axes(6, 1.9, 3)
+    for curve, theirs, axes in zip(range(1, 7), paper()["figure5"]["cantor2d"], panels, strict=True):
+        axes.bar([3, 4, 5], ApproximationCurve.load(curve).P(5)[3:], color="#9db8d2", width=0.7)
+        axes.axhline(theirs, color="0.35", ls="--", lw=1)
+        label = f"paper {theirs:.3f}"
+        if row := best.get(curve):
+            axes.axhline(row["accuracy"], color="#c62828", lw=1.8)
+            label = f"ours {row['accuracy']:.3f}{'*' if _small(row) else ''}\n{label}"
+        axes.set_title(f"curve {curve}\n{label}", fontsize=9)
+        axes.set_ylim(0.45, 1.02)
+        axes.set_xticks([3, 4, 5])
+        axes.set_xlabel("level j")
+        axes.grid(visible=False)
+        if curve > 1:
+            axes.set_yticklabels([])
+    panels[0].set_ylabel("P(j); accuracy")
+    star = "  (*: smaller budget)" if any(map(_small, best.values())) else ""
+    figure.suptitle(
+        f"Figure 5: bars P(j), red the best network of depth 5 on the 2D Cantor set, dashed the paper's{star}",
+        fontsize=10,
+    )
+    return figure
+
+
+def figure6(ours: Mapping) -> "Figure | None":
+    if not any(k[:4] == ("fractal", "vicsek", 6, "4") for k in ours):
+        return None
+    figure, [axes] = _axes(1, 6, 4.2)
+    by_depth(axes, ours, ("fractal", "vicsek", 6, "4"), paper()["widths"])
+    axes.axhline(0.5, color="0.5", lw=0.8)
+    axes.set_ylim(0.45, 1)
+    axes.set_title('Figure 6: the "fine" Vicsek distribution (curve 4) of depth 6')
+    return figure
+
+
+def figure7(ours: Mapping) -> "Figure | None":
+    if not any(k[0] == "cifar10" for k in ours):
+        return None
+    figure, [axes] = _axes(1, 6, 4.2)
+    by_depth(axes, ours, ("cifar10", None, None, None), paper()["figure7"]["channels"], paper()["figure7"]["values"])
+    axes.set_xlabel("channels")
+    axes.set_title("Figure 7: the effect of depth on learning CIFAR-10")
+    return figure
+
+
+def parameters(ours: Mapping) -> "Figure | None":
+    """Accuracy against the number of parameters on curve 1, a line per depth."""
+    found = [f for f in FRACTALS if any(k[:4] == ("fractal", f, 5, "1") for k in ours)]
+    if not found:
+        return None
+    figure, panels = _axes(len(found), 3.4, 3.2)
+    for fractal, axes in zip(found, panels, strict=True):
+        for depth, shade in zip(range(1, 6), colours(5), strict=True):
+            rows = [r for k, r in ours.items() if k[:5] == ("fractal", fractal, 5, "1", depth) and not r["differs"]]
+            rows.sort(key=lambda r: r["params"])
+            if rows:
+                x, y = [r["params"] for r in rows], [r["accuracy"] for r in rows]
+                axes.plot(x, y, "-", color=shade, label=f"depth {depth}", lw=1.6)
+                for r in rows:
+                    axes.plot(r["params"], r["accuracy"], "o", color=shade, ms=4, mfc="white" if _small(r) else shade)
+        axes.set_xscale("log")
+        axes.set_xlabel("parameters")
+        axes.set_title(FRACTALS[fractal])
+    panels[0].set_ylabel("best test accuracy")
+    panels[0].legend(fontsize=8)
+    figure.suptitle("Parameter utilisation on curve 1 (hollow: smaller budget)", fontsize=10)
+    return figure
+
+
+def history(directory: str | None) -> list[tuple[int, float]]:
+    """(step, test accuracy) at every evaluation of a run; empty where its directory is not here."""
+    try:
+        lines = (Path(str(directory)) / "history.csv").read_text().splitlines()[1:]
+        return [(int(line.split(",")[0]), float(line.split(",")[4])) for line in lines]
+    except (OSError, ValueError, IndexError):
+        return []
+
+
+def learning_curves(runs: "pd.DataFrame", most: int = 2000) -> "Figure | None":
+    """Median test accuracy against steps with the band between the quartiles, over widths, learning rates and seeds.
+
+    Runs of the largest budget alone; on curve 1 by depth, and for depth 5 by curve.
+    """
+    import numpy as np
+
+    runs = runs[(runs.data == "fractal") & runs.steps.gt(0)]
+    if runs.empty:
+        return None
+    runs = runs[runs.steps_asked == runs.steps_asked.max()].head(most)
+    runs = runs.assign(history=[history(d) for d in runs.directory])
+    runs = runs[runs.history.map(len) > 1]
+    sets = []
+    for fractal in runs.fractal.dropna().unique():
+        own = runs[runs.fractal == fractal]
+        n = own.fractal_depth.mode().iloc[0]
+        own = own[own.fractal_depth == n]
+        label = f"{FRACTALS.get(fractal, fractal)}, n={n:g}"
+        for by, part, what in (("depth", own[own.curve == "1"], "curve 1"), ("curve", own[own.depth == 5], "depth 5")):
+            if part[by].nunique() > 1:
+                sets.append((f"{label}, {what}", by, part))
+    if not sets:
+        return None
+    columns = min(4, len(sets))
+    figure, panels = _axes(columns, 3.6, 3, -(-len(sets) // columns))
+    for axes in panels[len(sets) :]:
+        axes.set_visible(False)
+    for (title, by, part), axes in zip(sets, panels, strict=False):
+        values = sorted(part[by].unique())
+        for value, shade in zip(values, colours(len(values)), strict=True):
+            at: dict[int, list[float]] = {}
+            group = part[part[by] == value]
+            for steps in group.history:
+                for step, accuracy in steps:
+                    at.setdefault(step, []).append(accuracy)
+            x = sorted(step for step, found in at.items() if len(found) >= len(group) / 2)
+            low, middle, high = np.array([np.quantile(at[step], (0.25, 0.5, 0.75)) for step in x]).T
+            axes.fill_between(x, low, high, color=shade, alpha=0.15, lw=0)
+            axes.plot(x, middle, color=shade, lw=1.6, label=f"{by} {value}")
+        axes.set_title(title)
+        axes.set_xlabel("step")
+        axes.set_ylabel("test accuracy")
+        axes.legend(fontsize=7)
+    figure.suptitle("Learning curves: median and quartiles over widths, learning rates and seeds", fontsize=10)
+    return figure
