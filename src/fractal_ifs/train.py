@@ -1,6 +1,7 @@
 """``python -m fractal_ifs.train [-m] KEY=VALUE ...``: train one network, or with ``-m`` a sweep of them."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def main() -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     configs.register(sys.argv[1:])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both checkpoint, mark the runs interrupted, and end
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions through: they are told here
     try:
         run()

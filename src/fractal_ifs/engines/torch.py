@@ -5,7 +5,9 @@ training the sum trains each as if alone.
 """
 
 import contextlib
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -70,8 +72,8 @@ class Stack:
             self.orders[m] = (epoch, torch.from_numpy(order).to(self.device))
         return self.orders[m][1]
 
-    def advance(self, steps: int, autocast: contextlib.AbstractContextManager) -> Tensor:
-        """So many steps of every run; returns the sums of the batch losses (M,)."""
+    def advance(self, steps: int, autocast: contextlib.AbstractContextManager, stop: list) -> Tensor:
+        """So many steps of every run, fewer once ``stop`` holds something; returns the sums of the batch losses (M,)."""
         total = torch.zeros(len(self.runs), dtype=torch.float64, device=self.device)
         while steps:
             positions = [run.step % epoch for run, epoch in zip(self.runs, self.epoch, strict=True)]
@@ -82,16 +84,20 @@ class Stack:
                     for m, (run, p) in enumerate(zip(self.runs, positions, strict=True))
                 ]
             ).unflatten(1, (ahead, self.batch))
-            self._segment(rows, total, autocast)
-            steps -= ahead
+            self._segment(rows, total, autocast, stop)
+            steps = 0 if stop else steps - ahead
         return total
 
-    def _segment(self, rows: Tensor, total: Tensor, autocast: contextlib.AbstractContextManager) -> None:
+    def _segment(self, rows: Tensor, total: Tensor, autocast: contextlib.AbstractContextManager, stop: list) -> None:
         """The inner loop: rows (M, steps, batch) of the data."""
         adam, loss = self.runs[0].optimizer == "adam", self.runs[0].loss
         size, root = self._corrections(rows.shape[1]) if adam else (self.lr.to(self.grad)[None, :, None], None)
         size = -size
+        done = 0
         for s, row in enumerate(rows.unbind(1)):
+            if stop:
+                break
+            done = s + 1
             x, y = self.x[row], self.y[row]
             with autocast:
                 each = losses(loss, mlp(self.weights, x, self.sum_last), y)
@@ -108,7 +114,7 @@ class Stack:
                     self.params.addcmul_(self.grad, size[0])
                 self.grad.zero_()
         for run in self.runs:
-            run.step += rows.shape[1]
+            run.step += done
 
     def _corrections(self, steps: int) -> tuple[Tensor, Tensor]:
         """Adam's step sizes lr / (1 - b1^t) and roots sqrt(1 - b2^t), each (steps, M, 1), from each run's own t."""
@@ -117,6 +123,22 @@ class Stack:
         size = self.lr / (1 - BETAS[0] ** t)
         root = (1 - BETAS[1] ** t).sqrt()
         return size[..., None].to(self.grad), root[..., None].to(self.grad)
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list]:
+    """Signals that come within a step are kept in the list until it is whole: half a step can't be resumed."""
+    caught: list = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    kinds = [kind for kind in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(kind))]
+    handlers = [signal.signal(kind, lambda number, _: caught.append(number)) for kind in kinds]
+    try:
+        yield caught
+    finally:
+        for kind, handler in zip(kinds, handlers, strict=True):
+            signal.signal(kind, handler)
 
 
 class TorchEngine:
@@ -148,7 +170,14 @@ class TorchEngine:
         device = self._stack.device.type
         # The cache of cast weights would go stale: the weights change in place.
         autocast = torch.autocast(device, dtype, cache_enabled=False) if dtype else contextlib.nullcontext()
-        return self._stack.advance(min(steps), autocast).tolist()
+        before = [run.step for run in runs]
+        with _interrupts() as stop:
+            sums = self._stack.advance(min(steps), autocast, stop).tolist()
+        if stop:
+            for run, was, total in zip(runs, before, sums, strict=True):
+                run.advanced(run.step - was, total, 0.0)
+            raise KeyboardInterrupt
+        return sums
 
     @torch.no_grad()
     def evaluate(self, runs: Sequence[Run]) -> list[tuple[float, float]]:
