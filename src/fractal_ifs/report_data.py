@@ -190,9 +190,9 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_doubles(table: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
     table = table.assign(ended=table.status.isin(ENDED)).sort_values(["ended", "steps"], kind="stable", ascending=False)
-    ended = table[table.ended & table.fingerprint.notna()]
+    ended = table.loc[table.ended & table.fingerprint.notna()]
     apart = ended.groupby("fingerprint").best_test_acc.agg(["min", "max", "size"])
-    apart = apart[apart["max"] > apart["min"]]
+    apart = apart.loc[apart["max"] > apart["min"]]
     if len(apart):
         notes.append(
             f"{len(apart)} runs are there twice with different accuracies (by up to "
@@ -202,7 +202,7 @@ def _without_doubles(table: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
     double = table.fingerprint.notna() & table.duplicated("fingerprint")
     if double.any():
         notes.append(f"{int(double.sum())} runs are there more than once, and counted once")
-    return table[~double].sort_index().drop(columns="ended").reset_index(drop=True)
+    return table.loc[~double].sort_index().drop(columns="ended").reset_index(drop=True)
 
 
 def cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:

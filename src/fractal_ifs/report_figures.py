@@ -31,7 +31,7 @@ def draw(runs: "pd.DataFrame", cells: "pd.DataFrame", directory: Path) -> list[P
     ours = lookup(cells)
     directory.mkdir(parents=True, exist_ok=True)
     written = []
-    with mpl.rc_context(style):
+    with mpl.rc_context(style):  # pyright: ignore[reportArgumentType]
         figures = {
             "figure4": figure4(ours),
             "figure5": figure5(ours),
@@ -53,7 +53,7 @@ def draw(runs: "pd.DataFrame", cells: "pd.DataFrame", directory: Path) -> list[P
 def colours(n: int) -> Sequence[Any]:
     import matplotlib as mpl
 
-    return [mpl.colormaps["viridis"](i / max(n - 1, 1) * 0.9) for i in range(n)]
+    return [mpl.colormaps["viridis"](i / max(n - 1, 1) * 0.87) for i in range(n)]
 
 
 def _small(row: Mapping[str, Any]) -> bool:
@@ -90,8 +90,9 @@ def by_depth(axes: "Axes", ours: Mapping, key: tuple, widths: Sequence[int], the
         handles.append(Line2D([], [], color="0.4", ls="--", lw=1, label="the paper"))
     if small:
         handles.append(Line2D([], [], color="0.4", marker="o", mfc="white", ls="", label="smaller budget"))
-    axes.legend(handles=handles, fontsize=8)
+    axes.legend(handles=handles, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set_xscale("log")
+    axes.set_xlim(widths[0] / 1.15, widths[-1] * 1.15)
     axes.set_xticks(list(widths), [str(w) for w in widths])
     axes.minorticks_off()
     axes.set_xlabel("width")
@@ -183,7 +184,7 @@ def parameters(ours: Mapping) -> "Figure | None":
         axes.set_xlabel("parameters")
         axes.set_title(FRACTALS[fractal])
     panels[0].set_ylabel("best test accuracy")
-    panels[0].legend(fontsize=8)
+    panels[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.suptitle("Parameter utilisation on curve 1 (hollow: smaller budget)", fontsize=10)
     return figure
 
@@ -204,32 +205,33 @@ def learning_curves(runs: "pd.DataFrame", most: int = 2000) -> "Figure | None":
     """
     import numpy as np
 
-    runs = runs[(runs.data == "fractal") & runs.steps.gt(0)]
-    if runs.empty:
-        return None
-    runs = runs[runs.steps_asked == runs.steps_asked.max()].head(most)
+    runs = runs.query("data == 'fractal' and steps > 0")
+    runs = runs.query("steps_asked == steps_asked.max()").head(most)
     runs = runs.assign(history=[history(d) for d in runs.directory])
-    runs = runs[runs.history.map(len) > 1]
+    runs = runs.loc[[len(steps) > 1 for steps in runs.history]]
     sets = []
     for fractal in runs.fractal.dropna().unique():
-        own = runs[runs.fractal == fractal]
+        own = runs.loc[runs.fractal == fractal]
         n = own.fractal_depth.mode().iloc[0]
-        own = own[own.fractal_depth == n]
+        own = own.query("fractal_depth == @n")
         label = f"{FRACTALS.get(fractal, fractal)}, n={n:g}"
-        for by, part, what in (("depth", own[own.curve == "1"], "curve 1"), ("curve", own[own.depth == 5], "depth 5")):
+        for by, part, what in (
+            ("depth", own.query("curve == '1'"), "curve 1"),
+            ("curve", own.query("depth == 5"), "depth 5"),
+        ):
             if part[by].nunique() > 1:
                 sets.append((f"{label}, {what}", by, part))
     if not sets:
         return None
     columns = min(4, len(sets))
-    figure, panels = _axes(columns, 3.6, 3, -(-len(sets) // columns))
+    figure, panels = _axes(columns, 3.6, 3.4, -(-len(sets) // columns))
     for axes in panels[len(sets) :]:
         axes.set_visible(False)
     for (title, by, part), axes in zip(sets, panels, strict=False):
         values = sorted(part[by].unique())
         for value, shade in zip(values, colours(len(values)), strict=True):
             at: dict[int, list[float]] = {}
-            group = part[part[by] == value]
+            group = part.loc[part[by] == value]
             for steps in group.history:
                 for step, accuracy in steps:
                     at.setdefault(step, []).append(accuracy)
@@ -240,6 +242,6 @@ def learning_curves(runs: "pd.DataFrame", most: int = 2000) -> "Figure | None":
         axes.set_title(title)
         axes.set_xlabel("step")
         axes.set_ylabel("test accuracy")
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.18))
     figure.suptitle("Learning curves: median and quartiles over widths, learning rates and seeds", fontsize=10)
     return figure
