@@ -100,7 +100,7 @@ class CubeIFS:
         for i, j in itertools.combinations(range(self.r), 2):
             both = np.hstack([self.matrices[i], -self.matrices[j]])
             shift = self.offsets[j] - self.offsets[i]
-            u = lsq_linear(both, shift, bounds=(0, 1), tol=1e-14).x
+            u = lsq_linear(both, shift, bounds=(0, 1), method="bvls").x
             found[i, j] = float(np.linalg.norm(both @ u - shift))
         return found
 
@@ -111,7 +111,7 @@ class CubeIFS:
 
     def touching(self) -> list[tuple[int, int]]:
         """The pairs (counted from 1) that break Assumption 1."""
-        return [(i + 1, j + 1) for (i, j), distance in self.distances.items() if distance < 1e-7]
+        return [(i + 1, j + 1) for (i, j), distance in self.distances.items() if distance < 1e-9]
 
     def require_separated(self) -> None:
         """Refuses an IFS that breaks Assumption 1, naming the maps that touch."""

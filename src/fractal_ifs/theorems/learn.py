@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fractal_ifs.models import MLP, mlp
+
+# (parameters (M, ...), x (m, d), y (m,), steps, lr) -> trained parameters (M, ...)
+Trainer = Callable[[Sequence[Tensor], np.ndarray, np.ndarray, int, float], list[Tensor]]
 
 
 def initial(d: int, width: int, depth: int, seeds: Sequence[int], init: str = "paper") -> list[Tensor]:

@@ -175,6 +175,7 @@ def pieces(distribution: LineDistribution) -> np.ndarray:
     """(2, 2 r^n - 1 or so): the labels' masses on the cells of K_n and on the gaps between them, from left to right."""
     words = distribution.ifs.words(distribution.n)
     ends = np.concatenate([words.offsets[:, 0], words.offsets[:, 0] + words.matrices[:, 0, 0]])
-    x = np.unique(np.concatenate([[0.0, 1.0], ends]))
+    x = np.sort(np.concatenate([[0.0, 1.0], ends]))
+    x = x[np.append(True, np.diff(x) > 1e-12)]  # an end of K0 comes twice, once as the image of an end
     mass, _ = distribution.masses(distribution.low + distribution.side * x[None])
     return mass[:, 0]

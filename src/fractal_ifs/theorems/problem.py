@@ -9,6 +9,7 @@ import numpy as np
 
 from fractal_ifs.curve import ApproximationCurve
 from fractal_ifs.theorems.cube import CubeIFS
+from fractal_ifs.theorems.learn import Trainer, train
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Problem:
     points: int
     seed: int
     settings: dict[str, Any] = field(default_factory=dict)
+    train: Trainer = train  # how networks are trained beside a theorem; the entry point may know a faster way
 
     @property
     def law(self) -> np.ndarray:

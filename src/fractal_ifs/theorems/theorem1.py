@@ -61,7 +61,9 @@ def check(problem: Problem) -> list[Check]:
 def draw(problem: Problem, axes) -> None:
     """The network's output where d <= 2: the constructed function is +-1/2 but for thin ramps."""
     ifs = problem.ifs
-    n = min(problem.n, 4)
+    n = 1  # deep enough that a cell is still a few pixels wide
+    while n < problem.n and 2 * ifs.inradius(n + 1) / ifs.side.max() > 0.008:
+        n += 1
     model = theorem1_network(ifs, n, ifs.inradius(n) / 4)
     if ifs.d == 1:
         x = np.linspace(ifs.low[0] - 0.1, ifs.low[0] + ifs.side[0] + 0.1, 4001)

@@ -1,0 +1,139 @@
+"""Corollary 2 (arXiv: 4): a distribution that depth t and width 10 realise, that no small shallow network does, and
+no gradient learns.
+
+The text takes the fine Cantor distribution of depth n = t/2 from Theorem 1. That gives depth 2n + 1 = t + 1, not t,
+and the count of pieces gives 2^n - 1 units, not 2^(t-1). Folding three levels per layer (see `fold`) repairs both: n
+= 3t - 4 with width 8.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.theorems.fold import CANTOR, fold_network, folded_depth
+from fractal_ifs.theorems.learn import initial as paper_initial
+from fractal_ifs.theorems.line import sign_changes, stacked
+from fractal_ifs.theorems.measure import LineDistribution, best_error, pieces
+from fractal_ifs.theorems.points import points
+from fractal_ifs.theorems.problem import Check, Problem
+from fractal_ifs.theorems.theorem5 import ROUNDING, affine_level, gradient_sizes, initial, least_level
+
+
+def fine(n: int) -> LineDistribution:
+    """The fine Cantor distribution of depth n: every negative is of level n."""
+    law = np.zeros(n + 1)
+    law[-2:] = 0.5
+    return LineDistribution(CANTOR, law, 3.0**-n / 8)
+
+
+def least_depths(k: int, delta: float, bias: float = 0.5) -> tuple[int, int]:
+    """The least t that the text's n = floor((t - 1) / 2), and that n = 3 t - 4, carry over Theorem 5's n > n'."""
+    t = 2
+    while (t - 1) // 2 <= least_level(k, t, delta, bias):
+        t += 1
+    folded = 2
+    while folded_depth(folded) <= least_level(k, folded, delta, bias):
+        folded += 1
+    return t, folded
+
+
+def check(problem: Problem) -> list[Check]:
+    """The three claims for one k and delta, at the least depth t that our distribution allows."""
+    keys = problem.settings
+    k, delta, count = int(keys["width"]), float(keys["delta"]), int(keys["initialisations"])
+    if k < 10:
+        raise ConfigError(f"corollary2.width={k}: must be >= 10")
+    printed, t = least_depths(k, delta, min(keys["biases"]))
+    if t > 11:
+        raise ConfigError(f"corollary2.width={k}: needs t={t}, n={folded_depth(t)}; must have t <= 11 for float64")
+    n = folded_depth(t)
+    name = f"fine Cantor n={n}, k={k} t={t} delta={delta:g}"
+    seen = min(t, 7)  # deeper, the rounding of x alone crosses the boundaries of a few cells in a million
+    depth = folded_depth(seen)
+    x, y, _ = points(CANTOR, depth, 3.0**-depth / 4, min(problem.points, 200_000), problem.rng(), fine(depth).law)
+    with torch.no_grad():
+        wrong = int((fold_network(seen)(torch.from_numpy(x)).numpy() * y <= 0).sum())
+    rows = [
+        Check(
+            "Corollary 2.1: realised",
+            f"{name}; with n = (t-1)/2, as in the text, t >= {printed}",
+            "depth t, width 10, error 0",
+            f"width 8; checked for t={seen}, n={depth}: {wrong} of {len(x):,} points wrong",
+            wrong == 0,
+            {"n": n, "t": t, "printed_t": printed, "wrong": wrong},
+        )
+    ]
+    for small in (3, 4):  # exact, where all cells can be listed
+        depth = folded_depth(small)
+        distribution = fine(depth)
+        exact = distribution.error(stacked([fold_network(small)]))[0]
+        least = best_error(pieces(distribution), 2**depth + 1)
+        units = int(np.argmax(least < 1e-9)) - 1  # k units: k + 1 pieces, k + 1 sign changes
+        rows.append(
+            Check(
+                "Corollary 2.2: not by one layer",
+                f"fine Cantor n={depth}, t={small}",
+                f"at least 2^(t-1) = {2 ** (small - 1)} units",
+                f"needs {units} units (2^n - 1); folded network's exact error {exact:.1e}, "
+                f"{int(sign_changes(stacked([fold_network(small)]), -1.0, 2.0))} sign changes",
+                bool(units >= 2 ** (small - 1) and exact < 1e-10),
+                {"t": small, "n": depth, "units": units, "exact_error": float(exact)},
+            )
+        )
+    for bias in keys["biases"]:
+        parameters = initial(count, k, t, bias, torch.Generator().manual_seed(problem.seed))
+        distribution = fine(n)
+        sizes = np.maximum(*gradient_sizes(distribution, parameters))
+        wrong = distribution.error(parameters)
+        stuck = (sizes < ROUNDING) & (np.abs(wrong - 0.5) < ROUNDING)
+        required = least_level(k, t, delta, bias)
+        rows.append(
+            Check(
+                "Corollary 2.3: not learned",
+                f"{name} b={bias:g}, {count} initialisations" + ("" if required < n else f"; needs n > {required}"),
+                f"gradient 0 and error 1/2 for at least {1 - delta:g}",
+                f"{stuck.mean():.4f}; affine on C_{n - 1}: {(affine_level(parameters, n) < n).mean():.4f}",
+                bool(stuck.mean() >= 1 - delta) if required < n else None,
+                {"b": bias, "share": float(stuck.mean()), "largest": float(sizes.max())},
+            )
+        )
+    steps = int(keys["train_steps"])
+    x, y, _ = points(CANTOR, n, 3.0**-n / 4, 50_000, problem.rng(), fine(n).law)
+    trained = problem.train(paper_initial(1, k, t - 1, range(8), "theory"), x, y, steps, 1e-3)
+    final = fine(n).error(trained)
+    rows.append(
+        Check(
+            "Corollary 2.3: not learned",
+            f"{name}, {steps} steps of Adam on samples, 8 seeds",
+            "error about 1/2 (a population statement: samples move it)",
+            f"exact error {final.min():.4f}..{final.max():.4f}",
+            None,
+            {"errors": final.tolist()},
+        )
+    )
+    return rows
+
+
+def draw(problem: Problem, axes) -> None:
+    """The fine Cantor distributions one by one: exact error of what is built, and of what a training finds."""
+    steps, depths = int(problem.settings["train_steps"]), range(1, 9)
+    built, found = [], {"paper": [], "theory": []}
+    for n in depths:
+        distribution = fine(n)
+        model = fold_network(-(-(n + 4) // 3)) if folded_depth(-(-(n + 4) // 3)) == n else None
+        if model is not None:
+            built.append((n, distribution.error(stacked([model]))[0]))
+        x, y, _ = points(CANTOR, n, 3.0**-n / 8, 20_000, problem.rng(), distribution.law)
+        for init, errors in found.items():
+            errors.append(
+                distribution.error(problem.train(paper_initial(1, 10, 4, range(8), init), x, y, steps, 3e-3)).min()
+            )
+    axes.plot(*zip(*built, strict=True), "o", label="constructed: width 8, depth (n + 4) / 3")
+    for init, errors in found.items():
+        axes.plot(
+            depths, errors, "s-", ms=4, label=f"trained: width 10, 4 hidden, {init} init,\n{steps} steps, best of 8"
+        )
+    axes.set(xlabel="n", ylabel="exact error", title="Corollary 2: the fine Cantor distribution", ylim=(-0.02, 0.52))
+    axes.legend(fontsize=7)

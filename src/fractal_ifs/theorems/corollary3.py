@@ -1,0 +1,70 @@
+"""Corollary 3 (arXiv: 5): strong depth separation makes the population gradient exponentially small.
+
+As printed it is vacuous. Its hypothesis (width 10 and ANY depth t' < n err by at least 1/2 - eps^(n - t')) meets the
+folded network: width 8 and depth t' = ceil((n + 4) / 3) realise C_n, whatever the curve. So eps^(n - t') >= 1/2,
+hence 5 eps^(n/2) > 2.9 and 1/2 - (3/2) eps^(n/2) < 0. What its proof does show: if networks of width 10 and depth 2n'
++ 1 err by at least 1/2 - eta, then P(n') - 1/2 <= eta by Theorem 3, and Theorem 5 gives 5 eta and 1/2 - (3/2) eta.
+That is checked.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fractal_ifs.curve import ApproximationCurve
+from fractal_ifs.theorems.fold import CANTOR
+from fractal_ifs.theorems.measure import LineDistribution
+from fractal_ifs.theorems.problem import Check, Problem
+from fractal_ifs.theorems.theorem5 import ROUNDING, gradient_sizes, initial, least_level
+
+
+def forced(n: int) -> float:
+    """The least eps^(n/2) that the hypothesis allows: the folded network has error 0 at depth ceil((n + 4) / 3)."""
+    t = -(-(n + 4) // 3)
+    return 0.5 ** (n / 2 / (n - t)) if t < n else 0.0
+
+
+def check(problem: Problem) -> list[Check]:
+    """The printed corollary at its least n, and the repaired one on fine and coarse curves."""
+    keys = problem.settings
+    k, t, delta, count = int(keys["width"]), int(keys["t"]), float(keys["delta"]), int(keys["initialisations"])
+    least = int(4 * np.log(4 * t * k**2 / delta) / np.log(1.5) + 2) + 1
+    power = forced(least)
+    rows = [
+        Check(
+            "Corollary 3 as printed",
+            f"k={k} t={t} delta={delta:g}, least n={least}: hypothesis forces eps^(n/2) >= {power:.3f}",
+            f"gradient <= {5 * power:.2f}, error >= {0.5 - 1.5 * power:.2f}",
+            "every gradient is <= 1, every error >= 0: vacuous",
+            None,
+            {"n": least, "forced": power},
+        )
+    ]
+    n = int(keys["n"])
+    for bias in keys["biases"]:
+        parameters = initial(count, k, t, bias, torch.Generator().manual_seed(problem.seed))
+        used = least_level(k, t, delta, bias)
+        for name in keys["curves"]:
+            curve = ApproximationCurve.load(str(name))
+            distribution = LineDistribution(CANTOR, curve.level_probabilities(n), 3.0**-n / 8)
+            size, wrong = np.maximum(*gradient_sizes(distribution, parameters)), distribution.error(parameters)
+            eta = float(curve.P(n)[min(used, n - 1)] - 0.5)
+            good = (size <= 5 * eta + ROUNDING) & (wrong >= 0.5 - 1.5 * eta - ROUNDING)
+            rows.append(
+                Check(
+                    "Corollary 3 repaired",
+                    f"k={k} t={t} b={bias:g} n={n} curve {name}, eta = P({min(used, n - 1)}) - 1/2 = {eta:.2g}",
+                    f"gradient <= {5 * eta:.2g}, error >= {0.5 - 1.5 * eta:.2g} for at least {1 - delta:g}",
+                    f"largest {size.max():.2g}, error >= {wrong.min():.4f}; both hold for {good.mean():.4f}",
+                    bool(good.mean() >= 1 - delta) if used < n else None,
+                    {
+                        "b": bias,
+                        "curve": str(name),
+                        "eta": eta,
+                        "largest": float(size.max()),
+                        "share": float(good.mean()),
+                    },
+                )
+            )
+    return rows

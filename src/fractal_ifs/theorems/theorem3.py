@@ -1,0 +1,86 @@
+"""Theorem 3: a network that resolves K_j (Corollary 1's, truncated) has error at most 1 - P(j) on D_n, whatever the
+curve.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fractal_ifs.curve import ApproximationCurve
+from fractal_ifs.theorems.construction import corollary1_network
+from fractal_ifs.theorems.learn import error, initial
+from fractal_ifs.theorems.points import points
+from fractal_ifs.theorems.problem import Check, Problem
+
+CURVES = ("1", "2", "3", "4", "5", "6")
+PER_LEVEL = 4000
+
+
+def level_errors(problem: Problem, j: int, s: int) -> np.ndarray:
+    """(n + 1,): the share of wrong points of Corollary 1's network for K_j, among negatives of each level and
+    positives of D_n.
+    """
+    ifs, n = problem.ifs, problem.n
+    model = corollary1_network(ifs, j, s, problem.gamma)
+    x, y, level = points(ifs, n, problem.gamma, PER_LEVEL * (n + 1), problem.rng())
+    with torch.no_grad():
+        wrong = model(torch.from_numpy(x)).numpy() * y <= 0
+    return np.array([wrong[level == i].mean() for i in range(1, n + 2)])
+
+
+def curves(problem: Problem) -> dict[str, ApproximationCurve]:
+    """The problem's own curve and the paper's six, where they fit n."""
+    found = {problem.curve.name: problem.curve}
+    found |= {c: ApproximationCurve.load(c) for c in CURVES}
+    return {name: c for name, c in found.items() if c.kind != "last" or int(c._value) <= problem.n}
+
+
+def check(problem: Problem) -> list[Check]:
+    """Every j, s in (1, 2), all curves: no error on levels 1..j and positives, so the error is at most 1 - P(j)."""
+    ifs, n = problem.ifs, problem.n
+    rows = []
+    for s in (1, 2):
+        if 4 * ifs.d * ifs.r**s + ifs.d + 1 > 600:
+            continue
+        for j in range(s, n + 1):
+            wrong = level_errors(problem, j, s)
+            per_curve = {
+                name: (float(c.level_probabilities(n) @ wrong), float(1 - c.P(n)[j]))
+                for name, c in curves(problem).items()
+            }
+            measured, bound = per_curve[problem.curve.name]
+            slack = max(b - m for m, b in per_curve.values())
+            rows.append(
+                Check(
+                    "Theorem 3",
+                    f"{ifs.name} n={n}, network for K_{j}, s={s}, curve {problem.curve.name} (+{len(per_curve) - 1})",
+                    f"1 - P({j}) = {bound:.4f}",
+                    f"{measured:.4f}; under the bound by at most {slack:.4f}",
+                    all(m <= b + 1e-12 for m, b in per_curve.values()),
+                    {"j": j, "s": s, "curves": per_curve, "levels": wrong.tolist()},
+                )
+            )
+    return rows
+
+
+def draw(problem: Problem, axes) -> None:
+    """1 - P(j) beside the best error that a short training reaches with the construction's depth 2 j."""
+    ifs, n, steps = problem.ifs, problem.n, int(problem.settings["train_steps"])
+    width = int(problem.settings["width"])
+    rng = problem.rng()
+    x, y, _ = points(ifs, n, problem.gamma, 50_000, rng, problem.law)
+    x_test, y_test, _ = points(ifs, n, problem.gamma, 10_000, rng, problem.law)
+    axes.plot(range(n + 1), 1 - problem.P, "o-", label="1 - P(j)")
+    best = []
+    for j in range(1, n + 1):
+        errors = [
+            error(problem.train(initial(ifs.d, width, 2 * j, range(4)), x, y, steps, lr), x_test, y_test).min()
+            for lr in (1e-3, 4e-3)
+        ]
+        best.append(min(errors))
+    axes.plot(range(1, n + 1), best, "s--", label=f"trained: 2j hidden layers of {width},\n{steps} steps, best of 8")
+    axes.set(
+        xlabel="j", ylabel="error", title=f"Theorem 3: {ifs.name}, n = {n}, curve {problem.curve.name}", ylim=(0, None)
+    )
+    axes.legend(fontsize=7)

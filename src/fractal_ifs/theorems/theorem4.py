@@ -1,0 +1,126 @@
+"""Theorem 4 (d = 1): a network of depth t and width k < r^s has error at least (1 - r^(s t - j)) (1 - P(j)), for n >
+j > s t.
+
+Three errors are set against the bound: the least of any function with the network's number of sign changes (exact, by
+dynamic
+programming: t = 2 reaches it), the constructed network's that fits into depth t and width k, and trained networks'.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fractal_ifs.curve import ApproximationCurve
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.theorems.construction import corollary1_network, theorem1_network
+from fractal_ifs.theorems.fold import CANTOR, fold_network, folded_depth
+from fractal_ifs.theorems.learn import initial
+from fractal_ifs.theorems.line import stacked
+from fractal_ifs.theorems.measure import LineDistribution, best_error, pieces
+from fractal_ifs.theorems.points import points
+from fractal_ifs.theorems.problem import Check, Problem
+
+
+def bounds(P: np.ndarray, r: int, k: int, t: int) -> np.ndarray:
+    """(n + 1,): the bound for each j, nan outside its region of validity n > j > s t, s the least whole number with k
+    < r^s.
+    """
+    s = 1
+    while r**s <= k:
+        s += 1
+    n = len(P) - 1
+    j = np.arange(n + 1)
+    return np.where((j > s * t) & (j < n), (1 - r ** (s * t - j.astype(float))) * (1 - P), np.nan)
+
+
+def sharper(P: np.ndarray, r: int, k: int, t: int) -> np.ndarray:
+    """(n + 1,): what the proof gives: (k + 1)^(t - 1) linear pieces, so (1 - (k + 1)^(t - 1) / r^j) (1 - P(j)), where
+    positive.
+    """
+    j = np.arange(len(P), dtype=float)
+    return np.maximum(1 - (k + 1) ** (t - 1) / r**j, 0) * (1 - P)
+
+
+def constructed_error(problem: Problem, distribution: LineDistribution, k: int, t: int) -> float:
+    """The exact error of our best construction with depth <= t and width <= k; 1/2 (a constant) where none fits."""
+    best, ifs = 0.5, problem.ifs
+    if k >= 8 and folded_depth(t) <= problem.n and ifs.r == 2 and np.allclose(ifs.matrices, CANTOR.matrices):
+        best = float(distribution.error(stacked([fold_network(t)]))[0])
+    for j in range(1, problem.n + 1):
+        for s in range(1, j + 1):
+            if 4 * ifs.r**s + 2 > k + 2:
+                break
+            model = theorem1_network(ifs, j, problem.gamma) if s == 1 else corollary1_network(ifs, j, s, problem.gamma)
+            if model.depth + 1 <= t and model.width <= k:
+                best = min(best, float(distribution.error(stacked([model]))[0]))
+    return best
+
+
+def check(problem: Problem) -> list[Check]:
+    """Raises ConfigError for d > 1."""
+    ifs, n, keys = problem.ifs, problem.n, problem.settings
+    if ifs.d != 1:
+        raise ConfigError(f"fractal={ifs.name}: Theorem 4 is for d=1, this has d={ifs.d}; try fractal=cantor")
+    rows = []
+    for name in dict.fromkeys([problem.curve.name, *map(str, keys["curves"])]):
+        curve = problem.curve if name == problem.curve.name else ApproximationCurve.load(name)
+        P, law = curve.P(n), curve.level_probabilities(n)
+        distribution = LineDistribution(ifs, law, problem.gamma)
+        labelled = pieces(distribution)
+        x, y, _ = points(ifs, n, problem.gamma, 20_000, problem.rng(), law)
+        for k, t in keys["networks"]:
+            allowed = bounds(P, ifs.r, k, t)
+            proof = sharper(P, ifs.r, k, t)
+            least = best_error(labelled, (k + 1) ** (t - 1))[-1]
+            built = constructed_error(problem, distribution, k, t)
+            trained = distribution.error(
+                problem.train(initial(1, k, t - 1, range(8), "pytorch"), x, y, int(keys["train_steps"]), 1e-2)
+            ).min()
+            valid = np.isfinite(allowed).any()
+            j = int(np.nanargmax(allowed)) if valid else None
+            bound = float(allowed[j]) if j is not None else 0.0
+            lowest = min(least, built, trained)
+            said = f"{bound:.4f} (j={j})" if valid else "none: no j with n > j > st"
+            rows.append(
+                Check(
+                    "Theorem 4",
+                    f"{ifs.name} n={n} curve {name}, k={k} t={t}",
+                    f"{said}; its proof gives {proof.max():.4f}",
+                    f"best function {least:.4f}, constructed {built:.4f}, trained {trained:.4f}",
+                    bool(lowest >= max(bound, proof.max()) - 1e-9) if valid else None,
+                    {
+                        "k": k,
+                        "t": t,
+                        "j": j,
+                        "bound": bound,
+                        "proof": float(proof.max()),
+                        "best_function": float(least),
+                        "constructed": built,
+                        "trained": float(trained),
+                        "curve": name,
+                    },
+                )
+            )
+    return rows
+
+
+def draw(problem: Problem, axes) -> None:
+    """The bounds by width for t = 2, over the exact least error."""
+    ifs, n = problem.ifs, problem.n
+    P, law = problem.P, problem.law
+    labelled = pieces(LineDistribution(ifs, law, problem.gamma))
+    widths = np.unique(np.geomspace(1, 300, 40).astype(int))
+    exact = best_error(labelled, 301)
+    axes.semilogx(widths, exact[widths + 1], "-", label="least error with k + 1 sign changes")
+    axes.semilogx(widths, [sharper(P, ifs.r, k, 2).max() for k in widths], "--", label="the proof's bound, t = 2")
+    printed = [bounds(P, ifs.r, int(k), 2) for k in widths]
+    axes.semilogx(
+        widths, [np.nanmax(b) if np.isfinite(b).any() else np.nan for b in printed], ":", label="as printed, t = 2"
+    )
+    axes.set(
+        xlabel="width k",
+        ylabel="error",
+        title=f"Theorem 4: {ifs.name}, n = {n}, curve {problem.curve.name}",
+        ylim=(0, 0.5),
+    )
+    axes.legend(fontsize=7)

@@ -1,0 +1,167 @@
+"""Theorem 5: at initialisation the population gradient on a Cantor distribution is at most 5 (P(n') - 1/2).
+
+Depth t counts the readout. Weights are uniform in +-1/(2 fan in), every bias is b: 1/2 in the theorem, which says
+that any b in (0, 1/2] would do. The two cases differ: with b = 1/2 no ReLU can switch on [0, 1] (every layer maps [0,
+1]^k into itself and its preactivations are >= 1/2 - 1/2), so the network is affine there with probability 1, its
+population gradient is exactly 0 for EVERY curve, fine or coarse, and its error is 1/2. The claim about fine details
+begins with b < 1/2.
+"""
+
+from __future__ import annotations
+
+from math import floor, log
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fractal_ifs.curve import ApproximationCurve
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.theorems.fold import CANTOR
+from fractal_ifs.theorems.line import breakpoints
+from fractal_ifs.theorems.measure import LineDistribution
+from fractal_ifs.theorems.problem import Check, Problem
+
+ROUNDING = 1e-9  # float64 integrals of cells down to 3^-30
+
+
+def least_level(k: int, t: int, delta: float, bias: float = 0.5) -> int:
+    """The first n' > log(2 t k^2 / (b delta)) / log(3/2), which is log(4 t k^2 / delta) / log(3/2) for the theorem's
+    b = 1/2.
+    """
+    return floor(log(2 * t * k**2 / (bias * delta)) / log(1.5)) + 1
+
+
+def initial(count: int, width: int, t: int, bias: float, generator: torch.Generator) -> list[Tensor]:
+    """`count` networks on the line, depth t: weights uniform in +-1/(2 fan in), all biases `bias`; float64, leading
+    axis count.
+    """
+    parameters = []
+    for fan_in, out in [(1, width)] + [(width, width)] * (t - 2) + [(width, 1)]:
+        weight = torch.rand(count, out, fan_in, generator=generator, dtype=torch.float64)
+        parameters += [(weight - 0.5) / fan_in, torch.full((count, out), bias, dtype=torch.float64)]
+    return parameters
+
+
+def affine_level(parameters: list[Tensor], n: int) -> np.ndarray:
+    """(M,): the least n' <= n such that each network is affine on every interval of C_n'; n + 1 where it's none.
+
+    A kink at x spoils the levels whose cells hold x in their inside: all of them down to the gap where x lies.
+    """
+    x = breakpoints(parameters, 0.0, 1.0).numpy()
+    level, u = np.zeros(x.shape, int), x.copy()
+    alive = (x > 0) & (x < 1)  # the ends of [0, 1] are the row's first entry and its padding
+    for j in range(1, n + 2):
+        level[alive] = j
+        u = 3 * np.abs(u - 0.5) - 0.5
+        alive &= (u > 1e-12) & (u < 1 - 1e-12)
+    return level.max(1)
+
+
+def gradient_sizes(distribution: LineDistribution, parameters: list[Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """(M,), (M,): the largest entry of the exact population gradient, over the weights and over the biases."""
+    _, gradient = distribution.loss_and_gradient(parameters)
+    sizes = torch.stack([g.abs().flatten(1).max(1).values for g in gradient], 1).numpy()
+    return sizes[:, ::2].max(1), sizes[:, 1::2].max(1)
+
+
+def check(problem: Problem) -> list[Check]:
+    """Every (width, t), bias and curve of the settings, over thousands of initialisations at once."""
+    keys = problem.settings
+    n, count, delta = int(keys["n"]), int(keys["initialisations"]), float(keys["delta"])
+    if not 0 < delta < 1:
+        raise ConfigError(f"theorem5.delta={delta}: must be in (0, 1)")
+    if not 2 <= n <= 30:
+        raise ConfigError(f"theorem5.n={n}: must be in 2..30; float64 can't separate the cells 3^-n of C_n beyond")
+    rows = []
+    for k, t in keys["networks"]:
+        for bias in keys["biases"]:
+            if not 0 < bias <= 0.5:
+                raise ConfigError(f"theorem5.biases={bias}: must be in (0, 1/2]")
+            generator = torch.Generator().manual_seed(problem.seed)
+            parameters = initial(count, k, t, bias, generator)
+            level = affine_level(parameters, n)
+            required = least_level(k, t, delta, bias)
+            practical = int(np.quantile(level, 1 - delta, method="inverted_cdf"))
+            rows.append(
+                Check(
+                    "Theorem 5: affine on C_n'",
+                    f"k={k} t={t} b={bias:g} delta={delta:g}, {count} initialisations",
+                    f"from n' = {required} on with probability >= {1 - delta:g}",
+                    f"from n' = {practical} on; at n' = {required}: {(level <= required).mean():.4f}",
+                    bool(practical <= required),
+                    {"k": k, "t": t, "b": bias, "required": required, "practical": practical, "levels": level.tolist()},
+                )
+            )
+            for name in keys["curves"]:
+                rows.append(_gradient(problem, parameters, str(name), n, (k, t, bias, delta), (required, practical)))
+    return rows
+
+
+def _gradient(problem, parameters, name: str, n: int, network, levels) -> Check:
+    k, t, bias, delta = network
+    curve = problem.curve if name == "own" else ApproximationCurve.load(name)
+    P, required = curve.P(n), levels[0]
+    used = min(required, n - 1)
+    distribution = LineDistribution(CANTOR, curve.level_probabilities(n), 3.0**-n / 8)
+    chunks = [[p[i : i + 512] for p in parameters] for i in range(0, len(parameters[0]), 512)]
+    sizes = [gradient_sizes(distribution, chunk) for chunk in chunks]
+    weights, biases = (np.concatenate(s) for s in zip(*sizes, strict=True))
+    wrong = np.concatenate([distribution.error(chunk) for chunk in chunks])
+    size = np.maximum(weights, biases)
+    excess = P - 0.5
+    bound, lower = 5 * excess[used], (1.5 - P[used]) * (1 - P[used])
+    good = (size <= bound + ROUNDING) & (wrong >= lower - ROUNDING)
+    practical = next((j for j in range(n) if (size <= 5 * excess[j] + ROUNDING).mean() >= 1 - delta), n)
+    tight = size.max() / bound if bound > 0 else float("nan")
+    said = f"gradient <= 5(P({used}) - 1/2) = {bound:.3g}, error >= {lower:.3g}, with probability >= {1 - delta:g}"
+    if required > used:
+        said += f" (needs n > {required})"
+    return Check(
+        "Theorem 5: gradient",
+        f"k={k} t={t} b={bias:g} n={n} curve {curve.name}",
+        said,
+        f"weights <= {_size(weights.max())}, biases <= {_size(biases.max())}, "
+        f"error {wrong.min():.4f}..{wrong.max():.4f}; both hold for {good.mean():.4f}; from n' = {practical}",
+        bool(good.mean() >= 1 - delta) if required <= used else None,
+        {
+            "k": k,
+            "t": t,
+            "b": bias,
+            "curve": curve.name,
+            "n_prime": used,
+            "bound": float(bound),
+            "weights_max": float(weights.max()),
+            "biases_max": float(biases.max()),
+            "median": float(np.median(size)),
+            "tightness": float(tight),
+            "error_bound": float(lower),
+            "error_min": float(wrong.min()),
+            "share": float(good.mean()),
+            "share_with_2": float((size <= 2 * excess[used] + ROUNDING).mean()),
+            "practical": practical,
+        },
+    )
+
+
+def _size(value: float) -> str:
+    return "0 (to rounding)" if value < 1e-12 else f"{value:.3g}"
+
+
+def draw(problem: Problem, axes) -> None:
+    """How often the network isn't affine on all intervals of C_n', by n', against the proof's delta."""
+    keys = problem.settings
+    n, (k, t) = int(keys["n"]), keys["networks"][-1]
+    levels = np.arange(n + 1)
+    for i, bias in enumerate(b for b in keys["biases"] if b < 0.5):
+        parameters = initial(4 * int(keys["initialisations"]), k, t, bias, torch.Generator().manual_seed(problem.seed))
+        level = affine_level(parameters, n)
+        missed = [(level > j).mean() for j in levels]
+        axes.semilogy(
+            levels, np.where(np.array(missed) > 0, missed, np.nan), f"C{i}o-", ms=3, label=f"b = {bias:g}: measured"
+        )
+        axes.semilogy(
+            levels, np.minimum(1, 2 * t * k**2 / bias * (2 / 3) ** levels), f"C{i}--", label=f"b = {bias:g}: proof"
+        )
+    axes.set(xlabel="n'", ylabel="P[not affine on C_n']", title=f"Theorem 5: k = {k}, t = {t} (b = 1/2: always affine)")
+    axes.legend(fontsize=7)

@@ -1,0 +1,278 @@
+"""The constructed networks on random IFSs, and the exact integrals on the line against brute force."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.ifs import AffineIFS
+from fractal_ifs.models import MLP, mlp
+from fractal_ifs.theorems.construction import corollary1_network, split, theorem1_network
+from fractal_ifs.theorems.cube import CubeIFS
+from fractal_ifs.theorems.fold import CANTOR, fold_network, folded_depth
+from fractal_ifs.theorems.line import along, breakpoints, patterns, regions, sign_changes, stacked
+from fractal_ifs.theorems.measure import LineDistribution, best_error, pieces
+from fractal_ifs.theorems.points import points
+
+quick = settings(max_examples=20, deadline=None, derandomize=True)
+
+
+@st.composite
+def systems(draw, dimensions=(1, 2, 3), most=5, least=1):
+    """A random IFS under Assumptions 1 and 2: random matrices, each image in its own cell of a grid on a random box."""
+    d = draw(st.sampled_from(dimensions))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    grid = 4 if d == 1 else 3
+    r = draw(st.integers(least, min(most, grid**d)))
+    cells = np.array(list(itertools.product(range(grid), repeat=d)))[rng.permutation(grid**d)[:r]]
+    low, side = rng.normal(size=d), rng.uniform(0.5, 3) * np.ones(d)
+    matrices, offsets = [], []
+    for cell in cells:
+        turn = np.linalg.qr(rng.normal(size=(d, d)))[0] * rng.uniform(0.5, 1, d)
+        turn *= rng.uniform(0.5, 0.9) / (grid * np.abs(turn).sum(1).max())
+        matrices.append(turn)
+        offsets.append((cell + 0.5) / grid - turn.sum(1) / 2)
+    return CubeIFS(np.array(matrices), np.array(offsets), low, side)
+
+
+def wrong(model, ifs, n, gamma, count=3000, seed=0):
+    x, y, _ = points(ifs, n, gamma, count, np.random.default_rng(seed), hard=True)
+    with torch.no_grad():
+        return int((model(torch.from_numpy(x)).numpy() * y <= 0).sum())
+
+
+@quick
+@given(systems(), st.integers(1, 4))
+def test_theorem_1_on_random_systems(ifs, n):
+    gamma = ifs.margin(n, None)
+    model = theorem1_network(ifs, n, gamma)
+    assert model.depth + 1 == 2 * n + 1
+    assert model.width <= 5 * ifs.d * ifs.r
+    assert wrong(model, ifs, n, gamma) == 0
+
+
+@quick
+@given(systems(most=3), st.integers(1, 5), st.integers(1, 3))
+def test_corollary_1_on_random_systems(ifs, n, s):
+    s = min(s, n)
+    gamma = ifs.margin(n, None)
+    model = corollary1_network(ifs, n, s, gamma)
+    assert model.width <= 5 * ifs.d * ifs.r**s
+    assert model.depth + 1 <= 2 * -(-n // s) + 1
+    if ifs.d == 1 or n % s == 0:
+        assert model.depth + 1 <= 2 * (n // s) + 2 or ifs.r == 1
+    assert wrong(model, ifs, n, gamma) == 0
+
+
+def test_a_wrong_margin_or_depth_is_noticed():
+    """The check can fail: a network for another depth errs on K_n's points."""
+    gamma = CANTOR.margin(4, None)
+    assert wrong(theorem1_network(CANTOR, 3, gamma), CANTOR, 4, gamma) > 0
+    assert wrong(theorem1_network(CANTOR, 5, CANTOR.margin(5, None)), CANTOR, 4, gamma) > 0
+
+
+@pytest.mark.parametrize(("name", "keys", "d"), [("cantor", {}, 1), ("cantor2d", {}, 2), ("cantor_dust", {"d": 3}, 3)])
+def test_theorem_1_to_depth_8(name, keys, d):
+    ifs = CubeIFS.of(AffineIFS.load(name, **keys))
+    gamma = ifs.margin(8, None)
+    model = theorem1_network(ifs, 8, gamma)
+    assert (ifs.d, model.depth) == (d, 16)
+    assert model.width == 4 * d * ifs.r + d + 1
+    assert wrong(model, ifs, 8, gamma, 20_000) == 0
+
+
+def test_points_agree_with_membership_by_inversion():
+    ifs = CubeIFS.of(AffineIFS.load("cantor2d"))
+    x, y, level = points(ifs, 3, 0.001, 4000, np.random.default_rng(1), hard=True)
+    u, inside = (x - ifs.low) / ifs.side, np.ones(len(x), int)
+    reached = ((u >= 0) & (u <= 1)).all(1).astype(int)
+    for _ in range(3):
+        moved = [(u - v) @ np.linalg.inv(m).T for m, v in zip(ifs.matrices, ifs.offsets, strict=True)]
+        hit = np.stack([((w >= 0) & (w <= 1)).all(1) for w in moved])
+        reached += hit.any(0) & (reached > 0) & (reached == inside)
+        inside += 1
+        u = np.choose(hit.argmax(0)[:, None], moved)
+    assert ((reached == 4) == (y == 1)).all()
+    assert (reached[y == -1] <= level[y == -1]).all()
+
+
+@pytest.mark.parametrize(("factor", "works"), [(1.0, False), (0.9, True)])
+def test_touching_cells_are_named_and_can_be_shrunk(factor, works):
+    ifs = CubeIFS.of(AffineIFS.load("vicsek")).shrunk(factor)
+    if works:
+        assert wrong(theorem1_network(ifs, 3, ifs.margin(3, None)), ifs, 3, ifs.margin(3, None)) == 0
+    else:
+        with pytest.raises(ConfigError, match="Assumption 1 fails, 4 pairs"):
+            theorem1_network(ifs, 3, 0.001)
+
+
+def test_what_is_outside_the_hypotheses_is_refused():
+    with pytest.raises(ConfigError, match="Assumption 2"):
+        CubeIFS.from_box([[[0.5]]], [[0.7]], [0], [1])
+    with pytest.raises(ConfigError, match="needs a box as K0"):
+        CubeIFS.of(AffineIFS.load("sierpinski_triangle"))
+    with pytest.raises(ConfigError, match="float64"):
+        CANTOR.margin(40, None)
+    with pytest.raises(ConfigError, match="Assumption 3"):
+        CANTOR.margin(3, 0.5)
+    with pytest.raises(ConfigError, match="s <= n"):
+        split(3, 4)
+    with pytest.raises(ConfigError, match="too wide"):
+        corollary1_network(CubeIFS.of(AffineIFS.load("cantor2d")), 8, 6, 1e-5)
+    with pytest.raises(ConfigError, match="must have d=1"):
+        LineDistribution(CubeIFS.of(AffineIFS.load("cantor2d")), np.array([0.5, 0.5]))
+
+
+def test_distances_of_turned_images():
+    turned = np.array([[0.2, -0.2], [0.2, 0.2]])  # a diamond with its lowest corner at the offset
+    ifs = CubeIFS(np.array([0.25 * np.eye(2), turned]), np.array([[0, 0], [0.5, 0.5]]), np.zeros(2), np.ones(2))
+    corner = np.array(
+        [0.5 - 0.25, 0.5 - 0.25]
+    )  # nearest points lie on the square's corner and the diamond's left-lower edge
+    assert ifs.epsilon == pytest.approx(abs(corner.sum()) / np.sqrt(2), abs=1e-9)
+
+
+# On the line
+
+
+def brute(ifs: CubeIFS, law: np.ndarray, gamma: float):
+    """Every interval with uniform mass: (left, right, mass of -, mass of +), by listing all cells."""
+    n, found = len(law) - 1, []
+    images = np.sort(np.stack([ifs.offsets[:, 0], ifs.offsets[:, 0] + ifs.matrices[:, 0, 0]], 1), 1)
+    images = images[np.argsort(images[:, 0])]
+    gaps = np.stack([np.append(0, images[:, 1]), np.append(images[:, 0], 1)], 1)
+    for j in range(n + 1):
+        words = ifs.words(j)
+        for m, v in zip(words.matrices[:, 0, 0], words.offsets[:, 0], strict=True):
+            if j < n:
+                for a, b in gaps:
+                    ends = sorted([v + m * a, v + m * b])
+                    share = (b - a) / (gaps[:, 1] - gaps[:, 0]).sum()
+                    found.append((*ends, law[j] * share / ifs.r**j, 0.0))
+            else:
+                inset = gamma / ifs.side[0]
+                found.append((min(v, v + m) + inset, max(v, v + m) - inset, 0.0, law[n] / ifs.r**n))
+    table = np.array(found)
+    table[:, :2] = ifs.low[0] + ifs.side[0] * table[:, :2]
+    return table
+
+
+laws = st.integers(0, 10**6).map(lambda s: np.random.default_rng(s).dirichlet(np.ones(4)))
+
+
+@quick
+@given(systems(dimensions=(1,), most=3), laws, st.integers(0, 10**6))
+def test_masses_left_of_x_equal_the_sum_over_all_cells(ifs, law, seed):
+    gamma = ifs.inradius(3) / 3
+    distribution, table = LineDistribution(ifs, law, gamma), brute(ifs, law, gamma)
+    x = np.random.default_rng(seed).uniform(distribution.low - 0.1, distribution.high + 0.1, 40)
+    mass, moment = distribution.cumulative(x)
+    end = np.clip(x[:, None], table[:, 0], table[:, 1])
+    density = table[:, 2:].T / np.maximum(table[:, 1] - table[:, 0], 1e-300)
+    lengths, firsts = end - table[:, 0], (end**2 - table[:, 0] ** 2) / 2
+    np.testing.assert_allclose(mass, np.einsum("lc,xc->lx", density, lengths), atol=1e-10)
+    np.testing.assert_allclose(moment, np.einsum("lc,xc->lx", density, firsts), atol=1e-10)
+
+
+def networks(count, width, depth, d=1, init="pytorch"):
+    return [
+        MLP(d, width, depth, init, generator=torch.Generator().manual_seed(s), dtype=torch.float64)
+        for s in range(count)
+    ]
+
+
+@quick
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 10**6))
+def test_regions_equal_brute_force(width, depth, seed):
+    model = MLP(1, width, depth, "pytorch", generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    parameters = stacked([model])
+    x = breakpoints(parameters, -3.0, 3.0)[0]
+    dense = torch.linspace(-3, 3, 20_001, dtype=torch.float64)
+    on = patterns(parameters, dense[None, :, None])[0]
+    changes = (on[1:] != on[:-1]).any(1).nonzero()[:, 0]
+    # every change seen on the grid lies at a breakpoint; the grid misses only pieces thinner than its step
+    inner = x[1:-1]
+    for at in changes:
+        assert ((inner >= dense[at] - 1e-9) & (inner <= dense[at + 1] + 1e-9)).any()
+    exact, seen = int(regions(parameters, -3.0, 3.0)), len(changes) + 1
+    thin = int((torch.diff(torch.cat([inner, torch.tensor([3.0], dtype=torch.float64)])) < 6.1e-4).sum())
+    assert seen <= exact <= seen + 2 * thin
+
+
+def test_a_line_through_the_plane_is_a_network_of_one_variable():
+    parameters = stacked(networks(3, 8, 3, d=2))
+    start, direction = torch.rand(3, 2, dtype=torch.float64), torch.rand(3, 2, dtype=torch.float64)
+    s = torch.linspace(-2, 2, 9, dtype=torch.float64).expand(3, 9)
+    on_line = mlp(along(parameters, start, direction), s.unsqueeze(-1))
+    direct = mlp(parameters, start.unsqueeze(1) + s.unsqueeze(-1) * direction.unsqueeze(1))
+    torch.testing.assert_close(on_line, direct)
+
+
+@quick
+@given(systems(dimensions=(1,), most=3, least=2), laws, st.integers(1, 3))
+def test_exact_gradient_loss_and_error_equal_a_dense_sample(ifs, law, depth):
+    gamma = ifs.inradius(3) / 3
+    distribution = LineDistribution(ifs, law, gamma)
+    models = networks(4, 6, depth)
+    for model in models:  # past the hinge in places
+        with torch.no_grad():
+            list(model.parameters())[-2].mul_(20)
+    parameters = stacked(models)
+    loss, gradient = distribution.loss_and_gradient(parameters)
+
+    table = brute(ifs, law, gamma)
+    grid = (np.arange(200) + 0.5) / 200  # midpoints on every interval of constant density
+    x = torch.from_numpy((table[:, :1] + (table[:, 1:2] - table[:, :1]) * grid).reshape(-1))
+    weight = torch.from_numpy(np.repeat(table[:, 2:] / 200, 200, axis=0))
+    leaves = [p.clone().requires_grad_() for p in parameters]
+    f = mlp(leaves, x.expand(4, -1).unsqueeze(-1))
+    dense = (weight[:, 0] * (1 + f).clamp(min=0) + weight[:, 1] * (1 - f).clamp(min=0)).sum(1)
+    torch.testing.assert_close(loss, dense.detach(), atol=1e-5, rtol=1e-4)
+    for exact, sampled in zip(gradient, torch.autograd.grad(dense.sum(), leaves), strict=True):
+        torch.testing.assert_close(exact, sampled, atol=2e-2, rtol=1e-2)
+    error = (weight[:, 0] * (f >= 0) + weight[:, 1] * (f <= 0)).sum(1).detach().numpy()
+    np.testing.assert_allclose(distribution.error(parameters), error, atol=5e-3)
+
+
+def test_exact_gradient_equals_finite_differences():
+    distribution = LineDistribution(CANTOR, np.array([0.1, 0.15, 0.25, 0.5]), 0.005)
+    model = networks(1, 5, 2)[0]
+    parameters = [p.contiguous() for p in stacked([model])]
+    _, gradient = distribution.loss_and_gradient(parameters)
+    for p, g in zip(parameters, gradient, strict=True):
+        for at in range(0, p.numel(), 3):
+            moved = []
+            for step in (1e-5, -1e-5):
+                p.view(-1)[at] += step
+                moved.append(float(distribution.loss_and_gradient(parameters)[0]))
+                p.view(-1)[at] -= step
+            assert (moved[0] - moved[1]) / 2e-5 == pytest.approx(float(g.reshape(-1)[at]), abs=1e-6)
+
+
+@quick
+@given(st.integers(1, 7), st.integers(0, 10**6))
+def test_best_error_equals_enumeration(count, seed):
+    masses = np.random.default_rng(seed).random((2, count))
+    found = best_error(masses, count)
+    for changes in range(count + 1):
+        least = min(
+            sum(masses[0 if sign else 1, i] for i, sign in enumerate(signs))
+            for signs in itertools.product([0, 1], repeat=count)
+            if sum(a != b for a, b in itertools.pairwise(signs)) <= changes
+        )
+        assert found[changes] == pytest.approx(least)
+
+
+@pytest.mark.parametrize("t", [2, 3, 4])
+def test_the_folded_network_realises_the_cantor_set_exactly(t):
+    n = folded_depth(t)
+    distribution = LineDistribution(CANTOR, np.append(np.full(n, 0.5 / n), 0.5))
+    model = fold_network(t)
+    assert (model.depth + 1, model.width) == (t, 8)
+    assert distribution.error(stacked([model]))[0] < 1e-11
+    assert int(sign_changes(stacked([model]), -1.0, 2.0)) == 2 ** (n + 1)
+    assert pieces(distribution).shape == (2, 2 ** (n + 1) - 1)
