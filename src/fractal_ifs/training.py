@@ -61,16 +61,14 @@ class Training(pl.LightningModule):
         before = [run.step for run in runs]
         begun = time.perf_counter()
         sums = self.engine.advance(runs, [run.steps_to_event() for run in runs])
-        due = [m for m, run in enumerate(runs) if run.due or sums[m] != sums[m]]
-        measured = self.engine.evaluate([runs[m] for m in due])
-        elapsed = time.perf_counter() - begun
         costs = [(run.step - was) * run.params.numel() for run, was in zip(runs, before, strict=True)]
+        advanced = time.perf_counter()
         for run, was, total, cost in zip(runs, before, sums, costs, strict=True):
-            run.advanced(run.step - was, total, elapsed * cost / sum(costs))
+            run.advanced(run.step - was, total, (advanced - begun) * cost / sum(costs))
             self.steps_done += run.step - was
-        for m, (accuracy, loss) in zip(due, measured, strict=True):
-            row = runs[m].evaluated(accuracy, loss)
-            self.active[numbers[m]][1].log(row, runs[m].best_test_acc)
+        self._evaluate(numbers)
+        for run, cost in zip(runs, costs, strict=True):
+            run.seconds += (time.perf_counter() - advanced) * cost / sum(costs)
         for number, run in zip(numbers, runs, strict=True):
             if run.done:
                 self._end(number)
@@ -94,6 +92,13 @@ class Training(pl.LightningModule):
                 self.ended[number] = error
                 fail(self.jobs[number], error)
 
+    def _evaluate(self, numbers: Sequence[int]) -> None:
+        """Measure the runs that are due, those that have moved since their last measurement."""
+        due = [number for number in numbers if self.active[number][0].loss_steps and self.active[number][0].due]
+        for number, measured in zip(due, self.engine.evaluate([self.active[n][0] for n in due]), strict=True):
+            run, wandb = self.active[number]
+            wandb.log(run.evaluated(*measured), run.best_test_acc)
+
     def _end(self, number: int) -> None:
         run, wandb = self.active.pop(number)
         run.save()
@@ -104,9 +109,11 @@ class Training(pl.LightningModule):
         self.ended[number] = run
 
     def interrupt(self) -> None:
-        """Keep what every active run has done so far."""
+        """Keep what every active run has done so far, a measurement that is due included: going on won't repeat it."""
+        self._evaluate(list(self.active))
         for number, (run, _) in list(self.active.items()):
-            run.status = "interrupted"
+            if not run.done:
+                run.status = "interrupted"
             self._end(number)
 
 
@@ -168,7 +175,7 @@ def train(
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore",
-            message=".*configure_optimizers|.*GPU available|.*isinstance.treespec|.*gradient layout contract|.*many workers",
+            message=".*configure_optimizers|.*GPU available|.*isinstance.treespec|.*gradient layout|.*many workers",
         )
         shell = pl.Trainer(
             accelerator=trainer["accelerator"],
