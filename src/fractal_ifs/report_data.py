@@ -297,7 +297,7 @@ def name(cell: Mapping[str, Any]) -> str:
 
 
 def status(path: Path) -> dict[str, Any]:
-    """Counts of the runs below a directory: ``running`` (begun, no record), ``waiting``, and each status of a record.
+    """Counts of the runs below a directory: ``running`` (begun, no record: in training or killed), ``waiting``, and each status of a record.
 
     ``steps`` done of ``steps_asked`` in all. Raises ConfigError where there is none.
     """
@@ -312,7 +312,7 @@ def status(path: Path) -> dict[str, Any]:
             state, wanted = str(record.get("status")), record.get("config", {}).get("steps", 0)
             steps = wanted if state in ENDED else record.get("steps") or 0
         elif ".hydra" in names or "history.csv" in names:
-            state = "running" if "history.csv" in names else "waiting"
+            state = "running" if names & {"history.csv", "train.log"} else "waiting"
             try:
                 text = (directory / ".hydra" / "config.yaml").read_text()
             except OSError:
@@ -321,7 +321,7 @@ def status(path: Path) -> dict[str, Any]:
                 continue
             match = re.search(r"^steps: (\d+)", text, re.MULTILINE)
             wanted = int(match.group(1)) if match else 0
-            if state == "running":
+            if "history.csv" in names:
                 last = (directory / "history.csv").read_text().splitlines()[-1].split(",")[0]
                 steps = int(last) if last.isdigit() else 0
         else:

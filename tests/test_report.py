@@ -1,0 +1,322 @@
+"""The report, from records made here: every number in it is computed by hand beside the check."""
+
+import copy
+import json
+import resource
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fractal_ifs import report, report_data, report_tables, report_verdicts
+from fractal_ifs.config import CONF, compose
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.runs import keys_of
+
+
+@lru_cache
+def defaults() -> str:
+    from omegaconf import OmegaConf
+
+    return json.dumps(OmegaConf.to_container(compose(), resolve=True))
+
+
+def config_of(fractal="cantor2d", curve="1", n=5, **keys) -> dict:
+    config = json.loads(defaults())
+    config["fractal"] = yaml.safe_load((CONF / "fractal" / f"{fractal}.yaml").read_text()) | {"depth": n}
+    config["curve"] = yaml.safe_load((CONF / "curve" / f"{curve}.yaml").read_text())
+    return config | keys
+
+
+def add(root: Path, accuracy: float, status="finished", steps=None, **keys) -> Path:
+    """A run's directory as a sweep leaves it; a running one has no record."""
+    config = config_of(**keys)
+    directory = root / f"run{len(list(root.glob('run*')))}"
+    (directory / ".hydra").mkdir(parents=True)
+    (directory / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
+    done = config["steps"] if steps is None else steps
+    rows = [f"{done // 2},1.0,0.9,0.9,{accuracy - 0.1!r}", f"{done},2.0,0.8,0.8,{accuracy!r}"]
+    (directory / "history.csv").write_text("\n".join(["step,seconds,train_loss,test_loss,test_acc", *rows]) + "\n")
+    if status != "running":
+        record = {"format": 1, "status": status, "best_test_acc": accuracy, "best_step": done, "steps": done}
+        record |= {"seconds": 2.0, "params": 100, **keys_of(config), "error": None, "config": config}
+        (directory / "result.json").write_text(json.dumps(record))
+    return directory
+
+
+def cell_of(root: Path, **where):
+    cells, notes = report_data.cells(report_data.collect([root])[0])
+    for key, value in where.items():
+        cells = cells.loc[cells[key] == value]
+    assert len(cells) == 1
+    return cells.iloc[0], notes
+
+
+def table_cell(root: Path, table: int, fractal: str, row: int, column: int) -> report_tables.Cell:
+    made = report_tables.tables(report_data.cells(report_data.collect([root])[0])[0])
+    return made[table].blocks[fractal][row][column]
+
+
+def test_a_cell_is_the_best_lr_of_the_shared_seeds_then_the_mean_over_its_seeds(tmp_path):
+    add(tmp_path, 0.80, lr=1e-3, seed=0)
+    add(tmp_path, 0.84, lr=5e-4, seed=0)
+    add(tmp_path, 0.78, lr=5e-4, seed=1)
+    add(tmp_path, 0.75, lr=5e-4, seed=2)
+    cell, notes = cell_of(tmp_path)
+    # 5e-4 wins on seed 0, which both have, though its mean over three seeds, .79, is below the other's only seed
+    assert cell.lr == 5e-4
+    assert cell.accuracy == pytest.approx((0.84 + 0.78 + 0.75) / 3)
+    assert (cell.least, cell.most, cell.seeds, cell.lrs) == (0.75, 0.84, 3, 2)
+    assert cell.spread == pytest.approx(0.0458257, abs=1e-6)
+    assert notes == []
+
+
+def test_tables_hold_ours_the_papers_and_the_difference(tmp_path):
+    add(tmp_path, 0.871, fractal="sierpinsky", depth=5, width=10)  # the paper: .89, in both tables
+    add(tmp_path, 0.60, fractal="vicsek", curve="2", depth=5, width=20)  # the paper: .61, Table 2
+    add(tmp_path, 0.75, depth=2, width=400)  # cantor2d; the paper: .87, Table 1
+    first = table_cell(tmp_path, 0, "sierpinsky", 4, 0)
+    assert (first.ours, first.theirs) == (0.871, 0.89)
+    assert first.difference == pytest.approx(-0.019)
+    assert table_cell(tmp_path, 1, "sierpinsky", 0, 0) == first
+    assert table_cell(tmp_path, 1, "vicsek", 1, 1).difference == pytest.approx(-0.01)
+    assert table_cell(tmp_path, 0, "cantor2d", 1, 5).difference == pytest.approx(-0.12)
+    assert table_cell(tmp_path, 0, "cantor2d", 1, 4).ours is None
+    text = report.report([tmp_path], tmp_path / "out", figures=False)
+    assert "0.871 (0.89) −0.019" in text
+    assert "2 of 120 cells run" in text
+    assert "Mean absolute difference from the paper: 0.070 over 2 cells" in text  # (.019 + .12) / 2 = .0695
+    assert "(mean difference −0.070)" in text
+    assert "Table 2: width 10: 23 of 24, width 20: 23 of 24, width 50: 24 of 24" in text
+    markdown = (tmp_path / "out" / "tables.md").read_text()
+    assert "| 5 | 0.871 (0.89) −0.019 |  |  |  |  |  |" in markdown
+    latex = (tmp_path / "out" / "tables.tex").read_text()
+    assert "5 & 0.871 &  &  &  &  &  \\\\\n & \\scriptsize 0.89 ($-0.019$) &" in latex
+
+
+def test_a_smaller_budget_is_marked_and_left_out_of_the_mean_and_gives_way_to_the_whole(tmp_path):
+    add(tmp_path, 0.99, steps=20_000, width=10)  # interrupted runs have steps below what was asked
+    (tmp_path / "run0" / "result.json").unlink()
+    cell = table_cell(tmp_path, 0, "cantor2d", 4, 0)
+    assert cell.small
+    assert cell.budget == 20_000
+    assert report_tables.text(cell) == "0.990* (0.81) +0.180"
+    assert report_tables.difference([cell]) is None
+    add(tmp_path, 0.79, width=10, lr=1e-3)
+    whole = table_cell(tmp_path, 0, "cantor2d", 4, 0)
+    assert (whole.ours, whole.small, whole.budget) == (0.79, False, 1_000_000)
+    found = report_tables.difference([whole])
+    assert found is not None
+    assert found == pytest.approx((1, 0.02, -0.02))
+
+
+def test_quick_budget_has_a_star_in_every_form(tmp_path):
+    config = compose(budget="quick")
+    assert (config.steps, config.eval_every) == (20_000, 1_000)
+    run = add(tmp_path, 0.7, width=10)
+    record = json.loads((run / "result.json").read_text())
+    record["config"]["steps"] = record["steps"] = 20_000
+    (run / "result.json").write_text(json.dumps(record))
+    text = report.report([tmp_path], tmp_path / "out", figures=False)
+    assert "0.700* (0.81) −0.110" in text
+    assert "1 cells of a smaller budget or not ended: 20,000 steps" in text
+    assert "no cell at the full budget yet" in text
+    assert "0.700$^{*}$" in (tmp_path / "out" / "tables.tex").read_text()
+    assert "0.700\\* (0.81)" in (tmp_path / "out" / "tables.md").read_text()
+
+
+def test_other_configs_that_claim_a_cell_are_said_and_never_averaged(tmp_path):
+    add(tmp_path, 0.80, width=10)
+    add(tmp_path, 0.95, width=10, loss="logistic")
+    cell, notes = cell_of(tmp_path, width=10)
+    assert cell.accuracy == 0.80
+    assert cell.seeds == 1
+    assert len(notes) == 1
+    assert "2 different configs claim this cell; shown: as the paper; left out, 1 runs: loss=logistic" in notes[0]
+    add(tmp_path, 0.9, width=20, loss="logistic")
+    only, notes = cell_of(tmp_path, width=20)
+    assert only.differs == "loss=logistic"
+    assert "†" in report_tables.text(table_cell(tmp_path, 0, "cantor2d", 4, 1))
+    assert not table_cell(tmp_path, 0, "cantor2d", 4, 1).comparable
+
+
+def test_one_run_found_twice_counts_once(tmp_path):
+    add(tmp_path / "a", 0.8)
+    add(tmp_path / "b", 0.8)
+    runs, notes = report_data.collect([tmp_path])
+    assert len(runs) == 1
+    assert notes == ["1 runs are there more than once, and counted once"]
+    add(tmp_path / "c", 0.81)
+    _, notes = report_data.collect([tmp_path])
+    assert "twice with different accuracies (by up to 0.0100" in notes[0]
+
+
+def test_running_torn_and_failed_runs(tmp_path):
+    add(tmp_path, 0.8, seed=0)
+    add(tmp_path, 0.7, "running", steps=400_000, seed=1)
+    (add(tmp_path, 0.9, seed=2) / "result.json").write_text('{"format": 1, "sta')
+    failed = add(tmp_path, 0.0, "failed", seed=3)
+    record = json.loads((failed / "result.json").read_text()) | {"best_test_acc": None, "error": "OSError: disk"}
+    (failed / "result.json").write_text(json.dumps(record))
+    runs, notes = report_data.collect([tmp_path])
+    assert sorted(runs.status) == ["failed", "finished", "running", "running"]
+    assert "1 records can't be read" in notes[0]
+    assert cell_of(tmp_path)[0].accuracy == 0.8
+    text = report.report([tmp_path], tmp_path / "out", figures=False)
+    assert "1 runs failed" in text
+    assert "OSError: disk" in text
+    counts = report_data.status(tmp_path)
+    # finished and failed 10^6 each, running 400,000; the torn one's history says 10^6
+    assert counts == {"finished": 1, "running": 2, "failed": 1, "steps": 3_400_000, "steps_asked": 4_000_000}
+    assert f"{tmp_path}: 4 runs: 1 failed, 1 finished, 2 running" in report.show_status([tmp_path])
+
+
+def test_a_written_csv_reads_back_to_the_same_cells(tmp_path):
+    add(tmp_path / "runs", 0.8, width=10, lr=1e-3)
+    add(tmp_path / "runs", 0.9, width=10, lr=5e-4)
+    add(tmp_path / "runs", 0.6, fractal="vicsek", curve="4", n=6, width=20)
+    report.report([tmp_path / "runs"], tmp_path / "out", figures=False)
+    import pandas as pd
+
+    tidy = pd.read_parquet(tmp_path / "out" / "results.parquet")
+    assert list(tidy.columns) == report_data.COLUMNS
+    assert len(tidy) == 3
+    again = report_data.cells(report_data.collect([tmp_path / "out" / "results.csv"])[0])[0]
+    before = report_data.cells(report_data.collect([tmp_path / "runs"])[0])[0]
+    pd.testing.assert_frame_equal(again, before, check_dtype=False)
+
+
+def test_verdicts_follow_the_numbers(tmp_path):
+    for fractal in report_tables.FRACTALS:
+        for width in (10, 20, 50):
+            for depth in range(1, 6):
+                add(tmp_path, 0.6 + 0.05 * depth + width / 10_000, fractal=fractal, depth=depth, width=width)
+    for width in (10, 20, 50):
+        for depth in range(1, 6):
+            add(tmp_path, 0.52 + 0.001 * (depth % 2), fractal="vicsek", curve="4", n=6, depth=depth, width=width)
+    made = report_tables.tables(report_data.cells(report_data.collect([tmp_path])[0])[0])
+    by_claim = {v.claim: v for v in report_verdicts.verdicts(made)}
+    depth = by_claim["Depth helps on a coarse curve: all four fractals"]
+    assert depth.verdict == "supported"
+    assert "depth 5 over depth 1: +0.200, a layer more is better in 48 of 48 pairs" in depth.ours
+    assert "+0.160" in depth.theirs  # of the paper's 24 columns
+    assert by_claim["Deeper networks use their parameters better on a coarse curve"].verdict == "supported"
+    assert next(v for c, v in by_claim.items() if "fine Vicsek" in c).verdict == "supported"
+    assert next(v for c, v in by_claim.items() if "Finer curves" in c).verdict == "not run"
+    flat = report_verdicts.trend([[0.9, 0.8, 0.7]] * 6)
+    assert flat is not None
+    assert report_verdicts._decide(*flat) == "contradicted"
+
+
+def test_the_papers_own_tables_support_the_papers_claims():
+    import pandas as pd
+
+    made = report_tables.tables(pd.DataFrame(columns=pd.Index([*report_data.CELL, *report_data.CELL_VALUES])))
+    claims = [copy.copy(v) for v in report_verdicts.verdicts(made)]
+    assert {v.verdict for v in claims} == {"not run"}
+    assert "Page p=8e-12" in next(v.theirs for v in claims if v.claim.endswith("curve: Vicsek"))
+    numbers = report_tables.paper()
+    cantor = numbers["table1"]["values"]["cantor2d"]
+    for row, exact in zip(cantor, numbers["figure4"]["values"]["cantor2d"], strict=True):
+        assert row == pytest.approx(exact, abs=0.0061)  # the table's digits are those of the figure
+
+
+def test_figures_and_the_page_need_no_network(tmp_path):
+    for depth in (1, 2, 5):
+        for width in (10, 20):
+            add(tmp_path, 0.6 + depth / 50, depth=depth, width=width)
+            add(tmp_path, 0.51, fractal="vicsek", curve="4", n=6, depth=depth, width=width)
+    report.report([tmp_path], tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
+    assert names == {f"{n}.png" for n in ("figure4", "figure5", "figure6", "parameters", "learning_curves")}
+    for path in (tmp_path / "out" / "figures").iterdir():
+        assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "<script src" not in page
+    assert "<link" not in page
+    assert "@" + "DATA@" not in page
+    data = json.loads(page.split("<script>const DATA=")[1].split(";</script>")[0])
+    found = [e for e in data["entries"] if (e["fractal"], e["lr"]) == ("2D Cantor set", "best") and e["depth"] == 5]
+    assert [(e["width"], e["acc"], e["paper"]) for e in found] == [(10, 0.7, 0.81), (20, 0.7, 0.87)]
+    assert data["curves"][found[0]["h"]] == [[500_000, 1_000_000], [0.6, 0.7]]
+
+
+def test_a_narrowed_experiment_trains_and_is_reported(tmp_path):
+    """What is given on the command line wins over the experiment's lists; Table 1 then reuses Table 2's runs."""
+    sizes = [
+        "steps=40",
+        "eval_every=20",
+        "data.train_size=400",
+        "data.test_size=100",
+        "width=10",
+        "lr=5e-4",
+        "logger=none",
+    ]
+    for experiment, more in (("table2", "curve=1,6"), ("table1", "depth=5")):
+        arguments = ["-m", f"experiment={experiment}", "fractal=cantor2d,vicsek", more, *sizes]
+        command = [sys.executable, "-m", "fractal_ifs.train", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+    assert "2 of 2 jobs are finished already" in done.stdout + done.stderr
+    runs, notes = report_data.collect([tmp_path / "multirun" / "tables-40"])
+    assert notes == []
+    assert sorted(zip(runs.fractal, runs.curve, runs.depth, runs.width, runs.lr, strict=True)) == [
+        (fractal, curve, 5, 10, 5e-4) for fractal in ("cantor2d", "vicsek") for curve in ("1", "6")
+    ]
+    assert set(runs.differs) == {"data.test_size=100, data.train_size=400"}
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "figure4", "figure5", "figure6"])
+def test_an_experiment_sweeps_the_cells_of_its_table(name):
+    text = (CONF / "experiment" / f"{name}.yaml").read_text()
+    assert text.startswith("# @package _global_\n# python -m fractal_ifs.train -m experiment=" + name)
+    params = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
+    cells = 1
+    for key, value in params.items():
+        cells *= len(str(value).split(",")) if key != "lr" else 1
+    assert cells == {"table1": 120, "table2": 144, "figure4": 30, "figure5": 36, "figure6": 30}[name]
+    assert params["lr"] == "1e-3,5e-4,2.5e-4"
+    assert compose(experiment=name, width=10).width == 10
+
+
+def call(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "fractal_ifs.report", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
+def test_mistakes_cost_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert call("empty", cwd=tmp_path).stderr == (
+        "error: empty: there is no run in this directory; give one that a sweep wrote, as multirun/NAME\n"
+    )
+    assert call("status", "nowhere", cwd=tmp_path).stderr == "error: nowhere: there is no such directory\n"
+    waiting = tmp_path / "waiting" / "run0" / ".hydra"
+    waiting.mkdir(parents=True)
+    (waiting / "config.yaml").write_text(yaml.safe_dump(config_of()))
+    assert report.show_status([tmp_path / "waiting"]).endswith("1 runs: 1 waiting; 0 of 1,000,000 steps (0.0%)")
+    with pytest.raises(ConfigError, match=r"no run has a measurement yet"):
+        report.report([tmp_path / "waiting"], tmp_path / "out")
+    run = add(tmp_path / "later", 0.8)
+    record = json.loads((run / "result.json").read_text()) | {"format": 99}
+    (run / "result.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"format 99; this version reads up to \d+, update it$"):
+        report.report([tmp_path / "later"], tmp_path / "out")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ConfigError, match=r"not the results.csv of a report, it has no column data"):
+        report.report([tmp_path / "other.csv"], tmp_path / "out")
+
+
+def test_help_loads_nothing_heavy(tmp_path):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found = call("--help", cwd=tmp_path)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert found.returncode == 0
+    assert "DIR" in found.stdout
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
+    code = "import sys, fractal_ifs.report as r\ntry: r.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('pandas', 'matplotlib', 'plotly', 'torch', 'scipy') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert out.stdout.splitlines()[-1] == "[]"
