@@ -54,6 +54,8 @@ def collect(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
     notes: list[str] = []
     for path in paths:
         found = _read_csv(path) if path.suffix == ".csv" else _read_directory(path, notes)
+        if not found and path.is_dir() and any(".hydra" in names for _, names in walk(path)):
+            raise ConfigError(f"{path}: no run has a measurement yet; `report status {path}` says how far they are")
         if not found:
             raise ConfigError(
                 f"{path}: there is no run in this directory; give one that a sweep wrote, as multirun/NAME"
@@ -297,7 +299,8 @@ def name(cell: Mapping[str, Any]) -> str:
 
 
 def status(path: Path) -> dict[str, Any]:
-    """Counts of the runs below a directory: ``running`` (begun, no record: in training or killed), ``waiting``, and each status of a record.
+    """Counts of the runs below a directory: ``running`` (begun, no record: in training or
+    killed), ``waiting``, and each status of a record.
 
     ``steps`` done of ``steps_asked`` in all. Raises ConfigError where there is none.
     """
