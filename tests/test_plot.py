@@ -1,0 +1,246 @@
+import json
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.collections import PathCollection, PolyCollection
+from matplotlib.colors import to_rgba
+from omegaconf import OmegaConf
+
+from fractal_ifs import pictures, plot
+from fractal_ifs.distribution import FractalDistribution
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.records import Finished
+
+
+def samples_of(*laws, **keys) -> Any:
+    return pictures.distributions(laws, **keys)
+
+
+def learned(*arguments, **keys) -> Any:
+    return pictures.network(*arguments, **keys)
+
+
+def axes_titled(figure, start) -> Any:
+    [found] = [axes for axes in figure.axes if axes.get_title().startswith(start)]
+    return found
+
+
+def drawn(axes, kind) -> list[Any]:
+    return [collection for collection in axes.collections if isinstance(collection, kind)]
+
+
+def area(polygons):
+    x, y = np.moveaxis(np.array([path.vertices[:-1] for path in polygons.get_paths()]), -1, 0)
+    return np.abs((x * np.roll(y, -1, 1) - y * np.roll(x, -1, 1)).sum(1) / 2).sum()
+
+
+@pytest.mark.parametrize("name", ["vicsek", "sierpinski_triangle", "cantor2d"])
+def test_panels_show_the_sets_samples_and_curves_themselves(name):
+    laws = [FractalDistribution(name, curve, depth=3) for curve in (1, 6)]
+    figure = samples_of(*laws, points=500, seed=3)
+    for j in range(4):
+        polygons = drawn(axes_titled(figure, f"$K_{{{j}}}$"), PolyCollection)
+        blue = [c for c in polygons if tuple(c.get_facecolor()[0]) == to_rgba(pictures.BLUE)]
+        assert sum(map(area, blue)) == pytest.approx(laws[0].volume(j), rel=1e-6)
+    for law, number in zip(laws, (1, 6), strict=True):
+        [dots] = drawn(axes_titled(figure, f"curve {number}"), PathCollection)
+        x, y, _ = law.sample(500, seed=3)
+        np.testing.assert_allclose(dots.get_offsets(), x)
+        colors = [to_rgba(pictures.BLUE if label > 0 else pictures.ORANGE) for label in y]
+        np.testing.assert_allclose(dots.get_facecolor(), colors)
+    lines = axes_titled(figure, "the accuracy").get_lines()
+    for law, line in zip(laws, lines, strict=True):
+        np.testing.assert_allclose(line.get_ydata(), law.approximation_curve())
+
+
+def test_one_and_three_dimensions_have_pictures():
+    line = samples_of(FractalDistribution("cantor", 4, 4), points=300)
+    [dots] = drawn(axes_titled(line, "curve 4"), PathCollection)
+    x, _, level = FractalDistribution("cantor", 4, 4).sample(300)
+    offsets = np.asarray(dots.get_offsets())
+    np.testing.assert_allclose(offsets[:, 0], x[:, 0])
+    np.testing.assert_array_equal(np.round(-offsets[:, 1]), level)  # a lane per level
+    config = {"name": "dust", "d": 3, "ratio": "1/3", "corners": "2/3"}
+    space = samples_of(FractalDistribution(config, 1, 4), points=300)
+    assert [axes.get_title() for axes in space.axes[:4]] == [f"$K_{{{j}}}$" for j in range(4)]  # K_4: 4096 cells
+    assert "K_4 and finer" in space.get_suptitle()
+
+
+def test_a_window_is_filled_with_samples_of_its_own():
+    window = np.array([0.34, 0.55, 0.78, 1.0])
+    figure = samples_of(FractalDistribution("vicsek", 4), points=1000, window=window)
+    [dots] = drawn(axes_titled(figure, "curve 4"), PathCollection)
+    offsets = np.asarray(dots.get_offsets())
+    assert len(offsets) == 1000
+    assert (offsets >= window[::2] - 1e-6).all()
+    assert (offsets <= window[1::2] + 1e-6).all()
+
+
+def finished(fractal, model, depth=2) -> Any:
+    record = {"fractal": fractal["name"], "fractal_depth": depth, "curve": "1", "depth": 1, "width": 1, "steps": 300}
+    record |= {"best_test_acc": 0.8, "best_step": 200, "final_test_acc": 0.7, "data": "fractal"}
+    history = pd.DataFrame({"step": [100, 200, 300], "test_acc": [0.6, 0.8, 0.7]})
+    config = OmegaConf.create({"fractal": {**fractal, "depth": depth}, "curve": {"name": "1", "degree": 0}})
+    return Finished(record, history, config, model)
+
+
+class HalfPlane(torch.nn.Module):
+    """sign(x_1 - 0.2137): a decision that can be told pixel by pixel."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.ones_(self.slope.weight)
+
+    def forward(self, x):
+        return self.slope(x[:, :1] - 0.2137)[:, 0]
+
+
+@pytest.mark.parametrize("window", [None, np.array([-1.0, 0.6, -1.0, 0.0])])
+def test_decision_regions_pixel_by_pixel(window):
+    fractal = {"name": "dust", "d": 2, "ratio": "1/3", "corners": "2/3"}
+    figure = learned(finished(fractal, HalfPlane()), window, pixels=90)
+    [image] = figure.axes[0].images
+    x0, x1, y0, y1 = (-1, 1, -1, 1) if window is None else window
+    np.testing.assert_allclose(image.get_extent(), (x0, x1, y0, y1))
+    x, y = np.meshgrid(*[a + (np.arange(90) + 0.5) / 90 * (b - a) for a, b in ((x0, x1), (y0, y1))])
+    level = FractalDistribution(fractal, 1, 2).level(np.stack([x, y], -1).reshape(-1, 2)).numpy().reshape(90, 90)
+    colors = image.cmap(image.norm(image.get_array()))
+    for said, in_K, color in (
+        (x > 0.2137, level == 2, pictures.BLUE),
+        (x > 0.2137, level < 2, pictures.PALE_BLUE),
+        (x < 0.2137, level == 2, pictures.ORANGE),
+        (x < 0.2137, level < 2, pictures.PALE_ORANGE),
+    ):
+        pixels = colors[said & in_K]
+        assert len(pixels) > 0
+        np.testing.assert_allclose(pixels, np.broadcast_to(to_rgba(color), pixels.shape))
+
+
+def test_regions_of_a_run_in_three_dimensions_are_a_slice():
+    fractal = {"name": "dust", "d": 3, "ratio": "1/3", "corners": "2/3"}
+    through = learned(finished(fractal, HalfPlane()), pixels=60)
+    [image] = through.axes[0].images
+    assert {0, 1, 2, 3} == set(np.unique(image.get_array()))  # the default plane meets K_n
+    beside = learned(finished(fractal, HalfPlane()), at=np.array([0.0]), pixels=60)
+    [image] = beside.axes[0].images
+    assert set(np.unique(image.get_array())) == {0, 1}  # x_3 = 0 doesn't
+    assert "x_{3} = 0" in beside.axes[0].get_title()
+
+
+def test_history_has_every_evaluation_and_the_levels_of_P():
+    figure = learned(finished({"name": "cantor", "base": "unit", "ratio": 0.2, "offsets": [[0], [0.8]]}, HalfPlane()))
+    axes = axes_titled(figure, "test accuracy")
+    lines = [(list(map(float, line.get_xdata())), list(map(float, line.get_ydata()))) for line in axes.get_lines()]
+    assert ([100, 200, 300], [0.6, 0.8, 0.7]) in lines
+    assert ([200], [0.8]) in lines
+    assert {"P(0)", "P(1)", "P(2)", "best 0.8000"} <= {text.get_text() for text in axes.texts}
+    output = figure.axes[0].get_lines()[-1]
+    np.testing.assert_allclose(output.get_ydata(), np.asarray(output.get_xdata()) - 0.2137, atol=1e-6)
+
+
+@pytest.mark.parametrize("accuracy", [[], [float("nan")]])
+def test_a_run_that_diverged_at_once_still_has_a_picture(accuracy):
+    run = finished({"name": "dust", "d": 2, "ratio": "1/3", "corners": "2/3"}, HalfPlane())
+    with torch.no_grad():
+        run.model.slope.weight.fill_(torch.nan)
+    history = pd.DataFrame({"step": [100] * len(accuracy), "test_acc": accuracy}, dtype=float)
+    run = run._replace(history=history, record=run.record | {"best_test_acc": None, "final_test_acc": None})
+    [image] = learned(run, pixels=20).axes[0].images
+    assert (image.get_array() == 4).all()
+
+
+def test_the_command_line_draws_a_list_of_curves_into_one_picture(tmp_path):
+    arguments = ["fractal=sierpinsky,cantor", "fractal.depth=2", "curve=polynomial", "curve.degree=1,3", "points=50"]
+    written = plot.draw([*arguments, f"out={tmp_path}", "dpi=30"])
+    stems = [f"{fractal}-n2-curvepolynomial_1__polynomial_3_" for fractal in ("sierpinsky", "cantor")]
+    assert [path.name for path in written] == [f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")]
+    assert all(path.stat().st_size > 3000 for path in written)
+    assert sorted(tmp_path.iterdir()) == sorted(written)  # and no temporary file
+
+
+def test_the_same_picture_has_the_same_bytes(tmp_path):
+    before, after = (
+        plot.draw(["points=50", "fractal.depth=2", "dpi=30", f"out={tmp_path / place}"]) for place in ("a", "b")
+    )
+    assert [path.read_bytes() for path in before] == [path.read_bytes() for path in after]
+
+
+def test_a_fractal_of_ones_own_from_a_directory(tmp_path):
+    (tmp_path / "fractal").mkdir()
+    (tmp_path / "fractal" / "mine.yaml").write_text(
+        "name: mine\ndepth: 2\nratio: 1/4\noffsets: [[-1/2, 0], [1/2, 0]]\n"
+    )
+    [path] = plot.draw(
+        ["--config-dir", str(tmp_path), "fractal=mine", "points=50", "formats=[svg]", f"out={tmp_path / 'out'}"]
+    )
+    assert path.name == "mine-n2-curve1.svg"
+    assert path.read_text().lstrip().startswith("<?xml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fractal=viksek"], "fractal=viksek: .*did you mean vicsek"),
+        (["curve=1,9"], "curve=9: "),
+        (["curve=polynomial"], r"curve.degree=\?\?\?: must be given"),
+        (["points=0"], "points=0: must be a whole number >= 1"),
+        (["window=[1,0,0,1]"], r"window=\[1, 0, 0, 1\]: must be \[x0,x1,y0,y1\]"),
+        (["window=[0,1]"], r"window=\[0.0, 1.0\]: must have 4 numbers for d=2"),
+        (["fractal=cantor_dust", "fractal.d=3", "window=[0,1,0,1]"], "window=.*: must be null for samples in d=3"),
+        (["fractal=cantor_dust", "fractal.d=4"], "fractal.d=4: must be at most 3"),
+        (["formats=[gif]"], "formats=.*: must be some of png, svg, pdf"),
+        (["pointz=3"], "pointz"),
+        (["margin=1"], "margin=1: must be < 0.004"),
+        (["fractal=vicsek,cantor2d", "fractal.depth=3,40"], "fractal.depth=40: must be <= 11"),
+        (["-m", "curve=1"], "-m: unknown option"),
+        (["vicsek"], "vicsek: must be KEY=VALUE"),
+        (["--config-dir", "/nowhere"], "--config-dir=/nowhere: must be a directory"),
+        (["run=/nowhere"], "run=/nowhere: must be the directory of a finished run"),
+    ],
+)
+def test_refusals_come_before_anything_is_drawn(arguments, message, tmp_path):
+    with pytest.raises(ConfigError, match=message) as caught:
+        plot.draw([*arguments, f"out={tmp_path}"])
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_on_other_data_is_refused(tmp_path):
+    (tmp_path / "result.json").write_text(json.dumps({"format": 1, "data": "cifar10", "config": {}}))
+    with pytest.raises(ConfigError, match="must be a run on a fractal, its data is cifar10"):
+        plot.draw([f"run={tmp_path}", f"out={tmp_path / 'out'}"])
+
+
+def shell(*arguments):
+    return subprocess.run([sys.executable, "-m", "fractal_ifs.plot", *arguments], capture_output=True, text=True)
+
+
+def test_a_mistake_at_the_command_line_costs_one_line_and_the_exit_status(tmp_path):
+    refused = shell("fractal=viksek", f"out={tmp_path}")
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert len(refused.stderr.splitlines()) == 1
+    assert refused.stderr.startswith("error: fractal=viksek")
+
+
+def test_help_and_refusals_import_nothing_slow(tmp_path):
+    code = (
+        "import sys; from fractal_ifs import plot\n"
+        "try: plot.main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'matplotlib', 'pandas', 'scipy', 'pytorch_lightning'} & set(sys.modules)))"
+    )
+    for arguments in (
+        ["--help"],
+        ["curve=weights", "curve.weights=[1,2]", f"out={tmp_path}"],
+        ["run=/nowhere", f"out={tmp_path}"],
+    ):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "[]"
+    assert "fractal=vicsek curve=1,4,6" in shell("--help").stdout
