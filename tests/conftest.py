@@ -1,0 +1,105 @@
+"""What the tests of training share: small jobs, and the command line in this process."""
+
+import contextlib
+import copy
+import logging
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # several threads on tiny tensors only wait for each other
+
+SMALL = {
+    "width": 8,
+    "depth": 3,
+    "steps": 100,
+    "eval_every": 50,
+    "lr": 1e-3,
+    "logger": "none",
+    "data.train_size": 1500,  # 15 batches: several epochs in 100 steps
+    "data.test_size": 300,
+}
+
+
+@lru_cache(maxsize=256)
+def _composed(keys: tuple[tuple[str, Any], ...]) -> Any:
+    from omegaconf import OmegaConf
+
+    from fractal_ifs.config import compose
+
+    return OmegaConf.to_container(compose(**dict(keys)), resolve=True)
+
+
+def small(**keys: Any) -> dict[str, Any]:
+    """The resolved config of a run of a few milliseconds; keys as of ``fractal_ifs.config.compose``."""
+    asked = {**SMALL, **{key.replace("__", "."): value for key, value in keys.items()}}
+    groups = {key: value for key, value in asked.items() if not isinstance(value, float)}
+    config = copy.deepcopy(_composed(tuple(groups.items())))
+    for key, value in asked.items():
+        if isinstance(value, float):  # not through the parser: tests use absurd ones
+            *parents, last = key.split(".")
+            node = config
+            for parent in parents:
+                node = node[parent]
+            node[last] = value
+    return config
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    status: Any  # 0, or what sys.exit was given
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path, capsys):
+    """``command("-m", "curve=1,4")``: the training entry point, in this process and in tmp_path."""
+    import fractal_ifs.sweep
+    import fractal_ifs.train
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # the entry point sets it: taken back at the end
+
+    def run(*arguments: str) -> Ended:
+        fractal_ifs.sweep.swept.clear()
+        monkeypatch.setattr(sys, "argv", ["train", *arguments])
+        capsys.readouterr()
+        with _logging_as_before():
+            try:
+                fractal_ifs.train.main()
+                status = 0
+            except SystemExit as error:
+                status = error.code or 0
+        return Ended(status, *capsys.readouterr())
+
+    yield run
+    fractal_ifs.sweep.swept.clear()
+
+
+@contextlib.contextmanager
+def _logging_as_before():
+    """Hydra gives the root logger handlers that hold the run's log and pytest's captured streams."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        for handler in list(root.handlers):
+            if handler not in before:
+                handler.close()
+        root.handlers[:], root.level = before, level
+
+
+def files(directory: Path, pattern: str = "*") -> dict[str, tuple[int, bytes]]:
+    """Times and contents of all files below a directory."""
+    return {
+        str(path.relative_to(directory)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in directory.rglob(pattern)
+        if path.is_file()
+    }

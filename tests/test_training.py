@@ -1,0 +1,449 @@
+"""Training: what one run computes, alone or among others, interrupted or not, on either engine."""
+
+import math
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+import torch
+from conftest import small
+
+from fractal_ifs import records, seeds
+from fractal_ifs.config import Job
+from fractal_ifs.engines import native
+from fractal_ifs.engines import torch as engine_torch
+from fractal_ifs.engines.torch import TorchEngine
+from fractal_ifs.models import MLP
+from fractal_ifs.runs import Run
+from fractal_ifs.training import train
+
+try:
+    native.isa()
+    ENGINES = ("torch", "native")
+except native.Unavailable:
+    ENGINES = ("torch",)
+
+# Different in all that may differ within a stack.
+PARTNERS = [
+    {"fractal": "vicsek", "curve": 1, "seed": 0, "lr": 1e-3},
+    {"fractal": "cantor2d", "curve": 4, "seed": 1, "lr": 5e-3},
+    {"fractal": "sierpinsky", "curve": 6, "seed": 2, "lr": 2e-4},
+    {"fractal": "vicsek", "curve": 1, "seed": 0, "lr": 1e-2},  # shares the points of the first
+]
+
+
+def trained(configs, stack=0, directories=None, report=None):
+    jobs = [Job(c, None if directories is None else d) for c, d in zip(configs, directories or configs, strict=True)]
+    return train(jobs, threads=2, stack=stack, report=report)
+
+
+def relative(a, b):
+    return ((a - b).abs().max() / b.abs().max()).item()
+
+
+def numbers(run):
+    """The history without its times."""
+    return [(step, *rest) for step, _, *rest in run.history]
+
+
+def plain_loop(config, steps):
+    """The reference, with nothing of the engines: a module, torch's own optimizer, the stated order of the batches."""
+    run = Run(config, None)  # for its data and its initial network
+    optimizer = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[config["optimizer"]](
+        run.model.parameters(), lr=config["lr"]
+    )
+    x, y, b = run.data.x_train, run.data.y_train, config["batch_size"]
+    epoch_steps = len(y) // b
+    total = 0.0
+    for step in range(steps):
+        order = torch.from_numpy(seeds.permutation(run.shuffle_seed, step // epoch_steps, len(y)))
+        row = order[step % epoch_steps * b : (step % epoch_steps + 1) * b]
+        margin = y[row] * run.model(x[row])
+        loss = {
+            "hinge": lambda m: torch.clamp(1 - m, min=0).mean(),
+            "logistic": lambda m: torch.log1p(torch.exp(-m)).mean(),
+            "squared": lambda m: ((1 - m) ** 2).mean(),  # (y - f)^2 with y = +-1
+        }[config["loss"]](margin)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item()
+    vector = torch.nn.utils.parameters_to_vector(run.model.parameters()).detach()
+    return vector, total / steps
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "keys",
+    [{}, {"loss": "logistic"}, {"loss": "squared"}, {"optimizer": "sgd", "lr": 0.05}, {"model__sum_last": True}],
+    ids=str,
+)
+def test_a_run_equals_a_plain_loop(engine, keys):
+    config = small(fractal="vicsek", engine=engine, **{"eval_every": 100, **keys})
+    [run] = trained([config])
+    params, loss = plain_loop(config, 100)
+    assert relative(run.params, params) <= 1e-5
+    assert run.history[-1][2] == pytest.approx(loss, rel=1e-5)  # mean loss of the batches since the last evaluation
+    assert relative(run.params, Run(config, None).params) > 1e-2  # it did move
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_partners_change_nothing(engine):
+    configs = [small(engine=engine, **keys) for keys in PARTNERS]
+    together = trained(configs, stack=4)
+    for config, run in zip(configs, together, strict=True):
+        [alone] = trained([config])
+        for name in ("params", "exp_avg", "exp_avg_sq"):
+            if engine == "native":
+                assert torch.equal(getattr(run, name), getattr(alone, name))
+            else:
+                assert relative(getattr(run, name), getattr(alone, name)) <= 1e-5
+        assert run.best_test_acc == pytest.approx(alone.best_test_acc, abs=1 / 300)
+        assert run.step == alone.step == 100
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_position_in_a_stack_computes_the_same_bits(engine):
+    configs = [small(engine=engine, **keys) for keys in PARTNERS]
+    forward, backward = trained(configs, stack=4), trained(configs[::-1], stack=4)[::-1]
+    for a, b in zip(forward, backward, strict=True):
+        assert torch.equal(a.params, b.params)
+        assert numbers(a) == numbers(b)
+
+
+def test_a_narrow_stack_admits_runs_as_others_end():
+    """Runs of different lengths and evaluation steps pass through a stack of two, each trained to its own end."""
+    configs = [
+        small(engine="torch", seed=seed, steps=steps, eval_every=every)
+        for seed, (steps, every) in enumerate([(100, 50), (30, 7), (64, 64), (10, 100), (95, 10)])
+    ]
+    for config, run in zip(configs, trained(configs, stack=2), strict=True):
+        [alone] = trained([config])
+        assert run.step == config["steps"]
+        assert [row[0] for row in run.history] == [row[0] for row in alone.history]
+        assert run.history[-1][0] == config["steps"]  # the end is always measured
+        assert relative(run.params, alone.params) <= 1e-5
+        assert [row[2] for row in run.history] == pytest.approx([row[2] for row in alone.history], rel=1e-5)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("every", [1, 50])
+def test_a_partner_that_diverges_changes_nothing(engine, every):
+    calm, wild = small(engine=engine, eval_every=every), small(engine=engine, eval_every=every, lr=1e30, seed=5)
+    [expected] = trained([calm])
+    run, diverged = trained([calm, wild], stack=2)
+    assert relative(run.params, expected.params) <= (0 if engine == "native" else 1e-5)
+    assert torch.isfinite(run.params).all()
+    assert run.status == "finished"
+    record = diverged.record()
+    assert record["status"] == "diverged"
+    assert record["steps"] < 100 or every == 50
+    assert 0 <= record["best_test_acc"] <= 1
+    kept = [row for row in diverged.history if math.isfinite(row[2]) and math.isfinite(row[3])]
+    assert record["best_test_acc"] == max((row[4] for row in kept), default=0.0)
+
+
+def test_the_best_so_far_survives_divergence():
+    run = Run(small(), None)
+    for step, (accuracy, loss) in enumerate([(0.6, 0.9), (0.8, 0.5), (0.7, 0.6)], 1):
+        run.step = 50 * step
+        run.advanced(50, 50 * loss, 0.1)
+        run.evaluated(accuracy, loss)
+    run.status, run.step = "running", 200
+    run.advanced(50, math.nan, 0.1)
+    run.evaluated(0.99, 0.1)  # an accuracy of a network that is NaN in training is not a result
+    assert (run.status, run.best_test_acc, run.best_step) == ("diverged", 0.8, 100)
+
+
+@pytest.mark.skipif("native" not in ENGINES, reason="no compiled engine here")
+@pytest.mark.parametrize("keys", PARTNERS[:3], ids=str)
+def test_the_engines_agree_through_the_whole_of_training(keys):
+    first, second = (small(engine=engine, width=10, **keys) for engine in ENGINES)
+    [a], [b] = trained([first]), trained([second])
+    assert relative(a.params, b.params) <= 1e-4
+    assert [row[0] for row in a.history] == [row[0] for row in b.history]
+    for left, right in zip(a.history, b.history, strict=True):
+        assert left[4] == pytest.approx(right[4], abs=2 / 300)  # a point or two on the boundary
+        assert left[2:4] == pytest.approx(right[2:4], rel=1e-4)
+    assert (a.record()["engine"], b.record()["engine"]) == ENGINES
+
+
+def test_training_learns_what_can_be_learned():
+    config = small(fractal="cantor2d", fractal__depth=1, width=20, steps=3000, eval_every=1000, lr=5e-3, engine="auto")
+    [run] = trained([config])
+    assert run.best_test_acc > 0.85  # four squares in a square; chance is 1/2
+    f = run.model(run.data.x_test)
+    assert run.history[-1][4] == pytest.approx(((run.data.y_test * f) > 0).float().mean().item(), abs=1e-6)
+
+
+# --- interrupted and gone on
+
+
+class Stop:
+    """Interrupts after some rounds, as Ctrl-C between two of them does."""
+
+    def __init__(self, rounds):
+        self.left = rounds
+
+    def __call__(self, training):
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def same(resumed, straight):
+    for name in ("params", "exp_avg", "exp_avg_sq"):
+        assert torch.equal(getattr(resumed, name), getattr(straight, name))
+    assert numbers(resumed) == numbers(straight)
+    timeless = ({k: v for k, v in run.record().items() if k != "seconds"} for run in (resumed, straight))
+    assert next(timeless) == next(timeless)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_interrupted_set_goes_on_to_the_same_bits(engine, tmp_path):
+    configs = [small(engine=engine, eval_every=20, **keys) for keys in PARTNERS[:3]]
+    straight = trained(configs, stack=3)
+    directories = [tmp_path / str(number) for number in range(3)]
+    for rounds in (2, 1):
+        with pytest.raises(KeyboardInterrupt):
+            trained(configs, 3, directories, Stop(rounds))
+    for directory in directories:
+        record = records.read_result(directory)
+        assert record is not None
+        assert (record["status"], record["steps"]) == ("interrupted", 60)
+        assert records.read_checkpoint(directory)["step"] == 60  # pyright: ignore[reportOptionalSubscript]
+    for resumed, expected in zip(trained(configs, 3, directories), straight, strict=True):
+        same(resumed, expected)
+        written = records.load(resumed.directory)
+        assert written.record["status"] == "finished"
+        assert list(written.history["step"]) == [20, 40, 60, 80, 100]
+        assert written.history["test_acc"].tolist() == [row[4] for row in expected.history]
+        x = expected.data.x_test
+        torch.testing.assert_close(written.model(x), expected.model(x), rtol=0, atol=0)
+
+
+def goes_on_after_ctrl_c(config, directory):
+    """Bits of the state, and the history but for the last digits of a mean loss whose sum was cut in two."""
+    with pytest.raises(KeyboardInterrupt):
+        trained([config], 0, [directory])
+    record = records.read_result(directory)
+    assert record is not None
+    assert record["status"] == "interrupted"
+    assert 0 < record["steps"] < config["steps"]
+    [resumed], [straight] = trained([config], 0, [directory]), trained([config])
+    for name in ("params", "exp_avg", "exp_avg_sq"):
+        assert torch.equal(getattr(resumed, name), getattr(straight, name))
+    assert [row[::4] for row in resumed.history] == [row[::4] for row in straight.history]
+    assert [row[2] for row in resumed.history] == pytest.approx([row[2] for row in straight.history], rel=1e-9)
+    return record["steps"]
+
+
+def test_ctrl_c_within_a_step_of_the_torch_engine(tmp_path, monkeypatch):
+    """The state that is kept is that after a whole number of steps."""
+    losses, calls = engine_torch.losses, []
+
+    def signalled(*arguments):
+        calls.append(1)
+        if len(calls) == 73:
+            signal.raise_signal(signal.SIGINT)
+        return losses(*arguments)
+
+    monkeypatch.setattr(engine_torch, "losses", signalled)
+    assert goes_on_after_ctrl_c(small(engine="torch", eval_every=60), tmp_path) in (60, 72, 73)
+
+
+@pytest.mark.skipif("native" not in ENGINES, reason="no compiled engine here")
+def test_ctrl_c_within_the_compiled_engine(tmp_path, monkeypatch):
+    """A real signal, wherever it strikes."""
+    advance, timers = native.advance, []
+
+    def timed(*arguments):
+        if not timers:
+            timers.append(threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)))
+            timers[0].start()
+        advance(*arguments)
+
+    monkeypatch.setattr(native, "advance", timed)
+    goes_on_after_ctrl_c(small(engine="native", width=32, depth=5, steps=20_000, eval_every=20_000), tmp_path)
+    timers[0].join()
+
+
+def test_an_interrupted_evaluation_is_made_up_for(tmp_path, monkeypatch):
+    """Ctrl-C between the steps and the measurement they end with: the history must not miss that row."""
+    config = small(engine="torch", eval_every=20)
+    [straight] = trained([config])
+    evaluate, calls = TorchEngine.evaluate, []
+
+    def interrupted(self, runs):
+        calls.append(len(runs))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return evaluate(self, runs)
+
+    monkeypatch.setattr(TorchEngine, "evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trained([config], 0, [tmp_path])
+    [resumed] = trained([config], 0, [tmp_path])
+    same(resumed, straight)
+
+
+def test_a_run_whose_start_fails_leaves_its_record_and_the_others_finish(tmp_path, monkeypatch):
+    init = Run.__init__
+
+    def picky(self, config, *rest):
+        if config["seed"] == 1:
+            raise MemoryError("no room")
+        init(self, config, *rest)
+
+    monkeypatch.setattr(Run, "__init__", picky)
+    directories = [tmp_path / str(seed) for seed in range(3)]
+    outcomes = trained([small(seed=seed) for seed in range(3)], 0, directories)
+    assert isinstance(outcomes[1], MemoryError)
+    assert [outcomes[n].record()["status"] for n in (0, 2)] == ["finished", "finished"]
+    record = records.read_result(directories[1])
+    assert record is not None
+    assert (record["status"], record["error"], record["seed"]) == ("failed", "MemoryError: no room", 1)
+    assert "Traceback" in (directories[1] / "train.log").read_text()
+
+
+# --- the network, the order of the batches, the data
+
+
+@pytest.mark.parametrize(("d", "width", "depth"), [(1, 1, 1), (2, 20, 5), (3, 7, 2)])
+def test_the_number_of_parameters(d, width, depth):
+    model = MLP(d, width, depth)
+    count = sum(p.numel() for p in model.parameters())
+    assert count == d * width + width + (depth - 1) * (width**2 + width) + width + 1
+    assert model(torch.zeros(4, 6, d)).shape == (4, 6)
+
+
+def test_the_papers_initialisation():
+    model = MLP(50, 400, 3, generator=torch.Generator().manual_seed(1))
+    for layer in (*model.hidden, model.readout):
+        std = 1 / math.sqrt(layer.in_features)
+        assert (layer.bias == 0.1).all()
+        assert layer.weight.abs().max() <= 2 * std
+        if layer.weight.numel() > 10_000:
+            # a normal cut at 2 sigma has 0.8796 of its standard deviation
+            assert layer.weight.std().item() == pytest.approx(0.8796 * std, rel=0.02)
+            assert layer.weight.mean().abs() < 0.03 * std
+            assert layer.weight.abs().max() > 1.98 * std
+
+
+def test_the_theorys_and_pytorchs_initialisations():
+    theory, usual = (MLP(9, 300, 2, init, generator=torch.Generator().manual_seed(2)) for init in ("theory", "pytorch"))
+    for layer in (*theory.hidden, theory.readout):
+        assert (layer.bias == 0.5).all()
+        assert layer.weight.abs().max() <= 0.5 / layer.in_features
+    assert theory.hidden[1].weight.std().item() == pytest.approx(1 / 300 / math.sqrt(12), rel=0.02)
+    for layer in (*usual.hidden, usual.readout):
+        bound = 1 / math.sqrt(layer.in_features)
+        assert layer.weight.abs().max() <= bound
+        assert layer.bias.abs().max() <= bound
+    assert usual.hidden[1].weight.std().item() == pytest.approx(2 / math.sqrt(300 * 12), rel=0.02)
+
+
+def test_the_network_is_the_formula_and_sum_last_reads_all_hidden_layers():
+    x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for sum_last in (False, True):
+        model = MLP(2, 6, 4, sum_last=sum_last, dtype=torch.float64)
+        h, outputs = x, []
+        for j, layer in enumerate(model.hidden):
+            source = sum(outputs) if sum_last and j == 3 else h
+            h = torch.relu(source @ layer.weight.T + layer.bias)
+            outputs.append(h)
+        expected = (h @ model.readout.weight.T + model.readout.bias)[:, 0]
+        torch.testing.assert_close(model(x), expected)
+    for depth, differs in ((1, False), (2, False), (3, True)):
+        a, b = MLP(2, 6, depth, dtype=torch.float64), MLP(2, 6, depth, sum_last=True, dtype=torch.float64)
+        assert torch.equal(a(x), b(x)) != differs
+
+
+def test_networks_draw_from_their_own_generator():
+    before = torch.random.get_rng_state()
+    same_seed = [MLP(2, 5, 2, generator=seeds.generator(3, "init")) for _ in range(2)]
+    other = MLP(2, 5, 2, generator=seeds.generator(4, "init"))
+    vectors = [torch.nn.utils.parameters_to_vector(m.parameters()) for m in (*same_seed, other)]
+    assert torch.equal(vectors[0], vectors[1])
+    assert not torch.equal(vectors[0], vectors[2])
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("n", [1, 2, 100, 1501])
+def test_epochs_are_permutations(n):
+    orders = [seeds.permutation(seed, epoch, n) for seed in (0, 1, 2**63 - 1) for epoch in (0, 1, 1000)]
+    for order in orders:
+        assert sorted(order) == list(range(n))
+    if n >= 100:
+        assert len({order.tobytes() for order in orders}) == len(orders)
+        # fixed points of a random permutation: 1 on average; 9 of them have 9 +- 3
+        assert sum(int((order == np.arange(n)).sum()) for order in orders) < 9 + 5 * 3
+
+
+def test_places_in_an_epoch_are_uniform():
+    """Chi-square of where index 0 lands, over 2,000 epochs and 10 places."""
+    places = [int(np.flatnonzero(seeds.permutation(7, epoch, 50) == 0)[0]) // 5 for epoch in range(2000)]
+    counts = np.bincount(places, minlength=10)
+    assert ((counts - 200) ** 2 / 200).sum() < 27.9  # 0.999 quantile, 9 degrees of freedom
+
+
+def test_streams_of_a_seed_are_distinct():
+    streams = {seeds.stream(seed, purpose) for seed in range(50) for purpose in ("train", "test", "init", "shuffle")}
+    assert len(streams) == 200
+    assert all(0 <= s < 2**63 for s in streams)
+
+
+def test_the_data_module_under_a_plain_lightning_loop():
+    import warnings
+
+    import pytorch_lightning as pl
+
+    from fractal_ifs import FractalDataModule
+
+    config = small(fractal="cantor2d", fractal__depth=1)
+
+    class Plain(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net, self.right, self.seen = MLP(2, 20, 2), 0.0, 0
+
+        def training_step(self, batch, _):
+            x, y = batch
+            assert x.shape == (100, 2)
+            return torch.relu(1 - y * self.net(x)).mean()
+
+        def validation_step(self, batch, _):
+            x, y = batch
+            self.right, self.seen = float((y * self.net(x) > 0).float().mean()), len(y)
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), lr=5e-3)
+
+    data = FractalDataModule(config["fractal"], config["curve"], config["data"], seed=0)
+    module = Plain()
+    with warnings.catch_warnings():
+        # Lightning advises workers for loaders, and uses a name that PyTorch has deprecated
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*|.*treespec.*|.*logging interval.*")
+        options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        pl.Trainer(accelerator="cpu", max_epochs=20, enable_model_summary=False, **options).fit(module, data)
+    assert module.seen == 300
+    assert module.right > 0.75
+    run = Run(config, None)
+    assert data.points is not None
+    assert torch.equal(data.points.x_train, run.data.x_train)  # the very points of the platform's own training
+
+
+def test_data_is_shared_by_runs_in_memory_and_forgotten_after():
+    import gc
+
+    from fractal_ifs import data
+
+    a, b = Run(small(lr=1e-3), None), Run(small(lr=0.7), None)
+    assert a.data is b.data
+    assert Run(small(seed=9), None).data is not a.data
+    assert not torch.equal(a.data.x_train[:300], a.data.x_test)
+    del a, b
+    gc.collect()
+    assert not data._shared
