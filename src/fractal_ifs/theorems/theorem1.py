@@ -62,7 +62,7 @@ def draw(problem: Problem, axes) -> None:
     """The network's output where d <= 2: the constructed function is +-1/2 but for thin ramps."""
     ifs = problem.ifs
     n = 1  # deep enough that a cell is still a few pixels wide
-    while n < problem.n and 2 * ifs.inradius(n + 1) / ifs.side.max() > 0.008:
+    while n < problem.n and 2 * ifs.inradius(n + 1) / ifs.side.max() > 0.02:
         n += 1
     model = theorem1_network(ifs, n, ifs.inradius(n) / 4)
     if ifs.d == 1:
@@ -80,5 +80,5 @@ def draw(problem: Problem, axes) -> None:
         with torch.no_grad():
             f = model(torch.from_numpy(ifs.low + ifs.side * x)).numpy().reshape(side, side)
         low, high = ifs.low - 0.05 * ifs.side, ifs.low + 1.05 * ifs.side
-        axes.imshow(f, origin="lower", extent=(low[0], high[0], low[1], high[1]), cmap="RdBu", vmin=-0.5, vmax=0.5)
+        axes.imshow(f, origin="lower", extent=(low[0], high[0], low[1], high[1]), cmap="RdBu", vmin=-0.7, vmax=0.7)
     axes.set_title(f"Theorem 1: network's output, {ifs.name}, n = {n}\nwidth {model.width}, depth {model.depth + 1}")
