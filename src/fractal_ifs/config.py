@@ -142,6 +142,9 @@ def check(config: DictConfig) -> None:
 
     Raises ConfigError.
     """
+    known = [field.name for field in dataclasses.fields(Schema)]
+    if unknown := sorted({str(key) for key in config} - {*known, "hydra"}):
+        raise ConfigError(f"{unknown[0]}={config[unknown[0]]}: there is no such key; keys are {', '.join(known)}")
     for key in ("depth", "width", "steps", "batch_size", "eval_every"):
         _whole(key, config[key], 1)
     _whole("seed", config.seed, 0)
@@ -156,6 +159,13 @@ def check(config: DictConfig) -> None:
     trainer, data, model = config.trainer, config.data, config.model
     _one_of("trainer.precision", str(trainer.get("precision", "32-true")), PRECISIONS)
     _one_of("trainer.accelerator", trainer.get("accelerator", "cpu"), ("cpu", "gpu", "auto"))
+    if trainer.get("devices") != "auto":
+        _whole("trainer.devices", trainer.get("devices"), 1)
+    if not isinstance(data.get("balanced"), bool):
+        raise ConfigError(f"data.balanced={data.get('balanced')}: must be true or false")
+    if not isinstance(model.get("sum_last"), bool):
+        raise ConfigError(f"model.sum_last={model.get('sum_last')}: must be true or false")
+    _one_of("logger.name", config.logger.get("name"), ("wandb", "csv", "none"))
     _one_of("model.name", model.get("name"), ("mlp",))
     _one_of("data.name", data.get("name"), ("fractal",))
     _one_of("model.init", model.init, ("paper", "theory", "pytorch"))
@@ -248,8 +258,8 @@ def one_line(error: BaseException) -> str:
     cause = error.__cause__
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match.group(1)
-        near = difflib.get_close_matches(key, [field.name for field in dataclasses.fields(Schema)], 1, 0.5)
-        return f"{key}: there is no such key" + (f"; did you mean {near[0]}?" if near else f"; +{key} adds one")
+        near = difflib.get_close_matches(key, [field.name for field in dataclasses.fields(Schema)], 1, 0.6)
+        return f"{key}: there is no such key" + (f"; did you mean {near[0]}?" if near else "")
     if match := re.search(r"Error merging override (\S+)", text):
         return f"{match.group(1)}: {str(cause).splitlines()[0]}"
     first = " ".join(line.strip() for line in text.splitlines() if line.strip())

@@ -54,6 +54,8 @@ def main() -> None:
         sys.exit("interrupted: the same command goes on from here")
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         sys.exit(f"error: {error if isinstance(error, ConfigError) else configs.one_line(error)}")
+    except OSError as error:
+        sys.exit(f"error: {error}")
     except JobsFailed as error:
         sys.exit(f"error: jobs failed, the first with {error}")
     finally:
