@@ -108,8 +108,9 @@ def _outline(body: Convex) -> np.ndarray:
 
 
 def _fill(axes: Axes, polygons: np.ndarray, color: str, **style: Any) -> None:
-    """Polygons (p, k, 2). A hairline of the same colour closes the seams between neighbours."""
-    style = {"linewidths": 0.15, "edgecolors": color, "rasterized": len(polygons) > 2000, **style}
+    """Polygons (p, k, 2). A hairline of their colour closes the seams between neighbours; tiny ones aren't snapped."""
+    many = len(polygons) > 50
+    style = {"linewidths": 0.15, "edgecolors": color, "rasterized": len(polygons) > 2000, "snap": not many, **style}
     axes.add_collection(PolyCollection(list(polygons), facecolors=color, **style))
 
 
@@ -123,8 +124,9 @@ def _sets_on_a_line(parent, ifs: AffineIFS, shown: Sequence[int]) -> None:
         y = np.broadcast_to([-j - 0.3, -j - 0.3, -j + 0.3, -j + 0.3], (len(ends), 4))
         return np.stack([ends[:, [0, 1, 1, 0]], y], -1)
 
+    finest = _three_pixels(parent, ifs, 1)
     for j in shown:
-        if j:
+        if j and np.median(np.ptp(_cells(ifs, corners, j), axis=1)) > finest:
             _fill(axes, strips(negatives, j - 1, j), ORANGE)
         _fill(axes, strips(corners, j, j), BLUE)
     axes.set(xlim=(ifs.base.lo[0], ifs.base.hi[0]), ylim=(-shown[-1] - 0.5, 0.5))
@@ -136,8 +138,7 @@ def _sets_on_a_line(parent, ifs: AffineIFS, shown: Sequence[int]) -> None:
 def _sets_in_the_plane(parent, ifs: AffineIFS, shown: Sequence[int]) -> None:
     corners = _outline(ifs.base)
     negatives = corners if ifs.negatives is None else _outline(ifs.negatives)
-    # Where a cell is narrower than three pixels of a screen, two colours would blend to grey.
-    finest = np.ptp(corners) * 3 * len(shown) / (150 * parent.figure.get_figwidth())
+    finest = _three_pixels(parent, ifs, len(shown))
     for axes, j in zip(parent.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         _fill(axes, corners[None], "white", edgecolors=FAINT, linewidths=0.6)
         cells = _cells(ifs, corners, j)
@@ -147,6 +148,11 @@ def _sets_in_the_plane(parent, ifs: AffineIFS, shown: Sequence[int]) -> None:
         _frame(axes, ifs, None)
         axes.set_axis_off()
         axes.set_title(f"$K_{{{j}}}$", fontsize=12)
+
+
+def _three_pixels(parent, ifs: AffineIFS, panels: int) -> float:
+    """Where a cell is narrower than three pixels of a screen, two colours would blend to grey: blue has to do."""
+    return float(np.max(ifs.base.hi - ifs.base.lo)) * 3 * panels / (150 * parent.figure.get_figwidth())
 
 
 def _sets_in_space(parent, ifs: AffineIFS, shown: Sequence[int]) -> None:
@@ -253,8 +259,12 @@ def _draw_curves(axes: Axes, laws: Sequence[FractalDistribution], colors: Sequen
             range(n + 1), law.approximation_curve(), "o-", color=color, lw=2, ms=5, label=f"curve {law.curve.name}"
         )
     if len(laws) == 1:
-        for j, p in enumerate(laws[0].approximation_curve()):
-            axes.annotate(f"{p:.3f}", (j, p), (-9, 7), textcoords="offset points", ha="center", fontsize=8, color=INK)
+        P = laws[0].approximation_curve()
+        for j, p in enumerate(P):
+            if j == 0 or p - P[j - 1] > 0.003:
+                axes.annotate(
+                    f"{p:.3f}", (j, p), (-9, 7), textcoords="offset points", ha="center", fontsize=8, color=INK
+                )
     else:
         axes.legend(frameon=False, loc="upper left")
     axes.set(xlim=(-0.6, n + 0.3), ylim=(0.48, 1.04), xlabel="level j", ylabel="P(j)")
