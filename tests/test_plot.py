@@ -212,7 +212,8 @@ def test_refusals_come_before_anything_is_drawn(arguments, message, tmp_path):
 
 
 def test_a_run_on_other_data_is_refused(tmp_path):
-    (tmp_path / "result.json").write_text(json.dumps({"format": 1, "data": "cifar10", "config": {}}))
+    record = {"format": 1, "status": "finished", "fingerprint": "0", "data": "cifar10", "config": {}}
+    (tmp_path / "result.json").write_text(json.dumps(record))
     with pytest.raises(ConfigError, match="must be a run on a fractal, its data is cifar10"):
         plot.draw([f"run={tmp_path}", f"out={tmp_path / 'out'}"])
 
