@@ -13,7 +13,7 @@ from fractal_ifs.curve import ApproximationCurve
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.ifs import AffineIFS
 from fractal_ifs.models import mlp
-from fractal_ifs.theorems import corollary2, corollary3, theorem2, theorem3, theorem4, theorem5
+from fractal_ifs.theorems import conjecture1, corollary2, corollary3, theorem2, theorem3, theorem4, theorem5
 from fractal_ifs.theorems.cube import CubeIFS
 from fractal_ifs.theorems.fold import CANTOR
 from fractal_ifs.theorems.measure import LineDistribution
@@ -128,6 +128,24 @@ def test_corollary_3_as_printed_is_vacuous():
     for n in (30, 95, 1000):
         assert 5 * corollary3.forced(n) > 1
         assert 0.5 - 1.5 * corollary3.forced(n) < 0
+
+
+def test_random_systems_meet_the_assumptions():
+    for seed in range(60):
+        ifs = conjecture1.random_system(np.random.default_rng(seed), seed % 3 + 1)  # checks Assumption 2 itself
+        assert ifs.epsilon > 1e-3
+        assert 2 <= ifs.r <= 6
+
+
+def test_conjecture_1_ranks_what_was_measured():
+    keys = {"systems": 9, "width": 4, "shallow": 1, "deep": 2, "steps": 5, "lrs": [1e-2], "seeds": 1, "train_size": 500}
+    checks = conjecture1.check(problem(**keys))
+    again = conjecture1.check(problem(**keys))
+    rows = checks[0].values["systems"]
+    assert rows == again[0].values["systems"]
+    assert [row["d"] for row in rows] == [1, 2, 3] * 3
+    assert all(0 <= row[kind] <= 1 for row in rows for kind in ("shallow", "deep"))
+    assert all(c.holds is None for c in checks)
 
 
 def test_words_on_the_command_line_are_statements():

@@ -1,0 +1,107 @@
+"""Conjecture 1, as an experiment: where shallow networks stay near error 1/2, do deep ones fail to learn?
+
+Random IFSs under Assumptions 1 and 2 in d = 1, 2, 3, with a random depth and a random curve. On each, shallow and
+deep networks are trained with every learning rate; an error is the best over learning rates and seeds. A correlation
+is evidence, not proof: the statement asserts "exponentially close to 1/2", which no finite experiment sees, so
+`holds` stays empty.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from fractal_ifs.curve import ApproximationCurve
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.theorems.cube import CubeIFS
+from fractal_ifs.theorems.learn import error, initial
+from fractal_ifs.theorems.points import points
+from fractal_ifs.theorems.problem import Check, Problem
+
+
+def random_system(rng: np.random.Generator, d: int) -> CubeIFS:
+    """r = 2..6 images of [-1, 1]^d with random matrices, each inside its own cell of a 3^d grid (4 cells for d = 1)."""
+    grid = 4 if d == 1 else 3
+    cells = np.array(list(itertools.product(range(grid), repeat=d)))
+    cells = cells[rng.permutation(len(cells))[: rng.integers(2, min(6, len(cells)) + 1)]]
+    matrices = np.linalg.qr(rng.normal(size=(len(cells), d, d)))[0] * rng.uniform(0.5, 1, (len(cells), 1, d))
+    matrices *= rng.uniform(0.6, 0.95) / (grid * np.abs(matrices).sum(2).max(1)[:, None, None])
+    offsets = (cells + 0.5) / grid - matrices.sum(2) / 2
+    return CubeIFS(matrices, offsets, -np.ones(d), 2 * np.ones(d), "random")
+
+
+def measure(problem: Problem, seed: int) -> dict[str, float]:
+    """One random distribution: its description, and the best test error of the shallow and of the deep networks."""
+    keys = problem.settings
+    rng = np.random.default_rng([problem.seed, seed])
+    d = seed % 3 + 1
+    ifs, n = random_system(rng, d), int(rng.integers(1, 6))
+    degree = float(rng.choice([0.0, rng.uniform(0, 9)]))
+    law = ApproximationCurve(degree=degree).level_probabilities(n)
+    gamma = ifs.margin(n, None)
+    x, y, _ = points(ifs, n, gamma, int(keys["train_size"]), rng, law)
+    x_test, y_test, _ = points(ifs, n, gamma, 5000, rng, law)
+    found = {}
+    for kind in ("shallow", "deep"):
+        errors = [
+            error(
+                problem.train(
+                    initial(d, int(keys["width"]), int(keys[kind]), range(int(keys["seeds"]))),
+                    x,
+                    y,
+                    int(keys["steps"]),
+                    lr,
+                ),
+                x_test,
+                y_test,
+            ).min()
+            for lr in keys["lrs"]
+        ]
+        found[kind] = float(min(errors))
+    return {"seed": seed, "d": d, "r": ifs.r, "n": n, "degree": degree, **found}
+
+
+def check(problem: Problem) -> list[Check]:
+    """Spearman's rank correlation of the two errors, over all systems and for each dimension."""
+    from scipy.stats import spearmanr
+
+    keys = problem.settings
+    count = int(keys["systems"])
+    if count < 6:
+        raise ConfigError(f"conjecture1.systems={count}: must be a whole number >= 6")
+    rows = [measure(problem, seed) for seed in range(count)]
+    shallow, deep, d = (np.array([row[key] for row in rows]) for key in ("shallow", "deep", "d"))
+    name = (
+        f"{count} random distributions, width {keys['width']}: {keys['shallow']} against {keys['deep']} hidden layers, "
+        f"{keys['steps']} steps"
+    )
+    checks = []
+    for label, chosen in [("all", d > 0)] + [(f"d={i}", d == i) for i in (1, 2, 3)]:
+        rank = np.asarray(spearmanr(shallow[chosen], deep[chosen]))[0]
+        hard = chosen & (shallow > 0.45)
+        learned = int((hard & (deep < 0.35)).sum())
+        checks.append(
+            Check(
+                "Conjecture 1",
+                f"{name}; {label}",
+                "deep error rises with shallow error",
+                f"rank correlation {rank:.3f}; of {hard.sum()} with shallow error > .45 "
+                f"deep networks learn {learned} (< .35)",
+                None,
+                {"rank_correlation": float(rank), "hard": int(hard.sum()), "learned": learned}
+                | ({"systems": rows} if label == "all" else {}),
+            )
+        )
+    return checks
+
+
+def draw(checks: list[Check], axes) -> None:
+    """The scatter of the two errors, by dimension."""
+    rows = checks[0].values["systems"]
+    for i in (1, 2, 3):
+        chosen = [row for row in rows if row["d"] == i]
+        axes.plot([r["shallow"] for r in chosen], [r["deep"] for r in chosen], ".", ms=4, label=f"d = {i}")
+    axes.plot([0, 0.5], [0, 0.5], color="grey", lw=0.5)
+    axes.set(xlabel="best error of shallow networks", ylabel="best error of deep networks", title="Conjecture 1")
+    axes.legend(fontsize=7)
