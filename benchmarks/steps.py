@@ -138,9 +138,7 @@ def main() -> None:
         table[width] = {name: 1e6 * statistics.median(values) for name, values in seconds.items()}
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
-    print(
-        f"{cpu or platform.processor()}, {cores()} cores; Python {platform.python_version()}, torch {torch.__version__},"
-    )
+    print(f"{cpu}, {cores()} cores, Python {platform.python_version()}, torch {torch.__version__},")
     print(f"Lightning {pl.__version__}, numpy {numpy.__version__}; load {os.getloadavg()[0]:.1f}; ", end="")
     print(f"median of {arguments.repeats}; microseconds per network-step (times faster than plain Lightning)\n")
     print("| width | " + " | ".join(map(str, arguments.widths)) + " |")

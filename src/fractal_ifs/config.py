@@ -193,12 +193,8 @@ def _check_distribution(fractal: str, curve: str, margin: float) -> None:
     keys = json.loads(fractal)
     n = keys.pop("depth", 5)
     _whole("fractal.depth", n, 1)
-    ifs = AffineIFS.from_config(keys)
+    AffineIFS.from_config(keys).check(n, margin)
     ApproximationCurve.from_config(json.loads(curve)).level_probabilities(n)
-    if margin:
-        from fractal_ifs.distribution import FractalDistribution
-
-        FractalDistribution(ifs, json.loads(curve), depth=n, margin=margin)
 
 
 @lru_cache

@@ -10,16 +10,20 @@ from fractal_ifs.runs import Run, keys_of
 
 log = logging.getLogger(__name__)
 
+_unreachable: list[
+    bool
+] = []  # not empty once W&B was waited for in vain: the other runs of this process don't wait again
+
 
 def mode(asked: str | None) -> str:
-    """``asked``, or $WANDB_MODE, or online for who is logged in, else offline: a newcomer is never asked, never waits."""
+    """``asked``, or $WANDB_MODE, or online for who is logged in, else offline: a newcomer is never asked to log in."""
     if found := asked or os.environ.get("WANDB_MODE"):
         return found
     if os.environ.get("WANDB_API_KEY"):
         return "online"
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
     try:
-        return "online" if netrc.netrc().authenticators(host) else "offline"
+        return "online" if netrc.netrc(os.environ.get("NETRC")).authenticators(host) else "offline"
     except (OSError, netrc.NetrcParseError):
         return "offline"
 
@@ -52,13 +56,16 @@ class Wandb:
                 "config": config,
             }
             quiet = {"silent": True, "console": "off", "x_disable_stats": True, "init_timeout": settings["timeout"]}
-            chosen = mode(settings["mode"])
+            if "finish_timeout" in wandb.Settings.model_fields:  # a network that went away doesn't hold up the sweep
+                quiet |= {"finish_timeout": float(settings["timeout"]), "finish_timeout_raises": True}
+            chosen = "offline" if _unreachable else mode(settings["mode"])
             try:
                 self.run = wandb.init(**arguments, mode=chosen, settings=wandb.Settings(**quiet))  # type: ignore[arg-type]
             except Exception as error:
                 if chosen != "online":
                     raise
                 log.warning("W&B can't be reached (%s): offline; `wandb sync` sends it later", type(error).__name__)
+                _unreachable.append(True)
                 self.run = wandb.init(**arguments, mode="offline", settings=wandb.Settings(**quiet))  # type: ignore[arg-type]
             self.run.define_metric("*", step_metric="step")
         except Exception as error:

@@ -73,7 +73,7 @@ class Stack:
         return self.orders[m][1]
 
     def advance(self, steps: int, autocast: contextlib.AbstractContextManager, stop: list) -> Tensor:
-        """So many steps of every run, fewer once ``stop`` holds something; returns the sums of the batch losses (M,)."""
+        """So many steps of every run, fewer once ``stop`` is not empty; returns the sums of the batch losses (M,)."""
         total = torch.zeros(len(self.runs), dtype=torch.float64, device=self.device)
         while steps:
             positions = [run.step % epoch for run, epoch in zip(self.runs, self.epoch, strict=True)]
