@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy
@@ -72,6 +73,7 @@ def bare_loop(width: int, points, steps: int) -> float:
     model = MLP(2, width, 5)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-4, fused=True)
     n = len(points.y_train)
+    order = torch.empty(0)
     begun = time.perf_counter()
     for step in range(steps):
         at = step % (n // BATCH)
@@ -117,7 +119,8 @@ def main() -> None:
     for name in ("pytorch_lightning", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     torch.set_num_threads(1)
-    points = fractal_points(*(to_dict(compose())[key] for key in ("fractal", "curve", "data")), 0)
+    default = to_dict(compose())
+    points = fractal_points(default["fractal"], default["curve"], default["data"], 0)
     table = {}
     for width in arguments.widths:
         fast = max(2_000, 1_000_000 // width)
@@ -139,7 +142,9 @@ def main() -> None:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
     print(f"{cpu}, {cores()} cores, Python {platform.python_version()}, torch {torch.__version__},")
-    print(f"Lightning {pl.__version__}, numpy {numpy.__version__}; load {os.getloadavg()[0]:.1f}; ", end="")
+    print(
+        f"Lightning {version('pytorch-lightning')}, numpy {numpy.__version__}; load {os.getloadavg()[0]:.1f}; ", end=""
+    )
     print(f"median of {arguments.repeats}; microseconds per network-step (times faster than plain Lightning)\n")
     print("| width | " + " | ".join(map(str, arguments.widths)) + " |")
     print("|---|" + "---|" * len(arguments.widths))
