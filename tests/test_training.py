@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ PARTNERS = [
 ]
 
 
-def trained(configs, stack=0, directories=None, report=None):
+def trained(configs, stack=0, directories=None, report=None) -> Any:
     jobs = [Job(c, None if directories is None else d) for c, d in zip(configs, directories or configs, strict=True)]
     return train(jobs, threads=2, stack=stack, report=report)
 
@@ -319,9 +320,13 @@ def test_the_number_of_parameters(d, width, depth):
     assert model(torch.zeros(4, 6, d)).shape == (4, 6)
 
 
+def linears(model) -> list[torch.nn.Linear]:
+    return [*model.hidden, model.readout]
+
+
 def test_the_papers_initialisation():
     model = MLP(50, 400, 3, generator=torch.Generator().manual_seed(1))
-    for layer in (*model.hidden, model.readout):
+    for layer in linears(model):
         std = 1 / math.sqrt(layer.in_features)
         assert (layer.bias == 0.1).all()
         assert layer.weight.abs().max() <= 2 * std
@@ -334,15 +339,15 @@ def test_the_papers_initialisation():
 
 def test_the_theorys_and_pytorchs_initialisations():
     theory, usual = (MLP(9, 300, 2, init, generator=torch.Generator().manual_seed(2)) for init in ("theory", "pytorch"))
-    for layer in (*theory.hidden, theory.readout):
+    for layer in linears(theory):
         assert (layer.bias == 0.5).all()
         assert layer.weight.abs().max() <= 0.5 / layer.in_features
-    assert theory.hidden[1].weight.std().item() == pytest.approx(1 / 300 / math.sqrt(12), rel=0.02)
-    for layer in (*usual.hidden, usual.readout):
+    assert linears(theory)[1].weight.std().item() == pytest.approx(1 / 300 / math.sqrt(12), rel=0.02)
+    for layer in linears(usual):
         bound = 1 / math.sqrt(layer.in_features)
         assert layer.weight.abs().max() <= bound
         assert layer.bias.abs().max() <= bound
-    assert usual.hidden[1].weight.std().item() == pytest.approx(2 / math.sqrt(300 * 12), rel=0.02)
+    assert linears(usual)[1].weight.std().item() == pytest.approx(2 / math.sqrt(300 * 12), rel=0.02)
 
 
 def test_the_network_is_the_formula_and_sum_last_reads_all_hidden_layers():
@@ -350,11 +355,11 @@ def test_the_network_is_the_formula_and_sum_last_reads_all_hidden_layers():
     for sum_last in (False, True):
         model = MLP(2, 6, 4, sum_last=sum_last, dtype=torch.float64)
         h, outputs = x, []
-        for j, layer in enumerate(model.hidden):
-            source = sum(outputs) if sum_last and j == 3 else h
+        for j, layer in enumerate(linears(model)[:-1]):
+            source = torch.stack(outputs).sum(0) if sum_last and j == 3 else h
             h = torch.relu(source @ layer.weight.T + layer.bias)
             outputs.append(h)
-        expected = (h @ model.readout.weight.T + model.readout.bias)[:, 0]
+        expected = torch.nn.functional.linear(h, *model.readout.parameters())[:, 0]
         torch.testing.assert_close(model(x), expected)
     for depth, differs in ((1, False), (2, False), (3, True)):
         a, b = MLP(2, 6, depth, dtype=torch.float64), MLP(2, 6, depth, sum_last=True, dtype=torch.float64)
@@ -426,7 +431,7 @@ def test_the_data_module_under_a_plain_lightning_loop():
     with warnings.catch_warnings():
         # Lightning advises workers for loaders, and uses a name that PyTorch has deprecated
         warnings.filterwarnings("ignore", message=".*does not have many workers.*|.*treespec.*|.*logging interval.*")
-        options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
         pl.Trainer(accelerator="cpu", max_epochs=20, enable_model_summary=False, **options).fit(module, data)
     assert module.seen == 300
     assert module.right > 0.75

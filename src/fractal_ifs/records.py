@@ -51,7 +51,9 @@ def read_result(directory: Path) -> dict[str, Any] | None:
     """The record of a run, or None where there is none or it is torn. Raises ConfigError on a later format."""
     try:
         record = json.loads((directory / "result.json").read_text())
-        number = record["format"]
+        number = int(record["format"])
+        if number <= FORMAT and not {"status", "fingerprint", "config"} <= record.keys():
+            return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if number > FORMAT:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs import records
-from fractal_ifs.config import Job, fingerprint
+from fractal_ifs.config import NOT_IN_FINGERPRINT, Job, fingerprint
 from fractal_ifs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def finished(job: Job) -> dict[str, Any] | None:
 def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
     """``lr=0.001 there, 0.01 asked`` for every key that differs."""
     parts = []
-    for key in sorted({*old, *new}):
+    for key in sorted({*old, *new} - (set() if prefix else set(NOT_IN_FINGERPRINT))):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             parts.append(difference(a, b, f"{prefix}{key}."))
@@ -94,9 +94,28 @@ def frame(directory: Path) -> "pd.DataFrame":
     rows = [
         {"directory": str(path.relative_to(directory)), **{k: v for k, v in record.items() if k != "config"}}
         | {"steps_asked": record["config"]["steps"]}
+        | leaves({group: record["config"][group] for group in ("fractal", "curve", "data", "model")})
         for path, record in records.find(directory)
     ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    # Of the keys within a group: those by which runs differ that are the same in all of KEYS.
+    named = [key for key in (*KEYS, "steps_asked") if key in table]
+    inner = [key for key in table if "." in str(key)]
+    if inner:
+        differ = table.groupby(named, dropna=False)[inner].nunique(dropna=False).max() > 1
+        table = table.drop(columns=[key for key in inner if not differ[key]])
+    return table
+
+
+def leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"data.margin": 0.0, ...}``; lists as text."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            found |= leaves(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = str(value) if isinstance(value, list) else value
+    return found
 
 
 def show_table(directory: Path) -> None:
@@ -105,7 +124,8 @@ def show_table(directory: Path) -> None:
     if table.empty:
         return
     records.write(directory / "results.csv", table.to_csv(index=False).encode())
-    swept = [key for key in (*KEYS, "steps_asked") if key in table and table[key].nunique(dropna=False) > 1]
+    inner = [str(key) for key in table if "." in str(key)]
+    swept = [key for key in (*KEYS, *inner, "steps_asked") if key in table and table[key].nunique(dropna=False) > 1]
     swept = [key for key in swept if not (key == "fractal_depth" and len(swept) > 1 and table[key].nunique() == 1)]
     from rich.console import Console
     from rich.table import Table

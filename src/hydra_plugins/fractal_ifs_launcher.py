@@ -27,17 +27,41 @@ log = logging.getLogger(__name__)
 register()  # also in the worker processes of other launchers, which import this module with Hydra's plugins
 
 
-def compose_all(context: HydraContext, master: DictConfig, jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
-    """The checked config of every job. Raises ConfigError that names all invalid jobs."""
+def output_directory(config: DictConfig, number: int) -> Path:
+    """The directory of job ``number`` of a sweep, whose config is told the number."""
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.job.id = str(number)
+        config.hydra.job.num = number
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(config)  # for ${hydra:...}
+    try:
+        return Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).absolute()
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def compose_all(
+    context: HydraContext, master: DictConfig, jobs: Sequence[Sequence[str]], first: int = 0
+) -> list[DictConfig]:
+    """The checked config of every job, the first of number ``first``. Raises ConfigError that names all invalid jobs.
+
+    Two jobs with the same directory are invalid.
+    """
     configs, refused = [], []
-    for overrides in jobs:
+    taken: dict[Path, str] = {}
+    for number, overrides in enumerate(jobs):
+        words = " ".join(filter_overrides(overrides))
         try:
             config = context.config_loader.load_sweep_config(master, list(overrides))
             check(config)
+            directory = output_directory(config, first + number)
+            if directory in taken:
+                raise ConfigError(f"hydra.sweep.subdir: {directory} is that of {taken[directory]} too")
+            taken[directory] = words
             configs.append(config)
         except Exception as error:
             reason = str(error) if isinstance(error, ConfigError) else one_line(error)
-            refused.append(f"{' '.join(filter_overrides(overrides))}: {reason}")
+            refused.append(f"{words}: {reason}")
     if refused:
         listed = "\n  ".join(refused)
         raise ConfigError(
@@ -82,21 +106,17 @@ class FusedLauncher(Launcher):
         check_writable(sweep_dir)
         if sweep_dir not in swept:
             swept.append(sweep_dir)
-        configs = compose_all(self.hydra_context, self.config, job_overrides)
+        configs = compose_all(self.hydra_context, self.config, job_overrides, initial_job_idx)
         returns, jobs = [], []
         for number, config in enumerate(configs):
             returns.append(self._job(config, initial_job_idx + number))
-        taken: dict[Path, Sequence[str]] = {}
-        for ret, overrides in zip(returns, job_overrides, strict=True):
+        for ret in returns:
             directory = Path(ret.hydra_cfg.hydra.runtime.output_dir)
-            if directory in taken:
-                raise ConfigError(f"hydra.sweep.subdir: {taken[directory]} and {overrides} have the same {directory}")
-            taken[directory] = list(overrides)
             jobs.append(Job(OmegaConf.to_container(ret.cfg, resolve=True), directory))  # type: ignore[arg-type]
-        for job in jobs:
-            finished(job)  # refuses a changed config before anything is written
-        for ret, job in zip(returns, jobs, strict=True):
-            self._save(ret, job.directory)
+        todo = [finished(job) is None for job in jobs]  # refuses a changed config before anything is written
+        for ret, job, new in zip(returns, jobs, todo, strict=True):
+            if new:
+                self._save(ret, job.directory)
         log.info("%d jobs in %s", len(jobs), sweep_dir)
         for ret, result in zip(returns, train_jobs(jobs, self.executor, self.stack), strict=True):
             failed = isinstance(result, Exception)
@@ -105,13 +125,10 @@ class FusedLauncher(Launcher):
         return returns
 
     def _job(self, config: DictConfig, number: int) -> JobReturn:
-        with open_dict(config):
-            config.hydra.job.id = str(number)
-            config.hydra.job.num = number
+        directory = output_directory(config, number)
         before = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(config)
         try:
-            directory = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).absolute()
             with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
                 config.hydra.runtime.output_dir = str(directory)
             ret = JobReturn()

@@ -1,0 +1,157 @@
+"""What a run leaves on disk, read back, torn, or of another version."""
+
+import json
+
+import pytest
+import torch
+from conftest import files, small
+
+import fractal_ifs
+from fractal_ifs import ConfigError, records
+from fractal_ifs.config import Job
+from fractal_ifs.sweep import train_jobs
+
+
+@pytest.fixture
+def trained(tmp_path):
+    directory = tmp_path / "run"
+    [record] = train_jobs([Job(small(), directory)])
+    assert isinstance(record, dict)
+    return directory, record
+
+
+def timeless(record):
+    return {key: value for key, value in record.items() if key not in ("seconds", "format")}
+
+
+def test_what_a_run_leaves(trained):
+    directory, record = trained
+    written = json.loads((directory / "result.json").read_text())
+    assert written == {"format": 1, **record}
+    for key in ("status", "error", "seconds", "engine", "isa", "precision", "torch", "fractal_ifs", "git_commit"):
+        assert key in written
+    expected = {"fractal": "cantor2d", "fractal_depth": 5, "curve": "1", "width": 8, "depth": 3, "lr": 1e-3, "seed": 0}
+    expected |= {
+        "batch_size": 100,
+        "loss": "hinge",
+        "optimizer": "adam",
+        "init": "paper",
+        "steps": 100,
+        "data": "fractal",
+    }
+    assert expected.items() <= written.items()
+    assert written["params"] == 2 * 8 + 8 + 2 * (64 + 8) + 9
+    history = (directory / "history.csv").read_text().splitlines()
+    assert history[0] == "step,seconds,train_loss,test_loss,test_acc"
+    assert [line.split(",")[0] for line in history[1:]] == ["50", "100"]
+    assert not list(directory.glob(".*"))  # no temporary file
+    assert "finished at step 100" in (directory / "train.log").read_text()
+
+
+def test_load_gives_back_the_trained_network(trained, tmp_path):
+    directory, record = trained
+    found = fractal_ifs.load(directory)
+    again, model = fractal_ifs.run(
+        **{"width": 8, "depth": 3, "steps": 100, "eval_every": 50, "lr": 0.001, "logger": "none"},
+        data__train_size=1500,
+        data__test_size=300,
+    )
+    assert timeless(again) == timeless(record) == timeless(found.record)
+    x = torch.linspace(-1, 1, 20).reshape(10, 2)
+    torch.testing.assert_close(found.model(x), model(x), rtol=0, atol=0)
+    assert found.config.fractal.name == "cantor2d"
+    assert found.history["test_acc"].max() == record["best_test_acc"]
+    with pytest.raises(ConfigError, match="there is no finished run"):
+        fractal_ifs.load(tmp_path / "nowhere")
+
+
+def test_a_finished_run_is_not_touched(trained):
+    directory, record = trained
+    before = files(directory)
+    assert train_jobs([Job(small(), directory)]) == [{"format": 1, **record}]
+    assert files(directory) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b'"text"', b"{}", b'{"format": 1}', b"\xff\xfe"], ids=repr)
+def test_a_torn_result_is_computed_again(trained, content):
+    directory, record = trained
+    (directory / "result.json").write_bytes(content)
+    assert records.read_result(directory) is None
+    [again] = train_jobs([Job(small(), directory)])
+    assert timeless(again) == timeless(record)
+
+
+def test_a_later_format_is_refused(trained):
+    directory, record = trained
+    (directory / "result.json").write_text(json.dumps({**record, "format": 99}))
+    with pytest.raises(ConfigError, match="format 99; this version reads up to 1"):
+        train_jobs([Job(small(), directory)])
+
+
+def test_another_config_is_refused_with_the_difference(trained):
+    directory, _ = trained
+    before = files(directory)
+    with pytest.raises(ConfigError) as refused:
+        train_jobs([Job(small(lr=0.5, curve=4, engine="torch"), directory)])
+    text = str(refused.value)
+    assert "lr=0.001 there, 0.5 asked" in text
+    assert "curve.name=1 there, 4 asked" in text
+    assert "engine" not in text  # can't be the reason
+    assert "overwrite=true" in text
+    assert "\n" not in text
+    assert files(directory) == before
+    [record] = train_jobs([Job({**small(lr=0.5), "overwrite": True}, directory)])
+    assert isinstance(record, dict)
+    assert record["lr"] == 0.5
+
+
+def interrupted(directory, rounds):
+    from fractal_ifs.training import train
+
+    def stop(training, left=[rounds]):  # noqa: B006
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train([Job(small(eval_every=20), directory)], threads=1, report=stop)
+
+
+@pytest.mark.parametrize("torn", ["newest", "both"])
+def test_a_torn_checkpoint_falls_back(tmp_path, torn, caplog):
+    interrupted(tmp_path, 2)
+    interrupted(tmp_path, 1)
+    newest, previous = (tmp_path / name for name in records.CHECKPOINTS)
+    assert torch.load(newest, weights_only=True)["step"] == 60
+    assert torch.load(previous, weights_only=True)["step"] == 40
+    for path in (newest, previous)[: 1 if torn == "newest" else 2]:
+        path.write_bytes(path.read_bytes()[:100])
+    state = records.read_checkpoint(tmp_path)
+    assert (state and state["step"]) == (40 if torn == "newest" else None)
+    assert "checkpoint.pt can't be read" in caplog.text
+    [record] = train_jobs([Job(small(eval_every=20), tmp_path)])
+    [straight] = train_jobs([Job(small(eval_every=20), None)])
+    assert timeless(record) == timeless(straight)
+    assert "training from step 40" in (tmp_path / "train.log").read_text() or torn == "both"
+
+
+def test_a_checkpoint_runs_no_code(tmp_path):
+    import os
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"step": Evil()}, tmp_path / "checkpoint.pt")
+    assert records.read_checkpoint(tmp_path) is None
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_failing_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
+    path = tmp_path / "result.json"
+    records.write(path, b"old")
+    monkeypatch.setattr(records.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        records.write(path, b"new")
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+    assert path.read_bytes() == b"old"

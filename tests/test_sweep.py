@@ -1,0 +1,263 @@
+"""Sweeps by the command line: what every job leaves, what is refused, what a failure costs."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+from conftest import files
+
+from fractal_ifs.runs import Run
+
+QUICK = ["width=8", "depth=2", "steps=60", "eval_every=30", "data.train_size=1000", "data.test_size=200", "logger=csv"]
+GRID = ["-m", "fractal=vicsek", "curve=1,4,6", *QUICK, "sweep=grid"]
+
+
+def results(tmp_path, sweep="grid"):
+    """Each run's record, by the values of the given key."""
+    return {
+        path.parent: json.loads(path.read_text())
+        for path in sorted((tmp_path / "multirun" / sweep).rglob("result.json"))
+    }
+
+
+def by(key, tmp_path, sweep="grid"):
+    return {record[key]: record for record in results(tmp_path, sweep).values()}
+
+
+def table(tmp_path, sweep="grid"):
+    with open(tmp_path / "multirun" / sweep / "results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def refused(ended):
+    """The reason, in one line, without a traceback."""
+    assert isinstance(ended.status, str)
+    assert ended.status.startswith("error: ")
+    assert "Traceback" not in ended.out + ended.err
+    return ended.status
+
+
+def test_a_sweep_joins_and_is_refused(command, tmp_path):
+    """One directory's life: trained, left alone, joined by more jobs, refused to another config."""
+    ended = command(*GRID)
+    assert ended.status == 0
+    found = results(tmp_path)
+    assert len(found) == 3
+    for directory, record in found.items():
+        assert {path.name for path in (directory / ".hydra").iterdir()} == {
+            "config.yaml",
+            "hydra.yaml",
+            "overrides.yaml",
+        }
+        assert f"curve={record['curve']}" in (directory / ".hydra" / "overrides.yaml").read_text()
+        assert "width: 8" in (directory / ".hydra" / "config.yaml").read_text()
+        assert "${" not in (directory / ".hydra" / "config.yaml").read_text()  # resolved
+        assert (directory / "history.csv").exists()
+        assert record["status"] == "finished"
+        assert record["steps"] == 60
+    rows = table(tmp_path)
+    assert {row["curve"] for row in rows} == {"1", "4", "6"}
+    for row in rows:
+        record = by("curve", tmp_path)[row["curve"]]
+        assert float(row["best_test_acc"]) == record["best_test_acc"]
+        assert f"{record['best_test_acc']:.4f}" in ended.out  # the table on the terminal
+    sweep = tmp_path / "multirun" / "grid"
+
+    before = {directory: files(directory) for directory in found}
+    again = command(*GRID)
+    assert again.status == 0
+    assert "3 of 3 jobs are finished already" in again.out
+    assert {directory: files(directory) for directory in found} == before
+    assert again.out.count("best test accuracy") == ended.out.count(
+        "best test accuracy"
+    )  # the table comes all the same
+
+    joined = command(*[a.replace("curve=1,4,6", "curve=4,5") for a in GRID])
+    assert joined.status == 0
+    assert "1 of 2 jobs are finished already" in joined.out
+    assert len(results(tmp_path)) == 4
+    assert {row["curve"] for row in table(tmp_path)} == {"1", "4", "5", "6"}
+    for directory in found:
+        assert files(directory) == before[directory]
+
+    # The same directory, asked for another config.
+    [(directory, record)] = [(d, r) for d, r in found.items() if r["curve"] == "4"]
+    before_all = files(sweep, "**/curve*/**/*")
+    changed = command(
+        "-m", "fractal=vicsek", "curve=4", *QUICK, "lr=0.25", "sweep=grid", f"hydra.sweep.subdir='{directory.name}'"
+    )
+    assert f"lr={record['lr']} there, 0.25 asked" in refused(changed)
+    assert files(sweep, "**/curve*/**/*") == before_all
+
+
+def test_the_basic_launcher_gives_the_same_numbers(command, tmp_path):
+    assert command(*GRID).status == 0
+    ended = command(*GRID[:-1], "sweep=basic", "hydra/launcher=basic")
+    assert ended.status == 0
+    fused, basic = by("curve", tmp_path), by("curve", tmp_path, "basic")
+    assert fused.keys() == basic.keys() == {"1", "4", "6"}
+    for curve, record in basic.items():
+        for key in ("best_test_acc", "best_step", "final_test_acc", "steps", "status", "fingerprint", "engine"):
+            assert record[key] == fused[curve][key]
+        assert f"{record['best_test_acc']:.4f}" in ended.out
+    assert len(table(tmp_path, "basic")) == 3
+    fused_dirs, basic_dirs = (list(results(tmp_path, sweep)) for sweep in ("grid", "basic"))
+    for a, b in zip(fused_dirs, basic_dirs, strict=True):
+        assert a.name == b.name
+        histories = [
+            [line.split(",")[0:1] + line.split(",")[2:] for line in (d / "history.csv").read_text().splitlines()]
+            for d in (a, b)
+        ]
+        assert histories[0] == histories[1]
+        assert {p.name for p in a.iterdir()} == {p.name for p in b.iterdir()}
+        for name in ("config.yaml", "overrides.yaml"):
+            texts = [
+                (d / ".hydra" / name)
+                .read_text()
+                .replace("sweep=basic", "sweep=grid")
+                .replace("sweep: basic", "sweep: grid")
+                .replace("- hydra/launcher=basic\n", "")
+                for d in (a, b)
+            ]
+            assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("launcher", ["fused", "basic"])
+def test_invalid_jobs_are_all_named_and_none_starts(command, tmp_path, launcher):
+    ended = command("-m", "depth=0,1,2", "lr=1e-3,-1", *QUICK[2:], "sweep=bad", f"hydra/launcher={launcher}")
+    reason = refused(ended)
+    assert "4 of 6 jobs are refused" in reason
+    assert reason.count("depth=0: must be a whole number >= 1") == 2
+    assert reason.count("lr=-1.0: must be a finite number > 0") == 2
+    assert not list(tmp_path.rglob("result.json"))
+    assert not list(tmp_path.rglob("overrides.yaml"))
+
+
+def test_a_single_invalid_job_is_one_line(command, tmp_path):
+    reason = refused(command("-m", "fractal=vicsek,viscek", *QUICK))
+    assert "\n" not in reason
+    assert "fractal=viscek" in reason
+    assert "did you mean vicsek?" in reason
+    assert not list(tmp_path.rglob("result.json"))
+
+
+@pytest.mark.parametrize("launcher", ["fused", "basic"])
+def test_two_jobs_in_one_directory_are_refused(command, tmp_path, launcher):
+    reason = refused(command("-m", "curve=1,4", *QUICK, "hydra.sweep.subdir=same", f"hydra/launcher={launcher}"))
+    assert "same" in reason
+    assert not list(tmp_path.rglob("result.json"))
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Runs of curve 4 can't be set up."""
+    init = Run.__init__
+
+    def picky(self, config, *rest):
+        if config["curve"]["name"] == "4":
+            raise MemoryError("no room for curve 4")
+        init(self, config, *rest)
+
+    monkeypatch.setattr(Run, "__init__", picky)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("launcher", ["fused", "basic"])
+def test_a_failing_job_is_named_and_the_others_finish(command, tmp_path, failing, launcher):
+    arguments = [*GRID, f"hydra/launcher={launcher}"]
+    ended = command(*arguments)
+    assert "MemoryError: no room for curve 4" in refused(ended)
+    assert "curve=4" in ended.out
+    found = by("curve", tmp_path)
+    assert {curve: record["status"] for curve, record in found.items()} == {
+        "1": "finished",
+        "4": "failed",
+        "6": "finished",
+    }
+    rows = {row["curve"]: row for row in table(tmp_path)}
+    assert (rows["4"]["status"], rows["4"]["best_test_acc"]) == ("failed", "")
+    assert rows["4"]["error"] == "MemoryError: no room for curve 4"
+    assert " failed" in ended.out
+    assert "Traceback" in (next(d for d, r in results(tmp_path).items() if r["curve"] == "4") / "train.log").read_text()
+    failing.undo()
+    failing.chdir(tmp_path)
+    assert command(*arguments).status == 0  # only what failed is trained
+    assert by("curve", tmp_path)["4"]["status"] == "finished"
+
+
+def test_a_sweep_of_failures_only_still_has_its_table(command, tmp_path, failing):
+    ended = command("-m", "curve=4", "seed=0,1", *QUICK, "sweep=grid")
+    assert "MemoryError" in refused(ended)
+    assert [row["status"] for row in table(tmp_path)] == ["failed", "failed"]
+
+
+def test_a_diverged_run_is_marked_not_failed(command, tmp_path):
+    ended = command("-m", "lr=1e-3,1e30", *QUICK, "sweep=grid")
+    assert ended.status == 0
+    assert {record["status"] for record in results(tmp_path).values()} == {"finished", "diverged"}
+    assert "diverged" in ended.out
+
+
+def test_every_swept_key_is_in_the_table(command, tmp_path):
+    """Jobs that differ in a key of a group only: each has its own cell."""
+    ended = command(
+        "-m",
+        "curve=polynomial",
+        "curve.degree=1,2",
+        "data.margin=0,1e-3",
+        "model.sum_last=false,true",
+        *QUICK,
+        "sweep=grid",
+    )
+    assert ended.status == 0
+    found = results(tmp_path)
+    assert len(found) == 8
+    body = [line for line in ended.out.splitlines() if "│" in line]
+    cells = [
+        word for line in body for word in line.replace("│", " ").split() if word.count(".") == 1 and len(word) == 6
+    ]
+    assert sorted(cells) == sorted(f"{record['best_test_acc']:.4f}" for record in found.values())
+    for key in ("margin", "sum_last"):
+        assert key in ended.out
+
+
+def test_one_job_tells_its_result(command, tmp_path):
+    ended = command("fractal=vicsek", *QUICK)
+    assert ended.status == 0
+    [path] = tmp_path.rglob("result.json")
+    record = json.loads(path.read_text())
+    assert f"best test accuracy {record['best_test_acc']:.4f} at step {record['best_step']}" in ended.out
+    assert str(path.parent) in ended.out
+    assert path.parent.parent == tmp_path / "outputs"
+    assert command("fractal=vicsek", *QUICK).out.splitlines()[-2:] == ended.out.splitlines()[-2:]
+
+
+def test_a_fractal_from_a_directory_of_ones_own(command, tmp_path):
+    (tmp_path / "mine" / "fractal").mkdir(parents=True)
+    (tmp_path / "mine" / "fractal" / "corner.yaml").write_text(
+        "name: corner\ndepth: 2\nratio: 1/3\ncorners: 2/3\nd: 3\n"
+    )
+    assert command("--config-dir", str(tmp_path / "mine"), "fractal=corner", *QUICK).status == 0
+    [path] = tmp_path.rglob("result.json")
+    record = json.loads(path.read_text())
+    assert (record["fractal"], record["params"]) == ("corner", 3 * 8 + 8 + 64 + 8 + 9)
+
+
+def test_results_are_returned_for_sweepers(command, monkeypatch):
+    """An optimiser of hyper-parameters calls the launcher and reads what each job returns: the best test accuracy."""
+    from hydra_plugins.fractal_ifs_launcher import FusedLauncher
+
+    launch, returned = FusedLauncher.launch, []
+
+    def seen(self, *arguments, **keywords):
+        returns = launch(self, *arguments, **keywords)
+        returned.extend(ret.return_value for ret in returns)
+        return returns
+
+    monkeypatch.setattr(FusedLauncher, "launch", seen)
+    assert command(*GRID).status == 0
+    assert len(returned) == 3
+    assert all(isinstance(value, float) and 0 < value <= 1 and not math.isnan(value) for value in returned)
+    assert Path("multirun/grid/results.csv").exists()

@@ -1,0 +1,177 @@
+"""W&B, offline: what was logged is read back from its files; whatever W&B does, the result is there."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import small
+
+from fractal_ifs import loggers, records
+from fractal_ifs.config import Job
+from fractal_ifs.training import train
+
+wandb = pytest.importorskip("wandb")
+
+
+@pytest.fixture(autouse=True)
+def newcomer(monkeypatch, tmp_path):
+    """No account, no setting."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    (tmp_path / "home").mkdir()
+
+
+def logged(directory):
+    """The one W&B run below a directory, as W&B's own reader gives it: its state, and its rows."""
+    [path] = directory.glob("wandb/*run-*/*.wandb")
+    program = str(Path(sys.executable).with_name("wandb"))
+
+    def inspect(*options):
+        command = [program, "leet", "inspect", "--json", *options, str(path)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    rows = [json.loads(line) for line in inspect().splitlines() if '"type":"history"' in line.replace(" ", "")]
+    return json.loads(inspect("--summary")), [row["history"]["item"] for row in rows]
+
+
+def run_jobs(tmp_path, *configs) -> Any:
+    directories = [tmp_path / f"job{number}" for number in range(len(configs))]
+    jobs = [Job(config, directory) for config, directory in zip(configs, directories, strict=True)]
+    return directories, train(jobs, threads=1)
+
+
+def test_two_runs_of_one_process_are_logged_apart(tmp_path):
+    configs = [
+        small(logger="wandb", sweep="a_sweep", fractal="vicsek", curve=4, lr=2e-3),
+        small(logger="wandb", sweep="a_sweep", fractal="cantor2d", curve=1, seed=3),
+    ]
+    directories, runs = run_jobs(tmp_path, *configs)
+    ids = set()
+    for config, directory, run, tags in zip(configs, directories, runs, TAGS, strict=True):
+        state, rows = logged(directory)
+        record = records.read_result(directory)
+        assert record is not None
+        assert state["state"] == "finished"
+        assert state["config"] == config  # resolved, and no other's
+        assert state["summary"]["best_test_acc"] == record["best_test_acc"]  # a plain number
+        assert state["summary"]["best_step"] == record["best_step"]
+        assert state["summary"]["status"] == "finished"
+        assert state["tags"] == tags
+        assert state["run_id"] == run.wandb_id == records.read_checkpoint(directory)["wandb_id"]  # type: ignore[index]
+        assert [row["step"] for row in rows] == [50, 100]  # optimizer steps, not calls
+        assert [row["test_acc"] for row in rows] == [row[4] for row in run.history]
+        assert [row["best_test_acc"] for row in rows][-1] == record["best_test_acc"]
+        text = b"".join(path.read_bytes() for path in directory.glob("wandb/*run-*/*.wandb"))
+        assert b"a_sweep" in text
+        ids.add(state["run_id"])
+    assert len(ids) == 2
+
+
+TAGS = [["fractal=vicsek", "curve=4"], ["fractal=cantor2d", "curve=1"]]
+
+
+def test_what_init_is_given(tmp_path, monkeypatch):
+    given = []
+
+    class Remembered:
+        def __init__(self, **arguments):
+            given.append(arguments)
+            self.summary = {}
+
+        def __getattr__(self, name):
+            return lambda *_, **__: None
+
+    monkeypatch.setattr(wandb, "init", lambda **arguments: Remembered(**arguments))
+    [directory], _ = run_jobs(tmp_path, small(logger="wandb", sweep="a_sweep"))
+    [arguments] = given
+    assert arguments["mode"] == "offline"
+    assert (arguments["group"], arguments["job_type"], arguments["project"]) == ("a_sweep", "mlp", "fractal_ifs")
+    assert arguments["reinit"] == "create_new"
+    assert arguments["dir"] == str(directory)
+
+
+def test_a_run_that_goes_on_keeps_its_id(tmp_path):
+    config = small(logger="wandb")
+
+    def stop(training):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train([Job(config, tmp_path / "a")], threads=1, report=stop)
+    first = records.read_checkpoint(tmp_path / "a")
+    [run] = train([Job(config, tmp_path / "a")], threads=1)
+    assert first is not None
+    assert not isinstance(run, Exception)
+    assert run.wandb_id == first["wandb_id"]
+
+
+@pytest.mark.parametrize("where", ["init", "log", "finish"])
+def test_a_wandb_that_breaks_costs_no_result(tmp_path, monkeypatch, caplog, where):
+    def broken(*_, **__):
+        raise RuntimeError("gone")
+
+    if where == "init":
+        monkeypatch.setattr(wandb, "init", broken)
+    else:
+        fake = type("Fake", (), {"log": lambda *_: None, "finish": lambda *_, **__: None, "define_metric": broken})
+        fake.define_metric = lambda *_, **__: None  # type: ignore[attr-defined]
+        fake.summary = {}  # type: ignore[attr-defined]
+        setattr(fake, where, broken)
+        monkeypatch.setattr(wandb, "init", lambda **_: fake())
+    [directory], [run] = run_jobs(tmp_path, small(logger="wandb"))
+    assert records.load(directory).record["status"] == "finished"
+    assert [row[0] for row in run.history] == [50, 100]
+    assert "W&B is away (RuntimeError: gone)" in caplog.text
+    assert caplog.text.count("W&B is away") == 1  # said once
+
+
+def test_without_wandb_installed(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    [directory], _ = run_jobs(tmp_path, small(logger="wandb"))
+    assert records.load(directory).record["status"] == "finished"
+    assert "results are in the run's directory" in caplog.text
+    caplog.clear()
+    run_jobs(tmp_path / "csv", small(logger="csv"))
+    assert "W&B" not in caplog.text
+
+
+def test_an_unreachable_host_falls_back_to_offline_within_the_bound_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(loggers, "_unreachable", [])
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    configs = [small(logger="wandb", seed=seed) for seed in (0, 1)]
+    for config in configs:
+        config["logger"]["timeout"] = 3
+    begun = time.monotonic()
+    directories, _ = run_jobs(tmp_path, *configs)
+    assert time.monotonic() - begun < 12  # the second run doesn't wait again
+    assert caplog.text.count("W&B can't be reached") == 1
+    for directory in directories:
+        assert records.load(directory).record["status"] == "finished"
+        assert list(directory.glob("wandb/offline-run-*"))
+
+
+def test_the_mode(tmp_path, monkeypatch):
+    assert loggers.mode(None) == "offline"
+    assert loggers.mode("disabled") == "disabled"
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert loggers.mode(None) == "online"
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert loggers.mode(None) == "offline"
+    assert loggers.mode("online") == "online"
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name)
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert loggers.mode(None) == "online"
+    (tmp_path / "netrc").write_text("not a netrc file")
+    assert loggers.mode(None) == "offline"
