@@ -4,6 +4,7 @@ Every module is optional: without a compiler the package still installs, and tra
 (``python -m fractal_ifs.doctor`` tells). FRACTAL_IFS_WERROR=1 makes compiler warnings errors.
 """
 
+import copy
 import os
 import platform
 import sys
@@ -21,20 +22,21 @@ FLAGS = ["-std=c++17", "-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno", "-
 FLAGS += ["-Wall", "-Wextra"] + ["-Werror"] * (os.environ.get("FRACTAL_IFS_WERROR") == "1")
 LINK = ["-pthread"]
 if sanitize := os.environ.get("FRACTAL_IFS_SANITIZE"):  # e.g. address,undefined: see tests/native_sanitize.sh
-    FLAGS += [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g"]
+    FLAGS += [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all", "-O1", "-g1"]
     LINK += [f"-fsanitize={sanitize}"]
 
 
 class BuildVariants(build_ext):
-    """Gives every variant its own folder of objects: they share one source."""
+    """Compiles the variants at the same time, each with a folder of objects of its own: they share one source."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or True
 
     def build_extension(self, ext):
-        shared = self.build_temp
-        self.build_temp = os.path.join(shared, ext.name)
-        try:
-            super().build_extension(ext)
-        finally:
-            self.build_temp = shared
+        one = copy.copy(self)
+        one.build_temp = os.path.join(self.build_temp, ext.name)
+        build_ext.build_extension(one, ext)
 
 
 setup(

@@ -1,5 +1,6 @@
 // Vectors of the instruction set this file is compiled for, and the one register-blocked product of the engine.
 #pragma once
+#include <cfloat>
 #include <cmath>
 #include <cstddef>
 #include <utility>
@@ -32,84 +33,107 @@ typedef int Index __attribute__((vector_size(4 * L)));
 inline V load(const float* p) { return *reinterpret_cast<const V*>(p); }  // p on a vector's boundary, as all rows are
 inline void store(float* p, V x) { *reinterpret_cast<V*>(p) = x; }
 inline V all(float x) { return x - V{}; }
+template <int... I>
+inline V evens(V a, V b, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(a, b, 2 * I...);
+}
+template <int... I>
+inline V odds(V a, V b, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(a, b, 2 * I + 1 ...);
+}
+using Lanes = std::make_integer_sequence<int, L>;
+
 inline float sum(V x) {
-    float s = 0;
-    for (int i = 0; i < L; ++i) s += x[i];
-    return s;
+    for (int n = L; n > 1; n /= 2) x = evens(x, x, Lanes()) + odds(x, x, Lanes());
+    return x[0];
 }
 
 // relu lets NaN through (a diverged network must show it), hence "not negative" rather than "positive".
-inline V relu(V x) { return x < 0 ? V{} : x; }
+inline V relu(V x) {
+#if defined(__AVX512F__)
+    return V(_mm512_maskz_max_ps(-1, __m512{}, __m512(x)));  // the second where one is NaN
+#elif defined(__x86_64__) && defined(__AVX2__)
+    return V(_mm256_max_ps(__m256{}, __m256(x)));
+#else
+    return x < 0 ? V{} : x;
+#endif
+}
 inline V where_positive(V h, V x) { return h > 0 ? x : V{}; }
 
-inline V sqrt(V x) {
+// m / (root sqrt(v) + eps), the heart of Adam, to an ulp or two. Division and square root are a tenth as fast as products;
+// AVX-512 has estimates to 14 bits, of which a Newton step makes 28.
+inline V adam_direction(V m, V v, float root, float eps) {
 #if defined(__AVX512F__)
-    return V(_mm512_maskz_sqrt_ps(-1, __m512(x)));  // GCC warns about its own _mm512_sqrt_ps
-#elif defined(__AVX2__)
-    return V(_mm256_sqrt_ps(__m256(x)));
+    const V y = V(_mm512_maskz_rsqrt14_ps(-1, _mm512_maskz_max_ps(-1, __m512(all(FLT_MIN)), __m512(v))));
+    const V estimate = v * y, s = estimate + 0.5f * y * (v - estimate * estimate);
+    const V below = root * s + eps, inverse = V(_mm512_maskz_rcp14_ps(-1, __m512(below))), ratio = m * inverse;
+    return ratio + inverse * (m - below * ratio);
+#elif defined(__x86_64__) && defined(__AVX2__)
+    return m / (root * V(_mm256_sqrt_ps(__m256(v))) + eps);
 #else
-    for (int i = 0; i < L; ++i) x[i] = std::sqrt(x[i]);
-    return x;
+    for (int i = 0; i < L; ++i) v[i] = std::sqrt(v[i]);
+    return m / (root * v + eps);
 #endif
 }
 
-// C = A B for one tile of R rows x NV vectors of C, which stays in registers. A is read one number at a time, from any
-// strides: A(i, k) = a[i * ra + k * ca]; B by rows of vectors. `op` gives C's start and takes its end.
-// Each number of C is a sum over k = 0, 1, ... whatever the tiling, except in tiles too small to hide the latency of
-// an addition: those sum U interleaved parts. So bits depend on the shape alone.
+// C = A B for `tiles` tiles of R rows x NV vectors of C, one below the other; each stays in registers over all of k.
+// A is read one number at a time, from any strides: A(i, k) = a[i * ra + k * ca]; B by rows of vectors. `op` gives C's
+// start and takes its end. Each number of C is a sum over k = 0, 1, ... whatever the tiling, except in tiles too small to
+// hide the latency of an addition: those sum U interleaved parts. So bits depend on the shape alone.
 template <int R, int NV, class Op>
-void tile(long K, const float* a, long ra, long ca, const float* b, long ldb, long row, long col, const Op& op) {
+void column(long tiles, long K, const float* a, long ra, long ca, const float* b, long ldb, long row, long col, Op op) {
     constexpr int U = R * NV > 4 ? 1 : R * NV > 2 ? 2 : 4;
-    V c[U][R][NV];
     a += row * ra;
     b += col;
-    UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < NV; ++v) {
-        c[0][r][v] = op.start(col + v * L);
-        UNROLL for (int u = 1; u < U; ++u) c[u][r][v] = V{};
-    }
-    auto add = [&](long k, V(&part)[R][NV]) {
-        V bk[NV];
-        UNROLL for (int v = 0; v < NV; ++v) bk[v] = load(b + k * ldb + v * L);
-        UNROLL for (int r = 0; r < R; ++r) {
-            const V x = all(a[r * ra + k * ca]);
-            UNROLL for (int v = 0; v < NV; ++v) part[r][v] += x * bk[v];
+    for (const long end = row + tiles * R; row < end; row += R, a += R * ra) {
+        V c[U][R][NV];
+        UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < NV; ++v) {
+            c[0][r][v] = op.start(col + v * L);
+            UNROLL for (int u = 1; u < U; ++u) c[u][r][v] = V{};
         }
-    };
-    long k = 0;
-    for (; k + U <= K; k += U) UNROLL for (int u = 0; u < U; ++u) add(k + u, c[u]);
-    if constexpr (U > 1) {
-        for (; k < K; ++k) add(k, c[0]);
-        UNROLL for (int u = 1; u < U; ++u) UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < NV; ++v)
-            c[0][r][v] += c[u][r][v];
+        auto add = [&](long k, V(&part)[R][NV]) {
+            V bk[NV];
+            UNROLL for (int v = 0; v < NV; ++v) bk[v] = load(b + k * ldb + v * L);
+            UNROLL for (int r = 0; r < R; ++r) {
+                const V x = all(a[r * ra + k * ca]);
+                UNROLL for (int v = 0; v < NV; ++v) part[r][v] += x * bk[v];
+            }
+        };
+        long k = 0;
+        for (; k + U <= K; k += U) UNROLL for (int u = 0; u < U; ++u) add(k + u, c[u]);
+        if constexpr (U > 1) {
+            for (; k < K; ++k) add(k, c[0]);
+            UNROLL for (int u = 1; u < U; ++u) UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < NV; ++v)
+                c[0][r][v] += c[u][r][v];
+        }
+        op.finish(row, col, c[0]);
     }
-    op.finish(row, col, c[0]);
 }
 
 constexpr int MAX_VECTORS = REGISTERS == 32 ? 4 : 2;
-constexpr int max_rows(int NV) { return REGISTERS == 32 ? (NV == 1 ? 16 : 24 / NV) : 12 / NV; }
+constexpr int max_rows(int NV) { return REGISTERS == 32 ? (NV == 1 ? 12 : 24 / NV) : 12 / NV; }
 
 template <class Op>
-using Tile = void (*)(long, const float*, long, long, const float*, long, long, long, const Op&);
+using Column = void (*)(long, long, const float*, long, long, const float*, long, long, long, Op);
 
 template <int NV, class Op, int... R>
-constexpr Tile<Op> tile_of(long rows, std::integer_sequence<int, R...>) {
-    constexpr Tile<Op> tiles[] = {tile<R + 1, NV, Op>...};
-    return tiles[rows - 1];
+constexpr Column<Op> column_of(long rows, std::integer_sequence<int, R...>) {
+    constexpr Column<Op> columns[] = {column<R + 1, NV, Op>...};
+    return columns[rows - 1];
+}
+
+// All M rows of NV vectors of C: as few tiles as possible, of R or R - 1 rows each (nearly so if M is small).
+template <int NV, class Op>
+void panel(long M, long K, const float* a, long ra, long ca, const float* b, long ldb, long col, Op op) {
+    constexpr int MOST = max_rows(NV);
+    const long tiles = (M + MOST - 1) / MOST, R = (M + tiles - 1) / tiles, full = M - tiles * (R - 1);
+    const std::make_integer_sequence<int, MOST> sizes;
+    column_of<NV, Op>(R, sizes)(full, K, a, ra, ca, b, ldb, 0, col, op);
+    if (full < tiles) column_of<NV, Op>(R - 1, sizes)(tiles - full, K, a, ra, ca, b, ldb, full * R, col, op);
 }
 
 // The part [begin, end) of `size` in the `parts` nearly equal parts.
 inline long part(long size, long i, long parts) { return size * i / parts; }
-
-template <int NV, class Op>
-void panel(long M, long K, const float* a, long ra, long ca, const float* b, long ldb, long col, const Op& op) {
-    constexpr int R = max_rows(NV);
-    const long tiles = (M + R - 1) / R;
-    for (long t = 0; t < tiles; ++t) {
-        const long row = part(M, t, tiles);
-        tile_of<NV, Op>(part(M, t + 1, tiles) - row, std::make_integer_sequence<int, R>())(K, a, ra, ca, b, ldb, row,
-                                                                                         col, op);
-    }
-}
 
 // C = A B, with M rows and `vectors` vectors per row, over K terms.
 template <class Op>
@@ -125,16 +149,6 @@ void product(long M, long vectors, long K, const float* a, long ra, long ca, con
         }
     }
 }
-
-template <int... I>
-inline V evens(V a, V b, std::integer_sequence<int, I...>) {
-    return __builtin_shufflevector(a, b, 2 * I...);
-}
-template <int... I>
-inline V odds(V a, V b, std::integer_sequence<int, I...>) {
-    return __builtin_shufflevector(a, b, 2 * I + 1 ...);
-}
-using Lanes = std::make_integer_sequence<int, L>;
 
 // out[s] = sum of the vector t[s], for L vectors: neighbours are added until one vector is left.
 inline V row_sums(V (&t)[L]) {

@@ -10,6 +10,7 @@
 #include <exception>
 #include <mutex>
 #include <numeric>
+#include <queue>
 #include <string>
 #include <thread>
 
@@ -33,53 +34,66 @@ void flush_denormals() {
 #endif
 }
 
-// Runs work(i, stop) for every i on `threads` threads, costliest first, while the calling thread waits for Ctrl-C.
-// Returns whether a Python exception is pending; the first C++ exception is thrown.
+// Calls rest[i] = work(i, stop) on `threads` threads until every rest is 0, most first, while the calling thread watches
+// for Ctrl-C. Returns the exception that ended it early, if any (KeyboardInterrupt too), once all threads have stopped.
 template <class Work>
-bool run(const std::vector<double>& cost, size_t threads, Work work) {
-    std::vector<size_t> queue(cost.size());
-    std::iota(queue.begin(), queue.end(), 0);
-    std::stable_sort(queue.begin(), queue.end(), [&](size_t a, size_t b) { return cost[a] > cost[b]; });
-    std::atomic<size_t> next{0};
+std::exception_ptr run(const std::vector<double>& rest, size_t threads, Work work) {
+    std::priority_queue<std::pair<double, size_t>> queue;
+    for (size_t i = 0; i < rest.size(); ++i) queue.emplace(rest[i], i);
+    threads = std::min(threads, rest.size());
     std::atomic<bool> stop{false};
-    std::mutex mutex;
+    std::exception_ptr error;
+    std::mutex mutex;  // guards queue, error and running
     std::condition_variable ended;
     size_t running = 0;
-    std::exception_ptr error;
-    bool interrupted = false;
-    py::gil_scoped_release release;
-    std::vector<std::thread> pool;
-    auto worker = [&] {
+    const auto worker = [&] {
         flush_denormals();
-        try {
-            for (size_t i; !stop && (i = next++) < queue.size();) work(queue[i], stop);
-        } catch (...) {
-            const std::lock_guard<std::mutex> lock(mutex);
-            if (!error) error = std::current_exception();
-            stop = true;
+        std::unique_lock<std::mutex> lock(mutex);
+        while (!stop && !queue.empty()) {
+            const size_t i = queue.top().second;
+            queue.pop();
+            lock.unlock();
+            double more = 0;
+            std::exception_ptr failure;
+            try {
+                more = work(i, stop);
+            } catch (...) {
+                failure = std::current_exception();
+                stop = true;
+            }
+            lock.lock();
+            if (failure && !error) error = failure;
+            if (more > 0) queue.emplace(more, i);
         }
-        const std::lock_guard<std::mutex> lock(mutex);
         --running;
         ended.notify_one();
     };
+
+    py::gil_scoped_release release;
+    std::vector<std::thread> pool;
     std::unique_lock<std::mutex> lock(mutex);
     try {
-        for (; pool.size() < std::min(threads, queue.size()); ++running) pool.emplace_back(worker);
-    } catch (const std::system_error&) {  // no more threads to be had: go on with fewer, if any
-        if (pool.empty()) throw;
+        for (; running < threads; ++running) pool.emplace_back(worker);
+    } catch (const std::system_error&) {  // no more threads to be had: go on with those there are
+        if (pool.empty()) return std::current_exception();
     }
     while (!ended.wait_for(lock, std::chrono::milliseconds(100), [&] { return running == 0; })) {
+        if (stop) continue;
         lock.unlock();
+        std::exception_ptr interrupt;
         {
             py::gil_scoped_acquire acquire;
-            if (!interrupted && PyErr_CheckSignals() != 0) stop = interrupted = true;
+            if (PyErr_CheckSignals() != 0) interrupt = std::make_exception_ptr(py::error_already_set());
         }
         lock.lock();
+        if (interrupt) {
+            stop = true;
+            if (!error) error = interrupt;
+        }
     }
     lock.unlock();
     for (std::thread& t : pool) t.join();
-    if (error) std::rethrow_exception(error);
-    return interrupted;
+    return error;
 }
 
 using Array = py::array_t<float, py::array::c_style>;
@@ -124,37 +138,46 @@ struct Training {
                      betas.second, number<double>(task, "eps")};
     }
 
-    void run(const std::atomic<bool>& stop) {
+    double rest() const { return (steps - done) * shape.flops(batch); }
+
+    // At least `most` flops, up to the end of an epoch: no order of the points is computed twice. Returns rest().
+    double train(double most, const std::atomic<bool>& stop) {
         const uint64_t per_epoch = points / batch;
+        const double slice = std::min(most / shape.flops(batch), double(steps - done));
+        uint64_t end = step + uint64_t(slice) + 1;
+        end = std::min(end + (per_epoch - end % per_epoch) % per_epoch, step + (steps - done));
         Network network(shape, batch, true);
         Shuffle shuffle;
         const uint32_t* order = nullptr;
         network.read(p, m, v);
-        for (; done < steps && !stop; ++done, ++step) {
+        for (; step < end && !stop; ++done, ++step) {
             const uint64_t at = step % per_epoch;
             if (!order || at == 0) order = shuffle.order(seed, step / per_epoch, points).data();
             loss_sum += network.step(x, y, order + at * batch, batch, loss, optimizer, int64_t(step) + 1);
         }
         network.write(p, m, v);
         if (!network.finite()) loss_sum = NAN;  // dead units can hide an infinite weight from the loss
+        return rest();
     }
 };
 
 void advance(const py::list& tasks, size_t threads) {
     std::vector<Training> all;
-    std::vector<double> cost;
+    std::vector<double> rest;
     for (const py::handle task : tasks) {
         all.emplace_back(task);
-        cost.push_back(all.back().steps * all.back().shape.flops(all.back().batch));
+        rest.push_back(all.back().rest());
     }
-    const bool interrupted = run(cost, threads, [&](size_t i, const std::atomic<bool>& stop) { all[i].run(stop); });
+    // Few tasks take turns in slices, so that three on two threads end together.
+    const double slice = std::accumulate(rest.begin(), rest.end(), 0.0) / (16 * threads);
+    const auto error = run(rest, threads, [&](size_t i, const auto& stop) { return all[i].train(slice, stop); });
     for (size_t i = 0; i < all.size(); ++i) {
         const py::handle task = tasks[i];
         task.attr("step") = all[i].step;
         task.attr("done") = all[i].done;
         task.attr("loss_sum") = all[i].loss_sum;
     }
-    if (interrupted) throw py::error_already_set();
+    if (error) std::rethrow_exception(error);
 }
 
 py::list evaluate(const py::list& tasks, size_t threads) {
@@ -173,7 +196,7 @@ py::list evaluate(const py::list& tasks, size_t threads) {
                        long(py::len(task.attr("y")))});
         cost.push_back(all.back().shape.flops(all.back().points));
     }
-    const bool interrupted = run(cost, threads, [&](size_t i, const std::atomic<bool>& stop) {
+    const auto error = run(cost, threads, [&](size_t i, const auto& stop) {
         Test& t = all[i];
         Network network(t.shape, std::min(BLOCK, t.points), false);
         network.read(t.p);
@@ -183,8 +206,9 @@ py::list evaluate(const py::list& tasks, size_t threads) {
             t.correct += correct;
             t.loss_sum += sum;
         }
+        return 0.0;
     });
-    if (interrupted) throw py::error_already_set();
+    if (error) std::rethrow_exception(error);
     py::list results;
     for (const Test& t : all) results.append(py::make_tuple(t.correct, t.loss_sum / t.points));
     return results;
@@ -200,7 +224,7 @@ py::array_t<uint32_t> permutation(uint64_t seed, uint64_t epoch, size_t n) {
 double fma_peak(double seconds, size_t threads) {
     constexpr int CHAINS = REGISTERS == 32 ? 16 : 12, ROUNDS = 100000;
     std::atomic<double> total{0};
-    run(std::vector<double>(threads, 1.0), threads, [&](size_t, const std::atomic<bool>& stop) {
+    const auto error = run(std::vector<double>(threads, 1.0), threads, [&](size_t, const auto& stop) {
         using Clock = std::chrono::steady_clock;
         const auto start = Clock::now();
         double flops = 0, elapsed = 0;
@@ -219,7 +243,9 @@ double fma_peak(double seconds, size_t threads) {
         }
         for (double old = total; !total.compare_exchange_weak(old, old + flops / elapsed * 1e-9);) {
         }
+        return 0.0;
     });
+    if (error) std::rethrow_exception(error);
     return total;
 }
 

@@ -61,8 +61,10 @@ struct Affine {  // h = relu(x W^T + b)
     V start(long col) const { return load(b + col); }
     template <int R, int NV>
     void finish(long row, long col, V (&z)[R][NV]) const {
-        UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < NV; ++v)
-            store(h + (row + r) * ld + col + v * L, relu(z[r][v]));
+        float* to = h + row * ld + col;
+        const long step = ld;
+        UNROLL for (int r = 0; r < R; ++r, to += step) UNROLL for (int v = 0; v < NV; ++v)
+            store(to + v * L, relu(z[r][v]));
     }
 };
 
@@ -73,16 +75,17 @@ struct Delta {  // delta = z * [h > 0], and its sum over the batch, which is the
     V start(long) const { return V{}; }
     template <int R, int NV>
     void finish(long row, long col, V (&z)[R][NV]) const {
-        UNROLL for (int v = 0; v < NV; ++v) {
-            V s = load(db + col + v * L);
-            UNROLL for (int r = 0; r < R; ++r) {
-                const long at = (row + r) * ld + col + v * L;
-                const V x = where_positive(load(h + at), z[r][v]);
-                store(delta + at, x);
-                s += x;
-            }
-            store(db + col + v * L, s);
+        const float* from = h + row * ld + col;
+        float* to = delta + row * ld + col;
+        const long step = ld;
+        V total[NV];
+        UNROLL for (int v = 0; v < NV; ++v) total[v] = load(db + col + v * L);
+        UNROLL for (int r = 0; r < R; ++r, from += step, to += step) UNROLL for (int v = 0; v < NV; ++v) {
+            const V x = where_positive(load(from + v * L), z[r][v]);
+            store(to + v * L, x);
+            total[v] += x;
         }
+        UNROLL for (int v = 0; v < NV; ++v) store(db + col + v * L, total[v]);
     }
 };
 
@@ -92,8 +95,10 @@ struct Plain {  // c = z
     V start(long) const { return V{}; }
     template <int R, int NV>
     void finish(long row, long col, V (&z)[R][NV]) const {
-        UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < NV; ++v)
-            store(c + (row + r) * ld + col + v * L, z[r][v]);
+        float* to = c + row * ld + col;
+        const long step = ld;
+        UNROLL for (int r = 0; r < R; ++r, to += step) UNROLL for (int v = 0; v < NV; ++v)
+            store(to + v * L, z[r][v]);
     }
 };
 
@@ -104,6 +109,7 @@ class Network {
         : s_(shape), ld_(shape.stride()), nv_(shape.vectors()), batch_((batch + L - 1) / L * L),
           p_(block()), f_(batch_), y_(batch_), share_(batch_), g_(batch_), x_(batch_ * shape.d) {
         const long units = batch_ * ld_;
+        for (long i = 0; i < batch; ++i) share_[i] = 1.0f / batch;
         for (long j = 0; j < shape.depth; ++j) h_.emplace_back(units);
         if (summed()) sum_ = Floats(units), dsum_ = Floats(train ? units : 0);
         if (!train) return;
@@ -130,12 +136,11 @@ class Network {
         return all;
     }
 
-    // f of n points x (n, d), row-major: valid until the next call.
-    const float* forward(const float* x, long n) {
+    // f of n points, x(i, c) = x[i * ra + c * ca]: valid until the next call.
+    const float* forward(const float* x, long ra, long ca, long n) {
+        product(n, nv_, s_.d, x, ra, ca, weight(0), ld_, Affine{bias(0), h_[0], ld_});
         for (long j = 0; j < s_.depth; ++j) {
-            const float* input = j == 0 ? x : units(j);
-            const long ra = j == 0 ? s_.d : ld_;
-            product(n, nv_, s_.inputs(j), input, ra, 1, weight(j), ld_, Affine{bias(j), h_[j], ld_});
+            if (j > 0) product(n, nv_, s_.width, units(j), ld_, 1, weight(j), ld_, Affine{bias(j), h_[j], ld_});
             if (summed() && j < s_.depth - 1)
                 for (long i = 0; i < n * ld_; i += L)
                     store(sum_ + i, j == 0 ? load(h_[j] + i) : load(sum_ + i) + load(h_[j] + i));
@@ -155,13 +160,11 @@ class Network {
 
     // One optimizer step on the points index[0..n-1] of x (., d), y (.); t = 1, 2, ... counts steps. Returns the mean loss.
     float step(const float* x, const float* y, const uint32_t* index, long n, Loss loss, const Optimizer& o, int64_t t) {
-        for (long i = 0; i < n; ++i) {
-            for (long c = 0; c < s_.d; ++c) x_[i * s_.d + c] = x[index[i] * s_.d + c];
-            y_[i] = y[index[i]];
-            share_[i] = 1.0f / n;
-        }
-        for (long i = n; i < batch_; ++i) share_[i] = 0;
-        forward(x_, n);
+        const long d = s_.d;
+        for (long c = 0; c < d; ++c)
+            for (long i = 0; i < n; ++i) x_[c * batch_ + i] = x[index[i] * d + c];
+        for (long i = 0; i < n; ++i) y_[i] = y[index[i]];
+        forward(x_, 1, batch_, n);
         const float mean = losses(loss, n);
         backward(n, rule(o, t));
         return mean;
@@ -170,7 +173,7 @@ class Network {
     // (points with y f > 0, sum of the losses) over n points x (n, d), y (n,) within the batch's size.
     std::pair<long, double> test(const float* x, const float* y, long n, Loss loss) {
         long correct = 0;
-        forward(x, n);
+        forward(x, s_.d, 1, n);
         for (long i = 0; i < batch_; ++i) {
             y_[i] = i < n ? y[i] : 0;
             share_[i] = i < n;
@@ -180,9 +183,9 @@ class Network {
     }
 
    private:
-    // The sum of share * loss over the last forward's f against y; leaves in g its derivative by f.
+    // The sum of share * loss over the last forward's f against y; its derivatives by each f go to g, their sum to slope.
     float losses(Loss loss, long n) {
-        V total{};
+        V total{}, slope{};
         for (long i = 0; i < n; i += L) {
             const V f = load(f_ + i), y = load(y_ + i), share = load(share_ + i);
             V l, g;
@@ -201,8 +204,10 @@ class Network {
                 }
             }
             total += share * l;
+            slope += share * g;
             store(g_ + i, share * g);
         }
+        slope_ = sum(slope);
         return sum(total);
     }
 
@@ -230,14 +235,14 @@ class Network {
             const V vi = o.beta2 * load(v + i) + o.rest2 * g * g;
             store(m + i, mi);
             store(v + i, vi);
-            store(p + i, load(p + i) - o.rate * mi / (o.root * sqrt(vi) + o.eps));
+            store(p + i, load(p + i) - o.rate * adam_direction(mi, vi, o.root, o.eps));
         }
     }
 
     void backward(long n, const Rule& o) {
         const long T = s_.depth;
-        std::memset(db_, 0, (T + 1) * ld_ * sizeof(float));
-        for (long i = 0; i < n; ++i) db_[T * ld_] += g_[i];
+        std::memset(db_, 0, T * ld_ * sizeof(float));
+        db_[T * ld_] = slope_;
         product(n, nv_, 1, g_, 1, 0, weight(T), ld_, Delta{h_[T - 1], delta_, db_ + (T - 1) * ld_, ld_});
         product(1, nv_, n, g_, 0, 1, h_[T - 1], ld_, Plain{grad_, ld_});
         update(weight(T) - p_, grad_, ld_, o);
@@ -257,7 +262,7 @@ class Network {
             update(weight(j) - p_, grad_, s_.width * ld_, o);
             std::swap(delta_, next_);
         }
-        product(s_.d, nv_, n, x_, 1, s_.d, delta_, ld_, Plain{grad_, ld_});
+        product(s_.d, nv_, n, x_, batch_, 1, delta_, ld_, Plain{grad_, ld_});
         update(0, grad_, s_.d * ld_, o);
         update(bias(0) - p_, db_, (T + 1) * ld_, o);
     }
@@ -293,7 +298,8 @@ class Network {
     const Shape s_;
     const long ld_, nv_, batch_;
     Floats p_, m_, v_, grad_, db_, transposed_;          // (rows, ld)
-    Floats f_, y_, share_, g_, x_;                       // (batch) and (batch, d)
+    Floats f_, y_, share_, g_, x_;                       // (batch) and (d, batch)
+    float slope_ = 0;
     std::vector<Floats> h_;                              // T of (batch, ld)
     Floats sum_, dsum_, delta_, next_;                   // (batch, ld)
 };

@@ -22,6 +22,7 @@ from fractal_ifs.errors import ConfigError
 ISAS = ("avx512", "avx2", "base")  # best first
 LOSSES = ("hinge", "logistic", "squared")
 OPTIMIZERS = ("adam", "sgd")
+EPS = 1e-30  # the least eps of Adam: a gradient that has always been zero (padding, dead units) steps by 0 / eps
 
 
 class Unavailable(ImportError):
@@ -127,8 +128,8 @@ def supports(
         return f"loss={loss}: the native engine has {', '.join(LOSSES)}"
     if optimizer not in OPTIMIZERS:
         return f"optimizer={optimizer}: the native engine has {', '.join(OPTIMIZERS)}"
-    if optimizer == "adam" and not eps > 0:
-        return f"eps={eps}: the native engine needs eps > 0"
+    if optimizer == "adam" and not eps >= EPS:
+        return f"eps={eps}: the native engine needs at least {EPS}"
     if str(dtype).removeprefix("torch.") != "float32":
         return f"precision {dtype}: the native engine computes in float32"
     if str(device) != "cpu":
@@ -258,5 +259,5 @@ def _check_training(task: Task) -> None:
     if task.optimizer == "adam":
         if not all(0 <= beta < 1 for beta in task.betas) or len(task.betas) != 2:
             raise ValueError(f"betas={task.betas}: must be two numbers in [0, 1)")
-        if not (math.isfinite(task.eps) and task.eps > 0):
-            raise ValueError(f"eps={task.eps}: must be a finite number > 0")
+        if not EPS <= task.eps < math.inf:
+            raise ValueError(f"eps={task.eps}: must be a finite number >= {EPS}")

@@ -1,0 +1,470 @@
+"""The native engine against autograd and torch.optim, bit for bit against itself, and under bad input and Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+
+from fractal_ifs import doctor
+from fractal_ifs.engines import native
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.models import MLP
+
+ISAS = [name for name, state in native.variants().items() if state == "ok"]
+pytestmark = pytest.mark.skipif(not ISAS, reason="native engine not built")
+
+
+@pytest.fixture(params=ISAS)
+def isa(request, monkeypatch):
+    monkeypatch.setenv("FRACTAL_IFS_ISA", request.param)
+    assert native.isa() == request.param
+    return request.param
+
+
+def make(d=2, width=20, depth=3, n=500, seed=0, batch_size=50, **keys) -> native.Task:
+    """A task of its own: nothing in it is shared."""
+    rng = np.random.default_rng(seed)
+    net = MLP(d, width, depth, generator=torch.Generator().manual_seed(seed))
+    params = torch.nn.utils.parameters_to_vector(net.parameters()).detach().numpy().copy()
+    x = rng.uniform(-1, 1, (n, d)).astype(np.float32)
+    y = np.where(rng.uniform(size=n) < 0.5, -1, 1).astype(np.float32)
+    m, v = np.zeros_like(params), np.zeros_like(params)
+    task = native.Task(params, d, width, depth, x, y, exp_avg=m, exp_avg_sq=v, shuffle_seed=seed, steps=10)
+    task.batch_size = batch_size
+    for key, value in keys.items():
+        assert hasattr(task, key)
+        setattr(task, key, value)
+    return task
+
+
+def order(shuffle_seed: int, epoch: int, n: int) -> np.ndarray:
+    """The order of an epoch, from its definition, on Python's integers."""
+    mask = 2**64 - 1
+
+    def mix(z):
+        z = (z + 0x9E3779B97F4A7C15) & mask
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        return z ^ (z >> 31)
+
+    base = mix((mix(shuffle_seed) + epoch) & mask)
+    keys = [((mix((base + i * 0x9E3779B97F4A7C15) & mask) >> 33) << 32) | i for i in range(n)]
+    return np.array(sorted(keys), dtype=np.uint64).astype(np.uint32)
+
+
+def network(task: native.Task) -> MLP:
+    """The task's network in double precision."""
+    net = MLP(task.d, task.width, task.depth, sum_last=task.sum_last, dtype=torch.float64)
+    torch.nn.utils.vector_to_parameters(torch.from_numpy(task.params).double(), net.parameters())
+    return net
+
+
+def mean_loss(name: str, f: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    if name == "hinge":
+        return (1 - y * f).relu().mean()
+    if name == "logistic":
+        return torch.nn.functional.softplus(-y * f).mean()
+    return (y - f).square().mean()
+
+
+@torch.no_grad()
+def nearest_kink(net: MLP, x: torch.Tensor, y: torch.Tensor, loss: str) -> float:
+    """The smallest |pre-activation|, or |1 - y f| with the hinge loss: closer than round-off, gradients may differ."""
+    h, total, seen = x, torch.zeros(1, dtype=x.dtype), []
+    for j, layer in enumerate(net.hidden):
+        z = layer(total if net.sum_last and 1 < j == net.depth - 1 else h)
+        h, seen = z.relu(), [*seen, z.abs().min()]
+        total = total + h
+    f = net.readout(h).squeeze(-1)
+    assert torch.equal(f, net(x))
+    return float(min([*seen, (1 - y * f).abs().min()] if loss == "hinge" else seen))
+
+
+def close(ours, theirs, relative=1e-5, absolute=1e-12):
+    ours, theirs = torch.as_tensor(ours, dtype=torch.float64), torch.as_tensor(theirs, dtype=torch.float64)
+    assert (ours - theirs).norm() <= relative * theirs.norm() + absolute
+
+
+def state(task: native.Task) -> bytes:
+    return task.params.tobytes() + task.exp_avg.tobytes() + task.exp_avg_sq.tobytes() + bytes(str(task.step), "ascii")
+
+
+# --- exactness ---------------------------------------------------------------------------------------------------
+
+shapes = st.fixed_dictionaries(
+    {
+        "width": st.integers(1, 130),
+        "depth": st.integers(1, 8),
+        "d": st.integers(1, 5),
+        "batch_size": st.integers(1, 300),
+        "loss": st.sampled_from(native.LOSSES),
+        "optimizer": st.sampled_from(native.OPTIMIZERS),
+        "sum_last": st.booleans(),
+        "seed": st.integers(0, 2**32 - 1),
+    }
+)
+fixed = {"width": 128, "depth": 4, "d": 2, "batch_size": 100, "loss": "hinge", "optimizer": "adam"}
+
+
+@example(shape={**fixed, "sum_last": True, "seed": 1})
+@example(shape={**fixed, "width": 1, "depth": 1, "d": 1, "batch_size": 1, "sum_last": False, "seed": 1})
+@given(shape=shapes)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_steps_are_those_of_autograd_and_torch_optim(isa, shape):
+    task = make(
+        n=310, **shape, steps=1, lr=1e-3, eps=1e-4
+    )  # a small eps makes whole steps of gradients that are round-off
+    net, x, y = network(task), torch.from_numpy(task.x).double(), torch.from_numpy(task.y).double()
+    parameters = list(net.parameters())
+    adam = task.optimizer == "adam"
+    optimizer = torch.optim.Adam(parameters, lr=1e-3, eps=1e-4) if adam else torch.optim.SGD(parameters, lr=1e-3)
+    per_epoch = len(task.y) // task.batch_size
+    for step in range(3):
+        in_epoch = step % per_epoch * task.batch_size
+        batch = order(task.shuffle_seed, step // per_epoch, len(task.y))[in_epoch : in_epoch + task.batch_size].copy()
+        xb, yb = x[batch.astype(np.int64)], y[batch.astype(np.int64)]
+        assume(nearest_kink(net, xb, yb, task.loss) > 1e-6)
+        optimizer.zero_grad()
+        loss = mean_loss(task.loss, net(xb), yb)
+        loss.backward()
+        optimizer.step()
+        native.advance([task], 1)
+        assert task.done == 1
+        assert task.step == step + 1
+        assert task.loss_sum == pytest.approx(loss.item(), rel=1e-5, abs=1e-6)
+        if step == 0 and adam:  # m = (1 - beta1) g, v = (1 - beta2) g^2
+            gradient = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+            close(task.exp_avg / 0.1, gradient, absolute=1e-7)  # a mean over the batch may cancel to little
+            close(task.exp_avg_sq / 0.001, np.square(task.exp_avg / 0.1))
+    close(task.params, torch.nn.utils.parameters_to_vector(net.parameters()).detach())
+
+
+@pytest.mark.parametrize(("betas", "eps"), [((0.9, 0.999), 1e-8), ((0.8, 0.95), 1e-3), ((0.0, 0.5), 1e-30)])
+def test_betas_eps_and_late_steps(isa, betas, eps):
+    task = make(betas=betas, eps=eps, step=5, steps=1, batch_size=500, lr=0.02)
+    rng = np.random.default_rng(0)
+    task.exp_avg += rng.normal(size=task.params.size).astype(np.float32) * 1e-2
+    task.exp_avg_sq += rng.uniform(size=task.params.size).astype(np.float32) * 1e-2
+    net = network(task)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.02, betas=betas, eps=eps)
+    at = 0
+    for p in net.parameters():
+        part = slice(at, at + p.numel())
+        m, v = (torch.from_numpy(a[part].copy()).double().view_as(p) for a in (task.exp_avg, task.exp_avg_sq))
+        optimizer.state[p] = {"step": torch.tensor(5.0), "exp_avg": m, "exp_avg_sq": v}
+        at += p.numel()
+    x, y = torch.from_numpy(task.x).double(), torch.from_numpy(task.y).double()
+    mean_loss("hinge", net(x), y).backward()
+    before = task.params.copy()
+    optimizer.step()
+    native.advance([task], 1)
+    after = torch.nn.utils.parameters_to_vector(net.parameters()).detach()
+    close(task.params, after, 1e-6)
+    close(task.params - before, after - torch.from_numpy(before), 1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 2, 100, 5_001, 70_000])
+def test_order_of_an_epoch(isa, n):
+    for seed, epoch in [(0, 0), (2**64 - 1, 3), (0x0123456789ABCDEF, 2**33)]:
+        assert np.array_equal(native.module().permutation(seed, epoch, n), order(seed, epoch, n))
+
+
+@pytest.mark.slow
+def test_order_of_a_large_epoch():
+    from fractal_ifs.seeds import permutation
+
+    n = 2**25 + 1
+    assert np.array_equal(native.module().permutation(5, 7, n), permutation(5, 7, n))
+
+
+@pytest.mark.parametrize("loss", native.LOSSES)
+@pytest.mark.parametrize("sum_last", [False, True])
+def test_evaluate(isa, loss, sum_last):
+    tasks = [make(d=3, width=k, depth=depth, n=n, seed=k, loss=loss, sum_last=sum_last)
+             for k, depth, n in [(5, 1, 1), (33, 4, 127), (64, 3, 128), (100, 3, 1000)]]  # fmt: skip
+    before = [state(t) for t in tasks]
+    for task, (correct, loss_value) in zip(tasks, native.evaluate(tasks), strict=True):
+        f, y = network(task)(torch.from_numpy(task.x).double()).detach(), torch.from_numpy(task.y).double()
+        assert correct == int((y * f > 0).sum())
+        assert loss_value == pytest.approx(mean_loss(loss, f, y).item(), rel=1e-5)
+    assert before == [state(t) for t in tasks]
+
+
+def test_an_output_of_zero_is_an_error():
+    task = make()
+    task.params[:] = 0
+    assert native.evaluate([task]) == [(0, 1.0)]
+
+
+def test_instruction_sets_agree(monkeypatch):
+    ends = []
+    for name in ISAS:
+        monkeypatch.setenv("FRACTAL_IFS_ISA", name)
+        task = make(width=37, depth=5, steps=20, lr=1e-4)
+        native.advance([task])
+        ends.append(task.params)
+    for end in ends:
+        close(end, ends[0], 1e-4)
+
+
+# --- the same bits whatever the company -----------------------------------------------------------------------------
+
+
+def mixed() -> list[native.Task]:
+    """Eight tasks of different shapes, losses and lengths; 500 // 37 = 13 steps per epoch, so all cross epochs."""
+    return [
+        make(d=1 + i % 3, width=7 + 13 * i, depth=1 + i % 4, seed=i, batch_size=37, steps=100 - 5 * i,
+             loss=native.LOSSES[i % 3], optimizer=native.OPTIMIZERS[i % 2], sum_last=i % 4 > 1)
+        for i in range(8)
+    ]  # fmt: skip
+
+
+def test_bits_do_not_depend_on_partners_threads_order_or_chunks(isa):
+    alone, together, reverse, chunks = mixed(), mixed(), mixed(), mixed()
+    for task in alone:
+        native.advance([task], 1)
+    native.advance(together, 3)
+    native.advance(reverse[::-1], 2)
+    for task, other in zip(chunks, alone, strict=True):
+        for task.steps in (40, 1, 12, other.step - 53):
+            native.advance([task], 2)
+    for same in zip(alone, together, reverse, chunks, strict=True):
+        assert len({state(task) for task in same}) == 1
+        assert same[0].step == same[0].steps
+        assert same[0].loss_sum == pytest.approx(same[1].loss_sum)
+
+
+def test_state_may_be_tensors_and_moves_in_place():
+    task, same = make(), make()
+    flat, m, v = (torch.from_numpy(a) for a in (same.params, same.exp_avg, same.exp_avg_sq))
+    x, y = torch.from_numpy(same.x), torch.from_numpy(same.y)
+    leaf = torch.nn.Parameter(flat)
+    tensors = native.Task(leaf, 2, 20, 3, x, y, exp_avg=m, exp_avg_sq=v, steps=10, batch_size=50)
+    native.advance([task])
+    native.advance([tensors])
+    assert leaf.detach().numpy().tobytes() == task.params.tobytes()
+    assert m.numpy().tobytes() == task.exp_avg.tobytes()
+
+
+def test_sgd_needs_no_moments():
+    task = make(optimizer="sgd", exp_avg=None, exp_avg_sq=None)
+    before = task.params.copy()
+    native.advance([task])
+    assert not np.array_equal(task.params, before)
+
+
+def test_the_callers_arithmetic_keeps_its_denormals():
+    native.advance([make()])
+    assert np.float32(1e-40) * np.float32(0.5) > 0
+
+
+# --- divergence -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("optimizer", "lr"), [("adam", 1e30), ("sgd", 1e38)])
+def test_divergence_shows_and_stays_at_home(isa, optimizer, lr):
+    wild, calm, alone = make(optimizer=optimizer, lr=lr, loss="squared"), make(seed=1), make(seed=1)
+    native.advance([wild, calm], 2)
+    native.advance([alone], 1)
+    assert not np.isfinite(wild.loss_sum)
+    assert np.isfinite(calm.loss_sum)
+    assert state(calm) == state(alone)
+
+
+def test_nan_in_the_data_shows(isa):
+    task = make(depth=4)
+    task.x[7] = np.nan
+    task.batch_size = len(task.y)
+    native.advance([task])
+    assert np.isnan(task.loss_sum)
+    assert np.isnan(native.evaluate([task])[0][1])
+
+
+def test_infinite_weights_behind_dead_units_show(isa):
+    task = make(depth=1, optimizer="sgd", lr=0.5, steps=1, batch_size=500)
+    task.params[-21:-1] = np.float32(3e38)  # the readout's weights are big, so the first layer's gradients are too
+    task.loss = "squared"
+    native.advance([task])
+    assert not np.isfinite(task.params).all()
+    assert not np.isfinite(task.loss_sum)
+
+
+# --- interrupt ------------------------------------------------------------------------------------------------------
+
+INTERRUPTED = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from test_native import make, native, state
+tasks = [make(width=60, depth=5, steps=10**9, seed=i) for i in range(3)]
+print("ready", flush=True)
+try:
+    native.advance(tasks, 2)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+again = [make(width=60, depth=5, steps=max(1, t.step), seed=i) for i, t in enumerate(tasks)]
+native.advance([t for t, first in zip(again, tasks) if first.step], 2)
+assert all(t.done == t.step for t in tasks) and sum(t.step > 0 for t in tasks) >= 2
+assert all(state(t) == state(first) for t, first in zip(again, tasks) if first.step)
+print("same bits")
+"""
+
+
+def test_ctrl_c_stops_within_a_second_and_loses_nothing():
+    script = INTERRUPTED.format(tests=os.path.dirname(__file__))
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    with child:
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(0.5)
+        child.send_signal(signal.SIGINT)
+        start = time.monotonic()
+        assert child.stdout.readline() == "stopped\n"
+        assert time.monotonic() - start < 1
+        assert child.stdout.readline() == "same bits\n"
+    assert child.returncode == 0
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "line"),
+    [
+        ({"width": 0}, ValueError, "width=0: must be from 1"),
+        ({"width": 21}, ValueError, r"params: must have shape \(1009,\), got \(921,\)"),
+        ({"depth": 2.0}, TypeError, "depth=2.0: must be a whole number"),
+        ({"d": True}, TypeError, "d=True: must be a whole number"),
+        ({"steps": 0}, ValueError, "steps=0: must be from 1"),
+        ({"step": -1}, ValueError, "step=-1: must be from 0"),
+        ({"batch_size": 501}, ValueError, "batch_size=501: must be from 1 to 500"),
+        ({"shuffle_seed": 2**64}, ValueError, "shuffle_seed="),
+        ({"loss": "l1"}, ValueError, "loss=l1: must be one of hinge"),
+        ({"optimizer": "lion"}, ValueError, "optimizer=lion: must be one of adam"),
+        ({"lr": float("nan")}, ValueError, "lr=nan"),
+        ({"betas": (0.9, 1.0)}, ValueError, "betas="),
+        ({"betas": (0.9,)}, ValueError, "betas="),
+        ({"eps": 0.0}, ValueError, "eps=0.0"),
+        ({"sum_last": "no"}, TypeError, "sum_last='no'"),
+        ({"exp_avg": None}, TypeError, "exp_avg: must be an array"),
+        ({"exp_avg": np.zeros(921)}, TypeError, "exp_avg: must be float32, got float64"),
+        ({"exp_avg_sq": np.zeros(920, np.float32)}, ValueError, "exp_avg_sq: must have shape"),
+        ({"params": np.zeros(1842, np.float32)[::2]}, ValueError, "params: must be contiguous"),
+        ({"params": np.full(921, np.inf, np.float32)}, ValueError, "params: must be finite"),
+        ({"params": np.frombuffer(bytes(4 * 921), np.float32)}, ValueError, "params: must be writable"),
+        ({"x": np.zeros((500, 3), np.float32)}, ValueError, r"x: must have shape \(500, 2\)"),
+        ({"x": np.zeros((2, 500), np.float32).T}, ValueError, "x: must be contiguous"),
+        ({"x": [[0.0, 0.0]] * 500}, TypeError, "x: must be an array or a CPU tensor, got list"),
+        ({"y": np.zeros(500, np.int64)}, TypeError, "y: must be float32, got int64"),
+        ({"y": np.zeros(0, np.float32)}, ValueError, "y: must be an array of at least one point"),
+    ],
+)
+def test_bad_input_is_one_clear_line(change, error, line):
+    good, bad = make(), make()
+    for key, value in change.items():
+        setattr(bad, key, value)
+    before = state(good)
+    with pytest.raises(error, match=f"task 1: {line}") as caught:
+        native.advance([good, bad])
+    assert "\n" not in str(caught.value)
+    assert state(good) == before  # nothing has trained
+
+
+def test_one_vector_in_two_tasks_is_refused():
+    task = make()
+    with pytest.raises(ValueError, match="task 1: params: the same memory"):
+        native.advance([task, task])
+
+
+def test_nothing_to_do():
+    native.advance([])
+    assert native.evaluate([]) == []
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5])
+def test_threads_must_be_positive(threads):
+    with pytest.raises((ValueError, TypeError), match="threads="):
+        native.advance([make()], threads)
+
+
+# --- choice of the instruction set ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ISAS)
+def test_the_environment_forces_an_instruction_set(name):
+    code = "from fractal_ifs.engines import native; print(native.isa())"
+    env = {**os.environ, "FRACTAL_IFS_ISA": name}
+    assert subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True).stdout == f"{name}\n"
+
+
+def test_an_unknown_instruction_set_is_refused(monkeypatch):
+    monkeypatch.setenv("FRACTAL_IFS_ISA", "mmx")
+    with pytest.raises(ConfigError, match="FRACTAL_IFS_ISA=mmx: must be one of avx512, avx2, base"):
+        native.isa()
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({}, None),
+        ({"loss": "l1"}, "loss=l1"),
+        ({"optimizer": "lion"}, "optimizer=lion"),
+        ({"model": "convnet"}, "model=convnet"),
+        ({"dtype": torch.float64}, "float64"),
+        ({"dtype": torch.float32, "device": torch.device("cpu")}, None),
+        ({"device": "cuda:0"}, "cuda:0"),
+        ({"eps": 0.0}, "eps=0.0"),
+    ],
+)
+def test_supports(keys, reason):
+    answer = native.supports(**keys)
+    assert answer is None if reason is None else reason in (answer or "")
+
+
+def test_without_a_compiled_module_the_package_says_so(monkeypatch, capsys):
+    def missing(name):
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(native, "_import", missing)
+    native._module.cache_clear()
+    try:
+        assert "not built" in (native.supports() or "")
+        with pytest.raises(native.Unavailable, match="not built"):
+            native.advance([make()])
+        assert any(line.startswith("engine         torch") for line in doctor.report())
+    finally:
+        native._module.cache_clear()
+
+
+def test_an_instruction_set_the_processor_lacks_is_not_loaded(monkeypatch):
+    class Base:
+        ISA = "base"
+
+        @staticmethod
+        def supported():
+            return ["base"]
+
+    loaded = []
+    monkeypatch.setattr(native, "_import", lambda name: loaded.append(name) or Base)
+    monkeypatch.delenv("FRACTAL_IFS_ISA", raising=False)
+    native._module.cache_clear()
+    try:
+        assert native.isa() == "base"
+        assert set(loaded) == {"base"}
+        assert native.variants()["avx512"] == "not supported by this processor"
+    finally:
+        native._module.cache_clear()
+
+
+def test_doctor(capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "WIDTHS", (10,))
+    assert doctor.main() == 0
+    out = capsys.readouterr().out
+    assert f"engine         native, {native.isa()}" in out
+    assert "us per step" in out
