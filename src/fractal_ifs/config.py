@@ -22,6 +22,7 @@ CONF = Path(__file__).parent / "conf"
 
 LOSSES = ("hinge", "logistic", "squared")
 OPTIMIZERS = ("adam", "sgd")
+GROUPS = ("fractal", "curve", "data", "model", "trainer", "logger")
 ENGINES = ("auto", "native", "torch")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
@@ -82,8 +83,11 @@ def _numbers_name_groups() -> None:
     def parse_overrides(self: OverridesParser, overrides: list[str]) -> list:
         parsed = original(self, overrides)
         for override in parsed:
-            if override.key_or_group == "curve" and type(override._value) is int:
-                override._value = str(override._value)
+            key, value = override.key_or_group, override._value
+            if key in GROUPS and type(value) is int:
+                override._value = str(value)
+            elif not key or (key in GROUPS and (value is None or isinstance(value, (float, bool, list, dict)))):
+                raise ConfigError(f"{override.input_line}: must be KEY=VALUE, for {', '.join(GROUPS)} one name")
         return parsed
 
     parse_overrides.numbers_name_groups = True  # pyright: ignore[reportFunctionMemberAccess]

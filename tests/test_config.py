@@ -1,0 +1,162 @@
+"""What a config refuses: in one line that names the key and the value, before anything runs."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from omegaconf import OmegaConf
+
+from fractal_ifs import ConfigError
+from fractal_ifs.config import compose, fingerprint
+
+# If anything slips through, it must at least be over soon.
+TINY = ["steps=10", "eval_every=10", "width=4", "depth=1", "data.train_size=200", "data.test_size=50", "logger=none"]
+
+COUNTS = ("depth", "width", "steps", "batch_size", "eval_every")
+BAD = [
+    ("fractal=viscek", "did you mean vicsek"),
+    ("fractal=null", "one name"),
+    ("curve=[1,4]", "one name"),
+    ("fractal=7", "must be one of cantor"),
+    ("=3", "KEY=VALUE"),
+    ("curve=polynomal", "did you mean polynomial"),
+    ("curve=9", "must be one of 1, 2, 3, 4, 5, 6"),
+    ("experiment=tabel1", "did you mean table1"),
+    ("logger=wandbb", "did you mean wandb"),
+    ("trainer=tpu", "must be one of cpu, gpu"),
+    *(
+        (f"{key}={value}", "")
+        for key in ("depth", "width", "steps", "batch_size", "eval_every")
+        for value in (0, -3, 2.5)
+    ),
+    ("steps=many", "many"),
+    ("depth=true", "True"),
+    ("depth=null", "null"),
+    *((f"lr={value}", "must be a finite number > 0") for value in ("0", "-1e-3", "nan", "inf")),
+    ("lr=fast", "fast"),
+    ("batch_size=201", "must be at most data.train_size=200"),
+    ("seed=-1", "must be a whole number >= 0"),
+    ("seed=0.5", "0.5"),
+    ("workers=-1", "must be a whole number >= 0"),
+    ("loss=hunge", "must be one of hinge, logistic, squared"),
+    ("optimizer=adamw", "must be one of adam, sgd"),
+    ("engine=cuda", "must be one of auto, native, torch"),
+    ("model.init=zeros", "must be one of paper, theory, pytorch"),
+    ("model.sum_last=7", "must be true or false"),
+    ("data.balanced=7", "must be true or false"),
+    ("data.margin=-1", "must be"),
+    ("data.margin=nan", "must be"),
+    ("data.margin=0.2", "no point left"),
+    ("data.train_size=0", "must be a whole number >= 1"),
+    ("fractal.depth=0", "must be a whole number >= 1"),
+    ("fractal.depth=2.5", "must be a whole number >= 1"),
+    ("fractal.depth=50", "float32"),
+    ("trainer.precision=8", "must be one of 32-true"),
+    ("trainer.accelerator=abacus", "must be one of cpu, gpu, auto"),
+    ("trainer.devices=0", "must be"),
+    ("widht=10", "there is no such key; did you mean width?"),
+    ("model.hieght=10", "there is no such key"),
+    ("curve.degre=1", "there is no such key"),
+    ("curve=weights", "this key has no default"),
+    ("curve=weights curve.weights=[1,-2,3,4,5]", "must not be negative"),
+    ("curve=weights curve.weights=[0,0,0,0,0]", "must not all be zero"),
+    ("curve=weights curve.weights=[1,2]", "must have 5 numbers"),
+    ("curve=P curve.P=[0.5,0.9,0.8,1,1,1]", "must be nondecreasing"),
+    ("curve=P curve.P=[0.4,0.5,0.8,1,1,1]", "must be nondecreasing from P(0) = 1/2"),
+    ("curve=polynomial curve.degree=-1", "must be a number >= 0"),
+    ("fractal=custom fractal.maps=[{matrix:[[0,0],[0,0]],offset:[0,0]}]", "singular"),
+    ("fractal=custom fractal.maps=[{matrix:[[2,0],[0,0.5]],offset:[0,0]}]", "must contract"),
+    ("width=10,20", "width"),
+    ("depth", "depth"),
+    ("hydra.run.dir=/dev/null/x", "/dev/null/x"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "reason"), BAD, ids=[arguments for arguments, _ in BAD])
+def test_bad_input_is_refused_in_one_line(command, tmp_path, arguments, reason):
+    ended = command(*TINY, *arguments.split())
+    assert isinstance(ended.status, str), "accepted"
+    assert ended.status.startswith("error: ")
+    assert "\n" not in ended.status
+    assert "Traceback" not in ended.out + ended.err
+    key, _, value = arguments.split()[-1].partition("=")
+    assert key.split(".")[-1].split("/")[-1] in ended.status  # names the key ...
+    if (
+        value and "no such key" not in reason and "[" not in value and value not in ("null", "0", "-1e-3", "inf")
+    ):  # those may be spelled otherwise
+        assert value.lower() in ended.status.lower()  # ... and the value
+    assert reason in ended.status
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_model_cnn_with_a_fractal(command):
+    ended = command(*TINY, "model=cnn", "fractal=vicsek")
+    assert isinstance(ended.status, str)
+    assert "model" in ended.status
+    assert "\n" not in ended.status
+
+
+def test_too_little_disk(command, monkeypatch, tmp_path):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=4_000_000))
+    for arguments in (TINY, ["-m", "curve=1,4", *TINY]):
+        ended = command(*arguments)
+        assert isinstance(ended.status, str)
+        assert "MiB of free disk" in ended.status
+        assert "\n" not in ended.status
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_no_gpu(command):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    ended = command(*TINY, "trainer=gpu")
+    assert "there is no GPU here" in ended.status
+
+
+def test_a_refusal_needs_neither_torch_nor_lightning(tmp_path):
+    """What makes it fast; and the exit status of the real command."""
+    program = (
+        "import sys, runpy; sys.argv = ['train', 'depth=0']\n"
+        "try: runpy.run_module('fractal_ifs.train', run_name='__main__')\n"
+        "finally: print([m for m in ('torch', 'pytorch_lightning', 'wandb', 'pandas', 'scipy') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 1
+    assert found.stdout.strip() == "[]"
+    assert found.stderr.strip() == "error: depth=0: must be a whole number >= 1"
+
+
+def test_the_defaults_are_the_papers_protocol():
+    config = compose()
+    expected = {"depth": 5, "width": 100, "lr": 5e-4, "batch_size": 100, "steps": 1_000_000, "eval_every": 10_000}
+    expected |= {"loss": "hinge", "optimizer": "adam", "seed": 0}
+    assert {key: config[key] for key in expected} == expected
+    assert (config.fractal.name, config.fractal.depth, config.curve.name) == ("cantor2d", 5, "1")
+    assert (config.data.train_size, config.data.test_size, config.model.init) == (50_000, 5_000, "paper")
+
+
+def test_keywords_are_the_command_line():
+    config = compose(
+        fractal="vicsek", curve="weights", curve__weights=[1, 2, 3], fractal__depth=3, model__sum_last=True
+    )
+    assert (config.fractal.name, config.fractal.depth) == ("vicsek", 2)
+    assert list(config.curve.weights) == [1, 2]
+    assert config.model.sum_last is True
+    with pytest.raises(ConfigError, match="did you mean vicsek"):
+        compose(fractal="viscek")
+    with pytest.raises(ConfigError, match="widht: there is no such key"):
+        compose(widht=3)
+
+
+def test_the_fingerprint_is_of_what_can_change_a_result():
+    def of(**keys):
+        return fingerprint(OmegaConf.to_container(compose(**keys), resolve=True))  # type: ignore[arg-type]
+
+    same = {of(), of(engine="torch"), of(logger="csv"), of(workers=3), of(sweep="other"), of(overwrite=True)}
+    assert len(same) == 1
+    changed = {"seed": 1, "lr": 1e-3, "curve": 4, "fractal__depth": 4, "data__margin": 1e-3, "model__sum_last": True}
+    changed |= {"trainer__precision": "bf16-mixed", "loss": "logistic", "data__balanced": True, "eval_every": 5000}
+    assert len({of(**{key: value}) for key, value in changed.items()} | same) == len(changed) + 1
