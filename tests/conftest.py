@@ -20,6 +20,7 @@ SMALL = {
     "eval_every": 50,
     "lr": 1e-3,
     "logger": "none",
+    "sweep": "tests",
     "data.train_size": 1500,  # 15 batches: several epochs in 100 steps
     "data.test_size": 300,
 }

@@ -52,7 +52,7 @@ def test_load_gives_back_the_trained_network(trained, tmp_path):
     directory, record = trained
     found = fractal_ifs.load(directory)
     again, model = fractal_ifs.run(
-        **{"width": 8, "depth": 3, "steps": 100, "eval_every": 50, "lr": 0.001, "logger": "none"},
+        **{"width": 8, "depth": 3, "steps": 100, "eval_every": 50, "lr": 0.001, "logger": "none", "sweep": "tests"},
         data__train_size=1500,
         data__test_size=300,
     )
