@@ -30,7 +30,7 @@ def load(path: Path):
 def main(folder: str) -> None:
     modules = {path.name.split(".")[0]: path for path in Path(folder).rglob("_native_*.so")}
     supported = load(modules["_native_base"]).supported()
-    for isa in supported:
+    for isa in [name for name in supported if f"_native_{name}" in modules]:
         module = load(modules[f"_native_{isa}"])
         tasks = []
         for i, (d, width, depth, batch) in enumerate(SHAPES):

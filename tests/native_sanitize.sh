@@ -1,6 +1,6 @@
 #!/bin/sh
 # The native engine under AddressSanitizer and UndefinedBehaviorSanitizer: builds it into a folder of its own and trains
-# networks of odd shapes with every instruction set. Any report fails. Needs GCC, or Clang with CXX set to it.
+# networks of odd shapes with the longest and the shortest vectors. Any report fails. Needs GCC, or Clang with CXX set to it.
 set -eu
 cd "$(dirname "$0")/.."
 out=$(mktemp -d)

@@ -146,6 +146,11 @@ def isa() -> str:
     return module().ISA
 
 
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def variants() -> dict[str, str]:
     """For each instruction set, best first: ``ok``, or why its module can't run here."""
     try:
@@ -192,9 +197,7 @@ def _reason(error: ImportError) -> str:
 
 
 def _threads(threads: int | None) -> int:
-    if threads is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return _whole("threads", threads, 1)
+    return cores() if threads is None else _whole("threads", threads, 1)
 
 
 def _array(value: Any) -> Any:
