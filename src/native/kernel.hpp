@@ -8,10 +8,11 @@
 #include <immintrin.h>
 #endif
 
+// A loop over i = 0..n-1 that the compiler unrolls, so that arrays of vectors become registers.
 #if defined(__clang__)
-#define UNROLL _Pragma("unroll")
+#define UNROLLED(i, n) _Pragma("unroll") for (int i = 0; i < (n); ++i)
 #else
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLLED(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); ++i)
 #endif
 
 namespace native {
@@ -23,16 +24,22 @@ constexpr const char* ISA = "avx512";
 constexpr int L = 8, REGISTERS = 16;
 constexpr const char* ISA = "avx2";
 #else
-constexpr int L = 4, REGISTERS = 16;
+#if defined(__aarch64__)
+constexpr int REGISTERS = 32;
+#else
+constexpr int REGISTERS = 16;
+#endif
+constexpr int L = 4;
 constexpr const char* ISA = "base";
 #endif
 
 typedef float V __attribute__((vector_size(4 * L), may_alias));
-typedef int Index __attribute__((vector_size(4 * L)));
 
 inline V load(const float* p) { return *reinterpret_cast<const V*>(p); }  // p on a vector's boundary, as all rows are
 inline void store(float* p, V x) { *reinterpret_cast<V*>(p) = x; }
 inline V all(float x) { return x - V{}; }
+
+// Numbers 0, 2, 4, .. and 1, 3, 5, .. of the two vectors a, b in a row.
 template <int... I>
 inline V evens(V a, V b, std::integer_sequence<int, I...>) {
     return __builtin_shufflevector(a, b, 2 * I...);
@@ -60,8 +67,8 @@ inline V relu(V x) {
 }
 inline V where_positive(V h, V x) { return h > 0 ? x : V{}; }
 
-// m / (root sqrt(v) + eps), the heart of Adam, to an ulp or two. Division and square root are a tenth as fast as products;
-// AVX-512 has estimates to 14 bits, of which a Newton step makes 28.
+// m / (root sqrt(v) + eps), the heart of Adam, to an ulp or two. Division and square root are a tenth as fast as
+// products; AVX-512 has estimates to 14 bits, of which a Newton step makes 28.
 inline V adam_direction(V m, V v, float root, float eps) {
 #if defined(__AVX512F__)
     const V y = V(_mm512_maskz_rsqrt14_ps(-1, _mm512_maskz_max_ps(-1, __m512(all(FLT_MIN)), __m512(v))));
@@ -78,8 +85,8 @@ inline V adam_direction(V m, V v, float root, float eps) {
 
 // C = A B for `tiles` tiles of R rows x NV vectors of C, one below the other; each stays in registers over all of k.
 // A is read one number at a time, from any strides: A(i, k) = a[i * ra + k * ca]; B by rows of vectors. `op` gives C's
-// start and takes its end. Each number of C is a sum over k = 0, 1, ... whatever the tiling, except in tiles too small to
-// hide the latency of an addition: those sum U interleaved parts. So bits depend on the shape alone.
+// start and takes its end. Each number of C is a sum over k = 0, 1, ... whatever the tiling, except in tiles too small
+// to hide the latency of an addition: those sum U interleaved parts. So bits depend on the shape alone.
 template <int R, int NV, class Op>
 void column(long tiles, long K, const float* a, long ra, long ca, const float* b, long ldb, long row, long col, Op op) {
     constexpr int U = R * NV > 4 ? 1 : R * NV > 2 ? 2 : 4;
@@ -87,24 +94,27 @@ void column(long tiles, long K, const float* a, long ra, long ca, const float* b
     b += col;
     for (const long end = row + tiles * R; row < end; row += R, a += R * ra) {
         V c[U][R][NV];
-        UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < NV; ++v) {
-            c[0][r][v] = op.start(col + v * L);
-            UNROLL for (int u = 1; u < U; ++u) c[u][r][v] = V{};
-        }
+        UNROLLED (r, R)
+            UNROLLED (v, NV) {
+                c[0][r][v] = op.start(col + v * L);
+                UNROLLED (u, U - 1) c[u + 1][r][v] = V{};
+            }
         auto add = [&](long k, V(&part)[R][NV]) {
             V bk[NV];
-            UNROLL for (int v = 0; v < NV; ++v) bk[v] = load(b + k * ldb + v * L);
-            UNROLL for (int r = 0; r < R; ++r) {
+            UNROLLED (v, NV) bk[v] = load(b + k * ldb + v * L);
+            UNROLLED (r, R) {
                 const V x = all(a[r * ra + k * ca]);
-                UNROLL for (int v = 0; v < NV; ++v) part[r][v] += x * bk[v];
+                UNROLLED (v, NV) part[r][v] += x * bk[v];
             }
         };
         long k = 0;
-        for (; k + U <= K; k += U) UNROLL for (int u = 0; u < U; ++u) add(k + u, c[u]);
+        for (; k + U <= K; k += U)
+            UNROLLED (u, U) add(k + u, c[u]);
         if constexpr (U > 1) {
             for (; k < K; ++k) add(k, c[0]);
-            UNROLL for (int u = 1; u < U; ++u) UNROLL for (int r = 0; r < R; ++r) UNROLL for (int v = 0; v < NV; ++v)
-                c[0][r][v] += c[u][r][v];
+            UNROLLED (u, U - 1)
+                UNROLLED (r, R)
+                    UNROLLED (v, NV) c[0][r][v] += c[u + 1][r][v];
         }
         op.finish(row, col, c[0]);
     }
@@ -150,12 +160,12 @@ void product(long M, long vectors, long K, const float* a, long ra, long ca, con
     }
 }
 
-// out[s] = sum of the vector t[s], for L vectors: neighbours are added until one vector is left.
-inline V row_sums(V (&t)[L]) {
-    for (int n = L; n > 1; n /= 2)
-        for (int i = 0; i < n / 2; ++i)
-            t[i] = evens(t[2 * i], t[2 * i + 1], Lanes()) + odds(t[2 * i], t[2 * i + 1], Lanes());
-    return t[0];
+// Number s of the result is the sum of the vector t[s], for L vectors: neighbours are added until one is left.
+template <int N = L>
+inline V row_sums(V* t) {
+    if constexpr (N == 1) return t[0];
+    UNROLLED (i, N / 2) t[i] = evens(t[2 * i], t[2 * i + 1], Lanes()) + odds(t[2 * i], t[2 * i + 1], Lanes());
+    return row_sums<(N > 1 ? N / 2 : 1)>(t);
 }
 
 // to (columns, rows) = transpose of from (rows, columns), both of row stride ld, by L x L blocks. A perfect shuffle of
@@ -164,15 +174,15 @@ inline void transpose(const float* from, float* to, long blocks, long ld) {
     for (long i = 0; i < blocks; ++i)
         for (long j = 0; j < blocks; ++j) {
             V t[L], s[L];
-            UNROLL for (int r = 0; r < L; ++r) t[r] = load(from + (i * L + r) * ld + j * L);
-            UNROLL for (int n = 1; n < L; n *= 2) {
-                UNROLL for (int r = 0; r < L / 2; ++r) {
+            UNROLLED (r, L) t[r] = load(from + (i * L + r) * ld + j * L);
+            UNROLLED (stage, L == 16 ? 4 : L == 8 ? 3 : 2) {
+                UNROLLED (r, L / 2) {
                     s[r] = evens(t[2 * r], t[2 * r + 1], Lanes());
                     s[r + L / 2] = odds(t[2 * r], t[2 * r + 1], Lanes());
                 }
-                UNROLL for (int r = 0; r < L; ++r) t[r] = s[r];
+                UNROLLED (r, L) t[r] = s[r];
             }
-            UNROLL for (int r = 0; r < L; ++r) store(to + (j * L + r) * ld + i * L, t[r]);
+            UNROLLED (r, L) store(to + (j * L + r) * ld + i * L, t[r]);
         }
 }
 

@@ -1,5 +1,5 @@
-// The Python module: tasks on a pool of threads. Compiled once per instruction set; fractal_ifs.engines.native checks all
-// arguments and is the only caller.
+// The Python module: tasks on a pool of threads. Compiled once per instruction set; fractal_ifs.engines.native checks
+// all arguments and is the only caller.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -34,8 +34,8 @@ void flush_denormals() {
 #endif
 }
 
-// Calls rest[i] = work(i, stop) on `threads` threads until every rest is 0, most first, while the calling thread watches
-// for Ctrl-C. Returns the exception that ended it early, if any (KeyboardInterrupt too), once all threads have stopped.
+// Calls rest[i] = work(i, stop) on `threads` threads until every rest is 0, most first, while the calling thread
+// watches for Ctrl-C. Returns, once all threads have stopped, the exception that ended it early, if any.
 template <class Work>
 std::exception_ptr run(const std::vector<double>& rest, size_t threads, Work work) {
     std::priority_queue<std::pair<double, size_t>> queue;
@@ -98,51 +98,54 @@ std::exception_ptr run(const std::vector<double>& rest, size_t threads, Work wor
 
 using Array = py::array_t<float, py::array::c_style>;
 
-float* data(py::handle task, const char* name) {
-    const py::object value = task.attr(name);
-    return value.is_none() ? nullptr : py::cast<Array>(value).mutable_data();
-}
-const float* read_only(py::handle task, const char* name) { return py::cast<Array>(task.attr(name)).data(); }
 template <class T>
-T number(py::handle task, const char* name) {
+T get(py::handle task, const char* name) {
     return py::cast<T>(task.attr(name));
 }
-Shape shape(py::handle task) {
-    return {number<long>(task, "d"), number<long>(task, "width"), number<long>(task, "depth"),
-            number<bool>(task, "sum_last")};
-}
-Loss loss(py::handle task) {
-    const auto name = number<std::string>(task, "loss");
-    return name == "hinge" ? Loss::hinge : name == "logistic" ? Loss::logistic : Loss::squared;
-}
 
-struct Training {
+// A network and points; holds its arrays, which other Python threads could otherwise free.
+struct Test {
     Shape shape;
     Loss loss;
-    Optimizer optimizer;
-    float *p, *m, *v;
+    Array params, points, labels;
     const float *x, *y;
-    uint64_t seed, points, step, steps;
+    uint64_t n;
+
+    explicit Test(py::handle task)
+        : shape{get<long>(task, "d"), get<long>(task, "width"), get<long>(task, "depth"), get<bool>(task, "sum_last")},
+          params(get<Array>(task, "params")), points(get<Array>(task, "x")), labels(get<Array>(task, "y")),
+          x(points.data()), y(labels.data()), n(labels.size()) {
+        const auto name = get<std::string>(task, "loss");
+        loss = name == "hinge" ? Loss::hinge : name == "logistic" ? Loss::logistic : Loss::squared;
+    }
+};
+
+struct Training : Test {
+    Optimizer optimizer;
+    py::object exp_avg, exp_avg_sq;
+    float *p, *m, *v;
+    uint64_t seed, step, steps, done = 0;
     long batch;
-    uint64_t done = 0;
     double loss_sum = 0;
 
     explicit Training(py::handle task)
-        : shape(::shape(task)), loss(::loss(task)), p(data(task, "params")), m(data(task, "exp_avg")),
-          v(data(task, "exp_avg_sq")), x(read_only(task, "x")), y(read_only(task, "y")),
-          seed(number<uint64_t>(task, "shuffle_seed")), points(py::len(task.attr("y"))),
-          step(number<uint64_t>(task, "step")), steps(number<uint64_t>(task, "steps")),
-          batch(number<long>(task, "batch_size")) {
-        const auto betas = number<std::pair<double, double>>(task, "betas");
-        optimizer = {number<std::string>(task, "optimizer") == "adam", number<double>(task, "lr"), betas.first,
-                     betas.second, number<double>(task, "eps")};
+        : Test(task), exp_avg(task.attr("exp_avg")), exp_avg_sq(task.attr("exp_avg_sq")), p(params.mutable_data()),
+          m(moment(exp_avg)), v(moment(exp_avg_sq)), seed(get<uint64_t>(task, "shuffle_seed")),
+          step(get<uint64_t>(task, "step")), steps(get<uint64_t>(task, "steps")), batch(get<long>(task, "batch_size")) {
+        const auto [beta1, beta2] = get<std::pair<double, double>>(task, "betas");
+        optimizer = {get<std::string>(task, "optimizer") == "adam", get<double>(task, "lr"), beta1, beta2,
+                     get<double>(task, "eps")};
+    }
+
+    static float* moment(const py::object& array) {
+        return array.is_none() ? nullptr : py::cast<Array>(array).mutable_data();
     }
 
     double rest() const { return (steps - done) * shape.flops(batch); }
 
     // At least `most` flops, up to the end of an epoch: no order of the points is computed twice. Returns rest().
     double train(double most, const std::atomic<bool>& stop) {
-        const uint64_t per_epoch = points / batch;
+        const uint64_t per_epoch = n / batch;
         const double slice = std::min(most / shape.flops(batch), double(steps - done));
         uint64_t end = step + uint64_t(slice) + 1;
         end = std::min(end + (per_epoch - end % per_epoch) % per_epoch, step + (steps - done));
@@ -152,7 +155,7 @@ struct Training {
         network.read(p, m, v);
         for (; step < end && !stop; ++done, ++step) {
             const uint64_t at = step % per_epoch;
-            if (!order || at == 0) order = shuffle.order(seed, step / per_epoch, points).data();
+            if (!order || at == 0) order = shuffle.order(seed, step / per_epoch, n).data();
             loss_sum += network.step(x, y, order + at * batch, batch, loss, optimizer, int64_t(step) + 1);
         }
         network.write(p, m, v);
@@ -181,37 +184,29 @@ void advance(const py::list& tasks, size_t threads) {
 }
 
 py::list evaluate(const py::list& tasks, size_t threads) {
-    constexpr long BLOCK = 128;
-    struct Test {
-        Shape shape;
-        Loss loss;
-        const float *p, *x, *y;
-        long points, correct = 0;
-        double loss_sum = 0;
-    };
+    constexpr uint64_t BLOCK = 128;
     std::vector<Test> all;
     std::vector<double> cost;
     for (const py::handle task : tasks) {
-        all.push_back({shape(task), loss(task), read_only(task, "params"), read_only(task, "x"), read_only(task, "y"),
-                       long(py::len(task.attr("y")))});
-        cost.push_back(all.back().shape.flops(all.back().points));
+        all.emplace_back(task);
+        cost.push_back(all.back().shape.flops(all.back().n));
     }
+    std::vector<std::pair<long, double>> results(all.size());
     const auto error = run(cost, threads, [&](size_t i, const auto& stop) {
-        Test& t = all[i];
-        Network network(t.shape, std::min(BLOCK, t.points), false);
-        network.read(t.p);
-        for (long at = 0; at < t.points && !stop; at += BLOCK) {
-            const auto [correct, sum] =
-                network.test(t.x + at * t.shape.d, t.y + at, std::min(BLOCK, t.points - at), t.loss);
-            t.correct += correct;
-            t.loss_sum += sum;
+        const Test& t = all[i];
+        Network network(t.shape, std::min(BLOCK, t.n), false);
+        network.read(t.params.data());
+        for (uint64_t at = 0; at < t.n && !stop; at += BLOCK) {
+            const auto block = network.test(t.x + at * t.shape.d, t.y + at, std::min(BLOCK, t.n - at), t.loss);
+            results[i].first += block.first;
+            results[i].second += block.second;
         }
         return 0.0;
     });
     if (error) std::rethrow_exception(error);
-    py::list results;
-    for (const Test& t : all) results.append(py::make_tuple(t.correct, t.loss_sum / t.points));
-    return results;
+    py::list list;
+    for (size_t i = 0; i < all.size(); ++i) list.append(py::make_tuple(results[i].first, results[i].second / all[i].n));
+    return list;
 }
 
 py::array_t<uint32_t> permutation(uint64_t seed, uint64_t epoch, size_t n) {
@@ -235,9 +230,9 @@ double fma_peak(double seconds, size_t threads) {
             V c[CHAINS];
             for (int i = 0; i < CHAINS; ++i) c[i] = all(float(i));
             for (int k = 0; k < ROUNDS; ++k) {
-                UNROLL for (int i = 0; i < CHAINS; ++i) c[i] = c[i] * factor + term;
+                UNROLLED (i, CHAINS) c[i] = c[i] * factor + term;
             }
-            UNROLL for (int i = 0; i < CHAINS; ++i) y += c[i] * 0.0f;  // so that none of it is left out
+            UNROLLED (i, CHAINS) y += c[i] * 0.0f;  // so that none of it is left out
             flops += 2.0 * ROUNDS * CHAINS * L;
             elapsed = std::chrono::duration<double>(Clock::now() - start).count();
         }

@@ -25,10 +25,10 @@ struct Shape {
     long d, width, depth;  // depth = T, the number of hidden layers
     bool sum_last;         // the last hidden layer reads h_1 + ... + h_{T-1}
 
-    long inputs(long j) const { return j == 0 ? d : width; }                    // of hidden layer j = 0..T-1
-    long vectors() const { return (width + L - 1) / L; }                        // of a row of units
-    long rows() const { return d + (depth - 1) * width + 1 + depth + 1; }       // W_1^T .. W_T^T, w, b_1 .. b_T, b
-    double flops(long batch) const {                                            // of one training step
+    long inputs(long j) const { return j == 0 ? d : width; }               // of hidden layer j = 0..T-1
+    long vectors() const { return (width + L - 1) / L; }                   // of a row of units
+    long rows() const { return d + (depth - 1) * width + 1 + depth + 1; }  // W_1^T .. W_T^T, w, b_1 .. b_T, b
+    double flops(long batch) const {                                       // of one training step
         const double inner = double(depth - 1) * width * width;
         return 2.0 * batch * (2.0 * d * width + 3 * inner + 3 * width);
     }
@@ -41,12 +41,12 @@ struct Shape {
 
 // An array of floats, on cache lines, zero at first.
 class Floats {
-   public:
+ public:
     explicit Floats(long n = 0) : lines_((n + 15) / 16) {}
     float* data() { return lines_.empty() ? nullptr : lines_[0].x; }
     operator float*() { return data(); }
 
-   private:
+ private:
     struct alignas(64) Line {
         float x[16];
     };
@@ -62,9 +62,10 @@ struct Affine {  // h = relu(x W^T + b)
     template <int R, int NV>
     void finish(long row, long col, V (&z)[R][NV]) const {
         float* to = h + row * ld + col;
-        const long step = ld;
-        UNROLL for (int r = 0; r < R; ++r, to += step) UNROLL for (int v = 0; v < NV; ++v)
-            store(to + v * L, relu(z[r][v]));
+        UNROLLED (r, R) {
+            UNROLLED (v, NV) store(to + v * L, relu(z[r][v]));
+            to += ld;
+        }
     }
 };
 
@@ -75,17 +76,18 @@ struct Delta {  // delta = z * [h > 0], and its sum over the batch, which is the
     V start(long) const { return V{}; }
     template <int R, int NV>
     void finish(long row, long col, V (&z)[R][NV]) const {
-        const float* from = h + row * ld + col;
-        float* to = delta + row * ld + col;
-        const long step = ld;
         V total[NV];
-        UNROLL for (int v = 0; v < NV; ++v) total[v] = load(db + col + v * L);
-        UNROLL for (int r = 0; r < R; ++r, from += step, to += step) UNROLL for (int v = 0; v < NV; ++v) {
-            const V x = where_positive(load(from + v * L), z[r][v]);
-            store(to + v * L, x);
-            total[v] += x;
+        UNROLLED (v, NV) total[v] = load(db + col + v * L);
+        long at = row * ld + col;
+        UNROLLED (r, R) {
+            UNROLLED (v, NV) {
+                const V x = where_positive(load(h + at + v * L), z[r][v]);
+                store(delta + at + v * L, x);
+                total[v] += x;
+            }
+            at += ld;
         }
-        UNROLL for (int v = 0; v < NV; ++v) store(db + col + v * L, total[v]);
+        UNROLLED (v, NV) store(db + col + v * L, total[v]);
     }
 };
 
@@ -96,18 +98,19 @@ struct Plain {  // c = z
     template <int R, int NV>
     void finish(long row, long col, V (&z)[R][NV]) const {
         float* to = c + row * ld + col;
-        const long step = ld;
-        UNROLL for (int r = 0; r < R; ++r, to += step) UNROLL for (int v = 0; v < NV; ++v)
-            store(to + v * L, z[r][v]);
+        UNROLLED (r, R) {
+            UNROLLED (v, NV) store(to + v * L, z[r][v]);
+            to += ld;
+        }
     }
 };
 
 class Network {
-   public:
+ public:
     // For batches of up to `batch` points; with an optimizer where it is to be trained.
     Network(const Shape& shape, long batch, bool train)
-        : s_(shape), ld_(shape.stride()), nv_(shape.vectors()), batch_((batch + L - 1) / L * L),
-          p_(block()), f_(batch_), y_(batch_), share_(batch_), g_(batch_), x_(batch_ * shape.d) {
+        : s_(shape), ld_(shape.stride()), nv_(shape.vectors()), batch_((batch + L - 1) / L * L), p_(block()),
+          f_(batch_), y_(batch_), share_(batch_), g_(batch_), x_(batch_ * shape.d) {
         const long units = batch_ * ld_;
         for (long i = 0; i < batch; ++i) share_[i] = 1.0f / batch;
         for (long j = 0; j < shape.depth; ++j) h_.emplace_back(units);
@@ -147,19 +150,18 @@ class Network {
         }
         const float* w = weight(s_.depth);
         for (long i = 0; i < n; i += L) {
-            V t[L];
-            for (int r = 0; r < L; ++r) {
-                const float* h = h_.back() + (i + r) * ld_;
-                t[r] = load(h) * load(w);
-                for (long v = 1; v < nv_; ++v) t[r] += load(h + v * L) * load(w + v * L);
-            }
+            V t[L] = {};
+            for (long v = 0; v < nv_; ++v)
+                UNROLLED (r, L) t[r] += load(h_.back() + (i + r) * ld_ + v * L) * load(w + v * L);
             store(f_ + i, row_sums(t) + all(*bias(s_.depth)));
         }
         return f_;
     }
 
-    // One optimizer step on the points index[0..n-1] of x (., d), y (.); t = 1, 2, ... counts steps. Returns the mean loss.
-    float step(const float* x, const float* y, const uint32_t* index, long n, Loss loss, const Optimizer& o, int64_t t) {
+    // Step t = 1, 2, ... of the optimizer, on the points index[0..n-1] of x (., d), y (.), n the batch's size. Returns
+    // the mean loss before it.
+    float step(const float* x, const float* y, const uint32_t* index, long n, Loss loss, const Optimizer& o,
+               int64_t t) {
         const long d = s_.d;
         for (long c = 0; c < d; ++c)
             for (long i = 0; i < n; ++i) x_[c * batch_ + i] = x[index[i] * d + c];
@@ -170,7 +172,7 @@ class Network {
         return mean;
     }
 
-    // (points with y f > 0, sum of the losses) over n points x (n, d), y (n,) within the batch's size.
+    // (points with y f > 0, sum of the losses) over n points x (n, d), y (n,), n at most the batch's size.
     std::pair<long, double> test(const float* x, const float* y, long n, Loss loss) {
         long correct = 0;
         forward(x, s_.d, 1, n);
@@ -182,8 +184,8 @@ class Network {
         return {correct, losses(loss, n)};
     }
 
-   private:
-    // The sum of share * loss over the last forward's f against y; its derivatives by each f go to g, their sum to slope.
+ private:
+    // The sum of share * loss of the last forward's f against y. Its derivatives by each f go to g, their sum to slope.
     float losses(Loss loss, long n) {
         V total{}, slope{};
         for (long i = 0; i < n; i += L) {
@@ -217,10 +219,18 @@ class Network {
     };
     static Rule rule(const Optimizer& o, int64_t t) {
         if (!o.adam) return {false, float(o.lr), 0, 0, 0, 0, 0, 0};
-        // From t alone, in double precision: how a run is cut into chunks must not show.
-        const double c1 = 1 - std::pow(o.beta1, double(t)), c2 = 1 - std::pow(o.beta2, double(t));
-        return {true, float(o.lr / c1), float(1 / std::sqrt(c2)), float(o.beta1), float(1 - o.beta1), float(o.beta2),
-                float(1 - o.beta2), float(o.eps)};
+        // From t alone, in double precision: how a run is cut into chunks must not show. beta^t < exp(-40) is lost
+        // in 1.
+        const auto rest = [t](double beta) { return t * (1 - beta) > 40 ? 1 : 1 - std::pow(beta, double(t)); };
+        const double c1 = rest(o.beta1), c2 = rest(o.beta2);
+        return {true,
+                float(o.lr / c1),
+                float(1 / std::sqrt(c2)),
+                float(o.beta1),
+                float(1 - o.beta1),
+                float(o.beta2),
+                float(1 - o.beta2),
+                float(o.eps)};
     }
 
     void update(long at, const float* gradient, long n, const Rule& o) {
@@ -297,11 +307,11 @@ class Network {
 
     const Shape s_;
     const long ld_, nv_, batch_;
-    Floats p_, m_, v_, grad_, db_, transposed_;          // (rows, ld)
-    Floats f_, y_, share_, g_, x_;                       // (batch) and (d, batch)
+    Floats p_, m_, v_, grad_, db_, transposed_;  // (rows, ld)
+    Floats f_, y_, share_, g_, x_;               // (batch) and (d, batch)
     float slope_ = 0;
-    std::vector<Floats> h_;                              // T of (batch, ld)
-    Floats sum_, dsum_, delta_, next_;                   // (batch, ld)
+    std::vector<Floats> h_;             // T of (batch, ld)
+    Floats sum_, dsum_, delta_, next_;  // (batch, ld)
 };
 
 }  // namespace native

@@ -19,9 +19,9 @@ inline uint64_t mix(uint64_t z) {
 }
 
 class Shuffle {
-   public:
-    // The indices 0..n-1 sorted by 31 random bits each, ties by index: a radix sort, from the low digit up, of as many of
-    // the top bits as all but sort n numbers; then an insertion sort, which is linear on what is nearly sorted.
+ public:
+    // The indices 0..n-1 sorted by 31 random bits each, ties by index: a radix sort, from the low digit up, of as many
+    // of the top bits as all but sort n numbers; then an insertion sort, which is linear on what is nearly sorted.
     const std::vector<uint32_t>& order(uint64_t seed, uint64_t epoch, size_t n) {
         keys_.resize(n), other_.resize(n), order_.resize(n);
         const uint64_t base = mix(mix(seed) + epoch);
@@ -38,7 +38,7 @@ class Shuffle {
         return order_;
     }
 
-   private:
+ private:
     static constexpr int DIGIT = 9;  // bits: 512 places to write to are what an L1 cache holds
 
     // By the top digits of bits 62, 61, ..; of four digits the last reaches into the index, which is part of the order.
