@@ -1,6 +1,7 @@
 """What a run leaves on disk, read back, torn, or of another version."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -155,3 +156,15 @@ def test_a_failing_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
         records.write(path, b"new")
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
     assert path.read_bytes() == b"old"
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_result_is_not_trained_again(trained, tmp_path):
+    directory, record = trained
+    copy = tmp_path / "copy"
+    shutil.copytree(directory, copy)
+    (copy / "result.json").unlink()
+    weights = (copy / "checkpoint.pt").read_bytes()
+    [again] = train_jobs([Job(record["config"], copy)])
+    assert not isinstance(again, Exception)
+    assert (again["best_test_acc"], again["steps"], again["status"]) == (record["best_test_acc"], 100, "finished")
+    assert (copy / "checkpoint.pt").read_bytes() == weights

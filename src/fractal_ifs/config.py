@@ -3,12 +3,14 @@
 Nothing here imports torch: a refused config must cost no more than reading it.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -163,8 +165,9 @@ def check(config: DictConfig) -> None:
     trainer, data, model = config.trainer, config.data, config.model
     _one_of("trainer.precision", str(trainer.get("precision", "32-true")), PRECISIONS)
     _one_of("trainer.accelerator", trainer.get("accelerator", "cpu"), ("cpu", "gpu", "auto"))
-    if trainer.get("devices") != "auto":
-        _whole("trainer.devices", trainer.get("devices"), 1)
+    if trainer.get("devices") != 1:
+        raise ConfigError(f"trainer.devices={trainer.get('devices')}: must be 1; a sweep uses every GPU all the same")
+    _one_of("trainer.strategy", trainer.get("strategy"), ("auto",))
     if not isinstance(data.get("balanced"), bool):
         raise ConfigError(f"data.balanced={data.get('balanced')}: must be true or false")
     if not isinstance(model.get("sum_last"), bool):
@@ -240,6 +243,23 @@ def check_writable(directory: Path, bytes_needed: int = 50_000_000) -> None:
         raise ConfigError(
             f"output directory {directory}: {free >> 20} MiB of free disk, at least {bytes_needed >> 20} are needed"
         )
+
+
+@contextlib.contextmanager
+def refusals(interrupted: str = "interrupted") -> Iterator[None]:
+    """End a command with one line, instead of a traceback, for what its user can mend."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its exceptions through: they are told here
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(interrupted)
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"error: {error if isinstance(error, ConfigError) else one_line(error)}")
+    except OSError as error:
+        sys.exit(f"error: {error}")
 
 
 def one_line(error: BaseException) -> str:

@@ -125,6 +125,8 @@ class Run:
         self.best_test_acc, self.best_step = state["best"]
         self.history = [tuple(row) for row in state["history"]]
         self.wandb_id = state["wandb_id"]
+        if self.step >= self.steps:
+            self.status = "finished"
 
     def record(self, error: str | None = None) -> dict[str, Any]:
         """The content of result.json."""

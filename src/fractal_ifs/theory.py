@@ -5,7 +5,6 @@ run's directory. The exit status is 1 where a statement does not hold, or where 
 """
 
 import json
-import os
 import sys
 import time
 from importlib import import_module
@@ -254,18 +253,10 @@ def _words_to_keys(arguments: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """The command line, with one line instead of a traceback for what the user can mend."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
+    """The command line."""
     sys.argv[1:] = _words_to_keys(sys.argv[1:])
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions through: they are told here
-    try:
+    with configs.refusals():
         run()
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {error if isinstance(error, ConfigError) else configs.one_line(error)}")
     if failed:
         sys.exit("\n".join(failed))
 

@@ -1,6 +1,5 @@
 """``python -m fractal_ifs.train [-m] KEY=VALUE ...``: train one network, or with ``-m`` a sweep of them."""
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -41,21 +40,12 @@ def train(config: DictConfig, single: bool) -> float:
 
 
 def main() -> None:
-    """The command line, with one line instead of a traceback for what the user can mend."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
+    """The command line."""
     configs.register(sys.argv[1:])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both checkpoint, mark the runs interrupted, and end
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions through: they are told here
     try:
-        run()
-    except KeyboardInterrupt:
-        sys.exit("interrupted: the same command goes on from here")
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {error if isinstance(error, ConfigError) else configs.one_line(error)}")
-    except OSError as error:
-        sys.exit(f"error: {error}")
+        with configs.refusals("interrupted: the same command goes on from here"):
+            run()
     except JobsFailed as error:
         sys.exit(f"error: jobs failed, the first with {error}")
     finally:

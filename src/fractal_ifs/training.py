@@ -87,7 +87,11 @@ class Training(pl.LightningModule):
             try:
                 run = begin(self.jobs[number], self.device)
                 run.engine, run.isa = self.engine.name, self.engine.isa
-                self.active[number] = (run, Wandb(run))
+                if run.done:  # killed between its last checkpoint and its result
+                    run.save(checkpoint=False)
+                    self.ended[number] = run
+                else:
+                    self.active[number] = (run, Wandb(run))
             except Exception as error:
                 self.ended[number] = error
                 fail(self.jobs[number], error)
@@ -129,12 +133,12 @@ class _Rounds:
 
 
 def begin(job: Job, device: Any = "cpu") -> Run:
-    """The run of a job, from its checkpoint where it has one. Raises ConfigError where that was of another config."""
+    """The run of a job, from its checkpoint where it has one of the same config."""
     run = Run(job.config, job.directory, device)
     if job.directory is not None:
         job.directory.mkdir(parents=True, exist_ok=True)
         state = None if job.config["overwrite"] else records.read_checkpoint(job.directory)
-        if state is not None and state["fingerprint"] == run.record()["fingerprint"] and state["step"] < run.steps:
+        if state is not None and state["fingerprint"] == run.record()["fingerprint"]:
             run.restore(state)
         note(job.directory, f"training from step {run.step} to {run.steps}")
     return run
