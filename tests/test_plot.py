@@ -11,6 +11,7 @@ from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.colors import to_rgba
 from omegaconf import OmegaConf
 
+import fractal_ifs
 from fractal_ifs import pictures, plot
 from fractal_ifs.distribution import FractalDistribution
 from fractal_ifs.errors import ConfigError
@@ -245,3 +246,11 @@ def test_help_and_refusals_import_nothing_slow(tmp_path):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "[]"
     assert "fractal=vicsek curve=1,4,6" in shell("--help").stdout
+
+
+def test_a_run_whose_directory_has_the_signs_of_a_sweep_in_its_name(tmp_path):
+    directory = tmp_path / "curve=1,steps=20" / "curve.weights=[1,2],width=4"
+    fractal_ifs.run(directory, width=4, depth=1, steps=20, eval_every=20, logger="none", data__train_size=200)
+    written = plot.draw([f"run={directory}", f"out={tmp_path / 'out=1'}", "formats=[png]"])
+    assert [path.parent.name for path in written] == ["out=1"]
+    assert all(path.exists() for path in written)

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def draw(overrides: Sequence[str]) -> list[Path]:
     """Draw what the overrides ask for; returns the files written. Everything is checked before the first is drawn."""
     planned: list[tuple[dict[str, Any], str, Picture]] = []
-    for configs in _compose(overrides):
+    for configs in _compose([_as_typed(override) for override in overrides]):
         settings = _check(configs[0])
         run = configs[0].run
         name, picture = _distributions(settings, configs) if run is None else _run(settings, Path(str(run)))
@@ -54,6 +54,13 @@ def draw(overrides: Sequence[str]) -> list[Path]:
         figure = picture()
         written += [_write(figure, settings["out"] / f"{stem}.{kind}", settings["dpi"]) for kind in settings["formats"]]
     return written
+
+
+def _as_typed(override: str) -> str:
+    """A directory as the shell completes it: those of runs have signs in their names that Hydra's grammar would read."""
+    key, _, value = override.partition("=")
+    plain = key not in ("run", "out") or value.startswith(("'", '"')) or "=" not in value
+    return override if plain else f'{key}="{value}"'
 
 
 def _compose(overrides: Sequence[str]) -> Iterator[list[DictConfig]]:
