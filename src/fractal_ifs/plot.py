@@ -57,7 +57,7 @@ def draw(overrides: Sequence[str]) -> list[Path]:
 
 
 def _as_typed(override: str) -> str:
-    """A directory as the shell completes it: those of runs have signs in their names that Hydra's grammar would read."""
+    """A directory as the shell completes it: runs' names have signs that Hydra's grammar would read."""
     key, _, value = override.partition("=")
     plain = key not in ("run", "out") or value.startswith(("'", '"')) or "=" not in value
     return override if plain else f'{key}="{value}"'
