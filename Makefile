@@ -27,14 +27,16 @@ test: $(SETUP)  ## the tests that CI runs
 test-slow: $(SETUP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-lint: $(SETUP)  ## ruff and pyright
+lint: $(SETUP)  ## ruff, clang-format and pyright
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run --Werror src/native/*
 	$(BIN)/pyright
 
-format: $(SETUP)  ## let ruff format
+format: $(SETUP)  ## let ruff and clang-format format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+	$(BIN)/clang-format -i src/native/*
 
 bench: $(SETUP)  ## time per step against plain Lightning and a bare PyTorch loop, side by side
 	$(BIN)/python benchmarks/steps.py

@@ -3,6 +3,8 @@
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -177,6 +179,69 @@ def test_training_learns_what_can_be_learned():
     assert run.best_test_acc > 0.85  # four squares in a square; chance is 1/2
     f = run.model(run.data.x_test)
     assert run.history[-1][4] == pytest.approx(((run.data.y_test * f) > 0).float().mean().item(), abs=1e-6)
+
+
+def test_a_stack_that_memory_is_too_small_for_is_halved(monkeypatch, caplog):
+    """Memory runs out in the middle: nothing is done twice, nothing is left out, and it is said."""
+    configs = [small(engine="torch", seed=seed, eval_every=30) for seed in range(5)]
+    straight = trained(configs, stack=5)
+    mlp, calls = engine_torch.mlp, []
+
+    def hungry(weights, x, *rest):
+        calls.append(len(x))
+        if len(calls) > 40 and len(x) > 1:
+            raise torch.OutOfMemoryError("no room for the activations")
+        return mlp(weights, x, *rest)
+
+    monkeypatch.setattr(engine_torch, "mlp", hungry)
+    for halved, expected in zip(trained(configs, stack=5), straight, strict=True):
+        assert relative(halved.params, expected.params) <= 1e-5
+        assert [row[0] for row in halved.history] == [row[0] for row in expected.history]
+        assert [row[2] for row in halved.history] == pytest.approx([row[2] for row in expected.history], rel=1e-5)
+    assert calls[:43] == [5] * 41 + [2, 1]  # 5 -> 2 fails -> 1
+    assert calls.count(1) == 5 * 60
+    assert ["going on with 2" in m or "going on with 1" in m for m in caplog.messages] == [True, True]
+
+
+def test_a_real_end_of_memory_halves_the_stack(tmp_path):
+    """Under an address space that the activations of 16 networks exceed."""
+    script = """
+import resource, sys
+from pathlib import Path
+from omegaconf import OmegaConf
+from fractal_ifs.config import Job, compose
+from fractal_ifs.training import train
+
+keys = dict(engine="torch", depth=3, width=100, steps=2, eval_every=2, batch_size=4000, logger="csv")
+keys |= {"data.train_size": 4000, "data.test_size": 10}
+job = lambda seed: Job(OmegaConf.to_container(compose(**keys, seed=seed), resolve=True), Path(sys.argv[1], str(seed)))
+train([job(99)])  # all that is loaded late is loaded
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), used + (100 << 20)))
+print([run.status for run in train([job(seed) for seed in range(16)], stack=16)])
+"""
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == str(["finished"] * 16), done.stderr
+    assert "out of memory with 16 networks in a stack: going on with 8" in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore")  # those of torch.compile
+@pytest.mark.slow  # it takes half a minute
+def test_a_compiled_step_computes_the_same():
+    [plain], [compiled] = trained([small(engine="torch")]), trained([small(**{"trainer.compile": "true"})])
+    assert relative(compiled.params, plain.params) <= 1e-5
+    assert compiled.record()["fingerprint"] != plain.record()["fingerprint"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_cuda_graph_computes_the_same_bits():
+    configs = [
+        [small(trainer="gpu", **keys, **{"trainer.cuda_graphs": graphs}) for keys in PARTNERS]
+        for graphs in (False, True)
+    ]
+    for plain, graph in zip(*(trained(c, stack=4) for c in configs), strict=True):
+        assert torch.equal(plain.params, graph.params)
+        assert numbers(plain) == numbers(graph)
 
 
 # --- interrupted and gone on

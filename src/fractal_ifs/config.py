@@ -168,6 +168,11 @@ def check(config: DictConfig) -> None:
     if trainer.get("devices") != 1:
         raise ConfigError(f"trainer.devices={trainer.get('devices')}: must be 1; a sweep uses every GPU all the same")
     _one_of("trainer.strategy", trainer.get("strategy"), ("auto",))
+    for key in ("compile", "cuda_graphs"):
+        if not isinstance(trainer.get(key), bool):
+            raise ConfigError(f"trainer.{key}={trainer.get(key)}: must be true or false")
+    if trainer.cuda_graphs and trainer.accelerator == "cpu":
+        raise ConfigError("trainer.cuda_graphs=true: needs a GPU, trainer=gpu")
     if not isinstance(data.get("balanced"), bool):
         raise ConfigError(f"data.balanced={data.get('balanced')}: must be true or false")
     if not isinstance(model.get("sum_last"), bool):
@@ -182,6 +187,7 @@ def check(config: DictConfig) -> None:
         raise ConfigError(f"batch_size={config.batch_size}: must be at most data.train_size={data.train_size}")
     if not (isinstance(data.margin, (int, float)) and math.isfinite(data.margin) and data.margin >= 0):
         raise ConfigError(f"data.margin={data.margin}: must be a finite number >= 0")
+    _check_memory(config)
     _check_distribution(_plain(config.fractal), _plain(config.curve), float(data.margin))
     if trainer.accelerator == "gpu":
         _check_gpu(trainer.devices)
@@ -202,6 +208,21 @@ def _check_distribution(fractal: str, curve: str, margin: float) -> None:
     _whole("fractal.depth", n, 1)
     AffineIFS.from_config(keys).check(n, margin)
     ApproximationCurve.from_config(json.loads(curve)).level_probabilities(n)
+
+
+def _check_memory(config: DictConfig) -> None:
+    """Refuse what no machine like this one can hold: four numbers per weight in training, or the points."""
+    if not hasattr(os, "sysconf"):
+        return
+    here = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for keys, needed in (
+        (("width", "depth"), 16 * config.width**2 * (config.depth - 1) + 32 * config.width),
+        (("data.train_size", "data.test_size"), 12 * (config.data.train_size + config.data.test_size)),
+        (("batch_size", "width"), 8 * config.batch_size * config.width * config.depth),
+    ):
+        if needed > here:
+            asked = ", ".join(f"{key}={OmegaConf.select(config, key)}" for key in keys)
+            raise ConfigError(f"{asked}: needs {needed >> 30} GiB of memory, this machine has {here >> 30}")
 
 
 @lru_cache
@@ -225,7 +246,10 @@ def _one_of(key: str, value: Any, allowed: Sequence[str]) -> None:
 def fingerprint(config: Mapping[str, Any]) -> str:
     """16 hex digits of everything in a resolved config that can change the result."""
     kept = {key: value for key, value in config.items() if key not in NOT_IN_FINGERPRINT}
-    kept["trainer"] = {"precision": str(config["trainer"].get("precision", "32-true"))}
+    trainer = config["trainer"]
+    kept["trainer"] = {"precision": str(trainer.get("precision", "32-true"))}
+    if trainer.get("compile"):  # takes sums in another order
+        kept["trainer"]["compile"] = "true"
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 

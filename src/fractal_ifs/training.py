@@ -3,6 +3,7 @@
 A single run is a set of one. Runs enter as others end, so that memory holds a window of them however long the sweep.
 """
 
+import json
 import logging
 import os
 import time
@@ -171,7 +172,7 @@ def train(
     """
     trainer = jobs[0].config["trainer"]
     name, _ = engines.choose(jobs[0].config)
-    engine = engines.create(name, threads or cores(), str(trainer["precision"]), stack)
+    engine = engines.create(name, threads or cores(), trainer, stack)
     module = Training(jobs, engine, report)
     threads_before = torch.get_num_threads()
     if name == "torch" and trainer["accelerator"] == "cpu":
@@ -179,7 +180,8 @@ def train(
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore",
-            message=".*configure_optimizers|.*GPU available|.*isinstance.treespec|.*gradient layout|.*many workers",
+            message=".*configure_optimizers|.*GPU available|.*isinstance.treespec|.*gradient layout|.*many workers"
+            "|.*`srun` command",
         )
         shell = pl.Trainer(
             accelerator=trainer["accelerator"],
@@ -211,7 +213,7 @@ def group(jobs: Sequence[Job]) -> list[list[int]]:
     for number, job in enumerate(jobs):
         c = job.config
         name, _ = engines.choose(c)
-        key: tuple = (name, *(str(c["trainer"][k]) for k in ("accelerator", "devices", "precision", "strategy")))
+        key: tuple = (name, json.dumps(c["trainer"], sort_keys=True))
         if name == "torch":
             shape = (c["depth"], c["width"], c["batch_size"], c["loss"], c["optimizer"])
             key += (*shape, c["model"]["name"], c["model"].get("sum_last"), dimension(c))

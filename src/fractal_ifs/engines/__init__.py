@@ -17,6 +17,8 @@ def choose(config: dict[str, Any]) -> tuple[str, str | None]:
     if config["engine"] == "torch":
         return "torch", None
     trainer = config["trainer"]
+    if trainer["compile"]:
+        return "torch", "trainer.compile=true asks for it"
     reason = native.supports(
         model=config["model"]["name"],
         loss=config["loss"],
@@ -27,13 +29,13 @@ def choose(config: dict[str, Any]) -> tuple[str, str | None]:
     return ("native", None) if reason is None else ("torch", reason)
 
 
-def create(name: str, threads: int, precision: str = "32-true", stack: int = 0):
-    """The engine ``native`` or ``torch``."""
+def create(name: str, threads: int, trainer: dict[str, Any], stack: int = 0):
+    """The engine ``native`` or ``torch``, as the keys of conf/trainer ask for it."""
     if name == "native":
         return NativeEngine(threads)
     from fractal_ifs.engines.torch import TorchEngine
 
-    return TorchEngine(precision, stack)
+    return TorchEngine(str(trainer["precision"]), stack, trainer["compile"], trainer["cuda_graphs"])
 
 
 class NativeEngine:
