@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format sanitize bench wheel clean
+.PHONY: help setup demo test test-slow lint format sanitize bench reproduce report wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -40,6 +40,14 @@ format: $(SETUP)  ## let ruff and clang-format format
 
 bench: $(SETUP)  ## time per step against plain Lightning and a bare PyTorch loop, side by side
 	$(BIN)/python benchmarks/steps.py
+
+reproduce: $(SETUP)  ## train what docs/reproduction/results.csv still lacks: hours, niced; stop it at any time
+	sed '/^#/d;/^$$/d' docs/reproduction/stages.txt | while read -r stage; do \
+		nice $(BIN)/python -m fractal_ifs.train -m $$stage kept=docs/reproduction/results.csv logger=csv </dev/null || exit; \
+	done
+
+report: $(SETUP)  ## write docs/reproduction from the kept runs
+	$(BIN)/python -m fractal_ifs.report docs/reproduction/results.csv --output docs/reproduction
 
 wheel: $(SETUP)  ## a wheel in dist/
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

@@ -29,7 +29,7 @@ ENGINES = ("auto", "native", "torch")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
 # Keys that can't change what a run computes, or say only where it is put.
-NOT_IN_FINGERPRINT = ("sweep", "overwrite", "workers", "logger", "engine", "experiment")
+NOT_IN_FINGERPRINT = ("sweep", "overwrite", "kept", "workers", "logger", "engine", "experiment")
 
 
 class Job(NamedTuple):
@@ -62,6 +62,7 @@ class Schema:
     workers: int = 0
     sweep: str = ""
     overwrite: bool = False
+    kept: str = ""
 
 
 def register(overrides: Sequence[str] = ()) -> None:

@@ -1,4 +1,6 @@
-"""python -m fractal_ifs.report DIR...: what sweeps found, beside the paper; report status DIR...: how far they are.
+"""python -m fractal_ifs.report DIR...: what sweeps found, beside the paper.
+
+report status DIR...: how far they are. report collect DIR... --into FILE: add their finished runs to a table to keep.
 
 DIR is a directory with runs at any depth below it, of a sweep that has ended, is still running, or was killed; or the
 results.csv of an earlier report. Written into OUT: results.csv and .parquet (a row per run), cells.csv (the best over
@@ -49,8 +51,9 @@ def report(paths: Sequence[Path], output: Path, figures: bool = True) -> str:
     if len(failed):
         notes.append(f"{len(failed)} runs failed, the first: {failed.directory.iloc[0]}: {failed.error.iloc[0]}")
 
-    records.write(output / "results.csv", runs.to_csv(index=False).encode())
-    records.write(output / "results.parquet", runs.to_parquet(index=False))
+    if not any(path.resolve() == (output / "results.csv").resolve() for path in paths):  # a kept table stays as it is
+        records.write(output / "results.csv", runs.to_csv(index=False).encode())
+        records.write(output / "results.parquet", runs.to_parquet(index=False))
     records.write(output / "cells.csv", cells.to_csv(index=False).encode())
     markdown = "\n".join(tables.markdown(table) for table in made)
     terminal = "\n".join(tables.terminal(table) for table in made)
@@ -104,12 +107,30 @@ def show_status(paths: Sequence[Path]) -> str:
     return "\n".join(lines)
 
 
+def collect(arguments: Sequence[str]) -> str:
+    """Add the finished runs below some directories to a table, as the key ``kept`` does while they train."""
+    from fractal_ifs import kept
+    from fractal_ifs.report_data import walk
+
+    out = argparse.ArgumentParser(prog="python -m fractal_ifs.report collect", description=collect.__doc__)
+    out.add_argument("paths", nargs="+", type=Path, metavar="DIR", help="a sweep's directory")
+    out.add_argument("--into", type=Path, required=True, metavar="FILE", help="a CSV; made where there is none")
+    given = out.parse_args(arguments)
+    if missing := [path for path in given.paths if not path.is_dir()]:
+        raise ConfigError(f"{missing[0]}: there is no such directory")
+    added, notes = kept.add(given.into, (directory for path in given.paths for directory, _ in walk(path)))
+    lines = [f"note: {note}" for note in notes]
+    return "\n".join([*lines, f"{added} runs added to {given.into}, which has {len(kept.read(given.into))}"])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if arguments[:1] == ["status"]:
             paths = [Path(a) for a in arguments[1:]] or [Path("multirun")]
             print(show_status(paths))
+        elif arguments[:1] == ["collect"]:
+            print(collect(arguments[1:]))
         else:
             given = parser().parse_args(arguments)
             print(report(given.paths, given.output, not given.no_figures))

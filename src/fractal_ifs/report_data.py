@@ -32,6 +32,7 @@ COLUMNS += [
     "engine",
 ]
 COLUMNS += ["isa", "fingerprint", "setting", "differs", "torch", "fractal_ifs", "git_commit", "error", "directory"]
+COLUMNS += ["history"]
 NUMBERS = ["fractal_depth", "depth", "width", "lr", "seed", "best_test_acc", "best_step", "final_test_acc", "steps"]
 NUMBERS += ["steps_asked", "eval_every", "seconds", "params", "batch_size"]
 
@@ -71,7 +72,8 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype={"curve": str, "setting": str, "differs": str, "fingerprint": str})
+        text = ("curve", "setting", "differs", "fingerprint", "history")
+        table = pd.read_csv(path, dtype=dict.fromkeys(text, str))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: can't be read ({str(error).splitlines()[0]})") from None
     if missing := [name for name in (*CELL, "best_test_acc", "setting") if name not in table]:
@@ -85,16 +87,16 @@ def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
         raise ConfigError(f"{path}: there is no such directory")
     rows, torn = [], []
     for directory, names in walk(path):
-        row = None
+        found = None
         if "result.json" in names:
             record = records.read_result(directory)
-            row = _row(directory, record) if record else None
-            if row is None:
+            found = row(directory, record) if record else None
+            if found is None:
                 torn.append(directory)
-        if row is None and "history.csv" in names:
-            row = _unfinished(directory)
-        if row is not None:
-            rows.append(row)
+        if found is None and "history.csv" in names:
+            found = _unfinished(directory)
+        if found is not None:
+            rows.append(found)
     if torn:
         notes.append(f"{len(torn)} records can't be read and are left out, the first: {torn[0]}/result.json")
     return rows
@@ -109,7 +111,8 @@ def walk(path: Path) -> Iterable[tuple[Path, set[str]]]:
         below[:] = sorted(name for name in below if not name.startswith(".") and name != "wandb")
 
 
-def _row(directory: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
+def row(directory: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The columns of a run, by name; None where its record is not whole."""
     config = record.get("config")
     if not isinstance(config, dict) or "status" not in record:
         return None
@@ -117,8 +120,25 @@ def _row(directory: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
         **{key: value for key, value in record.items() if key != "config"},
         "steps_asked": config.get("steps"),
         "directory": str(directory),
+        "history": history(directory),
         **_setting(config),
     }
+
+
+def history(directory: Path) -> str | None:
+    """The test accuracy at each evaluation, every ``eval_every`` steps and at the last step: ``0.5012 0.6044``."""
+    try:
+        lines = (directory / "history.csv").read_text().splitlines()[1:]
+        return " ".join(f"{float(line.rsplit(',', 1)[1]):.4f}" for line in lines) or None
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def learning_curve(run: Mapping[str, Any]) -> tuple[list[int], list[float]]:
+    """(steps, test accuracies) of a row's ``history``; empty where it has none."""
+    accuracies = [float(value) for value in str(run["history"] or "").split()]
+    every, last = int(run["eval_every"]), int(run["steps"])
+    return [min(every * (i + 1), last) for i in range(len(accuracies))], accuracies
 
 
 def _unfinished(directory: Path) -> dict[str, Any] | None:
@@ -131,21 +151,21 @@ def _unfinished(directory: Path) -> dict[str, Any] | None:
     try:
         config = yaml.load((directory / ".hydra" / "config.yaml").read_text(), loader)
         config["lr"] = float(config["lr"])
-        history = [line.split(",") for line in (directory / "history.csv").read_text().splitlines()[1:]]
-        best = max(history, key=lambda line: float(line[4]))
+        rows = [line.split(",") for line in (directory / "history.csv").read_text().splitlines()[1:]]
+        best = max(rows, key=lambda line: float(line[4]))
         record = {
             "status": "running",
             "best_test_acc": float(best[4]),
             "best_step": int(best[0]),
-            "final_test_acc": float(history[-1][4]),
-            "steps": int(history[-1][0]),
-            "seconds": float(history[-1][1]),
+            "final_test_acc": float(rows[-1][4]),
+            "steps": int(rows[-1][0]),
+            "seconds": float(rows[-1][1]),
             **keys_of(config),
             "config": config,
         }
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return None
-    return _row(directory, record)
+    return row(directory, record)
 
 
 def _setting(config: Mapping[str, Any]) -> dict[str, str]:
@@ -202,8 +222,11 @@ def _without_doubles(table: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
             f"fingerprint {apart.index[0]}"
         )
     double = table.fingerprint.notna() & table.duplicated("fingerprint")
-    if double.any():
-        notes.append(f"{int(double.sum())} runs are there more than once, and counted once")
+    here = table.dropna(subset=["fingerprint", "directory"])
+    if again := int(here.duplicated("fingerprint").sum()):
+        notes.append(f"{again} runs are there more than once, and counted once")
+    where = here.drop_duplicates("fingerprint").set_index("fingerprint")
+    table["directory"] = table.directory.fillna(table.fingerprint.map(where.directory))
     return table.loc[~double].sort_index().drop(columns="ended").reset_index(drop=True)
 
 
@@ -213,7 +236,8 @@ def cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
     Only runs of one setting and one budget form a cell: of the settings the nearest to the paper's, then the largest
     budget (the steps asked for; for runs that have not ended, the steps that all of them have done). Columns: ``CELL``,
     ``accuracy``, ``spread`` (standard deviation over seeds), ``least``, ``most``, ``lr``, ``seeds``, ``lrs``,
-    ``budget``, ``ended``, ``differs``, ``params``, ``directory`` (of the first seed's run, for its learning curve).
+    ``budget``, ``ended``, ``differs``, ``params``, ``fingerprint`` and ``directory``
+    (of the first seed's run, for its learning curve and picture).
 
     The learning rate is the one with the best mean over the seeds that all of the cell's learning rates have, as the
     paper chooses on one seed; the accuracy is the mean over all seeds of that learning rate. No maximum over seeds.
@@ -259,7 +283,7 @@ def _budget(part: Sequence[Mapping[str, Any]]) -> int:
 
 
 CELL_VALUES = ["accuracy", "spread", "least", "most", "lr", "seeds", "lrs", "budget", "ended", "differs", "params"]
-CELL_VALUES += ["directory"]
+CELL_VALUES += ["fingerprint", "directory"]
 
 
 def _best(part: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -283,6 +307,7 @@ def _best(part: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "seeds": len(chosen),
         "lrs": len(values),
         "params": first["params"],
+        "fingerprint": first["fingerprint"],
         "directory": first["directory"],
     }
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs import records
+from fractal_ifs.report_data import learning_curve
 from fractal_ifs.report_tables import FRACTALS, PAPER_STEPS, lookup, paper
 
 if TYPE_CHECKING:
@@ -189,15 +190,6 @@ def parameters(ours: Mapping) -> "Figure | None":
     return figure
 
 
-def history(directory: str | None) -> list[tuple[int, float]]:
-    """(step, test accuracy) at every evaluation of a run; empty where its directory is not here."""
-    try:
-        lines = (Path(str(directory)) / "history.csv").read_text().splitlines()[1:]
-        return [(int(line.split(",")[0]), float(line.split(",")[4])) for line in lines]
-    except (OSError, ValueError, IndexError):
-        return []
-
-
 def learning_curves(runs: "pd.DataFrame", most: int = 2000) -> "Figure | None":
     """Median test accuracy against steps with the band between the quartiles, over widths, learning rates and seeds.
 
@@ -207,8 +199,8 @@ def learning_curves(runs: "pd.DataFrame", most: int = 2000) -> "Figure | None":
 
     runs = runs.query("data == 'fractal' and steps > 0")
     runs = runs.query("steps_asked == steps_asked.max()").head(most)
-    runs = runs.assign(history=[history(d) for d in runs.directory])
-    runs = runs.loc[[len(steps) > 1 for steps in runs.history]]
+    runs = runs.assign(curve_of=[learning_curve(run) for run in runs.to_dict("records")])
+    runs = runs.loc[[len(steps) > 1 for steps, _ in runs.curve_of]]
     sets = []
     for fractal in runs.fractal.dropna().unique():
         own = runs.loc[runs.fractal == fractal]
@@ -232,8 +224,8 @@ def learning_curves(runs: "pd.DataFrame", most: int = 2000) -> "Figure | None":
         for value, shade in zip(values, colours(len(values)), strict=True):
             at: dict[int, list[float]] = {}
             group = part.loc[part[by] == value]
-            for steps in group.history:
-                for step, accuracy in steps:
+            for steps, accuracies in group.curve_of:
+                for step, accuracy in zip(steps, accuracies, strict=True):
                     at.setdefault(step, []).append(accuracy)
             x = sorted(step for step, found in at.items() if len(found) >= len(group) / 2)
             low, middle, high = np.array([np.quantile(at[step], (0.25, 0.5, 0.75)) for step in x]).T

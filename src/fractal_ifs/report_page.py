@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fractal_ifs.report_data import CELL, cells
-from fractal_ifs.report_figures import history
+from fractal_ifs.report_data import CELL, cells, learning_curve
 from fractal_ifs.report_tables import FRACTALS, PAPER_STEPS, Table, difference, legend, paper
 from fractal_ifs.report_verdicts import Verdict
 
@@ -32,13 +31,15 @@ def page(
 
     theirs = paper_values()
     entries, curves, where = [], [], {}
+    by_name = runs.drop_duplicates("fingerprint").set_index("fingerprint")[["history", "eval_every", "steps"]]
+    by_name = by_name.astype(object).where(by_name.notna(), None).to_dict("index")
     for lr, part in [("best", best), *((f"{lr:g}", cells(own)[0]) for lr, own in runs.groupby("lr"))]:
         for row in part.astype(object).where(part.notna(), None).to_dict("records"):
-            directory = row["directory"]
-            if directory not in where and len(curves) < HISTORIES and (found := history(directory)):
-                where[directory] = len(curves)
-                curves.append([[step for step, _ in found], [round(accuracy, 4) for _, accuracy in found]])
-            entries.append(entry(row, lr, theirs) | {"h": where.get(directory, -1)})
+            run = row["fingerprint"]
+            if run not in where and len(curves) < HISTORIES and by_name[run]["history"]:
+                where[run] = len(curves)
+                curves.append(learning_curve(by_name[run]))
+            entries.append(entry(row, lr, theirs) | {"h": where.get(run, -1)})
     data = json.dumps({"entries": entries, "curves": curves}, separators=(",", ":")).replace("</", "<\\/")
     summary = "".join(f"<li>{html.escape(line)}</li>" for table in tables for line in _summary(table))
     said = "".join(f"<li>{html.escape(line)}</li>" for line in notes) or "<li>None.</li>"

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fractal_ifs import records
+from fractal_ifs import kept, records
 from fractal_ifs.config import NOT_IN_FINGERPRINT, Job, fingerprint
 from fractal_ifs.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from fractal_ifs.training import Training
 
 
 log = logging.getLogger(__name__)
@@ -24,12 +26,15 @@ class JobsFailed(Exception):
 
 
 def finished(job: Job) -> dict[str, Any] | None:
-    """The record of a job that needs no more training. Raises ConfigError where another config was trained there."""
+    """The record of a job that needs no more training. Raises ConfigError where another config was trained there.
+
+    Of a job that was not trained here but stands in its table ``kept``: what ``kept.find`` tells.
+    """
     if job.directory is None or job.config["overwrite"]:
         return None
     record = records.read_result(job.directory)
     if record is None:
-        return None
+        return kept.find(job.config)
     if record["fingerprint"] != fingerprint(job.config):
         raise ConfigError(
             f"{job.directory}: holds a run of another config ({difference(record['config'], job.config)}); "
@@ -57,6 +62,8 @@ def train_jobs(jobs: Sequence[Job], executor: str = "inline", stack: int = 0) ->
     """
     results: dict[int, Any] = {number: record for number, job in enumerate(jobs) if (record := finished(job))}
     todo = [number for number in range(len(jobs)) if number not in results]
+    keeper = kept.Keeper(jobs)
+    keeper.add()
     if results:
         log.info("%d of %d jobs are finished already: skipped", len(results), len(jobs))
     if todo:
@@ -67,8 +74,13 @@ def train_jobs(jobs: Sequence[Job], executor: str = "inline", stack: int = 0) ->
         for reason in sorted({str(engines.choose(jobs[number].config)[1]) for number in todo} - {"None"}):
             log.info("engine=torch: %s", reason)
         progress = Progress(len(todo), sum(jobs[number].config["steps"] for number in todo))
+
+        def report(training: "Training") -> None:
+            progress(training)
+            keeper.add(every=60.0)
+
         try:
-            for numbers, outcomes in execute([jobs[number] for number in todo], executor, stack, progress):
+            for numbers, outcomes in execute([jobs[number] for number in todo], executor, stack, report):
                 for number, outcome in zip(numbers, outcomes, strict=True):
                     results[todo[number]] = outcome
                     if isinstance(outcome, Exception):
@@ -78,8 +90,10 @@ def train_jobs(jobs: Sequence[Job], executor: str = "inline", stack: int = 0) ->
                     len(numbers),
                     sum(isinstance(o, Exception) or o["status"] != "finished" for o in outcomes),
                 )
+                keeper.add()
         finally:
             progress.close()
+            keeper.add()
     return [results[number] for number in range(len(jobs))]
 
 

@@ -17,6 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from fractal_ifs import kept
 from fractal_ifs.config import Job, check, check_writable, one_line, register
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.sweep import JobsFailed, finished, swept, train_jobs
@@ -71,7 +72,35 @@ def compose_all(
 
 
 class CheckedSweeper(BasicSweeper):
-    """Hydra's grid sweeper, whose check of a batch names every invalid job; the fused launcher has its own."""
+    """Hydra's grid sweeper, whose check of a batch names every invalid job; the fused launcher has its own.
+
+    ``best_lr``: a table of finished runs (``fractal_ifs.kept``). Every job then has the learning rate that is best for
+    its cell there, whatever the grid's; of jobs that become the same, one is left.
+    """
+
+    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None, best_lr: str | None = None):
+        super().__init__(max_batch_size, params)
+        self.best_lr = best_lr
+
+    def get_job_batch(self) -> Sequence[Sequence[str]]:
+        batch = super().get_job_batch()
+        if not self.best_lr:
+            return batch
+        best = kept.best_lr(Path(self.best_lr))
+        return list(dict.fromkeys(tuple(self._with_best_lr(overrides, best)) for overrides in batch))
+
+    def _with_best_lr(self, overrides: Sequence[str], best: dict[tuple, float]) -> list[str]:
+        assert self.hydra_context is not None
+        assert self.config is not None
+        others = [override for override in overrides if not override.startswith("lr=")]
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, others)
+        asked = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        cell = kept.cell_of(OmegaConf.to_container(asked, resolve=True))  # type: ignore[arg-type]
+        if cell not in best:
+            raise ConfigError(
+                f"hydra.sweeper.best_lr={self.best_lr}: has no run of {' '.join(filter_overrides(others))}"
+            )
+        return [*others, f"lr={best[cell]!r}"]
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.config is not None

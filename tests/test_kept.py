@@ -1,0 +1,113 @@
+"""Finished runs kept in a table: none is trained twice, and none is lost."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from fractal_ifs import kept, report, report_data
+from fractal_ifs.errors import ConfigError
+
+SMALL = ["steps=40", "eval_every=20", "data.train_size=400", "data.test_size=100", "logger=none", "sweep=tests"]
+SWEEP = ["-m", "fractal=vicsek", "width=8", "depth=1,2", *SMALL, "kept=kept/runs.csv"]
+
+
+def lines(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_what_is_kept_is_not_trained_where_multirun_is_empty(command, tmp_path):
+    assert command(*SWEEP, "lr=1e-3").status == 0
+    table = tmp_path / "kept" / "runs.csv"
+    first = table.read_bytes()
+    rows = lines(table)
+    assert [(row["depth"], row["seed"], row["status"]) for row in rows] == [
+        ("1", "0", "finished"),
+        ("2", "0", "finished"),
+    ]
+    record = json.loads(next((tmp_path / "multirun" / "tests").glob("*depth=1*/result.json")).read_text())
+    assert float(rows[0]["best_test_acc"]) == record["best_test_acc"]
+    assert rows[0]["fingerprint"] == record["fingerprint"]
+    history = next((tmp_path / "multirun" / "tests").glob("*depth=1*/history.csv")).read_text().splitlines()[1:]
+    run = {"history": rows[0]["history"], "eval_every": 20, "steps": 40}
+    assert report_data.learning_curve(run) == ([20, 40], [float(line.split(",")[4]) for line in history])
+
+    shutil.rmtree(tmp_path / "multirun")  # a new machine
+    ended = command(*SWEEP, "lr=1e-3,5e-4")
+    assert ended.status == 0
+    assert not list((tmp_path / "multirun").rglob("*lr=0.001*"))
+    assert len(list((tmp_path / "multirun").rglob("result.json"))) == 2
+    assert len(lines(table)) == 4
+    assert set(first.splitlines()) < set(table.read_bytes().splitlines())
+
+
+def test_a_sweep_killed_before_it_told_the_table_tells_it_at_its_next_start(command, tmp_path):
+    assert command(*SWEEP, "lr=1e-3").status == 0
+    table = tmp_path / "kept" / "runs.csv"
+    told = table.read_bytes()
+    table.unlink()
+    assert command(*SWEEP, "lr=1e-3").status == 0
+    assert table.read_bytes() == told
+    table.unlink()
+    text = report.collect([str(tmp_path / "multirun"), "--into", str(table)])
+    assert text == f"2 runs added to {table}, which has 2"
+    assert table.read_bytes() == told
+    assert report.collect([str(tmp_path / "multirun"), "--into", str(table)]).startswith("0 runs added")
+
+
+def test_another_accuracy_of_a_kept_run_is_said_and_changes_nothing(command, tmp_path):
+    command(*SWEEP, "lr=1e-3")
+    table = tmp_path / "kept" / "runs.csv"
+    told = table.read_bytes()
+    path = next((tmp_path / "multirun").rglob("result.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"best_test_acc": 0.123}))
+    assert "best test accuracy 0.123, kept 0." in report.collect([str(tmp_path / "multirun"), "--into", str(table)])
+    assert table.read_bytes() == told
+    unfinished = json.loads(path.read_text()) | {"status": "interrupted", "fingerprint": "0" * 16}
+    path.write_text(json.dumps(unfinished))
+    assert report.collect([str(tmp_path / "multirun"), "--into", str(table)]).startswith("0 runs added")
+
+
+def test_further_seeds_at_the_best_learning_rate_of_each_cell(command, tmp_path):
+    command(*SWEEP, "lr=1e-3,5e-4")
+    table = tmp_path / "kept" / "runs.csv"
+    best = {}
+    for row in lines(table):
+        best.setdefault(row["depth"], []).append((float(row["best_test_acc"]), float(row["lr"])))
+    assert command(*SWEEP, "lr=1e-3,5e-4", "seed=1,2", f"hydra.sweeper.best_lr={table}").status == 0
+    new = [row for row in lines(table) if row["seed"] != "0"]
+    assert sorted((row["depth"], row["seed"]) for row in new) == [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
+    for row in new:
+        top = max(accuracy for accuracy, _ in best[row["depth"]])
+        assert (top, float(row["lr"])) in best[row["depth"]]
+    refused = command(*SWEEP, "width=9", "seed=1", f"hydra.sweeper.best_lr={table}")
+    assert "has no run of fractal=vicsek width=9 depth=1" in str(refused.status)
+
+
+def test_the_report_reads_a_kept_table_as_it_reads_the_sweep(command, tmp_path):
+    import pandas as pd
+
+    command(*SWEEP, "lr=1e-3,5e-4")
+    table = tmp_path / "kept" / "runs.csv"
+    ours, notes = report_data.collect([table])
+    theirs, _ = report_data.collect([tmp_path / "multirun"])
+    columns = [name for name in report_data.COLUMNS if name not in ("directory", "error")]
+    ours, theirs = (table[columns].set_index("fingerprint").sort_index() for table in (ours, theirs))
+    pd.testing.assert_frame_equal(ours, theirs, check_dtype=False)
+    both, notes = report_data.collect([table, tmp_path / "multirun"])
+    assert notes == []
+    assert len(both) == 4
+    assert both.directory.notna().all()
+
+
+def test_a_wrong_table_is_refused_in_one_line(command, tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "runs.csv").write_text("a,b\n1,2\n")
+    ended = command(*SWEEP, "lr=1e-3")
+    assert "kept=kept/runs.csv: not a table of finished runs, it has no column fingerprint" in str(
+        ended.status
+    ).replace(str(tmp_path) + "/", "")
+    with pytest.raises(ConfigError, match="holds no run"):
+        kept.best_lr(tmp_path / "none.csv")
