@@ -46,8 +46,8 @@ reproduce: $(SETUP)  ## train what docs/reproduction/results.csv still lacks: ho
 		nice $(BIN)/python -m fractal_ifs.train -m $$stage kept=docs/reproduction/results.csv logger=csv </dev/null || exit; \
 	done
 
-report: $(SETUP)  ## write docs/reproduction from the kept runs
-	$(BIN)/python -m fractal_ifs.report docs/reproduction/results.csv --output docs/reproduction
+report: $(SETUP)  ## write docs/reproduction from the kept runs; RUNS=multirun: also from what is there, with new pictures
+	$(BIN)/python -m fractal_ifs.report docs/reproduction/results.csv $(RUNS) --output docs/reproduction
 
 wheel: $(SETUP)  ## a wheel in dist/
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

@@ -4,7 +4,9 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
+import torch
 
 from fractal_ifs import kept, report, report_data
 from fractal_ifs.errors import ConfigError
@@ -16,6 +18,14 @@ SWEEP = ["-m", "fractal=vicsek", "width=8", "depth=1,2", *SMALL, "kept=kept/runs
 def lines(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
+
+
+def composed(**keys) -> dict:
+    from omegaconf import OmegaConf
+
+    from fractal_ifs.config import compose
+
+    return json.loads(json.dumps(OmegaConf.to_container(compose(**keys), resolve=True)))
 
 
 def test_what_is_kept_is_not_trained_where_multirun_is_empty(command, tmp_path):
@@ -100,6 +110,48 @@ def test_the_report_reads_a_kept_table_as_it_reads_the_sweep(command, tmp_path):
     assert notes == []
     assert len(both) == 4
     assert both.directory.notna().all()
+
+
+def test_a_runs_command_trains_it_to_its_fingerprint(command, tmp_path):
+    from fractal_ifs.config import fingerprint
+    from fractal_ifs.runs import keys_of
+
+    keys = {"fractal.depth": 4, "curve": 4, "width": 20, "lr": 2.5e-4, "seed": 2, "steps": 20_000, "eval_every": 1000}
+    config = composed(fractal="vicsek", depth=2, **keys)
+    found = report_data.row(tmp_path, {"status": "finished", **keys_of(config), "config": config})
+    assert found is not None
+    words = str(report_data.command(found)).split()
+    assert words[:3] == ["python", "-m", "fractal_ifs.train"]
+    assert fingerprint(composed(**dict(word.split("=") for word in words[3:]))) == found["fingerprint"]
+
+
+def test_pictures_are_made_once_and_outlive_the_checkpoints(command, tmp_path):
+    from PIL import Image
+
+    from fractal_ifs import report_pictures
+
+    command(*SWEEP, "lr=1e-3")
+    cells, _ = report_data.cells(report_data.collect([tmp_path / "multirun"])[0])
+    made = report_pictures.draw(cells, tmp_path / "pictures")
+    assert len(made) == 2
+    path = tmp_path / "pictures" / f"{cells.fingerprint[0]}.png"
+    values = np.asarray(Image.open(path))
+    corners = values[:5, :5], values[-5:, -5:], values[78:84, 78:84]  # of the Vicsek set, and its centre: in K_5 mostly
+    assert values.shape == (report_pictures.PIXELS,) * 2
+    assert all((corner >= 2).any() for corner in corners)
+    assert (values[:40, 70:92] < 2).all()  # between its upper arms
+    # the same network, evaluated here: which half of the square it says is positive
+    from fractal_ifs.records import load
+
+    run = load(cells.directory[0])
+    at = (torch.arange(report_pictures.PIXELS) + 0.5) / report_pictures.PIXELS * 2 - 1
+    with torch.no_grad():
+        said = run.model(torch.cartesian_prod(at, at)).reshape(len(at), -1).T.flip(0).numpy() > 0
+    assert np.array_equal(values % 2 == 1, said)
+    shutil.rmtree(tmp_path / "multirun")
+    assert report_pictures.draw(cells, tmp_path / "pictures") == made
+    sheets = report_pictures.galleries(cells, made, tmp_path)
+    assert [sheet.name for sheet in sheets] == []  # width 8 is none of the tables'
 
 
 def test_a_wrong_table_is_refused_in_one_line(command, tmp_path):

@@ -1,8 +1,12 @@
 """The report, from records made here: every number in it is computed by hand beside the check."""
 
+import base64
 import copy
+import gzip
 import json
+import re
 import resource
+import shutil
 import subprocess
 import sys
 from functools import lru_cache
@@ -233,16 +237,43 @@ def test_figures_and_the_page_need_no_network(tmp_path):
     report.report([tmp_path], tmp_path / "out")
     names = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
     assert names == {f"{n}.png" for n in ("figure4", "figure5", "figure6", "parameters", "learning_curves")}
+    assert not (tmp_path / "out" / "pictures").exists()
     for path in (tmp_path / "out" / "figures").iterdir():
         assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     page = (tmp_path / "out" / "index.html").read_text()
     assert "<script src" not in page
     assert "<link" not in page
-    assert "@" + "DATA@" not in page
-    data = json.loads(page.split("<script>const DATA=")[1].split(";</script>")[0])
+    assert not [name for name in ("DATA", "PLOTLY", "SCRIPT", "NOTES") if f"@{name}@" in page]
+    data = json.loads(unpacked(page, "data"))
+    assert "plotly.js v" in unpacked(page, "plotly")[:500]
     found = [e for e in data["entries"] if (e["fractal"], e["lr"]) == ("2D Cantor set", "best") and e["depth"] == 5]
     assert [(e["width"], e["acc"], e["paper"]) for e in found] == [(10, 0.7, 0.81), (20, 0.7, 0.87)]
-    assert data["curves"][found[0]["h"]] == [[500_000, 1_000_000], [0.6, 0.7]]
+    assert data["curves"][found[0]["run"]] == [500_000, 1_000_000, "0.6000 0.7000"]
+    assert data["P"]["1 5"][1:3] == [0.6294, 0.7421]
+    # eval_every is not the protocol's here, so it is part of the command
+    expected = "fractal=cantor2d curve=1 depth=5 width=10 lr=0.0005 seed=0 eval_every=500000"
+    assert found[0]["command"] == f"python -m fractal_ifs.train {expected}"
+
+
+def unpacked(page: str, name: str) -> str:
+    return gzip.decompress(base64.b64decode(page.split(f'id="{name}">')[1].split("<")[0])).decode()
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+def test_the_page_draws_itself_in_a_browser(tmp_path):
+    for width in (10, 20):
+        for depth in (1, 5):
+            add(tmp_path, 0.6 + depth / 50 - width / 1000, depth=depth, width=width)
+    report.report([tmp_path], tmp_path / "out")
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", (tmp_path / "out" / "index.html").as_uri()]
+    page = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    maps = page.split('id="maps"')[1].split('id="panel"')[0]
+    assert re.findall(r">(0\.\d{3})</", maps) == ["0.610", "0.600", "0.690", "0.680"]
+    # what is told at first is the best cell
+    panel = page.split('id="panel"')[1].split('id="parameters"')[0]
+    assert "2D Cantor set, curve 1, depth 5, width 10; ours 0.6900, the paper 0.81" in panel
+    assert "no picture of it here" in panel
 
 
 def test_a_narrowed_experiment_trains_and_is_reported(tmp_path):

@@ -4,8 +4,8 @@ report status DIR...: how far they are. report collect DIR... --into FILE: add t
 
 DIR is a directory with runs at any depth below it, of a sweep that has ended, is still running, or was killed; or the
 results.csv of an earlier report. Written into OUT: results.csv and .parquet (a row per run), cells.csv (the best over
-learning rates, the mean over seeds), tables.md, .tex and .txt, report.md, figures/*.png, and index.html, one page that
-needs no network.
+learning rates, the mean over seeds), tables.md, .tex and .txt, report.md, figures/*.png, pictures/*.png (what each
+cell's network has learned, where its checkpoint is below DIR) and index.html, one page that needs no network.
 """
 
 import argparse
@@ -62,10 +62,13 @@ def report(paths: Sequence[Path], output: Path, figures: bool = True) -> str:
     records.write(output / "tables.txt", terminal.encode())
     pictures = []
     if figures:
-        from fractal_ifs import report_figures, report_page
+        from fractal_ifs import report_figures, report_page, report_pictures
 
+        learned = report_pictures.draw(cells, output / "pictures")
         pictures = report_figures.draw(runs, cells, output / "figures")
-        records.write(output / "index.html", report_page.page(runs, cells, made, found, notes + gaps).encode())
+        pictures += report_pictures.galleries(cells, learned, output / "figures")
+        page = report_page.page(runs, cells, made, found, notes + gaps, learned)
+        records.write(output / "index.html", page.encode())
     text = [
         "# Results beside the paper",
         f"{len(runs)} runs ({counts}), {len(cells)} cells. A cell: the learning rate that is best on the seeds all of "

@@ -141,6 +141,18 @@ def learning_curve(run: Mapping[str, Any]) -> tuple[list[int], list[float]]:
     return [min(every * (i + 1), last) for i in range(len(accuracies))], accuracies
 
 
+def command(run: Mapping[str, Any]) -> str | None:
+    """What trains a run of the paper's protocol alone, to the same numbers; None for a run of another protocol."""
+    if run["data"] != "fractal" or run["differs"]:
+        return None
+    keys = {"fractal": run["fractal"], "fractal.depth": f"{run['fractal_depth']:g}", "curve": run["curve"]}
+    keys |= {key: f"{run[key]:g}" for key in ("depth", "width", "lr", "seed")}
+    budget = {"steps": f"{run['steps_asked']:.0f}", "eval_every": f"{run['eval_every']:.0f}"}
+    usual = {"fractal.depth": "5", "steps": "1000000", "eval_every": "10000"}
+    words = [f"{key}={value}" for key, value in {**keys, **budget}.items() if usual.get(key) != value]
+    return " ".join(["python -m fractal_ifs.train", *words])
+
+
 def _unfinished(directory: Path) -> dict[str, Any] | None:
     """The row of a run without a record: what its history and its config say."""
     import yaml

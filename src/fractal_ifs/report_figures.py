@@ -20,6 +20,7 @@ def draw(runs: "pd.DataFrame", cells: "pd.DataFrame", directory: Path) -> list[P
 
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
 
     style = {
         "axes.spines.top": False,
@@ -39,14 +40,17 @@ def draw(runs: "pd.DataFrame", cells: "pd.DataFrame", directory: Path) -> list[P
             "figure6": figure6(ours),
             "figure7": figure7(ours),
             "parameters": parameters(ours),
+            "theorem3": theorem3(ours),
             "learning_curves": learning_curves(runs),
         }
         for name, figure in figures.items():
             if figure is not None:
                 FigureCanvasAgg(figure)
                 buffer = io.BytesIO()
-                figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight")
-                records.write(directory / f"{name}.png", buffer.getvalue())
+                figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
+                small = io.BytesIO()  # 64 colours: a third of the bytes
+                Image.open(buffer).convert("RGB").quantize(64).save(small, "PNG", optimize=True)
+                records.write(directory / f"{name}.png", small.getvalue())
                 written.append(directory / f"{name}.png")
     return written
 
@@ -187,6 +191,41 @@ def parameters(ours: Mapping) -> "Figure | None":
     panels[0].set_ylabel("best test accuracy")
     panels[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.suptitle("Parameter utilisation on curve 1 (hollow: smaller budget)", fontsize=10)
+    return figure
+
+
+def theorem3(ours: Mapping) -> "Figure | None":
+    """Accuracy against P(j), a panel per level j: a network that resolves K_j has at least P(j), on every curve.
+
+    The points: per fractal and curve the best network of depth 5; the line: Theorem 3's bound.
+    """
+    from fractal_ifs.curve import ApproximationCurve
+
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for key, row in ours.items():
+        if key[0] == "fractal" and key[1] in FRACTALS and key[2] == 5 and key[4] == 5 and not row["differs"]:
+            where = (str(key[1]), str(key[3]))
+            if where[1].isdigit() and (where not in best or row["accuracy"] > best[where]["accuracy"]):
+                best[where] = row
+    if len({curve for _, curve in best}) < 2:
+        return None
+    P = {curve: ApproximationCurve.load(int(curve)).P(5) for _, curve in best}
+    figure, panels = _axes(4, 3, 3.1)
+    for j, axes in enumerate(panels, 1):
+        axes.axline((0.5, 0.5), slope=1, color="0.35", lw=1, ls="--", label="Theorem 3: resolves $K_j$")
+        for fractal, shade, marker in zip(FRACTALS, colours(4), "^sDo", strict=True):
+            found = [(P[curve][j], row) for (name, curve), row in best.items() if name == fractal]
+            x, y = [p for p, _ in found], [row["accuracy"] for _, row in found]
+            axes.plot(x, y, marker, color=shade, ms=5, mew=0, alpha=0.85, label=FRACTALS[fractal])
+            for (name, curve), row in best.items():
+                if name == fractal and _small(row):
+                    axes.plot(P[curve][j], row["accuracy"], marker, color="white", ms=2.5)
+        axes.set(xlim=(0.48, 1.02), ylim=(0.48, 1.02), aspect="equal", xlabel=f"P({j})")
+        axes.set_title(f"level {j}")
+    panels[0].set_ylabel("best test accuracy, depth 5")
+    panels[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    title = "Above the line: better than a network that resolves exactly the cells of level j (six curves)"
+    figure.suptitle(title + (" (hollow: smaller budget)" if any(map(_small, best.values())) else ""), fontsize=10)
     return figure
 
 

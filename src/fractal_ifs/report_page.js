@@ -1,17 +1,36 @@
 const DIMS = ["fractal", "curve", "depth", "width", "lr"];
 const at = id => document.getElementById(id);
 const order = (a, b) => (Number(a) - Number(b)) || (String(a) < String(b) ? -1 : 1);
-const values = {};
-for (const dim of DIMS)
-  values[dim] = [...new Set(DATA.entries.map(e => String(e[dim])))].filter(v => v !== "best").sort(order);
 const option = (v, text) => { const o = document.createElement("option"); o.value = v; o.textContent = text || v; return o; };
-for (const id of ["rows", "columns"]) for (const dim of DIMS.slice(1)) at(id).append(option(dim));
-const filter = {};
-for (const dim of DIMS) {
-  const label = document.createElement("label"), select = document.createElement("select");
-  label.textContent = dim; select.id = "filter-" + dim;
-  select.append(option("", dim === "lr" ? "best" : "all"), ...values[dim].map(v => option(v)));
-  select.onchange = draw; filter[dim] = select; label.append(select); at("filters").append(label);
+const values = {}, filter = {};
+let DATA;
+
+async function unpack(id) {
+  const bytes = Uint8Array.from(atob(at(id).textContent), c => c.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+}
+async function begin() {
+  DATA = JSON.parse(await unpack("data"));
+  const script = document.createElement("script");
+  script.textContent = await unpack("plotly");
+  document.head.append(script);
+  for (const dim of DIMS)
+    values[dim] = [...new Set(DATA.entries.map(e => String(e[dim])))].filter(v => v !== "best").sort(order);
+  for (const id of ["rows", "columns"]) for (const dim of DIMS.slice(1)) at(id).append(option(dim));
+  for (const dim of DIMS) {
+    const label = document.createElement("label"), select = document.createElement("select");
+    label.textContent = dim; select.id = "filter-" + dim;
+    select.append(option("", dim === "lr" ? "best" : "all"), ...values[dim].map(v => option(v)));
+    select.onchange = draw; filter[dim] = select; label.append(select); at("filters").append(label);
+  }
+  const n = Math.max(...DATA.entries.map(e => e.n));
+  for (let j = 1; j < n; j++) at("level").append(option(String(j)));
+  at("level").value = String(Math.max(1, n - 2));
+  at("t1").onclick = () => preset("depth", {curve: "1"}, "n=");
+  at("t2").onclick = () => preset("curve", {depth: "5"}, "n=");
+  at("f6").onclick = () => preset("depth", {fractal: "Vicsek, n=6", curve: "4"});
+  for (const id of ["show", "rows", "columns", "sort", "sort-columns", "full", "level"]) at(id).onchange = draw;
+  preset("depth", {curve: "1"}, "n=");
 }
 function preset(rows, fixed) {
   at("rows").value = rows; at("columns").value = "width";
@@ -19,13 +38,9 @@ function preset(rows, fixed) {
   for (const dim in fixed) if (values[dim].includes(fixed[dim])) filter[dim].value = fixed[dim];
   draw();
 }
-at("t1").onclick = () => preset("depth", {curve: "1"});
-at("t2").onclick = () => preset("curve", {depth: "5"});
-for (const id of ["show", "rows", "columns", "sort", "full"]) at(id).onchange = draw;
-
 function shown(e) {
   const show = at("show").value;
-  if (show === "acc") return e.acc;
+  if (show === "acc" || show === "picture") return e.acc;
   if (show === "paper") return e.paper;
   return e.paper === null || e.paper === undefined ? null : e.acc - e.paper;
 }
@@ -39,7 +54,7 @@ function draw() {
   const over = DIMS.filter(d => !axes.includes(d) && d !== "fractal" && d !== "lr" && !filter[d].value);
   at("said").textContent = row === column ? "rows and columns are the same key" :
     (over.length ? "A cell shows the best over " + over.join(" and ") + ". " : "")
-    + (kept.length ? "Point at a cell for its learning curve." : "No cell of this choice was run.");
+    + (kept.length ? "Point at a cell for its learning curve, and what its network has learned." : "No cell of this choice was run.");
   at("maps").replaceChildren();
   const plots = [];  // drawn once all of them have their place, and so their width
   for (const fractal of values.fractal) {
@@ -50,30 +65,81 @@ function draw() {
       const key = e[row] + "|" + e[column];
       if (!best.has(key) || best.get(key).acc < e.acc) best.set(key, e);
     }
-    let ys = [...new Set(own.map(e => String(e[row])))].sort(order);
-    const xs = [...new Set(own.map(e => String(e[column])))].sort(order);
     const cell = (y, x) => best.get(y + "|" + x);
-    const mean = y => { const v = xs.map(x => cell(y, x)).filter(Boolean).map(shown).filter(z => z != null);
+    const mean = found => { const v = found.filter(Boolean).map(shown).filter(z => z != null);
       return v.length ? v.reduce((a, b) => a + b) / v.length : -9; };
-    if (at("sort").checked) ys.sort((a, b) => mean(b) - mean(a));
-    const z = ys.map(y => xs.map(x => { const e = cell(y, x); return e ? shown(e) : null; }));
-    const text = ys.map((y, i) => xs.map((x, j) => { const e = cell(y, x), v = z[i][j];
-      if (!e || v == null) return "";
-      const marks = show === "paper" ? "" : (e.small ? "*" : "") + (e.differs ? "†" : "");
-      return (show === "diff" && v > 0 ? "+" : "") + v.toFixed(show === "paper" ? 2 : 3) + marks; }));
-    const hover = ys.map(y => xs.map(x => { const e = cell(y, x); return e ? describe(e) : ""; }));
-    const scale = show === "diff" ? {colorscale: "RdBu", zmin: -0.1, zmax: 0.1} : {colorscale: "Viridis", zmin: 0.5, zmax: 1};
-    const map = document.createElement("div");
-    at("maps").append(map);
-    plots.push(() => Plotly.newPlot(map, [{type: "heatmap", x: xs, y: ys, z, text, texttemplate: "%{text}", hovertext: hover,
-      hovertemplate: "%{hovertext}<extra></extra>", xgap: 2, ygap: 2, ...scale, colorbar: {thickness: 10}}],
-      {title: {text: fractal, font: {size: 15}}, height: 110 + 38 * Math.max(ys.length, 3), margin: {l: 60, r: 10, t: 36, b: 44},
-       xaxis: {type: "category", title: {text: column}}, yaxis: {type: "category", title: {text: row}, autorange: "reversed"}},
-      {displayModeBar: false, responsive: true}).then(() => map.on("plotly_hover", event => {
-        const p = event.points[0], e = cell(String(p.y), String(p.x)); if (e) curve(e); })));
+    const ys = [...new Set(own.map(e => String(e[row])))].sort(order);
+    const xs = [...new Set(own.map(e => String(e[column])))].sort(order);
+    const high = new Map([...ys.map(y => ["y" + y, mean(xs.map(x => cell(y, x)))]), ...xs.map(x => ["x" + x, mean(ys.map(y => cell(y, x)))])]);
+    if (at("sort").checked) ys.sort((a, b) => high.get("y" + b) - high.get("y" + a));
+    if (at("sort-columns").checked) xs.sort((a, b) => high.get("x" + b) - high.get("x" + a));
+    if (show === "picture") at("maps").append(gallery(fractal, row, ys, column, xs, cell));
+    else plots.push(heatmap(fractal, row, ys, column, xs, cell, show));
   }
   for (const plot of plots) plot();
-  if (kept.length) curve(kept.reduce((a, b) => a.acc > b.acc ? a : b));
+  scatter(kept);
+  if (kept.length) tell(kept.reduce((a, b) => a.acc > b.acc ? a : b));
+}
+function heatmap(fractal, row, ys, column, xs, cell, show) {
+  const z = ys.map(y => xs.map(x => { const e = cell(y, x); return e ? shown(e) : null; }));
+  const text = ys.map((y, i) => xs.map((x, j) => { const e = cell(y, x), v = z[i][j];
+    if (!e || v == null) return "";
+    const marks = show === "paper" ? "" : (e.small ? "*" : "") + (e.differs ? "†" : "");
+    return (show === "diff" && v > 0 ? "+" : "") + v.toFixed(show === "paper" ? 2 : 3) + marks; }));
+  const hover = ys.map(y => xs.map(x => { const e = cell(y, x); return e ? describe(e) : ""; }));
+  const scale = show === "diff" ? {colorscale: "RdBu", zmin: -0.1, zmax: 0.1} : {colorscale: "Viridis", zmin: 0.5, zmax: 1};
+  const map = document.createElement("div");
+  at("maps").append(map);
+  return () => Plotly.newPlot(map, [{type: "heatmap", x: xs, y: ys, z, text, texttemplate: "%{text}", hovertext: hover,
+    hovertemplate: "%{hovertext}<extra></extra>", xgap: 2, ygap: 2, ...scale, colorbar: {thickness: 10}}],
+    {title: {text: fractal, font: {size: 15}}, height: 110 + 38 * Math.max(ys.length, 3), margin: {l: 60, r: 10, t: 36, b: 44},
+     xaxis: {type: "category", title: {text: column}}, yaxis: {type: "category", title: {text: row}, autorange: "reversed"}},
+    {displayModeBar: false, responsive: true}).then(() => map.on("plotly_hover", event => {
+      const p = event.points[0], e = cell(String(p.y), String(p.x)); if (e) tell(e); }));
+}
+function image(e) {
+  const picture = document.createElement("img");
+  picture.src = "data:image/png;base64," + DATA.pictures[e.run];
+  picture.alt = "decision regions of " + describe(e).replaceAll("<br>", "; ");
+  return picture;
+}
+function gallery(fractal, row, ys, column, xs, cell) {
+  const table = document.createElement("table"), head = table.createTHead().insertRow();
+  table.className = "grid"; table.createCaption().textContent = fractal;
+  head.insertCell().textContent = row + " \\ " + column;
+  for (const x of xs) head.insertCell().textContent = x;
+  for (const y of ys) {
+    const line = table.insertRow();
+    line.insertCell().textContent = y;
+    for (const x of xs) {
+      const e = cell(y, x), place = line.insertCell();
+      if (!e) continue;
+      place.onmouseenter = () => tell(e);
+      if (DATA.pictures[e.run]) place.append(image(e));
+      place.append(e.acc.toFixed(3) + (e.small ? "*" : ""));
+    }
+  }
+  return table;
+}
+function scatter(kept) {
+  const j = Number(at("level").value), shapes = {displayModeBar: false, responsive: true};
+  const shade = ["#440154", "#3b528b", "#21918c", "#5ec962", "#d6b40a", "#b3261e"];
+  const traces = (by, x) => values[by].map((v, i) => {
+    const own = kept.filter(e => String(e[by]) === v && x(e) != null);
+    return {type: "scatter", mode: "markers", name: by + " " + v, x: own.map(x), y: own.map(e => e.acc), customdata: own,
+      text: own.map(describe), hovertemplate: "%{text}<extra></extra>",
+      marker: {size: 7, color: shade[i % 6], symbol: own.map(e => e.small ? "circle-open" : "circle")}};
+  }).filter(t => t.x.length);
+  const layout = (title, xaxis) => ({xaxis: {title: {text: title}, ...xaxis}, yaxis: {title: {text: "accuracy"}},
+    height: 360, margin: {l: 60, r: 10, t: 10, b: 44}});
+  Plotly.react("parameters", traces("depth", e => e.params), layout("parameters", {type: "log"}), shapes);
+  const P = e => DATA.P[e.curve + " " + e.n] && j < e.n ? DATA.P[e.curve + " " + e.n][j] : null;
+  const bound = {x: [0.5, 1], y: [0.5, 1], mode: "lines", name: "P(" + j + ")", line: {dash: "dash", color: "#555"}};
+  Plotly.react("levels", [bound, ...traces("depth", P)], layout("P(" + j + ")", {}), shapes);
+  for (const id of ["parameters", "levels"]) {
+    at(id).removeAllListeners("plotly_hover");
+    at(id).on("plotly_hover", event => { const e = event.points[0].customdata; if (e && e.run) tell(e); });
+  }
 }
 function describe(e) {
   return `${e.fractal}, curve ${e.curve}, depth ${e.depth}, width ${e.width}<br>ours ${e.acc.toFixed(4)}`
@@ -81,13 +147,17 @@ function describe(e) {
     + (e.paper == null ? "" : `, the paper ${e.paper.toFixed(2)}`)
     + `<br>lr ${e.chosen}, ${e.budget.toLocaleString("en")} steps, ${e.params} parameters` + (e.differs ? "<br>† " + e.differs : "");
 }
-function curve(e) {
-  const found = e.h < 0 ? [[], []] : DATA.curves[e.h], lines = [{x: found[0], y: found[1], mode: "lines", name: "test accuracy"}];
-  if (e.paper != null && found[0].length)
-    lines.push({x: [found[0][0], found[0].at(-1)], y: [e.paper, e.paper], mode: "lines", name: "the paper's best",
+function tell(e) {
+  const [every, last, history] = DATA.curves[e.run] || [0, 0, ""];
+  const y = history.split(" ").filter(Boolean).map(Number), x = y.map((_, i) => Math.min(every * (i + 1), last));
+  const lines = [{x, y, mode: "lines", name: "test accuracy"}];
+  if (e.paper != null && x.length)
+    lines.push({x: [x[0], x.at(-1)], y: [e.paper, e.paper], mode: "lines", name: "the paper's best",
       line: {dash: "dash", color: "#888"}});
-  Plotly.react("curve", lines, {title: {text: describe(e).replaceAll("<br>", "; ") + (e.h < 0 ? " (no history here)" : ""),
-    font: {size: 13}}, margin: {l: 60, r: 10, t: 40, b: 44}, xaxis: {title: {text: "step"}}, showlegend: true,
+  Plotly.react("curve", lines, {title: {text: describe(e).replaceAll("<br>", "; ") + (x.length ? "" : " (no history here)"),
+    font: {size: 13}}, margin: {l: 60, r: 10, t: 34, b: 40}, xaxis: {title: {text: "step"}}, showlegend: true,
     yaxis: {title: {text: "test accuracy"}}}, {displayModeBar: false, responsive: true});
+  at("command").textContent = e.command;
+  at("learned").replaceChildren(...(DATA.pictures[e.run] ? [image(e), "after its last step; strong: the fractal"] : ["no picture of it here"]));
 }
-preset("depth", {curve: "1"});
+begin();

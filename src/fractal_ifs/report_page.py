@@ -1,15 +1,17 @@
-"""The report as one page: heat maps that can be filtered, with the learning curve of the cell under the pointer.
+"""The report as one page: heat maps that can be filtered, with the curve and the picture of the cell under the pointer.
 
-Plotly's library is written into the page, which so needs no network and no server.
+Plotly's library and the numbers are written into the page, packed, so that it needs no network and no server.
 """
 
+import base64
+import gzip
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fractal_ifs.report_data import CELL, cells, learning_curve
+from fractal_ifs.report_data import CELL, cells, command
 from fractal_ifs.report_tables import FRACTALS, PAPER_STEPS, Table, difference, legend, paper
 from fractal_ifs.report_verdicts import Verdict
 
@@ -25,27 +27,46 @@ def page(
     tables: Sequence[Table],
     verdicts: Sequence[Verdict],
     notes: Sequence[str],
+    pictures: Mapping[str, bytes],
 ) -> str:
-    """The page's HTML. ``runs``, ``best``: of ``report_data.collect`` and ``cells``; ``notes``: lines to be said."""
+    """The page's HTML.
+
+    ``runs``, ``best``: of ``report_data.collect`` and ``cells``; ``notes``: lines to be said; ``pictures``: PNGs by
+    fingerprint.
+    """
     from plotly.offline import get_plotlyjs
 
     theirs = paper_values()
-    entries, curves, where = [], [], {}
-    by_name = runs.drop_duplicates("fingerprint").set_index("fingerprint")[["history", "eval_every", "steps"]]
+    entries: list[dict[str, Any]] = []
+    curves: dict[str, Any] = {}
+    by_name = runs.drop_duplicates("fingerprint").set_index("fingerprint", drop=False)
     by_name = by_name.astype(object).where(by_name.notna(), None).to_dict("index")
     for lr, part in [("best", best), *((f"{lr:g}", cells(own)[0]) for lr, own in runs.groupby("lr"))]:
         for row in part.astype(object).where(part.notna(), None).to_dict("records"):
-            run = row["fingerprint"]
-            if run not in where and len(curves) < HISTORIES and by_name[run]["history"]:
-                where[run] = len(curves)
-                curves.append(learning_curve(by_name[run]))
-            entries.append(entry(row, lr, theirs) | {"h": where.get(run, -1)})
-    data = json.dumps({"entries": entries, "curves": curves}, separators=(",", ":")).replace("</", "<\\/")
-    summary = "".join(f"<li>{html.escape(line)}</li>" for table in tables for line in _summary(table))
-    said = "".join(f"<li>{html.escape(line)}</li>" for line in notes) or "<li>None.</li>"
+            run = by_name[row["fingerprint"]]
+            if len(curves) < HISTORIES and run["history"]:
+                curves[row["fingerprint"]] = [int(run["eval_every"]), int(run["steps"]), run["history"]]
+            entries.append(entry(row, lr, theirs) | {"command": command(run) or ""})
+    images = {name: base64.b64encode(picture).decode() for name, picture in pictures.items()}
+    levels = {f"{e['curve']} {e['n']}": _levels(e["curve"], e["n"]) for e in entries}
+    data = {"entries": entries, "curves": curves, "pictures": images, "P": levels}
     template, script = (Path(__file__).with_suffix(kind).read_text() for kind in (".html", ".js"))
-    body = template.replace("@SUMMARY@", summary).replace("@VERDICTS@", _verdicts(verdicts)).replace("@NOTES@", said)
-    return body.replace("@DATA@", data).replace("@PLOTLY@", get_plotlyjs()).replace("@SCRIPT@", script)
+    parts = {
+        "@SUMMARY@": "".join(f"<li>{html.escape(line)}</li>" for table in tables for line in _summary(table)),
+        "@VERDICTS@": _verdicts(verdicts),
+        "@NOTES@": "".join(f"<li>{html.escape(line)}</li>" for line in notes) or "<li>None.</li>",
+        "@DATA@": packed(json.dumps(data, separators=(",", ":"))),
+        "@PLOTLY@": packed(get_plotlyjs()),
+        "@SCRIPT@": script,
+    }
+    for name, text in parts.items():
+        template = template.replace(name, text)
+    return template
+
+
+def packed(text: str) -> str:
+    """Text as the page's script unpacks it: gzip in base64, a third of the bytes."""
+    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
 
 
 def entry(row: dict[str, Any], lr: str, theirs: dict[tuple, float]) -> dict[str, Any]:
@@ -55,6 +76,7 @@ def entry(row: dict[str, Any], lr: str, theirs: dict[tuple, float]) -> dict[str,
     label = "CIFAR-10" if data != "fractal" else FRACTALS.get(fractal, str(fractal)) + ("" if n == 5 else f", n={n:g}")
     return {
         "fractal": label,
+        "n": int(n) if data == "fractal" else 0,
         "curve": str(curve) if data == "fractal" else "-",
         "depth": int(depth),
         "width": int(width),
@@ -68,7 +90,15 @@ def entry(row: dict[str, Any], lr: str, theirs: dict[tuple, float]) -> dict[str,
         "differs": row["differs"] or "",
         "params": row["params"],
         "paper": theirs.get((data, fractal, n, str(curve), int(depth), int(width))),
+        "run": row["fingerprint"],
     }
+
+
+def _levels(curve: str, n: int) -> list[float] | None:
+    """P(0..n) of one of the paper's curves."""
+    from fractal_ifs.curve import ApproximationCurve
+
+    return [round(float(p), 4) for p in ApproximationCurve.load(int(curve)).P(n)] if curve.isdigit() else None
 
 
 def paper_values() -> dict[tuple, float]:
