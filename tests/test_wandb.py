@@ -25,6 +25,8 @@ def newcomer(monkeypatch, tmp_path):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    for name, empty in (("_unreachable", []), ("_services", []), ("_told", set())):
+        monkeypatch.setattr(loggers, name, empty)
     (tmp_path / "home").mkdir()
 
 
@@ -143,7 +145,6 @@ def test_without_wandb_installed(tmp_path, monkeypatch, caplog):
 
 
 def test_an_unreachable_host_falls_back_to_offline_within_the_bound_once(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(loggers, "_unreachable", [])
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
     monkeypatch.setenv("WANDB_MODE", "online")

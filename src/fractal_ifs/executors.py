@@ -4,18 +4,25 @@ The native engine has threads of its own and trains inline. The torch engine use
 threads in each of two processes cost ten times more than one in each.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from multiprocessing.connection import wait
 from typing import Any
 
-from fractal_ifs import engines
-from fractal_ifs.config import Job
-from fractal_ifs.training import Training, cores, group, train
+from fractal_ifs import engines, records, signals
+from fractal_ifs.config import Job, fingerprint
+from fractal_ifs.records import Failed
+from fractal_ifs.training import Training, cores, fail, group, train
 
 Outcome = dict[str, Any] | Exception
+
+ENDING_SECONDS = 20.0  # after which a worker that was interrupted is no longer waited for
 
 
 def execute(
@@ -66,34 +73,96 @@ def train_group(jobs: Sequence[Job], stack: int, report: Callable[[Training], No
     return [outcome if isinstance(outcome, Exception) else outcome.record() for outcome in outcomes]
 
 
+class WorkerDied(RuntimeError):
+    """A worker process ended before its jobs did."""
+
+
+class Worker:
+    """A process that trains one group after the other; on a GPU of its own, if ``device`` names one."""
+
+    def __init__(self, device: str | None, stack: int):
+        context = multiprocessing.get_context("spawn")
+        self.device, self.numbers = device, []
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, device, stack))
+        with signals.held_back():  # its imports are not for a signal to break: it takes them up when it is ready
+            self.process.start()
+        theirs.close()
+
+    def begin(self, numbers: list[int], jobs: Sequence[Job]) -> None:
+        self.numbers = numbers
+        with contextlib.suppress(OSError):  # died meanwhile: ``end`` finds out
+            self.connection.send([jobs[n] for n in numbers])
+
+    def end(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """The outcomes of its group; where the process has died, what it has left on disk."""
+        try:
+            return [Failed(found) if isinstance(found, str) else found for found in self.connection.recv()]
+        except (EOFError, OSError):
+            self.process.join()
+            code = self.process.exitcode or 0
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+            return [_left(jobs[n], WorkerDied(f"its worker process {how}")) for n in self.numbers]
+
+
+def _left(job: Job, error: WorkerDied) -> Outcome:
+    """What a dead worker's job has left: its record if it had ended, else its failure."""
+    record = None if job.directory is None else records.read_result(job.directory)
+    if record and record["status"] in ("finished", "diverged") and record["fingerprint"] == fingerprint(job.config):
+        return record
+    fail(job, error)
+    return error
+
+
 def _local(jobs: Sequence[Job], groups: list[list[int]], stack: int) -> Iterator[tuple[list[int], list[Outcome]]]:
+    """Groups to worker processes. The jobs of one that dies have failed, the others go on."""
     config = jobs[groups[0][0]].config
-    on_gpus = config["trainer"]["accelerator"] != "cpu"
     count = min(processes(config), len(groups))
-    context = multiprocessing.get_context("spawn")
-    devices = context.SimpleQueue()
-    for device in (gpus() if on_gpus else [""] * count)[:count]:
-        devices.put(device)
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_pin, initargs=(devices,))
+    free: list[str | None] = [None] * count if config["trainer"]["accelerator"] == "cpu" else list(gpus()[:count])
+    waiting = deque(groups)
+    busy: dict[Any, Worker] = {}
     try:
-        futures: dict[Future, list[int]] = {
-            pool.submit(train_group, [jobs[n] for n in numbers], stack): numbers for numbers in groups
-        }
-        for future in as_completed(futures):
-            try:
-                yield futures[future], future.result()
-            except Exception as error:  # the worker itself died: its jobs have failed, the others go on
-                yield futures[future], [error] * len(futures[future])
+        while waiting or busy:
+            while waiting and free:
+                worker = Worker(free.pop(0), stack)
+                busy[worker.connection] = worker
+                worker.begin(waiting.popleft(), jobs)
+            for connection in wait(list(busy)):
+                worker = busy[connection]  # pyright: ignore[reportArgumentType]
+                yield worker.numbers, worker.end(jobs)
+                if waiting and worker.process.is_alive():
+                    worker.begin(waiting.popleft(), jobs)
+                else:
+                    free.append(worker.device)
+                    busy.pop(worker.connection).connection.close()  # which ends it
     except KeyboardInterrupt:
-        for process in (getattr(pool, "_processes", None) or {}).values():
-            os.kill(process.pid, signal.SIGINT)  # each worker checkpoints its runs
+        for worker in busy.values():
+            if worker.process.pid and worker.process.is_alive():
+                os.kill(worker.process.pid, signal.SIGINT)  # it checkpoints its runs
+        for worker in busy.values():
+            worker.process.join(ENDING_SECONDS)
         raise
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
-def _pin(devices: Any) -> None:
-    """A worker's own GPU, before anything there touches CUDA."""
-    device = devices.get()
-    if device:
-        os.environ["CUDA_VISIBLE_DEVICES"] = device
+def _work(connection: Any, device: str | None, stack: int) -> None:
+    """A worker's life: until its driver closes the connection, or ends."""
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device  # before anything here touches CUDA
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm's warning is for the driver
+    with contextlib.suppress(KeyboardInterrupt, EOFError, OSError), signals.ending(at_once=False):
+        threading.Thread(target=_end_with_driver, daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.HELD_BACK)
+        while True:
+            outcomes = train_group(connection.recv(), stack)
+            # An exception may be of a kind that can't be sent, or not be put together again at the other end.
+            connection.send([records.message(found) if isinstance(found, Exception) else found for found in outcomes])
+
+
+def _end_with_driver() -> None:
+    """A driver that is gone can't tell its workers: they checkpoint, and end."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(ENDING_SECONDS)
+    os._exit(1)

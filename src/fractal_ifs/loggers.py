@@ -1,18 +1,24 @@
 """W&B, one run per network; whatever happens to it, the result on disk is not touched."""
 
+import contextlib
 import hashlib
 import logging
 import netrc
 import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from fractal_ifs.runs import Run, keys_of
+from fractal_ifs.runs import keys_of
 
 log = logging.getLogger(__name__)
 
-_unreachable: list[
-    bool
-] = []  # not empty once W&B was waited for in vain: the other runs of this process don't wait again
+_unreachable: list[bool] = []  # not empty once W&B was waited for in vain: this process doesn't wait again
+_services: list[bool] = []  # an entry for each service process of W&B that has died under us
+_told: set[str] = set()  # what was said already
+SERVICES = 3  # that may die before we leave W&B alone
 
 
 def mode(asked: str | None) -> str:
@@ -29,69 +35,110 @@ def mode(asked: str | None) -> str:
 
 
 class Wandb:
-    """The W&B run of one network: group = sweep, tags = fractal and curve, summary ``best_test_acc`` a plain number."""
+    """The W&B run of one network: group = sweep, tags = fractal and curve, summary ``best_test_acc`` a plain number.
 
-    def __init__(self, run: Run):
+    Does nothing for other loggers, or without a directory. ``id`` is that of W&B; one that is given goes on.
+    """
+
+    def __init__(self, config: dict[str, Any], directory: Path | None, id: str | None = None):
         self.run: Any = None
-        settings, config = run.config["logger"], run.config
-        if settings["name"] != "wandb" or run.directory is None:
+        self.id, self.service = id, 0
+        settings = config["logger"]
+        if settings["name"] != "wandb" or directory is None:
             return
+        if self.id is None:
+            self.id = hashlib.sha256(str(directory.resolve()).encode() + os.urandom(8)).hexdigest()[:12]
+        keys = keys_of(config)
+        self.timeout = float(settings["timeout"])
+        self.mode = settings["mode"]
+        self.arguments: dict[str, Any] = {
+            "project": settings["project"],
+            "entity": settings["entity"],
+            "id": self.id,
+            "resume": "allow",
+            "reinit": "create_new",  # several at a time in one process, never merged
+            "dir": str(directory),
+            "group": config["sweep"],
+            "job_type": config["model"]["name"],
+            "name": directory.name[:120],
+            "tags": [f"fractal={keys['fractal']}"[:64], f"curve={keys['curve']}"[:64]],
+            "config": config,
+        }
+        self._tried(self._begin)
+
+    def _begin(self) -> None:
+        import wandb
+
+        self.service = len(_services)
+        quiet = {"silent": True, "console": "off", "x_disable_stats": True, "init_timeout": self.timeout}
+        if "finish_timeout" in wandb.Settings.model_fields:  # a network that went away doesn't hold up the sweep
+            quiet |= {"finish_timeout": self.timeout, "finish_timeout_raises": True}
+        chosen = "offline" if _unreachable else mode(self.mode)
         try:
-            import wandb
-
-            if run.wandb_id is None:
-                run.wandb_id = hashlib.sha256(str(run.directory.resolve()).encode() + os.urandom(8)).hexdigest()[:12]
-            keys = keys_of(config)
-            arguments: dict[str, Any] = {
-                "project": settings["project"],
-                "entity": settings["entity"],
-                "id": run.wandb_id,
-                "resume": "allow",
-                "reinit": "create_new",  # several at a time in one process, never merged
-                "dir": str(run.directory),
-                "group": config["sweep"],
-                "job_type": config["model"]["name"],
-                "name": run.directory.name[:120],
-                "tags": [f"fractal={keys['fractal']}"[:64], f"curve={keys['curve']}"[:64]],
-                "config": config,
-            }
-            quiet = {"silent": True, "console": "off", "x_disable_stats": True, "init_timeout": settings["timeout"]}
-            if "finish_timeout" in wandb.Settings.model_fields:  # a network that went away doesn't hold up the sweep
-                quiet |= {"finish_timeout": float(settings["timeout"]), "finish_timeout_raises": True}
-            chosen = "offline" if _unreachable else mode(settings["mode"])
-            try:
-                self.run = wandb.init(**arguments, mode=chosen, settings=wandb.Settings(**quiet))  # type: ignore[arg-type]
-            except Exception as error:
-                if chosen != "online":
-                    raise
-                log.warning("W&B can't be reached (%s): offline; `wandb sync` sends it later", type(error).__name__)
-                _unreachable.append(True)
-                self.run = wandb.init(**arguments, mode="offline", settings=wandb.Settings(**quiet))  # type: ignore[arg-type]
-            self.run.define_metric("*", step_metric="step")
+            self.run = wandb.init(**self.arguments, mode=chosen, settings=wandb.Settings(**quiet))  # type: ignore[arg-type]
         except Exception as error:
-            self._away(error)
+            if chosen != "online" or _service_died(error):
+                raise
+            log.warning("W&B can't be reached (%s): offline; `wandb sync` sends it later", type(error).__name__)
+            _unreachable.append(True)
+            self.run = wandb.init(**self.arguments, mode="offline", settings=wandb.Settings(**quiet))  # type: ignore[arg-type]
+        self.run.define_metric("*", step_metric="step")
 
-    def _away(self, error: Exception) -> None:
-        log.warning(
-            "W&B is away (%s: %s): results are in the run's directory all the same", type(error).__name__, error
-        )
-        self.run = None
+    def _tried(self, action: Any, *arguments: Any) -> None:
+        """Do it; once more where W&B's service process has died, in a new one and under the same id."""
+        try:
+            try:
+                action(*arguments)
+            except Exception as error:
+                if not _service_died(error) or len(_services) >= SERVICES:
+                    raise
+                if self.service == len(_services):  # the first to notice
+                    import wandb
+
+                    _services.append(True)
+                    _tell("W&B's service process has died: going on in a new one")
+                    with contextlib.suppress(Exception):
+                        wandb.teardown()
+                self._begin()
+                if action != self._begin:
+                    action(*arguments)
+        except Exception as error:
+            _tell(f"W&B is away ({type(error).__name__}: {error}): results are in the run's directory all the same")
+            self.run = None
 
     def log(self, row: dict[str, float], best: float) -> None:
         """A row of the history, at its true optimizer step."""
         if self.run is not None:
-            try:
-                self.run.log({**row, "best_test_acc": best})
-            except Exception as error:
-                self._away(error)
+            self._tried(lambda: self.run.log({**row, "best_test_acc": best}))
 
-    def finish(self, run: Run) -> None:
+    def finish(self, status: str, summary: Mapping[str, Any] | None = None) -> None:
+        """End the W&B run: as failed, unless ``status`` is ``finished``."""
         if self.run is not None:
-            try:
-                self.run.summary.update(
-                    {"best_test_acc": run.best_test_acc, "best_step": run.best_step, "status": run.status}
-                )
-                self.run.finish(exit_code=0 if run.status == "finished" else 1)
-            except Exception as error:
-                self._away(error)
+            self._tried(self._finish, status, summary or {})
             self.run = None
+
+    def _finish(self, status: str, summary: Mapping[str, Any]) -> None:
+        self.run.summary.update({**summary, "status": status})
+        self.run.finish(exit_code=0 if status == "finished" else 1)
+
+
+def finish_all(endings: Sequence[tuple[Wandb, str, Mapping[str, Any]]], seconds: float) -> bool:
+    """Finish W&B runs side by side; False where that takes longer, and goes on in the background."""
+    threads = [threading.Thread(target=wandb.finish, args=rest, daemon=True) for wandb, *rest in endings if wandb.run]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(deadline - time.monotonic(), 0))
+    return not any(thread.is_alive() for thread in threads)
+
+
+def _service_died(error: Exception) -> bool:
+    return isinstance(error, ConnectionError) or type(error).__name__ == "MailboxClosedError"
+
+
+def _tell(text: str) -> None:
+    """Once in a process, however many runs it is true of."""
+    if text not in _told:
+        _told.add(text)
+        log.warning(text)

@@ -6,6 +6,7 @@ Everything is written to a temporary name, flushed, and renamed: a reader never 
 import contextlib
 import io
 import json
+import logging
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fractal_ifs.config import NOT_IN_FINGERPRINT, Job, fingerprint
 from fractal_ifs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,21 +22,30 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from torch import nn
 
+log = logging.getLogger(__name__)
+
 FORMAT = 1
 HISTORY = ("step", "seconds", "train_loss", "test_loss", "test_acc")
 
 
 def write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
+    with _written(path, content) as temporary:
+        os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _written(path: Path, content: bytes) -> Iterator[Path]:
+    """The content in a temporary file beside ``path``, which is gone in the end, whatever happens."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield temporary
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             temporary.unlink()
 
 
@@ -69,24 +80,24 @@ def find(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
+BEGUN = "begun.json"  # what a run is, for as long as it has no record
 
 
 def write_checkpoint(directory: Path, state: Mapping[str, Any]) -> None:
-    """Keep the two newest checkpoints."""
+    """Keep the two newest checkpoints; where this one can't be written (a full disk), the two before it."""
     import torch
 
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     newest, previous = (directory / name for name in CHECKPOINTS)
-    if newest.exists():
-        os.replace(newest, previous)
-    write(newest, buffer.getvalue())
+    with _written(newest, buffer.getvalue()) as temporary:
+        if newest.exists():
+            os.replace(newest, previous)
+        os.replace(temporary, newest)
 
 
 def read_checkpoint(directory: Path) -> dict[str, Any] | None:
     """The newest checkpoint that can be read, without running code from it; None where there is none."""
-    import logging
-
     import torch
 
     for name in CHECKPOINTS:
@@ -95,8 +106,73 @@ def read_checkpoint(directory: Path) -> dict[str, Any] | None:
             try:
                 return torch.load(path, weights_only=True)
             except Exception as error:  # a torn file shows as many kinds of exception
-                logging.getLogger(__name__).warning("%s can't be read (%s): falling back", path, type(error).__name__)
+                log.warning("%s can't be read (%s): falling back", path, type(error).__name__)
     return None
+
+
+def finished(job: Job) -> dict[str, Any] | None:
+    """The record of a job that needs no more training. Raises ConfigError where another config was trained there."""
+    if job.directory is None or job.config["overwrite"]:
+        return None
+    record = read_result(job.directory)
+    if record is not None:
+        check_same(job, record["fingerprint"], record["config"])
+        return record if record["status"] in ("finished", "diverged") else None
+    half = any((job.directory / name).exists() for name in CHECKPOINTS)  # killed before it had a record
+    if half and (begun := read_begun(job.directory)):
+        check_same(job, begun["fingerprint"], begun["config"])
+    return None
+
+
+def read_begun(directory: Path) -> dict[str, Any]:
+    """What a run without a record was begun as: ``fingerprint``, ``config``, ``wandb_id``; empty if there is none."""
+    try:
+        begun = json.loads((directory / BEGUN).read_text())
+        return begun if {"fingerprint", "config"} <= begun.keys() else {}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def check_same(job: Job, there: str, config: dict[str, Any]) -> None:
+    """Refuse to go on in the directory of another config, with the keys that differ. Raises ConfigError."""
+    if there != fingerprint(job.config):
+        raise ConfigError(
+            f"{job.directory}: holds a run of another config ({difference(config, job.config)}); "
+            "overwrite=true trains it again"
+        )
+
+
+def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
+    """``lr=0.001 there, 0.01 asked`` for every key that differs."""
+    parts = []
+    for key in sorted({*old, *new} - (set() if prefix else set(NOT_IN_FINGERPRINT))):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            parts.append(difference(a, b, f"{prefix}{key}."))
+        elif a != b:
+            parts.append(f"{prefix}{key}={a} there, {b} asked")
+    return ", ".join(part for part in parts if part)
+
+
+class Failed(Exception):
+    """How a run failed elsewhere: the message that its process sent."""
+
+
+def message(error: BaseException) -> str:
+    """An exception in one line: ``OSError: [Errno 28] No space left on device``."""
+    if isinstance(error, (Failed, ConfigError)):
+        return str(error)
+    return (f"{type(error).__name__}: {error}".splitlines() or [""])[0]
+
+
+def other_versions(there: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> str:
+    """``torch 2.12.0 there, 2.13.0 here`` for each version by which a run's differ from ours; empty if none does."""
+    here = {**versions(), **(more or {})}
+    return ", ".join(
+        f"{name} {there[name]} there, {here[name]} here"
+        for name in here
+        if there.get(name) is not None and here[name] is not None and there[name] != here[name]
+    )
 
 
 @lru_cache
@@ -114,7 +190,7 @@ def versions() -> dict[str, str | None]:
                 ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
             )
             commit = found.stdout.strip() or None
-    return {"torch": torch.__version__, "fractal_ifs": version("fractal_ifs"), "git_commit": commit}
+    return {"torch": str(torch.__version__), "fractal_ifs": version("fractal_ifs"), "git_commit": commit}
 
 
 class Finished(NamedTuple):

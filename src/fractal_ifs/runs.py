@@ -11,6 +11,7 @@ from torch import Tensor
 from fractal_ifs import records
 from fractal_ifs.config import fingerprint
 from fractal_ifs.data import Points, fractal_points
+from fractal_ifs.locks import Lock
 from fractal_ifs.models import MLP
 from fractal_ifs.seeds import generator, stream
 
@@ -51,6 +52,7 @@ class Run:
         self.status = "running"
         self.engine = self.isa = None
         self.wandb_id: str | None = None
+        self.lock: Lock | None = None
         self.checkpointed = time.monotonic()
 
     def bind(self, params: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor) -> None:
@@ -114,6 +116,8 @@ class Run:
             "best": (self.best_test_acc, self.best_step),
             "history": self.history,
             "wandb_id": self.wandb_id,
+            "isa": self.isa,
+            "versions": records.versions(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -125,7 +129,9 @@ class Run:
         self.best_test_acc, self.best_step = state["best"]
         self.history = [tuple(row) for row in state["history"]]
         self.wandb_id = state["wandb_id"]
-        if self.step >= self.steps:
+        if self.history and not all(math.isfinite(value) for value in self.history[-1][2:4]):
+            self.status = "diverged"
+        elif self.step >= self.steps:
             self.status = "finished"
 
     def record(self, error: str | None = None) -> dict[str, Any]:
@@ -157,6 +163,7 @@ class Run:
         records.write_history(self.directory, self.history)
         if self.done:
             records.write_result(self.directory, self.record())
+            (self.directory / records.BEGUN).unlink(missing_ok=True)
 
 
 def keys_of(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,14 +1,15 @@
 """The jobs of a sweep, or one job: skip what is finished, train the rest group by group, and end with one table."""
 
+import contextlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs import kept, records
-from fractal_ifs.config import NOT_IN_FINGERPRINT, Job, fingerprint
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.config import Job
+from fractal_ifs.locks import Busy, Lock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 swept: list[Path] = []  # the directories of this process's sweeps, whose tables are shown at its end
+failed: dict[Path, dict[str, Any]] = {}  # the record of each job that failed under this process, by its directory
 
 
 class JobsFailed(Exception):
@@ -30,29 +32,10 @@ def finished(job: Job) -> dict[str, Any] | None:
 
     Of a job that was not trained here but stands in its table ``kept``: what ``kept.find`` tells.
     """
-    if job.directory is None or job.config["overwrite"]:
-        return None
-    record = records.read_result(job.directory)
-    if record is None:
-        return kept.find(job.config)
-    if record["fingerprint"] != fingerprint(job.config):
-        raise ConfigError(
-            f"{job.directory}: holds a run of another config ({difference(record['config'], job.config)}); "
-            "overwrite=true trains it again"
-        )
-    return record if record["status"] in ("finished", "diverged") else None
-
-
-def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
-    """``lr=0.001 there, 0.01 asked`` for every key that differs."""
-    parts = []
-    for key in sorted({*old, *new} - (set() if prefix else set(NOT_IN_FINGERPRINT))):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            parts.append(difference(a, b, f"{prefix}{key}."))
-        elif a != b:
-            parts.append(f"{prefix}{key}={a} there, {b} asked")
-    return ", ".join(part for part in parts if part)
+    record = records.finished(job)
+    if record is None and job.directory is not None and not job.config["overwrite"]:
+        return None if records.read_result(job.directory) else kept.find(job.config)
+    return record
 
 
 def train_jobs(jobs: Sequence[Job], executor: str = "inline", stack: int = 0) -> list[dict[str, Any] | Exception]:
@@ -66,6 +49,8 @@ def train_jobs(jobs: Sequence[Job], executor: str = "inline", stack: int = 0) ->
     keeper.add()
     if results:
         log.info("%d of %d jobs are finished already: skipped", len(results), len(jobs))
+        for changed in sorted({records.other_versions(record) for record in results.values()} - {""}):
+            log.warning("of these, some were trained by other versions: %s", changed)
     if todo:
         from fractal_ifs import engines
         from fractal_ifs.executors import execute
@@ -84,7 +69,7 @@ def train_jobs(jobs: Sequence[Job], executor: str = "inline", stack: int = 0) ->
                 for number, outcome in zip(numbers, outcomes, strict=True):
                     results[todo[number]] = outcome
                     if isinstance(outcome, Exception):
-                        log.error("failed: %s: %s: %s", jobs[todo[number]].directory, type(outcome).__name__, outcome)
+                        _failed(jobs[todo[number]], outcome)
                 progress.group_ended(
                     sum(jobs[todo[number]].config["steps"] for number in numbers),
                     len(numbers),
@@ -97,6 +82,33 @@ def train_jobs(jobs: Sequence[Job], executor: str = "inline", stack: int = 0) ->
     return [results[number] for number in range(len(jobs))]
 
 
+def _failed(job: Job, error: Exception) -> None:
+    """Name it at once, and keep it for the end and for the table."""
+    from fractal_ifs.training import failure
+
+    log.error("%s: %s: %s", "busy" if isinstance(error, Busy) else "failed", job.directory, records.message(error))
+    if job.directory is not None and not isinstance(error, Busy):
+        failed[job.directory.absolute()] = failure(job, error)
+
+
+def show_failed() -> None:
+    """Name, at the end, every job that failed, with the path of its log."""
+    if failed:
+        print(f"{len(failed)} jobs failed; the same command trains these again:")
+        for directory, record in failed.items():
+            print(f"  {directory}: {record['error']} (see {directory / 'train.log'})")
+
+
+@contextlib.contextmanager
+def driving(directory: Path) -> Iterator[None]:
+    """Hold a sweep's directory against a second driver. Raises Busy."""
+    lock = Lock(directory, "sweep")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 KEYS = ("fractal", "fractal_depth", "curve", "data", "model", "depth", "width", "lr", "seed", "batch_size", "loss")
 KEYS += ("optimizer", "init", "precision", "eval_every")
 
@@ -105,11 +117,14 @@ def frame(directory: Path) -> "pd.DataFrame":
     """A row per record below a sweep's directory."""
     import pandas as pd
 
+    directory = directory.absolute()
+    found = dict(records.find(directory))
+    found |= {path: record for path, record in failed.items() if directory in path.parents}  # if not written there
     rows = [
         {"directory": str(path.relative_to(directory)), **{k: v for k, v in record.items() if k != "config"}}
         | {"steps_asked": record["config"]["steps"]}
         | leaves({group: record["config"][group] for group in ("fractal", "curve", "data", "model")})
-        for path, record in records.find(directory)
+        for path, record in sorted(found.items())
     ]
     table = pd.DataFrame(rows)
     # Of the keys within a group: those by which runs differ that are the same in all of KEYS.
@@ -137,7 +152,10 @@ def show_table(directory: Path) -> None:
     table = frame(directory)
     if table.empty:
         return
-    records.write(directory / "results.csv", table.to_csv(index=False).encode())
+    try:
+        records.write(directory / "results.csv", table.to_csv(index=False).encode())
+    except OSError as error:
+        log.error("%s can't be written (%s)", directory / "results.csv", error.strerror)
     inner = [str(key) for key in table if "." in str(key)]
     swept = [key for key in (*KEYS, *inner, "steps_asked") if key in table and table[key].nunique(dropna=False) > 1]
     swept = [key for key in swept if not (key == "fractal_depth" and len(swept) > 1 and table[key].nunique() == 1)]

@@ -1,6 +1,5 @@
 """``python -m fractal_ifs.train [-m] KEY=VALUE ...``: train one network, or with ``-m`` a sweep of them."""
 
-import signal
 import sys
 from pathlib import Path
 
@@ -10,8 +9,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fractal_ifs import config as configs
+from fractal_ifs import signals
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.sweep import JobsFailed, show_table, swept, train_jobs
+from fractal_ifs.records import message
+from fractal_ifs.sweep import JobsFailed, show_failed, show_table, swept, train_jobs
 
 
 @hydra.main(config_path=str(configs.CONF), config_name="config", version_base="1.3")
@@ -32,6 +33,8 @@ def train(config: DictConfig, single: bool) -> float:
     configs.check_writable(directory)
     [record] = train_jobs([configs.Job(OmegaConf.to_container(config, resolve=True), directory)])  # type: ignore[arg-type]
     if isinstance(record, Exception):
+        if single:
+            sys.exit(f"error: {message(record)}")
         raise record
     if single:
         print(f"best test accuracy {record['best_test_acc']:.4f} at step {record['best_step']:,} ({record['status']})")
@@ -42,15 +45,15 @@ def train(config: DictConfig, single: bool) -> float:
 def main() -> None:
     """The command line."""
     configs.register(sys.argv[1:])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both checkpoint, mark the runs interrupted, and end
     try:
-        with configs.refusals("interrupted: the same command goes on from here"):
+        with signals.ending(), configs.refusals("interrupted: the same command goes on from here"):
             run()
     except JobsFailed as error:
         sys.exit(f"error: jobs failed, the first with {error}")
     finally:
         for directory in swept:
             show_table(directory)
+        show_failed()
 
 
 if __name__ == "__main__":

@@ -6,27 +6,32 @@ A single run is a set of one. Runs enter as others end, so that memory holds a w
 import json
 import logging
 import os
+import signal
+import threading
 import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from fractal_ifs import engines, records
 from fractal_ifs.config import Job
-from fractal_ifs.loggers import Wandb
+from fractal_ifs.locks import Busy, Lock
+from fractal_ifs.loggers import Wandb, finish_all
 from fractal_ifs.runs import Run, keys_of
 
 log = logging.getLogger(__name__)
 for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
     logging.getLogger(name).setLevel(logging.WARNING)
 
-CHECKPOINT_SECONDS = 30.0
+CHECKPOINT_SECONDS = float(os.environ.get("FRACTAL_IFS_CHECKPOINT_SECONDS", "30"))
+INTERRUPT_SECONDS = 5.0  # for W&B to end its runs where we were interrupted
 
 
 class Training(pl.LightningModule):
@@ -56,8 +61,16 @@ class Training(pl.LightningModule):
     def training_step(self, batch: int, batch_idx: int) -> None:
         """One round: every active run goes on to its next evaluation, or as far as the engine moves it."""
         self._admit()
-        if not self.active:
-            return
+        if self.active:
+            try:
+                self._round()
+            except Exception as error:  # whose fault it is can't be told: those in training end, those waiting go on
+                for number in list(self.active):
+                    self._lose(number, error)
+        if self.report:
+            self.report(self)
+
+    def _round(self) -> None:
         numbers, runs = list(self.active), [run for run, _ in self.active.values()]
         before = [run.step for run in runs]
         begun = time.perf_counter()
@@ -71,12 +84,13 @@ class Training(pl.LightningModule):
         for run, cost in zip(runs, costs, strict=True):
             run.seconds += (time.perf_counter() - advanced) * cost / sum(costs)
         for number, run in zip(numbers, runs, strict=True):
-            if run.done:
-                self._end(number)
-            elif time.monotonic() - run.checkpointed > CHECKPOINT_SECONDS:
-                run.save()
-        if self.report:
-            self.report(self)
+            try:
+                if run.done:
+                    self._end(number)
+                elif time.monotonic() - run.checkpointed > CHECKPOINT_SECONDS:
+                    run.save()
+            except OSError as error:  # a full disk, a directory that was taken away: the others don't suffer
+                self._lose(number, error)
 
     def _admit(self) -> None:
         while self.waiting:
@@ -86,16 +100,21 @@ class Training(pl.LightningModule):
                     return
             number = self.waiting.popleft()
             try:
-                run = begin(self.jobs[number], self.device)
-                run.engine, run.isa = self.engine.name, self.engine.isa
+                run = begin(self.jobs[number], self.device, self.engine)
+                wandb = Wandb(run.config, run.directory, run.wandb_id)
+                run.wandb_id = wandb.id
+                write_begun(run)
+                self.active[number] = (run, wandb)
                 if run.done:  # killed between its last checkpoint and its result
-                    run.save(checkpoint=False)
-                    self.ended[number] = run
-                else:
-                    self.active[number] = (run, Wandb(run))
+                    self._end(number)
             except Exception as error:
+                if number in self.active:
+                    self._lose(number, error)
+                    continue
                 self.ended[number] = error
                 fail(self.jobs[number], error)
+                if not isinstance(error, Busy):
+                    Wandb(self.jobs[number].config, self.jobs[number].directory).finish("failed")
 
     def _evaluate(self, numbers: Sequence[int]) -> None:
         """Measure the runs that are due, those that have moved since their last measurement."""
@@ -105,21 +124,43 @@ class Training(pl.LightningModule):
             wandb.log(run.evaluated(*measured), run.best_test_acc)
 
     def _end(self, number: int) -> None:
-        run, wandb = self.active.pop(number)
+        run, wandb = self.active[number]
+        self._save_end(run)
+        del self.active[number]
+        self.ended[number] = run
+        wandb.finish(run.status, summary(run))
+
+    def _save_end(self, run: Run) -> None:
         run.save()
         note(
             run.directory, f"{run.status} at step {run.step}, best test accuracy {run.best_test_acc} at {run.best_step}"
         )
-        wandb.finish(run)
-        self.ended[number] = run
+        if run.lock:
+            run.lock.release()
+
+    def _lose(self, number: int, error: Exception) -> None:
+        """A run has failed: its last checkpoint stays, and the same command goes on from there."""
+        run, wandb = self.active.pop(number)
+        run.status = "failed"
+        self.ended[number] = error
+        fail(self.jobs[number], error, run.record())
+        if run.lock:
+            run.lock.release()
+        wandb.finish(run.status, summary(run))
 
     def interrupt(self) -> None:
         """Keep what every active run has done so far, a measurement that is due included: going on won't repeat it."""
         self._evaluate(list(self.active))
-        for number, (run, _) in list(self.active.items()):
+        for run, _ in self.active.values():
             if not run.done:
                 run.status = "interrupted"
-            self._end(number)
+            try:
+                self._save_end(run)
+            except OSError as error:
+                log.error("%s: %s; its checkpoint before this one stays", run.directory, error)
+        endings = [(wandb, run.status, summary(run)) for run, wandb in self.active.values()]
+        if not finish_all(endings, INTERRUPT_SECONDS):
+            log.warning("W&B is not done with what it has: `wandb sync` sends it later")
 
 
 class _Rounds:
@@ -133,16 +174,47 @@ class _Rounds:
             yield 0
 
 
-def begin(job: Job, device: Any = "cpu") -> Run:
-    """The run of a job, from its checkpoint where it has one of the same config."""
-    run = Run(job.config, job.directory, device)
-    if job.directory is not None:
-        job.directory.mkdir(parents=True, exist_ok=True)
-        state = None if job.config["overwrite"] else records.read_checkpoint(job.directory)
-        if state is not None and state["fingerprint"] == run.record()["fingerprint"]:
+def begin(job: Job, device: Any, engine: Any) -> Run:
+    """The run of a job, from its checkpoint where it has one. Raises Busy where another process trains it."""
+    if job.directory is None:
+        run = Run(job.config, None, device)
+        run.engine, run.isa = engine.name, engine.isa
+        return run
+    job.directory.mkdir(parents=True, exist_ok=True)
+    lock = Lock(job.directory, "run")
+    try:
+        if job.config["overwrite"]:
+            for name in ("result.json", "history.csv", records.BEGUN, *records.CHECKPOINTS):
+                (job.directory / name).unlink(missing_ok=True)
+        run = Run(job.config, job.directory, device)
+        run.lock, run.engine, run.isa = lock, engine.name, engine.isa
+        run.wandb_id = records.read_begun(job.directory).get("wandb_id")
+        state = records.read_checkpoint(job.directory)
+        if state is not None:
+            records.check_same(job, state["fingerprint"], records.read_begun(job.directory).get("config", {}))
+            there = {**state.get("versions", {}), **({"isa": state["isa"]} if state.get("isa") else {})}
+            if changed := records.other_versions(there, {"isa": run.isa}):
+                text = f"goes on from a checkpoint of other versions ({changed}): not bit for bit"
+                log.warning("%s: %s", job.directory, text)
+                note(job.directory, text)
             run.restore(state)
         note(job.directory, f"training from step {run.step} to {run.steps}")
-    return run
+        return run
+    except BaseException:
+        lock.release()
+        raise
+
+
+def write_begun(run: Run) -> None:
+    """What this run is, for who finds it without a record: killed, or in training."""
+    if run.directory is not None:
+        begun = {"fingerprint": run.record()["fingerprint"], "wandb_id": run.wandb_id, "config": run.config}
+        records.write(run.directory / records.BEGUN, json.dumps(begun).encode())
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """What W&B shows of a run that has ended."""
+    return {"best_test_acc": run.best_test_acc, "best_step": run.best_step}
 
 
 def note(directory: Path | None, text: str) -> None:
@@ -152,15 +224,23 @@ def note(directory: Path | None, text: str) -> None:
             file.write(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {text}\n")
 
 
-def fail(job: Job, error: Exception) -> None:
-    """Leave a record of a run that failed, and its traceback in the directory's log."""
+def fail(job: Job, error: Exception, record: Mapping[str, Any] | None = None) -> None:
+    """Leave a record of a run that failed, and its traceback in the directory's log, as far as they can be written."""
     log.debug("failed", exc_info=error)
-    if job.directory is not None:
+    if job.directory is None or isinstance(error, Busy):  # a busy directory is another's
+        return
+    try:
         job.directory.mkdir(parents=True, exist_ok=True)
+        records.write_result(job.directory, {**(record or {}), **failure(job, error)})
         note(job.directory, "failed\n" + "".join(traceback.format_exception(error)))
-        message = f"{type(error).__name__}: {error}".splitlines()[0]
-        record = {"status": "failed", **keys_of(job.config), **records.versions(), "error": message}
-        records.write_result(job.directory, {**record, "config": job.config})
+    except OSError as second:
+        log.error("%s: that it failed can't be written there either (%s)", job.directory, second.strerror)
+
+
+def failure(job: Job, error: Exception) -> dict[str, Any]:
+    """The record of a run that failed."""
+    keys = {"status": "failed", **keys_of(job.config), **records.versions(), "error": records.message(error)}
+    return {**keys, "config": job.config}
 
 
 def train(
@@ -193,10 +273,14 @@ def train(
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            plugins=[LightningEnvironment()],  # whatever Slurm's variables say: our launcher has started us
         )
+        handler = signal.getsignal(signal.SIGINT)
         try:
             shell.fit(module)
         except (KeyboardInterrupt, SystemExit):  # Lightning ends the process on SIGINT: keep the runs first
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, handler)  # Lightning ignores it from the first on
             module.interrupt()
             raise KeyboardInterrupt from None
         finally:

@@ -4,6 +4,7 @@ Each job leaves what Hydra's basic launcher leaves: its directory, its ``.hydra`
 """
 
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, _save_config, configure_log, filter_overrides, setup_globals
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -20,7 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 from fractal_ifs import kept
 from fractal_ifs.config import Job, check, check_writable, one_line, register
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.sweep import JobsFailed, finished, swept, train_jobs
+from fractal_ifs.records import finished, message
+from fractal_ifs.sweep import JobsFailed, driving, swept, train_jobs
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,7 @@ def compose_all(
             if directory in taken:
                 raise ConfigError(f"hydra.sweep.subdir: {directory} is that of {taken[directory]} too")
             taken[directory] = words
+            finished(Job(plain(config), directory))  # refuses a directory of another config
             configs.append(config)
         except Exception as error:
             reason = str(error) if isinstance(error, ConfigError) else one_line(error)
@@ -69,6 +73,23 @@ def compose_all(
             refused[0] if len(refused) == 1 else f"{len(refused)} of {len(jobs)} jobs are refused\n  {listed}"
         )
     return configs
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A job's own keys, resolved."""
+    return OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True)  # type: ignore[return-value]
+
+
+class Refuse(Callback):
+    """Refuses a single run before Hydra writes anything into its directory."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        HydraConfig.instance().set_config(config)  # for ${hydra:...}
+        try:
+            check(config)
+            finished(Job(plain(config), Path(str(config.hydra.run.dir)).absolute()))
+        except ConfigError as error:
+            sys.exit(f"error: {error}")
 
 
 class CheckedSweeper(BasicSweeper):
@@ -104,13 +125,14 @@ class CheckedSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.config is not None
-        swept.append(Path(str(self.config.hydra.sweep.dir)))
+        if (directory := Path(str(self.config.hydra.sweep.dir))) not in swept:
+            swept.append(directory)
         try:
             return super().sweep(arguments)
         except (ConfigError, HydraException, OmegaConfBaseException):
             raise
         except Exception as error:
-            raise JobsFailed(f"{type(error).__name__}: {error}") from error
+            raise JobsFailed(message(error)) from error
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         if not isinstance(self.launcher, FusedLauncher):
@@ -136,6 +158,10 @@ class FusedLauncher(Launcher):
         if sweep_dir not in swept:
             swept.append(sweep_dir)
         configs = compose_all(self.hydra_context, self.config, job_overrides, initial_job_idx)
+        with driving(sweep_dir):
+            return self._train(configs, sweep_dir, initial_job_idx)
+
+    def _train(self, configs: Sequence[DictConfig], sweep_dir: Path, initial_job_idx: int) -> Sequence[JobReturn]:
         returns, jobs = [], []
         for number, config in enumerate(configs):
             returns.append(self._job(config, initial_job_idx + number))
@@ -163,9 +189,7 @@ class FusedLauncher(Launcher):
             ret = JobReturn()
             ret.overrides = list(config.hydra.overrides.task)
             ret.hydra_cfg = OmegaConf.masked_copy(config, ["hydra"])
-            ret.cfg = OmegaConf.create(
-                {k: v for k, v in OmegaConf.to_container(config, resolve=True).items() if k != "hydra"}  # type: ignore[union-attr]
-            )
+            ret.cfg = OmegaConf.create(plain(config))
             ret.working_dir = str(Path.cwd())
             ret.task_name = config.hydra.job.name
         finally:
