@@ -26,7 +26,7 @@ ENDING_SECONDS = 20.0  # after which a worker that was interrupted is no longer 
 
 
 def execute(
-    jobs: Sequence[Job], executor: str, stack: int, report: Callable[[Training], None]
+    jobs: Sequence[Job], executor: str, stack: int, report: Callable[[Training], None], together: bool = False
 ) -> Iterator[tuple[list[int], list[Outcome]]]:
     """Train jobs, in groups that one engine can hold, largest first; yields (jobs' numbers, outcomes) as they end.
 
@@ -39,7 +39,7 @@ def execute(
         name, _ = engines.choose(config)
         workers = processes(config)
         if executor == "inline" or name == "native" or workers == 1 or len(jobs) == 1:
-            yield numbers, train_group([jobs[n] for n in numbers], stack, report)
+            yield numbers, train_group([jobs[n] for n in numbers], stack, report, together)
         else:
             parallel += shares(numbers, workers)
     if parallel:
@@ -67,9 +67,11 @@ def gpus() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def train_group(jobs: Sequence[Job], stack: int, report: Callable[[Training], None] | None = None) -> list[Outcome]:
+def train_group(
+    jobs: Sequence[Job], stack: int, report: Callable[[Training], None] | None = None, together: bool = True
+) -> list[Outcome]:
     """Train a group in this process."""
-    outcomes = train(jobs, threads=jobs[0].config["workers"], stack=stack, report=report)
+    outcomes = train(jobs, jobs[0].config["workers"], stack, report, together)
     return [outcome if isinstance(outcome, Exception) else outcome.record() for outcome in outcomes]
 
 

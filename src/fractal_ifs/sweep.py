@@ -38,10 +38,13 @@ def finished(job: Job) -> dict[str, Any] | None:
     return record
 
 
-def train_jobs(jobs: Sequence[Job], executor: str = "inline", stack: int = 0) -> list[dict[str, Any] | Exception]:
+def train_jobs(
+    jobs: Sequence[Job], executor: str = "inline", stack: int = 0, together: bool = False
+) -> list[dict[str, Any] | Exception]:
     """Train what is not finished; returns the record of every job, or the exception that it failed with.
 
-    ``executor`` (``inline`` or ``local``) and ``stack`` are the keys of conf/hydra/launcher/fused.yaml.
+    ``executor`` (``inline`` or ``local``) and ``stack`` are the keys of conf/hydra/launcher/fused.yaml; ``together`` as
+    of ``training.train``.
     """
     results: dict[int, Any] = {number: record for number, job in enumerate(jobs) if (record := finished(job))}
     todo = [number for number in range(len(jobs)) if number not in results]
@@ -65,7 +68,7 @@ def train_jobs(jobs: Sequence[Job], executor: str = "inline", stack: int = 0) ->
             keeper.add(every=60.0)
 
         try:
-            for numbers, outcomes in execute([jobs[number] for number in todo], executor, stack, report):
+            for numbers, outcomes in execute([jobs[number] for number in todo], executor, stack, report, together):
                 for number, outcome in zip(numbers, outcomes, strict=True):
                     results[todo[number]] = outcome
                     if isinstance(outcome, Exception):

@@ -244,15 +244,20 @@ def failure(job: Job, error: Exception) -> dict[str, Any]:
 
 
 def train(
-    jobs: Sequence[Job], threads: int = 0, stack: int = 0, report: Callable[[Training], None] | None = None
+    jobs: Sequence[Job],
+    threads: int = 0,
+    stack: int = 0,
+    report: Callable[[Training], None] | None = None,
+    together: bool = False,
 ) -> list[Run | Exception]:
     """Train jobs that share engine, trainer and (in the torch engine) shape; returns each job's Run or its exception.
 
+    ``together``: they are of a sweep, and have the same bits however many of it are left to train.
     KeyboardInterrupt is raised again once every active run is checkpointed and its record says interrupted.
     """
     trainer = jobs[0].config["trainer"]
     name, _ = engines.choose(jobs[0].config)
-    engine = engines.create(name, threads or cores(), trainer, stack)
+    engine = engines.create(name, threads or cores(), trainer, stack, together)
     module = Training(jobs, engine, report)
     threads_before = torch.get_num_threads()
     if name == "torch" and trainer["accelerator"] == "cpu":

@@ -22,8 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 from fractal_ifs import kept
 from fractal_ifs.config import Job, check, check_writable, one_line, register
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.records import finished, message
-from fractal_ifs.sweep import JobsFailed, driving, swept, train_jobs
+from fractal_ifs.records import message
+from fractal_ifs.sweep import JobsFailed, driving, finished, swept, train_jobs
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ class FusedLauncher(Launcher):
             if new:
                 self._save(ret, job.directory)
         log.info("%d jobs in %s", len(jobs), sweep_dir)
-        for ret, result in zip(returns, train_jobs(jobs, self.executor, self.stack), strict=True):
+        for ret, result in zip(returns, train_jobs(jobs, self.executor, self.stack, together=True), strict=True):
             failed = isinstance(result, Exception)
             ret.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
             ret.return_value = result if failed else result["best_test_acc"]

@@ -29,13 +29,13 @@ def choose(config: dict[str, Any]) -> tuple[str, str | None]:
     return ("native", None) if reason is None else ("torch", reason)
 
 
-def create(name: str, threads: int, trainer: dict[str, Any], stack: int = 0):
-    """The engine ``native`` or ``torch``, as the keys of conf/trainer ask for it."""
+def create(name: str, threads: int, trainer: dict[str, Any], stack: int = 0, together: bool = False):
+    """The engine ``native`` or ``torch``, as the keys of conf/trainer ask for it; ``together``: for a sweep."""
     if name == "native":
         return NativeEngine(threads)
     from fractal_ifs.engines.torch import TorchEngine
 
-    return TorchEngine(str(trainer["precision"]), stack, trainer["compile"], trainer["cuda_graphs"])
+    return TorchEngine(str(trainer["precision"]), stack, trainer["compile"], trainer["cuda_graphs"], together)
 
 
 class NativeEngine:

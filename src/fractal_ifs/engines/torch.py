@@ -43,10 +43,20 @@ class Stack:
     want of memory comes before the first change of the state.
     """
 
-    def __init__(self, runs: Sequence[Run], precision: str = "32-true", compiled: bool = False, graphs: bool = False):
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        precision: str = "32-true",
+        compiled: bool = False,
+        graphs: bool = False,
+        together: bool = False,
+    ):
         self.runs = list(runs)
         first = runs[0]
         self.device = first.params.device
+        if together and len(runs) == 1 and self.device.type == "cpu":
+            runs = [first, first]
+        self.rows = list(runs)
         self.params = torch.stack([run.params for run in runs])
         self.exp_avg = torch.stack([run.exp_avg for run in runs])
         self.exp_avg_sq = torch.stack([run.exp_avg_sq for run in runs])
@@ -80,13 +90,13 @@ class Stack:
         if compiled:
             self.losses, self.update = torch.compile(self._losses), torch.compile(self._update)
         self.step = self._graph() if graphs else self._step
-        for m, run in enumerate(runs):  # last: whatever fails above leaves the runs as they were
+        for m, run in enumerate(self.runs):  # last: whatever fails above leaves the runs as they were
             run.bind(self.params[m], self.exp_avg[m], self.exp_avg_sq[m])
 
     def order(self, m: int, epoch: int) -> Tensor:
         """The rows of x (n,) in the order of this epoch of run m."""
         if self.orders[m][0] != epoch:
-            run = self.runs[m]
+            run = self.rows[m]
             order = permutation(run.shuffle_seed, epoch, len(run.data.y_train)) + self.first_row[m]
             self.orders[m] = (epoch, torch.from_numpy(order).to(self.device))
         return self.orders[m][1]
@@ -94,12 +104,12 @@ class Stack:
     def advance(self, steps: int, stop: list) -> None:
         """So many steps of every run, fewer once ``stop`` is not empty."""
         while steps and not stop:
-            positions = [run.step % epoch for run, epoch in zip(self.runs, self.epoch, strict=True)]
+            positions = [run.step % epoch for run, epoch in zip(self.rows, self.epoch, strict=True)]
             ahead = min(steps, *(epoch - p for p, epoch in zip(positions, self.epoch, strict=True)))
             rows = torch.stack(
                 [
                     self.order(m, run.step // self.epoch[m])[p * self.batch : (p + ahead) * self.batch]
-                    for m, (run, p) in enumerate(zip(self.runs, positions, strict=True))
+                    for m, (run, p) in enumerate(zip(self.rows, positions, strict=True))
                 ]
             ).unflatten(1, (ahead, self.batch))
             size, root = self._corrections(ahead)
@@ -137,7 +147,7 @@ class Stack:
 
     def _graph(self) -> Callable[[Tensor, Tensor, Tensor], None]:
         """A step as one CUDA graph: the same kernels, launched at once."""
-        row = torch.zeros(len(self.runs), self.batch, dtype=torch.int64, device=self.device)
+        row = torch.zeros(len(self.rows), self.batch, dtype=torch.int64, device=self.device)
         size, root = torch.zeros_like(self.params[:, :1]), torch.ones_like(self.params[:, :1])
         state = self.params, self.exp_avg, self.exp_avg_sq, self.total
         kept = [tensor.clone() for tensor in state]
@@ -162,7 +172,7 @@ class Stack:
 
     def _corrections(self, steps: int) -> tuple[Tensor, Tensor]:
         """Step sizes -lr / (1 - b1^t) and roots sqrt(1 - b2^t) of Adam, each (steps, M, 1), from each run's own t."""
-        done = torch.tensor([run.step for run in self.runs], dtype=torch.float64)
+        done = torch.tensor([run.step for run in self.rows], dtype=torch.float64)
         t = torch.arange(1, steps + 1, dtype=torch.float64)[:, None] + done
         size = -self.lr / (1 - BETAS[0] ** t) if self.adam else (-self.lr).expand(t.shape)
         root = (1 - BETAS[1] ** t).sqrt()
@@ -198,13 +208,22 @@ class TorchEngine:
         stack: runs in a stack at most; 0: chosen for the cache or the GPU.
         compiled: let ``torch.compile`` make the step; sums may then be taken in another order.
         graphs: replay the step as a CUDA graph.
+        together: on a CPU, a network that is alone in its stack has a twin. PyTorch multiplies two or more matrices in
+            the same way, and a single one in another, so a run's bits would tell whether its partners have ended.
     """
 
     name, isa = "torch", None
 
-    def __init__(self, precision: str = "32-true", stack: int = 0, compiled: bool = False, graphs: bool = False):
+    def __init__(
+        self,
+        precision: str = "32-true",
+        stack: int = 0,
+        compiled: bool = False,
+        graphs: bool = False,
+        together: bool = False,
+    ):
         self.stack_size = stack
-        self._make = partial(Stack, precision=precision, compiled=compiled, graphs=graphs)
+        self._make = partial(Stack, precision=precision, compiled=compiled, graphs=graphs, together=together)
         self._runs: list[Run] = []
         self._stacks: list[Stack] = []
 
@@ -258,7 +277,7 @@ class TorchEngine:
             stack.advance(todo[id(stack.runs[0])], stop)
         finally:
             done = stack.runs[0].step - was
-            for run, total in zip(stack.runs, stack.total.tolist(), strict=True):
+            for run, total in zip(stack.runs, stack.total.tolist(), strict=False):  # not that of a twin
                 todo[id(run)] -= done
                 sums[id(run)] += total
 
