@@ -38,8 +38,10 @@ format: $(SETUP)  ## let ruff and clang-format format
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i src/native/*
 
-bench: $(SETUP)  ## time per step against plain Lightning and a bare PyTorch loop, side by side
+bench: $(SETUP)  ## time per step against Lightning, joblib, a bare PyTorch loop and JAX, side by side; then of large sweeps
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
 	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/sweep.py
 
 reproduce: $(SETUP)  ## train what docs/reproduction/results.csv still lacks: hours, niced; stop it at any time
 	sed '/^#/d;/^$$/d' docs/reproduction/stages.txt | while read -r stage; do \

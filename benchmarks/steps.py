@@ -1,78 +1,106 @@
-"""Microseconds per network-step, side by side in one process: ours against Lightning used plainly and a bare loop.
+"""Microseconds per network-step of whole sweeps, side by side in one run: ``make bench``, or
 
-    python benchmarks/steps.py [--widths 10 20 50 100] [--repeats 5]
+    python benchmarks/steps.py [--widths 10 20 50 100 200] [--repeats 5] [--rows native jax ...]
 
-Depth 5, batch 100, Adam, hinge loss, ``cantor2d`` curve 1; our rows include evaluations, records and checkpoints.
-Every figure is the median of the repeats, which visit the rows in turn so that a drift of the machine hits all alike;
-imports, data and warm-up are not counted. "plain Lightning": DataLoader over a TensorDataset, CSVLogger, a log call per
-step. "bare loop": nn.Module, autograd, fused Adam, batches by index. "single" rows train one run through
-``fractal_ifs.training``; "24 runs" rows train four fractals x six curves.
+Depth 5, batch 100, Adam, hinge loss. Our rows are whole ``python -m fractal_ifs.train -m`` commands: 24 runs (four
+fractals x six curves), composing and checking, evaluations, records and ``logger=csv`` included. From the time of every
+command that of the same command with hardly a step is taken off (what starts and ends a sweep: the last column), and
+the rest divided by the steps. Every figure is the median of the repeats, which visit the rows in turn so that a drift
+of the machine hits all alike; imports and warm-up are not counted. The rows:
+
+basic     Hydra's basic launcher, Lightning, DataLoader, CSV log (``plain.py``), two runs one after the other
+joblib    the same through the joblib launcher, a run on every core
+bare      a PyTorch loop: nn.Module, autograd, fused Adam, batches by index; the better of one and two threads
+torch1    engine=torch, one run
+torch     engine=torch, 24 runs, a worker process per core
+jax       JAX, 24 runs (``jax_stack.py``)
+native1   engine=native, one run on one core
+native    engine=native, 24 runs on all cores
+
+``joblib`` and ``jax`` need the extra ``bench``.
 """
 
 import argparse
+import contextlib
+import io
 import logging
 import os
 import platform
+import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import CSVLogger
-from torch.utils.data import DataLoader, TensorDataset
 
-from fractal_ifs.config import Job, compose
-from fractal_ifs.data import fractal_points
+from fractal_ifs.distribution import FractalDistribution
+from fractal_ifs.engines import native
 from fractal_ifs.models import MLP
 from fractal_ifs.seeds import permutation
-from fractal_ifs.training import cores, train
 
 BATCH = 100
+# Steps of a run at width 10, by row; fewer at other widths by SHARE, so that every command takes some five seconds.
+STEPS = {"basic": 1500, "joblib": 3000, "bare": 12_000, "torch1": 12_000, "torch": 6000, "jax": 8000}
+STEPS |= {"native1": 1_000_000, "native": 80_000}
+SHARE = {10: 1.0, 20: 0.6, 50: 0.15, 100: 0.05, 200: 0.015}
+SLOW = {10: 1.0, 20: 1.0, 50: 0.9, 100: 0.7, 200: 0.4}  # where a step is mostly overhead, width tells little
+RUNS = {"basic": 2, "joblib": 2, "bare": 1, "torch1": 1, "torch": 24, "jax": 24, "native1": 1, "native": 24}
 
 
-class Plain(pl.LightningModule):
-    """What a newcomer to Lightning writes."""
+def command(main: Callable[[], None], *arguments: str) -> float:
+    """Seconds of a command line, run in this process in an empty directory."""
+    from hydra.core.global_hydra import GlobalHydra
 
-    def __init__(self, width: int):
-        super().__init__()
-        self.model = MLP(2, width, 5)
-
-    def training_step(self, batch, _):
-        x, y = batch
-        loss = (1 - y * self.model(x)).relu().mean()
-        self.log("loss", loss)
-        return loss
-
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), lr=5e-4)
-
-
-def plain_lightning(width: int, points, steps: int) -> float:
-    loader = DataLoader(TensorDataset(points.x_train, points.y_train), BATCH, shuffle=True)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            max_steps=steps,
-            accelerator="cpu",
-            logger=CSVLogger(folder),
-            log_every_n_steps=1,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-        )
-        begun = time.perf_counter()
-        trainer.fit(Plain(width), loader)
-        return (time.perf_counter() - begun) / steps
+    argv = sys.argv
+    for left in Path().iterdir():  # emptied, not removed: joblib's workers stay in it
+        shutil.rmtree(left)
+    sys.argv = ["bench", *arguments]
+    GlobalHydra.instance().clear()
+    begun, said = time.perf_counter(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+            main()
+        return time.perf_counter() - begun
+    except SystemExit:
+        sys.exit(said.getvalue())
+    finally:
+        sys.argv = argv
 
 
-def bare_loop(width: int, points, steps: int) -> float:
+def plain(launcher: str, width: int, steps: int) -> float:
+    from plain import main
+
+    return command(main, "-m", "curve=1,4", f"width={width}", f"steps={steps}", f"hydra/launcher={launcher}")
+
+
+def ours(engine: str, single: bool, width: int, steps: int) -> float:
+    from fractal_ifs.train import main
+
+    keys = [f"engine={engine}", f"width={width}", f"steps={steps}", f"eval_every={min(steps, 10_000)}", "logger=csv"]
+    if single:
+        return command(main, *keys, "workers=1")
+    return command(main, "-m", "fractal=sierpinsky,cantor2d,pentaflake,vicsek", "curve=1,2,3,4,5,6", *keys)
+
+
+def bare(width: int, steps: int) -> float:
+    return min(_bare(width, steps, threads) for threads in (1, 2))
+
+
+def _bare(width: int, steps: int, threads: int) -> float:
+    from plain import tensors
+
+    x, y = tensors(FractalDistribution("cantor2d", curve=1, depth=5), 50_000, seed=0).tensors
+    torch.set_num_threads(threads)
     model = MLP(2, width, 5)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-4, fused=True)
-    n = len(points.y_train)
+    n = len(y)
     order = torch.empty(0)
     begun = time.perf_counter()
     for step in range(steps):
@@ -80,79 +108,100 @@ def bare_loop(width: int, points, steps: int) -> float:
         if at == 0:
             order = torch.from_numpy(permutation(0, step // (n // BATCH), n))
         rows = order[at * BATCH : (at + 1) * BATCH]
-        loss = (1 - points.y_train[rows] * model(points.x_train[rows])).relu().mean()
+        loss = (1 - y[rows] * model(x[rows])).relu().mean()
         optimizer.zero_grad(set_to_none=False)
         loss.backward()
         optimizer.step()
-    return (time.perf_counter() - begun) / steps
+    return time.perf_counter() - begun
 
 
-def ours(width: int, engine: str, grid: bool, steps: int) -> float:
-    """Whole runs through the platform's training: evaluation, records and checkpoints in a directory of their own."""
-    fractals = ("sierpinsky", "cantor2d", "pentaflake", "vicsek") if grid else ("cantor2d",)
-    keys = {"width": width, "steps": steps, "eval_every": min(steps, 10_000), "engine": engine, "logger": "csv"}
-    with tempfile.TemporaryDirectory() as folder:
-        jobs = [
-            Job(to_dict(compose(fractal=fractal, curve=curve, **keys)), Path(folder, f"{fractal}{curve}"))
-            for fractal in fractals
-            for curve in (range(1, 7) if grid else (1,))
-        ]
-        keep = [fractal_points(j.config["fractal"], j.config["curve"], j.config["data"], 0) for j in jobs]
-        begun = time.perf_counter()
-        train(jobs, threads=cores() if grid else 1)
-        del keep
-        return (time.perf_counter() - begun) / steps / len(jobs)
+def measure(rows: list[str], widths: list[int], repeats: int) -> tuple[dict, dict]:
+    """Microseconds per network-step by (row, width), and seconds of a command with hardly a step by row."""
+    cores = native.cores()
+    call: dict[str, Callable[[int, int], float]] = {
+        "basic": partial(plain, "basic"),
+        "joblib": partial(plain, "joblib"),
+        "bare": bare,
+        "torch1": partial(ours, "torch", True),
+        "torch": partial(ours, "torch", False),
+        "native1": partial(ours, "native", True),
+        "native": partial(ours, "native", False),
+    }
+    if "jax" in rows:
+        from jax_stack import Pool
+
+        stack = Pool(cores)
+        call["jax"] = lambda width, steps: stack(width, RUNS["jax"], steps)
+    steps = {
+        (row, width): max(
+            100, round(STEPS[row] * (SLOW if row in ("basic", "joblib", "bare", "torch1") else SHARE)[width])
+        )
+        for row in rows
+        for width in widths
+    }
+    for row in rows:  # warm-up
+        call[row](widths[0], 10)
+    starts = {row: [call[row](widths[0], 10) for _ in range(repeats)] if row != "jax" else [0.0] for row in rows}
+    start = {row: 0.0 if row == "bare" else statistics.median(values) for row, values in starts.items()}
+    seconds: dict[tuple[str, int], list[float]] = {key: [] for key in steps}
+    for repeat in range(repeats):
+        for (row, width), count in steps.items():
+            seconds[row, width].append(call[row](width, count))
+        print(f"repeat {repeat + 1} of {repeats}", file=sys.stderr)
+    return {
+        (row, width): 1e6 * (statistics.median(values) - start[row]) / RUNS[row] / steps[row, width]
+        for (row, width), values in seconds.items()
+    }, start
 
 
-def to_dict(config) -> dict:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+def flops(width: int) -> float:
+    """Of the products of one step at depth 5, d = 2."""
+    return 2.0 * BATCH * (4 * width + 3 * 4 * width**2 + 3 * width)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--widths", type=int, nargs="+", default=[10, 20, 50, 100])
+    parser.add_argument("--widths", type=int, nargs="+", default=[10, 20, 50, 100, 200])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rows", nargs="+", choices=list(RUNS), default=list(RUNS))
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    for name in ("pytorch_lightning", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_num_threads(1)
-    default = to_dict(compose())
-    points = fractal_points(default["fractal"], default["curve"], default["data"], 0)
-    table = {}
-    for width in arguments.widths:
-        fast = max(2_000, 1_000_000 // width)
-        rows = {
-            "plain Lightning": lambda w=width: plain_lightning(w, points, 500),
-            "bare loop, fused Adam, 1 thread": lambda w=width: bare_loop(w, points, 2_000),
-            "engine=torch, single": lambda w=width: ours(w, "torch", False, 4_000),
-            "engine=native, single, 1 thread": lambda w=width, f=fast: ours(w, "native", False, f),
-            "engine=torch, 24 runs, 1 process": lambda w=width: ours(w, "torch", True, 1_000),
-            f"engine=native, 24 runs, {cores()} threads": lambda w=width, f=fast: ours(w, "native", True, f // 4),
-        }
-        seconds = {name: [] for name in rows}
-        for row in rows.values():  # warm-up
-            row()
-        for _ in range(arguments.repeats):
-            for name, row in rows.items():
-                seconds[name].append(row())
-        table[width] = {name: 1e6 * statistics.median(values) for name, values in seconds.items()}
+    logging.disable(logging.WARNING)
+    rows, widths = arguments.rows, arguments.widths
+    limit = statistics.median(native.module().fma_peak(0.2, native.cores()) for _ in range(5))
+    about = commit()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        table, start = measure(rows, widths, arguments.repeats)
+        os.chdir("/")
+    print(f"{processor()}, {native.cores()} cores, {native.isa()}, Python {platform.python_version()},", end=" ")
+    print(", ".join(f"{name} {found(name)}" for name in ("torch", "pytorch-lightning", "numpy", "jax")) + f", {about}.")
+    print(f"Medians of {arguments.repeats}; microseconds per network-step (times faster than the first row).\n")
+    print("| | " + " | ".join(f"width {width}" for width in widths) + " | start, s |")
+    print("|---|" + "---|" * (len(widths) + 1))
+    for row in rows:
+        cells = [f"{table[row, w]:.3g} ({table[rows[0], w] / table[row, w]:.3g}x)" for w in widths]
+        print(f"| {row} | " + " | ".join(cells) + f" | {start[row]:.1f} |")
+    if "native" in rows:
+        shares = [f"{flops(w) / table['native', w] * 1e-3 / limit:.0%}" for w in widths]
+        print(f"| native's share of {limit:.0f} GFLOP/s | " + " | ".join(shares) + " | |")
+
+
+def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
-    print(f"{cpu}, {cores()} cores, Python {platform.python_version()}, torch {torch.__version__},")
-    print(
-        f"Lightning {version('pytorch-lightning')}, numpy {numpy.__version__}; load {os.getloadavg()[0]:.1f}; ", end=""
-    )
-    print(f"median of {arguments.repeats}; microseconds per network-step (times faster than plain Lightning)\n")
-    print("| width | " + " | ".join(map(str, arguments.widths)) + " |")
-    print("|---|" + "---|" * len(arguments.widths))
-    for name in table[arguments.widths[0]]:
-        cells = [
-            f"{table[w][name]:.1f} ({table[w]['plain Lightning'] / table[w][name]:.1f}x)" for w in arguments.widths
-        ]
-        print(f"| {name} | " + " | ".join(cells) + " |")
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def found(package: str) -> str:
+    try:
+        return version(package)
+    except ImportError:
+        return "not installed"
+
+
+def commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return f"commit {done.stdout.strip()}"
 
 
 if __name__ == "__main__":

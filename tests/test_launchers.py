@@ -1,0 +1,46 @@
+"""Other launchers and sweepers of Hydra's, as their users have them: real commands in processes of their own."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+QUICK = ["fractal=vicsek", "width=8", "depth=2", "steps=60", "eval_every=30", "data.train_size=1000"]
+QUICK += ["data.test_size=200", "logger=csv"]
+
+
+def trained(folder, *arguments):
+    """What a sweep says, and its records by their keys."""
+    done = subprocess.run(
+        [sys.executable, "-m", "fractal_ifs.train", "-m", *QUICK, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(path.read_text()) for path in (folder / "multirun").rglob("result.json")]
+    keys = ("best_test_acc", "best_step", "final_test_acc", "steps", "fingerprint", "status")
+    return done.stdout + done.stderr, {(r["curve"], r["lr"]): [r[key] for key in keys] for r in records}
+
+
+def test_the_joblib_launcher_gives_the_same_numbers(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="hydra-joblib-launcher is not installed")
+    said = {}
+    for launcher in ("fused", "joblib"):
+        (tmp_path / launcher).mkdir()
+        _, said[launcher] = trained(tmp_path / launcher, "curve=1,4", f"hydra/launcher={launcher}")
+    assert len(said["fused"]) == 2
+    assert said["joblib"] == said["fused"]
+
+
+def test_optunas_parallel_trials_fuse(tmp_path):
+    pytest.importorskip("optuna", reason="hydra-optuna-sweeper is not installed")
+    trials = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "sweep=trials"]
+    said, records = trained(tmp_path, "curve=1", "lr=interval(1e-4,1e-2)", *trials, "hydra.sweeper.direction=maximize")
+    assert said.count("2 jobs in multirun/trials") == 2
+    assert len(records) == 4  # each with a learning rate of its own
+    assert {record[-1] for record in records.values()} == {"finished"}
+    best = max(record[0] for record in records.values())
+    assert f"Best value: {best}" in said
