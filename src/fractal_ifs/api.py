@@ -24,4 +24,4 @@ def run(directory: str | Path | None = None, **keywords: Any) -> tuple[dict[str,
     [outcome] = train([Job(config, None if directory is None else Path(directory))], threads=config["workers"])
     if isinstance(outcome, Exception):
         raise outcome
-    return outcome.record(), outcome.model
+    return outcome.record(), outcome.trained

@@ -25,11 +25,15 @@ CONF = Path(__file__).parent / "conf"
 LOSSES = ("hinge", "logistic", "squared")
 OPTIMIZERS = ("adam", "sgd")
 GROUPS = ("fractal", "curve", "data", "model", "trainer", "logger")
+TRAININGS = ("joint", "layerwise")
 ENGINES = ("auto", "native", "torch")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
 # Keys that can't change what a run computes, or say only where it is put.
 NOT_IN_FINGERPRINT = ("sweep", "overwrite", "kept", "workers", "logger", "engine", "experiment")
+
+# Keys that came after the first records, and the value of all before: left out of the fingerprint at that value.
+SINCE = {"training": "joint"}
 
 
 class Job(NamedTuple):
@@ -54,6 +58,7 @@ class Schema:
     lr: float = 5e-4
     loss: str = "hinge"
     optimizer: str = "adam"
+    training: str = "joint"
     batch_size: int = 100
     steps: int = 1_000_000
     eval_every: int = 10_000
@@ -158,7 +163,7 @@ def check(config: DictConfig) -> None:
     _whole("workers", config.workers, 0)
     if not (math.isfinite(config.lr) and config.lr > 0):
         raise ConfigError(f"lr={config.lr}: must be a finite number > 0")
-    for key, allowed in (("loss", LOSSES), ("optimizer", OPTIMIZERS), ("engine", ENGINES)):
+    for key, allowed in (("loss", LOSSES), ("optimizer", OPTIMIZERS), ("training", TRAININGS), ("engine", ENGINES)):
         _one_of(key, config[key], allowed)
     asked = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     if missing := sorted(OmegaConf.missing_keys(asked)):
@@ -181,6 +186,8 @@ def check(config: DictConfig) -> None:
     _one_of("logger.name", config.logger.get("name"), ("wandb", "csv", "none"))
     _one_of("model.name", model.get("name"), ("mlp",))
     _one_of("data.name", data.get("name"), ("fractal",))
+    if config.training == "layerwise" and model.get("name") != "mlp":
+        raise ConfigError(f"training=layerwise: needs model=mlp, not {model.get('name')}")
     _one_of("model.init", model.init, ("paper", "theory", "pytorch"))
     for key in ("train_size", "test_size"):
         _whole(f"data.{key}", data[key], 1)
@@ -246,12 +253,17 @@ def _one_of(key: str, value: Any, allowed: Sequence[str]) -> None:
 
 def fingerprint(config: Mapping[str, Any]) -> str:
     """16 hex digits of everything in a resolved config that can change the result."""
-    kept = {key: value for key, value in config.items() if key not in NOT_IN_FINGERPRINT}
+    kept = {key: value for key, value in config.items() if key not in NOT_IN_FINGERPRINT and SINCE.get(key) != value}
     trainer = config["trainer"]
     kept["trainer"] = {"precision": str(trainer.get("precision", "32-true"))}
     if trainer.get("compile"):  # takes sums in another order
         kept["trainer"]["compile"] = "true"
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def steps_in_all(config: Mapping[str, Any]) -> int:
+    """The optimizer steps of a run: ``steps``, or in layer-wise training so many for each layer."""
+    return config["steps"] * (config["depth"] if config.get("training") == "layerwise" else 1)
 
 
 def check_writable(directory: Path, bytes_needed: int = 50_000_000) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs import records
-from fractal_ifs.config import CONF, NOT_IN_FINGERPRINT
+from fractal_ifs.config import CONF, NOT_IN_FINGERPRINT, SINCE
 from fractal_ifs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _unfinished(directory: Path) -> dict[str, Any] | None:
 
 def _setting(config: Mapping[str, Any]) -> dict[str, str]:
     """What else a run was: a hash of all that names no cell, and how that differs from the paper's protocol."""
-    flat = _flat({key: value for key, value in config.items() if key not in _OUTSIDE})
+    flat = _flat({key: value for key, value in config.items() if key not in _OUTSIDE and SINCE.get(key) != value})
     flat["trainer.precision"] = str(config.get("trainer", {}).get("precision", "32-true"))
     return dict(zip(("setting", "differs"), _compared(json.dumps(flat, sort_keys=True)), strict=True))
 

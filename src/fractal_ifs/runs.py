@@ -44,7 +44,7 @@ class Run:
         self.steps, self.eval_every = config["steps"], config["eval_every"]
         self.loss, self.optimizer = config["loss"], config["optimizer"]
         self.shuffle_seed = stream(config["seed"], "shuffle")
-        self.step = 0
+        self.step, self.steps_before = 0, 0  # steps done, and those of earlier layers in layer-wise training
         self.seconds = 0.0
         self.loss_sum, self.loss_steps = 0.0, 0  # since the last evaluation
         self.best_test_acc, self.best_step = 0.0, 0
@@ -62,6 +62,11 @@ class Run:
         for p in self.model.parameters():
             p.data = params[start : start + p.numel()].view(p.shape)
             start += p.numel()
+
+    @property
+    def trained(self) -> MLP:
+        """The network that a record of this run is of."""
+        return self.model
 
     def detach(self) -> None:
         """Out of a shared stack, into vectors of its own."""
@@ -90,11 +95,11 @@ class Run:
         train_loss = self.loss_sum / max(self.loss_steps, 1)
         if not (math.isfinite(train_loss) and math.isfinite(test_loss)):
             self.status = "diverged"
-        row = (self.step, self.seconds, train_loss, test_loss, test_acc)
+        row = (self.steps_before + self.step, self.seconds, train_loss, test_loss, test_acc)
         self.history.append(row)
         if self.status == "running":
             if test_acc > self.best_test_acc:
-                self.best_test_acc, self.best_step = test_acc, self.step
+                self.best_test_acc, self.best_step = test_acc, row[0]
             if self.step >= self.steps:
                 self.status = "finished"
         self.loss_sum, self.loss_steps = 0.0, 0
@@ -142,7 +147,7 @@ class Run:
             "best_test_acc": self.best_test_acc,
             "best_step": self.best_step,
             "final_test_acc": self.history[-1][-1] if self.history else None,
-            "steps": self.step,
+            "steps": self.steps_before + self.step,
             "seconds": round(self.seconds, 3),
             "params": self.params.numel(),
             **keys_of(c),
@@ -179,6 +184,7 @@ def keys_of(config: dict[str, Any]) -> dict[str, Any]:
             for key in ("depth", "width", "lr", "seed", "batch_size", "loss", "optimizer", "eval_every")
         },
         "init": config["model"].get("init"),
+        "training": config.get("training", "joint"),
         "precision": str(config["trainer"]["precision"]),
         "fingerprint": fingerprint(config),
     }

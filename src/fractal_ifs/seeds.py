@@ -7,13 +7,13 @@ holds nothing about the order of the data, and every engine sees the same batche
 import numpy as np
 import torch
 
-_STREAMS = ("train", "test", "init", "shuffle", "augment")
+_STREAMS = ("train", "test", "init", "shuffle", "augment", "readouts")
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = 2**64 - 1
 
 
 def stream(seed: int, purpose: str) -> int:
-    """The 63-bit seed of one purpose (``train``, ``test``, ``init``, ``shuffle``, ``augment``) of the run ``seed``."""
+    """The 63-bit seed of one purpose of the run ``seed``: one of ``_STREAMS``."""
     words = np.random.SeedSequence([seed, _STREAMS.index(purpose)]).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))  # a torch generator's seed is signed
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs import kept, records
-from fractal_ifs.config import Job
+from fractal_ifs.config import SINCE, Job, steps_in_all
 from fractal_ifs.locks import Busy, Lock
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def train_jobs(
 
         for reason in sorted({str(engines.choose(jobs[number].config)[1]) for number in todo} - {"None"}):
             log.info("engine=torch: %s", reason)
-        progress = Progress(len(todo), sum(jobs[number].config["steps"] for number in todo))
+        progress = Progress(len(todo), sum(steps_in_all(jobs[number].config) for number in todo))
 
         def report(training: "Training") -> None:
             progress(training)
@@ -74,7 +74,7 @@ def train_jobs(
                     if isinstance(outcome, Exception):
                         _failed(jobs[todo[number]], outcome)
                 progress.group_ended(
-                    sum(jobs[todo[number]].config["steps"] for number in numbers),
+                    sum(steps_in_all(jobs[todo[number]].config) for number in numbers),
                     len(numbers),
                     sum(isinstance(o, Exception) or o["status"] != "finished" for o in outcomes),
                 )
@@ -113,7 +113,7 @@ def driving(directory: Path) -> Iterator[None]:
 
 
 KEYS = ("fractal", "fractal_depth", "curve", "data", "model", "depth", "width", "lr", "seed", "batch_size", "loss")
-KEYS += ("optimizer", "init", "precision", "eval_every")
+KEYS += ("optimizer", "init", "training", "precision", "eval_every")
 
 
 def frame(directory: Path) -> "pd.DataFrame":
@@ -124,7 +124,7 @@ def frame(directory: Path) -> "pd.DataFrame":
     found = dict(records.find(directory))
     found |= {path: record for path, record in failed.items() if directory in path.parents}  # if not written there
     rows = [
-        {"directory": str(path.relative_to(directory)), **{k: v for k, v in record.items() if k != "config"}}
+        {"directory": str(path.relative_to(directory)), **SINCE, **{k: v for k, v in record.items() if k != "config"}}
         | {"steps_asked": record["config"]["steps"]}
         | leaves({group: record["config"][group] for group in ("fractal", "curve", "data", "model")})
         for path, record in sorted(found.items())

@@ -22,6 +22,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from fractal_ifs import engines, records
 from fractal_ifs.config import Job
+from fractal_ifs.layerwise import LayerwiseRun
 from fractal_ifs.locks import Busy, Lock
 from fractal_ifs.loggers import Wandb, finish_all
 from fractal_ifs.runs import Run, keys_of
@@ -176,8 +177,9 @@ class _Rounds:
 
 def begin(job: Job, device: Any, engine: Any) -> Run:
     """The run of a job, from its checkpoint where it has one. Raises Busy where another process trains it."""
+    kind = LayerwiseRun if job.config["training"] == "layerwise" else Run
     if job.directory is None:
-        run = Run(job.config, None, device)
+        run = kind(job.config, None, device)
         run.engine, run.isa = engine.name, engine.isa
         return run
     job.directory.mkdir(parents=True, exist_ok=True)
@@ -186,7 +188,7 @@ def begin(job: Job, device: Any, engine: Any) -> Run:
         if job.config["overwrite"]:
             for name in ("result.json", "history.csv", records.BEGUN, *records.CHECKPOINTS):
                 (job.directory / name).unlink(missing_ok=True)
-        run = Run(job.config, job.directory, device)
+        run = kind(job.config, job.directory, device)
         run.lock, run.engine, run.isa = lock, engine.name, engine.isa
         run.wandb_id = records.read_begun(job.directory).get("wandb_id")
         state = records.read_checkpoint(job.directory)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fractal_ifs.data import Points
 from fractal_ifs.models import mlp
 from fractal_ifs.runs import Run
 from fractal_ifs.seeds import permutation
@@ -225,6 +226,7 @@ class TorchEngine:
         self.stack_size = stack
         self._make = partial(Stack, precision=precision, compiled=compiled, graphs=graphs, together=together)
         self._runs: list[Run] = []
+        self._trained: list[tuple[Run, Points]] = []
         self._stacks: list[Stack] = []
 
     def window(self, run: Run) -> int:
@@ -242,9 +244,10 @@ class TorchEngine:
         Where memory runs out, by stacks half as large from there on; raises what it ran out by where one run is
         too large.
         """
-        if self._runs != list(runs):
+        trained = [(run, run.data) for run in runs]  # a layer's data are its own
+        if self._trained != trained:
             self._part()
-            self._runs = list(runs)
+            self._runs, self._trained = list(runs), trained
         before = [run.step for run in runs]
         sums = dict.fromkeys(map(id, runs), 0.0)
         todo = {id(run): min(steps) for run in runs}
@@ -286,7 +289,7 @@ class TorchEngine:
 
     def _split(self, todo: dict[int, int]) -> None:
         """Stacks of runs that are next to each other and have as many steps to go."""
-        for _, alike in groupby(self._runs, lambda run: todo[id(run)]):
+        for _, alike in groupby(self._runs, lambda run: (todo[id(run)], run.model.d)):
             left = list(alike)
             while left:
                 self._stacks.append(self._make(left[: self._size()]))
