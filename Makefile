@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format sanitize bench reproduce report wheel clean
+.PHONY: help setup demo test test-slow lint format sanitize bench reproduce figure7 report wheel clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
 
 $(SETUP): pyproject.toml setup.py constraints.txt $(wildcard src/native/*)
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,12 @@ bench: $(SETUP)  ## time per step against Lightning, joblib, a bare PyTorch loop
 reproduce: $(SETUP)  ## train what docs/reproduction/results.csv still lacks: hours, niced; stop it at any time
 	sed '/^#/d;/^$$/d' docs/reproduction/stages.txt | while read -r stage; do \
 		nice $(BIN)/python -m fractal_ifs.train -m $$stage kept=docs/reproduction/results.csv logger=csv </dev/null || exit; \
+	done
+
+figure7: $(SETUP)  ## train what docs/reproduction/figure7.csv still lacks: hours, niced; CIFAR10="data.dir=DIR" if the images are in DIR
+	for width in 8 16 32 64; do \
+		nice $(BIN)/python -m fractal_ifs.train -m experiment=figure7 width=$$width \
+			kept=docs/reproduction/figure7.csv logger=csv $(CIFAR10) </dev/null || exit; \
 	done
 
 report: $(SETUP)  ## write docs/reproduction from the kept runs; RUNS=multirun: also from what is there, with new pictures

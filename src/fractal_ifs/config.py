@@ -22,15 +22,17 @@ from fractal_ifs.errors import ConfigError
 
 CONF = Path(__file__).parent / "conf"
 
-LOSSES = ("hinge", "logistic", "squared")
+LOSSES = ("hinge", "logistic", "squared", "cross_entropy")
 OPTIMIZERS = ("adam", "sgd")
 GROUPS = ("fractal", "curve", "data", "model", "trainer", "logger")
 TRAININGS = ("joint", "layerwise")
+IMAGES = {"cifar10": (32, 50_000, 10_000)}  # data sets of images: pixels of a side, training and test images
 ENGINES = ("auto", "native", "torch")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
 # Keys that can't change what a run computes, or say only where it is put.
 NOT_IN_FINGERPRINT = ("sweep", "overwrite", "kept", "workers", "logger", "engine", "experiment")
+NOT_IN_FINGERPRINT += ("data.dir", "data.url")
 
 # Keys that came after the first records, and the value of all before: left out of the fingerprint at that value.
 SINCE = {"training": "joint"}
@@ -175,30 +177,87 @@ def check(config: DictConfig) -> None:
         raise ConfigError(f"trainer.devices={trainer.get('devices')}: must be 1; a sweep uses every GPU all the same")
     _one_of("trainer.strategy", trainer.get("strategy"), ("auto",))
     for key in ("compile", "cuda_graphs"):
-        if not isinstance(trainer.get(key), bool):
-            raise ConfigError(f"trainer.{key}={trainer.get(key)}: must be true or false")
+        _true_or_false(f"trainer.{key}", trainer.get(key))
     if trainer.cuda_graphs and trainer.accelerator == "cpu":
         raise ConfigError("trainer.cuda_graphs=true: needs a GPU, trainer=gpu")
-    if not isinstance(data.get("balanced"), bool):
-        raise ConfigError(f"data.balanced={data.get('balanced')}: must be true or false")
-    if not isinstance(model.get("sum_last"), bool):
-        raise ConfigError(f"model.sum_last={model.get('sum_last')}: must be true or false")
     _one_of("logger.name", config.logger.get("name"), ("wandb", "csv", "none"))
-    _one_of("model.name", model.get("name"), ("mlp",))
-    _one_of("data.name", data.get("name"), ("fractal",))
+    _one_of("model.name", model.get("name"), ("mlp", "cnn"))
+    _one_of("data.name", data.get("name"), ("fractal", *IMAGES))
     if config.training == "layerwise" and model.get("name") != "mlp":
         raise ConfigError(f"training=layerwise: needs model=mlp, not {model.get('name')}")
-    _one_of("model.init", model.init, ("paper", "theory", "pytorch"))
     for key in ("train_size", "test_size"):
         _whole(f"data.{key}", data[key], 1)
     if config.batch_size > data.train_size:
         raise ConfigError(f"batch_size={config.batch_size}: must be at most data.train_size={data.train_size}")
-    if not (isinstance(data.margin, (int, float)) and math.isfinite(data.margin) and data.margin >= 0):
-        raise ConfigError(f"data.margin={data.margin}: must be a finite number >= 0")
-    _check_memory(config)
-    _check_distribution(_plain(config.fractal), _plain(config.curve), float(data.margin))
+    if data.name == "fractal":
+        _check_fractal_run(config)
+    else:
+        _check_image_run(config)
     if trainer.accelerator == "gpu":
         _check_gpu(trainer.devices)
+
+
+def _check_fractal_run(config: DictConfig) -> None:
+    data, model = config.data, config.model
+    if model.name != "mlp":
+        raise ConfigError(f"model={model.name}: must be mlp with data={data.name}")
+    _one_of("loss", config.loss, LOSSES[:-1])
+    _one_of("model.init", model.init, ("paper", "theory", "pytorch"))
+    _true_or_false("model.sum_last", model.get("sum_last"))
+    _true_or_false("data.balanced", data.get("balanced"))
+    if not (isinstance(data.margin, (int, float)) and math.isfinite(data.margin) and data.margin >= 0):
+        raise ConfigError(f"data.margin={data.margin}: must be a finite number >= 0")
+    _fits(
+        (("width", "depth"), 16 * config.width**2 * (config.depth - 1) + 32 * config.width),
+        (("data.train_size", "data.test_size"), 12 * (data.train_size + data.test_size)),
+        (("batch_size", "width"), 8 * config.batch_size * config.width * config.depth),
+        config=config,
+    )
+    _check_distribution(_plain(config.fractal), _plain(config.curve), float(data.margin))
+
+
+def _check_image_run(config: DictConfig) -> None:
+    trainer, data, model = config.trainer, config.data, config.model
+    size, train_size, test_size = IMAGES[data.name]
+    if model.name != "cnn":
+        raise ConfigError(f"model={model.name}: must be cnn with data={data.name}")
+    _one_of("loss", config.loss, LOSSES[-1:])
+    _one_of("model.init", model.init, ("paper", "he", "pytorch"))
+    _one_of("model.readout", model.readout, ("flatten", "mean"))
+    for key in ("verify", "augment"):
+        _true_or_false(f"data.{key}", data.get(key))
+    for key, most in (("train_size", train_size), ("test_size", test_size), ("crop", size)):
+        _whole(f"data.{key}", data[key], 1)
+        if data[key] > most:
+            raise ConfigError(f"data.{key}={data[key]}: must be at most {most}, as {data.name} has")
+    _whole("model.pools", model.pools, 0)
+    halvings = min(config.depth, model.pools)
+    if data.crop >> halvings < 1:
+        raise ConfigError(
+            f"model.pools={model.pools}: {halvings} poolings of 2x2 (depth={config.depth}) leave nothing of "
+            f"data.crop={data.crop} pixels; at most {data.crop.bit_length() - 1}"
+        )
+    _fits(
+        (("width", "depth"), 16 * 25 * config.width**2 * (config.depth - 1) + 32 * config.width),
+        (("batch_size", "width"), 12 * config.batch_size * config.width * data.crop**2),
+        config=config,
+    )
+    if not _finite(data.brightness) or data.brightness < 0:
+        raise ConfigError(f"data.brightness={data.brightness}: must be a finite number >= 0")
+    low_high = list(data.contrast) if OmegaConf.is_list(data.contrast) else []
+    if not (len(low_high) == 2 and all(map(_finite, low_high)) and 0 <= low_high[0] <= low_high[1]):
+        raise ConfigError(f"data.contrast={data.contrast}: must be [low, high], finite numbers with 0 <= low <= high")
+    _true_or_false("trainer.channels_last", trainer.get("channels_last", True))
+    _whole("trainer.threads", trainer.get("threads", 1), 1)
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _true_or_false(key: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key}={value}: must be true or false")
 
 
 def _plain(node: Any) -> str:
@@ -218,16 +277,12 @@ def _check_distribution(fractal: str, curve: str, margin: float) -> None:
     ApproximationCurve.from_config(json.loads(curve)).level_probabilities(n)
 
 
-def _check_memory(config: DictConfig) -> None:
+def _fits(*bytes_of: tuple[tuple[str, ...], int], config: DictConfig) -> None:
     """Refuse what no machine like this one can hold: four numbers per weight in training, or the points."""
     if not hasattr(os, "sysconf"):
         return
     here = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for keys, needed in (
-        (("width", "depth"), 16 * config.width**2 * (config.depth - 1) + 32 * config.width),
-        (("data.train_size", "data.test_size"), 12 * (config.data.train_size + config.data.test_size)),
-        (("batch_size", "width"), 8 * config.batch_size * config.width * config.depth),
-    ):
+    for keys, needed in bytes_of:
         if needed > here:
             asked = ", ".join(f"{key}={OmegaConf.select(config, key)}" for key in keys)
             raise ConfigError(f"{asked}: needs {needed >> 30} GiB of memory, this machine has {here >> 30}")
@@ -258,6 +313,12 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     kept["trainer"] = {"precision": str(trainer.get("precision", "32-true"))}
     if trainer.get("compile"):  # takes sums in another order
         kept["trainer"]["compile"] = "true"
+    if config["data"]["name"] in IMAGES:
+        kept = {key: value for key, value in kept.items() if key not in ("fractal", "curve")}
+        kept["data"] = {k: v for k, v in config["data"].items() if f"data.{k}" not in NOT_IN_FINGERPRINT}
+        for key, usual in (("channels_last", True), ("threads", 1)):  # so do these
+            if trainer.get(key, usual) != usual:
+                kept["trainer"][key] = str(trainer[key])
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 

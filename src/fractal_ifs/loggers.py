@@ -61,7 +61,7 @@ class Wandb:
             "group": config["sweep"],
             "job_type": config["model"]["name"],
             "name": directory.name[:120],
-            "tags": [f"fractal={keys['fractal']}"[:64], f"curve={keys['curve']}"[:64]],
+            "tags": [f"{key}={keys[key]}"[:64] for key in (("fractal", "curve") if keys["fractal"] else ("data",))],
             "config": config,
         }
         self._tried(self._begin)

@@ -183,6 +183,10 @@ def _unfinished(directory: Path) -> dict[str, Any] | None:
 def _setting(config: Mapping[str, Any]) -> dict[str, str]:
     """What else a run was: a hash of all that names no cell, and how that differs from the paper's protocol."""
     flat = _flat({key: value for key, value in config.items() if key not in _OUTSIDE and SINCE.get(key) != value})
+    if flat.get("data.name", "fractal") != "fractal":
+        # Where images lie, and whether they were compared with the published checksum, is no protocol.
+        skipped = ("fractal.", "curve.", "data.dir", "data.url", "data.verify")
+        flat = {key: value for key, value in flat.items() if not key.startswith(skipped)}
     flat["trainer.precision"] = str(config.get("trainer", {}).get("precision", "32-true"))
     return dict(zip(("setting", "differs"), _compared(json.dumps(flat, sort_keys=True)), strict=True))
 
@@ -202,6 +206,8 @@ def _protocol(*names: str) -> dict[str, Any]:
     import yaml
 
     config = yaml.safe_load((CONF / "config.yaml").read_text())
+    own = CONF / "protocol" / f"{names[2]}.yaml"
+    config |= yaml.safe_load(own.read_text()) if own.exists() else {}
     flat = {key: value for key, value in config.items() if key not in (*_OUTSIDE, "defaults", "hydra")}
     for group, name in zip(("fractal", "curve", "data", "model"), names, strict=True):
         path = CONF / group / f"{name}.yaml"

@@ -10,17 +10,31 @@ from torch import Tensor
 
 from fractal_ifs import records
 from fractal_ifs.config import fingerprint
-from fractal_ifs.data import Points, fractal_points
+from fractal_ifs.data import fractal_points
 from fractal_ifs.locks import Lock
 from fractal_ifs.models import MLP
 from fractal_ifs.seeds import generator, stream
 
 
-def build_model(config: dict[str, Any], d: int) -> MLP:
-    """The network of a resolved config, initialised from its seed."""
+def build_data(config: dict[str, Any], device: str | torch.device) -> Any:
+    """The training and test set of a resolved config: ``Points``, or ``Images``."""
+    if config["data"]["name"] == "fractal":
+        return fractal_points(config["fractal"], config["curve"], config["data"], config["seed"], str(device))
+    from fractal_ifs.images import image_sets
+
+    return image_sets(config["data"], device)
+
+
+def build_model(config: dict[str, Any], d: int) -> Any:
+    """The network of a resolved config for inputs of dimension d (images: of d channels), initialised from its seed."""
     model = config["model"]
     dtype = torch.float64 if config["trainer"]["precision"] == "64-true" else torch.float32
     init = generator(config["seed"], "init")
+    if model["name"] == "cnn":
+        from fractal_ifs.convnet import ConvNet
+
+        shape = {"channels": d, "size": config["data"]["crop"], "pools": model["pools"], "readout": model["readout"]}
+        return ConvNet(config["depth"], config["width"], **shape, init=model["init"], generator=init, dtype=dtype)
     return MLP(d, config["width"], config["depth"], model["init"], model["sum_last"], init, dtype)
 
 
@@ -33,9 +47,7 @@ class Run:
 
     def __init__(self, config: dict[str, Any], directory: Path | None, device: str | torch.device = "cpu"):
         self.config, self.directory = config, directory
-        self.data: Points = fractal_points(
-            config["fractal"], config["curve"], config["data"], config["seed"], str(device)
-        )
+        self.data = build_data(config, device)
         self.model = build_model(config, self.data.d)
         flat = torch.cat([p.detach().reshape(-1) for p in self.model.parameters()]).to(device)
         self.params = self.exp_avg = self.exp_avg_sq = flat
@@ -173,10 +185,11 @@ class Run:
 
 def keys_of(config: dict[str, Any]) -> dict[str, Any]:
     """The flat keys of a config that a table of runs is made of."""
+    synthetic = config["data"]["name"] == "fractal"
     return {
-        "fractal": config["fractal"].get("name"),
-        "fractal_depth": config["fractal"].get("depth"),
-        "curve": str(config["curve"].get("name")),
+        "fractal": config["fractal"].get("name") if synthetic else None,
+        "fractal_depth": config["fractal"].get("depth") if synthetic else None,
+        "curve": str(config["curve"].get("name")) if synthetic else None,
         "data": config["data"]["name"],
         "model": config["model"]["name"],
         **{

@@ -36,6 +36,14 @@ def _mix(z):
     return z ^ (z >> np.uint64(31))
 
 
+def uniforms(seed: int, step: int, steps: int, n: int) -> np.ndarray:
+    """Numbers (steps, n) uniform in [0, 1), float64: row i is a function of the seed and of ``step + i`` alone."""
+    start = np.uint64(_mix(seed & _MASK))
+    rows = np.asarray(_mix(start + np.arange(step, step + steps, dtype=np.uint64)))
+    keys = _mix(rows[:, None] + np.arange(n, dtype=np.uint64) * np.uint64(_GOLDEN))
+    return (keys >> np.uint64(11)) * 2.0**-53
+
+
 def permutation(shuffle_seed: int, epoch: int, n: int) -> np.ndarray:
     """The order (n,) of the training points in one epoch: the indices sorted by 31 random bits each, ties by index."""
     index = np.arange(n, dtype=np.uint64)

@@ -57,10 +57,12 @@ def train_jobs(
     if todo:
         from fractal_ifs import engines
         from fractal_ifs.executors import execute
+        from fractal_ifs.images import check_images
         from fractal_ifs.progress import Progress
 
         for reason in sorted({str(engines.choose(jobs[number].config)[1]) for number in todo} - {"None"}):
             log.info("engine=torch: %s", reason)
+        check_images([jobs[number].config for number in todo])
         progress = Progress(len(todo), sum(steps_in_all(jobs[number].config) for number in todo))
 
         def report(training: "Training") -> None:

@@ -262,8 +262,10 @@ def train(
     engine = engines.create(name, threads or cores(), trainer, stack, together)
     module = Training(jobs, engine, report)
     threads_before = torch.get_num_threads()
-    if name == "torch" and trainer["accelerator"] == "cpu":
-        torch.set_num_threads(1)  # the sums' order, and so the bits, must not depend on the machine's cores
+    if name != "native" and trainer["accelerator"] == "cpu":
+        torch.set_num_threads(
+            trainer.get("threads", 1)
+        )  # the sums' order, and so the bits, must not depend on the machine's cores
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore",
@@ -296,7 +298,8 @@ def train(
 
 
 def group(jobs: Sequence[Job]) -> list[list[int]]:
-    """Which jobs can train together: all of the native engine's; of the torch engine's, those of one shape.
+    """Which jobs can train together: all of the native engine's; of the torch engine's, those of one shape; of
+    the conv engine's, each alone.
 
     Groups, and the runs within, come largest first.
     """
@@ -308,6 +311,8 @@ def group(jobs: Sequence[Job]) -> list[list[int]]:
         if name == "torch":
             shape = (c["depth"], c["width"], c["batch_size"], c["loss"], c["optimizer"])
             key += (*shape, c["model"]["name"], c["model"].get("sum_last"), dimension(c))
+        elif name == "conv":
+            key += (number,)  # convolutions over a run axis are no faster than one network after the other
         groups.setdefault(key, []).append(number)
     ordered = [sorted(numbers, key=lambda n: -cost(jobs[n].config)) for numbers in groups.values()]
     return sorted(ordered, key=lambda numbers: -sum(cost(jobs[n].config) for n in numbers))
@@ -321,6 +326,10 @@ def dimension(config: dict[str, Any]) -> int:
 
 def cost(config: dict[str, Any]) -> float:
     """Multiplications of a run, to order runs by."""
+    if config["model"]["name"] == "cnn":
+        from fractal_ifs.convnet import multiplications
+
+        return config["steps"] * config["batch_size"] * float(multiplications(config["depth"], config["width"]))
     return config["steps"] * config["batch_size"] * (config["depth"] * config["width"] ** 2 + 1000)
 
 

@@ -1,6 +1,6 @@
 """Engines advance runs: "advance these M runs by so many steps", and measure them. They know nothing else.
 
-Both engines offer
+All engines offer
     advance(runs, steps)  -> per run the sum of the batch losses (NaN or infinite: it diverged); moves ``run.step``
     evaluate(runs)        -> per run (test accuracy, test loss)
     window(run)           -> how many runs it likes to hold at a time
@@ -14,6 +14,8 @@ from fractal_ifs.engines import native
 
 def choose(config: dict[str, Any]) -> tuple[str, str | None]:
     """The engine of a run, and why it is not the native one (None where it is, or where torch was asked for)."""
+    if config["model"]["name"] == "cnn":
+        return "conv", None
     if config["engine"] == "torch":
         return "torch", None
     trainer = config["trainer"]
@@ -30,9 +32,13 @@ def choose(config: dict[str, Any]) -> tuple[str, str | None]:
 
 
 def create(name: str, threads: int, trainer: dict[str, Any], stack: int = 0, together: bool = False):
-    """The engine ``native`` or ``torch``, as the keys of conf/trainer ask for it; ``together``: for a sweep."""
+    """The engine ``native``, ``torch`` or ``conv``, by the keys of conf/trainer; ``together``: for a sweep."""
     if name == "native":
         return NativeEngine(threads)
+    if name == "conv":
+        from fractal_ifs.engines.conv import ConvEngine
+
+        return ConvEngine(str(trainer["precision"]), trainer.get("channels_last", True), trainer["compile"])
     from fractal_ifs.engines.torch import TorchEngine
 
     return TorchEngine(str(trainer["precision"]), stack, trainer["compile"], trainer["cuda_graphs"], together)

@@ -1,0 +1,237 @@
+"""CIFAR-10's files: the binary and the Python distribution, packed or unpacked, and how they are fetched.
+
+Nothing here imports torch, and nothing in a file can run code. Whatever is wrong is a ConfigError of one line.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import pickle
+import tarfile
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fractal_ifs.errors import ConfigError
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SIZE = 32  # height and width of an image
+PIXELS = 3 * SIZE**2
+BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
+# Both distributions, with the MD5 sums that https://www.cs.toronto.edu/~kriz/cifar.html publishes.
+ARCHIVES = {
+    "cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530",
+    "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
+}
+FOLDERS = (".", "cifar-10-batches-bin", "cifar-10-batches-py")
+
+
+class Arrays(NamedTuple):
+    """x_train (n, c, h, w), x_test (m, c, h, w): uint8, red, green, blue or grey; y_train (n,), y_test (m,): int64."""
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+
+def directory(data: Mapping[str, Any]) -> Path:
+    """Where the files of a config's ``data`` are, or are to be: ``data.dir``, or the user's cache."""
+    if data["dir"]:
+        return Path(data["dir"]).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("fractal_ifs")) / "cifar10"
+
+
+def load(data: Mapping[str, Any]) -> Arrays:
+    """The images of a config's ``data``: from an archive in its directory, else from unpacked files, else fetched.
+
+    With ``data.verify`` only an archive whose checksum is the published one is read. Raises ConfigError.
+    """
+    where = directory(data)
+    archive = next((where / name for name in ARCHIVES if (where / name).is_file()), None)
+    loose = next((where / folder for folder in FOLDERS if _ending(_is_in(where / folder)) is not None), None)
+    if archive is None and loose is not None:
+        if data["verify"]:
+            raise ConfigError(
+                f"data.dir={where}: has unpacked files, for which no checksum is published: put "
+                f"{' or '.join(ARCHIVES)} there, or read them as they are with data.verify=false"
+            )
+        return read(lambda name: (loose / name).read_bytes(), _ending(_is_in(loose)), loose)
+    if archive is None:
+        archive = fetch(data["url"], where, data["verify"])
+    elif data["verify"] and (found := _md5(archive)) != ARCHIVES[archive.name]:
+        raise ConfigError(
+            f"data.dir={where}: {archive.name} has the MD5 sum {found}, published is {ARCHIVES[archive.name]}; "
+            "delete it, or read it as it is with data.verify=false"
+        )
+    return read_archive(archive)
+
+
+def fetch(url: str, where: Path, verify: bool = True) -> Path:
+    """Download an archive; it is there whole and with its published checksum, or not at all."""
+    import logging
+
+    import pooch
+    import requests
+
+    name = PurePosixPath(url).name
+    if name not in ARCHIVES:
+        raise ConfigError(f"data.url={url}: must end in {' or '.join(ARCHIVES)}")
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+        probe = where / f".{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"data.dir={where}: can't be written ({error.strerror})") from None
+    pooch.get_logger().setLevel(logging.WARNING)
+    logging.getLogger(__name__).info("fetching %s (170 MB) into %s", url, where)
+    checksum = f"md5:{ARCHIVES[name]}" if verify else None
+    try:  # pooch downloads to a temporary name, compares, then renames
+        return Path(pooch.retrieve(url, checksum, fname=name, path=where))
+    except ValueError as error:
+        reason = "what came is not the published file" if "hash" in str(error) else str(error).splitlines()[0]
+    except (OSError, requests.RequestException) as error:
+        reason = f"{type(error).__name__}: no connection?"
+    raise ConfigError(
+        f"data.url={url}: can't be fetched ({reason}); put {' or '.join(ARCHIVES)} into {where}, "
+        "or name its directory: data.dir=DIR"
+    ) from None
+
+
+def read_archive(archive: Path) -> Arrays:
+    """The images of a packed distribution."""
+    members = {}
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                name = PurePosixPath(member.name).name
+                if member.isfile() and name.startswith(("data_batch_", "test_batch")):
+                    file = tar.extractfile(member)
+                    assert file is not None
+                    members[name] = file.read()
+    except (OSError, EOFError, tarfile.TarError, ValueError) as error:
+        raise ConfigError(f"{archive}: can't be unpacked ({' '.join(str(error).split())}); delete it") from None
+    ending = _ending(members.__contains__)
+    if ending is None:
+        raise ConfigError(f"{archive}: holds no CIFAR-10 (data_batch_1.bin or data_batch_1)")
+    return read(members.__getitem__, ending, archive)
+
+
+def _ending(there: Callable[[str], bool]) -> str | None:
+    """Of the files' names: ``.bin``, or nothing for the Python distribution; None where there are none."""
+    return next((e for e in (".bin", "") if any(there(f"{name}{e}") for name in (*BATCHES, "test_batch"))), None)
+
+
+def _is_in(folder: Path) -> Callable[[str], bool]:
+    return lambda name: (folder / name).is_file()
+
+
+def read(content: Callable[[str], bytes], ending: str | None, source: Path) -> Arrays:
+    """All six files, by ``content(name)``. Raises ConfigError for what is missing, torn or mislabelled."""
+    parts = []
+    for name in [f"{stem}{ending}" for stem in (*BATCHES, "test_batch")]:
+        try:
+            raw = content(name)
+        except (KeyError, FileNotFoundError):
+            raise ConfigError(f"{source}: {name} is missing") from None
+        except OSError as error:
+            raise ConfigError(f"{source}: {name} can't be read ({error.strerror})") from None
+        try:
+            x, y = binary(raw) if ending else python(raw)
+        except ValueError as error:
+            raise ConfigError(f"{source}: {name} {error}") from None
+        if len(y) == 0:
+            raise ConfigError(f"{source}: {name} is empty")
+        if y.max() > 9 or y.min() < 0:
+            bad = int(np.flatnonzero((y > 9) | (y < 0))[0])
+            raise ConfigError(f"{source}: {name}: image {bad} has label {y[bad]}, must be from 0 to 9")
+        parts.append((x, y))
+    x, y = (np.concatenate(column) for column in zip(*parts[:-1], strict=True))
+    return Arrays(x, y, *parts[-1])
+
+
+def binary(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, 3, 32, 32) and labels (n,) of records of a label byte and 3,072 pixel bytes. Raises ValueError."""
+    if len(raw) % (1 + PIXELS):
+        raise ValueError(f"has {len(raw)} bytes, not a multiple of {1 + PIXELS}: it is truncated, or no CIFAR-10 file")
+    records = np.frombuffer(raw, np.uint8).reshape(-1, 1 + PIXELS)
+    return records[:, 1:].reshape(-1, 3, SIZE, SIZE), records[:, 0].astype(np.int64)
+
+
+def python(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of a pickled batch: a dict of ``data`` (n, 3072) uint8 and ``labels``. Raises ValueError."""
+    batch = safe_unpickle(raw)
+    if not isinstance(batch, dict):
+        raise ValueError(f"holds a {type(batch).__name__}, must be a dict")
+    batch = {key.decode("ascii", "replace") if isinstance(key, bytes) else key: value for key, value in batch.items()}
+    x, labels = batch.get("data"), batch.get("labels")
+    if not isinstance(x, np.ndarray) or x.dtype != np.uint8 or x.ndim != 2 or x.shape[1] != PIXELS:
+        raise ValueError(f"has no data of {PIXELS} bytes an image")
+    if not isinstance(labels, list) or len(labels) != len(x) or any(type(label) is not int for label in labels):
+        raise ValueError("has no list of as many labels as images")
+    return x.reshape(-1, 3, SIZE, SIZE), np.array(labels, dtype=np.int64)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Plain values and numpy arrays of numbers; any other class or function that a file names is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            return _reconstruct
+        if (module, name) == ("numpy", "ndarray"):
+            return np.ndarray
+        if (module, name) == ("numpy", "dtype"):
+            return _dtype
+        if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes bytes
+            return _encode
+        raise pickle.UnpicklingError(f"names {module}.{name}")
+
+
+def _reconstruct(kind: Any, shape: Any, code: Any) -> np.ndarray:
+    if kind is not np.ndarray:
+        raise pickle.UnpicklingError("makes no array")
+    return np.ndarray((0,), np.uint8)  # its state, which follows, has the shape and the type
+
+
+def _dtype(code: Any, *rest: Any) -> np.dtype:
+    if code not in ("u1", "|u1", b"u1", b"|u1"):
+        raise pickle.UnpicklingError(f"has an array of type {code!r}")
+    return np.dtype(np.uint8)
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    if not isinstance(text, str) or encoding != "latin1":
+        raise pickle.UnpicklingError("has bytes in an odd encoding")
+    return text.encode("latin1")
+
+
+def safe_unpickle(raw: bytes) -> Any:
+    """What a pickle of arrays, bytes, str, list, dict and int holds, without running code. Raises ValueError."""
+    try:
+        return _Unpickler(io.BytesIO(raw), encoding="bytes").load()
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"is refused: a pickle that {error}, which could run code") from None
+    except Exception as error:  # a torn pickle shows as many kinds of exception
+        raise ValueError(f"is truncated, or no pickle ({type(error).__name__})") from None
+
+
+@lru_cache
+def _md5_of(path: Path, modified: int, size: int) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _md5(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return _md5_of(path, path.stat().st_mtime_ns, path.stat().st_size)
+    raise ConfigError(f"{path}: can't be read")

@@ -1,0 +1,115 @@
+"""The convolutional networks of the paper's Figure 7."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fractal_ifs.errors import ConfigError
+
+KERNEL = 5
+INITS = ("paper", "he", "pytorch")
+READOUTS = ("flatten", "mean")
+
+
+class ConvNet(nn.Module):
+    """``depth`` layers of 5x5 convolution and ReLU, then a linear readout to the classes (section 5, Figure 7).
+
+    Convolutions keep the map's size; 2x2 max-pooling follows the first ``pools`` layers only.
+
+    Args:
+        channels, size: the input's channels, and its height and width in pixels.
+        width: channels of every layer, k.
+        depth: number of convolutional layers. Parameters: 25 c k + k + (depth - 1)(25 k^2 + k) and the readout's.
+        readout: ``flatten``: linear in every value of the last map; ``mean``: in its channels' means.
+        init: ``paper``, as the paper's fully connected networks: weights normal with std 1/sqrt(fan in), cut at two of
+            it, biases 0.1; ``he``: weights normal with std sqrt(2/fan in), the readout's sqrt(1/fan in), biases 0;
+            ``pytorch``: that of ``nn.Conv2d`` and ``nn.Linear``.
+        generator: where the weights come from; the global generator is never used.
+
+    Shapes: x (b, channels, size, size) -> logits (b, classes). Raises ConfigError.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        width: int,
+        channels: int = 3,
+        size: int = 24,
+        classes: int = 10,
+        pools: int = 2,
+        readout: str = "flatten",
+        init: str = "paper",
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
+        super().__init__()
+        for key, value in (("depth", depth), ("width", width), ("channels", channels), ("classes", classes)):
+            if value < 1:
+                raise ConfigError(f"{key}={value}: must be a whole number >= 1")
+        for key, value, allowed in (("readout", readout, READOUTS), ("init", init, INITS)):
+            if value not in allowed:
+                raise ConfigError(f"model.{key}={value}: must be one of {', '.join(allowed)}")
+        side = final_size(size, depth, pools)
+        self.depth, self.width, self.pools, self.flatten = depth, width, pools, readout == "flatten"
+        inputs = [channels] + [width] * (depth - 1)
+        self.hidden = nn.ModuleList(
+            nn.utils.skip_init(nn.Conv2d, c, width, KERNEL, padding=KERNEL // 2, dtype=dtype) for c in inputs
+        )
+        features = width * side**2 if self.flatten else width
+        self.readout = nn.utils.skip_init(nn.Linear, features, classes, dtype=dtype)
+        generator = generator or torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for layer in self.hidden:
+                _initialise(layer, init, math.sqrt(2), generator)
+            _initialise(self.readout, init, 1.0, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number, layer in enumerate(self.hidden):
+            x = layer(x).relu()
+            if number < self.pools:
+                x = F.max_pool2d(x, 2)
+        return self.readout(x.flatten(1) if self.flatten else x.mean((2, 3)))
+
+
+def final_size(size: int, depth: int, pools: int) -> int:
+    """Height and width of the last map. Raises ConfigError where poolings leave nothing of it."""
+    halvings = min(depth, pools)
+    if size >> halvings < 1:
+        raise ConfigError(
+            f"model.pools={pools}: {halvings} poolings of 2x2 leave nothing of {size}x{size} pixels at depth={depth}; "
+            f"at most {max(size, 1).bit_length() - 1}"
+        )
+    return size >> halvings
+
+
+def multiplications(
+    depth: int, width: int, channels: int = 3, size: int = 24, classes: int = 10, pools: int = 2, flatten: bool = True
+) -> int:
+    """Multiplications of one image's forward pass, those of padding included; FLOPs are twice as many."""
+    total, inputs = 0, channels
+    for number in range(depth):
+        total += KERNEL**2 * inputs * width * size**2
+        inputs = width
+        if number < pools:
+            size //= 2
+    return total + classes * width * (size**2 if flatten else 1)
+
+
+def _initialise(layer: nn.Module, init: str, gain: float, generator: torch.Generator) -> None:
+    weight, bias = layer.weight, layer.bias
+    assert isinstance(weight, Tensor)
+    assert isinstance(bias, Tensor)
+    fan_in = weight[0].numel()
+    if init == "paper":
+        std = 1 / math.sqrt(fan_in)
+        nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std, generator=generator)
+        bias.fill_(0.1)
+    elif init == "he":
+        weight.normal_(std=gain / math.sqrt(fan_in), generator=generator)
+        bias.zero_()
+    else:  # PyTorch's own: uniform in +-1/sqrt(fan in) for both
+        bound = 1 / math.sqrt(fan_in)
+        weight.uniform_(-bound, bound, generator=generator)
+        bias.uniform_(-bound, bound, generator=generator)

@@ -1,0 +1,110 @@
+"""The engine of networks that don't fuse, convolutional ones: one run at a time, by autograd, on any device."""
+
+import contextlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fractal_ifs.engines.torch import AUTOCAST, BETAS, EPS, _interrupts
+from fractal_ifs.images import Batches
+from fractal_ifs.runs import Run
+
+CHUNK = 100  # steps between two returns at most, so that a run can be checkpointed
+
+
+class ConvEngine:
+    """One network on one device; its optimizer is PyTorch's, over the run's own flat vectors."""
+
+    name, isa = "conv", None
+
+    def __init__(self, precision: str = "32-true", channels_last: bool = True, compiled: bool = False):
+        self.precision, self.channels_last, self.compiled = precision, channels_last, compiled
+        self._holds: _Held | None = None
+
+    def window(self, run: Run) -> int:
+        """Such runs train one at a time: a process each."""
+        return 1
+
+    def _held(self, run: Run) -> "_Held":
+        if self._holds is None or self._holds.run is not run:
+            self._holds = _Held(run, self.precision, self.channels_last, self.compiled)
+        return self._holds
+
+    def advance(self, runs: Sequence[Run], steps: Sequence[int]) -> list[float]:
+        [run], [asked] = runs, steps
+        before = run.step
+        with _interrupts() as stop:
+            total = self._held(run).advance(min(asked, CHUNK - run.step % CHUNK), stop)
+        if stop:
+            run.advanced(run.step - before, total, 0.0)
+            raise KeyboardInterrupt
+        return [total]
+
+    def evaluate(self, runs: Sequence[Run]) -> list[tuple[float, float]]:
+        """Test accuracy (share of images whose largest logit is their label's) and mean cross-entropy of each run."""
+        return [self._held(run).evaluate() for run in runs]
+
+
+class _Held:
+    """A run with what trains it: its batches, its optimizer, its gradient as one vector (P,)."""
+
+    def __init__(self, run: Run, precision: str, channels_last: bool, compiled: bool):
+        self.run = run
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.autocast = AUTOCAST.get(precision)
+        self.network = torch.compile(run.model) if compiled else run.model
+        self.batches = Batches(run.data, run.config["data"], run.config["seed"], run.batch_size, run.params.dtype)
+        flat = nn.Parameter(run.params)
+        self.grad = flat.grad = torch.zeros_like(run.params)
+        start = 0
+        for p in run.model.parameters():
+            p.grad = self.grad[start : start + p.numel()].view(p.shape)
+            start += p.numel()
+        if run.optimizer == "adam":
+            self.optimizer = torch.optim.Adam([flat], run.lr, BETAS, EPS, fused=True)
+            done = torch.tensor(float(run.step), device=flat.device)
+            self.optimizer.state[flat] = {"step": done, "exp_avg": run.exp_avg, "exp_avg_sq": run.exp_avg_sq}
+        else:
+            self.optimizer = torch.optim.SGD([flat], run.lr, fused=True)
+
+    def logits(self, x: Tensor) -> Tensor:
+        # The cache of cast weights would go stale: the weights change in place.
+        cast = torch.autocast(x.device.type, self.autocast, cache_enabled=False) if self.autocast else _SAME
+        with cast, _deterministic():
+            f = self.network(x.contiguous(memory_format=self.format))
+        return f.float() if self.autocast else f
+
+    def advance(self, steps: int, stop: list) -> float:
+        """So many steps, fewer once ``stop`` is not empty; returns the sum of the batch losses."""
+        total = torch.zeros((), dtype=torch.float64, device=self.grad.device)
+        for x, y in self.batches(self.run.step, steps):
+            loss = F.cross_entropy(self.logits(x), y)
+            self.grad.zero_()
+            with _deterministic():
+                loss.backward()
+            self.optimizer.step()
+            total += loss.detach()
+            self.run.step += 1
+            if stop:
+                break
+        return total.item()
+
+    @torch.no_grad()
+    def evaluate(self) -> tuple[float, float]:
+        right, loss = 0, 0.0
+        for x, y in self.batches.test():
+            f = self.logits(x)
+            right += (f.argmax(1) == y).sum().item()
+            loss += F.cross_entropy(f, y, reduction="sum").item()
+        n = len(self.run.data.y_test)
+        return right / n, loss / n
+
+
+_SAME = contextlib.nullcontext()
+
+
+def _deterministic() -> contextlib.AbstractContextManager:
+    """cuDNN's reproducible algorithms; nothing on other devices."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)

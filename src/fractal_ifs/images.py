@@ -1,0 +1,167 @@
+"""Sets of labelled images as the data of a run: all of them on the device as bytes, batches made there."""
+
+import json
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from fractal_ifs import augment, cifar10
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.seeds import permutation, stream
+
+READERS = {"cifar10": cifar10.load}  # by data.name: from the config group ``data`` to cifar10.Arrays
+
+
+@dataclass(eq=False)
+class Images:
+    """x_train (n, h, w), x_test (m, h, w): int32, a pixel's bytes are its channels (``augment.pack``); y: int64, 0..9.
+
+    ``channels`` is 3, or 1 for grey images.
+    """
+
+    x_train: Tensor
+    y_train: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    channels: int
+
+    @property
+    def d(self) -> int:
+        return self.channels
+
+    def to(self, device: torch.device | str) -> "Images":
+        tensors = (self.x_train, self.y_train, self.x_test, self.y_test)
+        return Images(*(t.to(device) for t in tensors), channels=self.channels)
+
+
+def check_images(configs: Sequence[Mapping[str, Any]]) -> None:
+    """Read every set of images that these configs name, fetching what is missing, before any of them trains.
+
+    Raises ConfigError.
+    """
+    named = {json.dumps(config["data"], sort_keys=True): config["data"] for config in configs}
+    for data in named.values():
+        if data["name"] in READERS:
+            READERS[data["name"]](data)
+
+
+# Runs that are in memory together and agree in their images share them; nothing outlives them.
+_shared: "weakref.WeakValueDictionary[str, Images]" = weakref.WeakValueDictionary()
+
+
+def image_sets(data: Mapping[str, Any], device: torch.device | str = "cpu") -> Images:
+    """The sets of a config's ``data``: the first ``data.train_size`` and ``data.test_size`` images.
+
+    Raises ConfigError.
+    """
+    key = json.dumps([dict(data), str(device)], sort_keys=True)
+    images = _shared.get(key)
+    if images is None:
+        arrays = READERS[data["name"]](data)
+        tensors = []
+        for x, y, size in ((*arrays[:2], "train_size"), (*arrays[2:], "test_size")):
+            if len(y) < data[size]:
+                raise ConfigError(f"data.{size}={data[size]}: there are {len(y)} images in {data['dir']}")
+            tensors += [augment.pack(x[: data[size]]), torch.from_numpy(y[: data[size]])]
+        images = Images(*tensors, channels=arrays.x_train.shape[1]).to(device)
+        _shared[key] = images
+    return images
+
+
+class Batches:
+    """The training batches of a run as a function of its seed and the step: x (b, c, s, s) float, y (b,) int64.
+
+    A permutation per epoch, whose incomplete last batch is left out, and fresh draws for every step.
+    """
+
+    def __init__(self, images: Images, data: Mapping[str, Any], seed: int, batch: int, dtype=torch.float32):
+        self.images, self.data, self.batch, self.dtype = images, data, batch, dtype
+        self.shuffle, self.augment = stream(seed, "shuffle"), stream(seed, "augment")
+        self.per_epoch = len(images.y_train) // batch
+        self.order = (-1, np.empty(0, np.int64))
+
+    def rows(self, step: int) -> np.ndarray:
+        """The images (b,) of a step."""
+        epoch, position = divmod(step, self.per_epoch)
+        if self.order[0] != epoch:
+            self.order = (epoch, permutation(self.shuffle, epoch, len(self.images.y_train)))
+        return self.order[1][position * self.batch : (position + 1) * self.batch]
+
+    def __call__(self, step: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of some steps; what they need of the host goes to the device at once."""
+        images, size, device = self.images, self.data["crop"], self.images.y_train.device
+        rows = torch.from_numpy(np.stack([self.rows(step + i) for i in range(steps)])).to(device)
+        if not self.data["augment"]:
+            for row in rows:
+                yield augment.central(images.x_train, images.channels, row, size, self.dtype), images.y_train[row]
+            return
+        draws = augment.draw(self.augment, step, steps, self.batch, images.x_train.shape[1], self.data)
+        moved = [torch.from_numpy(array).to(device) for array in draws]
+        for row, top, left, flip, delta, factor in zip(rows, *moved, strict=True):
+            crops = augment.crop(images.x_train, images.channels, row, top, left, flip, size)
+            yield augment.standardise(crops, delta, factor, self.dtype), images.y_train[row]
+
+    def test(self, batch: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
+        """The test set, centrally cropped, in batches."""
+        images = self.images
+        for rows in torch.arange(len(images.y_test), device=images.y_test.device).split(batch):
+            x = augment.central(images.x_test, images.channels, rows, self.data["crop"], self.dtype)
+            yield x, images.y_test[rows]
+
+
+class _Stream(IterableDataset):
+    """Batches as Lightning wants them: an epoch of training, or the test set."""
+
+    def __init__(self, module: "CIFAR10DataModule", train: bool):
+        self.module, self.train = module, train
+
+    def __len__(self) -> int:
+        return self.module.batches.per_epoch if self.train else -(-len(self.module.batches.images.y_test) // 1000)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        batches = self.module.batches
+        if not self.train:
+            yield from batches.test()
+            return
+        for _ in range(batches.per_epoch):
+            yield from batches(self.module.step, 1)
+            self.module.step += 1
+
+
+class CIFAR10DataModule(pl.LightningDataModule):
+    """CIFAR-10 for any LightningModule: batches of (x (b, 3, 24, 24) float32, y (b,) int64), augmented on the device.
+
+    Args are the config group ``data`` as a mapping, the seed and the batch size. The platform's own training reads the
+    same batches. ``step`` is the position in training: set it to go on from there.
+    """
+
+    def __init__(self, data: Mapping[str, Any], seed: int = 0, batch_size: int = 128, device: str = "cpu"):
+        super().__init__()
+        self.arguments, self.target, self.step = (data, seed, batch_size), device, 0
+        self._batches: Batches | None = None
+
+    def prepare_data(self) -> None:
+        """Fetch the files where they are missing."""
+        cifar10.load(self.arguments[0])
+
+    @property
+    def batches(self) -> Batches:
+        if self._batches is None:
+            data, seed, batch_size = self.arguments
+            self._batches = Batches(image_sets(data, self.target), data, seed, batch_size)
+        return self._batches
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(_Stream(self, True), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(_Stream(self, False), batch_size=None)
+
+    test_dataloader = val_dataloader
