@@ -376,8 +376,11 @@ def one_line(error: BaseException) -> str:
     cause = error.__cause__
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match.group(1)
-        near = difflib.get_close_matches(key, [field.name for field in dataclasses.fields(Schema)], 1, 0.6)
+        names = [field.name for field in dataclasses.fields(Schema)]
+        near = [] if key in names else difflib.get_close_matches(key, names, 1, 0.6)
         return f"{key}: there is no such key" + (f"; did you mean {near[0]}?" if near else "")
+    if match := re.search(r"In 'experiment/(\w+)'.*Key '(\w+)' not in", text, re.DOTALL):
+        return f"experiment={match.group(1)}: sets {match.group(2)}, which is not a key of this command"
     if match := re.search(r"Error merging override (\S+)", text):
         return f"{match.group(1)}: {str(cause).splitlines()[0]}"
     first = " ".join(line.strip() for line in text.splitlines() if line.strip())

@@ -9,10 +9,13 @@ is evidence, not proof: the statement asserts "exponentially close to 1/2", whic
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
 from fractal_ifs.curve import ApproximationCurve
+from fractal_ifs.engines.native import cores
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.theorems.cube import CubeIFS
 from fractal_ifs.theorems.learn import error, initial
@@ -70,7 +73,8 @@ def check(problem: Problem) -> list[Check]:
     count = int(keys["systems"])
     if count < 6:
         raise ConfigError(f"conjecture1.systems={count}: must be a whole number >= 6")
-    rows = [measure(problem, seed) for seed in range(count)]
+    with ThreadPoolExecutor(cores()) as pool:  # the native engine trains outside of Python's lock
+        rows = list(pool.map(partial(measure, problem), range(count)))
     shallow, deep, d = (np.array([row[key] for row in rows]) for key in ("shallow", "deep", "d"))
     name = (
         f"{count} random distributions, width {keys['width']}: {keys['shallow']} against {keys['deep']} hidden layers, "
