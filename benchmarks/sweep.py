@@ -9,6 +9,7 @@ the command and its workers together. The last table: W&B, offline, against ``lo
 """
 
 import argparse
+import itertools
 import os
 import resource
 import subprocess
@@ -17,8 +18,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 
+from fractal_ifs.composition import Composer
 from fractal_ifs.config import CONF, check, register
 
 
@@ -68,18 +72,17 @@ def resident(pid: int) -> int:
         return 0
 
 
-def composing(jobs: int = 200) -> float:
-    """Milliseconds to compose and check one job, no two of one distribution and seed."""
+def composing(jobs: int = 480) -> float:
+    """Milliseconds to compose and check one job of a sweep over all fractals and curves, and seeds."""
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", [], RunMode.MULTIRUN)
+        compose = Composer(loader, master)
+        grid = itertools.product(("sierpinsky", "cantor2d", "pentaflake", "vicsek"), range(1, 7), range(jobs // 24))
         begun = time.perf_counter()
-        for job in range(jobs):
-            check(
-                compose(
-                    "config",
-                    [f"fractal={('vicsek', 'cantor2d')[job % 2]}", f"fractal.depth={1 + job % 7}", f"seed={job}"],
-                )
-            )
+        for fractal, curve, seed in grid:
+            check(compose([f"fractal={fractal}", f"curve={curve}", f"seed={seed}"]))
         return (time.perf_counter() - begun) / jobs * 1e3
 
 

@@ -1,10 +1,18 @@
 """Other launchers and sweepers of Hydra's, as their users have them: real commands in processes of their own."""
 
+import itertools
 import json
 import subprocess
 import sys
 
 import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from fractal_ifs.composition import Composer
+from fractal_ifs.config import CONF, ConfigError, register
 
 QUICK = ["fractal=vicsek", "width=8", "depth=2", "steps=60", "eval_every=30", "data.train_size=1000"]
 QUICK += ["data.test_size=200", "logger=csv"]
@@ -44,3 +52,31 @@ def test_optunas_parallel_trials_fuse(tmp_path):
     assert {record[-1] for record in records.values()} == {"finished"}
     best = max(record[0] for record in records.values())
     assert f"Best value: {best}" in said
+
+
+def test_a_job_is_composed_as_hydra_composes_it():
+    """All of the config, Hydra's own part included, whatever kinds of overrides meet."""
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", ["hydra.verbose=true", "sweep=s"], RunMode.MULTIRUN)
+        compose = Composer(loader, master)
+        parts = [
+            ["fractal=vicsek", "curve=weights"],
+            ["width=20", "fractal.depth=6", "+data.note=1", "~logger.mode"],
+            ["curve.weights=[1,2,3]", "fractal={depth:3}", "budget=quick"],
+        ]
+        for chosen in itertools.product(*parts):
+            expected = None
+            try:
+                expected = loader.load_sweep_config(master, list(chosen))
+            except Exception as error:
+                with pytest.raises(type(error)):
+                    compose(chosen)
+                continue
+            assert compose(chosen) == expected
+            assert OmegaConf.to_yaml(compose(chosen)) == OmegaConf.to_yaml(expected)
+            assert compose(chosen).hydra.job.override_dirname == expected.hydra.job.override_dirname
+        with pytest.raises(ConfigError):
+            compose(["=1"])

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from fractal_ifs import kept
+from fractal_ifs.composition import Composer
 from fractal_ifs.config import Job, check, check_writable, one_line, register
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.records import message
@@ -52,11 +53,12 @@ def compose_all(
     Two jobs with the same directory are invalid.
     """
     configs, refused = [], []
+    compose = Composer(context.config_loader, master)
     taken: dict[Path, str] = {}
     for number, overrides in enumerate(jobs):
         words = " ".join(filter_overrides(overrides))
         try:
-            config = context.config_loader.load_sweep_config(master, list(overrides))
+            config = compose(overrides)
             check(config)
             directory = output_directory(config, first + number)
             if directory in taken:
