@@ -181,6 +181,19 @@ def test_training_learns_what_can_be_learned():
     assert run.history[-1][4] == pytest.approx(((run.data.y_test * f) > 0).float().mean().item(), abs=1e-6)
 
 
+def test_mixed_precision_is_lightnings(command):
+    """Products in bfloat16, weights and moments in float32, by the torch engine; and the sweep's table says so."""
+    [exact], [mixed] = (trained([small(**keys)]) for keys in ({}, {"trainer.precision": "bf16-mixed"}))
+    assert mixed.engine == "torch"
+    assert {t.dtype for t in (mixed.params, mixed.exp_avg, mixed.exp_avg_sq)} == {torch.float32}
+    assert 1e-6 < relative(mixed.params, exact.params) < 0.05
+    assert mixed.record()["precision"] == "bf16-mixed"
+    keys = ["curve=1,4", "width=4", "depth=1", "steps=4", "eval_every=4", "data.train_size=200", "data.test_size=50"]
+    ended = command("-m", *keys, "logger=csv", "trainer.precision=bf16-mixed")
+    assert "precision bf16-mixed" in ended.out
+    assert "precision" not in command("-m", *keys, "logger=csv").out
+
+
 def test_a_stack_that_memory_is_too_small_for_is_halved(monkeypatch, caplog):
     """Memory runs out in the middle: nothing is done twice, nothing is left out, and it is said."""
     configs = [small(engine="torch", seed=seed, eval_every=30) for seed in range(5)]

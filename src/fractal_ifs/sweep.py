@@ -177,7 +177,10 @@ def show_table(directory: Path) -> None:
         cell += "" if line["status"] == "finished" else f" {line['status']}"
         key = tuple(line[row] for row in rows)
         grid.setdefault(key, {})[line[column] if column else columns[0]] = cell
-    out = Table(title=f"best test accuracy{f', columns: {column}' if column else ''}")
+    title = f"best test accuracy{f', columns: {column}' if column else ''}"
+    if "precision" in table and (low := sorted(set(table["precision"].dropna()) - {"32-true"})):
+        title += f"; precision {', '.join(low)}"
+    out = Table(title=title)
     for name in [*rows, *columns]:
         out.add_column(str(name), justify="right")
     for key in sorted(grid, key=lambda values: [_order(v) for v in values]):

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 CACHE = 4 << 20  # bytes of parameters, moments and activations that a stack may fill on a CPU
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+AUTOCAST = {"bf16-mixed": torch.bfloat16}
 
 
 def losses(loss: str, f: Tensor, y: Tensor) -> Tensor:
