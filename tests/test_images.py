@@ -4,6 +4,7 @@ import io
 import math
 import pickle
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from fractal_ifs import ConfigError, augment, cifar10, images, records, seeds
+from fractal_ifs import ConfigError, augment, cifar10, fashion_mnist, images, records, seeds
 from fractal_ifs.config import Job, compose, fingerprint
 from fractal_ifs.convnet import ConvNet, multiplications
 from fractal_ifs.runs import Run
@@ -278,7 +279,7 @@ def test_checksums(tmp_path, monkeypatch):
     archive(path, {f"{name}.bin": binary(x, y) for name, (x, y) in parts(2).items()})
     with pytest.raises(ConfigError, match=r"has the MD5 sum .* published is c32a1d4ab5d03f1284b67883e8d87530"):
         cifar10.load(data_of(tmp_path, verify=True))
-    monkeypatch.setitem(cifar10.ARCHIVES, path.name, cifar10._md5(path))
+    monkeypatch.setitem(cifar10.ARCHIVES, path.name, cifar10.md5(path))
     assert len(cifar10.load(data_of(tmp_path, verify=True)).y_train) == 10
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -316,7 +317,7 @@ def test_fetching(tmp_path, monkeypatch):
         with pytest.raises(ConfigError, match="what came is not the published file"):
             cifar10.load(data_of(cache, url=url, verify=True))
         assert not list(cache.iterdir())
-        monkeypatch.setitem(cifar10.ARCHIVES, served.name, cifar10._md5(served))
+        monkeypatch.setitem(cifar10.ARCHIVES, served.name, cifar10.md5(served))
         broken[0] = True
         with pytest.raises(ConfigError, match="can't be fetched"):
             cifar10.load(data_of(cache, url=url, verify=True))
@@ -334,6 +335,56 @@ def test_fetching(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no directory")
     with pytest.raises(ConfigError, match="can't be written"):
         cifar10.load(data_of(tmp_path / "file" / "below", url=url))
+
+
+def fashion(where: Path, **changed: bytes) -> dict[str, Any]:
+    """The four IDX files of Fashion-MNIST with 20 images each; returns the config group."""
+    import gzip
+    import struct
+
+    n = 20
+    for part, seed in (("train", 0), ("t10k", 1)):
+        x, y = blobs(n, seed)
+        files = {"images-idx3": struct.pack(">4B3I", 0, 0, 8, 3, n, 28, 28) + x[:, 0, 2:30, 2:30].tobytes()}
+        files["labels-idx1"] = struct.pack(">4BI", 0, 0, 8, 1, n) + y.astype(np.uint8).tobytes()
+        for kind, content in files.items():
+            name = f"{part}-{kind}-ubyte.gz"
+            (where / name).write_bytes(changed.get(f"{part}_{kind[:6]}", gzip.compress(content)))
+    return {"name": "fashion_mnist", "dir": str(where), "verify": False}
+
+
+def test_fashion_mnist(tmp_path):
+    """Read, refused, and trained on as grey images."""
+    import gzip
+
+    data = fashion(tmp_path)
+    found = fashion_mnist.load(data)
+    assert found.x_train.shape == found.x_test.shape == (20, 1, 28, 28)
+    assert np.array_equal(found.x_test[:, 0], blobs(20, 1)[0][:, 0, 2:30, 2:30])
+    assert np.array_equal(found.y_train, blobs(20)[1])
+    keys = {"data": "fashion_mnist", "data.train_size": 20, "data.test_size": 20}
+    run = trained(config(tmp_path, **keys))
+    assert run.status == "finished"
+    assert run.model.hidden[0].weight.shape == (4, 1, 5, 5)
+    assert run.record()["data"] == "fashion_mnist"
+    with pytest.raises(ConfigError, match="there are 20 images"):
+        trained(config(tmp_path, **{**keys, "data.train_size": 21}))
+    with pytest.raises(ConfigError, match="MD5 sum"):
+        fashion_mnist.load({**data, "verify": True})
+    bad = {
+        "no IDX file": {"train_images": gzip.compress(b"nothing")},
+        "is truncated": {"t10k_labels": gzip.compress(b"x" * 100)[:40]},
+        "image 1 has label 10": {"t10k_labels": gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 20, 0, 10, *[0] * 18]))},
+        "for 2 labels": {"train_labels": gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 2, 0, 9]))},
+    }
+    for reason, changed in bad.items():
+        with pytest.raises(ConfigError) as refused:
+            fashion_mnist.load(fashion(tmp_path, **changed))
+        assert reason in str(refused.value)
+        assert "\n" not in str(refused.value)
+    (tmp_path / "t10k-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(ConfigError, match=r"t10k-images-idx3-ubyte\.gz is missing"):
+        fashion_mnist.load(data)
 
 
 # --- the networks of Figure 7
@@ -530,6 +581,21 @@ def test_fitting_what_can_be_fitted(folder):
     x = augment.central(run.data.x_train, 3, torch.arange(60), 24)
     assert (run.model(x).argmax(1) == run.data.y_train).all()
     assert run.best_test_acc > 0.5  # squares of ten places, five images of each seen; chance is .1
+
+
+@pytest.mark.slow
+def test_fitting_a_thousand_random_labels():
+    """1,000 images of noise, labelled at random, without augmentation: nothing but memory helps, and all are fitted."""
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in [*cifar10.BATCHES, "test_batch"]:
+            x, y = rng.integers(0, 256, (200, 3, 32, 32), dtype=np.uint8), rng.integers(0, 10, 200)
+            Path(folder, f"{name}.bin").write_bytes(binary(x, y))
+        keys = {"data.train_size": 1000, "data.test_size": 200, "data.augment": False, "batch_size": 100, "lr": 1e-3}
+        run = trained(config(Path(folder), **keys, width=16, depth=3, steps=1500, eval_every=1500))
+    x = augment.central(run.data.x_train, 3, torch.arange(1000), 24)
+    assert (run.model(x).argmax(1) == run.data.y_train).all()
+    assert run.best_test_acc < 0.25  # chance is .1
 
 
 def test_divergence_is_recorded(folder):

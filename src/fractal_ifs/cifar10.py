@@ -3,7 +3,6 @@
 Nothing here imports torch, and nothing in a file can run code. Whatever is wrong is a ConfigError of one line.
 """
 
-import contextlib
 import hashlib
 import io
 import os
@@ -65,7 +64,7 @@ def load(data: Mapping[str, Any]) -> Arrays:
         return read(lambda name: (loose / name).read_bytes(), _ending(_is_in(loose)), loose)
     if archive is None:
         archive = fetch(data["url"], where, data["verify"])
-    elif data["verify"] and (found := _md5(archive)) != ARCHIVES[archive.name]:
+    elif data["verify"] and (found := md5(archive)) != ARCHIVES[archive.name]:
         raise ConfigError(
             f"data.dir={where}: {archive.name} has the MD5 sum {found}, published is {ARCHIVES[archive.name]}; "
             "delete it, or read it as it is with data.verify=false"
@@ -147,14 +146,19 @@ def read(content: Callable[[str], bytes], ending: str | None, source: Path) -> A
             x, y = binary(raw) if ending else python(raw)
         except ValueError as error:
             raise ConfigError(f"{source}: {name} {error}") from None
-        if len(y) == 0:
-            raise ConfigError(f"{source}: {name} is empty")
-        if y.max() > 9 or y.min() < 0:
-            bad = int(np.flatnonzero((y > 9) | (y < 0))[0])
-            raise ConfigError(f"{source}: {name}: image {bad} has label {y[bad]}, must be from 0 to 9")
+        check_labels(y, f"{source}: {name}")
         parts.append((x, y))
     x, y = (np.concatenate(column) for column in zip(*parts[:-1], strict=True))
     return Arrays(x, y, *parts[-1])
+
+
+def check_labels(y: np.ndarray, where: str) -> None:
+    """Labels are from 0 to 9. Raises ConfigError."""
+    if len(y) == 0:
+        raise ConfigError(f"{where} is empty")
+    if y.max() > 9 or y.min() < 0:
+        bad = int(np.flatnonzero((y > 9) | (y < 0))[0])
+        raise ConfigError(f"{where}: image {bad} has label {y[bad]}, must be from 0 to 9")
 
 
 def binary(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -222,16 +226,20 @@ def safe_unpickle(raw: bytes) -> Any:
         raise ValueError(f"is truncated, or no pickle ({type(error).__name__})") from None
 
 
+def md5(path: Path) -> str:
+    """The MD5 sum of a file. Raises ConfigError."""
+    try:
+        stat = path.stat()
+        return _md5(path, stat.st_mtime_ns, stat.st_size)
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read ({error.strerror})") from None
+
+
 @lru_cache
-def _md5_of(path: Path, modified: int, size: int) -> str:
+def _md5(path: Path, modified: int, size: int) -> str:
+    """Once for the jobs of a sweep, and again once the file has changed."""
     digest = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _md5(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        return _md5_of(path, path.stat().st_mtime_ns, path.stat().st_size)
-    raise ConfigError(f"{path}: can't be read")

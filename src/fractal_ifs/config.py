@@ -26,7 +26,8 @@ LOSSES = ("hinge", "logistic", "squared", "cross_entropy")
 OPTIMIZERS = ("adam", "sgd")
 GROUPS = ("fractal", "curve", "data", "model", "trainer", "logger")
 TRAININGS = ("joint", "layerwise")
-IMAGES = {"cifar10": (32, 50_000, 10_000)}  # data sets of images: pixels of a side, training and test images
+# Data sets of images: pixels of a side, training and test images.
+IMAGES = {"cifar10": (32, 50_000, 10_000), "fashion_mnist": (28, 60_000, 10_000)}
 ENGINES = ("auto", "native", "torch")
 PRECISIONS = ("32-true", "bf16-mixed", "64-true")  # 16-mixed would need the losses scaled
 

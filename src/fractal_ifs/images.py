@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from fractal_ifs import augment, cifar10
+from fractal_ifs import augment, cifar10, fashion_mnist
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.seeds import permutation, stream
 
-READERS = {"cifar10": cifar10.load}  # by data.name: from the config group ``data`` to cifar10.Arrays
+READERS = {
+    "cifar10": cifar10.load,
+    "fashion_mnist": fashion_mnist.load,
+}  # by data.name: from the config group ``data`` to cifar10.Arrays
 
 
 @dataclass(eq=False)
@@ -136,7 +139,9 @@ class _Stream(IterableDataset):
 
 
 class CIFAR10DataModule(pl.LightningDataModule):
-    """CIFAR-10 for any LightningModule: batches of (x (b, 3, 24, 24) float32, y (b,) int64), augmented on the device.
+    """CIFAR-10, or what ``data.name`` says, for any LightningModule.
+
+    Batches of (x (b, 3, 24, 24) float32, y (b,) int64), augmented on the device.
 
     Args are the config group ``data`` as a mapping, the seed and the batch size. The platform's own training reads the
     same batches. ``step`` is the position in training: set it to go on from there.
@@ -149,7 +154,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Fetch the files where they are missing."""
-        cifar10.load(self.arguments[0])
+        READERS[self.arguments[0]["name"]](self.arguments[0])
 
     @property
     def batches(self) -> Batches:

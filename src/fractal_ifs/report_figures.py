@@ -62,7 +62,7 @@ def colours(n: int) -> Sequence[Any]:
 
 
 def _small(row: Mapping[str, Any]) -> bool:
-    return row["budget"] < PAPER_STEPS[row["data"]] or not row["ended"]
+    return row["budget"] < PAPER_STEPS.get(row["data"], 0) or not row["ended"]
 
 
 def _axes(columns: int, width: float = 4.6, height: float = 3.6, rows: int = 1) -> tuple["Figure", list["Axes"]]:

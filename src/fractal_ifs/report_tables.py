@@ -112,7 +112,7 @@ def lookup(cells: "pd.DataFrame") -> dict[Key, dict[str, Any]]:
 def cell(ours: Mapping[str, Any] | None, theirs: float | None, data: str = "fractal") -> Cell:
     if ours is None:
         return Cell(theirs)
-    small = ours["budget"] < PAPER_STEPS[data] or not ours["ended"]
+    small = ours["budget"] < PAPER_STEPS.get(data, 0) or not ours["ended"]
     rest = (ours["differs"], ours["spread"], ours["seeds"], ours["lrs"])
     return Cell(theirs, ours["accuracy"], ours["budget"], small, *rest)
 

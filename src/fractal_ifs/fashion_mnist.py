@@ -1,0 +1,63 @@
+"""Fashion-MNIST's four IDX files, as the Debian package dataset-fashion-mnist installs them: grey images of 28x28.
+
+The worked example of a data set of one's own: a reader like ``load``, its name in ``images.READERS`` and in
+``config.IMAGES``, and conf/data/NAME.yaml; conf/protocol/NAME.yaml where the defaults of training differ.
+"""
+
+import gzip
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fractal_ifs.cifar10 import Arrays, check_labels, md5
+from fractal_ifs.errors import ConfigError
+
+CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+# With the MD5 sums that https://github.com/zalandoresearch/fashion-mnist publishes, and those of Debian's package
+# (0.0~git20200523.55506a9-1), which compresses the same files anew.
+FILES = {
+    "train-images-idx3-ubyte.gz": ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "cf8536b0aa1a6ac5fa3f23001093305c"),
+    "train-labels-idx1-ubyte.gz": ("25c81989df183df01b3e8a0aad5dffbe", "10bea18fdb374794d4bb42e356e600c9"),
+    "t10k-images-idx3-ubyte.gz": ("bef4ecab320f06d8554ea6380940ec79", "f78720b4224f21cce2f2ccf2d7a94c9a"),
+    "t10k-labels-idx1-ubyte.gz": ("bb300cfdad3c16e7a12a480ee83cd310", "0d30e22e447f3c33dab9ed536400ac01"),
+}
+
+
+def load(data: Mapping[str, Any]) -> Arrays:
+    """The images (n, 1, 28, 28) of ``data.dir``; with ``data.verify`` only those published. Raises ConfigError."""
+    where = Path(data["dir"]).expanduser()
+    arrays = []
+    for name, published in FILES.items():
+        path = where / name
+        if not path.is_file():
+            raise ConfigError(
+                f"data.dir={where}: {name} is missing; the Debian package dataset-fashion-mnist has it, or name the "
+                "directory of the four files: data.dir=DIR"
+            )
+        if data["verify"] and (found := md5(path)) not in published:
+            raise ConfigError(
+                f"data.dir={where}: {name} has the MD5 sum {found}, published are {' and '.join(published)}; "
+                "read it as it is with data.verify=false"
+            )
+        try:
+            arrays.append(idx(gzip.decompress(path.read_bytes()), 3 if "images" in name else 1))
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise ConfigError(f"{path}: is truncated, or no IDX file ({error})") from None
+    x, y, x_test, y_test = arrays
+    for images, labels, name in ((x, y, "train-images"), (x_test, y_test, "t10k-images")):
+        if images.shape[1:] != (28, 28) or len(images) != len(labels):
+            raise ConfigError(f"{where}: {name}: has {images.shape} pixels for {len(labels)} labels")
+        check_labels(labels, f"{where}: {name.replace('images', 'labels')}")
+    return Arrays(x[:, None], y.astype(np.int64), x_test[:, None], y_test.astype(np.int64))
+
+
+def idx(raw: bytes, dimensions: int) -> np.ndarray:
+    """The array of an IDX file: 0, 0, 8 (for bytes), the number of dimensions, each as 4 bytes. Raises ValueError."""
+    if raw[:4] != bytes([0, 0, 8, dimensions]) or len(raw) < 4 + 4 * dimensions:
+        raise ValueError(f"must have {dimensions} dimensions of bytes")
+    shape = struct.unpack(f">{dimensions}I", raw[4 : 4 + 4 * dimensions])
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
