@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fractal_ifs import report, report_data, report_tables, report_verdicts
+from fractal_ifs import report, report_data, report_tables, report_verdicts, status
 from fractal_ifs.config import CONF, compose
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.runs import keys_of
@@ -173,10 +173,11 @@ def test_running_torn_and_failed_runs(tmp_path):
     text = report.report([tmp_path], tmp_path / "out", figures=False)
     assert "1 runs failed" in text
     assert "OSError: disk" in text
-    counts = report_data.status(tmp_path)
+    counts = status.status(tmp_path)
     # finished and failed 10^6 each, running 400,000; the torn one's history says 10^6
-    assert counts == {"finished": 1, "running": 2, "failed": 1, "steps": 3_400_000, "steps_asked": 4_000_000}
-    assert f"{tmp_path}: 4 runs: 1 failed, 1 finished, 2 running" in report.show_status([tmp_path])
+    states = {"finished": 1, "interrupted": 2, "failed": 1}
+    assert counts == {**states, "steps": 3_400_000, "steps_asked": 4_000_000, "slurm": []}
+    assert f"{tmp_path}: 4 runs: 1 failed, 1 finished, 2 interrupted" in status.show(tmp_path)
 
 
 def test_a_written_csv_reads_back_to_the_same_cells(tmp_path):
@@ -328,7 +329,7 @@ def test_mistakes_cost_one_line(tmp_path):
     waiting = tmp_path / "waiting" / "run0" / ".hydra"
     waiting.mkdir(parents=True)
     (waiting / "config.yaml").write_text(yaml.safe_dump(config_of()))
-    assert report.show_status([tmp_path / "waiting"]).endswith("1 runs: 1 waiting; 0 of 1,000,000 steps (0.0%)")
+    assert status.show(tmp_path / "waiting").endswith("1 runs: 1 waiting; 0 of 1,000,000 steps (0.0%)")
     with pytest.raises(ConfigError, match=r"no run has a measurement yet"):
         report.report([tmp_path / "waiting"], tmp_path / "out")
     run = add(tmp_path / "later", 0.8)

@@ -152,9 +152,10 @@ def _sweep_name(overrides: Sequence[str]) -> str:
     return name
 
 
-def check(config: DictConfig) -> None:
+def check(config: DictConfig, here: bool = True) -> None:
     """Refuse every bad value, with one line that names the key, the value and what is allowed.
 
+    ``here``: this machine will train it, and must have what it needs.
     Raises ConfigError.
     """
     known = [field.name for field in dataclasses.fields(Schema)]
@@ -194,7 +195,7 @@ def check(config: DictConfig) -> None:
         _check_fractal_run(config)
     else:
         _check_image_run(config)
-    if trainer.accelerator == "gpu":
+    if here and trainer.accelerator == "gpu":
         _check_gpu(trainer.devices)
 
 

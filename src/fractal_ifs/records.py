@@ -190,6 +190,8 @@ def versions() -> dict[str, str | None]:
                 ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
             )
             commit = found.stdout.strip() or None
+    elif (copied := Path(__file__).with_name("commit")).exists():  # of a Slurm job, see ``slurm.snapshot``
+        commit = copied.read_text() or None
     return {"torch": str(torch.__version__), "fractal_ifs": version("fractal_ifs"), "git_commit": commit}
 
 

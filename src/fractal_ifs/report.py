@@ -95,21 +95,6 @@ def report(paths: Sequence[Path], output: Path, figures: bool = True) -> str:
     return "\n".join([*lines, "", str(output / ("index.html" if figures else "report.md"))])
 
 
-def show_status(paths: Sequence[Path]) -> str:
-    """One line per directory: its runs by status, and the share of all steps that are done."""
-    from fractal_ifs.report_data import status
-
-    lines = []
-    for path in paths:
-        counts = status(path)
-        done, asked = counts.pop("steps"), counts.pop("steps_asked")
-        runs = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
-        lines.append(
-            f"{path}: {sum(counts.values())} runs: {runs}; {done:,} of {asked:,} steps ({done / max(asked, 1):.1%})"
-        )
-    return "\n".join(lines)
-
-
 def collect(arguments: Sequence[str]) -> str:
     """Add the finished runs below some directories to a table, as the key ``kept`` does while they train."""
     from fractal_ifs import kept
@@ -131,7 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if arguments[:1] == ["status"]:
             paths = [Path(a) for a in arguments[1:]] or [Path("multirun")]
-            print(show_status(paths))
+            from fractal_ifs import status
+
+            print("\n".join(status.show(path) for path in paths))
         elif arguments[:1] == ["collect"]:
             print(collect(arguments[1:]))
         else:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -339,41 +338,3 @@ def name(cell: Mapping[str, Any]) -> str:
     depth = cell["fractal_depth"]
     where = f"{cell['fractal']} n={depth:g} curve {cell['curve']}" if cell["data"] == "fractal" else str(cell["data"])
     return f"{where} depth {cell['depth']:g} width {cell['width']:g}"
-
-
-def status(path: Path) -> dict[str, Any]:
-    """Counts of the runs below a directory: ``running`` (begun, no record: in training or
-    killed), ``waiting``, and each status of a record.
-
-    ``steps`` done of ``steps_asked`` in all. Raises ConfigError where there is none.
-    """
-    if not path.is_dir():
-        raise ConfigError(f"{path}: there is no such directory")
-    counts: dict[str, int] = {}
-    done = asked = 0
-    for directory, names in walk(path):
-        steps = wanted = 0
-        record = records.read_result(directory) if "result.json" in names else None
-        if record is not None:
-            state, wanted = str(record.get("status")), record.get("config", {}).get("steps", 0)
-            steps = wanted if state in ENDED else record.get("steps") or 0
-        elif ".hydra" in names or "history.csv" in names:
-            state = "running" if names & {"history.csv", "train.log"} else "waiting"
-            try:
-                text = (directory / ".hydra" / "config.yaml").read_text()
-            except OSError:
-                continue
-            if not re.search(r"^width:", text, re.MULTILINE):  # another program's directory
-                continue
-            match = re.search(r"^steps: (\d+)", text, re.MULTILINE)
-            wanted = int(match.group(1)) if match else 0
-            if "history.csv" in names:
-                last = (directory / "history.csv").read_text().splitlines()[-1].split(",")[0]
-                steps = int(last) if last.isdigit() else 0
-        else:
-            continue
-        counts[state] = counts.get(state, 0) + 1
-        done, asked = done + steps, asked + wanted
-    if not counts:
-        raise ConfigError(f"{path}: there is no run in this directory; give one that a sweep wrote, as multirun/NAME")
-    return {**counts, "steps": done, "steps_asked": asked}

@@ -74,7 +74,7 @@ def train_jobs(
                 for number, outcome in zip(numbers, outcomes, strict=True):
                     results[todo[number]] = outcome
                     if isinstance(outcome, Exception):
-                        _failed(jobs[todo[number]], outcome)
+                        report_failure(jobs[todo[number]], outcome)
                 progress.group_ended(
                     sum(steps_in_all(jobs[todo[number]].config) for number in numbers),
                     len(numbers),
@@ -87,7 +87,7 @@ def train_jobs(
     return [results[number] for number in range(len(jobs))]
 
 
-def _failed(job: Job, error: Exception) -> None:
+def report_failure(job: Job, error: Exception) -> None:
     """Name it at once, and keep it for the end and for the table."""
     from fractal_ifs.training import failure
 

@@ -46,11 +46,11 @@ def output_directory(config: DictConfig, number: int) -> Path:
 
 
 def compose_all(
-    context: HydraContext, master: DictConfig, jobs: Sequence[Sequence[str]], first: int = 0
+    context: HydraContext, master: DictConfig, jobs: Sequence[Sequence[str]], first: int = 0, here: bool = True
 ) -> list[DictConfig]:
     """The checked config of every job, the first of number ``first``. Raises ConfigError that names all invalid jobs.
 
-    Two jobs with the same directory are invalid.
+    Two jobs with the same directory are invalid. ``here``: as of ``config.check``.
     """
     configs, refused = [], []
     compose = Composer(context.config_loader, master)
@@ -59,7 +59,7 @@ def compose_all(
         words = " ".join(filter_overrides(overrides))
         try:
             config = compose(overrides)
-            check(config)
+            check(config, here)
             directory = output_directory(config, first + number)
             if directory in taken:
                 raise ConfigError(f"hydra.sweep.subdir: {directory} is that of {taken[directory]} too")
@@ -140,11 +140,14 @@ class CheckedSweeper(BasicSweeper):
         if not isinstance(self.launcher, FusedLauncher):
             assert self.hydra_context is not None
             assert self.config is not None
-            compose_all(self.hydra_context, self.config, batch)
+            elsewhere = str(self.config.hydra.launcher.get("_target_")).endswith("SlurmLauncher")
+            compose_all(self.hydra_context, self.config, batch, here=not elsewhere)
 
 
 class FusedLauncher(Launcher):
     """Trains the jobs of a sweep together, group by group."""
+
+    here = True  # on this machine
 
     def __init__(self, executor: str = "local", stack: int = 0):
         self.executor, self.stack = executor, stack
@@ -159,7 +162,7 @@ class FusedLauncher(Launcher):
         check_writable(sweep_dir)
         if sweep_dir not in swept:
             swept.append(sweep_dir)
-        configs = compose_all(self.hydra_context, self.config, job_overrides, initial_job_idx)
+        configs = compose_all(self.hydra_context, self.config, job_overrides, initial_job_idx, self.here)
         with driving(sweep_dir):
             return self._train(configs, sweep_dir, initial_job_idx)
 
@@ -175,11 +178,14 @@ class FusedLauncher(Launcher):
             if new:
                 self._save(ret, job.directory)
         log.info("%d jobs in %s", len(jobs), sweep_dir)
-        for ret, result in zip(returns, train_jobs(jobs, self.executor, self.stack, together=True), strict=True):
+        for ret, result in zip(returns, self._results(jobs, sweep_dir), strict=True):
             failed = isinstance(result, Exception)
             ret.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
-            ret.return_value = result if failed else result["best_test_acc"]
+            ret.return_value = result if failed or result is None else result["best_test_acc"]
         return returns
+
+    def _results(self, jobs: Sequence[Job], sweep_dir: Path) -> Sequence[dict[str, Any] | Exception | None]:
+        return train_jobs(jobs, self.executor, self.stack, together=True)
 
     def _job(self, config: DictConfig, number: int) -> JobReturn:
         directory = output_directory(config, number)
@@ -204,3 +210,18 @@ class FusedLauncher(Launcher):
         _save_config(ret.cfg, "config.yaml", hydra_output)  # type: ignore[arg-type]
         _save_config(ret.hydra_cfg, "hydra.yaml", hydra_output)  # type: ignore[arg-type]
         _save_config(OmegaConf.create(list(ret.overrides or [])), "overrides.yaml", hydra_output)  # type: ignore[arg-type]
+
+
+class SlurmLauncher(FusedLauncher):
+    """Trains the jobs of a sweep as the tasks of one Slurm job array."""
+
+    here = False
+
+    def __init__(self, **keys: Any):
+        self.keys = keys
+
+    def _results(self, jobs: Sequence[Job], sweep_dir: Path) -> Sequence[dict[str, Any] | Exception | None]:
+        from fractal_ifs import slurm
+
+        keys = OmegaConf.to_container(OmegaConf.create(self.keys), resolve=True)
+        return slurm.train_jobs(jobs, sweep_dir.absolute(), slurm.Settings(**keys))  # type: ignore[arg-type]

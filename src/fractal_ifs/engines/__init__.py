@@ -74,7 +74,7 @@ class NativeEngine:
         ]
         try:
             native.advance(tasks, self.threads)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # which Slurm's signals raise under submitit
             for run, task in zip(runs, tasks, strict=True):
                 if task.done:
                     run.advanced(task.done, task.loss_sum, 0.0)

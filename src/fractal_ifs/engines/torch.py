@@ -192,7 +192,7 @@ def _interrupts() -> Iterator[list]:
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
-    kinds = [kind for kind in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(kind))]
+    kinds = [kind for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2) if callable(signal.getsignal(kind))]
     handlers = [signal.signal(kind, lambda number, _: caught.append(number)) for kind in kinds]
     try:
         yield caught
@@ -270,6 +270,8 @@ class TorchEngine:
         if stop:
             for run, was in zip(runs, before, strict=True):
                 run.advanced(run.step - was, sums[id(run)], 0.0)
+            for number in stop:  # now to the handlers that they were for
+                signal.raise_signal(number)
             raise KeyboardInterrupt
         return [sums[id(run)] for run in runs]
 

@@ -1,0 +1,323 @@
+"""A sweep as one Slurm job array, by submitit; each of its tasks trains a share of the sweep's jobs.
+
+What is true stands in the runs' directories, which the machines share: Slurm is asked only what waits and what runs
+(``squeue``), never how something ended. So accounting (``sacct``) isn't needed, and a task that Slurm calls completed
+hasn't done anything until its runs have their records.
+"""
+
+import getpass
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fractal_ifs import kept, records, signals
+from fractal_ifs.config import Job
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.records import Failed
+
+log = logging.getLogger(__name__)
+
+POLL = (1.0, 15.0)  # seconds between two looks at the queue: at first, and at most
+PENDING_SECONDS = 10.0  # after which it is said why a task is still pending
+
+
+@dataclass
+class Settings:
+    """The keys of conf/hydra/launcher/slurm.yaml, which explains them."""
+
+    partition: str | None = None
+    account: str | None = None
+    constraint: str | None = None
+    time: int = 240
+    cpus: int = 4
+    gpus: int = 0
+    memory: float | None = None
+    tasks: int = 4
+    array_parallelism: int = 64
+    requeues: int = 20
+    warning: int = 120
+    setup: list[str] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)
+    wait: bool = True
+    stack: int = 0
+
+    def __post_init__(self):
+        for key, least in (("time", 1), ("cpus", 1), ("gpus", 0), ("tasks", 1), ("array_parallelism", 1)):
+            _whole(key, getattr(self, key), least)
+        _whole("requeues", self.requeues, 0)
+        _whole("warning", self.warning, 1)
+        _whole("stack", self.stack, 0)
+        if self.memory is not None and not self.memory > 0:
+            raise ConfigError(f"hydra.launcher.memory={self.memory}: must be a number of GB > 0")
+        if self.warning >= 60 * self.time:
+            raise ConfigError(f"hydra.launcher.warning={self.warning}: must be less than the {self.time} minutes asked")
+
+
+def _whole(key: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"hydra.launcher.{key}={value}: must be a whole number >= {least}")
+
+
+class Task:
+    """What a task of the array does, and does again where it is requeued: it trains what its jobs have left to do."""
+
+    def __init__(self, jobs: Sequence[Job], settings: Settings):
+        self.jobs, self.settings = list(jobs), settings
+
+    def __call__(self) -> None:
+        from fractal_ifs.sweep import train_jobs
+
+        logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", force=True)
+        restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        # The table ``kept`` has one writer: the driver. What is trained anew is so once, not at each requeue.
+        keys: dict[str, Any] = {"kept": ""} | ({"overwrite": False} if restarts else {})
+        jobs = [Job({**job.config, **keys}, job.directory) for job in self.jobs]
+        warned = []
+
+        def warn(*_: Any) -> None:
+            """The time limit is near, or a preemption: as on Ctrl-C, by whatever handler that has just now."""
+            warned.append(True)
+            signal.raise_signal(signal.SIGINT)
+
+        try:
+            with signals.ending(at_once=False):  # SIGTERM: scancel, or Slurm requeues by itself
+                signal.signal(signal.SIGUSR2, warn)
+                train_jobs(jobs, "local", self.settings.stack, together=True)
+        except KeyboardInterrupt:
+            if warned and restarts < self.settings.requeues:
+                array, task = (os.environ.get(f"SLURM_ARRAY_{name}") for name in ("JOB_ID", "TASK_ID"))
+                name = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+                log.info("requeued, %d of %d times", restarts + 1, self.settings.requeues)
+                subprocess.run(["scontrol", "requeue", name], check=True)
+            elif warned:
+                log.error("not requeued: that was done %d times; the sweep's command goes on", restarts)
+            sys.exit("interrupted")
+
+
+def deal(groups: Sequence[Sequence[int]], tasks: int) -> list[list[int]]:
+    """The jobs of each group dealt out to the tasks like cards, each group from where the last one ended.
+
+    So every task gets runs of every shape and length, and no two tasks differ by more than one job.
+    """
+    hands: list[list[int]] = [[] for _ in range(tasks)]
+    for place, number in enumerate(number for group in groups for number in group):
+        hands[place % tasks].append(number)
+    return [hand for hand in hands if hand]
+
+
+def train_jobs(jobs: Sequence[Job], directory: Path, settings: Settings) -> list[dict[str, Any] | Exception | None]:
+    """Submit what is neither finished nor in Slurm's hands already, and wait for it if ``settings.wait``.
+
+    Returns each job's record, the exception that it failed with, or None where it wasn't waited for.
+    Raises ConfigError where there is no Slurm, or it refuses.
+    """
+    from fractal_ifs.sweep import finished, report_failure
+    from fractal_ifs.training import group
+
+    results: list[Any] = [finished(job) for job in jobs]
+    keeper = kept.Keeper(jobs)
+    keeper.add()
+    todo = [number for number, record in enumerate(results) if record is None]
+    if len(todo) < len(jobs):
+        log.info("%d of %d jobs are finished already: skipped", len(jobs) - len(todo), len(jobs))
+    there = submitted(directory)
+    waiting = active(there)
+    if waiting is None:
+        raise ConfigError("hydra/launcher=slurm: Slurm doesn't answer (squeue)")
+    taken = {run: task for task in waiting for run in there[task]}
+    new = [number for number in todo if jobs[number].directory not in taken]
+    if len(new) < len(todo):
+        log.info("%d jobs are in Slurm's hands already", len(todo) - len(new))
+    if new:
+        groups = [[new[n] for n in numbers] for numbers in group([jobs[n] for n in new])]
+        hands = [[jobs[n] for n in hand] for hand in deal(groups, settings.tasks)]
+        names = submit(hands, directory, settings)
+        log.info("%d jobs in %d Slurm tasks of job %s", len(new), len(names), names[0].split("_")[0])
+    tasks = {task: runs for task, runs in submitted(directory).items() if task in waiting or task not in there}
+    if not settings.wait:
+        log.info("not waited for: `python -m fractal_ifs.report status %s`", directory)
+        return results
+    try:
+        follow(tasks)
+    except KeyboardInterrupt:
+        names = " ".join(sorted({task.split("_")[0] for task in tasks}))
+        log.warning("the Slurm jobs go on; `scancel %s` ends them, the same command waits for them again", names)
+        raise
+    for number in todo:
+        results[number] = _outcome(jobs[number], directory, tasks)
+        if isinstance(results[number], Exception):
+            report_failure(jobs[number], results[number])
+    keeper.add()
+    return results
+
+
+def _outcome(job: Job, directory: Path, tasks: dict[str, list[Path]]) -> dict[str, Any] | Exception:
+    """What a job that Slurm no longer knows has left."""
+    assert job.directory is not None
+    deadline = time.monotonic() + 10  # a network file system may show it late
+    while True:
+        record = records.read_result(job.directory)
+        if record and record["status"] in ("finished", "diverged"):
+            return record
+        if record and record["status"] == "failed":
+            return Failed(record["error"])
+        if time.monotonic() > deadline:
+            break
+        deadline = min(deadline, time.monotonic() + 2) if record else deadline
+        time.sleep(0.5)
+    task = next((task for task, runs in reversed(tasks.items()) if job.directory in runs), "?")
+    how = _last_state(task)
+    logs = directory / "slurm" / f"{task}_0_log.err"
+    return Failed(f"its Slurm job {task} ended before it did{how}, see {logs}")
+
+
+def submit(hands: Sequence[Sequence[Job]], directory: Path, settings: Settings) -> list[str]:
+    """One array with a task for each share; returns the tasks' names in Slurm. Raises ConfigError."""
+    try:
+        import submitit
+    except ImportError:
+        raise ConfigError("hydra/launcher=slurm: needs submitit: pip install 'fractal_ifs[slurm]'") from None
+    folder = directory.absolute() / "slurm"
+    folder.mkdir(parents=True, exist_ok=True)
+    code = snapshot(folder)
+    asked = {
+        "job_name": directory.name[:40],
+        "time": settings.time,
+        "cpus_per_task": settings.cpus,
+        "gpus_per_node": settings.gpus or None,
+        "mem": None if settings.memory is None else f"{int(1024 * settings.memory)}M",
+        "partition": settings.partition,
+        "account": settings.account,
+        "constraint": settings.constraint,
+        "array_parallelism": settings.array_parallelism,
+        "signal_delay_s": settings.warning,
+        "setup": [*settings.setup, f"export PYTHONPATH={_quoted(code)}${{PYTHONPATH:+:$PYTHONPATH}}"],
+        "srun_args": [f"--cpus-per-task={settings.cpus}"],  # which srun doesn't take over from sbatch since 22.05
+        "additional_parameters": {"requeue": True, **settings.more},
+    }
+    try:
+        executor = submitit.SlurmExecutor(folder)
+        executor.update_parameters(**{key: value for key, value in asked.items() if value is not None})
+        with executor.batch():
+            found = [executor.submit(Task(hand, settings)) for hand in hands]
+    except Exception as error:
+        text = str(error.__cause__ or error) if not isinstance(error, RuntimeError) else str(error)
+        reason = " ".join(line.strip() for line in text.splitlines() if line.strip())
+        raise ConfigError(f"hydra/launcher=slurm: can't submit: {reason}") from None
+    names = [job.job_id for job in found]
+    runs = {name: [str(job.directory) for job in hand] for name, hand in zip(names, hands, strict=True)}
+    records.write(folder / f"{names[0].split('_')[0]}.json", json.dumps(runs, indent=1).encode())
+    return names
+
+
+def _quoted(path: Path) -> str:
+    import shlex
+
+    return shlex.quote(str(path))
+
+
+def snapshot(folder: Path) -> Path:
+    """A copy of this package as it is now, which jobs that start later run; one for each state of the code."""
+    package = Path(__file__).parent
+    files = sorted(path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    files += sorted(path for path in (package / "conf").rglob("*") if path.is_file())  # a link in a source tree
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    code = folder / f"code-{digest.hexdigest()[:12]}"
+    if not code.exists():
+        begun = folder / f".{code.name}.{os.getpid()}"
+        shutil.copytree(package, begun / "fractal_ifs", ignore=shutil.ignore_patterns("__pycache__"))
+        (begun / "fractal_ifs" / "commit").write_text(records.versions()["git_commit"] or "")
+        begun.rename(code)
+    return code
+
+
+def submitted(directory: Path) -> dict[str, list[Path]]:
+    """Every Slurm task that was submitted for a sweep, oldest first, with the directories of its runs."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted((directory / "slurm").glob("*.json"), key=lambda path: path.stat().st_mtime):
+        try:
+            found |= {task: [Path(run) for run in runs] for task, runs in json.loads(path.read_text()).items()}
+        except (OSError, ValueError, AttributeError):
+            log.warning("%s can't be read", path)
+    return found
+
+
+def active(tasks: dict[str, list[Path]]) -> dict[str, tuple[str, str]] | None:
+    """Of these tasks those that Slurm still has, with state (``PENDING``, ``RUNNING``, ...) and reason.
+
+    None if it can't be asked.
+    """
+    if not tasks:
+        return {}
+    command = ["squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%i|%T|%r"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    if done.returncode:
+        return None
+    lines = [line.split("|") for line in done.stdout.splitlines() if line.count("|") == 2]
+    return {name: (state, reason) for name, state, reason in lines if name in tasks}
+
+
+def follow(tasks: dict[str, list[Path]]) -> None:
+    """Wait until Slurm has none of these tasks any more; says what changes, and why tasks that wait do so."""
+    pause, absent, said, begun = POLL[0], 0, "", time.monotonic()
+    pending: set[str] = set()
+    while absent < 2:  # a task that is being requeued may be in no state for a moment
+        found = active(tasks)
+        if found is None:
+            if said != "silent":
+                log.warning("Slurm doesn't answer (squeue): asking on")
+            said = "silent"
+        else:
+            absent = absent + 1 if not found else 0
+            states = [state for state, _ in found.values()]
+            text = ", ".join(f"{states.count(state)} {state.lower()}" for state in sorted(set(states)))
+            if text and text != said:
+                log.info("Slurm tasks: %s", text)
+            said = text
+            reasons = {reason for state, reason in found.values() if state == "PENDING"} - {"None", "JobArrayTaskLimit"}
+            if time.monotonic() - begun > PENDING_SECONDS and not reasons <= pending:
+                for reason in sorted(reasons - pending):
+                    log.warning("Slurm tasks are pending: %s%s", reason, _hint(reason))
+                pending |= reasons
+        time.sleep(pause if absent == 0 else POLL[0])
+        pause = min(pause * 1.3, POLL[1])
+
+
+HINTS = {
+    "PartitionConfig": "no node of this partition is like that: ask for fewer cpus or gpus, or less memory",
+    "Resources": "it waits for nodes to be free, or asks for more than any node has (see `sinfo -N -l`)",
+    "PartitionTimeLimit": "the partition allows less time: hydra.launcher.time",
+    "BadConstraints": "no node satisfies hydra.launcher.constraint, cpus, gpus and memory together",
+    "ReqNodeNotAvail": "the nodes it may use are down or reserved",
+    "BeginTime": "Slurm holds back what was requeued for two minutes",
+}
+
+
+def _hint(reason: str) -> str:
+    return next((f" ({hint})" for name, hint in HINTS.items() if reason.startswith(name)), "")
+
+
+def _last_state(task: str) -> str:
+    """How Slurm says that a task ended, as long as it remembers; without accounting that's some minutes."""
+    try:
+        done = subprocess.run(["scontrol", "show", "job", "-o", task], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    match = re.search(r"JobState=(\S+) Reason=(\S+)", done.stdout)
+    return f" ({match[1].lower()}{'' if match[2] == 'None' else ', ' + match[2]})" if match else ""

@@ -1,0 +1,89 @@
+"""How a sweep stands: ``python -m fractal_ifs.report status DIR``; who trains, locks and Slurm's queue tell."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fractal_ifs import locks, records, slurm
+from fractal_ifs.errors import ConfigError
+
+
+def status(path: Path) -> dict[str, Any]:
+    """Counts of the runs at or below a directory, by state.
+
+    ``queued``: not begun, and a driver or Slurm will; ``running``: a process trains it now; ``interrupted``: begun, and
+    nobody trains it, whoever killed it; ``waiting``: not begun, and nobody will before the command is given again;
+    ``finished``, ``diverged``, ``failed``: as in its record. Besides, ``steps`` done of ``steps_asked`` in all, and
+    ``slurm``: a line for each state and reason that Slurm gives tasks of this sweep.
+    Raises ConfigError where there is no run.
+    """
+    from fractal_ifs.report_data import walk
+
+    if not path.is_dir():
+        raise ConfigError(f"{path}: there is no such directory")
+    tasks: dict[str, list[Path]] = {}
+    for folder in {file.parent.parent for file in path.rglob("slurm/*.json")}:
+        tasks |= slurm.submitted(folder)
+    queue = slurm.active(tasks) or {}
+    in_slurm = {run: queue[task][0] for task, runs in tasks.items() if task in queue for run in runs}
+    counts: dict[str, int] = {}
+    done = asked = 0
+    for directory, names in walk(path):
+        found = _run(directory, names, in_slurm.get(directory.absolute()))
+        if found is not None:
+            state, steps, wanted = found
+            counts[state] = counts.get(state, 0) + 1
+            done, asked = done + steps, asked + wanted
+    if not counts:
+        raise ConfigError(f"{path}: there is no run in this directory; give one that a sweep wrote, as multirun/NAME")
+    states = list(queue.values())
+    lines = [f"{states.count(pair)} Slurm tasks {pair[0].lower()} ({pair[1]})" for pair in sorted(set(states))]
+    return {**counts, "steps": done, "steps_asked": asked, "slurm": lines}
+
+
+def _run(directory: Path, names: set[str], in_slurm: str | None) -> tuple[str, int, int] | None:
+    """State, steps done and steps asked for of one run; None where it is none."""
+    record = records.read_result(directory) if "result.json" in names else None
+    config = (record or records.read_begun(directory)).get("config") or _composed(directory)
+    if config is None:
+        return None
+    asked = int(config.get("steps") or 0)
+    steps = int((record or {}).get("steps") or _last_step(directory))
+    if record and record["status"] in ("finished", "diverged"):
+        return record["status"], asked, asked
+    if locks.held(directory) or (in_slurm == "RUNNING" and (directory / records.BEGUN).exists()):
+        return "running", steps, asked
+    if record and record["status"] == "failed" and not in_slurm:
+        return "failed", steps, asked
+    if in_slurm or locks.held(directory.parent):
+        return "queued", steps, asked
+    begun = record or names & {records.BEGUN, "history.csv", "checkpoint.pt", "train.log"}
+    return "interrupted" if begun else "waiting", steps, asked
+
+
+def _composed(directory: Path) -> Mapping[str, Any] | None:
+    """The config of a run that has not begun; None in another program's directory."""
+    from omegaconf import OmegaConf
+
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.load(directory / ".hydra" / "config.yaml"))
+    except Exception:  # torn, or none
+        return None
+    return config if isinstance(config, dict) and "width" in config else None
+
+
+def _last_step(directory: Path) -> int:
+    try:
+        last = (directory / "history.csv").read_text().splitlines()[-1].split(",")[0]
+    except (OSError, IndexError):
+        return 0
+    return int(last) if last.isdigit() else 0
+
+
+def show(path: Path) -> str:
+    """``multirun/NAME: 24 runs: 20 finished, 4 running; 21,000,000 of 24,000,000 steps (87.5%)``."""
+    counts = status(path)
+    done, asked, lines = counts.pop("steps"), counts.pop("steps_asked"), counts.pop("slurm")
+    runs = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+    head = f"{path}: {sum(counts.values())} runs: {runs}; {done:,} of {asked:,} steps ({done / max(asked, 1):.1%})"
+    return "\n".join([head, *(f"  {line}" for line in lines)])
