@@ -25,7 +25,10 @@ def start(directory: Path, *overrides: str, **environment: str) -> subprocess.Po
     return subprocess.Popen(
         [sys.executable, "-m", "fractal_ifs.train", *overrides],
         cwd=directory,
-        env={**{k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "SLURM_"))}, **told},
+        env={
+            **{k: v for k, v in os.environ.items() if k == "SLURM_CONF" or not k.startswith(("WANDB_", "SLURM_"))},
+            **told,
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
