@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format sanitize bench reproduce figure7 report wheel clean
+.PHONY: help setup demo test test-slow torture lint format sanitize bench reproduce figure7 report wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -26,6 +26,9 @@ test: $(SETUP)  ## the tests that CI runs
 
 test-slow: $(SETUP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+torture: $(SETUP)  ## 60 random kills of sweeps and runs, which must end as if undisturbed (about 15 min)
+	$(BIN)/python tests/torture.py
 
 lint: $(SETUP)  ## ruff, clang-format and pyright
 	$(BIN)/ruff check

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -50,7 +51,10 @@ def inline(tmp_path_factory):
 
 def states(directory: Path) -> str:
     return subprocess.run(
-        ["python", "-m", "fractal_ifs.report", "status", str(directory)], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "fractal_ifs.report", "status", str(directory)],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
 
 
