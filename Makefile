@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow torture lint format sanitize bench reproduce figure7 report wheel clean
+.PHONY: help setup demo test test-slow torture lint format sanitize bench reproduce figure7 reproduce-check report wheel clean
 
 help:  ## list the targets
-	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
 
 $(SETUP): pyproject.toml setup.py constraints.txt $(wildcard src/native/*)
 	$(PYTHON) -m venv $(VENV)
@@ -56,6 +56,9 @@ figure7: $(SETUP)  ## train what docs/reproduction/figure7.csv still lacks: hour
 		nice $(BIN)/python -m fractal_ifs.train -m experiment=figure7 width=$$width \
 			kept=docs/reproduction/figure7.csv logger=csv $(CIFAR10) </dev/null || exit; \
 	done
+
+reproduce-check: $(SETUP)  ## train three of the kept runs again, each alone; WIDTH=20: none wider
+	$(BIN)/python -m fractal_ifs.report check docs/reproduction/results.csv $(if $(WIDTH),--width $(WIDTH))
 
 report: $(SETUP)  ## write docs/reproduction from the kept runs; RUNS=multirun: also from what is there, with new pictures
 	$(BIN)/python -m fractal_ifs.report docs/reproduction/results.csv $(RUNS) --output docs/reproduction

@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -123,6 +125,24 @@ def test_a_runs_command_trains_it_to_its_fingerprint(command, tmp_path):
     words = str(report_data.command(found)).split()
     assert words[:3] == ["python", "-m", "fractal_ifs.train"]
     assert fingerprint(composed(**dict(word.split("=") for word in words[3:]))) == found["fingerprint"]
+
+
+def test_a_check_trains_again_and_compares(tmp_path, capsys):
+    pytest.importorskip("fractal_ifs._native_base")
+    keys = ["fractal=vicsek", "depth=1", "width=4", "lr=1e-3", "steps=500", "eval_every=100", "logger=none"]
+    command = [sys.executable, "-m", "fractal_ifs.train", "-m", *keys, "kept=runs.csv"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
+    table = tmp_path / "runs.csv"
+    report.check([str(table), "--width", "4"])
+    assert "eval_every=100\n  kept: best_test_acc 0." in (said := capsys.readouterr().out)
+    assert said.endswith(": the same\n")
+    with pytest.raises(ConfigError, match="has no run of the paper's protocol and the native engine of width <= 3"):
+        report.check([str(table), "--width", "3"])
+    [line] = lines(table)
+    table.write_text(table.read_text().replace(f",{line['best_test_acc']},", ",0.9876,", 1))
+    with pytest.raises(SystemExit):
+        report.check([str(table)])
+    assert "DIFFERENT" in capsys.readouterr().out
 
 
 def test_pictures_are_made_once_and_outlive_the_checkpoints(command, tmp_path):

@@ -8,8 +8,12 @@ does later.
 import csv
 import io
 import logging
+import os
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -110,6 +114,38 @@ class Keeper:
             for note in add(path, ended)[1]:
                 log.warning("%s", note)
         self.looked = time.monotonic()
+
+
+def check(path: Path, number: int = 3, width: int | None = None, seed: int | None = None) -> Iterator[tuple[str, bool]]:
+    """Train some runs of a table again, each alone by its command: what was found of each, and whether it is the same.
+
+    Args:
+        number: how many, drawn at random by ``seed`` (None: other ones every time).
+        width: none wider than that.
+    """
+    import pandas as pd
+
+    from fractal_ifs.report_data import collect, command
+
+    runs = collect([path])[0]
+    runs = runs.loc[(runs.engine == "native") & (runs.width <= (width or float("inf")))]
+    runs = runs.loc[[command(run) is not None for run in runs.to_dict("records")]]
+    if runs.empty:
+        raise ConfigError(f"{path}: has no run of the paper's protocol and the native engine of width <= {width}")
+    for run in runs.sample(min(number, len(runs)), random_state=seed).to_dict("records"):
+        line = str(command(run))
+        with tempfile.TemporaryDirectory() as directory:
+            arguments = [sys.executable, *line.split()[1:], "logger=none", f"hydra.run.dir={directory}/run"]
+            environment = {**os.environ, "FRACTAL_IFS_ISA": str(run["isa"])}  # the bits depend on it, and on no more
+            done = subprocess.run(arguments, env=environment, capture_output=True, text=True, cwd=directory)
+            record = records.read_result(Path(directory) / "run")
+        if record is None:
+            yield f"{line}\n  failed: {done.stderr.strip().splitlines()[-1:]}", False
+            continue
+        names = ("best_test_acc", "best_step", "final_test_acc")
+        same = all(record[name] == run[name] or (pd.isna(run[name]) and record[name] is None) for name in names)
+        kept, now = (", ".join(f"{name} {found[name]}" for name in names) for found in (run, record))
+        yield f"{line}\n  kept: {kept}\n  now:  {now}: {'the same' if same else 'DIFFERENT'}", same
 
 
 def best_lr(path: Path) -> dict[tuple, float]:

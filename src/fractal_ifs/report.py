@@ -1,6 +1,7 @@
 """python -m fractal_ifs.report DIR...: what sweeps found, beside the paper.
 
 report status DIR...: how far they are. report collect DIR... --into FILE: add their finished runs to a table to keep.
+report check FILE: train a few of such a table again, and compare.
 
 DIR is a directory with runs at any depth below it, of a sweep that has ended, is still running, or was killed; or the
 results.csv of an earlier report. Written into OUT: results.csv and .parquet (a row per run), cells.csv (the best over
@@ -111,6 +112,24 @@ def collect(arguments: Sequence[str]) -> str:
     return "\n".join([*lines, f"{added} runs added to {given.into}, which has {len(kept.read(given.into))}"])
 
 
+def check(arguments: Sequence[str]) -> None:
+    """Train some runs of a table of kept runs again, each alone by its command; ends with 1 if one is different."""
+    from fractal_ifs import kept
+
+    out = argparse.ArgumentParser(prog="python -m fractal_ifs.report check", description=check.__doc__)
+    out.add_argument("path", type=Path, metavar="FILE")
+    out.add_argument("-n", "--number", type=int, default=3, help="how many, drawn at random; default: 3")
+    out.add_argument("--width", type=int, help="none wider than that")
+    out.add_argument("--seed", type=int, help="draw the same ones again")
+    given = out.parse_args(arguments)
+    good = True
+    for text, same in kept.check(given.path, given.number, given.width, given.seed):
+        print(text, flush=True)
+        good &= same
+    if not good:
+        sys.exit(1)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -121,6 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print("\n".join(status.show(path) for path in paths))
         elif arguments[:1] == ["collect"]:
             print(collect(arguments[1:]))
+        elif arguments[:1] == ["check"]:
+            check(arguments[1:])
         else:
             given = parser().parse_args(arguments)
             print(report(given.paths, given.output, not given.no_figures))
