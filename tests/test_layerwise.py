@@ -26,7 +26,7 @@ def plainly(config):
     for t, layer in enumerate(network.hidden):
         own = torch.Generator().manual_seed(seeds.stream(config["seed"], "readouts") + t)
         last = t == config["depth"] - 1
-        readout = network.readout if last else MLP(int(layer.in_features), config["width"], 1, generator=own).readout
+        readout = network.readout if last else MLP(x.shape[1], config["width"], 1, generator=own).readout
         part = torch.nn.Sequential(layer, torch.nn.ReLU(), readout)
         optimizer = torch.optim.Adam(part.parameters(), lr=config["lr"])
         epoch = len(x) // b

@@ -1,0 +1,92 @@
+"""python -m fractal_ifs.dashboard ENTITY: a W&B workspace with the panels that a sweep here wants.
+
+Needs the extra `dashboard` (pip install "fractal_ifs[dashboard]") and, to save it, a login; --print shows what would be
+saved, without either a login or the network.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wandb_workspaces.workspaces import Workspace
+
+
+def workspace(entity: str, project: str = "fractal_ifs", sweep: str | None = None) -> "Workspace":
+    """Accuracy by the keys of a sweep, against width and curve, and learning curves in groups; best runs on top.
+
+    Args:
+        entity: the W&B user or team, project: as ``logger.entity`` and ``logger.project``.
+        sweep: only the runs of this sweep (their group), or all.
+    """
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+
+    best = wr.SummaryMetric("best_test_acc")
+
+    def scatter(key: str, title: str, **style: Any) -> Any:
+        return wr.ScatterPlot(title=title, x=wr.Config(key), y=best, **style)
+
+    def bars(key: str) -> Any:
+        return wr.BarPlot(title=f"by {key}", metrics=[best], groupby=wr.Config(key), groupby_aggfunc="mean")
+
+    def curves(key: str) -> Any:
+        return wr.LinePlot(
+            title=f"test accuracy by {key}",
+            x="step",
+            y=["test_acc"],
+            groupby=wr.Config(key),
+            groupby_aggfunc="mean",
+            groupby_rangefunc="minmax",
+        )
+
+    keys = ("fractal.name", "curve.name", "depth", "width", "lr")
+    matrix = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(key)) for key in keys]
+    matrix.append(wr.ParallelCoordinatesPlotColumn(metric=best))
+    sections = [
+        ("Accuracy by all keys", [wr.ParallelCoordinatesPlot(title="accuracy matrix", columns=matrix)]),
+        ("Accuracy by one key", [bars(key) for key in ("depth", "width", "curve.name", "fractal.name")]),
+        ("Accuracy against width and curve", [scatter("width", "width", log_x=True), scatter("curve.name", "curve")]),
+        ("Learning curves", [curves(key) for key in ("depth", "curve.name", "width", "lr")]),
+    ]
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=sweep or "depth and width",
+        sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections],
+        settings=ws.WorkspaceSettings(x_axis="step", max_runs=100),
+        runset_settings=ws.RunsetSettings(
+            filters=[ws.Metric("Group") == sweep] if sweep else [],
+            groupby=[ws.Config("fractal.name"), ws.Config("curve.name")],
+            order=[ws.Ordering(ws.Summary("best_test_acc"), ascending=False)],
+            pinned_columns=["summary:best_test_acc", "config:depth", "config:width", "config:lr", "config:seed"],
+        ),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    description = argparse.RawDescriptionHelpFormatter
+    out = argparse.ArgumentParser(
+        prog="python -m fractal_ifs.dashboard", description=__doc__, formatter_class=description
+    )
+    out.add_argument("entity", metavar="ENTITY", help="the W&B user or team")
+    out.add_argument("--project", default="fractal_ifs", help="default: fractal_ifs")
+    out.add_argument("--sweep", help="only the runs of this sweep")
+    out.add_argument("--print", action="store_true", dest="show", help="print it as JSON and save nothing")
+    given = out.parse_args(arguments)
+    try:
+        made = workspace(given.entity, given.project, given.sweep)
+    except ImportError as error:
+        sys.exit(f"error: {error.name} is not installed; pip install 'fractal_ifs[dashboard]'")
+    if given.show:
+        print(made._to_model().model_dump_json(by_alias=True, indent=1))
+        return
+    try:
+        print(made.save().url)
+    except Exception as error:  # W&B's own, and those of its network
+        sys.exit(f"error: W&B doesn't take it: {str(error).splitlines()[0]}")
+
+
+if __name__ == "__main__":
+    main()
