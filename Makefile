@@ -61,7 +61,7 @@ reproduce-check: $(SETUP)  ## train three of the kept runs again, each alone; WI
 	$(BIN)/python -m fractal_ifs.report check docs/reproduction/results.csv $(if $(WIDTH),--width $(WIDTH))
 
 report: $(SETUP)  ## write docs/reproduction from the kept runs; RUNS=multirun: also from what is there, with new pictures
-	$(BIN)/python -m fractal_ifs.report docs/reproduction/results.csv $(RUNS) --output docs/reproduction
+	$(BIN)/python -m fractal_ifs.report docs/reproduction/results.csv $(wildcard docs/reproduction/figure7.csv) $(RUNS) --output docs/reproduction
 
 wheel: $(SETUP)  ## a wheel in dist/
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

@@ -17,7 +17,7 @@ def script(page: str) -> str:
     lines = [
         "set -eu",
         f"export PATH={Path(sys.executable).parent}:$PATH",
-        f'python() {{ if [ "$2" = fractal_ifs.train ]; then command python "$@" {TINY}; else command python "$@"; fi; }}',
+        f'python() {{ case "$2" in *.train) command python "$@" {TINY};; *) command python "$@";; esac; }}',
     ]
     for kind, block in re.findall(r"```(bash|python)\n(.*?)```", page, re.DOTALL):
         lines.append(block if kind == "bash" else f"command python - <<'END_OF_BLOCK'\n{block}END_OF_BLOCK")

@@ -22,6 +22,7 @@ def workspace(entity: str, project: str = "fractal_ifs", sweep: str | None = Non
     """
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
+    from wandb_workspaces.reports.v2.interface import ParallelCoordinatesPlotColumn as Column
 
     best = wr.SummaryMetric("best_test_acc")
 
@@ -42,8 +43,8 @@ def workspace(entity: str, project: str = "fractal_ifs", sweep: str | None = Non
         )
 
     keys = ("fractal.name", "curve.name", "depth", "width", "lr")
-    matrix = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(key)) for key in keys]
-    matrix.append(wr.ParallelCoordinatesPlotColumn(metric=best))
+    matrix = [Column(metric=wr.Config(key)) for key in keys]
+    matrix.append(Column(metric=best))
     sections = [
         ("Accuracy by all keys", [wr.ParallelCoordinatesPlot(title="accuracy matrix", columns=matrix)]),
         ("Accuracy by one key", [bars(key) for key in ("depth", "width", "curve.name", "fractal.name")]),
