@@ -3,9 +3,10 @@
 Each job leaves what Hydra's basic launcher leaves: its directory, its ``.hydra``, its log, its return value.
 """
 
+import contextlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,26 @@ log = logging.getLogger(__name__)
 register()  # also in the worker processes of other launchers, which import this module with Hydra's plugins
 
 
-def output_directory(config: DictConfig, number: int) -> Path:
-    """The directory of job ``number`` of a sweep, whose config is told the number."""
-    with read_write(config.hydra), open_dict(config.hydra):
-        config.hydra.job.id = str(number)
-        config.hydra.job.num = number
+@contextlib.contextmanager
+def current(config: DictConfig) -> Iterator[None]:
+    """``config`` as the job that ``${hydra:...}`` speaks of."""
     before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(config)  # for ${hydra:...}
+    # set_config would copy it, at 10 ms a job
+    HydraConfig.instance().cfg = config  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        return Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).absolute()
+        yield
     finally:
         HydraConfig.instance().cfg = before
+
+
+def output_directory(config: DictConfig, number: int) -> Path:
+    """The directory of job ``number`` of a sweep, whose config is told of both."""
+    with read_write(config.hydra), open_dict(config.hydra), current(config):
+        config.hydra.job.id = str(number)
+        config.hydra.job.num = number
+        directory = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).absolute()
+        config.hydra.runtime.output_dir = str(directory)
+    return directory
 
 
 def compose_all(
@@ -79,7 +89,8 @@ def compose_all(
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """A job's own keys, resolved."""
-    return OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True)  # type: ignore[return-value]
+    values = {str(key): config[key] for key in config if key != "hydra"}
+    return {key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in values.items()}
 
 
 class Refuse(Callback):
@@ -164,19 +175,18 @@ class FusedLauncher(Launcher):
             swept.append(sweep_dir)
         configs = compose_all(self.hydra_context, self.config, job_overrides, initial_job_idx, self.here)
         with driving(sweep_dir):
-            return self._train(configs, sweep_dir, initial_job_idx)
+            return self._train(configs, sweep_dir)
 
-    def _train(self, configs: Sequence[DictConfig], sweep_dir: Path, initial_job_idx: int) -> Sequence[JobReturn]:
-        returns, jobs = [], []
-        for number, config in enumerate(configs):
-            returns.append(self._job(config, initial_job_idx + number))
-        for ret in returns:
-            directory = Path(ret.hydra_cfg.hydra.runtime.output_dir)
-            jobs.append(Job(OmegaConf.to_container(ret.cfg, resolve=True), directory))  # type: ignore[arg-type]
+    def _train(self, configs: Sequence[DictConfig], sweep_dir: Path) -> Sequence[JobReturn]:
+        returns = [self._job(config) for config in configs]
+        jobs = [
+            Job(OmegaConf.to_container(ret.cfg), Path(config.hydra.runtime.output_dir))  # type: ignore[arg-type]
+            for ret, config in zip(returns, configs, strict=True)
+        ]
         todo = [finished(job) is None for job in jobs]  # refuses a changed config before anything is written
         for ret, job, new in zip(returns, jobs, todo, strict=True):
             if new:
-                self._save(ret, job.directory)
+                self._save(ret, Path(ret.hydra_cfg.hydra.runtime.output_dir))
         log.info("%d jobs in %s", len(jobs), sweep_dir)
         for ret, result in zip(returns, self._results(jobs, sweep_dir), strict=True):
             failed = isinstance(result, Exception)
@@ -187,21 +197,14 @@ class FusedLauncher(Launcher):
     def _results(self, jobs: Sequence[Job], sweep_dir: Path) -> Sequence[dict[str, Any] | Exception | None]:
         return train_jobs(jobs, self.executor, self.stack, together=True)
 
-    def _job(self, config: DictConfig, number: int) -> JobReturn:
-        directory = output_directory(config, number)
-        before = HydraConfig.instance().cfg
-        HydraConfig.instance().set_config(config)
-        try:
-            with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
-                config.hydra.runtime.output_dir = str(directory)
-            ret = JobReturn()
+    def _job(self, config: DictConfig) -> JobReturn:
+        ret = JobReturn()
+        with current(config):
             ret.overrides = list(config.hydra.overrides.task)
             ret.hydra_cfg = OmegaConf.masked_copy(config, ["hydra"])
             ret.cfg = OmegaConf.create(plain(config))
             ret.working_dir = str(Path.cwd())
             ret.task_name = config.hydra.job.name
-        finally:
-            HydraConfig.instance().cfg = before
         return ret
 
     @staticmethod
