@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs import records
-from fractal_ifs.report_data import learning_curve
+from fractal_ifs.report_data import ENDED, learning_curve
 from fractal_ifs.report_tables import FRACTALS, PAPER_STEPS, lookup, paper
 
 if TYPE_CHECKING:
@@ -237,7 +237,9 @@ def learning_curves(runs: "pd.DataFrame", most: int = 2000) -> "Figure | None":
     import numpy as np
 
     runs = runs.query("data == 'fractal' and steps > 0")
-    runs = runs.query("steps_asked == steps_asked.max()").head(most)
+    runs = runs.query("steps_asked == steps_asked.max()")
+    ended = runs.status.isin(ENDED)
+    runs = (runs.loc[ended] if ended.any() else runs).head(most)  # a run that stops on the way would move the median
     runs = runs.assign(curve_of=[learning_curve(run) for run in runs.to_dict("records")])
     runs = runs.loc[[len(steps) > 1 for steps, _ in runs.curve_of]]
     sets = []
