@@ -184,9 +184,9 @@ class FusedLauncher(Launcher):
             for ret, config in zip(returns, configs, strict=True)
         ]
         todo = [finished(job) is None for job in jobs]  # refuses a changed config before anything is written
-        for ret, job, new in zip(returns, jobs, todo, strict=True):
+        for ret, config, new in zip(returns, configs, todo, strict=True):
             if new:
-                self._save(ret, Path(ret.hydra_cfg.hydra.runtime.output_dir))
+                self._save(ret, Path(config.hydra.runtime.output_dir))
         log.info("%d jobs in %s", len(jobs), sweep_dir)
         for ret, result in zip(returns, self._results(jobs, sweep_dir), strict=True):
             failed = isinstance(result, Exception)
