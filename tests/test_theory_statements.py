@@ -185,6 +185,19 @@ def test_the_command_writes_table_record_and_picture(tmp_path):
     assert not list((tmp_path / "out").glob("*.part*"))
 
 
+def test_the_conjectures_experiment_has_a_name(command, tmp_path):
+    """The file's thousand systems, of which a test takes six; the same six whatever the cores."""
+    few = ["conjecture1.systems=6", "conjecture1.steps=20", "hydra.run.dir=out"]
+    assert command("experiment=conjecture", *few) is None
+    [every, *parts] = json.loads((tmp_path / "out/theory.json").read_text())["checks"]
+    assert [row["d"] for row in every["values"]["systems"]] == [1, 2, 3, 1, 2, 3]
+    assert len(parts) == 3
+    assert (tmp_path / "out/conjecture1.png").stat().st_size > 1000
+    assert command("experiment=conjecture", "conjecture1.systems=5", "hydra.run.dir=out") == (
+        "error: conjecture1.systems=5: must be a whole number >= 6"
+    )
+
+
 def test_a_refused_job_is_told_and_its_sweep_goes_on(command, tmp_path):
     told = command("theorem1", "-m", "fractal=vicsek,cantor", "points=1000", "figures=false")
     assert told.startswith("error: fractal=vicsek: Assumption 1 fails, 4 pairs of cells")
