@@ -567,7 +567,11 @@ def test_killed_and_gone_on_to_the_same_bits(folder, tmp_path):
 
 @pytest.mark.parametrize(
     "keys",
-    [{"trainer__channels_last": False}, {"trainer__precision": "bf16-mixed"}],
+    [
+        {"trainer__channels_last": False},
+        {"trainer__precision": "bf16-mixed"},
+        pytest.param({"trainer__compile": True}, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_other_ways_to_compute_find_nearly_the_same(folder, keys):
@@ -688,3 +692,38 @@ def test_a_sweep_of_images(command, folder):
     assert all(r["params"] == sum(p.numel() for p in ConvNet(r["depth"], r["width"]).parameters()) for r in found if r)
     again = command("-m", *keys, "data.verify=false", "depth=1,2", "width=4,6")
     assert "4 of 4 jobs are finished already" in again.out + again.err
+
+
+def test_figure_7_in_the_report(folder, tmp_path):
+    """Records made here, a hundredth above the paper's figure: the grid, its difference, the claim, the picture."""
+    import json
+
+    from fractal_ifs import report, report_data, report_tables, report_verdicts
+    from fractal_ifs.runs import keys_of
+
+    theirs = report_tables.paper()["figure7"]["values"]
+    whole = {"data.train_size": 50_000, "data.test_size": 10_000, "batch_size": 128, "steps": 60_000}
+    for depth in range(1, 6):
+        for i, width in enumerate((8, 16, 32)):
+            c = config(folder, **whole, depth=depth, width=width, lr=1e-3)
+            accuracy = theirs[depth - 1][i] + 0.01
+            record = {"format": 1, "status": "finished", "best_test_acc": accuracy, "best_step": 60_000}
+            record |= {"steps": 60_000, "seconds": 1.0, "params": 1, **keys_of(c), "error": None, "config": c}
+            directory = tmp_path / "runs" / f"{depth}-{width}"
+            directory.mkdir(parents=True)
+            (directory / "result.json").write_text(json.dumps(record))
+    runs, _ = report_data.collect([tmp_path / "runs"])
+    assert set(runs.differs) == {""}  # where the images lie, and that they weren't verified, is no other protocol
+    made = report_tables.tables(report_data.cells(runs)[0])
+    [seven] = [table for table in made if "CIFAR-10" in table.title]
+    assert sum(c.ours is not None for c in seven.cells) == 15
+    n, absolute, mean = report_tables.difference(seven.cells) or (0, 0.0, 0.0)
+    assert (n, pytest.approx(absolute), pytest.approx(mean)) == (15, 0.01, 0.01)
+    [claim] = [found for found in report_verdicts.verdicts(made) if "CIFAR-10" in found.claim]
+    # By hand from the paper's figure: means of (.016, .041, .067), (.002, .015, .024), (.003, .014, .007), ...
+    assert claim.ours == "layers 2 to 5 bring +0.041, +0.014, +0.008, -0.003"
+    assert claim.verdict == "supported"
+    assert "| 3 | 0.602 (0.59) +0.010 |" in report_tables.markdown(seven)
+    report.report([tmp_path / "runs"], tmp_path / "report")
+    assert (tmp_path / "report" / "figures" / "figure7.png").stat().st_size > 10_000
+    assert "CIFAR-10" in (tmp_path / "report" / "tables.md").read_text()

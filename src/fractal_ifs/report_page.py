@@ -73,8 +73,10 @@ def entry(row: dict[str, Any], lr: str, theirs: dict[tuple, float]) -> dict[str,
     """A cell as the page's script reads it; ``lr`` is a learning rate, or "best" for the best of all."""
     key = tuple(row[k] for k in CELL)
     data, fractal, n, curve, depth, width = key
-    label = FRACTALS.get(fractal, str(fractal)) + ("" if n == 5 else f", n={n:g}")
-    label = label if data == "fractal" else {"cifar10": "CIFAR-10"}.get(data, data)
+    if data == "fractal":
+        label = FRACTALS.get(fractal, str(fractal)) + ("" if n == 5 else f", n={n:g}")
+    else:
+        label = "CIFAR-10" if data == "cifar10" else data
     return {
         "fractal": label,
         "n": int(n) if data == "fractal" else 0,

@@ -89,7 +89,7 @@ def tables(cells: "pd.DataFrame") -> list[Table]:
     ]
     if any(key[0] == "cifar10" for key in ours):
         channels, values = numbers["figure7"]["channels"], numbers["figure7"]["values"]
-        seven = {"cifar10": grid(values, lambda r, w: ("cifar10", None, None, None, r, w), depths, channels)}
+        seven = {"CIFAR-10": grid(values, lambda r, w: ("cifar10", None, None, None, r, w), depths, channels)}
         found.append(Table("Figure 7: CIFAR-10, width is channels", "depth", depths, channels, seven))
     return found
 

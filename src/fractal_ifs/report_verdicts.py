@@ -182,12 +182,30 @@ def nearly_solved(table: Table) -> Verdict:
     return Verdict(claim, verdict, ours, say(grid(table, False))[1], f"{n} widths")
 
 
+def cifar10(table: Table) -> Verdict:
+    """The mean gain of each layer over widths where all depths were measured: early ones large, late ones small."""
+
+    def say(values: Grid) -> tuple[str, str, int]:
+        lines = columns(values, ["CIFAR-10"])
+        if not lines:
+            return "not run", "", 0
+        gains = [sum(b - a for a, b in pairs) / len(lines) for pairs in zip(*map(pairwise, lines), strict=True)]
+        early, late = gains[0] + gains[1], gains[2] + gains[3]
+        verdict = "supported" if early > EFFECT and abs(late) < early / 2 else "undecided"
+        verdict = "contradicted" if early < -EFFECT or late > max(early, EFFECT) else verdict
+        return verdict, "layers 2 to 5 bring " + ", ".join(f"{g:+.3f}" for g in gains), len(lines)
+
+    verdict, ours, n = say(grid(table, True))
+    claim = "On CIFAR-10 depth helps gradually: the second and third layer most, then saturation"
+    return Verdict(claim, verdict, ours, say(grid(table, False))[1], f"{n} widths")
+
+
 def verdicts(tables: Sequence[Table]) -> list[Verdict]:
     """One verdict per claim; ``tables``: as of ``report_tables.tables``."""
-    one, two, six = tables[:3]
+    one, two, six, *seven = tables
     of_one = [*depth_helps(one), utilisation(one), nearly_solved(one)]
     of_two = [finer_is_worse(two), sierpinsky_exception(two)]
-    made = ((one, of_one), (two, of_two), (six, [fine_vicsek(six)]))
+    made = ((one, of_one), (two, of_two), (six, [fine_vicsek(six)]), *((table, [cifar10(table)]) for table in seven))
     return [_provisional(v) if any(c.small for c in table.cells) else v for table, found in made for v in found]
 
 
