@@ -570,7 +570,10 @@ def test_killed_and_gone_on_to_the_same_bits(folder, tmp_path):
     [
         {"trainer__channels_last": False},
         {"trainer__precision": "bf16-mixed"},
-        pytest.param({"trainer__compile": True}, marks=pytest.mark.slow),
+        pytest.param(
+            {"trainer__compile": True},
+            marks=[pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")],  # torch's own
+        ),
     ],
     ids=str,
 )
