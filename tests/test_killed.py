@@ -17,7 +17,7 @@ NATIVE = ["engine=auto", "width=20", "steps=40000", "workers=1"]
 TORCH = ["engine=torch", "width=10", "steps=2000"]
 
 
-@pytest.mark.parametrize("engine", [NATIVE, TORCH], ids=["native", "torch"])
+@pytest.mark.parametrize("engine", [NATIVE, pytest.param(TORCH, marks=pytest.mark.slow)], ids=["native", "torch"])
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, engine):
     arguments = ["fractal=vicsek", *SMALL, *engine]
     asked = int(engine[2].split("=")[1])
@@ -114,7 +114,7 @@ def test_a_second_driver_is_told_and_touches_nothing(tmp_path):
     assert not locks.held(directory)
 
 
-@pytest.mark.parametrize("where", ["run", "sweep"])
+@pytest.mark.parametrize("where", ["run", pytest.param("sweep", marks=pytest.mark.slow)])
 def test_a_half_done_run_of_another_config_is_refused(tmp_path, where):
     name = {"run": ["hydra.run.dir=here"], "sweep": ["-m", "sweep=s", "hydra.sweep.subdir=one", "curve=1"]}[where]
     arguments = [*name, *SMALL, "width=20", "steps=10000000"]
@@ -177,6 +177,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(path)], check=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_costs_nothing_finished(tmp_path, small_disk):
     sweep = ["-m", "curve=1,4", *SMALL, "width=20", "sweep=s", "workers=1"]
     assert command(tmp_path, *sweep, "steps=400")[0] == 0
@@ -208,7 +209,7 @@ def test_a_disk_that_fills_up_costs_nothing_finished(tmp_path, small_disk):
 
 
 def test_a_directory_taken_away_in_mid_run_costs_that_run_alone(tmp_path):
-    sweep = ["-m", "curve=1,4", *SMALL, "width=20", "steps=200000", "sweep=s"]
+    sweep = ["-m", "curve=1,4", *SMALL, "width=20", "steps=60000", "sweep=s"]
     process = start(tmp_path, *sweep)
     assert wait_for(lambda: len(steps(tmp_path)) == 2, process)
     directory = next(path.parent for path in tmp_path.rglob("begun.json") if "curve=4" in str(path))

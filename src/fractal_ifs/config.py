@@ -175,9 +175,16 @@ def check(config: DictConfig, here: bool = True) -> None:
     trainer, data, model = config.trainer, config.data, config.model
     _one_of("trainer.precision", str(trainer.get("precision", "32-true")), PRECISIONS)
     _one_of("trainer.accelerator", trainer.get("accelerator", "cpu"), ("cpu", "gpu", "auto"))
-    if trainer.get("devices") != 1:
-        raise ConfigError(f"trainer.devices={trainer.get('devices')}: must be 1; a sweep uses every GPU all the same")
-    _one_of("trainer.strategy", trainer.get("strategy"), ("auto",))
+    _one_of("trainer.strategy", trainer.get("strategy"), ("auto", "ddp"))
+    _whole("trainer.devices", trainer.get("devices"), 1)
+    if trainer.strategy != "ddp" and trainer.devices != 1:
+        raise ConfigError(
+            f"trainer.devices={trainer.devices}: must be 1 but with trainer=ddp; a sweep uses every GPU all the same"
+        )
+    if config.batch_size % trainer.devices:
+        raise ConfigError(f"batch_size={config.batch_size}: must be a multiple of trainer.devices={trainer.devices}")
+    if trainer.devices > 1 and trainer.get("cuda_graphs"):
+        raise ConfigError(f"trainer.cuda_graphs=true: must be false with trainer.devices={trainer.devices}")
     for key in ("compile", "cuda_graphs"):
         _true_or_false(f"trainer.{key}", trainer.get(key))
     if trainer.cuda_graphs and trainer.accelerator == "cpu":
@@ -296,6 +303,8 @@ def _check_gpu(devices: Any) -> None:
 
     if not torch.cuda.is_available():
         raise ConfigError("trainer.accelerator=gpu: there is no GPU here that PyTorch can use; trainer=cpu is")
+    if (there := torch.cuda.device_count()) < devices:
+        raise ConfigError(f"trainer.devices={devices}: must be at most {there}, the GPUs here")
 
 
 def _whole(key: str, value: Any, least: int) -> None:
@@ -315,6 +324,8 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     kept["trainer"] = {"precision": str(trainer.get("precision", "32-true"))}
     if trainer.get("compile"):  # takes sums in another order
         kept["trainer"]["compile"] = "true"
+    if trainer.get("devices", 1) != 1:  # so does each device, with its share of the batch
+        kept["trainer"]["devices"] = str(trainer["devices"])
     if config["data"]["name"] in IMAGES:
         kept = {key: value for key, value in kept.items() if key not in ("fractal", "curve")}
         kept["data"] = {k: v for k, v in config["data"].items() if f"data.{k}" not in NOT_IN_FINGERPRINT}

@@ -8,6 +8,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections import deque
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 from typing import Any
 
-from fractal_ifs import engines, records, signals
+from fractal_ifs import ddp, engines, records, signals
 from fractal_ifs.config import Job, fingerprint
 from fractal_ifs.records import Failed
 from fractal_ifs.training import Training, cores, fail, group, train
@@ -37,6 +38,10 @@ def execute(
     for numbers in groups:
         config = jobs[numbers[0]].config
         name, _ = engines.choose(config)
+        if config["trainer"]["devices"] > 1:
+            for number in numbers:
+                yield [number], [_on_devices(jobs[number])]
+            continue
         workers = processes(config)
         if executor == "inline" or name == "native" or workers == 1 or len(jobs) == 1:
             yield numbers, train_group([jobs[n] for n in numbers], stack, report, together)
@@ -80,13 +85,16 @@ class WorkerDied(RuntimeError):
 
 
 class Worker:
-    """A process that trains one group after the other; on a GPU of its own, if ``device`` names one."""
+    """A process that trains one group after the other; on a GPU of its own, if ``device`` names one.
 
-    def __init__(self, device: str | None, stack: int):
+    With a ``rank`` it is one of those that train a run together.
+    """
+
+    def __init__(self, device: str | None, stack: int, rank: ddp.Rank | None = None):
         context = multiprocessing.get_context("spawn")
         self.device, self.numbers = device, []
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, device, stack))
+        self.process = context.Process(target=_work, args=(theirs, device, stack, rank))
         with signals.held_back():  # its imports are not for a signal to break: it takes them up when it is ready
             self.process.start()
         theirs.close()
@@ -146,16 +154,43 @@ def _local(jobs: Sequence[Job], groups: list[list[int]], stack: int) -> Iterator
         raise
 
 
-def _work(connection: Any, device: str | None, stack: int) -> None:
+def _on_devices(job: Job) -> Outcome:
+    """Train one run in a process per device, of which the first has its directory."""
+    count = job.config["trainer"]["devices"]
+    devices = [None] * count if job.config["trainer"]["accelerator"] == "cpu" else gpus()[:count]
+    with tempfile.TemporaryDirectory() as meeting:
+        workers = [Worker(device, 0, ddp.Rank(r, count, f"{meeting}/ranks")) for r, device in enumerate(devices)]
+        try:
+            for worker in workers:
+                worker.begin([0], [job if worker is workers[0] else job._replace(directory=None)])
+            return workers[0].end([job])[0]
+        except KeyboardInterrupt:
+            if workers[0].process.pid and workers[0].process.is_alive():
+                os.kill(workers[0].process.pid, signal.SIGINT)  # it checkpoints
+            workers[0].process.join(ENDING_SECONDS)
+            raise
+        finally:
+            workers[0].connection.close()
+            for worker in workers[1:]:  # these keep nothing, and may wait for the first for ever
+                worker.process.kill()
+                worker.process.join()
+
+
+def _work(connection: Any, device: str | None, stack: int, rank: ddp.Rank | None = None) -> None:
     """A worker's life: until its driver closes the connection, or ends."""
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device  # before anything here touches CUDA
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm's warning is for the driver
     with contextlib.suppress(KeyboardInterrupt, EOFError, OSError), signals.ending(at_once=False):
         threading.Thread(target=_end_with_driver, daemon=True).start()
+        if rank is not None and rank.number:
+            for kind in signals.ENDING:
+                signal.signal(kind, signal.SIG_IGN)  # its driver ends it, once the first rank has checkpointed
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.HELD_BACK)
         while True:
-            outcomes = train_group(connection.recv(), stack)
+            jobs = connection.recv()
+            with ddp.joined(rank):
+                outcomes = train_group(jobs, stack, together=rank is None)
             # An exception may be of a kind that can't be sent, or not be put together again at the other end.
             connection.send([records.message(found) if isinstance(found, Exception) else found for found in outcomes])
 

@@ -20,7 +20,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
-from fractal_ifs import engines, records
+from fractal_ifs import ddp, engines, records
 from fractal_ifs.config import Job
 from fractal_ifs.layerwise import LayerwiseRun
 from fractal_ifs.locks import Busy, Lock
@@ -102,6 +102,7 @@ class Training(pl.LightningModule):
             number = self.waiting.popleft()
             try:
                 run = begin(self.jobs[number], self.device, self.engine)
+                ddp.same_start(run)
                 wandb = Wandb(run.config, run.directory, run.wandb_id)
                 run.wandb_id = wandb.id
                 write_begun(run)
@@ -274,8 +275,7 @@ def train(
         )
         shell = pl.Trainer(
             accelerator=trainer["accelerator"],
-            devices=trainer["devices"],
-            strategy=trainer["strategy"],
+            devices=1,  # of several, each has a process, see ``ddp``
             precision=trainer["precision"],
             max_epochs=1,
             logger=False,

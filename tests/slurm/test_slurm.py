@@ -170,6 +170,7 @@ def test_more_than_any_node_has(tmp_path):
     assert re.search(r"pending: \w+|error: hydra/launcher=slurm: can't submit: .*not available", "".join(lines))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["submitit_slurm", "submitit_local"])
 def test_the_stock_plugin(tmp_path, inline, launcher):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")

@@ -19,6 +19,8 @@ def choose(config: dict[str, Any]) -> tuple[str, str | None]:
     if config["engine"] == "torch":
         return "torch", None
     trainer = config["trainer"]
+    if trainer["devices"] > 1:
+        return "torch", f"trainer.devices={trainer['devices']}: the native engine trains each network on one core"
     if trainer["compile"]:
         return "torch", "trainer.compile=true asks for it"
     reason = native.supports(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fractal_ifs import ddp
 from fractal_ifs.engines.torch import AUTOCAST, BETAS, EPS, _interrupts
 from fractal_ifs.images import Batches
 from fractal_ifs.runs import Run
@@ -80,10 +81,12 @@ class _Held:
         """So many steps, fewer once ``stop`` is not empty; returns the sum of the batch losses."""
         total = torch.zeros((), dtype=torch.float64, device=self.grad.device)
         for x, y in self.batches(self.run.step, steps):
-            loss = F.cross_entropy(self.logits(x), y)
+            loss = F.cross_entropy(self.logits(ddp.share(x)), ddp.share(y))
             self.grad.zero_()
             with _deterministic():
                 loss.backward()
+            with torch.no_grad():
+                ddp.average(loss, self.grad)
             self.optimizer.step()
             total += loss.detach()
             self.run.step += 1

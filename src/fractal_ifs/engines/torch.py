@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fractal_ifs import ddp
 from fractal_ifs.data import Points
 from fractal_ifs.models import mlp
 from fractal_ifs.runs import Run
@@ -113,6 +114,7 @@ class Stack:
                     for m, (run, p) in enumerate(zip(self.rows, positions, strict=True))
                 ]
             ).unflatten(1, (ahead, self.batch))
+            rows = ddp.share(rows, axis=2)
             size, root = self._corrections(ahead)
             for s, row in enumerate(rows.unbind(1)):
                 if stop:
@@ -144,6 +146,7 @@ class Stack:
         each = self.losses(row)
         each.sum().backward()
         with torch.no_grad():
+            ddp.average(each, self.grad)
             self.update(each, size, root)
 
     def _graph(self) -> Callable[[Tensor, Tensor, Tensor], None]:

@@ -1,0 +1,91 @@
+"""One run on two devices: two processes of this machine's processor, which average their gradients."""
+
+import json
+import os
+import re
+import signal
+
+import pandas as pd
+import pytest
+from conftest import small
+from killed import command, kill, results, start, steps, wait_for
+
+from fractal_ifs import ConfigError
+from fractal_ifs.config import compose, fingerprint
+from fractal_ifs.executors import gpus, processes, shares
+
+RUN = ["fractal=vicsek", "curve=1", "width=16", "depth=3", "steps=300", "eval_every=50", "data.train_size=4000"]
+RUN += ["data.test_size=1000", "engine=torch", "lr=2e-3", "logger=none"]
+DDP = ["trainer=ddp", "trainer.accelerator=cpu"]
+
+
+def test_the_same_accuracy_curve(tmp_path):
+    assert command(tmp_path, *RUN, "hydra.run.dir=one")[0] == 0
+    status, text = command(tmp_path, *RUN, *DDP, "hydra.run.dir=two", "logger=wandb", WANDB_MODE="offline")
+    assert status == 0, text
+    one, two = (pd.read_csv(tmp_path / name / "history.csv") for name in ("one", "two"))
+    assert list(one.step) == list(two.step) == [50, 100, 150, 200, 250, 300]
+    assert (one.test_acc - two.test_acc).abs().max() <= 0.005
+    assert two.train_loss.to_numpy() == pytest.approx(one.train_loss.to_numpy(), rel=1e-3)
+    record = json.loads((tmp_path / "two/result.json").read_text())
+    assert record["best_test_acc"] == two.test_acc.max()
+    assert len(list(tmp_path.rglob("offline-run-*/*.wandb"))) == 1  # logged once
+    assert text.count("best test accuracy") == 1
+
+
+@pytest.mark.slow
+def test_killed_and_interrupted_it_goes_on_to_the_same_bits(tmp_path):
+    arguments = [*(a.replace("steps=300", "steps=1000") for a in RUN), *DDP]
+    for name in ("straight", "killed"):
+        (tmp_path / name).mkdir()
+    assert command(tmp_path / "straight", *arguments)[0] == 0
+    killed = tmp_path / "killed"
+    process = start(killed, *arguments)
+    assert wait_for(lambda: max(steps(killed).values(), default=0) >= 100, process)
+    os.killpg(process.pid, signal.SIGINT)  # to all of them, as a terminal does
+    text, _ = process.communicate(timeout=60)
+    assert "interrupted: the same command goes on from here" in text, text
+    assert "Traceback" not in text
+    process = start(killed, *arguments)
+    assert wait_for(lambda: max(steps(killed).values(), default=0) >= 500, process)
+    kill(process)
+    status, text = command(killed, *arguments)
+    assert status == 0, text
+    found, expected = (results(tmp_path / name) for name in ("killed", "straight"))
+    assert [run[0] for run in found.values()] == [run[0] for run in expected.values()]
+    assert [[row[:1] + row[2:] for row in run[1]] for run in found.values()] == [
+        [row[:1] + row[2:] for row in run[1]] for run in expected.values()
+    ]
+    log = next(killed.rglob("train.log")).read_text()
+    assert len(re.findall(r"training from step [1-9]", log)) == 2
+
+
+def test_what_is_refused():
+    with pytest.raises(ConfigError, match=r"batch_size=100: must be a multiple of trainer.devices=3"):
+        compose(trainer="ddp", trainer__accelerator="cpu", trainer__devices=3)
+    with pytest.raises(ConfigError, match=r"trainer.devices=2: must be 1 but with trainer=ddp"):
+        compose(trainer__devices=2)
+    with pytest.raises(ConfigError, match=r"trainer.devices=0: must be a whole number >= 1"):
+        compose(trainer="ddp", trainer__accelerator="cpu", trainer__devices=0)
+
+
+def test_devices_count_as_what_can_change_a_result():
+    two = small(trainer="ddp", trainer__accelerator="cpu")
+    one = small(trainer="ddp", trainer__accelerator="cpu", trainer__devices=1)
+    assert fingerprint(two) != fingerprint(one) == fingerprint(small())
+
+
+@pytest.mark.parametrize(
+    ("visible", "workers", "expected"),
+    [("0,1,2,3,4,5,6,7", 0, 8), ("3", 0, 1), ("GPU-a,GPU-b", 0, 2), ("0,1,2,3", 2, 2)],
+)
+def test_a_process_for_each_gpu(monkeypatch, visible, workers, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    config = small(engine="torch")
+    config["trainer"]["accelerator"] = "gpu"
+    config["workers"] = workers
+    assert gpus() == visible.split(",")
+    assert processes(config) == expected
+    dealt = shares(list(range(21)), expected)
+    assert len(dealt) == expected
+    assert sorted(number for share in dealt for number in share) == list(range(21))
