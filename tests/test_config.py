@@ -24,7 +24,7 @@ BAD = [
     ("curve=9", "must be one of 1, 2, 3, 4, 5, 6"),
     ("experiment=tabel1", "did you mean table1"),
     ("logger=wandbb", "did you mean wandb"),
-    ("trainer=tpu", "must be one of cpu, gpu"),
+    ("trainer=tpu", "must be one of cpu, ddp, gpu"),
     *(
         (f"{key}={value}", "")
         for key in ("depth", "width", "steps", "batch_size", "eval_every")
