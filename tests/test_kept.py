@@ -183,3 +183,22 @@ def test_a_wrong_table_is_refused_in_one_line(command, tmp_path):
     ).replace(str(tmp_path) + "/", "")
     with pytest.raises(ConfigError, match="holds no run"):
         kept.best_lr(tmp_path / "none.csv")
+
+
+def test_kept_runs_on_images_are_reported_beside_those_on_fractals(tmp_path):
+    from fractal_ifs.runs import keys_of
+
+    for channels in (8, 16):
+        config = composed(experiment="figure7", depth=2, width=channels)
+        directory = tmp_path / "runs" / str(channels)
+        directory.mkdir(parents=True)
+        (directory / "history.csv").write_text("step,seconds,train_loss,test_loss,test_acc\n60000,1.0,1.0,1.0,0.65\n")
+        record = {"format": 1, "status": "finished", "best_test_acc": 0.65, "best_step": 60_000, "steps": 60_000}
+        record |= {"final_test_acc": 0.65, "seconds": 1.0, "params": 9, **keys_of(config), "config": config}
+        (directory / "result.json").write_text(json.dumps(record))
+    report.collect([str(tmp_path / "runs"), "--into", str(tmp_path / "figure7.csv")])
+    text = report.report([tmp_path / "figure7.csv"], tmp_path / "out")
+    assert "0.650 (0.59) +0.060" in text  # .590 and .661 are the figure's
+    assert "0.650 (0.66) −0.011" in text
+    assert (tmp_path / "out" / "figures" / "figure7.png").exists()
+    assert "CIFAR-10" in (tmp_path / "out" / "tables.md").read_text()
