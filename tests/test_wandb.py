@@ -1,7 +1,9 @@
 """W&B, offline: what was logged is read back from its files; whatever W&B does, the result is there."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import small
+from killed import SMALL, start, steps, wait_for
 
 from fractal_ifs import loggers, records
 from fractal_ifs.config import Job
@@ -176,3 +179,46 @@ def test_the_mode(tmp_path, monkeypatch):
     assert loggers.mode(None) == "online"
     (tmp_path / "netrc").write_text("not a netrc file")
     assert loggers.mode(None) == "offline"
+
+
+def services(driver: int) -> list[int]:
+    """The service processes of W&B that a process has started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError):
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            if parent == driver and b"wandb-core" in (stat.parent / "cmdline").read_bytes():
+                found.append(int(stat.parent.name))
+    return found
+
+
+def test_a_killed_service_costs_no_result(tmp_path):
+    """SIGKILL to W&B's service process in mid-run: the runs end, and go on in a new one under the same ids."""
+    keys = [word for word in SMALL if not word.startswith("logger=")]
+    process = start(tmp_path, "-m", "seed=0,1", *keys, "width=20", "steps=40000", "sweep=s", WANDB_MODE="offline")
+    assert wait_for(lambda: len(steps(tmp_path)) == 2 and services(process.pid), process)
+    for service in services(process.pid):
+        os.kill(service, signal.SIGKILL)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, text
+    assert text.count("W&B's service process has died") == 1
+    assert "Traceback" not in text
+    found = list(tmp_path.rglob("result.json"))
+    assert len(found) == 2
+    for path in found:
+        assert json.loads(path.read_text())["status"] == "finished"
+        assert {wandb.name.rpartition("-")[2] for wandb in path.parent.glob("wandb/offline-run-*")} == {
+            records.read_checkpoint(path.parent)["wandb_id"]  # pyright: ignore[reportOptionalSubscript]
+        }
+
+
+def test_a_run_that_fails_says_so_in_wandb(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "write_checkpoint", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    [directory], [error] = run_jobs(tmp_path, small(logger="wandb"))
+    assert isinstance(error, OSError)
+    state, _ = logged(directory)
+    assert state["state"] == "failed"
+    assert state["summary"]["status"] == "failed"
+    record = records.read_result(directory)
+    assert record is not None
+    assert record["error"] == "OSError: [Errno 28] No space left"

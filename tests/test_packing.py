@@ -1,0 +1,47 @@
+"""Where the jobs of docs/cluster.md go: 4 nodes of 8 GPUs, without any."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from conftest import small
+
+from fractal_ifs.config import Job
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.executors import gpus, processes, shares
+from fractal_ifs.slurm import Settings, deal
+from fractal_ifs.training import group
+
+
+def test_a_sweep_on_four_nodes_of_eight_gpus(monkeypatch):
+    jobs = [
+        Job(small(trainer="cpu", engine="torch", depth=depth, seed=seed, curve=curve), Path(f"{depth}-{seed}-{curve}"))
+        for depth in (1, 2, 3, 4, 5)
+        for seed in range(16)
+        for curve in (1, 4, 6)
+    ]
+    for job in jobs:
+        job.config["trainer"]["accelerator"] = "gpu"
+    groups = group(jobs)
+    assert [len(numbers) for numbers in groups] == [48] * 5  # a group for each depth
+    hands = deal(groups, 4)
+    assert [len(hand) for hand in hands] == [60] * 4
+    for hand in hands:
+        assert Counter(jobs[n].config["depth"] for n in hand) == dict.fromkeys((1, 2, 3, 4, 5), 12)
+    assert sorted(n for hand in hands for n in hand) == list(range(240))
+    # On a node, as Slurm shows it to the task:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7")
+    assert len(gpus()) == processes(jobs[0].config) == 8
+    assert [len(share) for share in shares(hands[0][:12], 8)] == [2, 2, 2, 2, 1, 1, 1, 1]
+
+
+def test_more_tasks_than_jobs():
+    assert deal([[4], [2, 7]], 5) == [[4], [2], [7]]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("time", 0), ("cpus", 0), ("gpus", -1), ("tasks", 0), ("memory", 0), ("warning", 10**6)]
+)
+def test_refused_settings(key, value):
+    with pytest.raises(ConfigError, match=rf"hydra.launcher.{key}={value}: must be"):
+        Settings(**{key: value})
