@@ -10,7 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 
 from fractal_ifs import augment, cifar10, fashion_mnist
 from fractal_ifs.errors import ConfigError
@@ -20,6 +20,8 @@ READERS = {
     "cifar10": cifar10.load,
     "fashion_mnist": fashion_mnist.load,
 }  # by data.name: from the config group ``data`` to cifar10.Arrays
+
+TEST_BATCH = 1000
 
 
 @dataclass(eq=False)
@@ -111,31 +113,29 @@ class Batches:
             crops = augment.crop(images.x_train, images.channels, row, top, left, flip, size)
             yield augment.standardise(crops, delta, factor, self.dtype), images.y_train[row]
 
-    def test(self, batch: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
-        """The test set, centrally cropped, in batches."""
+    def test(self, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The test set, centrally cropped, in batches of 1,000, from the batch ``first`` on."""
         images = self.images
-        for rows in torch.arange(len(images.y_test), device=images.y_test.device).split(batch):
+        for rows in torch.arange(len(images.y_test), device=images.y_test.device).split(TEST_BATCH)[first:]:
             x = augment.central(images.x_test, images.channels, rows, self.data["crop"], self.dtype)
             yield x, images.y_test[rows]
 
 
-class _Stream(IterableDataset):
-    """Batches as Lightning wants them: an epoch of training, or the test set."""
+class _Batched(Dataset):
+    """Whole batches as the items of a data set: an epoch of training, or the test set."""
 
     def __init__(self, module: "CIFAR10DataModule", train: bool):
         self.module, self.train = module, train
 
     def __len__(self) -> int:
-        return self.module.batches.per_epoch if self.train else -(-len(self.module.batches.images.y_test) // 1000)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         batches = self.module.batches
-        if not self.train:
-            yield from batches.test()
-            return
-        for _ in range(batches.per_epoch):
-            yield from batches(self.module.step, 1)
-            self.module.step += 1
+        return batches.per_epoch if self.train else -(-len(batches.images.y_test) // TEST_BATCH)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        batches = self.module.batches
+        if self.train:
+            return next(batches(self.module.epoch * batches.per_epoch + i, 1))
+        return next(batches.test(i))
 
 
 class CIFAR10DataModule(pl.LightningDataModule):
@@ -144,17 +144,22 @@ class CIFAR10DataModule(pl.LightningDataModule):
     Batches of (x (b, 3, 24, 24) float32, y (b,) int64), augmented on the device.
 
     Args are the config group ``data`` as a mapping, the seed and the batch size. The platform's own training reads the
-    same batches. ``step`` is the position in training: set it to go on from there.
+    same batches, and a batch is a function of the seed, the epoch and its number: nothing has to be saved.
     """
 
     def __init__(self, data: Mapping[str, Any], seed: int = 0, batch_size: int = 128, device: str = "cpu"):
         super().__init__()
-        self.arguments, self.target, self.step = (data, seed, batch_size), device, 0
+        self.arguments, self.target = (data, seed, batch_size), device
         self._batches: Batches | None = None
 
     def prepare_data(self) -> None:
         """Fetch the files where they are missing."""
         READERS[self.arguments[0]["name"]](self.arguments[0])
+
+    @property
+    def epoch(self) -> int:
+        """That of the trainer; 0 without one."""
+        return self.trainer.current_epoch if self.trainer is not None else 0
 
     @property
     def batches(self) -> Batches:
@@ -164,9 +169,9 @@ class CIFAR10DataModule(pl.LightningDataModule):
         return self._batches
 
     def train_dataloader(self) -> DataLoader:
-        return DataLoader(_Stream(self, True), batch_size=None)
+        return DataLoader(_Batched(self, True), batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
-        return DataLoader(_Stream(self, False), batch_size=None)
+        return DataLoader(_Batched(self, False), batch_size=None)
 
     test_dataloader = val_dataloader
