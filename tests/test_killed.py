@@ -145,8 +145,8 @@ def test_a_worker_in_its_imports_takes_signals_in_good_order(tmp_path):
     assert wait_for(lambda: len(children(process.pid)) == 2, process)
     begun = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    text, _ = process.communicate(timeout=30)
-    assert time.monotonic() - begun < 15  # imports are slow on a busy machine
+    text, _ = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 30  # the imports end first: seconds, more on a busy machine
     assert process.returncode == 1
     assert "Traceback" not in text
 

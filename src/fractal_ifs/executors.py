@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -95,6 +96,7 @@ class Worker:
         self.device, self.numbers = device, []
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, device, stack, rank))
+        resource_tracker.ensure_running()  # which unblocks the signals in this process where it starts
         with signals.held_back():  # its imports are not for a signal to break: it takes them up when it is ready
             self.process.start()
         theirs.close()
