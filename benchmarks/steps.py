@@ -46,9 +46,9 @@ from fractal_ifs.models import MLP
 from fractal_ifs.seeds import permutation
 
 BATCH = 100
-# Steps of a run at width 10, by row; fewer at other widths by SHARE, so that every command takes some five seconds.
-STEPS = {"basic": 1500, "joblib": 3000, "bare": 12_000, "torch1": 12_000, "torch": 6000, "jax": 8000}
-STEPS |= {"native1": 1_000_000, "native": 80_000}
+# Steps of a run at width 10, by row; fewer at other widths by SHARE, so that every command takes some two seconds.
+STEPS = {"basic": 800, "joblib": 1600, "bare": 5000, "torch1": 6000, "torch": 3500, "jax": 4000}
+STEPS |= {"native1": 400_000, "native": 50_000}
 SHARE = {10: 1.0, 20: 0.6, 50: 0.15, 100: 0.05, 200: 0.015}
 SLOW = {10: 1.0, 20: 1.0, 50: 0.9, 100: 0.7, 200: 0.4}  # where a step is mostly overhead, width tells little
 RUNS = {"basic": 2, "joblib": 2, "bare": 1, "torch1": 1, "torch": 24, "jax": 24, "native1": 1, "native": 24}

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import logging
+import signal
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+# What a shell starts in the background ignores Ctrl-C, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # several threads on tiny tensors only wait for each other
 
 SMALL = {

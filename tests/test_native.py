@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -320,6 +321,8 @@ def test_ctrl_c_stops_within_a_second_and_loses_nothing():
     script = INTERRUPTED.format(tests=os.path.dirname(__file__))
     child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
+    watchdog = threading.Timer(120, child.kill)
+    watchdog.start()
     with child:
         assert child.stdout.readline() == "ready\n"
         time.sleep(0.5)
@@ -328,6 +331,7 @@ def test_ctrl_c_stops_within_a_second_and_loses_nothing():
         assert child.stdout.readline() == "stopped\n"
         assert time.monotonic() - start < 1
         assert child.stdout.readline() == "same bits\n"
+    watchdog.cancel()
     assert child.returncode == 0
 
 
