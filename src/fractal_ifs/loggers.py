@@ -34,6 +34,13 @@ def mode(asked: str | None) -> str:
         return "offline"
 
 
+def new_id(config: Mapping[str, Any], directory: Path | None) -> str | None:
+    """An id for the W&B run of a network; None where it has none."""
+    if config["logger"]["name"] != "wandb" or directory is None:
+        return None
+    return hashlib.sha256(str(directory.resolve()).encode() + os.urandom(8)).hexdigest()[:12]
+
+
 class Wandb:
     """The W&B run of one network: group = sweep, tags = fractal and curve, summary ``best_test_acc`` a plain number.
 
@@ -46,8 +53,7 @@ class Wandb:
         settings = config["logger"]
         if settings["name"] != "wandb" or directory is None:
             return
-        if self.id is None:
-            self.id = hashlib.sha256(str(directory.resolve()).encode() + os.urandom(8)).hexdigest()[:12]
+        self.id = self.id or new_id(config, directory)
         keys = keys_of(config)
         self.timeout = float(settings["timeout"])
         self.mode = settings["mode"]

@@ -24,7 +24,7 @@ from fractal_ifs import ddp, engines, records
 from fractal_ifs.config import Job
 from fractal_ifs.layerwise import LayerwiseRun
 from fractal_ifs.locks import Busy, Lock
-from fractal_ifs.loggers import Wandb, finish_all
+from fractal_ifs.loggers import Wandb, finish_all, new_id
 from fractal_ifs.runs import Run, keys_of
 
 log = logging.getLogger(__name__)
@@ -103,9 +103,9 @@ class Training(pl.LightningModule):
             try:
                 run = begin(self.jobs[number], self.device, self.engine)
                 ddp.same_start(run)
+                run.wandb_id = run.wandb_id or new_id(run.config, run.directory)
+                write_begun(run)  # before W&B begins, which takes a second in which it may be killed
                 wandb = Wandb(run.config, run.directory, run.wandb_id)
-                run.wandb_id = wandb.id
-                write_begun(run)
                 self.active[number] = (run, wandb)
                 if run.done:  # killed between its last checkpoint and its result
                     self._end(number)
