@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
@@ -140,13 +142,13 @@ def test_a_refused_run_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_worker_in_its_imports_takes_signals_in_good_order(tmp_path):
+def test_a_worker_in_its_imports_is_not_waited_for(tmp_path):
     process = start(tmp_path, *SWEEPS["torch"])
     assert wait_for(lambda: len(children(process.pid)) == 2, process)
     begun = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     text, _ = process.communicate(timeout=60)
-    assert time.monotonic() - begun < 30  # the imports end first: seconds, more on a busy machine
+    assert time.monotonic() - begun < 10  # its imports, which take longer on a busy machine, are not waited for
     assert process.returncode == 1
     assert "Traceback" not in text
 
@@ -208,21 +210,54 @@ def test_a_disk_that_fills_up_costs_nothing_finished(tmp_path, small_disk):
     assert {name: found[name] for name in found if name not in before} == results(straight / "multirun")
 
 
-def test_a_directory_taken_away_in_mid_run_costs_that_run_alone(tmp_path):
-    sweep = ["-m", "curve=1,4", *SMALL, "width=20", "steps=60000", "sweep=s"]
-    process = start(tmp_path, *sweep)
-    assert wait_for(lambda: len(steps(tmp_path)) == 2, process)
-    directory = next(path.parent for path in tmp_path.rglob("begun.json") if "curve=4" in str(path))
-    aside = tmp_path / "aside"
+@contextlib.contextmanager
+def taken_away(directory: Path):
+    """As of a disk that was unmounted."""
+    aside = directory.parents[2] / "aside"
+    directory.rename(aside)
+    yield
+    shutil.rmtree(directory, ignore_errors=True)  # it has left word of its failure there
+    aside.rename(directory)
+
+
+@contextlib.contextmanager
+def read_only(directory: Path):
+    """Also for root, who may write where nobody may: a read-only mount of the directory over itself."""
+    view = directory.parents[2] / "view"
+    view.mkdir()
+
+    def mount(*words: str) -> None:
+        if subprocess.run(["mount", *words], capture_output=True).returncode:
+            pytest.skip("can't mount a directory here")
+
     try:
-        # Root may write where nobody may: a directory that is gone (an unmounted disk) stops root too.
-        directory.rename(aside)
-        text, _ = process.communicate(timeout=120)
+        mount("--bind", str(directory), str(view))
+        mount("-o", "remount,bind,ro", str(view))
+        mount("--bind", str(view), str(directory))
+        yield
     finally:
-        aside.rename(directory) if not directory.exists() else None
+        for path in (directory, view):
+            subprocess.run(["umount", "-l", str(path)], capture_output=True)
+
+
+@pytest.mark.parametrize("lost", [taken_away, read_only])
+def test_a_directory_lost_in_mid_run_costs_that_run_alone(tmp_path, lost):
+    sweep = ["-m", "curve=1,4", *SMALL, "width=20", "steps=30000", "sweep=s"]
+    process = start(tmp_path, *sweep)
+    try:
+        assert wait_for(lambda: len(steps(tmp_path)) == 2, process)
+        directory = next(path.parent for path in tmp_path.rglob("begun.json") if "curve=4" in str(path))
+        with lost(directory):
+            text, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 1
     assert "Traceback" not in text
     assert text.count(f"{directory.name}") >= 2  # at once, and at the end
     rows = {row["curve"]: row for row in table(tmp_path / "multirun/s")}
     assert rows["1"]["status"] == "finished"
     assert rows["4"]["status"] == "failed"
+    status, text = command(tmp_path, *sweep)
+    assert status == 0, text
+    assert "1 of 2 jobs are finished already" in text
+    assert re.findall(r"training from step (\d+)", (directory / "train.log").read_text())[-1] != "0"

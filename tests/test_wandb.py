@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import small
+from fake_wandb import Server
 from killed import SMALL, start, steps, wait_for
 
 from fractal_ifs import loggers, records
@@ -31,6 +33,14 @@ def newcomer(monkeypatch, tmp_path):
     for name, empty in (("_unreachable", []), ("_services", []), ("_told", set())):
         monkeypatch.setattr(loggers, name, empty)
     (tmp_path / "home").mkdir()
+
+
+@pytest.fixture
+def no_memory():
+    """W&B remembers the server that a process has spoken to, whatever the environment says later."""
+    wandb.teardown()
+    yield
+    wandb.teardown()
 
 
 def logged(directory):
@@ -147,7 +157,7 @@ def test_without_wandb_installed(tmp_path, monkeypatch, caplog):
     assert "W&B" not in caplog.text
 
 
-def test_an_unreachable_host_falls_back_to_offline_within_the_bound_once(tmp_path, monkeypatch, caplog):
+def test_an_unreachable_host_falls_back_to_offline_within_the_bound_once(tmp_path, monkeypatch, caplog, no_memory):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
     monkeypatch.setenv("WANDB_MODE", "online")
@@ -161,6 +171,36 @@ def test_an_unreachable_host_falls_back_to_offline_within_the_bound_once(tmp_pat
     for directory in directories:
         assert records.load(directory).record["status"] == "finished"
         assert list(directory.glob("wandb/offline-run-*"))
+
+
+def test_a_network_that_goes_away_in_mid_run_is_waited_for_once(tmp_path, monkeypatch, caplog, no_memory):
+    server = Server()
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    configs = [small(logger="wandb", seed=seed) for seed in range(4)]
+    for config in configs:
+        config["logger"]["timeout"] = 4
+    jobs = [Job(config, tmp_path / f"job{number}") for number, config in enumerate(configs)]
+    closed = []
+
+    def away(_):
+        if not closed:
+            server.close()
+            closed.append(time.monotonic())
+
+    runs: Any = train(jobs[:3], threads=1, report=away)
+    assert time.monotonic() - closed[0] < 10  # not 12
+    for thread in threading.enumerate():  # what is left of W&B's waiting
+        if not thread.daemon and thread is not threading.main_thread():
+            thread.join(10)
+    assert server.runs == {run.wandb_id for run in runs}
+    for run in runs:
+        assert run.status == "finished"
+        assert list(run.directory.glob("wandb/run-*"))  # it was online
+        assert [row["step"] for row in logged(run.directory)[1]] == [50, 100]  # for `wandb sync`
+    assert caplog.text.count("W&B can't be reached any more") == 1
+    train(jobs[3:], threads=1)
+    assert list((tmp_path / "job3").glob("wandb/offline-run-*"))
 
 
 def test_the_mode(tmp_path, monkeypatch):

@@ -18,56 +18,62 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from killed import SMALL, children, command, kill, results, start, table, untouched, wait_for
+from killed import SMALL, children, kill, results, start, table, untouched, wait_for
 
 EVERY = 200  # steps between two checkpoints: eval_every of SMALL
 SWEEP = ["-m", "fractal=vicsek", "curve=1,4", "lr=1e-3,2e-3", *SMALL, "sweep=s", "workers=2"]
 RUN = ["fractal=vicsek", "curve=4", *SMALL, "workers=1"]
-CASES = {
-    "sweep, native engine": [*SWEEP, "width=20", "steps=60000"],
-    "sweep, torch engine": [*SWEEP, "width=10", "steps=3000", "engine=torch"],
-    "run, native engine": [*RUN, "width=20", "steps=120000"],
-    "run, torch engine": [*RUN, "width=10", "steps=3000", "engine=torch"],
+CASES = {  # and the share of the kills that each has; only the torch engine's sweeps have worker processes
+    "sweep, native engine": (4, [*SWEEP, "width=20", "steps=60000"]),
+    "sweep, torch engine": (8, [*SWEEP, "width=10", "steps=6000", "engine=torch"]),
+    "run, native engine": (2, [*RUN, "width=20", "steps=120000"]),
+    "run, torch engine": (2, [*RUN, "width=10", "steps=6000", "engine=torch"]),
 }
 DRIVER = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
 
 
 def strike(directory: Path, arguments: list[str], chance: random.Random, lasting: float) -> str | None:
-    """Give the command, kill something at a random moment; returns what, or None where the command came to its end."""
+    """Give the command, kill something at a random moment; returns what, or None where the command came to its end.
+
+    Most moments are within the ``lasting`` seconds from where a run begins to train; the others, before any does.
+    """
     logs = marks(directory)
     process = start(directory, *arguments)
-    if chance.random() < 0.7:  # else: also while it imports, or before its first step
+    if chance.random() < 0.8:
         wait_for(lambda: marks(directory) != logs, process)
         time.sleep(chance.uniform(0, lasting))
     else:
         time.sleep(chance.uniform(0, 3))
     workers = children(process.pid)
-    kind = "worker SIGKILL" if workers and chance.random() < 0.5 else chance.choice(["SIGKILL", "SIGKILL", *DRIVER])
     if process.poll() is not None:
         text, _ = process.communicate()
         assert process.returncode == 0, text
         return None
-    if kind == "worker SIGKILL":
+    if workers and chance.random() < 0.7:
         with contextlib.suppress(ProcessLookupError):
             os.kill(chance.choice(workers), signal.SIGKILL)
-        text, _ = process.communicate(timeout=300)  # the other worker ends its jobs
-    elif kind == "SIGKILL":
+        process.communicate(timeout=300)  # the other worker ends its jobs
+        return "worker SIGKILL"
+    kind = chance.choice(["SIGKILL", "SIGKILL", *DRIVER])
+    if kind == "SIGKILL":
         kill(process)
-        return "driver SIGKILL"
     else:
         process.send_signal(DRIVER[kind])
-        text, _ = process.communicate(timeout=60)
-        kind = f"driver {kind}"
-    return kind
+        process.communicate(timeout=60)
+    return f"driver {kind}"
 
 
 def torture(name: str, kills: int, chance: random.Random, root: Path) -> tuple[Counter, int, int]:
     """Kill at least so often; returns what was killed, how often a run lost steps, and how many results were lost."""
     straight = root / name / "straight"
     straight.mkdir(parents=True)
+    _, arguments = CASES[name]
+    process = start(straight, *arguments)
+    wait_for(lambda: marks(straight), process)
     begun = time.monotonic()
-    assert command(straight, *CASES[name])[0] == 0
-    lasting = (time.monotonic() - begun) / 2
+    text, _ = process.communicate()
+    assert process.returncode == 0, text
+    lasting = time.monotonic() - begun
     counts: Counter = Counter()
     again = lost = rounds = 0
     while counts.total() < kills:
@@ -75,7 +81,7 @@ def torture(name: str, kills: int, chance: random.Random, root: Path) -> tuple[C
         killed = root / name / f"killed{rounds}"
         killed.mkdir()
         finished: dict[str, int] = {}
-        while (kind := strike(killed, CASES[name], chance, lasting)) is not None:
+        while (kind := strike(killed, arguments, chance, lasting)) is not None:
             counts[kind] += 1
             now = untouched(killed)
             lost += sum(now.get(path) != at for path, at in finished.items())
@@ -111,9 +117,11 @@ def main() -> None:
     counts: Counter = Counter()
     again = lost = 0
     with tempfile.TemporaryDirectory() as root:
-        for number, name in enumerate(CASES):
-            share = given.kills // 3 if name.startswith("sweep") else given.kills // 6
-            found = torture(name, share, random.Random(1000 * given.seed + number), Path(root))
+        shares = sum(share for share, _ in CASES.values())
+        for number, (name, (share, _)) in enumerate(CASES.items()):
+            found = torture(
+                name, -(-given.kills * share // shares), random.Random(1000 * given.seed + number), Path(root)
+            )
             counts, again, lost = counts + found[0], again + found[1], lost + found[2]
     print(f"{counts.total()} kills: {', '.join(f'{count} of {kind}' for kind, count in counts.most_common())}")
     print(f"fewer than {EVERY} steps recomputed {again} times: at most {again * (EVERY - 1):,} steps")

@@ -94,17 +94,29 @@ class Worker:
     def __init__(self, device: str | None, stack: int, rank: ddp.Rank | None = None):
         context = multiprocessing.get_context("spawn")
         self.device, self.numbers = device, []
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, device, stack, rank))
-        resource_tracker.ensure_running()  # which unblocks the signals in this process where it starts
-        with signals.held_back():  # its imports are not for a signal to break: it takes them up when it is ready
-            self.process.start()
-        theirs.close()
+        self.connection, self.theirs = context.Pipe()
+        self.ready = context.RawValue("b", False)  # no Event, whose lock a killed worker may hold for ever
+        self.process = context.Process(target=_work, args=(self.theirs, self.ready, device, stack, rank))
 
     def begin(self, numbers: list[int], jobs: Sequence[Job]) -> None:
+        """Give it a group, the first of which starts it: by then whoever ends the workers must know of it."""
         self.numbers = numbers
+        if self.process.pid is None:
+            resource_tracker.ensure_running()  # which unblocks the signals in this process where it starts
+            with signals.held_back():  # its imports are not for a signal to break: it takes them up when it is ready
+                self.process.start()
+            self.theirs.close()
         with contextlib.suppress(OSError):  # died meanwhile: ``end`` finds out
             self.connection.send([jobs[n] for n in numbers])
+
+    def interrupt(self) -> None:
+        """Let it checkpoint its runs, and end; one that still imports, for seconds on a busy machine, has none."""
+        if self.process.pid and self.process.is_alive():
+            os.kill(self.process.pid, signal.SIGINT if self.ready.value else signal.SIGKILL)
+
+    def join(self) -> None:
+        if self.process.pid:
+            self.process.join(ENDING_SECONDS)
 
     def end(self, jobs: Sequence[Job]) -> list[Outcome]:
         """The outcomes of its group; where the process has died, what it has left on disk."""
@@ -149,10 +161,9 @@ def _local(jobs: Sequence[Job], groups: list[list[int]], stack: int) -> Iterator
                     busy.pop(worker.connection).connection.close()  # which ends it
     except KeyboardInterrupt:
         for worker in busy.values():
-            if worker.process.pid and worker.process.is_alive():
-                os.kill(worker.process.pid, signal.SIGINT)  # it checkpoints its runs
+            worker.interrupt()
         for worker in busy.values():
-            worker.process.join(ENDING_SECONDS)
+            worker.join()
         raise
 
 
@@ -167,19 +178,19 @@ def _on_devices(job: Job) -> Outcome:
                 worker.begin([0], [job if worker is workers[0] else job._replace(directory=None)])
             return workers[0].end([job])[0]
         except KeyboardInterrupt:
-            if workers[0].process.pid and workers[0].process.is_alive():
-                os.kill(workers[0].process.pid, signal.SIGINT)  # it checkpoints
-            workers[0].process.join(ENDING_SECONDS)
+            workers[0].interrupt()
+            workers[0].join()
             raise
         finally:
             workers[0].connection.close()
             for worker in workers[1:]:  # these keep nothing, and may wait for the first for ever
-                worker.process.kill()
-                worker.process.join()
+                if worker.process.pid:
+                    worker.process.kill()
+                worker.join()
 
 
-def _work(connection: Any, device: str | None, stack: int, rank: ddp.Rank | None = None) -> None:
-    """A worker's life: until its driver closes the connection, or ends."""
+def _work(connection: Any, ready: Any, device: str | None, stack: int, rank: ddp.Rank | None = None) -> None:
+    """A worker's life: until its driver closes the connection, or ends. ``ready``: from now on it takes signals."""
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device  # before anything here touches CUDA
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm's warning is for the driver
@@ -188,6 +199,7 @@ def _work(connection: Any, device: str | None, stack: int, rank: ddp.Rank | None
         if rank is not None and rank.number:
             for kind in signals.ENDING:
                 signal.signal(kind, signal.SIG_IGN)  # its driver ends it, once the first rank has checkpointed
+        ready.value = True
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.HELD_BACK)
         while True:
             jobs = connection.recv()

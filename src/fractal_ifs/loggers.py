@@ -49,7 +49,7 @@ class Wandb:
 
     def __init__(self, config: dict[str, Any], directory: Path | None, id: str | None = None):
         self.run: Any = None
-        self.id, self.service = id, 0
+        self.id, self.service, self.online = id, 0, False
         settings = config["logger"]
         if settings["name"] != "wandb" or directory is None:
             return
@@ -88,6 +88,8 @@ class Wandb:
             log.warning("W&B can't be reached (%s): offline; `wandb sync` sends it later", type(error).__name__)
             _unreachable.append(True)
             self.run = wandb.init(**self.arguments, mode="offline", settings=wandb.Settings(**quiet))  # type: ignore[arg-type]
+            chosen = "offline"
+        self.online = chosen == "online"
         self.run.define_metric("*", step_metric="step")
 
     def _tried(self, action: Any, *arguments: Any) -> None:
@@ -119,13 +121,21 @@ class Wandb:
 
     def finish(self, status: str, summary: Mapping[str, Any] | None = None) -> None:
         """End the W&B run: as failed, unless ``status`` is ``finished``."""
-        if self.run is not None:
+        if self.run is None:
+            return
+        if self.online and _unreachable:  # it waits for as long as it may, beside us
+            threading.Thread(target=self._tried, args=(self._finish, status, summary or {})).start()
+        else:
             self._tried(self._finish, status, summary or {})
-            self.run = None
 
     def _finish(self, status: str, summary: Mapping[str, Any]) -> None:
-        self.run.summary.update({**summary, "status": status})
-        self.run.finish(exit_code=0 if status == "finished" else 1)
+        run, self.run = self.run, None
+        run.summary.update({**summary, "status": status})
+        try:
+            run.finish(exit_code=0 if status == "finished" else 1)
+        except TimeoutError:
+            _unreachable.append(True)
+            _tell("W&B can't be reached any more: `wandb sync` sends later what it lacks")
 
 
 def finish_all(endings: Sequence[tuple[Wandb, str, Mapping[str, Any]]], seconds: float) -> bool:
@@ -140,7 +150,7 @@ def finish_all(endings: Sequence[tuple[Wandb, str, Mapping[str, Any]]], seconds:
 
 
 def _service_died(error: Exception) -> bool:
-    return isinstance(error, ConnectionError) or type(error).__name__ == "MailboxClosedError"
+    return isinstance(error, ConnectionError) or type(error).__name__ in ("MailboxClosedError", "HandleAbandonedError")
 
 
 def _tell(text: str) -> None:
