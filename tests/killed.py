@@ -98,7 +98,7 @@ def results(directory: Path) -> dict[str, Any]:
             digest.update(state[name].to(torch.float32).numpy().tobytes())
         with open(path / "history.csv", newline="") as file:
             history = [[v for k, v in row.items() if k != "seconds"] for row in csv.DictReader(file)]
-        told = {k: v for k, v in record.items() if k not in ("seconds", "config")}
+        told = {k: v for k, v in record.items() if k not in ("seconds", "config", "git_commit")}
         found[str(path.relative_to(directory))] = (digest.hexdigest(), history, json.dumps(told, sort_keys=True))
     return found
 

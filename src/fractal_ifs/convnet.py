@@ -67,9 +67,10 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for number, layer in enumerate(self.hidden):
-            x = layer(x).relu()
+            x = layer(x)
             if number < self.pools:
                 x = F.max_pool2d(x, 2)
+            x = x.relu()  # after pooling: the same bits, from a quarter of the map
         return self.readout(x.flatten(1) if self.flatten else x.mean((2, 3)))
 
 
