@@ -578,9 +578,13 @@ def test_killed_and_gone_on_to_the_same_bits(folder, tmp_path):
     ids=str,
 )
 def test_other_ways_to_compute_find_nearly_the_same(folder, keys):
+    from torch._dynamo.utils import counters
+
+    before = counters["frames"]["ok"]
     default, other = trained(config(folder)), trained(config(folder, **keys))
     assert relative(other.params, default.params) < (0.05 if "bf16-mixed" in keys.values() else 1e-3)
-    assert not torch.equal(other.params, default.params)
+    # That it was another way: other rounding shows it, or that a graph was compiled, which rounds alike here.
+    assert not torch.equal(other.params, default.params) or counters["frames"]["ok"] > before
 
 
 def test_fitting_what_can_be_fitted(folder):
