@@ -17,6 +17,7 @@ import torch
 from fractal_ifs import records
 
 SMALL = ["depth=3", "eval_every=200", "data.train_size=1500", "data.test_size=300", "logger=none"]
+CIRCUMSTANCES = ("seconds", "git_commit")  # of a record: what may differ between equal runs
 
 
 def start(directory: Path, *overrides: str, **environment: str) -> subprocess.Popen:
@@ -98,15 +99,15 @@ def results(directory: Path) -> dict[str, Any]:
             digest.update(state[name].to(torch.float32).numpy().tobytes())
         with open(path / "history.csv", newline="") as file:
             history = [[v for k, v in row.items() if k != "seconds"] for row in csv.DictReader(file)]
-        told = {k: v for k, v in record.items() if k not in ("seconds", "config", "git_commit")}
+        told = {k: v for k, v in record.items() if k not in (*CIRCUMSTANCES, "config")}
         found[str(path.relative_to(directory))] = (digest.hexdigest(), history, json.dumps(told, sort_keys=True))
     return found
 
 
 def table(directory: Path) -> list[dict[str, str]]:
-    """results.csv but for the wall time."""
+    """results.csv but for the circumstances."""
     with open(directory / "results.csv", newline="") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+        return [{k: v for k, v in row.items() if k not in CIRCUMSTANCES} for row in csv.DictReader(file)]
 
 
 def untouched(directory: Path) -> dict[str, int]:
