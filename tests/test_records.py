@@ -74,12 +74,13 @@ def test_a_finished_run_is_not_touched(trained):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b'"text"', b"{}", b'{"format": 1}', b"\xff\xfe"], ids=repr)
-def test_a_torn_result_is_computed_again(trained, content):
+def test_a_torn_result_is_said_and_computed_again(trained, content, caplog):
     directory, record = trained
     (directory / "result.json").write_bytes(content)
     assert records.read_result(directory) is None
     [again] = train_jobs([Job(small(), directory)])
     assert timeless(again) == timeless(record)
+    assert caplog.text.count(f"{directory / 'result.json'} can't be read") == 1
 
 
 def test_a_later_format_is_refused(trained):

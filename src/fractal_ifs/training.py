@@ -192,6 +192,8 @@ def begin(job: Job, device: Any, engine: Any) -> Run:
         run = kind(job.config, job.directory, device)
         run.lock, run.engine, run.isa = lock, engine.name, engine.isa
         run.wandb_id = records.read_begun(job.directory).get("wandb_id")
+        if (torn := job.directory / "result.json").exists() and records.read_result(job.directory) is None:
+            log.warning("%s can't be read: the run goes on from its last checkpoint", torn)
         state = records.read_checkpoint(job.directory)
         if state is not None:
             records.check_same(job, state["fingerprint"], records.read_begun(job.directory).get("config", {}))
