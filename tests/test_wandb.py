@@ -30,7 +30,7 @@ def newcomer(monkeypatch, tmp_path):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
-    for name, empty in (("_unreachable", []), ("_services", []), ("_told", set())):
+    for name, empty in (("_unreachable", []), ("_slow", []), ("_services", []), ("_told", set())):
         monkeypatch.setattr(loggers, name, empty)
     (tmp_path / "home").mkdir()
 
@@ -198,9 +198,30 @@ def test_a_network_that_goes_away_in_mid_run_is_waited_for_once(tmp_path, monkey
         assert run.status == "finished"
         assert list(run.directory.glob("wandb/run-*"))  # it was online
         assert [row["step"] for row in logged(run.directory)[1]] == [50, 100]  # for `wandb sync`
-    assert caplog.text.count("W&B can't be reached any more") == 1
+    assert caplog.text.count("W&B doesn't take what is left of a run") == 1
     train(jobs[3:], threads=1)
     assert list((tmp_path / "job3").glob("wandb/offline-run-*"))
+
+
+def test_an_interrupted_sweep_does_not_wait_for_a_network_that_is_away(tmp_path):
+    server = Server()
+    keys = [word for word in SMALL if not word.startswith("logger=")]
+    environment = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0123456789" * 4, "WANDB_MODE": "online"}
+    process = start(tmp_path, "-m", "seed=0,1", *keys, "width=20", "steps=100000000", "sweep=s", **environment)
+    assert wait_for(lambda: len(steps(tmp_path)) == 2, process)
+    assert len(server.runs) == 2
+    server.close()
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 10
+    assert process.returncode == 1
+    assert "interrupted: the same command goes on from here" in text
+    assert "Traceback" not in text
+    for path in tmp_path.rglob("result.json"):
+        assert json.loads(path.read_text())["status"] == "interrupted"
+        last = (path.parent / "history.csv").read_text().splitlines()[-1]
+        assert logged(path.parent)[1][-1]["step"] == int(last.split(",")[0])  # all is there for `wandb sync`
 
 
 def test_the_mode(tmp_path, monkeypatch):

@@ -16,9 +16,11 @@ from fractal_ifs.runs import keys_of
 log = logging.getLogger(__name__)
 
 _unreachable: list[bool] = []  # not empty once W&B was waited for in vain: this process doesn't wait again
+_slow: list[bool] = []  # not empty from where a run didn't end in time, until the next one begins
 _services: list[bool] = []  # an entry for each service process of W&B that has died under us
 _told: set[str] = set()  # what was said already
 SERVICES = 3  # that may die before we leave W&B alone
+FINISH_SECONDS = 5.0  # for a run's last data to be sent: whoever interrupts a sweep waits for that
 
 
 def mode(asked: str | None) -> str:
@@ -78,7 +80,7 @@ class Wandb:
         self.service = len(_services)
         quiet = {"silent": True, "console": "off", "x_disable_stats": True, "init_timeout": self.timeout}
         if "finish_timeout" in wandb.Settings.model_fields:  # a network that went away doesn't hold up the sweep
-            quiet |= {"finish_timeout": self.timeout, "finish_timeout_raises": True}
+            quiet |= {"finish_timeout": min(self.timeout, FINISH_SECONDS), "finish_timeout_raises": True}
         chosen = "offline" if _unreachable else mode(self.mode)
         try:
             self.run = wandb.init(**self.arguments, mode=chosen, settings=wandb.Settings(**quiet))  # type: ignore[arg-type]
@@ -90,6 +92,8 @@ class Wandb:
             self.run = wandb.init(**self.arguments, mode="offline", settings=wandb.Settings(**quiet))  # type: ignore[arg-type]
             chosen = "offline"
         self.online = chosen == "online"
+        if self.online:
+            _slow.clear()
         self.run.define_metric("*", step_metric="step")
 
     def _tried(self, action: Any, *arguments: Any) -> None:
@@ -123,7 +127,7 @@ class Wandb:
         """End the W&B run: as failed, unless ``status`` is ``finished``."""
         if self.run is None:
             return
-        if self.online and _unreachable:  # it waits for as long as it may, beside us
+        if self.online and _slow:  # it waits for as long as it may, beside us
             threading.Thread(target=self._tried, args=(self._finish, status, summary or {})).start()
         else:
             self._tried(self._finish, status, summary or {})
@@ -134,13 +138,17 @@ class Wandb:
         try:
             run.finish(exit_code=0 if status == "finished" else 1)
         except TimeoutError:
-            _unreachable.append(True)
-            _tell("W&B can't be reached any more: `wandb sync` sends later what it lacks")
+            _slow.append(True)
+            _tell("W&B doesn't take what is left of a run: `wandb sync` sends it later")
 
 
 def finish_all(endings: Sequence[tuple[Wandb, str, Mapping[str, Any]]], seconds: float) -> bool:
     """Finish W&B runs side by side; False where that takes longer, and goes on in the background."""
-    threads = [threading.Thread(target=wandb.finish, args=rest, daemon=True) for wandb, *rest in endings if wandb.run]
+    threads = [
+        threading.Thread(target=wandb._tried, args=(wandb._finish, *rest), daemon=True)
+        for wandb, *rest in endings
+        if wandb.run
+    ]
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + seconds

@@ -24,7 +24,7 @@ from fractal_ifs import ddp, engines, records
 from fractal_ifs.config import Job
 from fractal_ifs.layerwise import LayerwiseRun
 from fractal_ifs.locks import Busy, Lock
-from fractal_ifs.loggers import Wandb, finish_all, new_id
+from fractal_ifs.loggers import FINISH_SECONDS, Wandb, finish_all, new_id
 from fractal_ifs.runs import Run, keys_of
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
     logging.getLogger(name).setLevel(logging.WARNING)
 
 CHECKPOINT_SECONDS = float(os.environ.get("FRACTAL_IFS_CHECKPOINT_SECONDS", "30"))
-INTERRUPT_SECONDS = 5.0  # for W&B to end its runs where we were interrupted
+INTERRUPT_SECONDS = FINISH_SECONDS + 1  # for W&B to end its runs where we were interrupted
 
 
 class Training(pl.LightningModule):
