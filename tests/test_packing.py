@@ -1,5 +1,6 @@
 """Where the jobs of docs/cluster.md go: 4 nodes of 8 GPUs, without any."""
 
+import copy
 from collections import Counter
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from fractal_ifs.training import group
 
 
 def test_a_sweep_on_four_nodes_of_eight_gpus(monkeypatch):
+    composed = {curve: small(trainer="cpu", engine="torch", curve=curve) for curve in (1, 4, 6)}
     jobs = [
-        Job(small(trainer="cpu", engine="torch", depth=depth, seed=seed, curve=curve), Path(f"{depth}-{seed}-{curve}"))
+        Job(copy.deepcopy(composed[curve]) | {"depth": depth, "seed": seed}, Path(f"{depth}-{seed}-{curve}"))
         for depth in (1, 2, 3, 4, 5)
         for seed in range(16)
         for curve in (1, 4, 6)
