@@ -218,7 +218,9 @@ def test_an_interrupted_sweep_does_not_wait_for_a_network_that_is_away(tmp_path)
     assert process.returncode == 1
     assert "interrupted: the same command goes on from here" in text
     assert "Traceback" not in text
-    for path in tmp_path.rglob("result.json"):
+    found = list(tmp_path.rglob("result.json"))
+    assert len(found) == 2
+    for path in found:
         assert json.loads(path.read_text())["status"] == "interrupted"
         last = (path.parent / "history.csv").read_text().splitlines()[-1]
         assert logged(path.parent)[1][-1]["step"] == int(last.split(",")[0])  # all is there for `wandb sync`
