@@ -22,14 +22,16 @@ from fractal_ifs.runs import keys_of
 
 
 @lru_cache
-def defaults() -> str:
+def composed(**keys) -> str:
     from omegaconf import OmegaConf
 
-    return json.dumps(OmegaConf.to_container(compose(), resolve=True))
+    return json.dumps(OmegaConf.to_container(compose(**keys), resolve=True))
 
 
-def config_of(fractal="cantor2d", curve="1", n=5, **keys) -> dict:
-    config = json.loads(defaults())
+def config_of(fractal="cantor2d", curve="1", n=5, images=None, **keys) -> dict:
+    if images:
+        return json.loads(composed(**images))
+    config = json.loads(composed())
     config["fractal"] = yaml.safe_load((CONF / "fractal" / f"{fractal}.yaml").read_text()) | {"depth": n}
     config["curve"] = yaml.safe_load((CONF / "curve" / f"{curve}.yaml").read_text())
     return config | keys
@@ -266,15 +268,37 @@ def test_the_page_draws_itself_in_a_browser(tmp_path):
         for depth in (1, 5):
             add(tmp_path, 0.6 + depth / 50 - width / 1000, depth=depth, width=width)
     report.report([tmp_path], tmp_path / "out")
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", (tmp_path / "out" / "index.html").as_uri()]
-    page = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    page = drawn(tmp_path)
     maps = page.split('id="maps"')[1].split('id="panel"')[0]
     assert re.findall(r">(0\.\d{3})</", maps) == ["0.610", "0.600", "0.690", "0.680"]
     # what is told at first is the best cell
     panel = page.split('id="panel"')[1].split('id="parameters"')[0]
     assert "2D Cantor set, curve 1, depth 5, width 10; ours 0.6900, the paper 0.81" in panel
     assert "no picture of it here" in panel
+    assert re.findall(r'<button id="(..)"( hidden="")?>', page) == [(b, "") for b in ("t1", "t2")] + [
+        (b, ' hidden=""') for b in ("f6", "f7")
+    ]
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+def test_a_link_to_a_figure_of_the_page_opens_it(tmp_path):
+    add(tmp_path, 0.7)
+    for width, accuracy in ((8, 0.65), (16, 0.66)):
+        add(tmp_path, accuracy, images={"experiment": "figure7", "width": width, "depth": 2})
+    report.report([tmp_path], tmp_path / "out")
+    page = drawn(tmp_path, "#f7")
+    maps = page.split('id="maps"')[1].split('id="panel"')[0]
+    assert re.findall(r">(0\.\d{3})</", maps) == ["0.650", "0.660"]
+    assert "Cantor" not in maps
+    assert "CIFAR-10, depth 2, width 16; ours 0.6600, the paper 0.661" in page.split('id="panel"')[1]
+
+
+def drawn(directory, link=""):
+    """The report's page below a directory, after its script."""
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000"]
+    command += [f"--user-data-dir={directory / 'profile'}", "--dump-dom"]
+    command += [(directory / "out" / "index.html").as_uri() + link]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
 
 
 def test_a_narrowed_experiment_trains_and_is_reported(tmp_path):

@@ -2,6 +2,9 @@ const DIMS = ["fractal", "curve", "depth", "width", "lr"];
 const at = id => document.getElementById(id);
 const order = (a, b) => (Number(a) - Number(b)) || (String(a) < String(b) ? -1 : 1);
 const option = (v, text) => { const o = document.createElement("option"); o.value = v; o.textContent = text || v; return o; };
+const TABLES = "n=5";  // a choice among the fractals: those of the tables, neither deeper ones nor images
+const PRESETS = {t1: ["depth", {fractal: TABLES, curve: "1"}], t2: ["curve", {fractal: TABLES, depth: "5"}],
+  f6: ["depth", {fractal: "Vicsek, n=6", curve: "4"}], f7: ["depth", {fractal: "CIFAR-10"}]};
 const values = {}, filter = {};
 let DATA;
 
@@ -20,24 +23,30 @@ async function begin() {
   for (const dim of DIMS) {
     const label = document.createElement("label"), select = document.createElement("select");
     label.textContent = dim; select.id = "filter-" + dim;
-    select.append(option("", dim === "lr" ? "best" : "all"), ...values[dim].map(v => option(v)));
+    select.append(option("", dim === "lr" ? "best" : "all"));
+    if (dim === "fractal") select.append(option(TABLES, "of depth 5 (Tables 1, 2)"));
+    select.append(...values[dim].map(v => option(v)));
     select.onchange = draw; filter[dim] = select; label.append(select); at("filters").append(label);
   }
   const n = Math.max(...DATA.entries.map(e => e.n));
   for (let j = 1; j < n; j++) at("level").append(option(String(j)));
   at("level").value = String(Math.max(1, n - 2));
-  at("t1").onclick = () => preset("depth", {curve: "1"}, "n=");
-  at("t2").onclick = () => preset("curve", {depth: "5"}, "n=");
-  at("f6").onclick = () => preset("depth", {fractal: "Vicsek, n=6", curve: "4"});
+  const choices = Object.entries(PRESETS).map(([id, [rows, fixed]]) => {
+    at(id).onclick = () => preset(rows, fixed);
+    at(id).hidden = !DATA.entries.some(e => Object.entries(fixed).every(([dim, v]) => fits(e, dim, v)));
+    return at(id);
+  });
   for (const id of ["show", "rows", "columns", "sort", "sort-columns", "full", "level"]) at(id).onchange = draw;
-  preset("depth", {curve: "1"}, "n=");
+  const open = choices.filter(button => !button.hidden);
+  const first = open.find(button => "#" + button.id === location.hash) || open[0];  // index.html#f7 is a link to Figure 7
+  first ? first.onclick() : preset("depth", {});
 }
 function preset(rows, fixed) {
   at("rows").value = rows; at("columns").value = "width";
-  for (const dim of DIMS) filter[dim].value = "";
-  for (const dim in fixed) if (values[dim].includes(fixed[dim])) filter[dim].value = fixed[dim];
+  for (const dim of DIMS) filter[dim].value = fixed[dim] || "";
   draw();
 }
+const fits = (e, dim, v) => !v || (v === TABLES ? e.n === 5 : String(e[dim]) === v);
 function shown(e) {
   const show = at("show").value;
   if (show === "acc" || show === "picture") return e.acc;
@@ -49,9 +58,9 @@ function draw() {
   const axes = [row, column];
   const kept = DATA.entries.filter(e =>
     DIMS.every(dim => dim === "lr" && !axes.includes("lr") ? e.lr === (filter.lr.value || "best")
-      : (dim === "lr" && e.lr === "best") ? false : !filter[dim].value || String(e[dim]) === filter[dim].value)
+      : dim === "lr" && e.lr === "best" ? false : fits(e, dim, filter[dim].value))
     && (!at("full").checked || !e.small));
-  const over = DIMS.filter(d => !axes.includes(d) && d !== "fractal" && d !== "lr" && !filter[d].value);
+  const over = ["curve", "depth", "width"].filter(d => !axes.includes(d) && new Set(kept.map(e => e[d])).size > 1);
   at("said").textContent = row === column ? "rows and columns are the same key" :
     (over.length ? "A cell shows the best over " + over.join(" and ") + ". " : "")
     + (kept.length ? "Point at a cell for its learning curve, and what its network has learned." : "No cell of this choice was run.");
@@ -85,7 +94,7 @@ function heatmap(fractal, row, ys, column, xs, cell, show) {
   const text = ys.map((y, i) => xs.map((x, j) => { const e = cell(y, x), v = z[i][j];
     if (!e || v == null) return "";
     const marks = show === "paper" ? "" : (e.small ? "*" : "") + (e.differs ? "†" : "");
-    return (show === "diff" && v > 0 ? "+" : "") + v.toFixed(show === "paper" ? 2 : 3) + marks; }));
+    return (show === "diff" && v > 0 ? "+" : "") + v.toFixed(show === "paper" && e.n ? 2 : 3) + marks; }));
   const hover = ys.map(y => xs.map(x => { const e = cell(y, x); return e ? describe(e) : ""; }));
   const scale = show === "diff" ? {colorscale: "RdBu", zmin: -0.1, zmax: 0.1} : {colorscale: "Viridis", zmin: 0.5, zmax: 1};
   const map = document.createElement("div");
@@ -142,9 +151,9 @@ function scatter(kept) {
   }
 }
 function describe(e) {
-  return `${e.fractal}, curve ${e.curve}, depth ${e.depth}, width ${e.width}<br>ours ${e.acc.toFixed(4)}`
+  return `${e.fractal}, ${e.n ? "curve " + e.curve + ", " : ""}depth ${e.depth}, width ${e.width}<br>ours ${e.acc.toFixed(4)}`
     + (e.spread == null ? "" : ` ± ${e.spread.toFixed(4)} over ${e.seeds} seeds`)
-    + (e.paper == null ? "" : `, the paper ${e.paper.toFixed(2)}`)
+    + (e.paper == null ? "" : `, the paper ${e.paper.toFixed(e.n ? 2 : 3)}`)
     + `<br>lr ${e.chosen}, ${e.budget.toLocaleString("en")} steps, ${e.params} parameters` + (e.differs ? "<br>† " + e.differs : "");
 }
 function tell(e) {

@@ -71,12 +71,13 @@ def packed(text: str) -> str:
 
 def entry(row: dict[str, Any], lr: str, theirs: dict[tuple, float]) -> dict[str, Any]:
     """A cell as the page's script reads it; ``lr`` is a learning rate, or "best" for the best of all."""
-    key = tuple(row[k] for k in CELL)
-    data, fractal, n, curve, depth, width = key
+    data, fractal, n, curve, depth, width = (row[k] for k in CELL)
     if data == "fractal":
         label = FRACTALS.get(fractal, str(fractal)) + ("" if n == 5 else f", n={n:g}")
+        where = (fractal, n, str(curve))
     else:
         label = "CIFAR-10" if data == "cifar10" else data
+        where = (None, None, None)
     return {
         "fractal": label,
         "n": int(n) if data == "fractal" else 0,
@@ -92,7 +93,7 @@ def entry(row: dict[str, Any], lr: str, theirs: dict[tuple, float]) -> dict[str,
         "small": bool(row["budget"] < PAPER_STEPS.get(data, 0) or not row["ended"]),
         "differs": row["differs"] or "",
         "params": row["params"],
-        "paper": theirs.get((data, fractal, n, str(curve), int(depth), int(width))),
+        "paper": theirs.get((data, *where, int(depth), int(width))),
         "run": row["fingerprint"],
     }
 
@@ -105,7 +106,7 @@ def _levels(curve: str, n: int) -> list[float] | None:
 
 
 def paper_values() -> dict[tuple, float]:
-    """The paper's numbers by (data, fractal, fractal depth, curve, depth, width)."""
+    """The paper's numbers by (data, fractal, fractal depth, curve, depth, width), as ``report_tables.lookup`` has ours."""
     numbers = paper()
     found = {}
     for table, where in (("table1", lambda r: ("1", r)), ("table2", lambda r: (str(r), 5))):
@@ -113,6 +114,10 @@ def paper_values() -> dict[tuple, float]:
             for row, line in zip(numbers[table]["rows"], block, strict=True):
                 for width, value in zip(numbers["widths"], line, strict=True):
                     found[("fractal", fractal, 5, *where(row), width)] = value
+    seven = numbers["figure7"]
+    for depth, line in zip(seven["rows"], seven["values"], strict=True):
+        for channels, value in zip(seven["channels"], line, strict=True):
+            found[("cifar10", None, None, None, depth, channels)] = value
     return found
 
 
