@@ -106,7 +106,7 @@ def _levels(curve: str, n: int) -> list[float] | None:
 
 
 def paper_values() -> dict[tuple, float]:
-    """The paper's numbers by (data, fractal, fractal depth, curve, depth, width), as ``report_tables.lookup`` has ours."""
+    """The paper's numbers by (data, fractal, fractal depth, curve, depth, width), keyed as ``report_tables.lookup``."""
     numbers = paper()
     found = {}
     for table, where in (("table1", lambda r: ("1", r)), ("table2", lambda r: (str(r), 5))):
