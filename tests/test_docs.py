@@ -1,5 +1,6 @@
-"""The commands and the Python of docs/howto.md run, in order and in one directory, with a tiny budget."""
+"""The pages tell the truth: the how-to's commands run, links lead somewhere, tables are those of the kept runs."""
 
+import csv
 import re
 import shutil
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from fractal_ifs.report_tables import FRACTALS, paper
 
 ROOT = Path(__file__).parents[1]
 TINY = "steps=40 eval_every=20 data.train_size=400 data.test_size=100"
@@ -49,3 +52,41 @@ def test_links_between_the_pages_lead_somewhere():
         for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def table(page: str, first: str) -> list[list[str]]:
+    """The lines of the Markdown table whose head begins with a word, without the head; each as its entries."""
+    lines = (ROOT / page).read_text().split(f"| {first} |", 1)[1].split("\n\n")[0].splitlines()[2:]
+    return [[entry.strip() for entry in line.strip("|").split("|")] for line in lines]
+
+
+def cells() -> dict[tuple[str, str, str, str], str]:
+    """The reported accuracies, ``.969``, by fractal (or set of images), curve, depth and width."""
+    with open(ROOT / "docs" / "reproduction" / "cells.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["fractal_depth"] in ("", "5.0") and not row["differs"]]
+    key = ("curve", "depth", "width")
+    return {(row["fractal"] or row["data"], *map(row.get, key)): short(float(row["accuracy"])) for row in rows}
+
+
+def short(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}".removeprefix("0")
+
+
+def test_table_2_in_the_readme_is_the_reported_one():
+    ours, theirs = cells(), paper()["table2"]["values"]
+    lines = table("README.md", "curve")
+    assert len(lines) == 4
+    for (_, *entries), fractal in zip(lines, FRACTALS, strict=True):
+        expected = [f"{ours[fractal, str(c), '5', '50']} ({short(theirs[fractal][c - 1][2], 2)})" for c in range(1, 7)]
+        assert entries == expected, fractal
+
+
+def test_figure_7_in_its_page_is_the_reported_one():
+    ours, theirs = cells(), paper()["figure7"]
+    lines = (ROOT / "docs" / "cifar10.md").read_text().split("## The figure")[1]
+    for depth, values in zip(theirs["rows"], theirs["values"], strict=True):
+        expected = [
+            f"{ours.get(('cifar10', '', str(depth), str(channels)), '')} ({short(value)})".strip()
+            for channels, value in zip(theirs["channels"], values, strict=True)
+        ]
+        assert f"| {depth} | {' | '.join(expected)} |" in lines
