@@ -64,8 +64,10 @@ def cells() -> dict[tuple[str, str, str, str], str]:
     """The reported accuracies, ``.969``, by fractal (or set of images), curve, depth and width."""
     with open(ROOT / "docs" / "reproduction" / "cells.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["fractal_depth"] in ("", "5.0") and not row["differs"]]
-    key = ("curve", "depth", "width")
-    return {(row["fractal"] or row["data"], *map(row.get, key)): short(float(row["accuracy"])) for row in rows}
+    return {
+        (row["fractal"] or row["data"], row["curve"], row["depth"], row["width"]): short(float(row["accuracy"]))
+        for row in rows
+    }
 
 
 def short(value: float, digits: int = 3) -> str:

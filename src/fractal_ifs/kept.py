@@ -44,6 +44,9 @@ def read(path: Path) -> dict[str, dict[str, str]]:
         raise ConfigError(f"kept={path}: can't be read ({error})") from None
     if missing := [name for name in ("fingerprint", *CELL, "best_test_acc") if name not in (reader.fieldnames or ())]:
         raise ConfigError(f"kept={path}: not a table of finished runs, it has no column {missing[0]}")
+    for number, line in enumerate(rows, 2):
+        if None in line or None in line.values() or not line["fingerprint"] or not _is_number(line["best_test_acc"]):
+            raise ConfigError(f"kept={path}: line {number} is no row of it: {next(iter(line.values()))}")
     return {line["fingerprint"]: line for line in rows}
 
 
@@ -122,21 +125,32 @@ def check(path: Path, number: int = 3, width: int | None = None, seed: int | Non
     Args:
         number: how many, drawn at random by ``seed`` (None: other ones every time).
         width: none wider than that.
+
+    Raises ConfigError where a run's instruction set isn't to be had here, and on a number below 1.
     """
     import pandas as pd
 
+    from fractal_ifs.engines import native
     from fractal_ifs.report_data import collect, command
 
+    for key, value, least in (("--number", number, 1), ("--width", width, 1), ("--seed", seed, 0)):
+        if value is not None and value < least:
+            raise ConfigError(f"{key}={value}: must be a whole number >= {least}")
     runs = collect([path])[0]
     runs = runs.loc[(runs.engine == "native") & (runs.width <= (width or float("inf")))]
     runs = runs.loc[[command(run) is not None for run in runs.to_dict("records")]]
     if runs.empty:
         raise ConfigError(f"{path}: has no run of the paper's protocol and the native engine of width <= {width}")
-    for run in runs.sample(min(number, len(runs)), random_state=seed).to_dict("records"):
+    drawn = runs.sample(min(number, len(runs)), random_state=seed).to_dict("records")
+    state = native.variants()
+    for isa in sorted({str(run["isa"]) for run in drawn}):  # the bits depend on it, so another can't be compared
+        if state.get(isa) != "ok":
+            raise ConfigError(f"{path}: its runs are equal on {isa} alone: {state.get(isa, 'unknown')}")
+    for run in drawn:
         line = str(command(run))
         with tempfile.TemporaryDirectory() as directory:
             arguments = [sys.executable, *line.split()[1:], "logger=none", f"hydra.run.dir={directory}/run"]
-            environment = {**os.environ, "FRACTAL_IFS_ISA": str(run["isa"])}  # the bits depend on it, and on no more
+            environment = {**os.environ, "FRACTAL_IFS_ISA": str(run["isa"])}
             done = subprocess.run(arguments, env=environment, capture_output=True, text=True, cwd=directory)
             record = records.read_result(Path(directory) / "run")
         if record is None:
@@ -173,6 +187,13 @@ def _cell(keys: Mapping[str, Any]) -> tuple:
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) == float(text)
+    except ValueError:
+        return False
 
 
 def _order(text: str) -> tuple[float, str]:

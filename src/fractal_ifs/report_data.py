@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CELL = ["data", "fractal", "fractal_depth", "curve", "depth", "width"]  # what names a cell of a table
+PAPER_STEPS = {"fractal": 1_000_000, "cifar10": 60_000}  # section 5; Figure 7
+PAPER_EVALUATIONS = {"fractal": 100, "cifar10": 60}  # an accuracy is the best of as many, here as there
 ENDED = ("finished", "diverged")  # such runs have used the budget they were given
 COLUMNS = [*CELL, "lr", "seed", "best_test_acc", "best_step", "final_test_acc", "status", "steps", "steps_asked"]
 COLUMNS += [
@@ -31,7 +33,7 @@ COLUMNS += [
     "engine",
 ]
 COLUMNS += ["isa", "fingerprint", "setting", "differs", "torch", "fractal_ifs", "git_commit", "error", "directory"]
-COLUMNS += ["history"]
+COLUMNS += ["verified", "history"]
 NUMBERS = ["fractal_depth", "depth", "width", "lr", "seed", "best_test_acc", "best_step", "final_test_acc", "steps"]
 NUMBERS += ["steps_asked", "eval_every", "seconds", "params", "batch_size"]
 
@@ -64,6 +66,8 @@ def collect(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
     table = pd.DataFrame(rows, columns=pd.Index(COLUMNS))
     for name in NUMBERS:
         table[name] = pd.to_numeric(table[name], errors="coerce")
+    if unverified := int((table.verified == False).sum()):  # noqa: E712 (there are missing ones)
+        notes.append(f"{unverified} runs were trained on images without the published checksum (data.verify=false)")
     return _without_doubles(table, notes), notes
 
 
@@ -75,8 +79,10 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
         table = pd.read_csv(path, dtype=dict.fromkeys(text, str))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: can't be read ({str(error).splitlines()[0]})") from None
-    if missing := [name for name in (*CELL, "best_test_acc", "setting") if name not in table]:
+    if missing := [name for name in (*CELL, "best_test_acc", "fingerprint", "setting") if name not in table]:
         raise ConfigError(f"{path}: not the results.csv of a report, it has no column {missing[0]}")
+    if (bad := table.index[table.fingerprint.isna() | table.setting.isna()]).size:
+        raise ConfigError(f"{path}: line {bad[0] + 2} is no row of it: {table.iloc[bad[0], 0]}")
     table["differs"] = table["differs"].fillna("")
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
@@ -112,13 +118,17 @@ def walk(path: Path) -> Iterable[tuple[Path, set[str]]]:
 
 def row(directory: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
     """The columns of a run, by name; None where its record is not whole."""
+    from fractal_ifs.runs import fractal_depth
+
     config = record.get("config")
     if not isinstance(config, dict) or "status" not in record:
         return None
     return {
         **{key: value for key, value in record.items() if key != "config"},
+        "fractal_depth": fractal_depth(config),
         "steps_asked": config.get("steps"),
         "directory": str(directory),
+        "verified": config["data"].get("verify"),  # of images: whether they have the published checksum
         "history": history(directory),
         **_setting(config),
     }
@@ -145,7 +155,8 @@ def command(run: Mapping[str, Any]) -> str | None:
     if run["data"] != "fractal" or run["differs"]:
         return None
     keys = {"fractal": run["fractal"], "fractal.depth": f"{run['fractal_depth']:g}", "curve": run["curve"]}
-    keys |= {key: f"{run[key]:g}" for key in ("depth", "width", "lr", "seed")}
+    keys |= {"depth": f"{run['depth']:.0f}", "width": f"{run['width']:.0f}"}
+    keys |= {"lr": repr(float(run["lr"])), "seed": f"{run['seed']:.0f}"}
     budget = {"steps": f"{run['steps_asked']:.0f}", "eval_every": f"{run['eval_every']:.0f}"}
     usual = {"fractal.depth": "5", "steps": "1000000", "eval_every": "10000"}
     words = [f"{key}={value}" for key, value in {**keys, **budget}.items() if usual.get(key) != value]
@@ -250,11 +261,12 @@ def _without_doubles(table: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
 def cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
     """One row per cell, and what is said of cells that several configs claim.
 
-    Only runs of one setting and one budget form a cell: of the settings the nearest to the paper's, then the largest
-    budget (the steps asked for; for runs that have not ended, the steps that all of them have done). Columns: ``CELL``,
-    ``accuracy``, ``spread`` (standard deviation over seeds), ``least``, ``most``, ``lr``, ``seeds``, ``lrs``,
-    ``budget``, ``ended``, ``differs``, ``params``, ``fingerprint`` and ``directory``
-    (of the first seed's run, for its learning curve and picture).
+    Only runs of one setting and one budget form a cell: of the settings the nearest to the paper's, then the paper's
+    budget, else the largest (the steps asked for; for runs that have not ended, the steps that all of them have done).
+    Columns: ``CELL``, ``accuracy``, ``spread`` (standard deviation over seeds), ``least``, ``most``, ``lr``, ``seeds``,
+    ``lrs``, ``budget``, ``ended``, ``whole`` (ended, at the paper's budget), ``differs`` (also where the maximum is of
+    more evaluations than the paper's), ``params``, ``fingerprint`` and ``directory`` (of the first seed's run, for its
+    learning curve and picture).
 
     The learning rate is the one with the best mean over the seeds that all of the cell's learning rates have, as the
     paper chooses on one seed; the accuracy is the mean over all seeds of that learning rate. No maximum over seeds.
@@ -265,15 +277,16 @@ def cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
     for run in runs.astype(object).where(runs.notna(), None).to_dict("records"):
         if run["best_test_acc"] is not None and run["steps"] and run["status"] != "failed":
             groups.setdefault(tuple(run[key] for key in CELL), []).append(run)
-    rows, notes = [], []
+    rows, notes, other_budgets = [], [], 0
     for key in sorted(groups, key=lambda values: [(isinstance(v, str), v or 0) for v in values]):
         group, cell = groups[key], dict(zip(CELL, key, strict=True))
         candidates: dict[tuple, list[dict[str, Any]]] = {}
         for run in group:
             part = tuple(run[k] for k in ("setting", "steps_asked", "eval_every"))
             candidates.setdefault((*part, run["status"] in ENDED), []).append(run)
-        chosen = min(candidates.values(), key=lambda part: (_deviations(part[0]), -_budget(part), -len(part)))
+        chosen = min(candidates.values(), key=_rank)
         first = chosen[0]
+        other_budgets += sum(run["setting"] == first["setting"] and _asked(run) != _asked(first) for run in group)
         if others := [run for run in group if run["setting"] != first["setting"]]:
             ways = sorted({run["differs"] or "as the paper" for run in others})
             notes.append(
@@ -286,27 +299,59 @@ def cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
                 f"{name(cell)}: runs with eval_every={', '.join(f'{e:g}' for e in every)} claim this cell; "
                 f"shown: {first['eval_every']:g}"
             )
-        ended = first["status"] in ENDED
-        rows.append(cell | _best(chosen) | {"budget": _budget(chosen), "ended": ended, "differs": first["differs"]})
+        best, doubles = _best(chosen)
+        notes += [f"{name(cell)}: {double}" for double in doubles]
+        state = {"budget": _budget(chosen), "ended": first["status"] in ENDED, "whole": _whole(chosen)}
+        rows.append(cell | best | state | {"differs": _differs(first)})
+    if other_budgets:
+        notes.append(f"{other_budgets} runs of another budget than that of their cell are left out of it")
     return pd.DataFrame(rows, columns=pd.Index([*CELL, *CELL_VALUES])), notes
 
 
-def _deviations(run: Mapping[str, Any]) -> int:
-    return len(run["differs"].split(", ")) if run["differs"] else 0
+def _rank(part: Sequence[Mapping[str, Any]]) -> tuple:
+    """The least of a cell's parts is shown."""
+    differs = _differs(part[0])
+    return len(differs.split(", ")) if differs else 0, not _whole(part), -_budget(part), -len(part)
+
+
+def _asked(run: Mapping[str, Any]) -> tuple:
+    return run["steps_asked"], run["status"] in ENDED
+
+
+def _whole(part: Sequence[Mapping[str, Any]]) -> bool:
+    """Ended, at the paper's budget where it has one."""
+    budget = _budget(part)
+    return part[0]["status"] in ENDED and budget == PAPER_STEPS.get(part[0]["data"], budget)
+
+
+def _differs(run: Mapping[str, Any]) -> str:
+    """How a run differs from the paper's protocol; a maximum over more evaluations is another number."""
+    evaluations = run["steps_asked"] / run["eval_every"]
+    more = evaluations > PAPER_EVALUATIONS.get(run["data"], evaluations)
+    return ", ".join(part for part in (run["differs"], f"eval_every={run['eval_every']:g}" if more else "") if part)
 
 
 def _budget(part: Sequence[Mapping[str, Any]]) -> int:
     return int(part[0]["steps_asked"] if part[0]["status"] in ENDED else min(run["steps"] for run in part))
 
 
-CELL_VALUES = ["accuracy", "spread", "least", "most", "lr", "seeds", "lrs", "budget", "ended", "differs", "params"]
-CELL_VALUES += ["fingerprint", "directory"]
+CELL_VALUES = ["accuracy", "spread", "least", "most", "lr", "seeds", "lrs", "budget", "ended", "whole", "differs"]
+CELL_VALUES += ["params", "fingerprint", "directory"]
 
 
-def _best(part: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _best(part: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[str]]:
     values: dict[float, dict[Any, float]] = {}
-    for run in part:
-        values.setdefault(run["lr"], {})[run["seed"]] = run["best_test_acc"]
+    taken, doubles = [], []
+    for run in sorted(part, key=lambda run: (not run["verified"], str(run["fingerprint"]))):
+        seeds = values.setdefault(run["lr"], {})
+        if run["seed"] in seeds:
+            doubles.append(
+                f"two runs of lr={run['lr']:g} seed={run['seed']:g}, which differ in how they were computed or whether "
+                f"their images were verified; shown: {seeds[run['seed']]:.4f}, left out: {run['best_test_acc']:.4f}"
+            )
+            continue
+        seeds[run["seed"]] = run["best_test_acc"]
+        taken.append(run)
     shared = set.intersection(*(set(seeds) for seeds in values.values()))
     score = {
         lr: _mean([v for seed, v in seeds.items() if not shared or seed in shared]) for lr, seeds in values.items()
@@ -314,7 +359,7 @@ def _best(part: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     lr = max(score, key=lambda value: score[value])
     chosen = list(values[lr].values())
     mean = _mean(chosen)
-    first = min((run for run in part if run["lr"] == lr), key=lambda run: run["seed"])
+    first = min((run for run in taken if run["lr"] == lr), key=lambda run: run["seed"])
     return {
         "accuracy": mean,
         "spread": (sum((v - mean) ** 2 for v in chosen) / (len(chosen) - 1)) ** 0.5 if len(chosen) > 1 else None,
@@ -326,7 +371,7 @@ def _best(part: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "params": first["params"],
         "fingerprint": first["fingerprint"],
         "directory": first["directory"],
-    }
+    }, doubles
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fractal_ifs import records
 from fractal_ifs.report_data import ENDED, learning_curve
-from fractal_ifs.report_tables import FRACTALS, PAPER_STEPS, lookup, paper
+from fractal_ifs.report_tables import CURVES, FRACTALS, lookup, paper
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,10 +61,6 @@ def colours(n: int) -> Sequence[Any]:
     return [mpl.colormaps["viridis"](i / max(n - 1, 1) * 0.87) for i in range(n)]
 
 
-def _small(row: Mapping[str, Any]) -> bool:
-    return row["budget"] < PAPER_STEPS.get(row["data"], 0) or not row["ended"]
-
-
 def _axes(columns: int, width: float = 4.6, height: float = 3.6, rows: int = 1) -> tuple["Figure", list["Axes"]]:
     from matplotlib.figure import Figure
 
@@ -77,7 +73,7 @@ def by_depth(axes: "Axes", ours: Mapping, key: tuple, widths: Sequence[int], the
     from matplotlib.lines import Line2D
 
     shades = colours(5)
-    small = False
+    partial = False
     for depth, shade in zip(range(1, 6), shades, strict=True):
         line = [(w, row) for w in widths if (row := ours.get((*key, depth, w))) and not row["differs"]]
         if line:
@@ -86,15 +82,15 @@ def by_depth(axes: "Axes", ours: Mapping, key: tuple, widths: Sequence[int], the
                 x, [r["accuracy"] for r in rows], [r["spread"] or 0 for r in rows], color=shade, lw=1.8, capsize=2
             )
             for w, row in line:
-                axes.plot(w, row["accuracy"], "o", color=shade, ms=5, mfc="white" if _small(row) else shade)
-                small |= _small(row)
+                axes.plot(w, row["accuracy"], "o", color=shade, ms=5, mfc=shade if row["whole"] else "white")
+                partial |= not row["whole"]
         if theirs:
             axes.plot(widths, theirs[depth - 1], "--", color=shade, lw=1, alpha=0.7)
     handles = [Line2D([], [], color=s, lw=2, label=f"depth {d}") for d, s in zip(range(1, 6), shades, strict=True)]
     if theirs:
         handles.append(Line2D([], [], color="0.4", ls="--", lw=1, label="the paper"))
-    if small:
-        handles.append(Line2D([], [], color="0.4", marker="o", mfc="white", ls="", label="smaller budget"))
+    if partial:
+        handles.append(Line2D([], [], color="0.4", marker="o", mfc="white", ls="", label="another budget"))
     axes.legend(handles=handles, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set_xscale("log")
     axes.set_xlim(widths[0] / 1.15, widths[-1] * 1.15)
@@ -132,7 +128,7 @@ def figure5(ours: Mapping) -> "Figure | None":
         label = f"paper {theirs:.3f}"
         if row := best.get(curve):
             axes.axhline(row["accuracy"], color="#c62828", lw=1.8)
-            label = f"ours {row['accuracy']:.3f}{'*' if _small(row) else ''}\n{label}"
+            label = f"ours {row['accuracy']:.3f}{'' if row['whole'] else '*'}\n{label}"
         axes.set_title(f"curve {curve}\n{label}", fontsize=9)
         axes.set_ylim(0.45, 1.02)
         axes.set_xticks([3, 4, 5])
@@ -141,7 +137,7 @@ def figure5(ours: Mapping) -> "Figure | None":
         if curve > 1:
             axes.set_yticklabels([])
     panels[0].set_ylabel("P(j); accuracy")
-    star = "  (*: smaller budget)" if any(map(_small, best.values())) else ""
+    star = "" if all(row["whole"] for row in best.values()) else "  (*: another budget)"
     figure.suptitle(
         f"Figure 5: bars P(j), red the best network of depth 5 on the 2D Cantor set, dashed the paper's{star}",
         fontsize=10,
@@ -184,13 +180,13 @@ def parameters(ours: Mapping) -> "Figure | None":
                 x, y = [r["params"] for r in rows], [r["accuracy"] for r in rows]
                 axes.plot(x, y, "-", color=shade, label=f"depth {depth}", lw=1.6)
                 for r in rows:
-                    axes.plot(r["params"], r["accuracy"], "o", color=shade, ms=4, mfc="white" if _small(r) else shade)
+                    axes.plot(r["params"], r["accuracy"], "o", color=shade, ms=4, mfc=shade if r["whole"] else "white")
         axes.set_xscale("log")
         axes.set_xlabel("parameters")
         axes.set_title(FRACTALS[fractal])
     panels[0].set_ylabel("best test accuracy")
     panels[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.suptitle("Parameter utilisation on curve 1 (hollow: smaller budget)", fontsize=10)
+    figure.suptitle("Parameter utilisation on curve 1 (hollow: another budget)", fontsize=10)
     return figure
 
 
@@ -205,7 +201,7 @@ def theorem3(ours: Mapping) -> "Figure | None":
     for key, row in ours.items():
         if key[0] == "fractal" and key[1] in FRACTALS and key[2] == 5 and key[4] == 5 and not row["differs"]:
             where = (str(key[1]), str(key[3]))
-            if where[1].isdigit() and (where not in best or row["accuracy"] > best[where]["accuracy"]):
+            if where[1] in CURVES and (where not in best or row["accuracy"] > best[where]["accuracy"]):
                 best[where] = row
     if len({curve for _, curve in best}) < 2:
         return None
@@ -218,28 +214,36 @@ def theorem3(ours: Mapping) -> "Figure | None":
             x, y = [p for p, _ in found], [row["accuracy"] for _, row in found]
             axes.plot(x, y, marker, color=shade, ms=5, mew=0, alpha=0.85, label=FRACTALS[fractal])
             for (name, curve), row in best.items():
-                if name == fractal and _small(row):
+                if name == fractal and not row["whole"]:
                     axes.plot(P[curve][j], row["accuracy"], marker, color="white", ms=2.5)
         axes.set(xlim=(0.48, 1.02), ylim=(0.48, 1.02), aspect="equal", xlabel=f"P({j})")
         axes.set_title(f"level {j}")
     panels[0].set_ylabel("best test accuracy, depth 5")
     panels[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     title = "Above the line: better than a network that resolves exactly the cells of level j (six curves)"
-    figure.suptitle(title + (" (hollow: smaller budget)" if any(map(_small, best.values())) else ""), fontsize=10)
+    figure.suptitle(
+        title + ("" if all(row["whole"] for row in best.values()) else " (hollow: another budget)"), fontsize=10
+    )
     return figure
 
 
 def learning_curves(runs: "pd.DataFrame", most: int = 2000) -> "Figure | None":
     """Median test accuracy against steps with the band between the quartiles, over widths, learning rates and seeds.
 
-    Runs of the largest budget alone; on curve 1 by depth, and for depth 5 by curve.
+    Runs of the largest budget alone, and of the setting that is nearest to the paper's; on curve 1 by depth, and for
+    depth 5 by curve. Of more than ``most`` runs as many are drawn at random, and the title says so.
     """
     import numpy as np
 
     runs = runs.query("data == 'fractal' and steps > 0")
+    runs = runs.loc[runs.differs == min(runs.differs, key=lambda text: (len(text), text), default="")]
     runs = runs.query("steps_asked == steps_asked.max()")
     ended = runs.status.isin(ENDED)
-    runs = (runs.loc[ended] if ended.any() else runs).head(most)  # a run that stops on the way would move the median
+    runs = runs.loc[ended] if ended.any() else runs  # a run that stops on the way would move the median
+    of_all = ""
+    if len(runs) > most:
+        of_all = f" ({most:,} of {len(runs):,} runs, drawn at random)"
+        runs = runs.sample(most, random_state=0).sort_index()
     runs = runs.assign(curve_of=[learning_curve(run) for run in runs.to_dict("records")])
     runs = runs.loc[[len(steps) > 1 for steps, _ in runs.curve_of]]
     sets = []
@@ -276,5 +280,5 @@ def learning_curves(runs: "pd.DataFrame", most: int = 2000) -> "Figure | None":
         axes.set_xlabel("step")
         axes.set_ylabel("test accuracy")
         axes.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.18))
-    figure.suptitle("Learning curves: median and quartiles over widths, learning rates and seeds", fontsize=10)
+    figure.suptitle("Learning curves: median and quartiles over widths, learning rates and seeds" + of_all, fontsize=10)
     return figure

@@ -59,7 +59,7 @@ function draw() {
   const kept = DATA.entries.filter(e =>
     DIMS.every(dim => dim === "lr" && !axes.includes("lr") ? e.lr === (filter.lr.value || "best")
       : dim === "lr" && e.lr === "best" ? false : fits(e, dim, filter[dim].value))
-    && (!at("full").checked || !e.small));
+    && (!at("full").checked || e.whole));
   const over = ["curve", "depth", "width"].filter(d => !axes.includes(d) && new Set(kept.map(e => e[d])).size > 1);
   at("said").textContent = row === column ? "rows and columns are the same key" :
     (over.length ? "A cell shows the best over " + over.join(" and ") + ". " : "")
@@ -93,7 +93,7 @@ function heatmap(fractal, row, ys, column, xs, cell, show) {
   const z = ys.map(y => xs.map(x => { const e = cell(y, x); return e ? shown(e) : null; }));
   const text = ys.map((y, i) => xs.map((x, j) => { const e = cell(y, x), v = z[i][j];
     if (!e || v == null) return "";
-    const marks = show === "paper" ? "" : (e.small ? "*" : "") + (e.differs ? "†" : "");
+    const marks = show === "paper" ? "" : (e.whole ? "" : "*") + (e.differs ? "†" : "");
     return (show === "diff" && v > 0 ? "+" : "") + v.toFixed(show === "paper" && e.n ? 2 : 3) + marks; }));
   const hover = ys.map(y => xs.map(x => { const e = cell(y, x); return e ? describe(e) : ""; }));
   const scale = show === "diff" ? {colorscale: "RdBu", zmin: -0.1, zmax: 0.1} : {colorscale: "Viridis", zmin: 0.5, zmax: 1};
@@ -125,7 +125,7 @@ function gallery(fractal, row, ys, column, xs, cell) {
       if (!e) continue;
       place.onmouseenter = () => tell(e);
       if (DATA.pictures[e.run]) place.append(image(e));
-      place.append(e.acc.toFixed(3) + (e.small ? "*" : ""));
+      place.append(e.acc.toFixed(3) + (e.whole ? "" : "*"));
     }
   }
   return table;
@@ -137,12 +137,12 @@ function scatter(kept) {
     const own = kept.filter(e => String(e[by]) === v && x(e) != null);
     return {type: "scatter", mode: "markers", name: by + " " + v, x: own.map(x), y: own.map(e => e.acc), customdata: own,
       text: own.map(describe), hovertemplate: "%{text}<extra></extra>",
-      marker: {size: 7, color: shade[i % 6], symbol: own.map(e => e.small ? "circle-open" : "circle")}};
+      marker: {size: 7, color: shade[i % 6], symbol: own.map(e => e.whole ? "circle" : "circle-open")}};
   }).filter(t => t.x.length);
   const layout = (title, xaxis) => ({xaxis: {title: {text: title}, ...xaxis}, yaxis: {title: {text: "accuracy"}},
     height: 360, margin: {l: 60, r: 10, t: 10, b: 44}});
   Plotly.react("parameters", traces("depth", e => e.params), layout("parameters", {type: "log"}), shapes);
-  const P = e => DATA.P[e.curve + " " + e.n] && j < e.n ? DATA.P[e.curve + " " + e.n][j] : null;
+  const P = e => !e.differs && DATA.P[e.curve + " " + e.n] && j < e.n ? DATA.P[e.curve + " " + e.n][j] : null;
   const bound = {x: [0.5, 1], y: [0.5, 1], mode: "lines", name: "P(" + j + ")", line: {dash: "dash", color: "#555"}};
   Plotly.react("levels", [bound, ...traces("depth", P)], layout("P(" + j + ")", {}), shapes);
   for (const id of ["parameters", "levels"]) {

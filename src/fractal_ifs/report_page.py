@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.report_data import CELL, cells, command
-from fractal_ifs.report_tables import FRACTALS, PAPER_STEPS, Table, difference, legend, paper
+from fractal_ifs.report_tables import CURVES, FRACTALS, Table, difference, legend, paper
 from fractal_ifs.report_verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def page(
                 curves[row["fingerprint"]] = [int(run["eval_every"]), int(run["steps"]), run["history"]]
             entries.append(entry(row, lr, theirs) | {"command": command(run) or ""})
     images = {name: base64.b64encode(picture).decode() for name, picture in pictures.items()}
-    levels = {f"{e['curve']} {e['n']}": _levels(e["curve"], e["n"]) for e in entries}
+    known = {(e["curve"], e["n"]) for e in entries if e["curve"] in CURVES}
+    levels = {f"{curve} {n}": _levels(curve, n) for curve, n in sorted(known)}
     data = {"entries": entries, "curves": curves, "pictures": images, "P": levels}
     template, script = (Path(__file__).with_suffix(kind).read_text() for kind in (".html", ".js"))
     parts = {
@@ -90,7 +91,7 @@ def entry(row: dict[str, Any], lr: str, theirs: dict[tuple, float]) -> dict[str,
         "spread": None if row["spread"] is None else round(row["spread"], 4),
         "seeds": row["seeds"],
         "budget": row["budget"],
-        "small": bool(row["budget"] < PAPER_STEPS.get(data, 0) or not row["ended"]),
+        "whole": bool(row["whole"]),
         "differs": row["differs"] or "",
         "params": row["params"],
         "paper": theirs.get((data, *where, int(depth), int(width))),
@@ -98,11 +99,11 @@ def entry(row: dict[str, Any], lr: str, theirs: dict[tuple, float]) -> dict[str,
     }
 
 
-def _levels(curve: str, n: int) -> list[float] | None:
+def _levels(curve: str, n: int) -> list[float]:
     """P(0..n) of one of the paper's curves."""
     from fractal_ifs.curve import ApproximationCurve
 
-    return [round(float(p), 4) for p in ApproximationCurve.load(int(curve)).P(n)] if curve.isdigit() else None
+    return [round(float(p), 4) for p in ApproximationCurve.load(int(curve)).P(n)]
 
 
 def paper_values() -> dict[tuple, float]:

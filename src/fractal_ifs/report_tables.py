@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 FRACTALS = {"sierpinsky": "Sierpinsky triangle", "cantor2d": "2D Cantor set", "pentaflake": "Pentaflake"}
 FRACTALS |= {"vicsek": "Vicsek"}
-PAPER_STEPS = {"fractal": 1_000_000, "cifar10": 60_000}  # section 5; Figure 7
+CURVES = tuple("123456")
 Key = tuple[str, str | None, int | None, str | None, int, int]  # report_data.CELL
 
 
@@ -29,11 +29,12 @@ class Cell:
     theirs: float | None
     ours: float | None = None
     budget: int = 0  # steps of ours
-    small: bool = False  # fewer steps than the paper's, or not ended
+    partial: bool = False  # of another budget than the paper's, or not ended
     differs: str = ""  # ours is of another protocol
     spread: float | None = None
     seeds: int = 0
     lrs: int = 0
+    digits: int = 2  # of the paper's number
 
     @property
     def difference(self) -> float | None:
@@ -42,11 +43,11 @@ class Cell:
     @property
     def comparable(self) -> bool:
         """Ours and the paper's mean the same: the same protocol at its full budget."""
-        return self.difference is not None and not self.small and not self.differs
+        return self.difference is not None and not self.partial and not self.differs
 
     @property
     def marks(self) -> str:
-        return ("*" if self.small else "") + ("†" if self.differs else "")
+        return ("*" if self.partial else "") + ("†" if self.differs else "")
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,10 @@ def tables(cells: "pd.DataFrame") -> list[Table]:
     widths, depths, curves = numbers["widths"], numbers["table1"]["rows"], numbers["table2"]["rows"]
 
     def grid(
-        values: Any, key: Callable[[int, int], Key], rows: Sequence[int], columns: Sequence[int]
+        values: Any, key: Callable[[int, int], Key], rows: Sequence[int], columns: Sequence[int], digits: int = 2
     ) -> list[list[Cell]]:
         return [
-            [cell(ours.get(key(r, w)), values[i][j] if values else None, key(r, w)[0]) for j, w in enumerate(columns)]
+            [cell(ours.get(key(r, w)), values[i][j] if values else None, digits) for j, w in enumerate(columns)]
             for i, r in enumerate(rows)
         ]
 
@@ -89,7 +90,7 @@ def tables(cells: "pd.DataFrame") -> list[Table]:
     ]
     if any(key[0] == "cifar10" for key in ours):
         channels, values = numbers["figure7"]["channels"], numbers["figure7"]["values"]
-        seven = {"CIFAR-10": grid(values, lambda r, w: ("cifar10", None, None, None, r, w), depths, channels)}
+        seven = {"CIFAR-10": grid(values, lambda r, w: ("cifar10", None, None, None, r, w), depths, channels, 3)}
         found.append(Table("Figure 7: CIFAR-10, width is channels", "depth", depths, channels, seven))
     return found
 
@@ -109,12 +110,11 @@ def lookup(cells: "pd.DataFrame") -> dict[Key, dict[str, Any]]:
     return found
 
 
-def cell(ours: Mapping[str, Any] | None, theirs: float | None, data: str = "fractal") -> Cell:
+def cell(ours: Mapping[str, Any] | None, theirs: float | None, digits: int = 2) -> Cell:
     if ours is None:
-        return Cell(theirs)
-    small = ours["budget"] < PAPER_STEPS.get(data, 0) or not ours["ended"]
-    rest = (ours["differs"], ours["spread"], ours["seeds"], ours["lrs"])
-    return Cell(theirs, ours["accuracy"], ours["budget"], small, *rest)
+        return Cell(theirs, digits=digits)
+    rest = (ours["differs"], ours["spread"], ours["seeds"], ours["lrs"], digits)
+    return Cell(theirs, ours["accuracy"], ours["budget"], not ours["whole"], *rest)
 
 
 def difference(cells: Sequence[Cell]) -> tuple[int, float, float] | None:
@@ -134,7 +134,7 @@ def text(cell: Cell) -> str:
     if cell.ours is None:
         return ""
     ours = f"{cell.ours:.3f}{cell.marks}"
-    return ours if cell.theirs is None else f"{ours} ({cell.theirs:.2f}) {signed(cell.ours - cell.theirs)}"
+    return ours if cell.theirs is None else f"{ours} ({cell.theirs:.{cell.digits}f}) {signed(cell.ours - cell.theirs)}"
 
 
 def legend(table: Table) -> list[str]:
@@ -142,10 +142,10 @@ def legend(table: Table) -> list[str]:
     lines = []
     run = [c for c in table.cells if c.ours is not None]
     lines.append(f"{len(run)} of {len(table.cells)} cells run; the others are blank.")
-    if small := [c for c in run if c.small]:
-        budgets = sorted({c.budget for c in small})
+    if partial := [c for c in run if c.partial]:
+        budgets = sorted({c.budget for c in partial})
         shown = f"{budgets[0]:,}" + (f" to {budgets[-1]:,}" if len(budgets) > 1 else "")
-        lines.append(f"* {len(small)} cells of a smaller budget or not ended: {shown} steps instead of the paper's.")
+        lines.append(f"* {len(partial)} cells of another budget or not ended: {shown} steps instead of the paper's.")
     if other := [c for c in run if c.differs]:
         lines.append(f"† {len(other)} cells of another protocol: {'; '.join(sorted({c.differs for c in other}))}.")
     if (found := difference(table.cells)) is not None:
@@ -195,7 +195,7 @@ def _latex_ours(cell: Cell) -> str:
 
 
 def _latex_paper(cell: Cell) -> str:
-    return "" if cell.difference is None else f"\\scriptsize {cell.theirs:.2f} (${cell.difference:+.3f}$)"
+    return "" if cell.difference is None else f"\\scriptsize {cell.theirs:.{cell.digits}f} (${cell.difference:+.3f}$)"
 
 
 def terminal(table: Table) -> str:

@@ -183,12 +183,17 @@ class Run:
             (self.directory / records.BEGUN).unlink(missing_ok=True)
 
 
+def fractal_depth(config: dict[str, Any]) -> int | None:
+    """n of a config's distribution, 5 where its file says nothing; None for images."""
+    return config["fractal"].get("depth", 5) if config["data"]["name"] == "fractal" else None
+
+
 def keys_of(config: dict[str, Any]) -> dict[str, Any]:
     """The flat keys of a config that a table of runs is made of."""
     synthetic = config["data"]["name"] == "fractal"
     return {
         "fractal": config["fractal"].get("name") if synthetic else None,
-        "fractal_depth": config["fractal"].get("depth") if synthetic else None,
+        "fractal_depth": fractal_depth(config),
         "curve": str(config["curve"].get("name")) if synthetic else None,
         "data": config["data"]["name"],
         "model": config["model"]["name"],

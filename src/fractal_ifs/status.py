@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fractal_ifs import locks, records, slurm
+from fractal_ifs.config import steps_in_all
 from fractal_ifs.errors import ConfigError
 
 
@@ -47,7 +48,7 @@ def _run(directory: Path, names: set[str], in_slurm: str | None) -> tuple[str, i
     config = (record or records.read_begun(directory)).get("config") or _composed(directory)
     if config is None:
         return None
-    asked = int(config.get("steps") or 0)
+    asked = steps_in_all(config) if "steps" in config else 0
     steps = int((record or {}).get("steps") or _last_step(directory))
     if record and record["status"] in ("finished", "diverged"):
         return record["status"], asked, asked
