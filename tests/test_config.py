@@ -55,6 +55,7 @@ BAD = [
     ("trainer.precision=8", "must be one of 32-true"),
     ("trainer.accelerator=abacus", "must be one of cpu, gpu, auto"),
     ("trainer.devices=0", "must be"),
+    ("trainer.threads=0", "must be a whole number >= 1"),
     ("trainer.compile=1", "must be true or false"),
     ("trainer.cuda_graphs=true", "needs a GPU"),
     ("width=1000000 depth=5", "GiB of memory, this machine has"),

@@ -16,6 +16,8 @@ from torch import nn
 from fractal_ifs import ConfigError, augment, cifar10, fashion_mnist, images, records, seeds
 from fractal_ifs.config import Job, compose, fingerprint
 from fractal_ifs.convnet import ConvNet, multiplications
+from fractal_ifs.engines.conv import ConvEngine
+from fractal_ifs.executors import processes
 from fractal_ifs.runs import Run
 from fractal_ifs.training import train
 
@@ -115,6 +117,16 @@ def test_the_pipeline_equals_a_slow_reference(channels):
     for i, row in enumerate(rows):
         expected = reference(pictures[row], 4, 4, False, 0, 1, 24)
         np.testing.assert_allclose(tested[i].numpy(), expected, atol=3e-4 if row == 3 else 2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("low", [0, 240])
+def test_standardisation_within_autocast(low):
+    """A step may run in bfloat16, an image's deviation may not: in 8 bits that of a dark one would be wrong."""
+    x = torch.randint(low, low + 8, (50, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = augment.standardise(x, torch.zeros(50).double(), torch.ones(50).double())
+    assert found.dtype == torch.float32
+    assert found.std((1, 2, 3), correction=0).numpy() == pytest.approx(1, abs=1e-4)
 
 
 def test_the_draws_are_uniform_and_independent():
@@ -231,9 +243,25 @@ def test_a_pickle_runs_no_code(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "raw",
+    [
+        # numpy.ndarray((1,), "O", bytearray(8 bytes)): an array of pointers that the file chooses
+        b"\x80\x05cnumpy\nndarray\nK\x01\x85\x8c\x01O\x96\x08\x00\x00\x00\x00\x00\x00\x00AAAAAAAA\x87R.",
+        # BUILD on a function: its attributes are set for the whole process
+        b"\x80\x02c_codecs\nencode\nN}X\x0c\x00\x00\x00__defaults__K\x01\x85s\x86b.",
+        b"\x80\x02cnumpy\ndtype\nN}X\x08\x00\x00\x00__call__K\x01s\x86b.",
+    ],
+)
+def test_what_a_pickle_is_given_can_be_called_and_no_more(raw):
+    with pytest.raises(ValueError, match="no pickle"):
+        cifar10.safe_unpickle(raw)
+
+
+@pytest.mark.parametrize(
     ("batch", "reason"),
     [
         ([1, 2], "holds a list"),
+        ({"data": np.zeros((1, 3072), np.uint8), "labels": [2**70]}, "has a label of 71 bits"),
         ({"labels": [1]}, "has no data"),
         ({"data": np.zeros((1, 9), np.uint8), "labels": [1]}, "has no data"),
         ({"data": np.zeros((2, 3072), np.uint8), "labels": [1]}, "no list of as many labels"),
@@ -283,6 +311,15 @@ def test_checksums(tmp_path, monkeypatch):
     assert len(cifar10.load(data_of(tmp_path, verify=True)).y_train) == 10
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ConfigError, match="can't be unpacked"):
+        cifar10.load(data_of(tmp_path))
+    for place in range(1, 9):  # a bit of the images, of which gzip's checksum alone knows; and that itself
+        torn = bytearray(whole)
+        torn[len(whole) * place // 9] ^= 16
+        path.write_bytes(torn)
+        with pytest.raises(ConfigError, match="can't be unpacked"):
+            cifar10.load(data_of(tmp_path))
+    path.write_bytes(whole[:-8])
     with pytest.raises(ConfigError, match="can't be unpacked"):
         cifar10.load(data_of(tmp_path))
     archive(path, {"readme.txt": b"nothing"})
@@ -527,6 +564,24 @@ def test_interrupted_runs_go_on_to_the_same_bits(folder, tmp_path):
     assert torch.equal(written.model(x), straight.model(x))
 
 
+def test_where_an_interrupt_comes_changes_no_bit_of_the_losses(folder):
+    found = []
+    for parts in ((30,), (7, 1, 22)):
+        run = Run(config(folder, **{"trainer.precision": "64-true"}), None)
+        engine = ConvEngine("64-true")
+        for steps in parts:
+            run.advanced(steps, engine.advance([run], [steps])[0], 0.0)
+        found.append(run.loss_sum)
+    assert found[0] == found[1]
+
+
+def test_processes_and_their_threads_share_the_cores(folder, monkeypatch):
+    monkeypatch.setattr("fractal_ifs.executors.cores", lambda: 8)
+    counts = [processes(config(folder, **{"trainer.threads": n})) for n in (1, 2, 3, 16)]
+    assert counts == [8, 4, 2, 1]
+    assert processes(config(folder, **{"trainer.threads": 2}, workers=3)) == 3
+
+
 def test_killed_and_gone_on_to_the_same_bits(folder, tmp_path):
     """SIGKILL to the real command in mid-run, then the same command again."""
     import os
@@ -675,6 +730,10 @@ def test_the_protocol_of_figure_7():
         ({"model.readout": "max"}, "model.readout=max: must be one of flatten, mean"),
         ({"trainer.channels_last": 2}, "trainer.channels_last=2: must be true or false"),
         ({"trainer.threads": 0}, "trainer.threads=0: must be a whole number >= 1"),
+        ({"data.dir": 2024}, "data.dir=2024: must be the path of a directory, as ./2024"),
+        ({"data": "fashion_mnist", "data.dir": None}, "data.dir=None: must be the path of a directory"),
+        ({"data.url": None}, "data.url=None: must be an address"),
+        ({"data.dir": "~/cifar"}, "data.dir=~/cifar: ~ can't stand here, write $HOME"),
     ],
     ids=str,
 )
@@ -691,13 +750,15 @@ def test_a_sweep_of_images(command, folder):
     refused = command("-m", *keys, "depth=1,2", "width=4")
     assert "no checksum is published" in refused.status
     assert not list(Path("multirun").rglob("result.json"))
-    done = command("-m", *keys, "data.verify=false", "depth=1,2", "width=4,6")
+    done = command("-m", *keys, "data.verify=false", "depth=1,2", "width=4,6", "trainer.accelerator=auto")
     assert done.status == 0, done.status
     assert "best test accuracy" in done.out
     found = [records.read_result(path.parent) for path in sorted(Path("multirun/s").rglob("result.json"))]
     assert [(r["depth"], r["width"]) for r in found if r] == [(1, 4), (1, 6), (2, 4), (2, 6)]
+    here = "gpu" if torch.cuda.is_available() else "cpu"
+    assert {r["config"]["trainer"]["accelerator"] for r in found if r} == {here}
     assert all(r["params"] == sum(p.numel() for p in ConvNet(r["depth"], r["width"]).parameters()) for r in found if r)
-    again = command("-m", *keys, "data.verify=false", "depth=1,2", "width=4,6")
+    again = command("-m", *keys, "data.verify=false", "depth=1,2", "width=4,6", "trainer.accelerator=auto")
     assert "4 of 4 jobs are finished already" in again.out + again.err
 
 

@@ -71,7 +71,9 @@ def standardise(x: Tensor, delta: Tensor, factor: Tensor, dtype: torch.dtype = t
     b, channels, height, width = x.shape
     x = x.view(b, channels, height * width).to(dtype).sub_(128)  # so that float32 sums of squares are exact
     mean = x.mean(2).double()
-    variance = (torch.linalg.vecdot(x, x).double() / x.shape[2] - mean**2).clamp_(min=0)
+    with torch.autocast(x.device.type, enabled=False):  # which would take them in 8 bits
+        squares = torch.linalg.vecdot(x, x).double()
+    variance = (squares / x.shape[2] - mean**2).clamp_(min=0)
     shifted = mean + delta[:, None]  # the channels' means, which contrast leaves
     centre = shifted.mean(1, keepdim=True)
     total = factor**2 * variance.mean(1) + shifted.var(1, correction=0)

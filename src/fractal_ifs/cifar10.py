@@ -3,11 +3,13 @@
 Nothing here imports torch, and nothing in a file can run code. Whatever is wrong is a ConfigError of one line.
 """
 
+import gzip
 import hashlib
 import io
 import os
 import pickle
 import tarfile
+import zlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -108,14 +110,16 @@ def read_archive(archive: Path) -> Arrays:
     """The images of a packed distribution."""
     members = {}
     try:
-        with tarfile.open(archive) as tar:
+        with gzip.open(archive) as stream, tarfile.open(fileobj=stream) as tar:
             for member in tar:
                 name = PurePosixPath(member.name).name
                 if member.isfile() and name.startswith(("data_batch_", "test_batch")):
                     file = tar.extractfile(member)
                     assert file is not None
                     members[name] = file.read()
-    except (OSError, EOFError, tarfile.TarError, ValueError) as error:
+            while stream.read(1 << 20):  # to the checksum at the end, which tarfile never looks at
+                pass
+    except (OSError, EOFError, tarfile.TarError, ValueError, zlib.error) as error:
         raise ConfigError(f"{archive}: can't be unpacked ({' '.join(str(error).split())}); delete it") from None
     ending = _ending(members.__contains__)
     if ending is None:
@@ -180,40 +184,58 @@ def python(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"has no data of {PIXELS} bytes an image")
     if not isinstance(labels, list) or len(labels) != len(x) or any(type(label) is not int for label in labels):
         raise ValueError("has no list of as many labels as images")
+    if large := next((label for label in labels if abs(label) > 255), 0):
+        raise ValueError(f"has a label of {large.bit_length()} bits, must be from 0 to 9")
     return x.reshape(-1, 3, SIZE, SIZE), np.array(labels, dtype=np.int64)
 
 
 class _Unpickler(pickle.Unpickler):
-    """Plain values and numpy arrays of numbers; any other class or function that a file names is refused."""
+    """Plain values and numpy arrays of bytes; any other class or function that a file names is refused.
+
+    What it gives the file for a name can be called, and no more: a class could be called with other arguments (an
+    ndarray over the file's own bytes, as pointers), and a function has attributes that a pickle can set.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return _reconstruct
+            return _Reconstruct()
         if (module, name) == ("numpy", "ndarray"):
-            return np.ndarray
+            return _NDARRAY
         if (module, name) == ("numpy", "dtype"):
-            return _dtype
+            return _DType()
         if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes bytes
-            return _encode
+            return _Encode()
         raise pickle.UnpicklingError(f"names {module}.{name}")
 
 
-def _reconstruct(kind: Any, shape: Any, code: Any) -> np.ndarray:
-    if kind is not np.ndarray:
-        raise pickle.UnpicklingError("makes no array")
-    return np.ndarray((0,), np.uint8)  # its state, which follows, has the shape and the type
+_NDARRAY = object()
 
 
-def _dtype(code: Any, *rest: Any) -> np.dtype:
-    if code not in ("u1", "|u1", b"u1", b"|u1"):
-        raise pickle.UnpicklingError(f"has an array of type {code!r}")
-    return np.dtype(np.uint8)
+class _Reconstruct:
+    __slots__ = ()
+
+    def __call__(self, kind: Any, shape: Any, code: Any) -> np.ndarray:
+        if kind is not _NDARRAY:
+            raise pickle.UnpicklingError("makes no array")
+        return np.ndarray((0,), np.uint8)  # its state, which follows, has the shape and the type
 
 
-def _encode(text: Any, encoding: Any) -> bytes:
-    if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError("has bytes in an odd encoding")
-    return text.encode("latin1")
+class _DType:
+    __slots__ = ()
+
+    def __call__(self, code: Any, *rest: Any) -> np.dtype:
+        if code not in ("u1", "|u1", b"u1", b"|u1"):
+            raise pickle.UnpicklingError(f"has an array of type {code!r}")
+        return np.dtype(np.uint8)
+
+
+class _Encode:
+    __slots__ = ()
+
+    def __call__(self, text: Any, encoding: Any) -> bytes:
+        if not isinstance(text, str) or encoding != "latin1":
+            raise pickle.UnpicklingError("has bytes in an odd encoding")
+        return text.encode("latin1")
 
 
 def safe_unpickle(raw: bytes) -> Any:

@@ -177,6 +177,7 @@ def check(config: DictConfig, here: bool = True) -> None:
     _one_of("trainer.accelerator", trainer.get("accelerator", "cpu"), ("cpu", "gpu", "auto"))
     _one_of("trainer.strategy", trainer.get("strategy"), ("auto", "ddp"))
     _whole("trainer.devices", trainer.get("devices"), 1)
+    _whole("trainer.threads", trainer.get("threads", 1), 1)
     if trainer.strategy != "ddp" and trainer.devices != 1:
         raise ConfigError(
             f"trainer.devices={trainer.devices}: must be 1 but with trainer=ddp; a sweep uses every GPU all the same"
@@ -204,6 +205,16 @@ def check(config: DictConfig, here: bool = True) -> None:
         _check_image_run(config)
     if here and trainer.accelerator == "gpu":
         _check_gpu(trainer.devices)
+
+
+def on_this_machine(job: Job) -> Job:
+    """A job whose ``trainer.accelerator`` is no longer ``auto``, but what is here: ``gpu`` or ``cpu``."""
+    if job.config["trainer"]["accelerator"] != "auto":
+        return job
+    import torch
+
+    accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    return job._replace(config=job.config | {"trainer": job.config["trainer"] | {"accelerator": accelerator}})
 
 
 def _check_fractal_run(config: DictConfig) -> None:
@@ -257,7 +268,10 @@ def _check_image_run(config: DictConfig) -> None:
     if not (len(low_high) == 2 and all(map(_finite, low_high)) and 0 <= low_high[0] <= low_high[1]):
         raise ConfigError(f"data.contrast={data.contrast}: must be [low, high], finite numbers with 0 <= low <= high")
     _true_or_false("trainer.channels_last", trainer.get("channels_last", True))
-    _whole("trainer.threads", trainer.get("threads", 1), 1)
+    if not (isinstance(data.dir, str) or (data.dir is None and data.name == "cifar10")):
+        raise ConfigError(f"data.dir={data.dir}: must be the path of a directory, as ./2024 or /data/cifar")
+    if "url" in data and not isinstance(data.url, str):
+        raise ConfigError(f"data.url={data.url}: must be an address, https://...")
 
 
 def _finite(value: Any) -> bool:
@@ -387,6 +401,8 @@ def one_line(error: BaseException) -> str:
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         return f"{group}={value}: must be one of {', '.join(options)}{hint}"
     cause = error.__cause__
+    if match := re.search(r"LexerNoViableAltException: (\S+=~\S*)", text):
+        return f"{match.group(1)}: ~ can't stand here, write $HOME"
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match.group(1)
         names = [field.name for field in dataclasses.fields(Schema)]

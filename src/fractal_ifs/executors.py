@@ -20,7 +20,7 @@ from typing import Any
 from fractal_ifs import ddp, engines, records, signals
 from fractal_ifs.config import Job, fingerprint
 from fractal_ifs.records import Failed
-from fractal_ifs.training import Training, cores, fail, group, train
+from fractal_ifs.training import Training, cores, fail, group, process_threads, train
 
 Outcome = dict[str, Any] | Exception
 
@@ -60,7 +60,7 @@ def shares(numbers: list[int], workers: int) -> list[list[int]]:
 def processes(config: dict[str, Any]) -> int:
     """How many worker processes a group of the torch engine takes: the GPUs, or the cores, or ``workers`` of them."""
     if config["trainer"]["accelerator"] == "cpu":
-        return config["workers"] or cores()
+        return config["workers"] or max(1, cores() // process_threads(config))
     return config["workers"] or len(gpus())
 
 

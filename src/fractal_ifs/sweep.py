@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs import kept, records
-from fractal_ifs.config import SINCE, Job, steps_in_all
+from fractal_ifs.config import SINCE, Job, on_this_machine, steps_in_all
 from fractal_ifs.locks import Busy, Lock
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def train_jobs(
         from fractal_ifs.images import check_images
         from fractal_ifs.progress import Progress
 
+        jobs = [on_this_machine(job) for job in jobs]
         for reason in sorted({str(engines.choose(jobs[number].config)[1]) for number in todo} - {"None"}):
             log.info("engine=torch: %s", reason)
         check_images([jobs[number].config for number in todo])

@@ -248,6 +248,14 @@ def failure(job: Job, error: Exception) -> dict[str, Any]:
     return {**keys, "config": job.config}
 
 
+def process_threads(config: Mapping[str, Any]) -> int:
+    """PyTorch's threads on CPUs: ``trainer.threads`` for a CNN, else one.
+
+    Never the machine's cores: the sums' order, and so the bits, must not depend on them.
+    """
+    return config["trainer"].get("threads", 1) if config["model"]["name"] == "cnn" else 1
+
+
 def train(
     jobs: Sequence[Job],
     threads: int = 0,
@@ -266,9 +274,7 @@ def train(
     module = Training(jobs, engine, report)
     threads_before = torch.get_num_threads()
     if name != "native" and trainer["accelerator"] == "cpu":
-        torch.set_num_threads(
-            trainer.get("threads", 1)
-        )  # the sums' order, and so the bits, must not depend on the machine's cores
+        torch.set_num_threads(process_threads(jobs[0].config))
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore",

@@ -88,7 +88,7 @@ class _Held:
             with torch.no_grad():
                 ddp.average(loss, self.grad)
             self.optimizer.step()
-            total += loss.detach()
+            total += loss.detach().float()  # sums of which are exact, so interrupted or not
             self.run.step += 1
             if stop:
                 break
@@ -109,5 +109,5 @@ _SAME = contextlib.nullcontext()
 
 
 def _deterministic() -> contextlib.AbstractContextManager:
-    """cuDNN's reproducible algorithms; nothing on other devices."""
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+    """cuDNN's reproducible algorithms, in the precision asked for (no TF32); nothing on other devices."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

@@ -131,7 +131,7 @@ class Stack:
 
     def _update(self, each: Tensor, size: Tensor, root: Tensor) -> None:
         """The optimizer's step from ``grad``; allocates nothing."""
-        self.total += each
+        self.total += each.float()  # sums of which are exact, so interrupted or not
         if self.adam:
             self.exp_avg.lerp_(self.grad, 1 - BETAS[0])
             self.exp_avg_sq.mul_(BETAS[1]).addcmul_(self.grad, self.grad, value=1 - BETAS[1])
