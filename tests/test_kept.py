@@ -138,8 +138,14 @@ def test_a_check_trains_again_and_compares(tmp_path, capsys):
     assert said.endswith(": the same\n")
     with pytest.raises(ConfigError, match="has no run of the paper's protocol and the native engine of width <= 3"):
         report.check([str(table), "--width", "3"])
+    with pytest.raises(ConfigError, match="--number=0: must be a whole number >= 1"):
+        report.check([str(table), "-n", "0"])
     [line] = lines(table)
-    table.write_text(table.read_text().replace(f",{line['best_test_acc']},", ",0.9876,", 1))
+    text = table.read_text()
+    table.write_text(text.replace(f",{line['isa']},", ",sve2,"))
+    with pytest.raises(ConfigError, match="its runs are equal on sve2 alone: unknown"):
+        report.check([str(table)])
+    table.write_text(text.replace(f",{line['best_test_acc']},", ",0.9876,", 1))
     with pytest.raises(SystemExit):
         report.check([str(table)])
     assert "DIFFERENT" in capsys.readouterr().out

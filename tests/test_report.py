@@ -254,6 +254,11 @@ def test_running_torn_and_failed_runs(tmp_path):
     assert f"{tmp_path}: 4 runs: 1 failed, 1 finished, 2 interrupted" in status.show(tmp_path)
 
 
+def test_a_layerwise_run_is_as_long_as_all_its_layers(tmp_path):
+    add(tmp_path, 0.7, "running", steps=1_500_000, training="layerwise", depth=2)
+    assert "1 interrupted; 1,500,000 of 2,000,000 steps (75.0%)" in status.show(tmp_path)
+
+
 def test_a_written_csv_reads_back_to_the_same_cells(tmp_path):
     add(tmp_path / "runs", 0.8, width=10, lr=1e-3)
     add(tmp_path / "runs", 0.9, width=10, lr=5e-4)
