@@ -199,7 +199,7 @@ def begin(job: Job, device: Any, engine: Any) -> Run:
             records.check_same(job, state["fingerprint"], records.read_begun(job.directory).get("config", {}))
             there = {**state.get("versions", {}), **({"isa": state["isa"]} if state.get("isa") else {})}
             if changed := records.other_versions(there, {"isa": run.isa}):
-                text = f"goes on from a checkpoint of other versions ({changed}): not bit for bit"
+                text = f"goes on from a checkpoint of other versions ({changed}): perhaps not bit for bit"
                 log.warning("%s: %s", job.directory, text)
                 note(job.directory, text)
             run.restore(state)
