@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fractal_ifs import kept, report, report_data
+from fractal_ifs.config import Job
 from fractal_ifs.errors import ConfigError
 
 SMALL = ["steps=40", "eval_every=20", "data.train_size=400", "data.test_size=100", "logger=none", "sweep=tests"]
@@ -53,6 +54,22 @@ def test_what_is_kept_is_not_trained_where_multirun_is_empty(command, tmp_path):
     assert len(list((tmp_path / "multirun").rglob("result.json"))) == 2
     assert len(lines(table)) == 4
     assert set(first.splitlines()) < set(table.read_bytes().splitlines())
+
+
+def test_a_run_that_was_interrupted_before_is_kept_when_it_ends(command, tmp_path):
+    assert command(*SWEEP, "lr=1e-3").status == 0
+    table = tmp_path / "kept" / "runs.csv"
+    table.unlink()
+    path = next((tmp_path / "multirun" / "tests").glob("*depth=1*/result.json"))
+    whole = path.read_text()
+    record = json.loads(whole)
+    path.write_text(json.dumps(record | {"status": "interrupted"}))
+    keeper = kept.Keeper([Job(record["config"] | {"kept": str(table)}, path.parent)])
+    keeper.add()
+    assert not table.exists()
+    path.write_text(whole)
+    keeper.add()
+    assert [row["fingerprint"] for row in lines(table)] == [record["fingerprint"]]
 
 
 def test_a_sweep_killed_before_it_told_the_table_tells_it_at_its_next_start(command, tmp_path):

@@ -112,11 +112,17 @@ class Keeper:
         if time.monotonic() - self.looked < every:
             return
         for path, waiting in self.waiting.items():
-            ended = sorted(directory for directory in waiting if (directory / "result.json").exists())
+            ended = sorted(directory for directory in waiting if _has_ended(directory))
             waiting.difference_update(ended)
             for note in add(path, ended)[1]:
                 log.warning("%s", note)
         self.looked = time.monotonic()
+
+
+def _has_ended(directory: Path) -> bool:
+    """Not so where an earlier, interrupted training has left its record."""
+    record = records.read_result(directory) if (directory / "result.json").exists() else None
+    return record is not None and record["status"] in ENDED
 
 
 def check(path: Path, number: int = 3, width: int | None = None, seed: int | None = None) -> Iterator[tuple[str, bool]]:
