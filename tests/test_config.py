@@ -163,3 +163,7 @@ def test_the_fingerprint_is_of_what_can_change_a_result():
     changed = {"seed": 1, "lr": 1e-3, "curve": 4, "fractal__depth": 4, "data__margin": 1e-3, "model__sum_last": True}
     changed |= {"trainer__precision": "bf16-mixed", "loss": "logistic", "data__balanced": True, "eval_every": 5000}
     assert len({of(**{key: value}) for key, value in changed.items()} | same) == len(changed) + 1
+
+
+def test_options_of_hydra_that_exclude_each_other_are_one_line(command):
+    assert command("-m", "--cfg", "job").status.startswith("error: Only one of --run, --multirun, --cfg")

@@ -137,7 +137,7 @@ def test_quick_budget_has_a_star_in_every_form(tmp_path):
 
 
 def test_a_larger_budget_does_not_stand_for_the_papers(tmp_path):
-    """ "Longer" is looked into beside the tables, not in them."""
+    """What was trained longer is looked into beside the tables, not in them."""
     add(tmp_path, 0.81, steps=5_000_000)
     record = json.loads((tmp_path / "run0" / "result.json").read_text())
     record["config"]["steps"] = 5_000_000

@@ -385,6 +385,10 @@ def refusals(interrupted: str = "interrupted") -> Iterator[None]:
         sys.exit(f"error: {error if isinstance(error, ConfigError) else one_line(error)}")
     except OSError as error:
         sys.exit(f"error: {error}")
+    except ValueError as error:
+        if not str(error).startswith("Only one of --run"):  # how Hydra refuses `-m --cfg job`
+            raise
+        sys.exit(f"error: {error}")
 
 
 def one_line(error: BaseException) -> str:
