@@ -115,7 +115,8 @@ def test_requeued_and_left_by_a_killed_driver(tmp_path, inline):
     found, expected = results(sweep), results(inline)
     assert {name: run[:2] for name, run in found.items()} == {name: run[:2] for name, run in expected.items()}
     for directory in [path.parent for path in sweep.rglob("result.json")]:
-        ids = {path.name.rpartition("-")[2] for path in (directory / "wandb").glob("offline-run-*")}
+        # offline-run-TIME-ID, with -1 after it where two begin in one second
+        ids = {path.name.split("-")[3] for path in (directory / "wandb").glob("offline-run-*")}
         assert len(ids) == 1  # the same W&B run
 
 
