@@ -8,6 +8,7 @@ does later.
 import csv
 import io
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def read(path: Path) -> dict[str, dict[str, str]]:
     if missing := [name for name in ("fingerprint", *CELL, "best_test_acc") if name not in (reader.fieldnames or ())]:
         raise ConfigError(f"kept={path}: not a table of finished runs, it has no column {missing[0]}")
     for number, line in enumerate(rows, 2):
-        if None in line or None in line.values() or not line["fingerprint"] or not _is_number(line["best_test_acc"]):
+        if None in line or None in line.values() or not line["fingerprint"] or _number(line["best_test_acc"]) is None:
             raise ConfigError(f"kept={path}: line {number} is no row of it: {next(iter(line.values()))}")
     return {line["fingerprint"]: line for line in rows}
 
@@ -195,15 +196,12 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _is_number(text: str) -> bool:
+def _number(text: str) -> float | None:
     try:
-        return float(text) == float(text)
+        return None if math.isnan(number := float(text)) else number
     except ValueError:
-        return False
+        return None
 
 
 def _order(text: str) -> tuple[float, str]:
-    try:
-        return float(text), ""
-    except ValueError:
-        return float("inf"), text
+    return (math.inf, text) if (number := _number(text)) is None else (number, "")
