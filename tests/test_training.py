@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import small
+from torch import nn
 
-from fractal_ifs import records, seeds
+from fractal_ifs import engines, records, seeds
 from fractal_ifs.config import Job
 from fractal_ifs.engines import native
 from fractal_ifs.engines import torch as engine_torch
@@ -530,3 +532,49 @@ def test_data_is_shared_by_runs_in_memory_and_forgotten_after():
     del a, b
     gc.collect()
     assert not data._shared
+
+
+@pytest.mark.skipif("native" not in ENGINES, reason="the native engine isn't built")
+@pytest.mark.parametrize(
+    ("threads", "ended"),
+    [(1, [0, 1, 2, 3, 4, 5]), (2, [0, 2, 5])],  # the last three share two threads
+)
+def test_large_networks_end_one_after_the_other(monkeypatch, threads, ended):
+    """Where a round takes seconds, as many train as there are cores, until too few are left."""
+    configs = [small(seed=seed) for seed in range(5)]
+    together = trained(configs)
+    monkeypatch.setattr(engines, "SECOND", 1.0)
+    seen = []
+    outcomes: Any = train(
+        [Job(c, None) for c in configs], threads, report=lambda module: seen.append(len(module.ended))
+    )
+    assert sorted(set(seen)) == ended
+    for run, other in zip(outcomes, together, strict=True):
+        assert torch.equal(run.params, other.params)
+        assert numbers(run) == numbers(other)
+
+
+@pytest.mark.skipif("native" not in ENGINES, reason="the native engine isn't built")
+@pytest.mark.parametrize(
+    ("widths", "waiting", "full"),
+    [
+        ([200], 9, False),
+        ([200, 200], 9, True),
+        ([200, 200], 1, False),  # one would be left alone at the end
+        ([100, 100], 9, True),
+        ([50, 50], 9, False),
+        ([50] * 4, 9, True),
+        ([10] * 15, 9, False),
+        ([10] * 16, 9, True),
+        ([400] + [20] * 14, 9, False),
+        ([400] + [20] * 15, 9, True),
+    ],
+)
+def test_how_many_runs_two_cores_take(widths, waiting, full):
+    runs = [
+        SimpleNamespace(
+            params=nn.utils.parameters_to_vector(MLP(2, width, 5).parameters()), batch_size=100, eval_every=10_000
+        )
+        for width in widths
+    ]
+    assert engines.NativeEngine(2).full(runs, waiting) == full

@@ -95,10 +95,8 @@ class Training(pl.LightningModule):
 
     def _admit(self) -> None:
         while self.waiting:
-            if self.active:
-                run, _ = next(iter(self.active.values()))
-                if len(self.active) >= self.engine.window(run):
-                    return
+            if self.active and self.engine.full([run for run, _ in self.active.values()], len(self.waiting)):
+                return
             number = self.waiting.popleft()
             try:
                 run = begin(self.jobs[number], self.device, self.engine)

@@ -3,7 +3,7 @@
 All engines offer
     advance(runs, steps)  -> per run the sum of the batch losses (NaN or infinite: it diverged); moves ``run.step``
     evaluate(runs)        -> per run (test accuracy, test loss)
-    window(run)           -> how many runs it likes to hold at a time
+    full(runs, waiting)   -> whether it has enough to do with these, where so many more are waiting
 """
 
 from collections.abc import Sequence
@@ -46,6 +46,9 @@ def create(name: str, threads: int, trainer: dict[str, Any], stack: int = 0, tog
     return TorchEngine(str(trainer["precision"]), stack, trainer["compile"], trainer["cuda_graphs"], together)
 
 
+SECOND = 1e11  # floating-point operations that a core does in a second, about
+
+
 class NativeEngine:
     """Runs of any shapes side by side, each on one thread: ``fractal_ifs.engines.native``."""
 
@@ -54,8 +57,15 @@ class NativeEngine:
     def __init__(self, threads: int):
         self.threads, self.isa = threads, native.isa()
 
-    def window(self, run: Any) -> int:
-        return 8 * self.threads
+    def full(self, runs: Sequence[Any], waiting: int) -> bool:
+        """Every thread has work for about a second of a round, and for as long as the largest run takes.
+
+        So tiny networks come by eights, and of large ones, whose rounds take seconds, the first end hours before the
+        last. When there are too few left for another turn, all train, so that no thread is idle at the end.
+        """
+        work = [6.0 * run.params.numel() * run.batch_size * run.eval_every for run in runs]
+        last = len(runs) + waiting < 2 * self.threads
+        return len(runs) >= 8 * self.threads or (not last and sum(work) >= self.threads * max(*work, SECOND))
 
     def advance(self, runs: Sequence[Any], steps: Sequence[int]) -> list[float]:
         tasks = [

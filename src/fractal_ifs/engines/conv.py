@@ -24,9 +24,9 @@ class ConvEngine:
         self.precision, self.channels_last, self.compiled = precision, channels_last, compiled
         self._holds: _Held | None = None
 
-    def window(self, run: Run) -> int:
+    def full(self, runs: Sequence[Run], waiting: int) -> bool:
         """Such runs train one at a time: a process each."""
-        return 1
+        return True
 
     def _held(self, run: Run) -> "_Held":
         if self._holds is None or self._holds.run is not run:

@@ -232,14 +232,15 @@ class TorchEngine:
         self._trained: list[tuple[Run, Points]] = []
         self._stacks: list[Stack] = []
 
-    def window(self, run: Run) -> int:
-        """How many runs of this shape train together: as many as a core's cache holds, or a GPU fills with."""
+    def full(self, runs: Sequence[Run], waiting: int) -> bool:
+        """As many runs of one shape train together as a core's cache holds, or a GPU fills with."""
+        run = runs[0]
         if self.stack_size:
-            return self.stack_size
+            return len(runs) >= self.stack_size
         if run.params.device.type != "cpu":
-            return 512
+            return len(runs) >= 512
         activations = 2 * run.batch_size * run.config["width"] * run.config["depth"]
-        return max(1, min(32, CACHE // (4 * (4 * run.params.numel() + activations))))
+        return len(runs) >= min(32, CACHE // (4 * (4 * run.params.numel() + activations)))
 
     def advance(self, runs: Sequence[Run], steps: Sequence[int]) -> list[float]:
         """Advance by the least of the steps asked for, since a stack moves as one.
