@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import gzip
 import json
+import os
 import re
 import resource
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fractal_ifs import kept, report, report_data, report_tables, report_verdicts, status
+from fractal_ifs import kept, records, report, report_data, report_tables, report_verdicts, status
 from fractal_ifs.config import CONF, compose
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.runs import keys_of
@@ -252,6 +253,20 @@ def test_running_torn_and_failed_runs(tmp_path):
     states = {"finished": 1, "interrupted": 2, "failed": 1}
     assert counts == {**states, "steps": 3_400_000, "steps_asked": 4_000_000, "slurm": []}
     assert f"{tmp_path}: 4 runs: 1 failed, 1 finished, 2 interrupted" in status.show(tmp_path)
+
+
+def test_a_directory_that_goes_while_a_sweep_is_read(tmp_path, monkeypatch):
+    add(tmp_path, 0.8)
+    gone = add(tmp_path / "slurm" / ".code", 0.9).parent
+
+    def scandir(path, scandir=os.scandir):
+        if Path(path) == gone:
+            raise FileNotFoundError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert "1 runs: 1 finished" in status.show(tmp_path)
+    assert len(report_data.collect([tmp_path])[0]) == len(dict(records.find(tmp_path))) == 1
 
 
 def test_a_layerwise_run_is_as_long_as_all_its_layers(tmp_path):

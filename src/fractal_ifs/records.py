@@ -74,9 +74,18 @@ def read_result(directory: Path) -> dict[str, Any] | None:
 
 def find(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Every record at or below a directory, in the order of the names."""
-    for path in sorted(directory.rglob("result.json")):
-        if record := read_result(path.parent):
-            yield path.parent, record
+    for path, names in walk(directory):
+        if "result.json" in names and (record := read_result(path)):
+            yield path, record
+
+
+def walk(path: Path) -> Iterator[tuple[Path, set[str]]]:
+    """Every directory at or below a path that may be a run's, with its names, in order; others may go meanwhile."""
+    for directory, below, files in os.walk(path):
+        names = {*files, *below}
+        if "result.json" in names or "history.csv" in names or ".hydra" in names:
+            yield Path(directory), names
+        below[:] = sorted(name for name in below if not name.startswith(".") and name != "wandb")
 
 
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")

@@ -98,8 +98,7 @@ def report(paths: Sequence[Path], output: Path, figures: bool = True) -> str:
 
 def collect(arguments: Sequence[str]) -> str:
     """Add the finished runs below some directories to a table, as the key ``kept`` does while they train."""
-    from fractal_ifs import kept
-    from fractal_ifs.report_data import walk
+    from fractal_ifs import kept, records
 
     out = argparse.ArgumentParser(prog="python -m fractal_ifs.report collect", description=collect.__doc__)
     out.add_argument("paths", nargs="+", type=Path, metavar="DIR", help="a sweep's directory")
@@ -107,7 +106,7 @@ def collect(arguments: Sequence[str]) -> str:
     given = out.parse_args(arguments)
     if missing := [path for path in given.paths if not path.is_dir()]:
         raise ConfigError(f"{missing[0]}: there is no such directory")
-    added, notes = kept.add(given.into, (directory for path in given.paths for directory, _ in walk(path)))
+    added, notes = kept.add(given.into, (directory for path in given.paths for directory, _ in records.walk(path)))
     lines = [f"note: {note}" for note in notes]
     return "\n".join([*lines, f"{added} runs added to {given.into}, which has {len(kept.read(given.into))}"])
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -56,7 +55,7 @@ def collect(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
     notes: list[str] = []
     for path in paths:
         found = _read_csv(path) if path.suffix == ".csv" else _read_directory(path, notes)
-        if not found and path.is_dir() and any(".hydra" in names for _, names in walk(path)):
+        if not found and path.is_dir() and any(".hydra" in names for _, names in records.walk(path)):
             raise ConfigError(f"{path}: no run has a measurement yet; `report status {path}` says how far they are")
         if not found:
             raise ConfigError(
@@ -91,7 +90,7 @@ def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     if not path.is_dir():
         raise ConfigError(f"{path}: there is no such directory")
     rows, torn = [], []
-    for directory, names in walk(path):
+    for directory, names in records.walk(path):
         found = None
         if "result.json" in names:
             record = records.read_result(directory)
@@ -105,15 +104,6 @@ def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     if torn:
         notes.append(f"{len(torn)} records can't be read and are left out, the first: {torn[0]}/result.json")
     return rows
-
-
-def walk(path: Path) -> Iterable[tuple[Path, set[str]]]:
-    """Every directory at or below a path that may be a run's, with its names, in order."""
-    for directory, below, files in os.walk(path):
-        names = {*files, *below}
-        if "result.json" in names or "history.csv" in names or ".hydra" in names:
-            yield Path(directory), names
-        below[:] = sorted(name for name in below if not name.startswith(".") and name != "wandb")
 
 
 def row(directory: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """How a sweep stands: ``python -m fractal_ifs.report status DIR``; who trains, locks and Slurm's queue tell."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,17 @@ def status(path: Path) -> dict[str, Any]:
     ``slurm``: a line for each state and reason that Slurm gives tasks of this sweep.
     Raises ConfigError where there is no run.
     """
-    from fractal_ifs.report_data import walk
-
     if not path.is_dir():
         raise ConfigError(f"{path}: there is no such directory")
     tasks: dict[str, list[Path]] = {}
-    for folder in {file.parent.parent for file in path.rglob("slurm/*.json")}:
-        tasks |= slurm.submitted(folder)
+    for folder, below, _ in os.walk(path):
+        if "slurm" in below:
+            tasks |= slurm.submitted(Path(folder))
     queue = slurm.active(tasks) or {}
     in_slurm = {run: queue[task][0] for task, runs in tasks.items() if task in queue for run in runs}
     counts: dict[str, int] = {}
     done = asked = 0
-    for directory, names in walk(path):
+    for directory, names in records.walk(path):
         found = _run(directory, names, in_slurm.get(directory.absolute()))
         if found is not None:
             state, steps, wanted = found
