@@ -94,12 +94,14 @@ function heatmap(fractal, row, ys, column, xs, cell, show) {
   const text = ys.map((y, i) => xs.map((x, j) => { const e = cell(y, x), v = z[i][j];
     if (!e || v == null) return "";
     const marks = show === "paper" ? "" : (e.whole ? "" : "*") + (e.differs ? "†" : "");
-    return (show === "diff" && v > 0 ? "+" : "") + v.toFixed(show === "paper" && e.n ? 2 : 3) + marks; }));
+    const dark = show === "diff" ? v < -0.05 || v > 0.07 : v < 0.74;  // the cell, by the scales below
+    const value = (show === "diff" && v > 0 ? "+" : "") + v.toFixed(show === "paper" && e.n ? 2 : 3) + marks;
+    return `<span style="color:${dark ? "#fff" : "#000"}">${value}</span>`; }));
   const hover = ys.map(y => xs.map(x => { const e = cell(y, x); return e ? describe(e) : ""; }));
   const scale = show === "diff" ? {colorscale: "RdBu", zmin: -0.1, zmax: 0.1} : {colorscale: "Viridis", zmin: 0.5, zmax: 1};
   const map = document.createElement("div");
   at("maps").append(map);
-  return () => Plotly.newPlot(map, [{type: "heatmap", x: xs, y: ys, z, text, texttemplate: "%{text}", hovertext: hover,
+  return () => Plotly.newPlot(map, [{type: "heatmap", x: xs, y: ys, z, text, texttemplate: "%{text}", textfont: {size: 12}, hovertext: hover,
     hovertemplate: "%{hovertext}<extra></extra>", xgap: 2, ygap: 2, ...scale, colorbar: {thickness: 10}}],
     {title: {text: fractal, font: {size: 15}}, height: 110 + 38 * Math.max(ys.length, 3), margin: {l: 60, r: 10, t: 36, b: 44},
      xaxis: {type: "category", title: {text: column}}, yaxis: {type: "category", title: {text: row}, autorange: "reversed"}},
@@ -159,7 +161,7 @@ function describe(e) {
 function tell(e) {
   const [every, last, history] = DATA.curves[e.run] || [0, 0, ""];
   const y = history.split(" ").filter(Boolean).map(Number), x = y.map((_, i) => Math.min(every * (i + 1), last));
-  const lines = [{x, y, mode: "lines", name: "test accuracy"}];
+  const lines = [{x, y, mode: "lines", name: "test accuracy" + (e.seeds > 1 ? ", first seed" : "")}];
   if (e.paper != null && x.length)
     lines.push({x: [x[0], x.at(-1)], y: [e.paper, e.paper], mode: "lines", name: "the paper's best",
       line: {dash: "dash", color: "#888"}});

@@ -120,9 +120,8 @@ def _sheet(
     sheet = Image.new("RGB", (left + len(shown) * (PIXELS + gap), top + len(rows) * line), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     pen.text((left, 6), f"{title}: after the last step of the best learning rate, seed 0", "#222222", font)
-    pen.text(
-        (left, 22), "blue: it says positive, orange: negative; strong: the fractal. Below: best accuracy", "#666", font
-    )
+    said = "blue: it says positive, orange: negative; strong: the fractal. Below: the cell's accuracy"
+    pen.text((left, 22), said, "#666", font)
     for j, column in enumerate(shown):
         pen.text(
             (left + j * (PIXELS + gap) + PIXELS / 2, top - 18), f"width {widths[column]}", "#222", font, anchor="ma"
