@@ -306,9 +306,26 @@ def test_verdicts_follow_the_numbers(tmp_path):
     assert by_claim["Deeper networks use their parameters better on a coarse curve"].verdict == "supported"
     assert next(v for c, v in by_claim.items() if "fine Vicsek" in c).verdict == "supported"
     assert next(v for c, v in by_claim.items() if "Finer curves" in c).verdict == "not run"
+    for fractal in report_tables.FRACTALS:  # a tenth of the budget done, where depth harms
+        for depth in range(1, 6):
+            add(tmp_path, 0.9 - 0.1 * depth, "running", 100_000, fractal=fractal, depth=depth, width=400)
+    with_partial = report_tables.tables(report_data.cells(report_data.collect([tmp_path])[0])[0])
+    assert with_partial[0].blocks["vicsek"][0][-1].partial
+    assert {v.claim: v for v in report_verdicts.verdicts(with_partial)} == by_claim  # it enters no verdict
     flat = report_verdicts.trend([[0.9, 0.8, 0.7]] * 6)
     assert flat is not None
     assert report_verdicts._decide(*flat) == "contradicted"
+
+
+def test_a_verdict_of_another_budget_alone_has_a_star(tmp_path):
+    for fractal in report_tables.FRACTALS:
+        for depth in range(1, 6):
+            for width in (10, 20):
+                add(tmp_path, 0.6 + 0.05 * depth, "running", 100_000, fractal=fractal, depth=depth, width=width)
+    found = report_verdicts.verdicts(report_tables.tables(report_data.cells(report_data.collect([tmp_path])[0])[0]))
+    assert found[0].verdict == "supported*"
+    assert "Cells of another budget" in report_verdicts.markdown(found)
+    assert {v.verdict for v in found if "Finer" in v.claim or "fine Vicsek" in v.claim} == {"not run"}
 
 
 @pytest.mark.parametrize("widths", [3, 6])

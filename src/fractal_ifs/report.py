@@ -75,7 +75,7 @@ def report(paths: Sequence[Path], output: Path, figures: bool = True) -> str:
         f"{len(runs)} runs ({counts}), {len(cells)} cells. A cell: the learning rate that is best on the seeds all of "
         "its learning rates share, then the mean over that learning rate's seeds.",
         "## Verdicts",
-        verdicts.markdown(found, made),
+        verdicts.markdown(found),
         "## Missing",
         "\n".join(f"- {line}" for line in gaps) or "Nothing.",
         "## Notes",

@@ -68,6 +68,11 @@ def _axes(columns: int, width: float = 4.6, height: float = 3.6, rows: int = 1) 
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
+def of_one_budget(line: Sequence[tuple[Any, Mapping]]) -> list[list[tuple[Any, Mapping]]]:
+    """The points of a line by their budget: one drawn through several would fall where the budget does."""
+    return [[p for p in line if p[1]["budget"] == b] for b in sorted({row["budget"] for _, row in line})]
+
+
 def by_depth(axes: "Axes", ours: Mapping, key: tuple, widths: Sequence[int], theirs: Any = None) -> None:
     """Accuracy against width, a line per depth: ours solid with the spread over seeds, the paper's dashed."""
     from matplotlib.lines import Line2D
@@ -77,10 +82,10 @@ def by_depth(axes: "Axes", ours: Mapping, key: tuple, widths: Sequence[int], the
     for depth, shade in zip(range(1, 6), shades, strict=True):
         line = [(w, row) for w in widths if (row := ours.get((*key, depth, w))) and not row["differs"]]
         if line:
-            x, rows = [w for w, _ in line], [row for _, row in line]
-            axes.errorbar(
-                x, [r["accuracy"] for r in rows], [r["spread"] or 0 for r in rows], color=shade, lw=1.8, capsize=2
-            )
+            for same in of_one_budget(line):
+                x, rows = [w for w, _ in same], [row for _, row in same]
+                y, spread = [r["accuracy"] for r in rows], [r["spread"] or 0 for r in rows]
+                axes.errorbar(x, y, spread, color=shade, lw=1.8, capsize=2)
             for w, row in line:
                 axes.plot(w, row["accuracy"], "o", color=shade, ms=5, mfc=shade if row["whole"] else "white")
                 partial |= not row["whole"]
@@ -176,12 +181,12 @@ def parameters(ours: Mapping) -> "Figure | None":
     for fractal, axes in zip(found, panels, strict=True):
         for depth, shade in zip(range(1, 6), colours(5), strict=True):
             rows = [r for k, r in ours.items() if k[:5] == ("fractal", fractal, 5, "1", depth) and not r["differs"]]
-            rows.sort(key=lambda r: r["params"])
-            if rows:
-                x, y = [r["params"] for r in rows], [r["accuracy"] for r in rows]
-                axes.plot(x, y, "-", color=shade, label=f"depth {depth}", lw=1.6)
-                for r in rows:
-                    axes.plot(r["params"], r["accuracy"], "o", color=shade, ms=4, mfc=shade if r["whole"] else "white")
+            line = sorted(((r["params"], r) for r in rows), key=lambda point: point[0])
+            for i, same in enumerate(of_one_budget(line)):
+                x, y = [p for p, _ in same], [r["accuracy"] for _, r in same]
+                axes.plot(x, y, "-", color=shade, label=None if i else f"depth {depth}", lw=1.6)
+            for p, r in line:
+                axes.plot(p, r["accuracy"], "o", color=shade, ms=4, mfc=shade if r["whole"] else "white")
         axes.set_xscale("log")
         axes.set_xlabel("parameters")
         axes.set_title(FRACTALS[fractal])
