@@ -121,6 +121,7 @@ def _sheet(
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     pen.text((left, 6), f"{title}: after the last step of the best learning rate, seed 0", "#222222", font)
     said = "blue: it says positive, orange: negative; strong: the fractal. Below: the cell's accuracy"
+    said += "" if all(c["whole"] for line in grid for c in line if c) else " (*: another budget)"
     pen.text((left, 22), said, "#666", font)
     for j, column in enumerate(shown):
         pen.text(
@@ -131,7 +132,8 @@ def _sheet(
             cell = cells[column]
             if cell and (picture := pictures.get(cell["fingerprint"])):
                 sheet.paste(Image.open(io.BytesIO(picture)).convert("RGB"), place)
-                pen.text((place[0] + PIXELS / 2, place[1] + PIXELS + 2), f"{cell['accuracy']:.3f}", "#222", font, "ma")
+                accuracy = f"{cell['accuracy']:.3f}" + "*" * (not cell["whole"])
+                pen.text((place[0] + PIXELS / 2, place[1] + PIXELS + 2), accuracy, "#222", font, "ma")
             else:
                 pen.rectangle((*place, place[0] + PIXELS, place[1] + PIXELS), outline="#ddd")
     for i, value in enumerate(rows):
