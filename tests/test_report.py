@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fractal_ifs import kept, records, report, report_data, report_tables, report_verdicts, status
+from fractal_ifs import kept, records, report, report_data, report_figures, report_tables, report_verdicts, status
 from fractal_ifs.config import CONF, compose
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.runs import keys_of
@@ -253,6 +253,17 @@ def test_running_torn_and_failed_runs(tmp_path):
     states = {"finished": 1, "interrupted": 2, "failed": 1}
     assert counts == {**states, "steps": 3_400_000, "steps_asked": 4_000_000, "slurm": []}
     assert f"{tmp_path}: 4 runs: 1 failed, 1 finished, 2 interrupted" in status.show(tmp_path)
+
+
+def test_a_cell_that_still_runs_has_no_place_on_the_axis_of_parameters(tmp_path):
+    for width in (10, 20):
+        add(tmp_path, 0.8, width=width)
+    add(tmp_path, 0.7, "running", steps=400_000, width=50)
+    add(tmp_path, 0.7, "running", steps=400_000, fractal="vicsek")
+    drawn = report_figures.parameters(report_tables.lookup(report_data.cells(report_data.collect([tmp_path])[0])[0]))
+    assert drawn is not None
+    assert [axes.get_title() for axes in drawn.axes] == ["2D Cantor set"]
+    assert sum(line.get_marker() == "o" for line in drawn.axes[0].lines) == 2
 
 
 def test_a_directory_that_goes_while_a_sweep_is_read(tmp_path, monkeypatch):

@@ -174,6 +174,9 @@ def figure7(ours: Mapping) -> "Figure | None":
 
 def parameters(ours: Mapping) -> "Figure | None":
     """Accuracy against the number of parameters on curve 1, a line per depth."""
+    import pandas as pd
+
+    ours = {k: r for k, r in ours.items() if pd.notna(r["params"])}  # a run says it when it ends
     found = [f for f in FRACTALS if any(k[:4] == ("fractal", f, 5, "1") for k in ours)]
     if not found:
         return None

@@ -156,7 +156,7 @@ function describe(e) {
   return `${e.fractal}, ${e.n ? "curve " + e.curve + ", " : ""}depth ${e.depth}, width ${e.width}<br>ours ${e.acc.toFixed(4)}`
     + (e.spread == null ? "" : ` ± ${e.spread.toFixed(4)} over ${e.seeds} seeds`)
     + (e.paper == null ? "" : `, the paper ${e.paper.toFixed(e.n ? 2 : 3)}`)
-    + `<br>lr ${e.chosen}, ${e.budget.toLocaleString("en")} steps, ${e.params} parameters` + (e.differs ? "<br>† " + e.differs : "");
+    + `<br>lr ${e.chosen}, ${e.budget.toLocaleString("en")} steps${e.params ? `, ${e.params} parameters` : ""}` + (e.differs ? "<br>† " + e.differs : "");
 }
 function tell(e) {
   const [every, last, history] = DATA.curves[e.run] || [0, 0, ""];
