@@ -100,10 +100,10 @@ def ours(depth: int, width: int, folder: Path, steps: int, threads: int = 1) -> 
     """Images per second of the engine, and the share of the input pipeline."""
     torch.set_num_threads(threads)
     run, engine = Run(config(depth, width, folder, steps + 100), None), ConvEngine()
-    engine.advance([run], [min(20, steps // 2)])
+    engine.advance([run], [min(20, steps // 2)], [])
     begun, first = time.perf_counter(), run.step
     while run.step - first < steps:
-        engine.advance([run], [steps - (run.step - first)])
+        engine.advance([run], [steps - (run.step - first)], [])
     whole = time.perf_counter() - begun
     batches = images.Batches(run.data, run.config["data"], 0, BATCH)
     begun = time.perf_counter()

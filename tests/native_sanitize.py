@@ -39,7 +39,7 @@ def main(folder: str) -> None:
             task.loss, task.optimizer = native.LOSSES[i % 3], native.OPTIMIZERS[i % 2]
             native._check_training(task)
             tasks.append(task)
-        module.advance(tasks, 3)
+        module.advance(tasks, 3, [])
         assert len(tasks) == len(SHAPES)
         results = module.evaluate(tasks, 3)
         assert all(np.isfinite(t.loss_sum) and t.step == 5 for t in tasks)

@@ -570,7 +570,7 @@ def test_where_an_interrupt_comes_changes_no_bit_of_the_losses(folder):
         run = Run(config(folder, **{"trainer.precision": "64-true"}), None)
         engine = ConvEngine("64-true")
         for steps in parts:
-            run.advanced(steps, engine.advance([run], [steps])[0], 0.0)
+            run.advanced(steps, engine.advance([run], [steps], [])[0], 0.0)
         found.append(run.loss_sum)
     assert found[0] == found[1]
 

@@ -1,5 +1,7 @@
 """Layer-wise training: what it computes, on either engine and among others, and that it can be interrupted."""
 
+import signal
+
 import pytest
 import torch
 from conftest import small
@@ -9,6 +11,7 @@ from fractal_ifs import records, seeds
 from fractal_ifs.config import compose, fingerprint
 from fractal_ifs.data import fractal_points
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.layerwise import LayerwiseRun
 from fractal_ifs.models import MLP
 from fractal_ifs.runs import build_model
 
@@ -88,6 +91,27 @@ def test_partners_and_interruptions_change_nothing(engine, tmp_path):
         assert torch.equal(written.model(x), expected.trained(x))
         right = (written.model(x) * expected.points.y_test > 0).double().mean().item()
         assert right == pytest.approx(written.record["final_test_acc"], abs=0.0034)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_ctrl_c_where_one_layer_ends_and_the_next_begins(engine, tmp_path, monkeypatch):
+    config = layerwise(engine=engine)
+    [straight] = trained([config])
+    begin_layer, begun = LayerwiseRun.begin_layer, []
+
+    def signalled(self, layer):
+        begun.append(layer)
+        if begun == [0, 1]:
+            signal.raise_signal(signal.SIGINT)
+        begin_layer(self, layer)
+
+    monkeypatch.setattr(LayerwiseRun, "begin_layer", signalled)
+    with pytest.raises(KeyboardInterrupt):
+        trained([config], 1, [tmp_path])
+    [resumed] = trained([config], 1, [tmp_path])
+    assert torch.equal(resumed.params, straight.params)
+    assert numbers(resumed) == numbers(straight)
+    assert torch.equal(resumed.trained(resumed.points.x_test), straight.trained(straight.points.x_test))
 
 
 def test_runs_of_one_stack_that_are_in_different_layers(tmp_path):

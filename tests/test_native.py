@@ -299,6 +299,24 @@ def test_infinite_weights_behind_dead_units_show(isa):
 
 # --- interrupt ------------------------------------------------------------------------------------------------------
 
+
+def test_a_signal_whose_handler_fills_the_list_stops_within_a_second(isa):
+    task, caught = make(width=60, depth=5, steps=10**9), []
+    handler = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    try:
+        timer.start()
+        native.advance([task], 1, caught)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, handler)
+    assert caught == [signal.SIGINT]
+    assert 0 < task.step == task.done < 10**9
+    again = make(width=60, depth=5, steps=task.step)
+    native.advance([again], 1)
+    assert state(again) == state(task)
+
+
 INTERRUPTED = """
 import sys, time
 sys.path.insert(0, {tests!r})

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from killed import SMALL, start, steps, wait_for
 
 from fractal_ifs import loggers, records
 from fractal_ifs.config import Job
+from fractal_ifs.runs import Run
 from fractal_ifs.training import train
 
 wandb = pytest.importorskip("wandb")
@@ -201,6 +203,29 @@ def test_a_network_that_goes_away_in_mid_run_is_waited_for_once(tmp_path, monkey
     assert caplog.text.count("W&B doesn't take what is left of a run") == 1
     train(jobs[3:], threads=1)
     assert list((tmp_path / "job3").glob("wandb/offline-run-*"))
+
+
+def test_ctrl_c_between_a_measurement_and_its_row(tmp_path, monkeypatch):
+    """The row is there, once; the same run goes on behind it."""
+    evaluated, calls = Run.evaluated, []
+
+    def signalled(self, *measured):
+        row = evaluated(self, *measured)
+        calls.append(row)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return row
+
+    monkeypatch.setattr(Run, "evaluated", signalled)
+    config = small(logger="wandb", eval_every=20)
+    with pytest.raises(KeyboardInterrupt):
+        train([Job(config, tmp_path)], threads=1)
+    assert [row["step"] for row in logged(tmp_path)[1]] == [20, 40]
+    [first] = tmp_path.glob("wandb/*run-*")
+    shutil.move(first, tmp_path / "before")  # the reader below wants one
+    train([Job(config, tmp_path)], threads=1)
+    assert [row["step"] for row in logged(tmp_path)[1]] == [60, 80, 100]
+    assert [row["step"] for row in calls] == [20, 40, 60, 80, 100]
 
 
 def test_an_interrupted_sweep_does_not_wait_for_a_network_that_is_away(tmp_path):

@@ -38,6 +38,25 @@ def ending(at_once: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def deferred() -> Iterator[list[int]]:
+    """Within: signals wait in the list, for what must be done wholly or not at all; then their handlers have them."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    handlers = {kind: handler for kind in HELD_BACK if callable(handler := signal.getsignal(kind))}
+    try:
+        for kind in handlers:
+            signal.signal(kind, lambda number, _: caught.append(number))
+        yield caught
+    finally:
+        for kind, handler in handlers.items():
+            signal.signal(kind, handler)
+        for number in caught:
+            signal.raise_signal(number)
+
+
+@contextlib.contextmanager
 def held_back() -> Iterator[None]:
     """Within: signals wait, and are blocked in processes that start here, until these unblock them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)

@@ -20,7 +20,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
-from fractal_ifs import ddp, engines, records
+from fractal_ifs import ddp, engines, records, signals
 from fractal_ifs.config import Job
 from fractal_ifs.layerwise import LayerwiseRun
 from fractal_ifs.locks import Busy, Lock
@@ -63,34 +63,40 @@ class Training(pl.LightningModule):
         """One round: every active run goes on to its next evaluation, or as far as the engine moves it."""
         self._admit()
         if self.active:
-            try:
-                self._round()
-            except Exception as error:  # whose fault it is can't be told: those in training end, those waiting go on
-                for number in list(self.active):
-                    self._lose(number, error)
+            with signals.deferred() as stop:
+                try:
+                    self._round(stop)
+                except Exception as error:  # whose fault it is can't be told: all in training end
+                    for number in list(self.active):
+                        self._lose(number, error)
+            self._keep()
         if self.report:
             self.report(self)
 
-    def _round(self) -> None:
+    def _round(self, stop: list) -> None:
+        """Steps, their losses, measurements and W&B's rows: cut apart, they would not go on to the same bits."""
         numbers, runs = list(self.active), [run for run, _ in self.active.values()]
         before = [run.step for run in runs]
         begun = time.perf_counter()
-        sums = self.engine.advance(runs, [run.steps_to_event() for run in runs])
+        sums = self.engine.advance(runs, [run.steps_to_event() for run in runs], stop)
         costs = [(run.step - was) * run.params.numel() for run, was in zip(runs, before, strict=True)]
         advanced = time.perf_counter()
         for run, was, total, cost in zip(runs, before, sums, costs, strict=True):
-            run.advanced(run.step - was, total, (advanced - begun) * cost / sum(costs))
+            run.advanced(run.step - was, total, (advanced - begun) * cost / (sum(costs) or 1))
             self.steps_done += run.step - was
         self._evaluate(numbers)
         for run, cost in zip(runs, costs, strict=True):
-            run.seconds += (time.perf_counter() - advanced) * cost / sum(costs)
-        for number, run in zip(numbers, runs, strict=True):
+            run.seconds += (time.perf_counter() - advanced) * cost / (sum(costs) or 1)
+
+    def _keep(self) -> None:
+        """Records of the runs that have ended, and checkpoints."""
+        for number, (run, _) in list(self.active.items()):
             try:
                 if run.done:
                     self._end(number)
                 elif time.monotonic() - run.checkpointed > CHECKPOINT_SECONDS:
                     run.save()
-            except OSError as error:  # a full disk, a directory that was taken away: the others don't suffer
+            except Exception as error:  # a full disk, a directory that was taken away: the others don't suffer
                 self._lose(number, error)
 
     def _admit(self) -> None:

@@ -35,9 +35,10 @@ void flush_denormals() {
 }
 
 // Calls rest[i] = work(i, stop) on `threads` threads until every rest is 0, most first, while the calling thread
-// watches for Ctrl-C. Returns, once all threads have stopped, the exception that ended it early, if any.
+// watches for Ctrl-C, and for whether a signal's handler has put anything into the list `until`, which ends it early
+// too. Returns, once all threads have stopped, the exception that ended it, if any.
 template <class Work>
-std::exception_ptr run(const std::vector<double>& rest, size_t threads, Work work) {
+std::exception_ptr run(const std::vector<double>& rest, size_t threads, Work work, const py::list* until = nullptr) {
     std::priority_queue<std::pair<double, size_t>> queue;
     for (size_t i = 0; i < rest.size(); ++i) queue.emplace(rest[i], i);
     threads = std::min(threads, rest.size());
@@ -84,6 +85,7 @@ std::exception_ptr run(const std::vector<double>& rest, size_t threads, Work wor
         {
             py::gil_scoped_acquire acquire;
             if (PyErr_CheckSignals() != 0) interrupt = std::make_exception_ptr(py::error_already_set());
+            if (until && !until->empty()) stop = true;
         }
         lock.lock();
         if (interrupt) {
@@ -164,7 +166,7 @@ struct Training : Test {
     }
 };
 
-void advance(const py::list& tasks, size_t threads) {
+void advance(const py::list& tasks, size_t threads, const py::list& until) {
     std::vector<Training> all;
     std::vector<double> rest;
     for (const py::handle task : tasks) {
@@ -173,7 +175,8 @@ void advance(const py::list& tasks, size_t threads) {
     }
     // Few tasks take turns in slices, so that three on two threads end together.
     const double slice = std::accumulate(rest.begin(), rest.end(), 0.0) / (16 * threads);
-    const auto error = run(rest, threads, [&](size_t i, const auto& stop) { return all[i].train(slice, stop); });
+    const auto train = [&](size_t i, const auto& stop) { return all[i].train(slice, stop); };
+    const auto error = run(rest, threads, train, &until);
     for (size_t i = 0; i < all.size(); ++i) {
         const py::handle task = tasks[i];
         task.attr("step") = all[i].step;

@@ -1,9 +1,10 @@
 """Engines advance runs: "advance these M runs by so many steps", and measure them. They know nothing else.
 
 All engines offer
-    advance(runs, steps)  -> per run the sum of the batch losses (NaN or infinite: it diverged); moves ``run.step``
-    evaluate(runs)        -> per run (test accuracy, test loss)
-    full(runs, waiting)   -> whether it has enough to do with these, where so many more are waiting
+    advance(runs, steps, stop)  -> per run the sum of the batch losses (NaN or infinite: it diverged); moves
+                                   ``run.step``, by fewer once a signal has put something into the list ``stop``
+    evaluate(runs)              -> per run (test accuracy, test loss)
+    full(runs, waiting)         -> whether it has enough to do with these, where so many more are waiting
 """
 
 from collections.abc import Sequence
@@ -67,7 +68,7 @@ class NativeEngine:
         last = len(runs) + waiting < 2 * self.threads
         return len(runs) >= 8 * self.threads or (not last and sum(work) >= self.threads * max(*work, SECOND))
 
-    def advance(self, runs: Sequence[Any], steps: Sequence[int]) -> list[float]:
+    def advance(self, runs: Sequence[Any], steps: Sequence[int], stop: list) -> list[float]:
         tasks = [
             native.Task(
                 **self._network(run),
@@ -84,16 +85,9 @@ class NativeEngine:
             )
             for run, count in zip(runs, steps, strict=True)
         ]
-        try:
-            native.advance(tasks, self.threads)
-        except (KeyboardInterrupt, SystemExit):  # which Slurm's signals raise under submitit
-            for run, task in zip(runs, tasks, strict=True):
-                if task.done:
-                    run.advanced(task.done, task.loss_sum, 0.0)
-            raise
-        finally:
-            for run, task in zip(runs, tasks, strict=True):
-                run.step = task.step
+        native.advance(tasks, self.threads, stop)
+        for run, task in zip(runs, tasks, strict=True):
+            run.step = task.step
         return [task.loss_sum for task in tasks]
 
     def evaluate(self, runs: Sequence[Any]) -> list[tuple[float, float]]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fractal_ifs import ddp
-from fractal_ifs.engines.torch import AUTOCAST, BETAS, EPS, _interrupts
+from fractal_ifs.engines.torch import AUTOCAST, BETAS, EPS
 from fractal_ifs.images import Batches
 from fractal_ifs.runs import Run
 
@@ -33,15 +33,9 @@ class ConvEngine:
             self._holds = _Held(run, self.precision, self.channels_last, self.compiled)
         return self._holds
 
-    def advance(self, runs: Sequence[Run], steps: Sequence[int]) -> list[float]:
+    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: list) -> list[float]:
         [run], [asked] = runs, steps
-        before = run.step
-        with _interrupts() as stop:
-            total = self._held(run).advance(min(asked, CHUNK - run.step % CHUNK), stop)
-        if stop:
-            run.advanced(run.step - before, total, 0.0)
-            raise KeyboardInterrupt
-        return [total]
+        return [self._held(run).advance(min(asked, CHUNK - run.step % CHUNK), stop)]
 
     def evaluate(self, runs: Sequence[Run]) -> list[tuple[float, float]]:
         """Test accuracy (share of images whose largest logit is their label's) and mean cross-entropy of each run."""

@@ -81,11 +81,12 @@ class Task(Test):
         self.exp_avg, self.exp_avg_sq = _array(self.exp_avg), _array(self.exp_avg_sq)
 
 
-def advance(tasks: Sequence[Task], threads: int | None = None) -> None:
+def advance(tasks: Sequence[Task], threads: int | None = None, stop: list | None = None) -> None:
     """Trains every task by its ``steps`` on ``threads`` threads (None: as many as this process may use cores).
 
     Ctrl-C stops all within a step: every task is left consistent, with ``step``, ``done`` and ``loss_sum`` for what was
-    done, and KeyboardInterrupt is raised. Raises ValueError or TypeError, before anything trains, if a task can't be:
+    done, and KeyboardInterrupt is raised. Where a signal's handler puts something into the list ``stop`` instead, they
+    stop as well, and nothing is raised. Raises ValueError or TypeError, before anything trains, if a task can't be:
     wrong sizes, dtypes or layouts, parameters that are not finite, no steps to do, or one vector in two tasks.
     """
     tasks = list(tasks)
@@ -98,7 +99,7 @@ def advance(tasks: Sequence[Task], threads: int | None = None) -> None:
         if (address := task.params.ctypes.data) in seen:
             raise ValueError(f"task {i}: params: the same memory as another task's")
         seen.add(address)
-    module().advance(tasks, _threads(threads))
+    module().advance(tasks, _threads(threads), [] if stop is None else stop)
 
 
 def evaluate(tests: Sequence[Test], threads: int | None = None) -> list[tuple[int, float]]:

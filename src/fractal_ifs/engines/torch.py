@@ -6,9 +6,7 @@ training the sum trains each as if alone.
 
 import contextlib
 import logging
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
 
@@ -188,22 +186,6 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
-@contextlib.contextmanager
-def _interrupts() -> Iterator[list]:
-    """Signals that come within a step are kept in the list until it is whole: half a step can't be resumed."""
-    caught: list = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-    kinds = [kind for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2) if callable(signal.getsignal(kind))]
-    handlers = [signal.signal(kind, lambda number, _: caught.append(number)) for kind in kinds]
-    try:
-        yield caught
-    finally:
-        for kind, handler in zip(kinds, handlers, strict=True):
-            signal.signal(kind, handler)
-
-
 class TorchEngine:
     """Stacks of runs of one shape, in PyTorch.
 
@@ -242,7 +224,7 @@ class TorchEngine:
         activations = 2 * run.batch_size * run.config["width"] * run.config["depth"]
         return len(runs) >= min(32, CACHE // (4 * (4 * run.params.numel() + activations)))
 
-    def advance(self, runs: Sequence[Run], steps: Sequence[int]) -> list[float]:
+    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: list) -> list[float]:
         """Advance by the least of the steps asked for, since a stack moves as one.
 
         Where memory runs out, by stacks half as large from there on; raises what it ran out by where one run is
@@ -252,31 +234,23 @@ class TorchEngine:
         if self._trained != trained:
             self._part()
             self._runs, self._trained = list(runs), trained
-        before = [run.step for run in runs]
         sums = dict.fromkeys(map(id, runs), 0.0)
         todo = {id(run): min(steps) for run in runs}
-        with _interrupts() as stop:
-            while any(todo.values()) and not stop:
-                try:
-                    if not self._stacks:
-                        self._split(todo)
-                    for stack in self._stacks:
-                        self._advance(stack, todo, sums, stop)
-                except Exception as error:
-                    size = max((len(stack.runs) for stack in self._stacks), default=self._size())
-                    self._part()
-                    if size == 1 or not out_of_memory(error):
-                        raise
-                    self.stack_size = size // 2
-                    log.warning("out of memory with %d networks in a stack: going on with %d", size, size // 2)
-                    if torch.cuda.is_available():
-                        torch.cuda.empty_cache()
-        if stop:
-            for run, was in zip(runs, before, strict=True):
-                run.advanced(run.step - was, sums[id(run)], 0.0)
-            for number in stop:  # now to the handlers that they were for
-                signal.raise_signal(number)
-            raise KeyboardInterrupt
+        while any(todo.values()) and not stop:
+            try:
+                if not self._stacks:
+                    self._split(todo)
+                for stack in self._stacks:
+                    self._advance(stack, todo, sums, stop)
+            except Exception as error:
+                size = max((len(stack.runs) for stack in self._stacks), default=self._size())
+                self._part()
+                if size == 1 or not out_of_memory(error):
+                    raise
+                self.stack_size = size // 2
+                log.warning("out of memory with %d networks in a stack: going on with %d", size, size // 2)
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
         return [sums[id(run)] for run in runs]
 
     def _advance(self, stack: Stack, todo: dict[int, int], sums: dict[int, float], stop: list) -> None:
