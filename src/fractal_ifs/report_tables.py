@@ -141,7 +141,8 @@ def legend(table: Table) -> list[str]:
     """The lines under a table: what the marks mean, and how far it is from the paper in all."""
     lines = []
     run = [c for c in table.cells if c.ours is not None]
-    lines.append(f"{len(run)} of {len(table.cells)} cells run; the others are blank.")
+    blank = "; the others are blank" if len(run) < len(table.cells) else ""
+    lines.append(f"{len(run)} of {len(table.cells)} cells run{blank}.")
     if partial := [c for c in run if c.partial]:
         budgets = sorted({c.budget for c in partial})
         shown = f"{budgets[0]:,}" + (f" to {budgets[-1]:,}" if len(budgets) > 1 else "")
