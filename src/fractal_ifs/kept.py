@@ -133,7 +133,8 @@ def check(path: Path, number: int = 3, width: int | None = None, seed: int | Non
         number: how many, drawn at random by ``seed`` (None: other ones every time).
         width: none wider than that.
 
-    Raises ConfigError where a run's instruction set isn't to be had here, and on a number below 1.
+    Their bits depend on the instruction set, so they are drawn from the runs whose own is to be had here. Raises
+    ConfigError where there are none, and on a number below 1.
     """
     import pandas as pd
 
@@ -148,12 +149,12 @@ def check(path: Path, number: int = 3, width: int | None = None, seed: int | Non
     runs = runs.loc[[command(run) is not None for run in runs.to_dict("records")]]
     if runs.empty:
         raise ConfigError(f"{path}: has no run of the paper's protocol and the native engine of width <= {width}")
-    drawn = runs.sample(min(number, len(runs)), random_state=seed).to_dict("records")
     state = native.variants()
-    for isa in sorted({str(run["isa"]) for run in drawn}):  # the bits depend on it, so another can't be compared
-        if state.get(isa) != "ok":
-            raise ConfigError(f"{path}: its runs are equal on {isa} alone: {state.get(isa, 'unknown')}")
-    for run in drawn:
+    here = runs.loc[[state.get(str(isa)) == "ok" for isa in runs.isa]]
+    if here.empty:
+        reasons = (f"{isa}: {state.get(isa, 'unknown')}" for isa in sorted({str(isa) for isa in runs.isa}))
+        raise ConfigError(f"{path}: its runs are equal on their own instruction set alone: {', '.join(reasons)}")
+    for run in here.sample(min(number, len(here)), random_state=seed).to_dict("records"):
         line = str(command(run))
         with tempfile.TemporaryDirectory() as directory:
             arguments = [sys.executable, *line.split()[1:], "logger=none", f"hydra.run.dir={directory}/run"]
