@@ -3,6 +3,7 @@
 import io
 import math
 import pickle
+import signal
 import tarfile
 import tempfile
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
-from fractal_ifs import ConfigError, augment, cifar10, fashion_mnist, images, records, seeds
+from fractal_ifs import ConfigError, augment, cifar10, fashion_mnist, images, records, seeds, slurm
 from fractal_ifs.config import Job, compose, fingerprint
 from fractal_ifs.convnet import ConvNet, multiplications
 from fractal_ifs.engines.conv import ConvEngine
@@ -562,6 +564,31 @@ def test_interrupted_runs_go_on_to_the_same_bits(folder, tmp_path):
     assert torch.equal(vector(written.model), straight.params)
     [(x, _)] = images.Batches(straight.data, c["data"], 0, 16)(7, 1)
     assert torch.equal(written.model(x), straight.model(x))
+
+
+def test_slurms_warning_within_a_step_requeues_the_task(folder, tmp_path, monkeypatch):
+    commands, losses, calls = [], functional.cross_entropy, []
+
+    def warned(*arguments, **keys):
+        calls.append(1)
+        if len(calls) == 7:
+            signal.raise_signal(signal.SIGUSR2)
+        return losses(*arguments, **keys)
+
+    monkeypatch.setattr(functional, "cross_entropy", warned)
+    monkeypatch.setattr(slurm.subprocess, "run", lambda command, **_: commands.append(command))
+    monkeypatch.setattr(slurm.logging, "basicConfig", lambda **_: None)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    before = signal.getsignal(signal.SIGUSR2)
+    try:
+        with pytest.raises(SystemExit, match="interrupted"):
+            slurm.Task([Job(config(folder), tmp_path)], slurm.Settings())()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert commands == [["scontrol", "requeue", "7"]]
+    record = records.read_result(tmp_path)
+    assert record is not None
+    assert (record["status"], record["steps"]) == ("interrupted", 7)
 
 
 def test_where_an_interrupt_comes_changes_no_bit_of_the_losses(folder):
