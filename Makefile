@@ -41,7 +41,7 @@ format: $(SETUP)  ## let ruff and clang-format format
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i src/native/*
 
-sanitize: $(SETUP)  ## the native engine under sanitizers of addresses and undefined behaviour (about 1 min)
+sanitize: $(SETUP)  ## the native engine under sanitizers of addresses and undefined behaviour (2 min)
 	PATH="$(abspath $(BIN)):$$PATH" sh tests/native_sanitize.sh
 
 bench: $(SETUP)  ## time per step against Lightning, joblib, a bare PyTorch loop and JAX, side by side; then of large sweeps
