@@ -559,9 +559,10 @@ def test_large_networks_end_one_after_the_other(monkeypatch, threads, ended):
     ("widths", "waiting", "full"),
     [
         ([200], 9, False),
-        ([200, 200], 9, True),
-        ([200, 200], 1, False),  # one would be left alone at the end
-        ([100, 100], 9, True),
+        ([200, 200], 9, False),  # perhaps one is done with its round long before the other
+        ([200] * 3, 9, True),
+        ([200] * 3, 0, False),  # the end: all train
+        ([100] * 3, 9, True),
         ([50, 50], 9, False),
         ([50] * 4, 9, True),
         ([10] * 15, 9, False),

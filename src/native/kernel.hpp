@@ -83,13 +83,17 @@ inline V adam_direction(V m, V v, float root, float eps) {
 #endif
 }
 
+// How many interleaved parts a tile of R x NV vectors sums in: one, but where it is too small to hide the latency of an
+// addition.
+constexpr int parts(long R, int NV) { return R * NV > 4 ? 1 : R * NV > 2 ? 2 : 4; }
+
 // C = A B for `tiles` tiles of R rows x NV vectors of C, one below the other; each stays in registers over all of k.
 // A is read one number at a time, from any strides: A(i, k) = a[i * ra + k * ca]; B by rows of vectors. `op` gives C's
-// start and takes its end. Each number of C is a sum over k = 0, 1, ... whatever the tiling, except in tiles too small
-// to hide the latency of an addition: those sum U interleaved parts. So bits depend on the shape alone.
+// start and takes its end. Each number of C is a sum over k = 0, 1, ... whatever the tiling, except in tiles that sum
+// in U parts. So bits depend on the shape alone.
 template <int R, int NV, class Op>
 void column(long tiles, long K, const float* a, long ra, long ca, const float* b, long ldb, long row, long col, Op op) {
-    constexpr int U = R * NV > 4 ? 1 : R * NV > 2 ? 2 : 4;
+    constexpr int U = parts(R, NV);
     a += row * ra;
     b += col;
     for (const long end = row + tiles * R; row < end; row += R, a += R * ra) {
@@ -132,14 +136,30 @@ constexpr Column<Op> column_of(long rows, std::integer_sequence<int, R...>) {
     return columns[rows - 1];
 }
 
-// All M rows of NV vectors of C: as few tiles as possible, of R or R - 1 rows each (nearly so if M is small).
+// M rows of NV vectors in as few tiles as possible, `full` of R rows each and the others of R - 1.
+struct Tiles {
+    long tiles, R, full;
+    constexpr Tiles(long M, int NV)
+        : tiles((M + max_rows(NV) - 1) / max_rows(NV)), R((M + tiles - 1) / tiles), full(M - tiles * (R - 1)) {}
+};
+
+// From how many rows on no tile sums in parts: there zeros between the terms of a sum don't show in its bits.
+constexpr long FEWEST = 5;
+constexpr bool in_one_part(long M, int NV) {
+    const Tiles t(M, NV);
+    return parts(t.full < t.tiles ? t.R - 1 : t.R, NV) == 1 && (NV == 1 || in_one_part(M, NV - 1));
+}
+constexpr bool in_one_part(long M) { return M < FEWEST || (in_one_part(M, MAX_VECTORS) && in_one_part(M - 1)); }
+static_assert(in_one_part(200));  // more rows have larger tiles
+
+// All M rows of NV vectors of C.
 template <int NV, class Op>
 void panel(long M, long K, const float* a, long ra, long ca, const float* b, long ldb, long col, Op op) {
-    constexpr int MOST = max_rows(NV);
-    const long tiles = (M + MOST - 1) / MOST, R = (M + tiles - 1) / tiles, full = M - tiles * (R - 1);
-    const std::make_integer_sequence<int, MOST> sizes;
-    column_of<NV, Op>(R, sizes)(full, K, a, ra, ca, b, ldb, 0, col, op);
-    if (full < tiles) column_of<NV, Op>(R - 1, sizes)(tiles - full, K, a, ra, ca, b, ldb, full * R, col, op);
+    const Tiles t(M, NV);
+    const std::make_integer_sequence<int, max_rows(NV)> sizes;
+    column_of<NV, Op>(t.R, sizes)(t.full, K, a, ra, ca, b, ldb, 0, col, op);
+    if (t.full == t.tiles) return;
+    column_of<NV, Op>(t.R - 1, sizes)(t.tiles - t.full, K, a, ra, ca, b, ldb, t.full * t.R, col, op);
 }
 
 // The part [begin, end) of `size` in the `parts` nearly equal parts.

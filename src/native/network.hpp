@@ -110,7 +110,7 @@ class Network {
     // For batches of up to `batch` points; with an optimizer where it is to be trained.
     Network(const Shape& shape, long batch, bool train)
         : s_(shape), ld_(shape.stride()), nv_(shape.vectors()), batch_((batch + L - 1) / L * L), p_(block()),
-          f_(batch_), y_(batch_), share_(batch_), g_(batch_), x_(batch_ * shape.d) {
+          f_(batch_), y_(batch_), share_(batch_), g_(batch_), x_(batch_ * shape.d), unlearned_(batch_ + 1) {
         const long units = batch_ * ld_;
         for (long i = 0; i < batch; ++i) share_[i] = 1.0f / batch;
         for (long j = 0; j < shape.depth; ++j) h_.emplace_back(units);
@@ -188,6 +188,7 @@ class Network {
     // The sum of share * loss of the last forward's f against y. Its derivatives by each f go to g, their sum to slope.
     float losses(Loss loss, long n) {
         V total{}, slope{};
+        decltype(slope != 0) slopes{};
         for (long i = 0; i < n; i += L) {
             const V f = load(f_ + i), y = load(y_ + i), share = load(share_ + i);
             V l, g;
@@ -207,9 +208,12 @@ class Network {
             }
             total += share * l;
             slope += share * g;
+            slopes -= share * g != 0;
             store(g_ + i, share * g);
         }
         slope_ = sum(slope);
+        slopes_ = 0;
+        for (int r = 0; r < L; ++r) slopes_ += slopes[r];
         return sum(total);
     }
 
@@ -256,25 +260,60 @@ class Network {
         product(n, nv_, 1, g_, 1, 0, weight(T), ld_, Delta{h_[T - 1], delta_, db_ + (T - 1) * ld_, ld_});
         product(1, nv_, n, g_, 0, 1, h_[T - 1], ld_, Plain{grad_, ld_});
         update(weight(T) - p_, grad_, ld_, o);
+        const long m = gather(n);
         for (long j = T - 1; j > 0; --j) {  // from delta_ of layer j to next_ of the layer below, then the step of W
             const Delta below{h_[j - 1], next_, db_ + (j - 1) * ld_, ld_};
             transpose(weight(j), transposed_, nv_, ld_);
             if (!summed()) {
-                product(n, nv_, s_.width, delta_, ld_, 1, transposed_, ld_, below);
+                product(m, nv_, s_.width, delta_, ld_, 1, transposed_, ld_, below);
             } else if (j == T - 1) {  // dl / d(h_1 + ... + h_{T-1}), which every lower layer receives
-                product(n, nv_, s_.width, delta_, ld_, 1, transposed_, ld_, Plain{dsum_, ld_});
-                receive(n, nullptr, below);
+                product(m, nv_, s_.width, delta_, ld_, 1, transposed_, ld_, Plain{dsum_, ld_});
+                receive(m, nullptr, below);
             } else {
-                product(n, nv_, s_.width, delta_, ld_, 1, transposed_, ld_, Plain{next_, ld_});
-                receive(n, next_, below);
+                product(m, nv_, s_.width, delta_, ld_, 1, transposed_, ld_, Plain{next_, ld_});
+                receive(m, next_, below);
             }
-            product(s_.width, nv_, n, units(j), 1, ld_, delta_, ld_, Plain{grad_, ld_});
+            product(s_.width, nv_, m, units(j), 1, ld_, delta_, ld_, Plain{grad_, ld_});
             update(weight(j) - p_, grad_, s_.width * ld_, o);
             std::swap(delta_, next_);
         }
+        scatter(m, n);
         product(s_.d, nv_, n, x_, batch_, 1, delta_, ld_, Plain{grad_, ld_});
         update(0, grad_, s_.d * ld_, o);
         update(bias(0) - p_, db_, (T + 1) * ld_, o);
+    }
+
+    // Leaves the points whose loss has no slope, with the hinge those that are learned, out of the backward pass: moves
+    // the rows of the others up, in their order, and returns how many there are. Sums over the batch lose only zeros,
+    // so the bits stay; that is why the first FEWEST rows do too, and why the first and the last layer, which sum in
+    // parts, have all n.
+    long gather(long n) {
+        if (s_.depth == 1 || s_.width < FEWEST) return n;
+        if (slopes_ * (s_.width + 8) > n * s_.width) return n;  // not worth the moves
+        long m = 0;
+        for (long i = 0; i < n; ++i) {
+            unlearned_[m] = i;
+            m += i < FEWEST || g_[i] != 0;
+        }
+        const auto move = [&](float* rows) {
+            for (long k = 0; k < m; ++k) copy(rows + unlearned_[k] * ld_, rows + k * ld_);
+        };
+        move(delta_);
+        for (long j = 0; j < s_.depth - 1; ++j) move(h_[j]);
+        if (summed()) move(sum_);
+        return m;
+    }
+
+    // Moves the m rows of delta_ back to their places among n, with zeros between.
+    void scatter(long m, long n) {
+        if (m == n) return;
+        std::memset(next_, 0, n * ld_ * sizeof(float));
+        for (long k = 0; k < m; ++k) copy(delta_ + k * ld_, next_ + unlearned_[k] * ld_);
+        std::swap(delta_, next_);
+    }
+
+    void copy(const float* from, float* to) {
+        for (long v = 0; v < nv_; ++v) store(to + v * L, load(from + v * L));
     }
 
     // delta = (dsum + z) * [h > 0] in the variant with a sum; z may be null.
@@ -310,6 +349,8 @@ class Network {
     Floats p_, m_, v_, grad_, db_, transposed_;  // (rows, ld)
     Floats f_, y_, share_, g_, x_;               // (batch) and (d, batch)
     float slope_ = 0;
+    long slopes_ = 0;
+    std::vector<long> unlearned_;       // the points that take part in the backward pass, where not all do
     std::vector<Floats> h_;             // T of (batch, ld)
     Floats sum_, dsum_, delta_, next_;  // (batch, ld)
 };

@@ -62,11 +62,13 @@ class NativeEngine:
         """Every thread has work for about a second of a round, and for as long as the largest run takes.
 
         So tiny networks come by eights, and of large ones, whose rounds take seconds, the first end hours before the
-        last. When there are too few left for another turn, all train, so that no thread is idle at the end.
+        last. Several threads take one more of these, for a round of what is learned takes half as long as of what is
+        not. When there are too few left for another turn, all train, so that no thread is idle at the end.
         """
         work = [6.0 * run.params.numel() * run.batch_size * run.eval_every for run in runs]
         last = len(runs) + waiting < 2 * self.threads
-        return len(runs) >= 8 * self.threads or (not last and sum(work) >= self.threads * max(*work, SECOND))
+        enough = max(self.threads * SECOND, (self.threads + (self.threads > 1)) * max(work))
+        return len(runs) >= 8 * self.threads or (not last and sum(work) >= enough)
 
     def advance(self, runs: Sequence[Any], steps: Sequence[int], stop: list) -> list[float]:
         tasks = [
