@@ -90,7 +90,7 @@ def nearest_kink(net: MLP, x: torch.Tensor, y: torch.Tensor, loss: str) -> float
 
 @torch.no_grad()
 def learn(task: native.Task, share: float) -> None:
-    """Make half of the outputs positive and the typical one about 3; of the labels, ``share`` and half the rest agree."""
+    """Half of the outputs get positive, the typical one about 3; of the labels, ``share`` and half the rest agree."""
     f = network(task)(torch.from_numpy(task.x).double()).numpy()
     centre = np.median(f)
     task.params[-1] -= centre
@@ -161,6 +161,38 @@ def test_steps_are_those_of_autograd_and_torch_optim(isa, shape):
             close(task.exp_avg / 0.1, gradient, absolute=1e-7)  # a mean over the batch may cancel to little
             close(task.exp_avg_sq / 0.001, np.square(task.exp_avg / 0.1))
     close(task.params, torch.nn.utils.parameters_to_vector(net.parameters()).detach())
+
+
+@pytest.mark.parametrize("width", [5, 10, 16, 33, 100])
+@pytest.mark.parametrize(("unlearned", "times"), [(5, 8), (7, 2), (13, 4), (50, 2), (64, 1)])
+@pytest.mark.parametrize("sum_last", [False, True])
+def test_learned_points_leave_the_bits(isa, width, unlearned, times, sum_last):
+    """Among ``times`` as many points, of which the others have margin, gradients are a ``times``-th, to the bit.
+
+    So the bits are the same whether learned points are left out of the products or not. (The first and the last layer
+    sum in parts, here of other points.)
+    """
+    rng = np.random.default_rng(width + unlearned)
+    pool = make(width=width, depth=5, n=2000, sum_last=sum_last)
+    pool.params[-1] -= np.median(network(pool)(torch.from_numpy(pool.x).double()).detach())
+    pool.params[-width - 1 :] *= 1e4
+    f = network(pool)(torch.from_numpy(pool.x).double()).detach().numpy()
+    clear = np.flatnonzero(np.abs(f) > 2)
+    n = unlearned * times
+    chosen = rng.choice(clear, n, replace=False)
+    place = np.sort(rng.choice(n, unlearned, replace=False))  # of the unlearned in the batch
+
+    def gradient(points, wrong):
+        task = make(width=width, depth=5, n=len(points), batch_size=len(points), sum_last=sum_last, steps=1)
+        task.params[:] = pool.params
+        at = order(task.shuffle_seed, 0, len(points))
+        task.x[at], task.y[at] = pool.x[points], np.sign(f[points]) * np.where(wrong, -1, 1)
+        native.advance([task], 1)
+        return task.exp_avg[2 * width : -width - 1]
+
+    some = gradient(chosen[place], True)
+    assert np.count_nonzero(some) > some.size / 10
+    assert np.array_equal(some, times * gradient(chosen, np.isin(np.arange(n), place)))
 
 
 @pytest.mark.parametrize(("betas", "eps"), [((0.9, 0.999), 1e-8), ((0.8, 0.95), 1e-3), ((0.0, 0.5), 1e-30)])
