@@ -44,10 +44,11 @@ format: $(SETUP)  ## let ruff and clang-format format
 sanitize: $(SETUP)  ## the native engine under sanitizers of addresses and undefined behaviour (2 min)
 	PATH="$(abspath $(BIN)):$$PATH" sh tests/native_sanitize.sh
 
-bench: $(SETUP)  ## time per step against Lightning, joblib, a bare PyTorch loop and JAX, side by side; then of large sweeps
+bench: $(SETUP)  ## time per step against Lightning, joblib, a bare PyTorch loop and JAX, side by side; of large sweeps; of learned points
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/learned.py
 
 reproduce: $(SETUP)  ## train what docs/reproduction/results.csv still lacks: hours, niced; stop it at any time
 	sed '/^#/d;/^$$/d' docs/reproduction/stages.txt | while read -r stage; do \
