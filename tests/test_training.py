@@ -537,10 +537,10 @@ def test_data_is_shared_by_runs_in_memory_and_forgotten_after():
 @pytest.mark.skipif("native" not in ENGINES, reason="the native engine isn't built")
 @pytest.mark.parametrize(
     ("threads", "ended"),
-    [(1, [0, 1, 2, 3, 4, 5]), (2, [0, 2, 5])],  # the last three share two threads
+    [(1, [0, 1, 2, 3, 4, 5]), (2, [0, 3, 5])],  # three share two threads
 )
 def test_large_networks_end_one_after_the_other(monkeypatch, threads, ended):
-    """Where a round takes seconds, as many train as there are cores, until too few are left."""
+    """Where a round takes seconds, as many train as there are cores, and one more of several, until few are left."""
     configs = [small(seed=seed) for seed in range(5)]
     together = trained(configs)
     monkeypatch.setattr(engines, "SECOND", 1.0)
