@@ -164,7 +164,7 @@ def test_steps_are_those_of_autograd_and_torch_optim(isa, shape):
 
 
 @pytest.mark.parametrize("width", [5, 10, 16, 33, 100])
-@pytest.mark.parametrize(("unlearned", "times"), [(5, 8), (7, 2), (13, 4), (50, 2), (64, 1)])
+@pytest.mark.parametrize(("unlearned", "times"), [(5, 8), (7, 2), (13, 4), (50, 2)])
 @pytest.mark.parametrize("sum_last", [False, True])
 def test_learned_points_leave_the_bits(isa, width, unlearned, times, sum_last):
     """Among ``times`` as many points, of which the others have margin, gradients are a ``times``-th, to the bit.
