@@ -129,6 +129,18 @@ fixed = {"width": 128, "depth": 4, "d": 2, "batch_size": 100, "loss": "hinge", "
 @example(shape={**fixed, "sum_last": True, "seed": 1, "learned": 0.0})
 @example(shape={**fixed, "sum_last": False, "seed": 1, "learned": 1.0})
 @example(shape={**fixed, "width": 1, "depth": 1, "d": 1, "batch_size": 1, "sum_last": False, "seed": 1, "learned": 0.0})
+@example(
+    shape={
+        **fixed,
+        "width": 120,
+        "depth": 2,
+        "batch_size": 4,
+        "loss": "squared",
+        "sum_last": False,
+        "seed": 5,
+        "learned": 0.9,
+    }
+)
 @given(shape=shapes)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_steps_are_those_of_autograd_and_torch_optim(isa, shape):
@@ -138,6 +150,8 @@ def test_steps_are_those_of_autograd_and_torch_optim(isa, shape):
     task = make(n=310, **shape, steps=1, lr=1e-3, eps=1e-4)
     if learned:
         learn(task, learned)
+    # `learn` scales the readout, and f's round-off with it: of 3,600 shapes the worst was 8e-5 (torch in float32: 3e-5)
+    relative = 3e-4 if learned else 1e-5
     net, x, y = network(task), torch.from_numpy(task.x).double(), torch.from_numpy(task.y).double()
     parameters = list(net.parameters())
     adam = task.optimizer == "adam"
@@ -155,10 +169,10 @@ def test_steps_are_those_of_autograd_and_torch_optim(isa, shape):
         native.advance([task], 1)
         assert task.done == 1
         assert task.step == step + 1
-        assert task.loss_sum == pytest.approx(loss.item(), rel=1e-5, abs=1e-6)
+        assert task.loss_sum == pytest.approx(loss.item(), rel=relative, abs=1e-6)
         if step == 0 and adam:  # m = (1 - beta1) g, v = (1 - beta2) g^2
             gradient = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
-            close(task.exp_avg / 0.1, gradient, absolute=1e-7)  # a mean over the batch may cancel to little
+            close(task.exp_avg / 0.1, gradient, relative, absolute=1e-7)  # a mean over the batch may cancel to little
             close(task.exp_avg_sq / 0.001, np.square(task.exp_avg / 0.1))
     close(task.params, torch.nn.utils.parameters_to_vector(net.parameters()).detach())
 
