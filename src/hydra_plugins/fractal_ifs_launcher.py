@@ -120,21 +120,20 @@ class CheckedSweeper(BasicSweeper):
         batch = super().get_job_batch()
         if not self.best_lr:
             return batch
-        best = kept.best_lr(Path(self.best_lr))
-        return list(dict.fromkeys(tuple(self._with_best_lr(overrides, best)) for overrides in batch))
-
-    def _with_best_lr(self, overrides: Sequence[str], best: dict[tuple, float]) -> list[str]:
         assert self.hydra_context is not None
         assert self.config is not None
-        others = [override for override in overrides if not override.startswith("lr=")]
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, others)
+        best = kept.best_lr(Path(self.best_lr))
+        compose = Composer(self.hydra_context.config_loader, self.config)
+        without_lr = dict.fromkeys(tuple(o for o in overrides if not o.startswith("lr=")) for overrides in batch)
+        return [[*others, f"lr={self._best_lr(compose(others), best)!r}"] for others in without_lr]
+
+    def _best_lr(self, config: DictConfig, best: dict[tuple, float]) -> float:
         asked = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         cell = kept.cell_of(OmegaConf.to_container(asked, resolve=True))  # type: ignore[arg-type]
         if cell not in best:
-            raise ConfigError(
-                f"hydra.sweeper.best_lr={self.best_lr}: has no run of {' '.join(filter_overrides(others))}"
-            )
-        return [*others, f"lr={best[cell]!r}"]
+            words = " ".join(filter_overrides(config.hydra.overrides.task))
+            raise ConfigError(f"hydra.sweeper.best_lr={self.best_lr}: has no run of {words}")
+        return best[cell]
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.config is not None
