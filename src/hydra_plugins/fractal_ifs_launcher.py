@@ -128,8 +128,7 @@ class CheckedSweeper(BasicSweeper):
         return [[*others, f"lr={self._best_lr(compose(others), best)!r}"] for others in without_lr]
 
     def _best_lr(self, config: DictConfig, best: dict[tuple, float]) -> float:
-        asked = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        cell = kept.cell_of(OmegaConf.to_container(asked, resolve=True))  # type: ignore[arg-type]
+        cell = kept.cell_of(plain(config))
         if cell not in best:
             words = " ".join(filter_overrides(config.hydra.overrides.task))
             raise ConfigError(f"hydra.sweeper.best_lr={self.best_lr}: has no run of {words}")
