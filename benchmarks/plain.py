@@ -20,7 +20,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from fractal_ifs.distribution import FractalDistribution
+from fractal_ifs.fractals.distribution import FractalDistribution
 from fractal_ifs.models import MLP
 
 

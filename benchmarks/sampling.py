@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from fractal_ifs.distribution import FractalDistribution
+from fractal_ifs.fractals.distribution import FractalDistribution
 
 EXPERIMENTS = ("cantor2d", "sierpinsky", "pentaflake", "vicsek")
 OTHERS = ("cantor", "cantor_dust", "carpet", "sierpinski_triangle", "pentaflake_pentagon")

@@ -40,8 +40,8 @@ from pathlib import Path
 
 import torch
 
-from fractal_ifs.distribution import FractalDistribution
 from fractal_ifs.engines import native
+from fractal_ifs.fractals.distribution import FractalDistribution
 from fractal_ifs.models import MLP
 from fractal_ifs.seeds import permutation
 

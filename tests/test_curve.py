@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fractal_ifs.curve import ApproximationCurve
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.fractals.curve import ApproximationCurve
 
 # P(0..5) of the paper's six curves, to the digits known.
 PAPER = {

@@ -8,13 +8,13 @@ import pytest
 import torch
 from scipy import stats
 
-from fractal_ifs.counter import derive, words
-from fractal_ifs.curve import ApproximationCurve
-from fractal_ifs.distribution import FractalDistribution
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.ifs import AffineIFS
-from fractal_ifs.samplers import BoxMixture, WordSampler, sampler
-from fractal_ifs.values import names
+from fractal_ifs.fractals.curve import ApproximationCurve
+from fractal_ifs.fractals.distribution import FractalDistribution
+from fractal_ifs.fractals.ifs import AffineIFS
+from fractal_ifs.fractals.numbers import names
+from fractal_ifs.fractals.samplers import BoxMixture, WordSampler, sampler
+from fractal_ifs.fractals.splitmix import derive, words
 
 FAMILIES = [name for name in names("fractal") if name != "custom"]
 POLYGONS = ("sierpinski_triangle", "pentaflake_pentagon")
@@ -298,7 +298,7 @@ def test_margin_leaves_the_uniform_law_on_K_n_gamma():
 def test_memory_is_bounded_by_the_result():
     code = """
 import resource, torch
-from fractal_ifs.distribution import FractalDistribution
+from fractal_ifs.fractals.distribution import FractalDistribution
 torch.set_num_threads(1)
 distribution = FractalDistribution("vicsek")
 distribution.sample(100_000)

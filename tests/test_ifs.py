@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fractal_ifs.convex import Box, Polytope, distance, hull, overlap
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.ifs import AffineIFS
-from fractal_ifs.values import names
+from fractal_ifs.fractals.convex import Box, Polytope, distance, hull, overlap
+from fractal_ifs.fractals.ifs import AffineIFS
+from fractal_ifs.fractals.numbers import names
 
 FAMILIES = [name for name in names("fractal") if name != "custom"]
 third = 1 / 3
@@ -215,7 +215,8 @@ def test_boxes_as_bases():
 
 def test_a_bad_fractal_is_refused_without_torch():
     code = (
-        "import sys; from fractal_ifs.ifs import AffineIFS; from fractal_ifs.curve import ApproximationCurve\n"
+        "import sys; from fractal_ifs.fractals.ifs import AffineIFS\n"
+        "from fractal_ifs.fractals.curve import ApproximationCurve\n"
         "AffineIFS.load('vicsek').check(5, 0.001); ApproximationCurve.load(4).P(5)\n"
         "print(sorted({'torch', 'scipy', 'matplotlib', 'pandas', 'pytorch_lightning'} & set(sys.modules)))"
     )

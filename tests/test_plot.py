@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 
 import fractal_ifs
 from fractal_ifs import pictures, plot
-from fractal_ifs.distribution import FractalDistribution
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.fractals.distribution import FractalDistribution
 from fractal_ifs.records import Finished
 
 

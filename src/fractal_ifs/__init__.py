@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fractal_ifs.api import run
-    from fractal_ifs.curve import ApproximationCurve
     from fractal_ifs.data import FractalDataModule
-    from fractal_ifs.distribution import FractalDistribution
     from fractal_ifs.errors import ConfigError
-    from fractal_ifs.ifs import AffineIFS
+    from fractal_ifs.fractals.curve import ApproximationCurve
+    from fractal_ifs.fractals.distribution import FractalDistribution
+    from fractal_ifs.fractals.ifs import AffineIFS
     from fractal_ifs.models import MLP
     from fractal_ifs.records import load
 
 # Read on first use: importing torch and Lightning takes seconds that `--help` and a refused config must not pay.
 _HOMES = {
-    "AffineIFS": "ifs",
-    "ApproximationCurve": "curve",
+    "AffineIFS": "fractals.ifs",
+    "ApproximationCurve": "fractals.curve",
     "ConfigError": "errors",
     "FractalDataModule": "data",
-    "FractalDistribution": "distribution",
+    "FractalDistribution": "fractals.distribution",
     "MLP": "models",
     "load": "records",
     "run": "api",

@@ -290,8 +290,8 @@ def _plain(node: Any) -> str:
 @lru_cache(maxsize=4096)
 def _check_distribution(fractal: str, curve: str, margin: float) -> None:
     """Jobs of a sweep share few distributions: each is checked once."""
-    from fractal_ifs.curve import ApproximationCurve
-    from fractal_ifs.ifs import AffineIFS
+    from fractal_ifs.fractals.curve import ApproximationCurve
+    from fractal_ifs.fractals.ifs import AffineIFS
 
     keys = json.loads(fractal)
     n = keys.pop("depth", 5)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from fractal_ifs.distribution import FractalDistribution
-from fractal_ifs.ifs import AffineIFS
+from fractal_ifs.fractals.distribution import FractalDistribution
+from fractal_ifs.fractals.ifs import AffineIFS
 from fractal_ifs.seeds import stream
 
 

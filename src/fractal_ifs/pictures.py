@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
-from fractal_ifs.convex import Box, Convex
-from fractal_ifs.distribution import FractalDistribution
-from fractal_ifs.ifs import AffineIFS
-from fractal_ifs.membership import deepest
+from fractal_ifs.fractals.convex import Box, Convex
+from fractal_ifs.fractals.distribution import FractalDistribution
+from fractal_ifs.fractals.ifs import AffineIFS
+from fractal_ifs.fractals.membership import deepest
 from fractal_ifs.records import Finished
 
 BLUE, ORANGE, INK, FAINT = "#1f77b4", "#ff7f0e", "#222222", "#d9d9d9"

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.values import CONF, is_list, names, number, short, vector, whole
+from fractal_ifs.fractals.numbers import CONF, is_list, names, number, short, vector, whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from omegaconf import DictConfig
 
-    from fractal_ifs.ifs import AffineIFS
+    from fractal_ifs.fractals.ifs import AffineIFS
 
 Picture = Callable[[], "Figure"]
 FORMATS = ("png", "svg", "pdf")
@@ -138,8 +138,8 @@ def _check(config: DictConfig) -> dict[str, Any]:
 
 def _check_law(settings: dict[str, Any], fractal: Any, curve: Any, margin: float) -> tuple[AffineIFS, str]:
     """Refuse a bad distribution, or a window that doesn't fit it, without the seconds that importing torch takes."""
-    from fractal_ifs.curve import ApproximationCurve
-    from fractal_ifs.ifs import AffineIFS
+    from fractal_ifs.fractals.curve import ApproximationCurve
+    from fractal_ifs.fractals.ifs import AffineIFS
 
     ifs = AffineIFS.from_config(fractal)
     ifs.check(fractal.get("depth", 5), margin)
@@ -163,7 +163,7 @@ def _distributions(settings: dict[str, Any], configs: Sequence[DictConfig]) -> t
 
     def picture() -> Figure:
         from fractal_ifs import pictures
-        from fractal_ifs.distribution import FractalDistribution
+        from fractal_ifs.fractals.distribution import FractalDistribution
 
         drawn = [FractalDistribution.from_config(config.fractal, config.curve, margin) for config in configs]
         return pictures.distributions(drawn, settings["points"], settings["seed"], settings["window"])

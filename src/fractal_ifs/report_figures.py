@@ -116,7 +116,7 @@ def figure4(ours: Mapping) -> "Figure | None":
 
 def figure5(ours: Mapping) -> "Figure | None":
     """Six panels: P at levels 3, 4, 5, and the accuracy of the best network of depth 5."""
-    from fractal_ifs.curve import ApproximationCurve
+    from fractal_ifs.fractals.curve import ApproximationCurve
 
     best: dict[int, dict[str, Any]] = {}  # its width is said: the paper's are of widths 100 to 400
     for key, row in ours.items():
@@ -204,7 +204,7 @@ def theorem3(ours: Mapping) -> "Figure | None":
 
     The points: per fractal and curve the best network of depth 5; the line: Theorem 3's bound.
     """
-    from fractal_ifs.curve import ApproximationCurve
+    from fractal_ifs.fractals.curve import ApproximationCurve
 
     best: dict[tuple[str, str], dict[str, Any]] = {}
     for key, row in ours.items():

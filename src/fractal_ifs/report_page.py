@@ -101,7 +101,7 @@ def entry(row: dict[str, Any], lr: str, theirs: dict[tuple, float]) -> dict[str,
 
 def _levels(curve: str, n: int) -> list[float]:
     """P(0..n) of one of the paper's curves."""
-    from fractal_ifs.curve import ApproximationCurve
+    from fractal_ifs.fractals.curve import ApproximationCurve
 
     return [round(float(p), 4) for p in ApproximationCurve.load(int(curve)).P(n)]
 

@@ -68,8 +68,8 @@ def _square(name: str, fractal: _frozen, n: int) -> Any:
     import numpy as np
     import torch
 
-    from fractal_ifs.ifs import AffineIFS
-    from fractal_ifs.membership import deepest
+    from fractal_ifs.fractals.ifs import AffineIFS
+    from fractal_ifs.fractals.membership import deepest
 
     ifs = AffineIFS.from_config(fractal)
     if ifs.d != 2:

@@ -103,12 +103,12 @@ def _whole(keys: dict[str, Any], key: str, least: int = 1) -> int:
 
 def _problem(name: str, keys: dict[str, Any], alone: bool):
     """What `name` is checked on: the chosen fractal, or the Cantor set where the statement is about the line alone."""
-    from fractal_ifs.curve import ApproximationCurve
-    from fractal_ifs.ifs import AffineIFS
+    from fractal_ifs.fractals.curve import ApproximationCurve
+    from fractal_ifs.fractals.ifs import AffineIFS
+    from fractal_ifs.fractals.numbers import number, whole
     from fractal_ifs.theorems.cube import CubeIFS
     from fractal_ifs.theorems.fold import CANTOR
     from fractal_ifs.theorems.problem import Problem
-    from fractal_ifs.values import number, whole
 
     settings = dict(keys.get(name) or {})
     fractal = dict(keys["fractal"])

@@ -331,7 +331,7 @@ def group(jobs: Sequence[Job]) -> list[list[int]]:
 
 
 def dimension(config: dict[str, Any]) -> int:
-    from fractal_ifs.ifs import AffineIFS
+    from fractal_ifs.fractals.ifs import AffineIFS
 
     return AffineIFS.from_config({k: v for k, v in config["fractal"].items() if k != "depth"}).d
 

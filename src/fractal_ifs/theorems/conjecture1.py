@@ -14,9 +14,9 @@ from functools import partial
 
 import numpy as np
 
-from fractal_ifs.curve import ApproximationCurve
 from fractal_ifs.engines.native import cores
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.theorems.cube import CubeIFS
 from fractal_ifs.theorems.learn import error, initial
 from fractal_ifs.theorems.points import points

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fractal_ifs.curve import ApproximationCurve
+from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.theorems.fold import CANTOR
 from fractal_ifs.theorems.measure import LineDistribution
 from fractal_ifs.theorems.problem import Check, Problem

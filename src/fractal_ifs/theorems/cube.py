@@ -13,9 +13,9 @@ from functools import cached_property
 
 import numpy as np
 
-from fractal_ifs.convex import Box
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.ifs import AffineIFS
+from fractal_ifs.fractals.convex import Box
+from fractal_ifs.fractals.ifs import AffineIFS
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fractal_ifs.curve import ApproximationCurve
+from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.theorems.cube import CubeIFS
 from fractal_ifs.theorems.learn import Trainer, train
 

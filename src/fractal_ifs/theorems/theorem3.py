@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fractal_ifs.curve import ApproximationCurve
+from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.theorems.construction import corollary1_network
 from fractal_ifs.theorems.learn import error, initial
 from fractal_ifs.theorems.points import points

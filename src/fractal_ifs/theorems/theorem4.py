@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fractal_ifs.curve import ApproximationCurve
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.theorems.construction import corollary1_network, theorem1_network
 from fractal_ifs.theorems.fold import CANTOR, fold_network, folded_depth
 from fractal_ifs.theorems.learn import initial

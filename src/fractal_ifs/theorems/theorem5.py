@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fractal_ifs.curve import ApproximationCurve
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.theorems.fold import CANTOR
 from fractal_ifs.theorems.line import breakpoints
 from fractal_ifs.theorems.measure import LineDistribution

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fractal_ifs.convex import TOLERANCE, Box, Convex, distance, hull, overlap
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.values import is_list, load_group, number, plain, short, vector, whole
+from fractal_ifs.fractals.convex import TOLERANCE, Box, Convex, distance, hull, overlap
+from fractal_ifs.fractals.numbers import is_list, load_group, number, plain, short, vector, whole
 
 KEYS = ("name", "depth", "d", "ratio", "offsets", "corners", "maps", "base", "negatives")
 MAX_CELLS = 2**22

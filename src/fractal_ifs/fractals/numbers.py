@@ -15,7 +15,7 @@ import numpy as np
 
 from fractal_ifs.errors import ConfigError
 
-CONF = Path(__file__).parent / "conf"
+CONF = Path(__file__).parents[1] / "conf"
 
 
 def short(value: object, length: int = 60) -> str:

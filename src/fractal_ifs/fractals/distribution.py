@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fractal_ifs.curve import ApproximationCurve
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.ifs import AffineIFS
-from fractal_ifs.membership import deepest
-from fractal_ifs.samplers import Sampler, sampler
-from fractal_ifs.values import number, short, whole
+from fractal_ifs.fractals.curve import ApproximationCurve
+from fractal_ifs.fractals.ifs import AffineIFS
+from fractal_ifs.fractals.membership import deepest
+from fractal_ifs.fractals.numbers import number, short, whole
+from fractal_ifs.fractals.samplers import Sampler, sampler
 
 
 class Sample(NamedTuple):

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.values import load_group, number, plain, short, vector, whole
+from fractal_ifs.fractals.numbers import load_group, number, plain, short, vector, whole
 
 KINDS = ("degree", "last", "weights", "mass", "P")
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fractal_ifs.convex import Box, Convex
-from fractal_ifs.counter import derive, high_bits, uniform, words
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.ifs import AffineIFS
-from fractal_ifs.membership import as_tensors, deepest
+from fractal_ifs.fractals.convex import Box, Convex
+from fractal_ifs.fractals.ifs import AffineIFS
+from fractal_ifs.fractals.membership import as_tensors, deepest
+from fractal_ifs.fractals.splitmix import derive, high_bits, uniform, words
 
 MAX_BOXES = 2**18
 MAX_WORDS = 2**14

@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.values import short
+from fractal_ifs.fractals.numbers import short
 
 TOLERANCE = 1e-9
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fractal_ifs.ifs import AffineIFS
+from fractal_ifs.fractals.ifs import AffineIFS
 
 
 def deepest(ifs: AffineIFS, x: Tensor, n: int) -> Tensor:
