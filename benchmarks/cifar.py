@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from fractal_ifs import cifar10, images
-from fractal_ifs.config import compose
+from fractal_ifs.config.schema import compose
 from fractal_ifs.convnet import ConvNet
 from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.executors import cores

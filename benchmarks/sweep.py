@@ -22,8 +22,8 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from fractal_ifs.composition import Composer
-from fractal_ifs.config import CONF, check, register
+from fractal_ifs.config.fast_compose import Composer
+from fractal_ifs.config.schema import CONF, check, register
 
 
 def sweep(runs: int, engine: str, width: int, steps: int, logger: str = "csv", rows: int = 2) -> tuple[float, float]:

@@ -33,7 +33,7 @@ SMALL = {
 def _composed(keys: tuple[tuple[str, Any], ...]) -> Any:
     from omegaconf import OmegaConf
 
-    from fractal_ifs.config import compose
+    from fractal_ifs.config.schema import compose
 
     return OmegaConf.to_container(compose(**dict(keys)), resolve=True)
 

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from fractal_ifs import ConfigError
-from fractal_ifs.config import compose, fingerprint
+from fractal_ifs.config.schema import compose, fingerprint
 
 # If anything slips through, it must at least be over soon.
 TINY = ["steps=10", "eval_every=10", "width=4", "depth=1", "data.train_size=200", "data.test_size=50", "logger=none"]

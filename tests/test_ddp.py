@@ -12,7 +12,7 @@ from killed import command, kill, results, start, steps, wait_for
 from test_images import binary, parts
 
 from fractal_ifs import ConfigError
-from fractal_ifs.config import compose, fingerprint
+from fractal_ifs.config.schema import compose, fingerprint
 from fractal_ifs.executors import gpus, processes, shares
 
 RUN = ["fractal=sierpinsky", "curve=1", "width=16", "depth=3", "steps=300", "eval_every=50", "data.train_size=4000"]

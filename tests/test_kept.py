@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fractal_ifs import kept, report, report_data
-from fractal_ifs.config import Job
+from fractal_ifs.config.schema import Job
 from fractal_ifs.errors import ConfigError
 
 SMALL = ["steps=40", "eval_every=20", "data.train_size=400", "data.test_size=100", "logger=none", "sweep=tests"]
@@ -26,7 +26,7 @@ def lines(path):
 def composed(**keys) -> dict:
     from omegaconf import OmegaConf
 
-    from fractal_ifs.config import compose
+    from fractal_ifs.config.schema import compose
 
     return json.loads(json.dumps(OmegaConf.to_container(compose(**keys), resolve=True)))
 
@@ -132,7 +132,7 @@ def test_the_report_reads_a_kept_table_as_it_reads_the_sweep(command, tmp_path):
 
 
 def test_a_runs_command_trains_it_to_its_fingerprint(command, tmp_path):
-    from fractal_ifs.config import fingerprint
+    from fractal_ifs.config.schema import fingerprint
     from fractal_ifs.runs import keys_of
 
     keys = {"fractal.depth": 4, "curve": 4, "width": 20, "lr": 2.5e-4, "seed": 2, "steps": 20_000, "eval_every": 1000}

@@ -8,7 +8,7 @@ from conftest import small
 from test_training import ENGINES, PARTNERS, Stop, numbers, relative, trained
 
 from fractal_ifs import records, seeds
-from fractal_ifs.config import compose, fingerprint
+from fractal_ifs.config.schema import compose, fingerprint
 from fractal_ifs.data import fractal_points
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.layerwise import LayerwiseRun

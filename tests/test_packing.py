@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import small
 
-from fractal_ifs.config import Job
+from fractal_ifs.config.schema import Job
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.executors import gpus, processes, shares
 from fractal_ifs.slurm import Settings, deal

@@ -9,7 +9,7 @@ from conftest import files, small
 
 import fractal_ifs
 from fractal_ifs import ConfigError, records
-from fractal_ifs.config import Job
+from fractal_ifs.config.schema import Job
 from fractal_ifs.sweep import train_jobs
 
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from fractal_ifs import kept, records, report, report_data, report_figures, report_tables, report_verdicts, status
-from fractal_ifs.config import CONF, compose
+from fractal_ifs.config.schema import CONF, compose
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.runs import keys_of
 

@@ -16,7 +16,7 @@ from conftest import small
 from torch import nn
 
 from fractal_ifs import engines, records, seeds
-from fractal_ifs.config import Job
+from fractal_ifs.config.schema import Job
 from fractal_ifs.engines import native
 from fractal_ifs.engines import torch as engine_torch
 from fractal_ifs.engines.torch import TorchEngine
@@ -224,7 +224,7 @@ def test_a_real_end_of_memory_halves_the_stack(tmp_path):
 import resource, sys
 from pathlib import Path
 from omegaconf import OmegaConf
-from fractal_ifs.config import Job, compose
+from fractal_ifs.config.schema import Job, compose
 from fractal_ifs.training import train
 
 keys = dict(engine="torch", depth=3, width=100, steps=2, eval_every=2, batch_size=4000, logger="csv")

@@ -18,7 +18,7 @@ from fake_wandb import Server
 from killed import SMALL, start, steps, wait_for
 
 from fractal_ifs import loggers, records
-from fractal_ifs.config import Job
+from fractal_ifs.config.schema import Job
 from fractal_ifs.runs import Run
 from fractal_ifs.training import train
 

@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from torch import nn
 
-from fractal_ifs.config import Job, check_writable, compose
+from fractal_ifs.config.schema import Job, check_writable, compose
 from fractal_ifs.training import train
 
 

@@ -18,7 +18,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from fractal_ifs import ddp, engines, records, signals
-from fractal_ifs.config import Job, fingerprint
+from fractal_ifs.config.schema import Job, fingerprint
 from fractal_ifs.records import Failed
 from fractal_ifs.training import Training, cores, fail, group, process_threads, train
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fractal_ifs import records
-from fractal_ifs.config import Job, fingerprint
+from fractal_ifs.config.schema import Job, fingerprint
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.report_data import CELL, COLUMNS, ENDED, row
 

@@ -71,7 +71,7 @@ def _compose(overrides: Sequence[str]) -> Iterator[list[DictConfig]]:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from fractal_ifs import config
+    from fractal_ifs.config import schema as config
 
     config.register()
     overrides = list(_with_searchpath(overrides))
@@ -130,7 +130,7 @@ def _check(config: DictConfig) -> dict[str, Any]:
         window = settings["window"] = vector(config.window, "window")
         if len(window) not in (2, 4) or (window[::2] >= window[1::2]).any():
             raise ConfigError(f"window={short(config.window)}: must be [x0,x1,y0,y1] with x0 < x1 and y0 < y1")
-    from fractal_ifs.config import check_writable
+    from fractal_ifs.config.schema import check_writable
 
     check_writable(settings["out"])
     return settings

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fractal_ifs.config import NOT_IN_FINGERPRINT, Job, fingerprint
+from fractal_ifs.config.schema import NOT_IN_FINGERPRINT, Job, fingerprint
 from fractal_ifs.errors import ConfigError
 
 if TYPE_CHECKING:

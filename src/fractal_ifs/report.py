@@ -36,7 +36,7 @@ def report(paths: Sequence[Path], output: Path, figures: bool = True) -> str:
     from fractal_ifs import report_data as data
     from fractal_ifs import report_tables as tables
     from fractal_ifs import report_verdicts as verdicts
-    from fractal_ifs.config import check_writable
+    from fractal_ifs.config.schema import check_writable
 
     check_writable(output)
     runs, notes = data.collect(paths)

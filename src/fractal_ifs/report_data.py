@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs import records
-from fractal_ifs.config import CONF, NOT_IN_FINGERPRINT, SINCE
+from fractal_ifs.config.schema import CONF, NOT_IN_FINGERPRINT, SINCE
 from fractal_ifs.errors import ConfigError
 
 if TYPE_CHECKING:

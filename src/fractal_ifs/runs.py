@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fractal_ifs import records
-from fractal_ifs.config import fingerprint
+from fractal_ifs.config.schema import fingerprint
 from fractal_ifs.data import fractal_points
 from fractal_ifs.locks import Lock
 from fractal_ifs.models import MLP

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from fractal_ifs import kept, records, signals
-from fractal_ifs.config import Job
+from fractal_ifs.config.schema import Job
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.records import Failed
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fractal_ifs import locks, records, slurm
-from fractal_ifs.config import steps_in_all
+from fractal_ifs.config.schema import steps_in_all
 from fractal_ifs.errors import ConfigError
 
 

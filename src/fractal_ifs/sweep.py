@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs import kept, records
-from fractal_ifs.config import SINCE, Job, on_this_machine, steps_in_all
+from fractal_ifs.config.schema import SINCE, Job, on_this_machine, steps_in_all
 from fractal_ifs.locks import Busy, Lock
 
 if TYPE_CHECKING:

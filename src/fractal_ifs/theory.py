@@ -15,7 +15,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from fractal_ifs import config as configs
+from fractal_ifs.config import schema as configs
 from fractal_ifs.errors import ConfigError
 
 STATEMENTS = (

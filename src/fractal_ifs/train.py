@@ -8,8 +8,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fractal_ifs import config as configs
 from fractal_ifs import signals
+from fractal_ifs.config import schema as configs
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.records import message
 from fractal_ifs.sweep import JobsFailed, show_failed, show_table, swept, train_jobs

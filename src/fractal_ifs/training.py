@@ -21,7 +21,7 @@ import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from fractal_ifs import ddp, engines, records, signals
-from fractal_ifs.config import Job
+from fractal_ifs.config.schema import Job
 from fractal_ifs.layerwise import LayerwiseRun
 from fractal_ifs.locks import Busy, Lock
 from fractal_ifs.loggers import FINISH_SECONDS, Wandb, finish_all, new_id

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fractal_ifs.errors import ConfigError
 
-CONF = Path(__file__).parent / "conf"
+CONF = Path(__file__).parents[1] / "conf"
 
 LOSSES = ("hinge", "logistic", "squared", "cross_entropy")
 OPTIMIZERS = ("adam", "sgd")
