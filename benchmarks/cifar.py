@@ -29,9 +29,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from fractal_ifs import cifar10, images
 from fractal_ifs.config.schema import compose
-from fractal_ifs.convnet import ConvNet
 from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.executors import cores
+from fractal_ifs.networks.convnet import ConvNet
 from fractal_ifs.runs import Run
 
 BATCH = 128

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from fractal_ifs.fractals.distribution import FractalDistribution
-from fractal_ifs.models import MLP
+from fractal_ifs.networks.mlp import MLP
 
 
 class Plain(pl.LightningModule):

@@ -42,7 +42,7 @@ import torch
 
 from fractal_ifs.engines import native
 from fractal_ifs.fractals.distribution import FractalDistribution
-from fractal_ifs.models import MLP
+from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.seeds import permutation
 
 BATCH = 100

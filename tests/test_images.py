@@ -17,9 +17,9 @@ from torch.nn import functional
 
 from fractal_ifs import ConfigError, augment, cifar10, fashion_mnist, images, records, seeds, slurm
 from fractal_ifs.config.schema import Job, compose, fingerprint
-from fractal_ifs.convnet import ConvNet, multiplications
 from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.executors import processes
+from fractal_ifs.networks.convnet import ConvNet, multiplications
 from fractal_ifs.runs import Run
 from fractal_ifs.training import train
 

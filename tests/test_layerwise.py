@@ -12,7 +12,7 @@ from fractal_ifs.config.schema import compose, fingerprint
 from fractal_ifs.data import fractal_points
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.layerwise import LayerwiseRun
-from fractal_ifs.models import MLP
+from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import build_model
 
 

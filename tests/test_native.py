@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fractal_ifs import doctor
 from fractal_ifs.engines import native
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.models import MLP
+from fractal_ifs.networks.mlp import MLP
 
 ISAS = [name for name, state in native.variants().items() if state == "ok"]
 pytestmark = pytest.mark.skipif(not ISAS, reason="native engine not built")

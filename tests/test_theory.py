@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.ifs import AffineIFS
-from fractal_ifs.models import MLP, mlp
+from fractal_ifs.networks.mlp import MLP, mlp
 from fractal_ifs.theorems.construction import corollary1_network, split, theorem1_network
 from fractal_ifs.theorems.cube import CubeIFS
 from fractal_ifs.theorems.fold import CANTOR, fold_network, folded_depth

@@ -20,7 +20,7 @@ from fractal_ifs.config.schema import Job
 from fractal_ifs.engines import native
 from fractal_ifs.engines import torch as engine_torch
 from fractal_ifs.engines.torch import TorchEngine
-from fractal_ifs.models import MLP
+from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import Run
 from fractal_ifs.training import train
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fractal_ifs.fractals.curve import ApproximationCurve
     from fractal_ifs.fractals.distribution import FractalDistribution
     from fractal_ifs.fractals.ifs import AffineIFS
-    from fractal_ifs.models import MLP
+    from fractal_ifs.networks.mlp import MLP
     from fractal_ifs.records import load
 
 # Read on first use: importing torch and Lightning takes seconds that `--help` and a refused config must not pay.
@@ -26,7 +26,7 @@ _HOMES = {
     "ConfigError": "errors",
     "FractalDataModule": "data",
     "FractalDistribution": "fractals.distribution",
-    "MLP": "models",
+    "MLP": "networks.mlp",
     "load": "records",
     "run": "api",
 }

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fractal_ifs.data import Points
-from fractal_ifs.models import MLP
+from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import Run
 from fractal_ifs.seeds import stream
 

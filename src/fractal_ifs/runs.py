@@ -12,7 +12,7 @@ from fractal_ifs import records
 from fractal_ifs.config.schema import fingerprint
 from fractal_ifs.data import fractal_points
 from fractal_ifs.locks import Lock
-from fractal_ifs.models import MLP
+from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.seeds import generator, stream
 
 
@@ -31,7 +31,7 @@ def build_model(config: dict[str, Any], d: int) -> Any:
     dtype = torch.float64 if config["trainer"]["precision"] == "64-true" else torch.float32
     init = generator(config["seed"], "init")
     if model["name"] == "cnn":
-        from fractal_ifs.convnet import ConvNet
+        from fractal_ifs.networks.convnet import ConvNet
 
         shape = {"channels": d, "size": config["data"]["crop"], "pools": model["pools"], "readout": model["readout"]}
         return ConvNet(config["depth"], config["width"], **shape, init=model["init"], generator=init, dtype=dtype)

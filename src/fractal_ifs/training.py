@@ -339,7 +339,7 @@ def dimension(config: dict[str, Any]) -> int:
 def cost(config: dict[str, Any]) -> float:
     """Multiplications of a run, to order runs by."""
     if config["model"]["name"] == "cnn":
-        from fractal_ifs.convnet import multiplications
+        from fractal_ifs.networks.convnet import multiplications
 
         return config["steps"] * config["batch_size"] * float(multiplications(config["depth"], config["width"]))
     return config["steps"] * config["batch_size"] * (config["depth"] * config["width"] ** 2 + 1000)

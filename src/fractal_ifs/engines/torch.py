@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fractal_ifs import ddp
 from fractal_ifs.data import Points
-from fractal_ifs.models import mlp
+from fractal_ifs.networks.mlp import mlp
 from fractal_ifs.runs import Run
 from fractal_ifs.seeds import permutation
 

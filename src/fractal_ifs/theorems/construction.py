@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.models import MLP
+from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.theorems.cube import CubeIFS
 
 Layer = tuple[np.ndarray, np.ndarray]  # weight (out, in), bias (out,)

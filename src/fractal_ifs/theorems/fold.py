@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.models import MLP
+from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.theorems.cube import CubeIFS
 
 CANTOR = CubeIFS.from_box([[[-1 / 3]], [[1 / 3]]], [[1 / 3], [2 / 3]], [0.0], [1.0], "cantor")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fractal_ifs.models import MLP, mlp
+from fractal_ifs.networks.mlp import MLP, mlp
 
 # (parameters (M, ...), x (m, d), y (m,), steps, lr) -> trained parameters (M, ...)
 Trainer = Callable[[Sequence[Tensor], np.ndarray, np.ndarray, int, float], list[Tensor]]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fractal_ifs.models import mlp
+from fractal_ifs.networks.mlp import mlp
 
 
 def stacked(models: Sequence[nn.Module]) -> list[Tensor]:

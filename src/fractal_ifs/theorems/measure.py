@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.models import mlp
+from fractal_ifs.networks.mlp import mlp
 from fractal_ifs.theorems.cube import CubeIFS
 from fractal_ifs.theorems.line import breakpoints
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fractal_ifs.models import MLP
+from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.theorems.construction import theorem1_network
 from fractal_ifs.theorems.points import points
 from fractal_ifs.theorems.problem import Check, Problem

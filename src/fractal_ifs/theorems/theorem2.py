@@ -12,7 +12,7 @@ from math import comb, e, log, prod
 import numpy as np
 import torch
 
-from fractal_ifs.models import MLP
+from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.theorems.construction import corollary1_network, theorem1_network
 from fractal_ifs.theorems.learn import initial
 from fractal_ifs.theorems.line import along, patterns, regions, stacked

@@ -1,0 +1,1 @@
+"""The networks of the paper: x (..., d) to a real number, images to logits."""
