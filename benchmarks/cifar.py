@@ -27,8 +27,8 @@ from omegaconf import OmegaConf
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from fractal_ifs import cifar10, images
 from fractal_ifs.config.schema import compose
+from fractal_ifs.data import cifar10, images
 from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.executors import cores
 from fractal_ifs.networks.convnet import ConvNet

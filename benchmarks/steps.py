@@ -40,10 +40,10 @@ from pathlib import Path
 
 import torch
 
+from fractal_ifs.data.seeds import permutation
 from fractal_ifs.engines import native
 from fractal_ifs.fractals.distribution import FractalDistribution
 from fractal_ifs.networks.mlp import MLP
-from fractal_ifs.seeds import permutation
 
 BATCH = 100
 # Steps of a run at width 10, by row; fewer at other widths by SHARE, so that every command takes some two seconds.

@@ -15,8 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fractal_ifs import ConfigError, augment, cifar10, fashion_mnist, images, records, seeds, slurm
+from fractal_ifs import ConfigError, records, slurm
 from fractal_ifs.config.schema import Job, compose, fingerprint
+from fractal_ifs.data import augment, cifar10, fashion_mnist, images, seeds
 from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.executors import processes
 from fractal_ifs.networks.convnet import ConvNet, multiplications

@@ -7,9 +7,10 @@ import torch
 from conftest import small
 from test_training import ENGINES, PARTNERS, Stop, numbers, relative, trained
 
-from fractal_ifs import records, seeds
+from fractal_ifs import records
 from fractal_ifs.config.schema import compose, fingerprint
-from fractal_ifs.data import fractal_points
+from fractal_ifs.data import seeds
+from fractal_ifs.data.points import fractal_points
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.layerwise import LayerwiseRun
 from fractal_ifs.networks.mlp import MLP

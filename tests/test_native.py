@@ -244,7 +244,7 @@ def test_order_of_an_epoch(isa, n):
 
 @pytest.mark.slow
 def test_order_of_a_large_epoch():
-    from fractal_ifs.seeds import permutation
+    from fractal_ifs.data.seeds import permutation
 
     n = 2**25 + 1
     assert np.array_equal(native.module().permutation(5, 7, n), permutation(5, 7, n))

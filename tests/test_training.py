@@ -15,8 +15,9 @@ import torch
 from conftest import small
 from torch import nn
 
-from fractal_ifs import engines, records, seeds
+from fractal_ifs import engines, records
 from fractal_ifs.config.schema import Job
+from fractal_ifs.data import seeds
 from fractal_ifs.engines import native
 from fractal_ifs.engines import torch as engine_torch
 from fractal_ifs.engines.torch import TorchEngine
@@ -523,7 +524,7 @@ def test_the_data_module_under_a_plain_lightning_loop():
 def test_data_is_shared_by_runs_in_memory_and_forgotten_after():
     import gc
 
-    from fractal_ifs import data
+    from fractal_ifs.data import points as data
 
     a, b = Run(small(lr=1e-3), None), Run(small(lr=0.7), None)
     assert a.data is b.data

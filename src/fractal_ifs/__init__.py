@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fractal_ifs.api import run
-    from fractal_ifs.data import FractalDataModule
+    from fractal_ifs.data.points import FractalDataModule
     from fractal_ifs.errors import ConfigError
     from fractal_ifs.fractals.curve import ApproximationCurve
     from fractal_ifs.fractals.distribution import FractalDistribution
@@ -24,7 +24,7 @@ _HOMES = {
     "AffineIFS": "fractals.ifs",
     "ApproximationCurve": "fractals.curve",
     "ConfigError": "errors",
-    "FractalDataModule": "data",
+    "FractalDataModule": "data.points",
     "FractalDistribution": "fractals.distribution",
     "MLP": "networks.mlp",
     "load": "records",

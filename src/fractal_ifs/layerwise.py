@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fractal_ifs.data import Points
+from fractal_ifs.data.points import Points
+from fractal_ifs.data.seeds import stream
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import Run
-from fractal_ifs.seeds import stream
 
 
 class LayerwiseRun(Run):

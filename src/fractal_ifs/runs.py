@@ -10,17 +10,17 @@ from torch import Tensor
 
 from fractal_ifs import records
 from fractal_ifs.config.schema import fingerprint
-from fractal_ifs.data import fractal_points
+from fractal_ifs.data.points import fractal_points
+from fractal_ifs.data.seeds import generator, stream
 from fractal_ifs.locks import Lock
 from fractal_ifs.networks.mlp import MLP
-from fractal_ifs.seeds import generator, stream
 
 
 def build_data(config: dict[str, Any], device: str | torch.device) -> Any:
     """The training and test set of a resolved config: ``Points``, or ``Images``."""
     if config["data"]["name"] == "fractal":
         return fractal_points(config["fractal"], config["curve"], config["data"], config["seed"], str(device))
-    from fractal_ifs.images import image_sets
+    from fractal_ifs.data.images import image_sets
 
     return image_sets(config["data"], device)
 

@@ -56,8 +56,8 @@ def train_jobs(
             log.warning("of these, some were trained by other versions: %s", changed)
     if todo:
         from fractal_ifs import engines
+        from fractal_ifs.data.images import check_images
         from fractal_ifs.executors import execute
-        from fractal_ifs.images import check_images
         from fractal_ifs.progress import Progress
 
         jobs = [on_this_machine(job) for job in jobs]

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fractal_ifs import ddp
+from fractal_ifs.data.images import Batches
 from fractal_ifs.engines.torch import AUTOCAST, BETAS, EPS
-from fractal_ifs.images import Batches
 from fractal_ifs.runs import Run
 
 CHUNK = 100  # steps between two returns at most, so that a run can be checkpointed

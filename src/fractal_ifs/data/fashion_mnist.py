@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fractal_ifs.cifar10 import Arrays, check_labels, md5
+from fractal_ifs.data.cifar10 import Arrays, check_labels, md5
 from fractal_ifs.errors import ConfigError
 
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")

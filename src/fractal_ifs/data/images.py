@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fractal_ifs import augment, cifar10, fashion_mnist
+from fractal_ifs.data import augment, cifar10, fashion_mnist
+from fractal_ifs.data.seeds import permutation, stream
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.seeds import permutation, stream
 
 READERS = {
     "cifar10": cifar10.load,

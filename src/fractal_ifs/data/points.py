@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from fractal_ifs.data.seeds import stream
 from fractal_ifs.fractals.distribution import FractalDistribution
 from fractal_ifs.fractals.ifs import AffineIFS
-from fractal_ifs.seeds import stream
 
 
 @dataclass(eq=False)

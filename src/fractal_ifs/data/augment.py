@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fractal_ifs.seeds import uniforms
+from fractal_ifs.data.seeds import uniforms
 
 
 class Draws(NamedTuple):
