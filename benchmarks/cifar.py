@@ -32,7 +32,7 @@ from fractal_ifs.data import cifar10, images
 from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.executors import cores
 from fractal_ifs.networks.convnet import ConvNet
-from fractal_ifs.runs import Run
+from fractal_ifs.runs.run import Run
 
 BATCH = 128
 

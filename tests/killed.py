@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fractal_ifs import records
+from fractal_ifs.runs import records
 
 SMALL = ["depth=3", "eval_every=200", "data.train_size=1500", "data.test_size=300", "logger=none"]
 CIRCUMSTANCES = ("seconds", "git_commit")  # of a record: what may differ between equal runs

@@ -15,13 +15,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fractal_ifs import ConfigError, records, slurm
+from fractal_ifs import ConfigError, slurm
 from fractal_ifs.config.schema import Job, compose, fingerprint
 from fractal_ifs.data import augment, cifar10, fashion_mnist, images, seeds
 from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.executors import processes
 from fractal_ifs.networks.convnet import ConvNet, multiplications
-from fractal_ifs.runs import Run
+from fractal_ifs.runs import records
+from fractal_ifs.runs.run import Run
 from fractal_ifs.training import train
 
 
@@ -795,7 +796,7 @@ def test_figure_7_in_the_report(folder, tmp_path):
     import json
 
     from fractal_ifs import report, report_data, report_tables, report_verdicts
-    from fractal_ifs.runs import keys_of
+    from fractal_ifs.runs.run import keys_of
 
     theirs = report_tables.paper()["figure7"]["values"]
     whole = {

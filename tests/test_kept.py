@@ -133,7 +133,7 @@ def test_the_report_reads_a_kept_table_as_it_reads_the_sweep(command, tmp_path):
 
 def test_a_runs_command_trains_it_to_its_fingerprint(command, tmp_path):
     from fractal_ifs.config.schema import fingerprint
-    from fractal_ifs.runs import keys_of
+    from fractal_ifs.runs.run import keys_of
 
     keys = {"fractal.depth": 4, "curve": 4, "width": 20, "lr": 2.5e-4, "seed": 2, "steps": 20_000, "eval_every": 1000}
     config = composed(fractal="vicsek", depth=2, **keys)
@@ -186,7 +186,7 @@ def test_pictures_are_made_once_and_outlive_the_checkpoints(command, tmp_path):
     assert all((corner >= 2).any() for corner in corners)
     assert (values[:40, 70:92] < 2).all()  # between its upper arms
     # the same network, evaluated here: which half of the square it says is positive
-    from fractal_ifs.records import load
+    from fractal_ifs.runs.records import load
 
     run = load(cells.directory[0])
     at = (torch.arange(report_pictures.PIXELS) + 0.5) / report_pictures.PIXELS * 2 - 1
@@ -211,7 +211,7 @@ def test_a_wrong_table_is_refused_in_one_line(command, tmp_path):
 
 
 def test_kept_runs_on_images_are_reported_beside_those_on_fractals(tmp_path):
-    from fractal_ifs.runs import keys_of
+    from fractal_ifs.runs.run import keys_of
 
     for channels in (8, 16):
         config = composed(experiment="figure7", depth=2, width=channels)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from killed import SMALL, children, command, kill, results, start, steps, table, untouched, wait_for
 
-from fractal_ifs import locks
+from fractal_ifs.runs import locks
 
 NATIVE = ["engine=auto", "width=20", "steps=40000", "workers=1"]
 TORCH = ["engine=torch", "width=10", "steps=2000"]

@@ -7,14 +7,14 @@ import torch
 from conftest import small
 from test_training import ENGINES, PARTNERS, Stop, numbers, relative, trained
 
-from fractal_ifs import records
 from fractal_ifs.config.schema import compose, fingerprint
 from fractal_ifs.data import seeds
 from fractal_ifs.data.points import fractal_points
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.layerwise import LayerwiseRun
 from fractal_ifs.networks.mlp import MLP
-from fractal_ifs.runs import build_model
+from fractal_ifs.runs import records
+from fractal_ifs.runs.layerwise import LayerwiseRun
+from fractal_ifs.runs.run import build_model
 
 
 def layerwise(**keys):

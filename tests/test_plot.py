@@ -15,7 +15,7 @@ import fractal_ifs
 from fractal_ifs import pictures, plot
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.distribution import FractalDistribution
-from fractal_ifs.records import Finished
+from fractal_ifs.runs.records import Finished
 
 
 def samples_of(*laws, **keys) -> Any:

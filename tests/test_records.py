@@ -8,8 +8,9 @@ import torch
 from conftest import files, small
 
 import fractal_ifs
-from fractal_ifs import ConfigError, records
+from fractal_ifs import ConfigError
 from fractal_ifs.config.schema import Job
+from fractal_ifs.runs import records
 from fractal_ifs.sweep import train_jobs
 
 

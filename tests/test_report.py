@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fractal_ifs import kept, records, report, report_data, report_figures, report_tables, report_verdicts, status
+from fractal_ifs import kept, report, report_data, report_figures, report_tables, report_verdicts, status
 from fractal_ifs.config.schema import CONF, compose
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.runs import keys_of
+from fractal_ifs.runs import records
+from fractal_ifs.runs.run import keys_of
 
 
 @lru_cache

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import files
 
-from fractal_ifs.runs import Run
+from fractal_ifs.runs.run import Run
 
 QUICK = ["width=8", "depth=2", "steps=60", "eval_every=30", "data.train_size=1000", "data.test_size=200", "logger=csv"]
 GRID = ["-m", "fractal=vicsek", "curve=1,4,6", *QUICK, "sweep=grid"]

@@ -15,14 +15,15 @@ import torch
 from conftest import small
 from torch import nn
 
-from fractal_ifs import engines, records
+from fractal_ifs import engines
 from fractal_ifs.config.schema import Job
 from fractal_ifs.data import seeds
 from fractal_ifs.engines import native
 from fractal_ifs.engines import torch as engine_torch
 from fractal_ifs.engines.torch import TorchEngine
 from fractal_ifs.networks.mlp import MLP
-from fractal_ifs.runs import Run
+from fractal_ifs.runs import records
+from fractal_ifs.runs.run import Run
 from fractal_ifs.training import train
 
 try:

@@ -17,9 +17,10 @@ from conftest import small
 from fake_wandb import Server
 from killed import SMALL, start, steps, wait_for
 
-from fractal_ifs import loggers, records
+from fractal_ifs import loggers
 from fractal_ifs.config.schema import Job
-from fractal_ifs.runs import Run
+from fractal_ifs.runs import records
+from fractal_ifs.runs.run import Run
 from fractal_ifs.training import train
 
 wandb = pytest.importorskip("wandb")

@@ -19,10 +19,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fractal_ifs import records
 from fractal_ifs.config.schema import Job, fingerprint
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.report_data import CELL, COLUMNS, ENDED, row
+from fractal_ifs.runs import records
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ def best_lr(path: Path) -> dict[tuple, float]:
 
 def cell_of(config: dict[str, Any]) -> tuple:
     """The cell of a config, as a key of ``best_lr``."""
-    from fractal_ifs.runs import keys_of
+    from fractal_ifs.runs.run import keys_of
 
     return _cell(keys_of(config))
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fractal_ifs.runs import keys_of
+from fractal_ifs.runs.run import keys_of
 
 log = logging.getLogger(__name__)
 

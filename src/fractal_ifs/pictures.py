@@ -21,7 +21,7 @@ from fractal_ifs.fractals.convex import Box, Convex
 from fractal_ifs.fractals.distribution import FractalDistribution
 from fractal_ifs.fractals.ifs import AffineIFS
 from fractal_ifs.fractals.membership import deepest
-from fractal_ifs.records import Finished
+from fractal_ifs.runs.records import Finished
 
 BLUE, ORANGE, INK, FAINT = "#1f77b4", "#ff7f0e", "#222222", "#d9d9d9"
 PALE_BLUE, PALE_ORANGE = "#a9cbe6", "#ffd2a3"

@@ -173,7 +173,7 @@ def _distributions(settings: dict[str, Any], configs: Sequence[DictConfig]) -> t
 
 def _run(settings: dict[str, Any], directory: Path) -> tuple[str, Picture]:
     """The name of the picture's file, and how to draw it: what the network of a finished run has learned."""
-    from fractal_ifs.records import load, read_result
+    from fractal_ifs.runs.records import load, read_result
 
     record = read_result(directory)
     if record is None:
@@ -205,7 +205,7 @@ def _write(figure: Figure, path: Path, dpi: int) -> Path:
     """The same picture gives the same bytes: no date, no random ids."""
     import matplotlib as mpl
 
-    from fractal_ifs.records import write
+    from fractal_ifs.runs.records import write
 
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": path.stem}):

@@ -32,11 +32,11 @@ def report(paths: Sequence[Path], output: Path, figures: bool = True) -> str:
 
     Raises ConfigError where a path holds no run, or one of a later format.
     """
-    from fractal_ifs import records
     from fractal_ifs import report_data as data
     from fractal_ifs import report_tables as tables
     from fractal_ifs import report_verdicts as verdicts
     from fractal_ifs.config.schema import check_writable
+    from fractal_ifs.runs import records
 
     check_writable(output)
     runs, notes = data.collect(paths)
@@ -98,7 +98,8 @@ def report(paths: Sequence[Path], output: Path, figures: bool = True) -> str:
 
 def collect(arguments: Sequence[str]) -> str:
     """Add the finished runs below some directories to a table, as the key ``kept`` does while they train."""
-    from fractal_ifs import kept, records
+    from fractal_ifs import kept
+    from fractal_ifs.runs import records
 
     out = argparse.ArgumentParser(prog="python -m fractal_ifs.report collect", description=collect.__doc__)
     out.add_argument("paths", nargs="+", type=Path, metavar="DIR", help="a sweep's directory")

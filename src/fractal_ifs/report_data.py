@@ -7,9 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fractal_ifs import records
 from fractal_ifs.config.schema import CONF, NOT_IN_FINGERPRINT, SINCE
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.runs import records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,7 +108,7 @@ def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
 
 def row(directory: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
     """The columns of a run, by name; None where its record is not whole."""
-    from fractal_ifs.runs import fractal_depth
+    from fractal_ifs.runs.run import fractal_depth
 
     config = record.get("config")
     if not isinstance(config, dict) or "status" not in record:
@@ -157,7 +157,7 @@ def _unfinished(directory: Path) -> dict[str, Any] | None:
     """The row of a run without a record: what its history and its config say."""
     import yaml
 
-    from fractal_ifs.runs import keys_of
+    from fractal_ifs.runs.run import keys_of
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:

@@ -6,8 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fractal_ifs import records
 from fractal_ifs.report_tables import FRACTALS, lookup, paper
+from fractal_ifs.runs import records
 
 if TYPE_CHECKING:
     import numpy as np

@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fractal_ifs import kept, records, signals
+from fractal_ifs import kept, signals
 from fractal_ifs.config.schema import Job
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.records import Failed
+from fractal_ifs.runs import records
+from fractal_ifs.runs.records import Failed
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fractal_ifs import kept, records
+from fractal_ifs import kept
 from fractal_ifs.config.schema import SINCE, Job, on_this_machine, steps_in_all
-from fractal_ifs.locks import Busy, Lock
+from fractal_ifs.runs import records
+from fractal_ifs.runs.locks import Busy, Lock
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -24,7 +24,7 @@ from fractal_ifs import kept
 from fractal_ifs.config.fast_compose import Composer
 from fractal_ifs.config.schema import Job, check, check_writable, one_line, register
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.records import message
+from fractal_ifs.runs.records import message
 from fractal_ifs.sweep import JobsFailed, driving, finished, swept, train_jobs
 
 log = logging.getLogger(__name__)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fractal_ifs import ddp
 from fractal_ifs.data.images import Batches
 from fractal_ifs.engines.torch import AUTOCAST, BETAS, EPS
-from fractal_ifs.runs import Run
+from fractal_ifs.runs import ddp
+from fractal_ifs.runs.run import Run
 
 CHUNK = 100  # steps between two returns at most, so that a run can be checkpointed
 

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fractal_ifs import ddp
 from fractal_ifs.data.points import Points
 from fractal_ifs.data.seeds import permutation
 from fractal_ifs.networks.mlp import mlp
-from fractal_ifs.runs import Run
+from fractal_ifs.runs import ddp
+from fractal_ifs.runs.run import Run
 
 log = logging.getLogger(__name__)
 

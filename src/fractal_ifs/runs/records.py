@@ -191,7 +191,7 @@ def versions() -> dict[str, str | None]:
 
     import torch
 
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     commit = None
     if (root / ".git").exists():
         with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -199,7 +199,7 @@ def versions() -> dict[str, str | None]:
                 ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
             )
             commit = found.stdout.strip() or None
-    elif (copied := Path(__file__).with_name("commit")).exists():  # of a Slurm job, see ``slurm.snapshot``
+    elif (copied := (Path(__file__).parents[1] / "commit")).exists():  # of a Slurm job, see ``slurm.snapshot``
         commit = copied.read_text() or None
     return {"torch": str(torch.__version__), "fractal_ifs": version("fractal_ifs"), "git_commit": commit}
 
@@ -222,7 +222,7 @@ def load(directory: str | Path) -> Finished:
     import torch
     from omegaconf import OmegaConf
 
-    from fractal_ifs.runs import build_model
+    from fractal_ifs.runs.run import build_model
 
     directory = Path(directory)
     record, state = read_result(directory), read_checkpoint(directory)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from fractal_ifs.runs import Run
+from fractal_ifs.runs.run import Run
 
 
 class Rank(NamedTuple):

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fractal_ifs import records
 from fractal_ifs.config.schema import fingerprint
 from fractal_ifs.data.points import fractal_points
 from fractal_ifs.data.seeds import generator, stream
-from fractal_ifs.locks import Lock
 from fractal_ifs.networks.mlp import MLP
+from fractal_ifs.runs import records
+from fractal_ifs.runs.locks import Lock
 
 
 def build_data(config: dict[str, Any], device: str | torch.device) -> Any:

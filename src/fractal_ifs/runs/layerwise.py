@@ -11,7 +11,7 @@ from torch import Tensor
 from fractal_ifs.data.points import Points
 from fractal_ifs.data.seeds import stream
 from fractal_ifs.networks.mlp import MLP
-from fractal_ifs.runs import Run
+from fractal_ifs.runs.run import Run
 
 
 class LayerwiseRun(Run):

@@ -1,0 +1,1 @@
+"""One run: its state, what it leaves on disk, who may train it."""
