@@ -11,7 +11,7 @@ import statistics
 import time
 
 from fractal_ifs import doctor
-from fractal_ifs.engines import native
+from fractal_ifs.engines import cpp as native
 
 D, DEPTH, BATCH, TEST_POINTS, STEPS_PER_TEST = 2, 5, 100, 5_000, 10_000
 

@@ -14,7 +14,7 @@ import torch
 from steps import commit, processor
 
 from fractal_ifs import doctor
-from fractal_ifs.engines import native
+from fractal_ifs.engines import cpp as native
 from fractal_ifs.networks.mlp import MLP
 
 SHARES = (0.0, 0.5, 0.8, 0.95)

@@ -41,7 +41,7 @@ from pathlib import Path
 import torch
 
 from fractal_ifs.data.seeds import permutation
-from fractal_ifs.engines import native
+from fractal_ifs.engines import cpp as native
 from fractal_ifs.fractals.distribution import FractalDistribution
 from fractal_ifs.networks.mlp import MLP
 

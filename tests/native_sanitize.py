@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fractal_ifs import doctor
-from fractal_ifs.engines import native
+from fractal_ifs.engines import cpp as native
 
 SHAPES = [*itertools.product((1, 2, 5), (1, 7, 16, 31, 65, 128), (1, 2, 5), (1, 33, 100))]  # d, width, depth, batch
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from fractal_ifs import doctor
-from fractal_ifs.engines import native
+from fractal_ifs.engines import cpp as native
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.networks.mlp import MLP
 

@@ -18,9 +18,9 @@ from torch import nn
 from fractal_ifs import engines
 from fractal_ifs.config.schema import Job
 from fractal_ifs.data import seeds
-from fractal_ifs.engines import native
-from fractal_ifs.engines import torch as engine_torch
-from fractal_ifs.engines.torch import TorchEngine
+from fractal_ifs.engines import cpp as native
+from fractal_ifs.engines import stacked as engine_torch
+from fractal_ifs.engines.stacked import TorchEngine
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import records
 from fractal_ifs.runs.run import Run

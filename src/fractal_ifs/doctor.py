@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from fractal_ifs.engines import native
+from fractal_ifs.engines import cpp as native
 from fractal_ifs.errors import ConfigError
 
 WIDTHS = (10, 20, 50, 100)

@@ -138,7 +138,7 @@ def check(path: Path, number: int = 3, width: int | None = None, seed: int | Non
     """
     import pandas as pd
 
-    from fractal_ifs.engines import native
+    from fractal_ifs.engines import cpp as native
     from fractal_ifs.report_data import collect, command
 
     for key, value, least in (("--number", number, 1), ("--width", width, 1), ("--seed", seed, 0)):

@@ -143,7 +143,7 @@ def _fits(curve: Any, n: int) -> bool:
 
 def _trainer() -> Any:
     """The native engine where it can run, some ten times faster on networks of this size; else torch."""
-    from fractal_ifs.engines import native
+    from fractal_ifs.engines import cpp as native
     from fractal_ifs.theorems import learn
 
     try:
@@ -157,7 +157,7 @@ def _train_natively(parameters: Any, x: Any, y: Any, steps: int, lr: float) -> l
     import numpy as np
     import torch
 
-    from fractal_ifs.engines import native
+    from fractal_ifs.engines import cpp as native
 
     count, (width, d), depth = len(parameters[0]), parameters[0].shape[1:], len(parameters) // 2 - 1
     points, labels = x.astype(np.float32), y.astype(np.float32)

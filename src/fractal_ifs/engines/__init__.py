@@ -10,7 +10,7 @@ All engines offer
 from collections.abc import Sequence
 from typing import Any
 
-from fractal_ifs.engines import native
+from fractal_ifs.engines import cpp as native
 
 
 def choose(config: dict[str, Any]) -> tuple[str, str | None]:
@@ -42,7 +42,7 @@ def create(name: str, threads: int, trainer: dict[str, Any], stack: int = 0, tog
         from fractal_ifs.engines.conv import ConvEngine
 
         return ConvEngine(str(trainer["precision"]), trainer.get("channels_last", True), trainer["compile"])
-    from fractal_ifs.engines.torch import TorchEngine
+    from fractal_ifs.engines.stacked import TorchEngine
 
     return TorchEngine(str(trainer["precision"]), stack, trainer["compile"], trainer["cuda_graphs"], together)
 

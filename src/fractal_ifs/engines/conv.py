@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fractal_ifs.data.images import Batches
-from fractal_ifs.engines.torch import AUTOCAST, BETAS, EPS
+from fractal_ifs.engines.stacked import AUTOCAST, BETAS, EPS
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.run import Run
 
