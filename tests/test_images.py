@@ -795,7 +795,8 @@ def test_figure_7_in_the_report(folder, tmp_path):
     """Records made here, a hundredth above the paper's figure: the grid, its difference, the claim, the picture."""
     import json
 
-    from fractal_ifs import report, report_data, report_tables, report_verdicts
+    from fractal_ifs import report, report_tables, report_verdicts
+    from fractal_ifs.results import cells as report_data
     from fractal_ifs.runs.run import keys_of
 
     theirs = report_tables.paper()["figure7"]["values"]

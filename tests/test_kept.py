@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from fractal_ifs import kept, report, report_data
+from fractal_ifs import report
 from fractal_ifs.config.schema import Job
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.results import cells as report_data
+from fractal_ifs.results import finished_runs as kept
 
 SMALL = ["steps=40", "eval_every=20", "data.train_size=400", "data.test_size=100", "logger=none", "sweep=tests"]
 SWEEP = ["-m", "fractal=vicsek", "width=8", "depth=1,2", *SMALL, "kept=kept/runs.csv"]

@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fractal_ifs import kept, report, report_data, report_figures, report_tables, report_verdicts, status
+from fractal_ifs import report, report_figures, report_tables, report_verdicts, status
 from fractal_ifs.config.schema import CONF, compose
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.results import cells as report_data
+from fractal_ifs.results import finished_runs as kept
 from fractal_ifs.runs import records
 from fractal_ifs.runs.run import keys_of
 

@@ -32,10 +32,10 @@ def report(paths: Sequence[Path], output: Path, figures: bool = True) -> str:
 
     Raises ConfigError where a path holds no run, or one of a later format.
     """
-    from fractal_ifs import report_data as data
     from fractal_ifs import report_tables as tables
     from fractal_ifs import report_verdicts as verdicts
     from fractal_ifs.config.schema import check_writable
+    from fractal_ifs.results import cells as data
     from fractal_ifs.runs import records
 
     check_writable(output)
@@ -98,7 +98,7 @@ def report(paths: Sequence[Path], output: Path, figures: bool = True) -> str:
 
 def collect(arguments: Sequence[str]) -> str:
     """Add the finished runs below some directories to a table, as the key ``kept`` does while they train."""
-    from fractal_ifs import kept
+    from fractal_ifs.results import finished_runs as kept
     from fractal_ifs.runs import records
 
     out = argparse.ArgumentParser(prog="python -m fractal_ifs.report collect", description=collect.__doc__)
@@ -114,7 +114,7 @@ def collect(arguments: Sequence[str]) -> str:
 
 def check(arguments: Sequence[str]) -> None:
     """Train some runs of a table of kept runs again, each alone by its command; ends with 1 if one is different."""
-    from fractal_ifs import kept
+    from fractal_ifs.results import finished_runs as kept
 
     out = argparse.ArgumentParser(prog="python -m fractal_ifs.report check", description=check.__doc__)
     out.add_argument("path", type=Path, metavar="FILE")

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fractal_ifs.report_data import CELL, cells, command
 from fractal_ifs.report_tables import CURVES, FRACTALS, Table, difference, legend, paper
 from fractal_ifs.report_verdicts import Verdict
+from fractal_ifs.results.cells import CELL, cells, command
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,9 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fractal_ifs import kept, signals
+from fractal_ifs import signals
 from fractal_ifs.config.schema import Job
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.results import finished_runs as kept
 from fractal_ifs.runs import records
 from fractal_ifs.runs.records import Failed
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fractal_ifs import kept
 from fractal_ifs.config.schema import SINCE, Job, on_this_machine, steps_in_all
+from fractal_ifs.results import finished_runs as kept
 from fractal_ifs.runs import records
 from fractal_ifs.runs.locks import Busy, Lock
 

@@ -20,10 +20,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, flag_override, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from fractal_ifs import kept
 from fractal_ifs.config.fast_compose import Composer
 from fractal_ifs.config.schema import Job, check, check_writable, one_line, register
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.results import finished_runs as kept
 from fractal_ifs.runs.records import message
 from fractal_ifs.sweep import JobsFailed, driving, finished, swept, train_jobs
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from fractal_ifs.config.schema import Job, fingerprint
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.report_data import CELL, COLUMNS, ENDED, row
+from fractal_ifs.results.cells import CELL, COLUMNS, ENDED, row
 from fractal_ifs.runs import records
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def check(path: Path, number: int = 3, width: int | None = None, seed: int | Non
     import pandas as pd
 
     from fractal_ifs.engines import cpp as native
-    from fractal_ifs.report_data import collect, command
+    from fractal_ifs.results.cells import collect, command
 
     for key, value, least in (("--number", number, 1), ("--width", width, 1), ("--seed", seed, 0)):
         if value is not None and value < least:
@@ -172,7 +172,7 @@ def check(path: Path, number: int = 3, width: int | None = None, seed: int | Non
 
 def best_lr(path: Path) -> dict[tuple, float]:
     """For each cell (data, fractal, its depth, curve, depth, width) the learning rate that the report shows."""
-    from fractal_ifs.report_data import cells, collect
+    from fractal_ifs.results.cells import cells, collect
 
     if not read(path):
         raise ConfigError(f"hydra.sweeper.best_lr={path}: holds no run; train some learning rates first")
