@@ -23,7 +23,7 @@ from fractal_ifs.executors import processes
 from fractal_ifs.networks.convnet import ConvNet, multiplications
 from fractal_ifs.runs import records
 from fractal_ifs.runs.run import Run
-from fractal_ifs.training import train
+from fractal_ifs.training.rounds import train
 
 
 def blobs(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -619,7 +619,7 @@ def test_killed_and_gone_on_to_the_same_bits(folder, tmp_path):
     import sys
     import time
 
-    code = "import fractal_ifs.training as t, fractal_ifs.train as m; t.CHECKPOINT_SECONDS = 0.0; m.main()"
+    code = "import fractal_ifs.training.rounds as t, fractal_ifs.train as m; t.CHECKPOINT_SECONDS = 0.0; m.main()"
     keys = [f"data.dir={folder}", "data=cifar10", "model=cnn", "data.verify=false", "data.train_size=60"]
     keys += ["data.test_size=12", "batch_size=16", "width=4", "depth=2", "steps=600", "eval_every=20", "logger=none"]
 

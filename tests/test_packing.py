@@ -11,7 +11,7 @@ from fractal_ifs.config.schema import Job
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.executors import gpus, processes, shares
 from fractal_ifs.slurm import Settings, deal
-from fractal_ifs.training import group
+from fractal_ifs.training.rounds import group
 
 
 def test_a_sweep_on_four_nodes_of_eight_gpus(monkeypatch):

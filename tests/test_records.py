@@ -109,7 +109,7 @@ def test_another_config_is_refused_with_the_difference(trained):
 
 
 def interrupted(directory, rounds):
-    from fractal_ifs.training import train
+    from fractal_ifs.training.rounds import train
 
     def stop(training, left=[rounds]):  # noqa: B006
         left[0] -= 1

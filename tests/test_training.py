@@ -24,7 +24,7 @@ from fractal_ifs.engines.stacked import TorchEngine
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import records
 from fractal_ifs.runs.run import Run
-from fractal_ifs.training import train
+from fractal_ifs.training.rounds import train
 
 try:
     native.isa()
@@ -227,7 +227,7 @@ import resource, sys
 from pathlib import Path
 from omegaconf import OmegaConf
 from fractal_ifs.config.schema import Job, compose
-from fractal_ifs.training import train
+from fractal_ifs.training.rounds import train
 
 keys = dict(engine="torch", depth=3, width=100, steps=2, eval_every=2, batch_size=4000, logger="csv")
 keys |= {"data.train_size": 4000, "data.test_size": 10}

@@ -17,11 +17,11 @@ from conftest import small
 from fake_wandb import Server
 from killed import SMALL, start, steps, wait_for
 
-from fractal_ifs import loggers
 from fractal_ifs.config.schema import Job
 from fractal_ifs.runs import records
 from fractal_ifs.runs.run import Run
-from fractal_ifs.training import train
+from fractal_ifs.training import loggers
+from fractal_ifs.training.rounds import train
 
 wandb = pytest.importorskip("wandb")
 

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from fractal_ifs.config.schema import Job, check_writable, compose
-from fractal_ifs.training import train
+from fractal_ifs.training.rounds import train
 
 
 def run(directory: str | Path | None = None, **keywords: Any) -> tuple[dict[str, Any], nn.Module]:

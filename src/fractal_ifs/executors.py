@@ -17,11 +17,12 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any
 
-from fractal_ifs import engines, signals
+from fractal_ifs import engines
 from fractal_ifs.config.schema import Job, fingerprint
 from fractal_ifs.runs import ddp, records
 from fractal_ifs.runs.records import Failed
-from fractal_ifs.training import Training, cores, fail, group, process_threads, train
+from fractal_ifs.training import signals
+from fractal_ifs.training.rounds import Training, cores, fail, group, process_threads, train
 
 Outcome = dict[str, Any] | Exception
 

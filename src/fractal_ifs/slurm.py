@@ -21,12 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fractal_ifs import signals
 from fractal_ifs.config.schema import Job
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.results import finished_runs as kept
 from fractal_ifs.runs import records
 from fractal_ifs.runs.records import Failed
+from fractal_ifs.training import signals
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def train_jobs(jobs: Sequence[Job], directory: Path, settings: Settings) -> list
     Raises ConfigError where there is no Slurm, or it refuses.
     """
     from fractal_ifs.sweep import finished, report_failure
-    from fractal_ifs.training import group
+    from fractal_ifs.training.rounds import group
 
     results: list[Any] = [finished(job) for job in jobs]
     keeper = kept.Keeper(jobs)

@@ -15,7 +15,7 @@ from fractal_ifs.runs.locks import Busy, Lock
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fractal_ifs.training import Training
+    from fractal_ifs.training.rounds import Training
 
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def train_jobs(
 
 def report_failure(job: Job, error: Exception) -> None:
     """Name it at once, and keep it for the end and for the table."""
-    from fractal_ifs.training import failure
+    from fractal_ifs.training.rounds import failure
 
     log.error("%s: %s: %s", "busy" if isinstance(error, Busy) else "failed", job.directory, records.message(error))
     if job.directory is not None and not isinstance(error, Busy):

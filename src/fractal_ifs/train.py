@@ -8,11 +8,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fractal_ifs import signals
 from fractal_ifs.config import schema as configs
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.runs.records import message
 from fractal_ifs.sweep import JobsFailed, show_failed, show_table, swept, train_jobs
+from fractal_ifs.training import signals
 
 
 @hydra.main(config_path=str(configs.CONF), config_name="config", version_base="1.3")

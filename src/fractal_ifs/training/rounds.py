@@ -20,13 +20,14 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
-from fractal_ifs import engines, signals
+from fractal_ifs import engines
 from fractal_ifs.config.schema import Job
-from fractal_ifs.loggers import FINISH_SECONDS, Wandb, finish_all, new_id
 from fractal_ifs.runs import ddp, records
 from fractal_ifs.runs.layerwise import LayerwiseRun
 from fractal_ifs.runs.locks import Busy, Lock
 from fractal_ifs.runs.run import Run, keys_of
+from fractal_ifs.training import signals
+from fractal_ifs.training.loggers import FINISH_SECONDS, Wandb, finish_all, new_id
 
 log = logging.getLogger(__name__)
 for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
