@@ -30,9 +30,9 @@ from torch.utils.data import DataLoader, Dataset
 from fractal_ifs.config.schema import compose
 from fractal_ifs.data import cifar10, images
 from fractal_ifs.engines.conv import ConvEngine
-from fractal_ifs.executors import cores
 from fractal_ifs.networks.convnet import ConvNet
 from fractal_ifs.runs.run import Run
+from fractal_ifs.sweeps.executors import cores
 
 BATCH = 128
 

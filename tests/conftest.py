@@ -64,7 +64,7 @@ class Ended(NamedTuple):
 @pytest.fixture
 def command(monkeypatch, tmp_path, capsys):
     """``command("-m", "curve=1,4")``: the training entry point, in this process and in tmp_path."""
-    import fractal_ifs.sweep
+    import fractal_ifs.sweeps.sweep
     import fractal_ifs.train
 
     monkeypatch.chdir(tmp_path)

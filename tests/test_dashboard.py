@@ -15,7 +15,7 @@ def test_the_panels_group_by_keys_that_runs_have(tmp_path):
     text = json.dumps(json.loads(done.stdout))
     from conftest import small
 
-    from fractal_ifs.sweep import leaves
+    from fractal_ifs.sweeps.sweep import leaves
 
     keys = leaves({key: value for key, value in small().items()})
     for key in ("fractal.name", "curve.name", "depth", "width", "lr", "seed"):

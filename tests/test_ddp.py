@@ -13,7 +13,7 @@ from test_images import binary, parts
 
 from fractal_ifs import ConfigError
 from fractal_ifs.config.schema import compose, fingerprint
-from fractal_ifs.executors import gpus, processes, shares
+from fractal_ifs.sweeps.executors import gpus, processes, shares
 
 RUN = ["fractal=sierpinsky", "curve=1", "width=16", "depth=3", "steps=300", "eval_every=50", "data.train_size=4000"]
 RUN += ["data.test_size=1000", "engine=torch", "lr=5e-3", "logger=none"]

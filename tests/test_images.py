@@ -15,14 +15,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fractal_ifs import ConfigError, slurm
+from fractal_ifs import ConfigError
 from fractal_ifs.config.schema import Job, compose, fingerprint
 from fractal_ifs.data import augment, cifar10, fashion_mnist, images, seeds
 from fractal_ifs.engines.conv import ConvEngine
-from fractal_ifs.executors import processes
 from fractal_ifs.networks.convnet import ConvNet, multiplications
 from fractal_ifs.runs import records
 from fractal_ifs.runs.run import Run
+from fractal_ifs.sweeps import slurm
+from fractal_ifs.sweeps.executors import processes
 from fractal_ifs.training.rounds import train
 
 
@@ -605,7 +606,7 @@ def test_where_an_interrupt_comes_changes_no_bit_of_the_losses(folder):
 
 
 def test_processes_and_their_threads_share_the_cores(folder, monkeypatch):
-    monkeypatch.setattr("fractal_ifs.executors.cores", lambda: 8)
+    monkeypatch.setattr("fractal_ifs.sweeps.executors.cores", lambda: 8)
     counts = [processes(config(folder, **{"trainer.threads": n})) for n in (1, 2, 3, 16)]
     assert counts == [8, 4, 2, 1]
     assert processes(config(folder, **{"trainer.threads": 2}, workers=3)) == 3

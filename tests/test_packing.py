@@ -9,8 +9,8 @@ from conftest import small
 
 from fractal_ifs.config.schema import Job
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.executors import gpus, processes, shares
-from fractal_ifs.slurm import Settings, deal
+from fractal_ifs.sweeps.executors import gpus, processes, shares
+from fractal_ifs.sweeps.slurm import Settings, deal
 from fractal_ifs.training.rounds import group
 
 

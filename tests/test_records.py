@@ -11,7 +11,7 @@ import fractal_ifs
 from fractal_ifs import ConfigError
 from fractal_ifs.config.schema import Job
 from fractal_ifs.runs import records
-from fractal_ifs.sweep import train_jobs
+from fractal_ifs.sweeps.sweep import train_jobs
 
 
 @pytest.fixture

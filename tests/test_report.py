@@ -17,13 +17,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fractal_ifs import report, report_figures, report_tables, report_verdicts, status
+from fractal_ifs import report, report_figures, report_tables, report_verdicts
 from fractal_ifs.config.schema import CONF, compose
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.results import cells as report_data
 from fractal_ifs.results import finished_runs as kept
 from fractal_ifs.runs import records
 from fractal_ifs.runs.run import keys_of
+from fractal_ifs.sweeps import status
 
 
 @lru_cache

@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if arguments[:1] == ["status"]:
             paths = [Path(a) for a in arguments[1:]] or [Path("multirun")]
-            from fractal_ifs import status
+            from fractal_ifs.sweeps import status
 
             print("\n".join(status.show(path) for path in paths))
         elif arguments[:1] == ["collect"]:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from fractal_ifs.config import schema as configs
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.runs.records import message
-from fractal_ifs.sweep import JobsFailed, show_failed, show_table, swept, train_jobs
+from fractal_ifs.sweeps.sweep import JobsFailed, show_failed, show_table, swept, train_jobs
 from fractal_ifs.training import signals
 
 

@@ -25,7 +25,7 @@ from fractal_ifs.config.schema import Job, check, check_writable, one_line, regi
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.results import finished_runs as kept
 from fractal_ifs.runs.records import message
-from fractal_ifs.sweep import JobsFailed, driving, finished, swept, train_jobs
+from fractal_ifs.sweeps.sweep import JobsFailed, driving, finished, swept, train_jobs
 
 log = logging.getLogger(__name__)
 
@@ -227,7 +227,7 @@ class SlurmLauncher(FusedLauncher):
         self.keys = keys
 
     def _results(self, jobs: Sequence[Job], sweep_dir: Path) -> Sequence[dict[str, Any] | Exception | None]:
-        from fractal_ifs import slurm
+        from fractal_ifs.sweeps import slurm
 
         keys = OmegaConf.to_container(OmegaConf.create(self.keys), resolve=True)
         return slurm.train_jobs(jobs, sweep_dir.absolute(), slurm.Settings(**keys))  # type: ignore[arg-type]

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fractal_ifs import slurm
 from fractal_ifs.config.schema import steps_in_all
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.runs import locks, records
+from fractal_ifs.sweeps import slurm
 
 
 def status(path: Path) -> dict[str, Any]:

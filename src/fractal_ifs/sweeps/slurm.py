@@ -78,7 +78,7 @@ class Task:
         self.jobs, self.settings = list(jobs), settings
 
     def __call__(self) -> None:
-        from fractal_ifs.sweep import train_jobs
+        from fractal_ifs.sweeps.sweep import train_jobs
 
         logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", force=True)
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
@@ -124,7 +124,7 @@ def train_jobs(jobs: Sequence[Job], directory: Path, settings: Settings) -> list
     Returns each job's record, the exception that it failed with, or None where it wasn't waited for.
     Raises ConfigError where there is no Slurm, or it refuses.
     """
-    from fractal_ifs.sweep import finished, report_failure
+    from fractal_ifs.sweeps.sweep import finished, report_failure
     from fractal_ifs.training.rounds import group
 
     results: list[Any] = [finished(job) for job in jobs]
@@ -231,7 +231,7 @@ def _quoted(path: Path) -> str:
 
 def snapshot(folder: Path) -> Path:
     """A copy of this package as it is now, which jobs that start later run; one for each state of the code."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     files = sorted(path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     files += sorted(path for path in (package / "conf").rglob("*") if path.is_file())  # a link in a source tree
     digest = hashlib.sha256()

@@ -58,8 +58,8 @@ def train_jobs(
     if todo:
         from fractal_ifs import engines
         from fractal_ifs.data.images import check_images
-        from fractal_ifs.executors import execute
-        from fractal_ifs.progress import Progress
+        from fractal_ifs.sweeps.executors import execute
+        from fractal_ifs.sweeps.progress import Progress
 
         jobs = [on_this_machine(job) for job in jobs]
         for reason in sorted({str(engines.choose(jobs[number].config)[1]) for number in todo} - {"None"}):

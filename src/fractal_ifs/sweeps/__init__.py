@@ -1,0 +1,1 @@
+"""The jobs of a sweep: on this machine or in Slurm, skipped where finished, with one table at the end."""
