@@ -12,9 +12,10 @@ from matplotlib.colors import to_rgba
 from omegaconf import OmegaConf
 
 import fractal_ifs
-from fractal_ifs import pictures, plot
+from fractal_ifs import plot
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.distribution import FractalDistribution
+from fractal_ifs.plotting import pictures
 from fractal_ifs.runs.records import Finished
 
 

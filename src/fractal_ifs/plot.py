@@ -162,8 +162,8 @@ def _distributions(settings: dict[str, Any], configs: Sequence[DictConfig]) -> t
         raise ConfigError(f"window={settings['window'].tolist()}: must be null for samples in d=3")
 
     def picture() -> Figure:
-        from fractal_ifs import pictures
         from fractal_ifs.fractals.distribution import FractalDistribution
+        from fractal_ifs.plotting import pictures
 
         drawn = [FractalDistribution.from_config(config.fractal, config.curve, margin) for config in configs]
         return pictures.distributions(drawn, settings["points"], settings["seed"], settings["window"])
@@ -186,7 +186,7 @@ def _run(settings: dict[str, Any], directory: Path) -> tuple[str, Picture]:
         raise ConfigError(f"slice={at.tolist()}: must have {max(0, ifs.d - 2)} numbers for d={ifs.d}")
 
     def picture() -> Figure:
-        from fractal_ifs import pictures
+        from fractal_ifs.plotting import pictures
 
         return pictures.network(load(directory), settings["window"], at, settings["pixels"])
 

@@ -1,0 +1,1 @@
+"""Pictures of distributions and of what networks have learned of them."""
