@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fractal_ifs.report_tables import FRACTALS, paper
+from fractal_ifs.report.tables import FRACTALS, paper
 
 ROOT = Path(__file__).parents[1]
 TINY = "steps=40 eval_every=20 data.train_size=400 data.test_size=100"

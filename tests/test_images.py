@@ -796,7 +796,9 @@ def test_figure_7_in_the_report(folder, tmp_path):
     """Records made here, a hundredth above the paper's figure: the grid, its difference, the claim, the picture."""
     import json
 
-    from fractal_ifs import report, report_tables, report_verdicts
+    from fractal_ifs.report import __main__ as report
+    from fractal_ifs.report import tables as report_tables
+    from fractal_ifs.report import verdicts as report_verdicts
     from fractal_ifs.results import cells as report_data
     from fractal_ifs.runs.run import keys_of
 

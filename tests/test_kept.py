@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from fractal_ifs import report
 from fractal_ifs.config.schema import Job
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.report import __main__ as report
 from fractal_ifs.results import cells as report_data
 from fractal_ifs.results import finished_runs as kept
 
@@ -175,7 +175,7 @@ def test_a_check_trains_again_and_compares(tmp_path, capsys):
 def test_pictures_are_made_once_and_outlive_the_checkpoints(command, tmp_path):
     from PIL import Image
 
-    from fractal_ifs import report_pictures
+    from fractal_ifs.report import pictures as report_pictures
 
     command(*SWEEP, "lr=1e-3")
     cells, _ = report_data.cells(report_data.collect([tmp_path / "multirun"])[0])

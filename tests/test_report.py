@@ -17,9 +17,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fractal_ifs import report, report_figures, report_tables, report_verdicts
 from fractal_ifs.config.schema import CONF, compose
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.report import __main__ as report
+from fractal_ifs.report import figures as report_figures
+from fractal_ifs.report import tables as report_tables
+from fractal_ifs.report import verdicts as report_verdicts
 from fractal_ifs.results import cells as report_data
 from fractal_ifs.results import finished_runs as kept
 from fractal_ifs.runs import records

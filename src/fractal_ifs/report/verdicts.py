@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from fractal_ifs.report_tables import FRACTALS, Table
+from fractal_ifs.report.tables import FRACTALS, Table
 
 P = 0.01
 CHANCE = 0.6  # at most this is near chance, .5

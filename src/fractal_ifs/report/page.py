@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fractal_ifs.report_tables import CURVES, FRACTALS, Table, difference, legend, paper
-from fractal_ifs.report_verdicts import Verdict
+from fractal_ifs.report.tables import CURVES, FRACTALS, Table, difference, legend, paper
+from fractal_ifs.report.verdicts import Verdict
 from fractal_ifs.results.cells import CELL, cells, command
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fractal_ifs.report_tables import FRACTALS, lookup, paper
+from fractal_ifs.report.tables import FRACTALS, lookup, paper
 from fractal_ifs.runs import records
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fractal_ifs.report_tables import CURVES, FRACTALS, lookup, paper
+from fractal_ifs.report.tables import CURVES, FRACTALS, lookup, paper
 from fractal_ifs.results.cells import ENDED, learning_curve
 from fractal_ifs.runs import records
 

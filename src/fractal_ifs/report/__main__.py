@@ -32,9 +32,8 @@ def report(paths: Sequence[Path], output: Path, figures: bool = True) -> str:
 
     Raises ConfigError where a path holds no run, or one of a later format.
     """
-    from fractal_ifs import report_tables as tables
-    from fractal_ifs import report_verdicts as verdicts
     from fractal_ifs.config.schema import check_writable
+    from fractal_ifs.report import tables, verdicts
     from fractal_ifs.results import cells as data
     from fractal_ifs.runs import records
 
@@ -63,7 +62,9 @@ def report(paths: Sequence[Path], output: Path, figures: bool = True) -> str:
     records.write(output / "tables.txt", terminal.encode())
     pictures = []
     if figures:
-        from fractal_ifs import report_figures, report_page, report_pictures
+        from fractal_ifs.report import figures as report_figures
+        from fractal_ifs.report import page as report_page
+        from fractal_ifs.report import pictures as report_pictures
 
         learned = report_pictures.draw(cells, output / "pictures")
         pictures = report_figures.draw(runs, cells, output / "figures")
