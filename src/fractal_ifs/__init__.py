@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fractal_ifs.fractals.distribution import FractalDistribution
     from fractal_ifs.fractals.ifs import AffineIFS
     from fractal_ifs.networks.mlp import MLP
-    from fractal_ifs.runs.records import load
+    from fractal_ifs.runs.load import load
 
 # Read on first use: importing torch and Lightning takes seconds that `--help` and a refused config must not pay.
 _HOMES = {
@@ -27,7 +27,7 @@ _HOMES = {
     "FractalDataModule": "data.points",
     "FractalDistribution": "fractals.distribution",
     "MLP": "networks.mlp",
-    "load": "runs.records",
+    "load": "runs.load",
     "run": "api",
 }
 __all__ = [

@@ -1,5 +1,16 @@
-"""The one exception that means "the user asked for something that can't be": entry points print it as one line."""
+"""What goes wrong, and how it is told: in one line."""
 
 
 class ConfigError(ValueError):
-    """A bad value: the message is one line that names the key, the value and what is allowed."""
+    """The user asked for something that can't be: one line that names the key, the value and what is allowed."""
+
+
+class FailedElsewhere(Exception):
+    """How a run failed in another process: the message that it sent."""
+
+
+def message(error: BaseException) -> str:
+    """An exception in one line: ``OSError: [Errno 28] No space left on device``."""
+    if isinstance(error, (FailedElsewhere, ConfigError)):
+        return str(error)
+    return (f"{type(error).__name__}: {error}".splitlines() or [""])[0]

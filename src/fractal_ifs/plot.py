@@ -71,9 +71,10 @@ def _compose(overrides: Sequence[str]) -> Iterator[list[DictConfig]]:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from fractal_ifs.config import schema as config
+    from fractal_ifs.config.compose import register
+    from fractal_ifs.config.messages import one_line
 
-    config.register()
+    register()
     overrides = list(_with_searchpath(overrides))
     GlobalHydra.instance().clear()
     try:
@@ -89,7 +90,7 @@ def _compose(overrides: Sequence[str]) -> Iterator[list[DictConfig]]:
             for fixed in product(*others):
                 yield [compose("plot", overrides=[*fixed, *curve]) for curve in product(*curves)]
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(config.one_line(error)) from None
+        raise ConfigError(one_line(error)) from None
 
 
 def _with_searchpath(arguments: Sequence[str]) -> Iterator[str]:
@@ -130,7 +131,7 @@ def _check(config: DictConfig) -> dict[str, Any]:
         window = settings["window"] = vector(config.window, "window")
         if len(window) not in (2, 4) or (window[::2] >= window[1::2]).any():
             raise ConfigError(f"window={short(config.window)}: must be [x0,x1,y0,y1] with x0 < x1 and y0 < y1")
-    from fractal_ifs.config.schema import check_writable
+    from fractal_ifs.config.machine import check_writable
 
     check_writable(settings["out"])
     return settings
@@ -173,20 +174,21 @@ def _distributions(settings: dict[str, Any], configs: Sequence[DictConfig]) -> t
 
 def _run(settings: dict[str, Any], directory: Path) -> tuple[str, Picture]:
     """The name of the picture's file, and how to draw it: what the network of a finished run has learned."""
-    from fractal_ifs.runs.records import load, read_result
+    from fractal_ifs.runs.records import read_record
 
-    record = read_result(directory)
+    record = read_record(directory)
     if record is None:
         raise ConfigError(f"run={directory}: must be the directory of a finished run, has no result.json")
-    if record.get("data") != "fractal":
-        raise ConfigError(f"run={directory}: must be a run on a fractal, its data is {record.get('data')}")
-    ifs, _ = _check_law(settings, record["config"]["fractal"], record["config"]["curve"], 0.0)
+    if not record.config.synthetic:
+        raise ConfigError(f"run={directory}: must be a run on a fractal, its data is {record.data}")
+    ifs, _ = _check_law(settings, record.config.fractal.keys, record.config.curve.keys, 0.0)
     at = settings["slice"]
     if at is not None and len(at) != ifs.d - 2:
         raise ConfigError(f"slice={at.tolist()}: must have {max(0, ifs.d - 2)} numbers for d={ifs.d}")
 
     def picture() -> Figure:
         from fractal_ifs.plotting import pictures
+        from fractal_ifs.runs.load import load
 
         return pictures.network(load(directory), settings["window"], at, settings["pixels"])
 
@@ -205,7 +207,7 @@ def _write(figure: Figure, path: Path, dpi: int) -> Path:
     """The same picture gives the same bytes: no date, no random ids."""
     import matplotlib as mpl
 
-    from fractal_ifs.runs.records import write
+    from fractal_ifs.files import write
 
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": path.stem}):

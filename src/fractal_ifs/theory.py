@@ -15,7 +15,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from fractal_ifs.config import schema as configs
+from fractal_ifs.config.compose import CONF
+from fractal_ifs.config.machine import check_writable
+from fractal_ifs.config.messages import refusals
 from fractal_ifs.errors import ConfigError
 
 STATEMENTS = (
@@ -47,7 +49,7 @@ FORMAT = 1
 failed: list[str] = []  # what was refused or did not hold in this process, one line each
 
 
-@hydra.main(config_path=str(configs.CONF), config_name="theory", version_base="1.3")
+@hydra.main(config_path=str(CONF), config_name="theory", version_base="1.3")
 def run(config: DictConfig) -> int | None:
     """One set of statements: returns the number of checks that don't hold, None where the input is refused.
 
@@ -61,7 +63,7 @@ def run(config: DictConfig) -> int | None:
 
 
 def _run(config: DictConfig, directory: Path) -> int:
-    configs.check_writable(directory)
+    check_writable(directory)
     import torch
 
     keys: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # pyright: ignore[reportAssignmentType]
@@ -255,7 +257,7 @@ def _words_to_keys(arguments: list[str]) -> list[str]:
 def main() -> None:
     """The command line."""
     sys.argv[1:] = _words_to_keys(sys.argv[1:])
-    with configs.refusals():
+    with refusals():
         run()
     if failed:
         sys.exit("\n".join(failed))

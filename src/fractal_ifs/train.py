@@ -6,17 +6,19 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from fractal_ifs.config import schema as configs
-from fractal_ifs.errors import ConfigError
-from fractal_ifs.runs.records import message
-from fractal_ifs.sweeps.sweep import JobsFailed, show_failed, show_table, swept, train_jobs
+from fractal_ifs.config.compose import CONF, parse, register
+from fractal_ifs.config.machine import check_writable
+from fractal_ifs.config.messages import refusals
+from fractal_ifs.config.run import Job
+from fractal_ifs.errors import ConfigError, message
+from fractal_ifs.sweeps.driver import JobsFailed, show_failed, swept
 from fractal_ifs.training import signals
 
 
-@hydra.main(config_path=str(configs.CONF), config_name="config", version_base="1.3")
-def run(config: DictConfig) -> float:
+@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+def run(config: DictConfig) -> float | None:
     """One job: returns the best test accuracy."""
     single = HydraConfig.get().mode == RunMode.RUN
     try:
@@ -27,32 +29,38 @@ def run(config: DictConfig) -> float:
         raise
 
 
-def train(config: DictConfig, single: bool) -> float:
-    configs.check(config)
-    directory = Path(HydraConfig.get().runtime.output_dir)
-    configs.check_writable(directory)
-    [record] = train_jobs([configs.Job(OmegaConf.to_container(config, resolve=True), directory)])  # type: ignore[arg-type]
-    if isinstance(record, Exception):
+def train(config: DictConfig, single: bool) -> float | None:
+    """Train the job of a composed config; ``single``: it is the whole command. Raises what the job failed with."""
+    job = Job(parse(config), Path(HydraConfig.get().runtime.output_dir))
+    assert job.directory is not None
+    check_writable(job.directory)
+    from fractal_ifs.sweeps.sweep import train_jobs
+
+    [ended] = train_jobs([job])
+    if isinstance(ended, Exception):
         if single:
-            sys.exit(f"error: {message(record)}")
-        raise record
+            sys.exit(f"error: {message(ended)}")
+        raise ended
     if single:
-        print(f"best test accuracy {record['best_test_acc']:.4f} at step {record['best_step']:,} ({record['status']})")
-        print(directory)
-    return record["best_test_acc"]
+        print(f"best test accuracy {ended.best_test_acc:.4f} at step {ended.best_step:,} ({ended.status})")
+        print(job.directory)
+    return ended.best_test_acc
 
 
 def main() -> None:
     """The command line."""
-    configs.register(sys.argv[1:])
+    register(sys.argv[1:])
     try:
-        with signals.ending(), configs.refusals("interrupted: the same command goes on from here"):
+        with signals.ending(), refusals("interrupted: the same command goes on from here"):
             run()
     except JobsFailed as error:
         sys.exit(f"error: jobs failed, the first with {error}")
     finally:
-        for directory in swept:
-            show_table(directory)
+        if swept:
+            from fractal_ifs.sweeps.table import show_table
+
+            for directory in swept:
+                show_table(directory)
         show_failed()
 
 

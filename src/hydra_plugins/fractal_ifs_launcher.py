@@ -7,8 +7,9 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
@@ -20,12 +21,15 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, flag_override, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from fractal_ifs.config.compose import accepted, parse, register, resolved
 from fractal_ifs.config.fast_compose import Composer
-from fractal_ifs.config.schema import Job, check, check_writable, one_line, register
-from fractal_ifs.errors import ConfigError
-from fractal_ifs.results import finished_runs as kept
-from fractal_ifs.runs.records import message
-from fractal_ifs.sweeps.sweep import JobsFailed, driving, finished, swept, train_jobs
+from fractal_ifs.config.keys import Group, key
+from fractal_ifs.config.machine import check_writable
+from fractal_ifs.config.messages import one_line
+from fractal_ifs.config.run import Job
+from fractal_ifs.errors import ConfigError, message
+from fractal_ifs.sweeps.driver import JobsFailed, driving, swept
+from fractal_ifs.sweeps.finished import finished
 
 log = logging.getLogger(__name__)
 
@@ -55,27 +59,37 @@ def output_directory(config: DictConfig, number: int) -> Path:
     return directory
 
 
+class Composed(NamedTuple):
+    """A job of a sweep: all that Hydra composed, its own keys as plain values, and what is to be trained."""
+
+    whole: DictConfig
+    values: dict[str, Any]
+    job: Job
+
+
 def compose_all(
     context: HydraContext, master: DictConfig, jobs: Sequence[Sequence[str]], first: int = 0, here: bool = True
-) -> list[DictConfig]:
+) -> list[Composed]:
     """The checked config of every job, the first of number ``first``. Raises ConfigError that names all invalid jobs.
 
-    Two jobs with the same directory are invalid. ``here``: as of ``config.check``.
+    Two jobs with the same directory are invalid. ``here``: as of ``config.compose.accepted``.
     """
-    configs, refused = [], []
+    configs: list[Composed] = []
+    refused: list[str] = []
     compose = Composer(context.config_loader, master)
     taken: dict[Path, str] = {}
     for number, overrides in enumerate(jobs):
         words = " ".join(filter_overrides(overrides))
         try:
             config = compose(overrides)
-            check(config, here)
+            values = resolved(config)
             directory = output_directory(config, first + number)
+            job = Job(accepted(values, here), directory)
             if directory in taken:
                 raise ConfigError(f"hydra.sweep.subdir: {directory} is that of {taken[directory]} too")
             taken[directory] = words
-            finished(Job(plain(config), directory))  # refuses a directory of another config
-            configs.append(config)
+            finished(job)  # refuses a directory of another config
+            configs.append(Composed(config, values, job))
         except Exception as error:
             reason = str(error) if isinstance(error, ConfigError) else one_line(error)
             refused.append(f"{words}: {reason}")
@@ -87,20 +101,13 @@ def compose_all(
     return configs
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
-    """A job's own keys, resolved."""
-    values = {str(key): config[key] for key in config if key != "hydra"}
-    return {key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in values.items()}
-
-
 class Refuse(Callback):
     """Refuses a single run before Hydra writes anything into its directory."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         HydraConfig.instance().set_config(config)  # for ${hydra:...}
         try:
-            check(config)
-            finished(Job(plain(config), Path(str(config.hydra.run.dir)).absolute()))
+            finished(Job(parse(config), Path(str(config.hydra.run.dir)).absolute()))
         except ConfigError as error:
             sys.exit(f"error: {error}")
 
@@ -108,8 +115,8 @@ class Refuse(Callback):
 class CheckedSweeper(BasicSweeper):
     """Hydra's grid sweeper, whose check of a batch names every invalid job; the fused launcher has its own.
 
-    ``best_lr``: a table of finished runs (``fractal_ifs.kept``). Every job then has the learning rate that is best for
-    its cell there, whatever the grid's; of jobs that become the same, one is left.
+    ``best_lr``: a table of finished runs (``results.finished_runs``). Every job then has the learning rate that is best
+    for its cell there, whatever the grid's; of jobs that become the same, one is left.
     """
 
     def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None, best_lr: str | None = None):
@@ -120,19 +127,20 @@ class CheckedSweeper(BasicSweeper):
         batch = super().get_job_batch()
         if not self.best_lr:
             return batch
+        from fractal_ifs.results.best_lr import BestLr
+
         assert self.hydra_context is not None
         assert self.config is not None
-        best = kept.best_lr(Path(self.best_lr))
+        best = BestLr(Path(self.best_lr))
         compose = Composer(self.hydra_context.config_loader, self.config)
         without_lr = dict.fromkeys(tuple(o for o in overrides if not o.startswith("lr=")) for overrides in batch)
-        return [[*others, f"lr={self._best_lr(compose(others), best)!r}"] for others in without_lr]
-
-    def _best_lr(self, config: DictConfig, best: dict[tuple, float]) -> float:
-        cell = kept.cell_of(plain(config))
-        if cell not in best:
-            words = " ".join(filter_overrides(config.hydra.overrides.task))
-            raise ConfigError(f"hydra.sweeper.best_lr={self.best_lr}: has no run of {words}")
-        return best[cell]
+        jobs = []
+        for others in without_lr:
+            if (lr := best.of(parse(compose(others)))) is None:
+                words = " ".join(filter_overrides(others))
+                raise ConfigError(f"hydra.sweeper.best_lr={self.best_lr}: has no run of {words}")
+            jobs.append([*others, f"lr={lr!r}"])
+        return jobs
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.config is not None
@@ -153,13 +161,23 @@ class CheckedSweeper(BasicSweeper):
             compose_all(self.hydra_context, self.config, batch, here=not elsewhere)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Packing(Group):
+    """The keys of conf/hydra/launcher/fused.yaml."""
+
+    PREFIX: ClassVar[str] = "hydra.launcher."
+
+    executor: Literal["inline", "local"] = key("this process, or where the engine needs it one per GPU or core")
+    stack: int = key("networks of one shape in a program of the stacked engine; 0: chosen for the machine", least=0)
+
+
 class FusedLauncher(Launcher):
     """Trains the jobs of a sweep together, group by group."""
 
     here = True  # on this machine
 
     def __init__(self, executor: str = "local", stack: int = 0):
-        self.executor, self.stack = executor, stack
+        self.packing = Packing(executor=executor, stack=stack)  # pyright: ignore[reportArgumentType]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
@@ -171,43 +189,42 @@ class FusedLauncher(Launcher):
         check_writable(sweep_dir)
         if sweep_dir not in swept:
             swept.append(sweep_dir)
-        configs = compose_all(self.hydra_context, self.config, job_overrides, initial_job_idx, self.here)
+        composed = compose_all(self.hydra_context, self.config, job_overrides, initial_job_idx, self.here)
         with driving(sweep_dir):
-            return self._train(configs, sweep_dir)
+            return self._train(composed, sweep_dir)
 
-    def _train(self, configs: Sequence[DictConfig], sweep_dir: Path) -> Sequence[JobReturn]:
-        returns = [self._job(config) for config in configs]
-        jobs = [
-            Job(OmegaConf.to_container(ret.cfg), Path(config.hydra.runtime.output_dir))  # type: ignore[arg-type]
-            for ret, config in zip(returns, configs, strict=True)
-        ]
+    def _train(self, composed: Sequence[Composed], sweep_dir: Path) -> Sequence[JobReturn]:
+        jobs = [each.job for each in composed]
         todo = [finished(job) is None for job in jobs]  # refuses a changed config before anything is written
-        for ret, config, new in zip(returns, configs, todo, strict=True):
-            if new:
-                self._save(ret, Path(config.hydra.runtime.output_dir))
+        returns = [self._job(each) for each in composed]
+        for ret, job, new in zip(returns, jobs, todo, strict=True):
+            if new and job.directory:
+                self._save(ret, job.directory)
         log.info("%d jobs in %s", len(jobs), sweep_dir)
         for ret, result in zip(returns, self._results(jobs, sweep_dir), strict=True):
             failed = isinstance(result, Exception)
             ret.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
-            ret.return_value = result if failed or result is None else result["best_test_acc"]
+            ret.return_value = result if failed or result is None else result.best_test_acc
         return returns
 
-    def _results(self, jobs: Sequence[Job], sweep_dir: Path) -> Sequence[dict[str, Any] | Exception | None]:
-        return train_jobs(jobs, self.executor, self.stack, together=True)
+    def _results(self, jobs: Sequence[Job], sweep_dir: Path) -> Sequence[Any]:
+        """Each job's record, its row in a table of kept runs, what it failed with, or None: not waited for."""
+        from fractal_ifs.sweeps.sweep import train_jobs
+
+        return train_jobs(jobs, self.packing.executor, self.packing.stack, together=True)
 
     @staticmethod
-    def _job(config: DictConfig) -> JobReturn:
+    def _job(each: Composed) -> JobReturn:
         """Takes the config apart: kept whole beside the job's two parts of it, it would double a sweep's memory."""
         ret = JobReturn()
-        with current(config):
-            ret.overrides = list(config.hydra.overrides.task)
-            ret.cfg = OmegaConf.create(plain(config))
-        with flag_override(config, ["struct", "readonly"], False):
-            for key in ret.cfg:
-                del config[key]
-        ret.hydra_cfg = config
+        ret.overrides = list(each.whole.hydra.overrides.task)
+        ret.cfg = OmegaConf.create(each.values)
+        with flag_override(each.whole, ["struct", "readonly"], False):
+            for key in each.values:
+                del each.whole[key]
+        ret.hydra_cfg = each.whole
         ret.working_dir = str(Path.cwd())
-        ret.task_name = config.hydra.job.name
+        ret.task_name = each.whole.hydra.job.name
         return ret
 
     @staticmethod
@@ -226,8 +243,8 @@ class SlurmLauncher(FusedLauncher):
     def __init__(self, **keys: Any):
         self.keys = keys
 
-    def _results(self, jobs: Sequence[Job], sweep_dir: Path) -> Sequence[dict[str, Any] | Exception | None]:
+    def _results(self, jobs: Sequence[Job], sweep_dir: Path) -> Sequence[Any]:
         from fractal_ifs.sweeps import slurm
 
-        keys = OmegaConf.to_container(OmegaConf.create(self.keys), resolve=True)
-        return slurm.train_jobs(jobs, sweep_dir.absolute(), slurm.Settings(**keys))  # type: ignore[arg-type]
+        keys: Any = OmegaConf.to_container(OmegaConf.create(self.keys), resolve=True)
+        return slurm.train_jobs(jobs, sweep_dir.absolute(), slurm.Settings.parse(keys))

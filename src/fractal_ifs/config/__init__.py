@@ -1,1 +1,1 @@
-"""What a run is asked to be: the keys of conf/, every check of them, and how Hydra composes them."""
+"""What a run is asked to be: a dataclass per group of conf/, ``RunConfig`` of all, and how Hydra composes them."""

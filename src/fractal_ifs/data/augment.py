@@ -4,13 +4,13 @@ For training a random crop, a random flip left to right, random brightness and c
 then each image is standardised. Every image has its own numbers, and they are a function of the seed and the step.
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fractal_ifs.config.data import ImageData
 from fractal_ifs.data.seeds import uniforms
 
 
@@ -24,17 +24,17 @@ class Draws(NamedTuple):
     factor: Any  # float: what contrasts within a channel are multiplied by
 
 
-def draw(seed: int, step: int, steps: int, batch: int, size: int, data: Mapping[str, Any]) -> Draws:
+def draw(seed: int, step: int, steps: int, batch: int, size: int, data: ImageData) -> Draws:
     """The draws (steps, batch) of some steps, for images of ``size`` pixels square; ``data`` is the config group.
 
     The crop is uniform over all its places, a flip has probability 1/2, delta is uniform in +-``data.brightness`` and
     factor in the interval ``data.contrast``.
     """
     u = uniforms(seed, step, steps, batch * 5).reshape(steps, batch, 5)
-    places = size - data["crop"] + 1
+    places = size - data.crop + 1
     top, left = (np.minimum((u[..., i] * places).astype(np.int64), places - 1) for i in (0, 1))
-    low, high = data["contrast"]
-    delta, factor = (2 * u[..., 3] - 1) * data["brightness"], low + (high - low) * u[..., 4]
+    low, high = data.contrast
+    delta, factor = (2 * u[..., 3] - 1) * data.brightness, low + (high - low) * u[..., 4]
     return Draws(top, left, u[..., 2] < 0.5, delta, factor)
 
 

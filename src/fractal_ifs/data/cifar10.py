@@ -10,13 +10,14 @@ import os
 import pickle
 import tarfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fractal_ifs.config.data import ImageData
 from fractal_ifs.errors import ConfigError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -40,16 +41,16 @@ class Arrays(NamedTuple):
     y_test: np.ndarray
 
 
-def directory(data: Mapping[str, Any]) -> Path:
+def directory(data: ImageData) -> Path:
     """Where the files of a config's ``data`` are, or are to be: ``data.dir``, or the user's cache."""
-    if data["dir"]:
-        return Path(data["dir"]).expanduser()
+    if data.dir:
+        return Path(data.dir).expanduser()
     import pooch
 
     return Path(pooch.os_cache("fractal_ifs")) / "cifar10"
 
 
-def load(data: Mapping[str, Any]) -> Arrays:
+def load(data: ImageData) -> Arrays:
     """The images of a config's ``data``: from an archive in its directory, else from unpacked files, else fetched.
 
     With ``data.verify`` only an archive whose checksum is the published one is read. Raises ConfigError.
@@ -58,15 +59,15 @@ def load(data: Mapping[str, Any]) -> Arrays:
     archive = next((where / name for name in ARCHIVES if (where / name).is_file()), None)
     loose = next((where / folder for folder in FOLDERS if _ending(_is_in(where / folder)) is not None), None)
     if archive is None and loose is not None:
-        if data["verify"]:
+        if data.verify:
             raise ConfigError(
                 f"data.dir={where}: has unpacked files, for which no checksum is published: put "
                 f"{' or '.join(ARCHIVES)} there, or read them as they are with data.verify=false"
             )
         return read(lambda name: (loose / name).read_bytes(), _ending(_is_in(loose)), loose)
     if archive is None:
-        archive = fetch(data["url"], where, data["verify"])
-    elif data["verify"] and (found := md5(archive)) != ARCHIVES[archive.name]:
+        archive = fetch(data.url or "", where, data.verify)
+    elif data.verify and (found := md5(archive)) != ARCHIVES[archive.name]:
         raise ConfigError(
             f"data.dir={where}: {archive.name} has the MD5 sum {found}, published is {ARCHIVES[archive.name]}; "
             "delete it, or read it as it is with data.verify=false"

@@ -1,18 +1,17 @@
 """Fashion-MNIST's four IDX files, as the Debian package dataset-fashion-mnist installs them: grey images of 28x28.
 
 The worked example of a data set of one's own: a reader like ``load``, its name in ``images.READERS`` and in
-``config.IMAGES``, and conf/data/NAME.yaml; conf/protocol/NAME.yaml where the defaults of training differ.
+``config.data.IMAGE_SETS``, and conf/data/NAME.yaml; conf/protocol/NAME.yaml where the defaults of training differ.
 """
 
 import gzip
 import struct
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from fractal_ifs.config.data import ImageData
 from fractal_ifs.data.cifar10 import Arrays, check_labels, md5
 from fractal_ifs.errors import ConfigError
 
@@ -27,9 +26,9 @@ FILES = {
 }
 
 
-def load(data: Mapping[str, Any]) -> Arrays:
+def load(data: ImageData) -> Arrays:
     """The images (n, 1, 28, 28) of ``data.dir``; with ``data.verify`` only those published. Raises ConfigError."""
-    where = Path(data["dir"]).expanduser()
+    where = Path(data.dir or ".").expanduser()
     arrays = []
     for name, published in FILES.items():
         path = where / name
@@ -38,7 +37,7 @@ def load(data: Mapping[str, Any]) -> Arrays:
                 f"data.dir={where}: {name} is missing; the Debian package dataset-fashion-mnist has it, or name the "
                 "directory of the four files: data.dir=DIR"
             )
-        if data["verify"] and (found := md5(path)) not in published:
+        if data.verify and (found := md5(path)) not in published:
             raise ConfigError(
                 f"data.dir={where}: {name} has the MD5 sum {found}, published are {' and '.join(published)}; "
                 "read it as it is with data.verify=false"

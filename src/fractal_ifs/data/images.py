@@ -1,8 +1,7 @@
 """Sets of labelled images as the data of a run: all of them on the device as bytes, batches made there."""
 
-import json
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from fractal_ifs.config.data import ImageData
+from fractal_ifs.config.run import RunConfig
 from fractal_ifs.data import augment, cifar10, fashion_mnist
 from fractal_ifs.data.seeds import permutation, stream
 from fractal_ifs.errors import ConfigError
 
-READERS = {
-    "cifar10": cifar10.load,
-    "fashion_mnist": fashion_mnist.load,
-}  # by data.name: from the config group ``data`` to cifar10.Arrays
+# By data.name: from the config's group ``data`` to arrays.
+READERS = {"cifar10": cifar10.load, "fashion_mnist": fashion_mnist.load}
 
 TEST_BATCH = 1000
 
@@ -46,35 +45,34 @@ class Images:
         return Images(*(t.to(device) for t in tensors), channels=self.channels)
 
 
-def check_images(configs: Sequence[Mapping[str, Any]]) -> None:
+def check_images(configs: Iterable[RunConfig]) -> None:
     """Read every set of images that these configs name, fetching what is missing, before any of them trains.
 
     Raises ConfigError.
     """
-    named = {json.dumps(config["data"], sort_keys=True): config["data"] for config in configs}
-    for data in named.values():
-        if data["name"] in READERS:
-            READERS[data["name"]](data)
+    for data in {config.data for config in configs if isinstance(config.data, ImageData)}:
+        READERS[data.name](data)
 
 
 # Runs that are in memory together and agree in their images share them; nothing outlives them.
-_shared: "weakref.WeakValueDictionary[str, Images]" = weakref.WeakValueDictionary()
+_shared: "weakref.WeakValueDictionary[tuple[ImageData, str], Images]" = weakref.WeakValueDictionary()
 
 
-def image_sets(data: Mapping[str, Any], device: torch.device | str = "cpu") -> Images:
+def image_sets(data: ImageData, device: torch.device | str = "cpu") -> Images:
     """The sets of a config's ``data``: the first ``data.train_size`` and ``data.test_size`` images.
 
     Raises ConfigError.
     """
-    key = json.dumps([dict(data), str(device)], sort_keys=True)
+    key = (data, str(device))
     images = _shared.get(key)
     if images is None:
-        arrays = READERS[data["name"]](data)
+        arrays = READERS[data.name](data)
         tensors = []
-        for x, y, size in ((*arrays[:2], "train_size"), (*arrays[2:], "test_size")):
-            if len(y) < data[size]:
-                raise ConfigError(f"data.{size}={data[size]}: there are {len(y)} images in {data['dir']}")
-            tensors += [augment.pack(x[: data[size]]), torch.from_numpy(y[: data[size]])]
+        for x, y, name in ((*arrays[:2], "train_size"), (*arrays[2:], "test_size")):
+            size: int = getattr(data, name)
+            if len(y) < size:
+                raise ConfigError(f"data.{name}={size}: there are {len(y)} images in {data.dir}")
+            tensors += [augment.pack(x[:size]), torch.from_numpy(y[:size])]
         images = Images(*tensors, channels=arrays.x_train.shape[1]).to(device)
         _shared[key] = images
     return images
@@ -86,7 +84,7 @@ class Batches:
     A permutation per epoch, whose incomplete last batch is left out, and fresh draws for every step.
     """
 
-    def __init__(self, images: Images, data: Mapping[str, Any], seed: int, batch: int, dtype=torch.float32):
+    def __init__(self, images: Images, data: ImageData, seed: int, batch: int, dtype=torch.float32):
         self.images, self.data, self.batch, self.dtype = images, data, batch, dtype
         self.shuffle, self.augment = stream(seed, "shuffle"), stream(seed, "augment")
         self.per_epoch = len(images.y_train) // batch
@@ -101,9 +99,9 @@ class Batches:
 
     def __call__(self, step: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of some steps; what they need of the host goes to the device at once."""
-        images, size, device = self.images, self.data["crop"], self.images.y_train.device
+        images, size, device = self.images, self.data.crop, self.images.y_train.device
         rows = torch.from_numpy(np.stack([self.rows(step + i) for i in range(steps)])).to(device)
-        if not self.data["augment"]:
+        if not self.data.augment:
             for row in rows:
                 yield augment.central(images.x_train, images.channels, row, size, self.dtype), images.y_train[row]
             return
@@ -117,7 +115,7 @@ class Batches:
         """The test set, centrally cropped, in batches of 1,000, from the batch ``first`` on."""
         images = self.images
         for rows in torch.arange(len(images.y_test), device=images.y_test.device).split(TEST_BATCH)[first:]:
-            x = augment.central(images.x_test, images.channels, rows, self.data["crop"], self.dtype)
+            x = augment.central(images.x_test, images.channels, rows, self.data.crop, self.dtype)
             yield x, images.y_test[rows]
 
 
@@ -143,18 +141,20 @@ class CIFAR10DataModule(pl.LightningDataModule):
 
     Batches of (x (b, 3, 24, 24) float32, y (b,) int64), augmented on the device.
 
-    Args are the config group ``data`` as a mapping, the seed and the batch size. The platform's own training reads the
-    same batches, and a batch is a function of the seed, the epoch and its number: nothing has to be saved.
+    Args: the config group ``data``, as typed or as a mapping with its keys, the seed and the batch size. The
+    platform's own training reads the same batches, and a batch is a function of the seed, the epoch and its number:
+    nothing has to be saved.
     """
 
-    def __init__(self, data: Mapping[str, Any], seed: int = 0, batch_size: int = 128, device: str = "cpu"):
+    def __init__(self, data: ImageData | Mapping[str, Any], seed: int = 0, batch_size: int = 128, device: str = "cpu"):
         super().__init__()
-        self.arguments, self.target = (data, seed, batch_size), device
+        self.data = data if isinstance(data, ImageData) else ImageData.parse(data)
+        self.seed, self.batch_size, self.target = seed, batch_size, device
         self._batches: Batches | None = None
 
     def prepare_data(self) -> None:
         """Fetch the files where they are missing."""
-        READERS[self.arguments[0]["name"]](self.arguments[0])
+        READERS[self.data.name](self.data)
 
     @property
     def epoch(self) -> int:
@@ -164,8 +164,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
     @property
     def batches(self) -> Batches:
         if self._batches is None:
-            data, seed, batch_size = self.arguments
-            self._batches = Batches(image_sets(data, self.target), data, seed, batch_size)
+            self._batches = Batches(image_sets(self.data, self.target), self.data, self.seed, self.batch_size)
         return self._batches
 
     def train_dataloader(self) -> DataLoader:

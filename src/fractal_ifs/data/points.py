@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from fractal_ifs.config.data import FractalData
+from fractal_ifs.config.fractal import Curve, Fractal
 from fractal_ifs.data.seeds import stream
 from fractal_ifs.fractals.distribution import FractalDistribution
-from fractal_ifs.fractals.ifs import AffineIFS
 
 
 @dataclass(eq=False)
@@ -39,16 +40,16 @@ class Points:
 _shared: "weakref.WeakValueDictionary[str, Points]" = weakref.WeakValueDictionary()
 
 
-def fractal_points(fractal: Mapping, curve: Mapping, data: Mapping, seed: int, device: str = "cpu") -> Points:
+def fractal_points(
+    fractal: Fractal, curve: Curve, data: FractalData, seed: int, device: str | torch.device = "cpu"
+) -> Points:
     """The sets of a run, by independent generators for training and test, from its seed."""
-    key = json.dumps([fractal, curve, data, seed, str(device)], sort_keys=True)
+    key = json.dumps([dict(fractal.keys), dict(curve.keys), data.plain(), seed, str(device)], sort_keys=True)
     points = _shared.get(key)
     if points is None:
-        keys = dict(fractal)
-        depth = keys.pop("depth", 5)
-        law = FractalDistribution(AffineIFS.from_config(keys), curve, depth=depth, margin=data["margin"])
-        x, y, _ = law.sample(data["train_size"], seed=stream(seed, "train"), balanced=data["balanced"])
-        x_test, y_test, _ = law.sample(data["test_size"], seed=stream(seed, "test"), balanced=data["balanced"])
+        law = FractalDistribution(fractal.ifs, curve.curve, fractal.depth, data.margin)
+        x, y, _ = law.sample(data.train_size, seed=stream(seed, "train"), balanced=data.balanced)
+        x_test, y_test, _ = law.sample(data.test_size, seed=stream(seed, "test"), balanced=data.balanced)
         points = Points(x, y.float(), x_test, y_test.float()).to(device)
         _shared[key] = points
     return points
@@ -57,19 +58,29 @@ def fractal_points(fractal: Mapping, curve: Mapping, data: Mapping, seed: int, d
 class FractalDataModule(pl.LightningDataModule):
     """The same data for any LightningModule: batches of (x (b, d), y (b,)) of one fractal and curve.
 
-    Args are the config groups ``fractal``, ``curve`` and ``data`` as mappings, the seed and the batch size. The
-    platform's own training reads the same points and makes its batches by index.
+    Args: the config groups ``fractal``, ``curve`` and ``data``, as typed or as mappings with their keys, the seed and
+    the batch size. The platform's own training reads the same points and makes its batches by index.
+    Raises ConfigError.
     """
 
-    def __init__(self, fractal: Mapping[str, Any], curve: Mapping[str, Any], data: Mapping, seed=0, batch_size=100):
+    def __init__(
+        self,
+        fractal: Fractal | Mapping[str, Any],
+        curve: Curve | Mapping[str, Any],
+        data: FractalData | Mapping[str, Any],
+        seed: int = 0,
+        batch_size: int = 100,
+    ):
         super().__init__()
-        self.arguments = (fractal, curve, data, seed)
+        self.fractal = fractal if isinstance(fractal, Fractal) else Fractal.parse(fractal)
+        self.curve = curve if isinstance(curve, Curve) else Curve.parse(curve)
+        self.data = data if isinstance(data, FractalData) else FractalData.parse(data)
         self.seed, self.batch_size = seed, batch_size
         self.points: Points | None = None
 
     def setup(self, stage: str | None = None) -> None:
         if self.points is None:
-            self.points = fractal_points(*self.arguments)
+            self.points = fractal_points(self.fractal, self.curve, self.data, self.seed)
 
     def train_dataloader(self) -> DataLoader:
         self.setup()

@@ -2,12 +2,15 @@
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fractal_ifs.config.data import ImageData
 from fractal_ifs.data.images import Batches
+from fractal_ifs.engines.protocol import Measurement
 from fractal_ifs.engines.stacked import AUTOCAST, BETAS, EPS
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.run import Run
@@ -18,13 +21,13 @@ CHUNK = 100  # steps between two returns at most, so that a run can be checkpoin
 class ConvEngine:
     """One network on one device; its optimizer is PyTorch's, over the run's own flat vectors."""
 
-    name, isa = "conv", None
+    name, isa, build = "conv", None, None
 
     def __init__(self, precision: str = "32-true", channels_last: bool = True, compiled: bool = False):
         self.precision, self.channels_last, self.compiled = precision, channels_last, compiled
         self._holds: _Held | None = None
 
-    def full(self, runs: Sequence[Run], waiting: int) -> bool:
+    def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
         """Such runs train one at a time: a process each."""
         return True
 
@@ -33,11 +36,11 @@ class ConvEngine:
             self._holds = _Held(run, self.precision, self.channels_last, self.compiled)
         return self._holds
 
-    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: list) -> list[float]:
+    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: list[Any]) -> list[float]:
         [run], [asked] = runs, steps
         return [self._held(run).advance(min(asked, CHUNK - run.step % CHUNK), stop)]
 
-    def evaluate(self, runs: Sequence[Run]) -> list[tuple[float, float]]:
+    def evaluate(self, runs: Sequence[Run]) -> list[Measurement]:
         """Test accuracy (share of images whose largest logit is their label's) and mean cross-entropy of each run."""
         return [self._held(run).evaluate() for run in runs]
 
@@ -50,19 +53,20 @@ class _Held:
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.autocast = AUTOCAST.get(precision)
         self.network = torch.compile(run.model) if compiled else run.model
-        self.batches = Batches(run.data, run.config["data"], run.config["seed"], run.batch_size, run.params.dtype)
+        assert isinstance(run.config.data, ImageData)
+        self.batches = Batches(run.data, run.config.data, run.config.seed, run.config.batch_size, run.params.dtype)
         flat = nn.Parameter(run.params)
         self.grad = flat.grad = torch.zeros_like(run.params)
         start = 0
         for p in run.model.parameters():
             p.grad = self.grad[start : start + p.numel()].view(p.shape)
             start += p.numel()
-        if run.optimizer == "adam":
-            self.optimizer = torch.optim.Adam([flat], run.lr, BETAS, EPS, fused=True)
+        if run.config.optimizer == "adam":
+            self.optimizer = torch.optim.Adam([flat], run.config.lr, BETAS, EPS, fused=True)
             done = torch.tensor(float(run.step), device=flat.device)
             self.optimizer.state[flat] = {"step": done, "exp_avg": run.exp_avg, "exp_avg_sq": run.exp_avg_sq}
         else:
-            self.optimizer = torch.optim.SGD([flat], run.lr, fused=True)
+            self.optimizer = torch.optim.SGD([flat], run.config.lr, fused=True)
 
     def logits(self, x: Tensor) -> Tensor:
         # The cache of cast weights would go stale: the weights change in place.
@@ -71,7 +75,7 @@ class _Held:
             f = self.network(x.contiguous(memory_format=self.format))
         return f.float() if self.autocast else f
 
-    def advance(self, steps: int, stop: list) -> float:
+    def advance(self, steps: int, stop: list[Any]) -> float:
         """So many steps, fewer once ``stop`` is not empty; returns the sum of the batch losses."""
         total = torch.zeros((), dtype=torch.float64, device=self.grad.device)
         for x, y in self.batches(self.run.step, steps):
@@ -89,14 +93,14 @@ class _Held:
         return total.item()
 
     @torch.no_grad()
-    def evaluate(self) -> tuple[float, float]:
+    def evaluate(self) -> Measurement:
         right, loss = 0, 0.0
         for x, y in self.batches.test():
             f = self.logits(x)
             right += (f.argmax(1) == y).sum().item()
             loss += F.cross_entropy(f, y, reduction="sum").item()
         n = len(self.run.data.y_test)
-        return right / n, loss / n
+        return Measurement(right / n, loss / n)
 
 
 _SAME = contextlib.nullcontext()

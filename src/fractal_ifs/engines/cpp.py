@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from fractal_ifs.config.machine import cores
 from fractal_ifs.errors import ConfigError
 
 ISAS = ("avx512", "avx2", "base")  # best first
@@ -147,9 +148,9 @@ def isa() -> str:
     return module().ISA
 
 
-def cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def build() -> str:
+    """The compiler that built the module that runs."""
+    return module().COMPILER
 
 
 def variants() -> dict[str, str]:

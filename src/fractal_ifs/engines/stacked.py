@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from fractal_ifs.data.points import Points
 from fractal_ifs.data.seeds import permutation
+from fractal_ifs.engines.protocol import Measurement
 from fractal_ifs.networks.mlp import mlp
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.run import Run
@@ -62,7 +64,7 @@ class Stack:
         self.exp_avg_sq = torch.stack([run.exp_avg_sq for run in runs])
         self.grad, self.work = torch.zeros_like(self.params), torch.empty_like(self.params)
         self.total = torch.zeros(len(runs), dtype=torch.float64, device=self.device)
-        self.loss, self.adam, self.sum_last = first.loss, first.optimizer == "adam", first.model.sum_last
+        self.loss, self.adam, self.sum_last = first.config.loss, first.config.optimizer == "adam", first.model.sum_last
         self.weights: list[Tensor] = []
         start = 0
         for p in first.model.parameters():
@@ -77,9 +79,9 @@ class Stack:
         self.first_row = [int(first_row[id(run.data)]) for run in runs]
         self.x = torch.cat([points.x_train for points in sets.values()]).to(self.params.dtype)
         self.y = torch.cat([points.y_train for points in sets.values()]).to(self.params.dtype)
-        self.batch = first.batch_size
+        self.batch = first.config.batch_size
         self.epoch = [len(run.data.y_train) // self.batch for run in runs]
-        self.lr = torch.tensor([run.lr for run in runs], dtype=torch.float64)
+        self.lr = torch.tensor([run.config.lr for run in runs], dtype=torch.float64)
         self.orders: list[tuple[int, Tensor]] = [(-1, torch.empty(0))] * len(runs)
         dtype = AUTOCAST.get(precision)
         # The cache of cast weights would go stale: the weights change in place.
@@ -101,7 +103,7 @@ class Stack:
             self.orders[m] = (epoch, torch.from_numpy(order).to(self.device))
         return self.orders[m][1]
 
-    def advance(self, steps: int, stop: list) -> None:
+    def advance(self, steps: int, stop: list[Any]) -> None:
         """So many steps of every run, fewer once ``stop`` is not empty."""
         while steps and not stop:
             positions = [run.step % epoch for run, epoch in zip(self.rows, self.epoch, strict=True)]
@@ -186,7 +188,7 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
-class TorchEngine:
+class StackedEngine:
     """Stacks of runs of one shape, in PyTorch.
 
     Args:
@@ -198,7 +200,7 @@ class TorchEngine:
             the same way, and a single one in another, so a run's bits would tell whether its partners have ended.
     """
 
-    name, isa = "torch", None
+    name, isa, build = "torch", None, None
 
     def __init__(
         self,
@@ -214,17 +216,17 @@ class TorchEngine:
         self._trained: list[tuple[Run, Points]] = []
         self._stacks: list[Stack] = []
 
-    def full(self, runs: Sequence[Run], waiting: int) -> bool:
+    def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
         """As many runs of one shape train together as a core's cache holds, or a GPU fills with."""
         run = runs[0]
         if self.stack_size:
             return len(runs) >= self.stack_size
         if run.params.device.type != "cpu":
             return len(runs) >= 512
-        activations = 2 * run.batch_size * run.config["width"] * run.config["depth"]
+        activations = 2 * run.config.batch_size * run.config.width * run.config.depth
         return len(runs) >= min(32, CACHE // (4 * (4 * run.params.numel() + activations)))
 
-    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: list) -> list[float]:
+    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: list[Any]) -> list[float]:
         """Advance by the least of the steps asked for, since a stack moves as one.
 
         Where memory runs out, by stacks half as large from there on; raises what it ran out by where one run is
@@ -253,7 +255,7 @@ class TorchEngine:
                     torch.cuda.empty_cache()
         return [sums[id(run)] for run in runs]
 
-    def _advance(self, stack: Stack, todo: dict[int, int], sums: dict[int, float], stop: list) -> None:
+    def _advance(self, stack: Stack, todo: dict[int, int], sums: dict[int, float], stop: list[Any]) -> None:
         was = stack.runs[0].step
         stack.total.zero_()
         try:
@@ -282,11 +284,11 @@ class TorchEngine:
         self._stacks = []
 
     @torch.no_grad()
-    def evaluate(self, runs: Sequence[Run]) -> list[tuple[float, float]]:
-        """Test accuracy (share of y f > 0) and mean loss of each run."""
-        results = []
+    def evaluate(self, runs: Sequence[Run]) -> list[Measurement]:
+        """As of ``Engine``."""
+        results: list[Measurement] = []
         for run in runs:
             x, y = run.data.x_test.to(run.params.dtype), run.data.y_test
             f = run.model(x)
-            results.append(((y * f > 0).double().mean().item(), losses(run.loss, f, y).item()))
+            results.append(Measurement((y * f > 0).double().mean().item(), losses(run.config.loss, f, y).item()))
         return results

@@ -21,7 +21,7 @@ from fractal_ifs.fractals.convex import Box, Convex
 from fractal_ifs.fractals.distribution import FractalDistribution
 from fractal_ifs.fractals.ifs import AffineIFS
 from fractal_ifs.fractals.membership import deepest
-from fractal_ifs.runs.records import Finished
+from fractal_ifs.runs.load import Finished
 
 BLUE, ORANGE, INK, FAINT = "#1f77b4", "#ff7f0e", "#222222", "#d9d9d9"
 PALE_BLUE, PALE_ORANGE = "#a9cbe6", "#ffd2a3"
@@ -69,10 +69,10 @@ def network(run: Finished, window: np.ndarray | None = None, at: np.ndarray | No
     For d > 2 the plane of x_1 and x_2 through `at`, the other d - 2 coordinates (default: a point of the fractal).
     """
     config, record = run.config, run.record
-    law = FractalDistribution.from_config(config.fractal, config.curve)
+    law = FractalDistribution(config.fractal.ifs, config.curve.curve, config.fractal.depth)
     d = law.d
     figure = Figure(figsize=(11.2, 6.0), layout="constrained")
-    accuracy = record["final_test_acc"]
+    accuracy = record.final_test_acc
     figure.suptitle(
         f"{record['fractal']} of depth {record['fractal_depth']}, curve {record['curve']}: "
         f"{record['depth']} hidden layers of {record['width']} units after {record['steps']:,} steps"
@@ -284,10 +284,10 @@ def _draw_history(axes: Axes, run: Finished, law: FractalDistribution) -> None:
             )
             last = p
     axes.plot(history["step"], history["test_acc"], "-", color=INK, lw=1.4, marker="." if len(history) < 40 else None)
-    if len(history) and record["best_test_acc"] is not None:
-        best = (record["best_step"], record["best_test_acc"])
+    if len(history) and record.best_test_acc is not None and record.best_step is not None:
+        best = (record.best_step, record.best_test_acc)
         axes.plot(*best, "o", ms=8, mfc="none", mec="#c2185b", mew=1.8)
-        near_end = best[0] > 0.7 * history["step"].max()
+        near_end = best[0] > 0.7 * max(history["step"])
         style: dict[str, Any] = {
             "ha": "right" if near_end else "center",
             "textcoords": "offset points",

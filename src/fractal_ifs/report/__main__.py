@@ -27,80 +27,10 @@ def parser() -> argparse.ArgumentParser:
     return out
 
 
-def report(paths: Sequence[Path], output: Path, figures: bool = True) -> str:
-    """Write the report of all runs below ``paths`` into ``output``; returns the text for a terminal.
-
-    Raises ConfigError where a path holds no run, or one of a later format.
-    """
-    from fractal_ifs.config.schema import check_writable
-    from fractal_ifs.report import tables, verdicts
-    from fractal_ifs.results import cells as data
-    from fractal_ifs.runs import records
-
-    check_writable(output)
-    runs, notes = data.collect(paths)
-    cells, claimed = data.cells(runs)
-    made = tables.tables(cells)
-    found = verdicts.verdicts(made)
-    gaps = [line for table in made if (line := tables.missing(table))]
-    counts = ", ".join(f"{n} {state}" for state, n in runs.status.value_counts().items())
-    if len(claimed) > 20:
-        claimed[20:] = [f"... and {len(claimed) - 20} more cells"]
-    notes += claimed
-    failed = runs[runs.status == "failed"]
-    if len(failed):
-        notes.append(f"{len(failed)} runs failed, the first: {failed.directory.iloc[0]}: {failed.error.iloc[0]}")
-
-    if not any(path.resolve() == (output / "results.csv").resolve() for path in paths):  # a kept table stays as it is
-        records.write(output / "results.csv", runs.to_csv(index=False).encode())
-        records.write(output / "results.parquet", runs.to_parquet(index=False))
-    records.write(output / "cells.csv", cells.to_csv(index=False).encode())
-    markdown = "\n".join(tables.markdown(table) for table in made)
-    terminal = "\n".join(tables.terminal(table) for table in made)
-    records.write(output / "tables.md", markdown.encode())
-    records.write(output / "tables.tex", "\n".join(tables.latex(table) for table in made).encode())
-    records.write(output / "tables.txt", terminal.encode())
-    pictures = []
-    if figures:
-        from fractal_ifs.report import figures as report_figures
-        from fractal_ifs.report import page as report_page
-        from fractal_ifs.report import pictures as report_pictures
-
-        learned = report_pictures.draw(cells, output / "pictures")
-        pictures = report_figures.draw(runs, cells, output / "figures")
-        pictures += report_pictures.galleries(cells, learned, output / "figures")
-        page = report_page.page(runs, cells, made, found, notes + gaps, learned)
-        records.write(output / "index.html", page.encode())
-    text = [
-        "# Results beside the paper",
-        f"{len(runs)} runs ({counts}), {len(cells)} cells. A cell: the learning rate that is best on the seeds all of "
-        "its learning rates share, then the mean over that learning rate's seeds.",
-        "## Verdicts",
-        verdicts.markdown(found),
-        "## Missing",
-        "\n".join(f"- {line}" for line in gaps) or "Nothing.",
-        "## Notes",
-        "\n".join(f"- {line}" for line in notes) or "None.",
-        "## Tables",
-        markdown,
-        *(["## Figures", "\n\n".join(f"![{p.stem}](figures/{p.name})" for p in pictures)] if pictures else []),
-    ]
-    records.write(output / "report.md", ("\n\n".join(text) + "\n").encode())
-    lines = [
-        terminal,
-        f"{len(runs)} runs: {counts}",
-        *(f"missing: {g}" for g in gaps),
-        *(f"note: {n}" for n in notes),
-        "",
-    ]
-    lines += [f"{v.verdict:>12}  {v.claim}" + (f": {v.ours}" if v.ours else "") for v in found]
-    return "\n".join([*lines, "", str(output / ("index.html" if figures else "report.md"))])
-
-
 def collect(arguments: Sequence[str]) -> str:
     """Add the finished runs below some directories to a table, as the key ``kept`` does while they train."""
-    from fractal_ifs.results import finished_runs as kept
-    from fractal_ifs.runs import records
+    from fractal_ifs.results import finished_runs
+    from fractal_ifs.runs.records import walk
 
     out = argparse.ArgumentParser(prog="python -m fractal_ifs.report collect", description=collect.__doc__)
     out.add_argument("paths", nargs="+", type=Path, metavar="DIR", help="a sweep's directory")
@@ -108,14 +38,14 @@ def collect(arguments: Sequence[str]) -> str:
     given = out.parse_args(arguments)
     if missing := [path for path in given.paths if not path.is_dir()]:
         raise ConfigError(f"{missing[0]}: there is no such directory")
-    added, notes = kept.add(given.into, (directory for path in given.paths for directory, _ in records.walk(path)))
+    added, notes = finished_runs.add(given.into, (directory for path in given.paths for directory, _ in walk(path)))
     lines = [f"note: {note}" for note in notes]
-    return "\n".join([*lines, f"{added} runs added to {given.into}, which has {len(kept.read(given.into))}"])
+    return "\n".join([*lines, f"{added} runs added to {given.into}, which has {len(finished_runs.read(given.into))}"])
 
 
 def check(arguments: Sequence[str]) -> None:
     """Train some runs of a table of kept runs again, each alone by its command; ends with 1 if one is different."""
-    from fractal_ifs.results import finished_runs as kept
+    from fractal_ifs.results.retrain import retrain
 
     out = argparse.ArgumentParser(prog="python -m fractal_ifs.report check", description=check.__doc__)
     out.add_argument("path", type=Path, metavar="FILE")
@@ -124,7 +54,7 @@ def check(arguments: Sequence[str]) -> None:
     out.add_argument("--seed", type=int, help="draw the same ones again")
     given = out.parse_args(arguments)
     good = True
-    for text, same in kept.check(given.path, given.number, given.width, given.seed):
+    for text, same in retrain(given.path, given.number, given.width, given.seed):
         print(text, flush=True)
         good &= same
     if not good:
@@ -145,7 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             check(arguments[1:])
         else:
             given = parser().parse_args(arguments)
-            print(report(given.paths, given.output, not given.no_figures))
+            from fractal_ifs.report.write import write_report
+
+            print(write_report(given.paths, given.output, not given.no_figures))
     except ConfigError as error:
         sys.exit(f"error: {error}")
     except BrokenPipeError:

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fractal_ifs.files import write
+from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.report.tables import CURVES, FRACTALS, lookup, paper
-from fractal_ifs.results.cells import ENDED, learning_curve
-from fractal_ifs.runs import records
+from fractal_ifs.results.rows import ENDED, learning_curve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +51,7 @@ def draw(runs: "pd.DataFrame", cells: "pd.DataFrame", directory: Path) -> list[P
                 figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
                 small = io.BytesIO()  # 64 colours: a third of the bytes
                 Image.open(buffer).convert("RGB").quantize(64).save(small, "PNG", optimize=True)
-                records.write(directory / f"{name}.png", small.getvalue())
+                write(directory / f"{name}.png", small.getvalue())
                 written.append(directory / f"{name}.png")
     return written
 
@@ -116,7 +117,6 @@ def figure4(ours: Mapping) -> "Figure | None":
 
 def figure5(ours: Mapping) -> "Figure | None":
     """Six panels: P at levels 3, 4, 5, and the accuracy of the best network of depth 5."""
-    from fractal_ifs.fractals.curve import ApproximationCurve
 
     best: dict[int, dict[str, Any]] = {}  # its width is said: the paper's are of widths 100 to 400
     for key, row in ours.items():
@@ -204,7 +204,6 @@ def theorem3(ours: Mapping) -> "Figure | None":
 
     The points: per fractal and curve the best network of depth 5; the line: Theorem 3's bound.
     """
-    from fractal_ifs.fractals.curve import ApproximationCurve
 
     best: dict[tuple[str, str], dict[str, Any]] = {}
     for key, row in ours.items():

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.report.tables import CURVES, FRACTALS, Table, difference, legend, paper
 from fractal_ifs.report.verdicts import Verdict
-from fractal_ifs.results.cells import CELL, cells, command
+from fractal_ifs.results.cells import cells
+from fractal_ifs.results.rows import CELL, command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,8 +33,8 @@ def page(
 ) -> str:
     """The page's HTML.
 
-    ``runs``, ``best``: of ``report_data.collect`` and ``cells``; ``notes``: lines to be said; ``pictures``: PNGs by
-    fingerprint.
+    ``runs``, ``best``: of ``results.rows.collect`` and ``results.cells.cells``; ``notes``: lines to be said;
+    ``pictures``: PNGs by fingerprint.
     """
     from plotly.offline import get_plotlyjs
 
@@ -101,13 +103,12 @@ def entry(row: dict[str, Any], lr: str, theirs: dict[tuple, float]) -> dict[str,
 
 def _levels(curve: str, n: int) -> list[float]:
     """P(0..n) of one of the paper's curves."""
-    from fractal_ifs.fractals.curve import ApproximationCurve
 
     return [round(float(p), 4) for p in ApproximationCurve.load(int(curve)).P(n)]
 
 
 def paper_values() -> dict[tuple, float]:
-    """The paper's numbers by (data, fractal, fractal depth, curve, depth, width), keyed as ``report_tables.lookup``."""
+    """The paper's numbers by (data, fractal, fractal depth, curve, depth, width), keyed as ``tables.lookup``."""
     numbers = paper()
     found = {}
     for table, where in (("table1", lambda r: ("1", r)), ("table2", lambda r: (str(r), 5))):

@@ -6,15 +6,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fractal_ifs.config.fractal import Fractal
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.files import write
+from fractal_ifs.fractals.membership import deepest
 from fractal_ifs.report.tables import FRACTALS, lookup, paper
-from fractal_ifs.runs import records
+from fractal_ifs.runs.load import load
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
 PIXELS = 162  # two for each cell of side 3^-4
-# What pictures.py paints: outside K_n said to be negative, positive; in K_n said to be negative, positive.
+# What plotting.pictures paints: outside K_n said to be negative, positive; in K_n said to be negative, positive.
 COLOURS = ((0xFF, 0xD2, 0xA3), (0xA9, 0xCB, 0xE6), (0xFF, 0x7F, 0x0E), (0x1F, 0x77, 0xB4))
 
 
@@ -31,7 +35,7 @@ def draw(cells: "pd.DataFrame", directory: Path) -> dict[str, bytes]:
             if picture is None:
                 continue
             directory.mkdir(parents=True, exist_ok=True)
-            records.write(path, picture)
+            write(path, picture)
         found[cell["fingerprint"]] = path.read_bytes()
     return found
 
@@ -40,14 +44,11 @@ def thumbnail(directory: Path) -> bytes | None:
     """The decision regions of a run's network as a small PNG; None where it can't be read, or is not in the plane."""
     import torch
 
-    from fractal_ifs.errors import ConfigError
-
     try:
-        run = records.load(directory)
+        run = load(directory)
     except (ConfigError, OSError):
         return None
-    fractal = {key: value for key, value in run.record["config"]["fractal"].items() if key != "depth"}
-    x, inside = _square(str(sorted(fractal.items())), _frozen(fractal), run.record["fractal_depth"])
+    x, inside = _square(run.config.fractal)
     if x is None or inside is None:
         return None
     with torch.no_grad():
@@ -55,29 +56,19 @@ def thumbnail(directory: Path) -> bytes | None:
     return _png(positive + 2 * inside)
 
 
-class _frozen(dict):
-    """A config that a cache may be given; the text beside it tells it from others."""
-
-    def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return hash(str(sorted(self.items())))
-
-
 @lru_cache(maxsize=16)
-def _square(name: str, fractal: _frozen, n: int) -> Any:
+def _square(fractal: Fractal) -> Any:
     """The pixels' centres (PIXELS^2, 2), the lowest row first, and which of them lie in K_n."""
     import numpy as np
     import torch
 
-    from fractal_ifs.fractals.ifs import AffineIFS
-    from fractal_ifs.fractals.membership import deepest
-
-    ifs = AffineIFS.from_config(fractal)
+    ifs = fractal.ifs
     if ifs.d != 2:
         return None, None
     at = (np.arange(PIXELS) + 0.5) / PIXELS
     (x0, y0), (x1, y1) = ifs.base.lo, ifs.base.hi
     x = torch.tensor(np.stack(np.meshgrid(x0 + at * (x1 - x0), y0 + at * (y1 - y0)), -1).reshape(-1, 2))
-    return x, (deepest(ifs, x, n) == n).reshape(PIXELS, PIXELS).numpy()
+    return x, (deepest(ifs, x, fractal.depth) == fractal.depth).reshape(PIXELS, PIXELS).numpy()
 
 
 def _png(values: "np.ndarray") -> bytes:
@@ -105,7 +96,7 @@ def galleries(cells: "pd.DataFrame", pictures: Mapping[str, bytes], directory: P
             grid = [[ours.get(key(r, w)) for w in widths] for r in rows]
             if any(cell and cell["fingerprint"] in pictures for line in grid for cell in line):
                 path = directory / f"gallery_{fractal}_{row}.png"
-                records.write(path, _sheet(f"{title}, {where}", row, rows, widths, grid, pictures))
+                write(path, _sheet(f"{title}, {where}", row, rows, widths, grid, pictures))
                 written.append(path)
     return written
 

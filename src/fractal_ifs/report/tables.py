@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 FRACTALS = {"sierpinsky": "Sierpinsky triangle", "cantor2d": "2D Cantor set", "pentaflake": "Pentaflake"}
 FRACTALS |= {"vicsek": "Vicsek"}
 CURVES = tuple("123456")
-Key = tuple[str, str | None, int | None, str | None, int, int]  # report_data.CELL
+Key = tuple[str, str | None, int | None, str | None, int, int]  # results.rows.CELL
 
 
 @lru_cache

@@ -219,7 +219,7 @@ def cifar10(table: Table) -> Verdict:
 
 
 def verdicts(tables: Sequence[Table]) -> list[Verdict]:
-    """One verdict per claim; ``tables``: as of ``report_tables.tables``."""
+    """One verdict per claim; ``tables``: as of ``tables.tables``."""
     of_whole, of_all = _verdicts([_whole(table) for table in tables]), _verdicts(tables)
     return [_provisional(v) if w.verdict == "not run" else w for w, v in zip(of_whole, of_all, strict=True)]
 

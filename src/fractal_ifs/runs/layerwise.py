@@ -3,14 +3,18 @@
 To an engine the layer in training is an ordinary run: a network of one hidden layer whose input is the layer's input.
 """
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fractal_ifs.config.run import RunConfig
 from fractal_ifs.data.points import Points
 from fractal_ifs.data.seeds import stream
 from fractal_ifs.networks.mlp import MLP
+from fractal_ifs.runs.records import Evaluation, RunRecord, Status
 from fractal_ifs.runs.run import Run
 
 
@@ -23,7 +27,7 @@ class LayerwiseRun(Run):
     of the last layer's readout, which is the one of a network of this depth.
     """
 
-    def __init__(self, config: dict[str, Any], directory: Any, device: str | torch.device = "cpu"):
+    def __init__(self, config: RunConfig, directory: Path | None, device: str | torch.device = "cpu"):
         super().__init__(config, directory, device)
         self.network, self.whole, self.points = self.model, self.params, self.data
         self.begin_layer(0)
@@ -41,13 +45,13 @@ class LayerwiseRun(Run):
     @torch.no_grad()
     def begin_layer(self, layer: int) -> None:
         """Leave the layer in training as it is, and train another one from its beginning."""
-        self.layer, self.step, self.steps_before = layer, 0, layer * self.steps
+        self.layer, self.step, self.steps_before = layer, 0, layer * self.config.steps
         inputs = (self._input(x) for x in (self.points.x_train, self.points.x_test))
         x_train, x_test = (x.contiguous() for x in inputs)
         self.data = Points(x_train, self.points.y_train, x_test, self.points.y_test)
-        own = torch.Generator().manual_seed(stream(self.config["seed"], "readouts") + layer)
+        own = torch.Generator().manual_seed(stream(self.config.seed, "readouts") + layer)
         hidden: Any = self.network.hidden[layer]
-        init, dtype = self.config["model"]["init"], hidden.weight.dtype
+        init, dtype = self.config.model.init, hidden.weight.dtype
         self.model = MLP(hidden.in_features, hidden.out_features, 1, init, generator=own, dtype=dtype)
         begin = [*hidden.parameters(), *(self.network if self.last else self.model).readout.parameters()]
         flat = torch.cat([p.detach().reshape(-1).to(self.whole.device) for p in begin])
@@ -69,12 +73,12 @@ class LayerwiseRun(Run):
         for there, here in zip(into, self.model.parameters(), strict=False):
             there.copy_(here)
 
-    def evaluated(self, test_acc: float, test_loss: float) -> dict[str, float]:
+    def evaluated(self, test_acc: float, test_loss: float) -> Evaluation:
         row = super().evaluated(test_acc, test_loss)
         if not self.last:
             self.best_test_acc, self.best_step = 0.0, 0
-            if self.status == "finished":
-                self.status = "running"
+            if self.status == Status.FINISHED:
+                self.status = Status.RUNNING
                 self.store()
                 self.begin_layer(self.layer + 1)
         return row
@@ -89,5 +93,5 @@ class LayerwiseRun(Run):
         self.begin_layer(state["layer"])
         super().restore(state | {"params": state["layer_params"]})
 
-    def record(self, error: str | None = None) -> dict[str, Any]:
-        return super().record(error) | {"params": self.whole.numel()}
+    def record(self) -> RunRecord:
+        return dataclasses.replace(super().record(), params=self.whole.numel())

@@ -1,81 +1,246 @@
-"""What a run leaves behind: result.json, history.csv, checkpoint.pt. A public contract with a format number.
+"""What a run leaves behind: result.json, history.csv, and begun.json until it has a result.
 
-Everything is written to a temporary name, flushed, and renamed: a reader never sees half a file.
+A public contract with a format number. A record of an older format is brought to the present one by ``_UPGRADES``.
 """
 
-import contextlib
-import io
+from __future__ import annotations
+
+import dataclasses
 import json
 import logging
+import math
 import os
-import subprocess
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from fractal_ifs.config.schema import NOT_IN_FINGERPRINT, Job, fingerprint
+from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from omegaconf import DictConfig
-    from torch import nn
+from fractal_ifs.files import write
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
-HISTORY = ("step", "seconds", "train_loss", "test_loss", "test_acc")
+FORMAT = 2
+RESULT = "result.json"
+HISTORY = "history.csv"
+BEGUN = "begun.json"  # what a run is, for as long as it has no record
+LOG = "train.log"
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    with _written(path, content) as temporary:
-        os.replace(temporary, path)
+class Status(StrEnum):
+    """How a run stands, or how it ended."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has used the budget it was given: it is not trained again."""
+        return self in (Status.FINISHED, Status.DIVERGED)
 
 
-@contextlib.contextmanager
-def _written(path: Path, content: bytes) -> Iterator[Path]:
-    """The content in a temporary file beside ``path``, which is gone in the end, whatever happens."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+class Evaluation(NamedTuple):
+    """A row of the history: the losses since the row before, and on the test set."""
+
+    step: int
+    seconds: float
+    train_loss: float
+    test_loss: float
+    test_acc: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether the network can still be trained."""
+        return math.isfinite(self.train_loss) and math.isfinite(self.test_loss)
+
+
+def of_config(doc: str, kept: bool = True) -> Any:
+    """A field of ``RunRecord`` that its config gives it. ``kept``: it is a column of the table of kept runs."""
+    return dataclasses.field(metadata={"doc": doc, "of_config": True, "kept": kept})
+
+
+def of_run(doc: str, kept: bool = True) -> Any:
+    """A field of ``RunRecord`` that only its training knows; None in a record that lacks it."""
+    return dataclasses.field(default=None, metadata={"doc": doc, "kept": kept})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunRecord(Mapping[str, Any]):
+    """The content of result.json, which can also be read as a mapping: ``record["best_test_acc"]``.
+
+    Every list of columns, of tables and of kept runs, follows from the fields and their order.
+    """
+
+    data: str = of_config("which data")
+    fractal: str | None = of_config("the fractal's name")
+    fractal_depth: int | None = of_config("n of K_n")
+    curve: str | None = of_config("the curve's name")
+    depth: int = of_config("hidden layers")
+    width: int = of_config("units of a hidden layer")
+    lr: float = of_config("learning rate")
+    seed: int = of_config("seed")
+    best_test_acc: float | None = of_run("the largest test accuracy of all evaluations")
+    best_step: int | None = of_run("where it was measured")
+    final_test_acc: float | None = of_run("that of the last evaluation")
+    status: Status
+    steps: int | None = of_run("optimizer steps done")
+    steps_asked: int = of_config("the steps that the config asks for; in layer-wise training, of each layer")
+    eval_every: int = of_config("steps between evaluations")
+    seconds: float | None = of_run("the run's share of the wall time")
+    params: int | None = of_run("number of weights and biases")
+    batch_size: int = of_config("points of a batch")
+    loss: str = of_config("loss")
+    optimizer: str = of_config("optimizer")
+    model: str = of_config("which network")
+    init: str = of_config("initial weights")
+    training: str = of_config("joint or layerwise", kept=False)  # a kept row says so in ``differs``
+    precision: str = of_config("of numbers")
+    engine: str | None = of_run("what computed the steps")
+    isa: str | None = of_run("instruction set of the native engine")
+    native_build: str | None = of_run("compiler and flags of the native engine", kept=False)
+    fingerprint: str = of_config("of all that can change the result")
+    torch: str | None = of_run("version of torch")
+    fractal_ifs: str | None = of_run("version of this package")
+    git_commit: str | None = of_run("commit of the source tree")
+    git_modified: bool | None = of_run("whether a tracked file differed from it", kept=False)
+    error: str | None = of_run("why it failed", kept=False)
+    config: RunConfig
+
+    @classmethod
+    def of(cls, config: RunConfig, status: Status, **values: Any) -> RunRecord:
+        """The record of a run of this config; ``values``: the fields that its training knows."""
+        return cls(**keys_of(config), status=status, config=config, **values)
+
+    def plain(self) -> dict[str, Any]:
+        """As result.json has it."""
+        return {"format": FORMAT, "status": self.status, **self}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in _NAMES:
+            raise KeyError(name)
+        value = getattr(self, name)
+        return value.plain() if name == "config" else value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_NAMES)
+
+    def __len__(self) -> int:
+        return len(_NAMES)
+
+    def __hash__(self) -> int:
+        return hash((self.fingerprint, self.status, self.steps))
+
+
+_NAMES = tuple(field.name for field in dataclasses.fields(RunRecord))
+COLUMNS = tuple(name for name in _NAMES if name != "config")
+NOT_KEPT = tuple(field.name for field in dataclasses.fields(RunRecord) if not field.metadata.get("kept", True))
+KEYS = tuple(field.name for field in dataclasses.fields(RunRecord) if field.metadata.get("of_config"))
+
+
+def keys_of(config: RunConfig) -> dict[str, Any]:
+    """The fields of a record that its config gives it, flat: what a table of runs is made of."""
+    synthetic = config.synthetic
+    special = {
+        "data": config.data.name,
+        "fractal": config.fractal.name if synthetic else None,
+        "fractal_depth": config.fractal.depth if synthetic else None,
+        "curve": config.curve.name if synthetic else None,
+        "model": config.model.name,
+        "init": config.model.init,
+        "precision": config.trainer.precision,
+        "steps_asked": config.steps,
+    }
+    return {name: special[name] if name in special else getattr(config, name) for name in KEYS}
+
+
+def write_record(directory: Path, record: RunRecord) -> None:
+    """Write result.json."""
+    write(directory / RESULT, (json.dumps(record.plain(), indent=1) + "\n").encode())
+
+
+def read_record(directory: Path) -> RunRecord | None:
+    """The record of a run, or None where there is none or it is torn.
+
+    Raises ConfigError where this version can't understand it, so must not take its place: a later format, an unknown
+    key.
+    """
+    path = directory / RESULT
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-def write_result(directory: Path, record: Mapping[str, Any]) -> None:
-    write(directory / "result.json", (json.dumps({"format": FORMAT, **record}, indent=1) + "\n").encode())
-
-
-def write_history(directory: Path, history: list[tuple]) -> None:
-    lines = [",".join(HISTORY)] + [f"{s},{t:.3f},{a!r},{b!r},{c!r}" for s, t, a, b, c in history]
-    write(directory / "history.csv", ("\n".join(lines) + "\n").encode())
-
-
-def read_result(directory: Path) -> dict[str, Any] | None:
-    """The record of a run, or None where there is none or it is torn. Raises ConfigError on a later format."""
-    try:
-        record = json.loads((directory / "result.json").read_text())
-        number = int(record["format"])
-        if number <= FORMAT and not {"status", "fingerprint", "config"} <= record.keys():
+        found = json.loads(path.read_text())
+        number = int(found["format"])
+        if number <= FORMAT and not {"status", "fingerprint", "config"} <= found.keys():
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if number > FORMAT:
-        raise ConfigError(f"{directory}/result.json: format {number}; this version reads up to {FORMAT}, update it")
+        raise ConfigError(f"{path}: format {number}; this version reads up to {FORMAT}, update it")
+    for older in range(number, FORMAT):
+        found = _UPGRADES[older](found)
+    try:
+        status = Status(found["status"])
+    except ValueError:
+        return None
+    try:
+        config = RunConfig.parse(found["config"])
+    except (ConfigError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path}: can't be understood by this version: {error}") from None
+    values = {name: found.get(name) for name in _NAMES if name not in (*KEYS, "status", "config")}
+    return RunRecord.of(config, status, **values)
+
+
+def _from_1(record: dict[str, Any]) -> dict[str, Any]:
+    """Format 2 adds ``steps_asked``, ``native_build`` and ``git_modified``: the last two weren't known."""
     return record
 
 
-def find(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+
+
+def write_history(directory: Path, history: Sequence[Evaluation]) -> None:
+    """Write history.csv: a row per evaluation."""
+    lines = [",".join(Evaluation._fields)] + [f"{s},{t:.3f},{a!r},{b!r},{c!r}" for s, t, a, b, c in history]
+    write(directory / HISTORY, ("\n".join(lines) + "\n").encode())
+
+
+def read_history(directory: Path) -> list[Evaluation]:
+    """The rows of history.csv. Raises OSError or ValueError where it can't be read."""
+    lines = (directory / HISTORY).read_text().splitlines()[1:]
+    rows = [line.split(",") for line in lines]
+    return [Evaluation(int(row[0]), *map(float, row[1:5])) for row in rows]
+
+
+class Begun(NamedTuple):
+    """What a run without a record was begun as."""
+
+    config: RunConfig
+    wandb_id: str | None
+
+
+def write_begun(directory: Path, begun: Begun) -> None:
+    """Write begun.json."""
+    content = {"fingerprint": begun.config.fingerprint, "wandb_id": begun.wandb_id, "config": begun.config.plain()}
+    write(directory / BEGUN, json.dumps(content).encode())
+
+
+def read_begun(directory: Path) -> Begun | None:
+    """What a run without a record was begun as; None where that isn't known."""
+    try:
+        found = json.loads((directory / BEGUN).read_text())
+        return Begun(RunConfig.parse(found["config"]), found.get("wandb_id"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a ConfigError is a ValueError
+        return None
+
+
+def find(directory: Path) -> Iterator[tuple[Path, RunRecord]]:
     """Every record at or below a directory, in the order of the names."""
     for path, names in walk(directory):
-        if "result.json" in names and (record := read_result(path)):
+        if RESULT in names and (record := read_record(path)):
             yield path, record
 
 
@@ -83,154 +248,24 @@ def walk(path: Path) -> Iterator[tuple[Path, set[str]]]:
     """Every directory at or below a path that may be a run's, with its names, in order; others may go meanwhile."""
     for directory, below, files in os.walk(path):
         names = {*files, *below}
-        if "result.json" in names or "history.csv" in names or ".hydra" in names:
+        if RESULT in names or HISTORY in names or ".hydra" in names:
             yield Path(directory), names
         below[:] = sorted(name for name in below if not name.startswith(".") and name != "wandb")
 
 
-CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
-BEGUN = "begun.json"  # what a run is, for as long as it has no record
+def read_composed(directory: Path) -> RunConfig | None:
+    """The config that Hydra has left of a run, also of one that hasn't begun; None in another program's directory."""
+    import yaml
 
-
-def write_checkpoint(directory: Path, state: Mapping[str, Any]) -> None:
-    """Keep the two newest checkpoints; where this one can't be written (a full disk), the two before it."""
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    newest, previous = (directory / name for name in CHECKPOINTS)
-    with _written(newest, buffer.getvalue()) as temporary:
-        if newest.exists():
-            os.replace(newest, previous)
-        os.replace(temporary, newest)
-
-
-def read_checkpoint(directory: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read, without running code from it; None where there is none."""
-    import torch
-
-    for name in CHECKPOINTS:
-        path = directory / name
-        if path.exists():
-            try:
-                return torch.load(path, weights_only=True)
-            except Exception as error:  # a torn file shows as many kinds of exception
-                log.warning("%s can't be read (%s): falling back", path, type(error).__name__)
-    return None
-
-
-def finished(job: Job) -> dict[str, Any] | None:
-    """The record of a job that needs no more training. Raises ConfigError where another config was trained there."""
-    if job.directory is None or job.config["overwrite"]:
-        return None
-    record = read_result(job.directory)
-    if record is not None:
-        check_same(job, record["fingerprint"], record["config"])
-        return record if record["status"] in ("finished", "diverged") else None
-    half = any((job.directory / name).exists() for name in CHECKPOINTS)  # killed before it had a record
-    if half and (begun := read_begun(job.directory)):
-        check_same(job, begun["fingerprint"], begun["config"])
-    return None
-
-
-def read_begun(directory: Path) -> dict[str, Any]:
-    """What a run without a record was begun as: ``fingerprint``, ``config``, ``wandb_id``; empty if there is none."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        begun = json.loads((directory / BEGUN).read_text())
-        return begun if {"fingerprint", "config"} <= begun.keys() else {}
-    except (OSError, ValueError, AttributeError):
-        return {}
+        return RunConfig.parse(yaml.load((directory / ".hydra" / "config.yaml").read_text(), loader))
+    except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError):
+        return None
 
 
-def check_same(job: Job, there: str, config: dict[str, Any]) -> None:
-    """Refuse to go on in the directory of another config, with the keys that differ. Raises ConfigError."""
-    if there != fingerprint(job.config):
-        raise ConfigError(
-            f"{job.directory}: holds a run of another config ({difference(config, job.config)}); "
-            "overwrite=true trains it again"
-        )
-
-
-def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
-    """``lr=0.001 there, 0.01 asked`` for every key that differs."""
-    parts = []
-    for key in sorted({*old, *new} - (set() if prefix else set(NOT_IN_FINGERPRINT))):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            parts.append(difference(a, b, f"{prefix}{key}."))
-        elif a != b:
-            parts.append(f"{prefix}{key}={a} there, {b} asked")
-    return ", ".join(part for part in parts if part)
-
-
-class Failed(Exception):
-    """How a run failed elsewhere: the message that its process sent."""
-
-
-def message(error: BaseException) -> str:
-    """An exception in one line: ``OSError: [Errno 28] No space left on device``."""
-    if isinstance(error, (Failed, ConfigError)):
-        return str(error)
-    return (f"{type(error).__name__}: {error}".splitlines() or [""])[0]
-
-
-def other_versions(there: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> str:
-    """``torch 2.12.0 there, 2.13.0 here`` for each version by which a run's differ from ours; empty if none does."""
-    here = {**versions(), **(more or {})}
-    return ", ".join(
-        f"{name} {there[name]} there, {here[name]} here"
-        for name in here
-        if there.get(name) is not None and here[name] is not None and there[name] != here[name]
-    )
-
-
-@lru_cache
-def versions() -> dict[str, str | None]:
-    """Versions of torch and of this package, and the git commit of a source tree."""
-    from importlib.metadata import version
-
-    import torch
-
-    root = Path(__file__).resolve().parents[3]
-    commit = None
-    if (root / ".git").exists():
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            found = subprocess.run(
-                ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
-            )
-            commit = found.stdout.strip() or None
-    elif (copied := (Path(__file__).parents[1] / "commit")).exists():  # of a Slurm job, see ``slurm.snapshot``
-        commit = copied.read_text() or None
-    return {"torch": str(torch.__version__), "fractal_ifs": version("fractal_ifs"), "git_commit": commit}
-
-
-class Finished(NamedTuple):
-    """A run read back from its directory."""
-
-    record: dict[str, Any]
-    history: "pd.DataFrame"
-    config: "DictConfig"
-    model: "nn.Module"
-
-
-def load(directory: str | Path) -> Finished:
-    """Read a run: its record, its history (a row per evaluation), its config and its trained network.
-
-    Raises ConfigError where the directory holds no run.
-    """
-    import pandas as pd
-    import torch
-    from omegaconf import OmegaConf
-
-    from fractal_ifs.runs.run import build_model
-
-    directory = Path(directory)
-    record, state = read_result(directory), read_checkpoint(directory)
-    if record is None or state is None:
-        raise ConfigError(f"run={directory}: there is no finished run in this directory")
-    config = OmegaConf.create(record["config"])
-    model = build_model(record["config"], state["d"])
-    with torch.no_grad():
-        torch.nn.utils.vector_to_parameters(state["params"], model.parameters())
-    history = pd.read_csv(directory / "history.csv")
-    return Finished(record, history, config, model.eval())  # pyright: ignore[reportArgumentType]
+def note(directory: Path | None, text: str) -> None:
+    """A line in the log of a run's directory, where Hydra's launchers keep it."""
+    if directory is not None:
+        with open(directory / LOG, "a", encoding="utf-8") as file:
+            file.write(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {text}\n")

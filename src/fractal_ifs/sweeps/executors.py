@@ -17,31 +17,36 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any
 
-from fractal_ifs import engines
-from fractal_ifs.config.schema import Job, fingerprint
-from fractal_ifs.runs import ddp, records
-from fractal_ifs.runs.records import Failed
+from fractal_ifs.config.machine import cores, gpus
+from fractal_ifs.config.run import Job, RunConfig
+from fractal_ifs.engines.choice import choose
+from fractal_ifs.errors import FailedElsewhere, message
+from fractal_ifs.runs import ddp
+from fractal_ifs.runs.failure import fail
+from fractal_ifs.runs.records import RunRecord, read_record
 from fractal_ifs.training import signals
-from fractal_ifs.training.rounds import Training, cores, fail, group, process_threads, train
+from fractal_ifs.training.grouping import groups_of
+from fractal_ifs.training.rounds import SweepRounds
+from fractal_ifs.training.train import process_threads, train
 
-Outcome = dict[str, Any] | Exception
+Outcome = RunRecord | Exception  # a record, or what the job failed with
 
 ENDING_SECONDS = 20.0  # after which a worker that was interrupted is no longer waited for
 
 
 def execute(
-    jobs: Sequence[Job], executor: str, stack: int, report: Callable[[Training], None], together: bool = False
+    jobs: Sequence[Job], executor: str, stack: int, report: Callable[[SweepRounds], None], together: bool = False
 ) -> Iterator[tuple[list[int], list[Outcome]]]:
     """Train jobs, in groups that one engine can hold, largest first; yields (jobs' numbers, outcomes) as they end.
 
     An outcome is a record, or the exception that the job failed with.
     """
-    groups = group(jobs)
+    groups = groups_of(jobs)
     parallel: list[list[int]] = []
     for numbers in groups:
         config = jobs[numbers[0]].config
-        name, _ = engines.choose(config)
-        if config["trainer"]["devices"] > 1:
+        name = choose(config).engine
+        if config.trainer.devices > 1:
             for number in numbers:
                 yield [number], [_on_devices(jobs[number])]
             continue
@@ -59,27 +64,18 @@ def shares(numbers: list[int], workers: int) -> list[list[int]]:
     return [share for worker in range(workers) if (share := numbers[worker::workers])]
 
 
-def processes(config: dict[str, Any]) -> int:
+def processes(config: RunConfig) -> int:
     """How many worker processes a group of the torch engine takes: the GPUs, or the cores, or ``workers`` of them."""
-    if config["trainer"]["accelerator"] == "cpu":
-        return config["workers"] or max(1, cores() // process_threads(config))
-    return config["workers"] or len(gpus())
-
-
-def gpus() -> list[str]:
-    """The GPUs this process may use, as names for CUDA_VISIBLE_DEVICES."""
-    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        return visible.split(",")
-    import torch
-
-    return [str(number) for number in range(torch.cuda.device_count())]
+    if config.trainer.accelerator == "cpu":
+        return config.workers or max(1, cores() // process_threads(config))
+    return config.workers or len(gpus())
 
 
 def train_group(
-    jobs: Sequence[Job], stack: int, report: Callable[[Training], None] | None = None, together: bool = True
+    jobs: Sequence[Job], stack: int, report: Callable[[SweepRounds], None] | None = None, together: bool = True
 ) -> list[Outcome]:
     """Train a group in this process."""
-    outcomes = train(jobs, jobs[0].config["workers"], stack, report, together)
+    outcomes = train(jobs, jobs[0].config.workers, stack, report, together)
     return [outcome if isinstance(outcome, Exception) else outcome.record() for outcome in outcomes]
 
 
@@ -123,7 +119,7 @@ class Worker:
     def end(self, jobs: Sequence[Job]) -> list[Outcome]:
         """The outcomes of its group; where the process has died, what it has left on disk."""
         try:
-            return [Failed(found) if isinstance(found, str) else found for found in self.connection.recv()]
+            return [FailedElsewhere(found) if isinstance(found, str) else found for found in self.connection.recv()]
         except (EOFError, OSError):
             self.process.join()
             code = self.process.exitcode or 0
@@ -133,8 +129,8 @@ class Worker:
 
 def _left(job: Job, error: WorkerDied) -> Outcome:
     """What a dead worker's job has left: its record if it had ended, else its failure."""
-    record = None if job.directory is None else records.read_result(job.directory)
-    if record and record["status"] in ("finished", "diverged") and record["fingerprint"] == fingerprint(job.config):
+    record = None if job.directory is None else read_record(job.directory)
+    if record and record.status.ended and record.fingerprint == job.config.fingerprint:
         return record
     fail(job, error)
     return error
@@ -144,7 +140,7 @@ def _local(jobs: Sequence[Job], groups: list[list[int]], stack: int) -> Iterator
     """Groups to worker processes. The jobs of one that dies have failed, the others go on."""
     config = jobs[groups[0][0]].config
     count = min(processes(config), len(groups))
-    free: list[str | None] = [None] * count if config["trainer"]["accelerator"] == "cpu" else list(gpus()[:count])
+    free: list[str | None] = [None] * count if config.trainer.accelerator == "cpu" else list(gpus()[:count])
     waiting = deque(groups)
     busy: dict[Any, Worker] = {}
     try:
@@ -171,8 +167,8 @@ def _local(jobs: Sequence[Job], groups: list[list[int]], stack: int) -> Iterator
 
 def _on_devices(job: Job) -> Outcome:
     """Train one run in a process per device, of which the first has its directory."""
-    count = job.config["trainer"]["devices"]
-    devices = [None] * count if job.config["trainer"]["accelerator"] == "cpu" else gpus()[:count]
+    count = job.config.trainer.devices
+    devices = [None] * count if job.config.trainer.accelerator == "cpu" else gpus()[:count]
     with tempfile.TemporaryDirectory() as meeting:
         workers = [Worker(device, 0, ddp.Rank(r, count, f"{meeting}/ranks")) for r, device in enumerate(devices)]
         try:
@@ -208,7 +204,7 @@ def _work(connection: Any, ready: Any, device: str | None, stack: int, rank: ddp
             with ddp.joined(rank):
                 outcomes = train_group(jobs, stack, together=rank is None)
             # An exception may be of a kind that can't be sent, or not be put together again at the other end.
-            connection.send([records.message(found) if isinstance(found, Exception) else found for found in outcomes])
+            connection.send([message(found) if isinstance(found, Exception) else found for found in outcomes])
 
 
 def _end_with_driver() -> None:

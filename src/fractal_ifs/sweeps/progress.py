@@ -4,6 +4,9 @@ import sys
 import time
 from typing import Any
 
+from fractal_ifs.runs.records import Status
+from fractal_ifs.training.rounds import SweepRounds
+
 
 class Progress:
     """Call it after every round of training; ``close`` ends the line."""
@@ -16,23 +19,23 @@ class Progress:
         self.finished = self.failed = 0
         self.done_steps = 0  # of groups that have ended
 
-    def __call__(self, training: Any) -> None:
+    def __call__(self, rounds: SweepRounds) -> None:
         now = time.monotonic()
         if not self.live or now - self.shown < 0.2:
             return
         self.shown = now
-        done = self.done_steps + training.steps_done
+        done = self.done_steps + rounds.steps_done
         rate = done / max(now - self.begun, 1e-9)
         left = (self.steps - done) / rate if rate else 0.0
-        ended = training.ended.values()
-        failed = self.failed + sum(isinstance(e, Exception) or e.status != "finished" for e in ended)
-        if self.jobs == 1 and training.active:
-            run = next(iter(training.active.values()))[0]
-            loss = f"{run.history[-1][2]:.4f}" if run.history else "-"
-            text = f"step {run.step:,}/{run.steps:,}  loss {loss}  best {run.best_test_acc:.4f}"
+        ended = rounds.ended.values()
+        failed = self.failed + sum(isinstance(e, Exception) or e.status != Status.FINISHED for e in ended)
+        if self.jobs == 1 and rounds.active:
+            run = next(iter(rounds.active.values()))[0]
+            loss = f"{run.history[-1].train_loss:.4f}" if run.history else "-"
+            text = f"step {run.step:,}/{run.config.steps:,}  loss {loss}  best {run.best_test_acc:.4f}"
         else:
             done_jobs = self.finished + len(ended)
-            text = f"{done_jobs}/{self.jobs} jobs done, {len(training.active)} running, {failed} failed"
+            text = f"{done_jobs}/{self.jobs} jobs done, {len(rounds.active)} running, {failed} failed"
         self.stream.write(f"\r{text}  {rate:,.0f} steps/s  {_clock(left)} left\x1b[K")
         self.stream.flush()
 

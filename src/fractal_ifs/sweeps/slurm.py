@@ -11,22 +11,30 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from fractal_ifs.config.schema import Job
-from fractal_ifs.errors import ConfigError
-from fractal_ifs.results import finished_runs as kept
-from fractal_ifs.runs import records
-from fractal_ifs.runs.records import Failed
+from fractal_ifs.config.keys import Group, key
+from fractal_ifs.config.run import Job
+from fractal_ifs.errors import ConfigError, FailedElsewhere
+from fractal_ifs.files import write
+from fractal_ifs.results.finished_runs import Keeper
+from fractal_ifs.runs.records import RunRecord, Status, read_record
+from fractal_ifs.runs.versions import PACKAGE, commit_line
+from fractal_ifs.sweeps import sweep
+from fractal_ifs.sweeps.driver import report_failure
+from fractal_ifs.sweeps.finished import finished
+from fractal_ifs.sweeps.sweep import Ended
 from fractal_ifs.training import signals
+from fractal_ifs.training.grouping import groups_of
 
 log = logging.getLogger(__name__)
 
@@ -34,41 +42,32 @@ POLL = (1.0, 15.0)  # seconds between two looks at the queue: at first, and at m
 PENDING_SECONDS = 10.0  # after which it is said why a task is still pending
 
 
-@dataclass
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Group):
     """The keys of conf/hydra/launcher/slurm.yaml, which explains them."""
 
-    partition: str | None = None
-    account: str | None = None
-    constraint: str | None = None
-    time: int = 240
-    cpus: int = 4
-    gpus: int = 0
-    memory: float | None = None
-    tasks: int = 4
-    array_parallelism: int = 64
-    requeues: int = 20
-    warning: int = 120
-    setup: list[str] = field(default_factory=list)
-    more: dict[str, Any] = field(default_factory=dict)
-    wait: bool = True
-    stack: int = 0
+    PREFIX: ClassVar[str] = "hydra.launcher."
 
-    def __post_init__(self):
-        for key, least in (("time", 1), ("cpus", 1), ("gpus", 0), ("tasks", 1), ("array_parallelism", 1)):
-            _whole(key, getattr(self, key), least)
-        _whole("requeues", self.requeues, 0)
-        _whole("warning", self.warning, 1)
-        _whole("stack", self.stack, 0)
-        if self.memory is not None and not self.memory > 0:
-            raise ConfigError(f"hydra.launcher.memory={self.memory}: must be a number of GB > 0")
+    partition: str | None = key("partition", later=None)
+    account: str | None = key("account", later=None)
+    constraint: str | None = key("what a node must have", later=None)
+    time: int = key("minutes of a task at most", least=1, later=240)
+    cpus: int = key("cores of a task", least=1, later=4)
+    gpus: int = key("GPUs of a task", least=0, later=0)
+    memory: float | None = key("GB of a task", above=0, later=None, allowed="a number of GB > 0")
+    tasks: int = key("tasks that share the jobs", least=1, later=4)
+    array_parallelism: int = key("tasks that run at a time", least=1, later=64)
+    requeues: int = key("times that a task is requeued", least=0, later=20)
+    warning: int = key("seconds before the time limit in which a task checkpoints", least=1, later=120)
+    setup: Sequence[str] = key("lines of shell before a task", later=())
+    more: Mapping[str, Any] | None = key("other options of sbatch", later=None)
+    wait: bool = key("wait for the array's end", later=True)
+    stack: int = key("runs in a stack at most; 0: as many as suit", least=0, later=0)
+
+    def check(self) -> None:
+        """Raises ConfigError where the warning comes before the task."""
         if self.warning >= 60 * self.time:
             raise ConfigError(f"hydra.launcher.warning={self.warning}: must be less than the {self.time} minutes asked")
-
-
-def _whole(key: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"hydra.launcher.{key}={value}: must be a whole number >= {least}")
 
 
 class Task:
@@ -78,13 +77,11 @@ class Task:
         self.jobs, self.settings = list(jobs), settings
 
     def __call__(self) -> None:
-        from fractal_ifs.sweeps.sweep import train_jobs
-
         logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", force=True)
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         # The table ``kept`` has one writer: the driver. What is trained anew is so once, not at each requeue.
-        keys: dict[str, Any] = {"kept": ""} | ({"overwrite": False} if restarts else {})
-        jobs = [Job({**job.config, **keys}, job.directory) for job in self.jobs]
+        keys = {"kept": ""} | ({"overwrite": False} if restarts else {})
+        jobs = [job._replace(config=replace(job.config, **keys)) for job in self.jobs]
         warned = []
 
         def warn(*_: Any) -> None:
@@ -95,7 +92,7 @@ class Task:
         try:
             with signals.ending(at_once=False):  # SIGTERM: scancel, or Slurm requeues by itself
                 signal.signal(signal.SIGUSR2, warn)
-                train_jobs(jobs, "local", self.settings.stack, together=True)
+                sweep.train_jobs(jobs, "local", self.settings.stack, together=True)
         except KeyboardInterrupt:
             if warned and restarts < self.settings.requeues:
                 array, task = (os.environ.get(f"SLURM_ARRAY_{name}") for name in ("JOB_ID", "TASK_ID"))
@@ -118,17 +115,14 @@ def deal(groups: Sequence[Sequence[int]], tasks: int) -> list[list[int]]:
     return [hand for hand in hands if hand]
 
 
-def train_jobs(jobs: Sequence[Job], directory: Path, settings: Settings) -> list[dict[str, Any] | Exception | None]:
+def train_jobs(jobs: Sequence[Job], directory: Path, settings: Settings) -> list[Ended | None]:
     """Submit what is neither finished nor in Slurm's hands already, and wait for it if ``settings.wait``.
 
     Returns each job's record, the exception that it failed with, or None where it wasn't waited for.
     Raises ConfigError where there is no Slurm, or it refuses.
     """
-    from fractal_ifs.sweeps.sweep import finished, report_failure
-    from fractal_ifs.training.rounds import group
-
-    results: list[Any] = [finished(job) for job in jobs]
-    keeper = kept.Keeper(jobs)
+    results: list[Ended | None] = [finished(job) for job in jobs]
+    keeper = Keeper(jobs)
     keeper.add()
     todo = [number for number, record in enumerate(results) if record is None]
     if len(todo) < len(jobs):
@@ -142,7 +136,7 @@ def train_jobs(jobs: Sequence[Job], directory: Path, settings: Settings) -> list
     if len(new) < len(todo):
         log.info("%d jobs are in Slurm's hands already", len(todo) - len(new))
     if new:
-        groups = [[new[n] for n in numbers] for numbers in group([jobs[n] for n in new])]
+        groups = [[new[n] for n in numbers] for numbers in groups_of([jobs[n] for n in new])]
         hands = [[jobs[n] for n in hand] for hand in deal(groups, settings.tasks)]
         names = submit(hands, directory, settings)
         log.info("%d jobs in %d Slurm tasks of job %s", len(new), len(names), names[0].split("_")[0])
@@ -157,23 +151,23 @@ def train_jobs(jobs: Sequence[Job], directory: Path, settings: Settings) -> list
         log.warning("the Slurm jobs go on; `scancel %s` ends them, the same command waits for them again", names)
         raise
     for number in todo:
-        results[number] = _outcome(jobs[number], directory, tasks)
-        if isinstance(results[number], Exception):
-            report_failure(jobs[number], results[number])
+        outcome = results[number] = _outcome(jobs[number], directory, tasks)
+        if isinstance(outcome, Exception):
+            report_failure(jobs[number], outcome)
     keeper.add()
     return results
 
 
-def _outcome(job: Job, directory: Path, tasks: dict[str, list[Path]]) -> dict[str, Any] | Exception:
+def _outcome(job: Job, directory: Path, tasks: dict[str, list[Path]]) -> RunRecord | Exception:
     """What a job that Slurm no longer knows has left."""
     assert job.directory is not None
     deadline = time.monotonic() + 10  # a network file system may show it late
     while True:
-        record = records.read_result(job.directory)
-        if record and record["status"] in ("finished", "diverged"):
+        record = read_record(job.directory)
+        if record and record.status.ended:
             return record
-        if record and record["status"] == "failed":
-            return Failed(record["error"])
+        if record and record.status == Status.FAILED:
+            return FailedElsewhere(record.error)
         if time.monotonic() > deadline:
             break
         deadline = min(deadline, time.monotonic() + 2) if record else deadline
@@ -181,7 +175,7 @@ def _outcome(job: Job, directory: Path, tasks: dict[str, list[Path]]) -> dict[st
     task = next((task for task, runs in reversed(tasks.items()) if job.directory in runs), "?")
     how = _last_state(task)
     logs = directory / "slurm" / f"{task}_0_log.err"
-    return Failed(f"its Slurm job {task} ended before it did{how}, see {logs}")
+    return FailedElsewhere(f"its Slurm job {task} ended before it did{how}, see {logs}")
 
 
 def submit(hands: Sequence[Sequence[Job]], directory: Path, settings: Settings) -> list[str]:
@@ -204,9 +198,9 @@ def submit(hands: Sequence[Sequence[Job]], directory: Path, settings: Settings) 
         "constraint": settings.constraint,
         "array_parallelism": settings.array_parallelism,
         "signal_delay_s": settings.warning,
-        "setup": [*settings.setup, f"export PYTHONPATH={_quoted(code)}${{PYTHONPATH:+:$PYTHONPATH}}"],
+        "setup": [*settings.setup, f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}"],
         "srun_args": [f"--cpus-per-task={settings.cpus}"],  # which srun doesn't take over from sbatch since 22.05
-        "additional_parameters": {"requeue": True, **settings.more},
+        "additional_parameters": {"requeue": True, **(settings.more or {})},
     }
     try:
         executor = submitit.SlurmExecutor(folder)
@@ -219,29 +213,22 @@ def submit(hands: Sequence[Sequence[Job]], directory: Path, settings: Settings) 
         raise ConfigError(f"hydra/launcher=slurm: can't submit: {reason}") from None
     names = [job.job_id for job in found]
     runs = {name: [str(job.directory) for job in hand] for name, hand in zip(names, hands, strict=True)}
-    records.write(folder / f"{names[0].split('_')[0]}.json", json.dumps(runs, indent=1).encode())
+    write(folder / f"{names[0].split('_')[0]}.json", json.dumps(runs, indent=1).encode())
     return names
-
-
-def _quoted(path: Path) -> str:
-    import shlex
-
-    return shlex.quote(str(path))
 
 
 def snapshot(folder: Path) -> Path:
     """A copy of this package as it is now, which jobs that start later run; one for each state of the code."""
-    package = Path(__file__).parents[1]
-    files = sorted(path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    files += sorted(path for path in (package / "conf").rglob("*") if path.is_file())  # a link in a source tree
+    files = sorted(path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    files += sorted(path for path in (PACKAGE / "conf").rglob("*") if path.is_file())  # a link in a source tree
     digest = hashlib.sha256()
     for path in files:
-        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
+        digest.update(str(path.relative_to(PACKAGE)).encode() + path.read_bytes())
     code = folder / f"code-{digest.hexdigest()[:12]}"
     if not code.exists():
         begun = folder / f".{code.name}.{os.getpid()}"
-        shutil.copytree(package, begun / "fractal_ifs", ignore=shutil.ignore_patterns("__pycache__"))
-        (begun / "fractal_ifs" / "commit").write_text(records.versions()["git_commit"] or "")
+        shutil.copytree(PACKAGE, begun / "fractal_ifs", ignore=shutil.ignore_patterns("__pycache__"))
+        (begun / "fractal_ifs" / "commit").write_text(commit_line())
         begun.rename(code)
     return code
 

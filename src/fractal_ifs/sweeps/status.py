@@ -1,14 +1,26 @@
 """How a sweep stands: ``python -m fractal_ifs.report status DIR``; who trains, locks and Slurm's queue tell."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fractal_ifs.config.schema import steps_in_all
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.runs import locks, records
+from fractal_ifs.runs import locks
+from fractal_ifs.runs.checkpoints import CHECKPOINTS
+from fractal_ifs.runs.records import (
+    BEGUN,
+    HISTORY,
+    LOG,
+    RESULT,
+    Status,
+    read_begun,
+    read_composed,
+    read_record,
+    walk,
+)
 from fractal_ifs.sweeps import slurm
+
+QUEUED, WAITING = "queued", "waiting"  # besides those of ``Status``: not begun, and a driver will, or nobody
 
 
 def status(path: Path) -> dict[str, Any]:
@@ -30,7 +42,7 @@ def status(path: Path) -> dict[str, Any]:
     in_slurm = {run: queue[task][0] for task, runs in tasks.items() if task in queue for run in runs}
     counts: dict[str, int] = {}
     done = asked = 0
-    for directory, names in records.walk(path):
+    for directory, names in walk(path):
         found = _run(directory, names, in_slurm.get(directory.absolute()))
         if found is not None:
             state, steps, wanted = found
@@ -45,38 +57,28 @@ def status(path: Path) -> dict[str, Any]:
 
 def _run(directory: Path, names: set[str], in_slurm: str | None) -> tuple[str, int, int] | None:
     """State, steps done and steps asked for of one run; None where it is none."""
-    record = records.read_result(directory) if "result.json" in names else None
-    config = (record or records.read_begun(directory)).get("config") or _composed(directory)
+    record = read_record(directory) if RESULT in names else None
+    begun = read_begun(directory)
+    config = record.config if record else begun.config if begun else read_composed(directory)
     if config is None:
         return None
-    asked = steps_in_all(config) if "steps" in config else 0
-    steps = int((record or {}).get("steps") or _last_step(directory))
-    if record and record["status"] in ("finished", "diverged"):
-        return record["status"], asked, asked
-    if locks.held(directory) or (in_slurm == "RUNNING" and (directory / records.BEGUN).exists()):
-        return "running", steps, asked
-    if record and record["status"] == "failed" and not in_slurm:
-        return "failed", steps, asked
+    asked = config.steps_in_all
+    steps = (record.steps if record else None) or _last_step(directory)
+    if record and record.status.ended:
+        return record.status, asked, asked
+    if locks.held(directory) or (in_slurm == "RUNNING" and BEGUN in names):
+        return Status.RUNNING, steps, asked
+    if record and record.status == Status.FAILED and not in_slurm:
+        return Status.FAILED, steps, asked
     if in_slurm or locks.held(directory.parent):
-        return "queued", steps, asked
-    begun = record or names & {records.BEGUN, "history.csv", "checkpoint.pt", "train.log"}
-    return "interrupted" if begun else "waiting", steps, asked
-
-
-def _composed(directory: Path) -> Mapping[str, Any] | None:
-    """The config of a run that has not begun; None in another program's directory."""
-    from omegaconf import OmegaConf
-
-    try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(directory / ".hydra" / "config.yaml"))
-    except Exception:  # torn, or none
-        return None
-    return config if isinstance(config, dict) and "width" in config else None
+        return QUEUED, steps, asked
+    half = record or names & {BEGUN, HISTORY, *CHECKPOINTS, LOG}
+    return (Status.INTERRUPTED if half else WAITING), steps, asked
 
 
 def _last_step(directory: Path) -> int:
     try:
-        last = (directory / "history.csv").read_text().splitlines()[-1].split(",")[0]
+        last = (directory / HISTORY).read_text().splitlines()[-1].split(",")[0]
     except (OSError, IndexError):
         return 0
     return int(last) if last.isdigit() else 0

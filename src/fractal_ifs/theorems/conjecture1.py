@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from fractal_ifs.engines.cpp import cores
+from fractal_ifs.config.machine import cores
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.theorems.cube import CubeIFS

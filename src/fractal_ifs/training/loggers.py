@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fractal_ifs.runs.run import keys_of
+from fractal_ifs.config.logger import WandbLogger
+from fractal_ifs.config.run import RunConfig
+from fractal_ifs.runs.records import Evaluation, Status
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +38,9 @@ def mode(asked: str | None) -> str:
         return "offline"
 
 
-def new_id(config: Mapping[str, Any], directory: Path | None) -> str | None:
+def new_id(config: RunConfig, directory: Path | None) -> str | None:
     """An id for the W&B run of a network; None where it has none."""
-    if config["logger"]["name"] != "wandb" or directory is None:
+    if not isinstance(config.logger, WandbLogger) or directory is None:
         return None
     return hashlib.sha256(str(directory.resolve()).encode() + os.urandom(8)).hexdigest()[:12]
 
@@ -49,28 +51,29 @@ class Wandb:
     Does nothing for other loggers, or without a directory. ``id`` is that of W&B; one that is given goes on.
     """
 
-    def __init__(self, config: dict[str, Any], directory: Path | None, id: str | None = None):
+    def __init__(self, config: RunConfig, directory: Path | None, id: str | None = None):
         self.run: Any = None
         self.id, self.service, self.online = id, 0, False
-        settings = config["logger"]
-        if settings["name"] != "wandb" or directory is None:
+        logger = config.logger
+        if not isinstance(logger, WandbLogger) or directory is None:
             return
         self.id = self.id or new_id(config, directory)
-        keys = keys_of(config)
-        self.timeout = float(settings["timeout"])
-        self.mode = settings["mode"]
+        self.timeout, self.mode = logger.timeout, logger.mode
+        tags = {"fractal": config.fractal.name, "curve": config.curve.name}
+        if not config.synthetic:
+            tags = {"data": config.data.name}
         self.arguments: dict[str, Any] = {
-            "project": settings["project"],
-            "entity": settings["entity"],
+            "project": logger.project,
+            "entity": logger.entity,
             "id": self.id,
             "resume": "allow",
             "reinit": "create_new",  # several at a time in one process, never merged
             "dir": str(directory),
-            "group": config["sweep"],
-            "job_type": config["model"]["name"],
+            "group": config.sweep,
+            "job_type": config.model.name,
             "name": directory.name[:120],
-            "tags": [f"{key}={keys[key]}"[:64] for key in (("fractal", "curve") if keys["fractal"] else ("data",))],
-            "config": config,
+            "tags": [f"{key}={value}"[:64] for key, value in tags.items()],
+            "config": config.plain(),
         }
         self._tried(self._begin)
 
@@ -118,13 +121,13 @@ class Wandb:
             _tell(f"W&B is away ({type(error).__name__}: {error}): results are in the run's directory all the same")
             self.run = None
 
-    def log(self, row: dict[str, float], best: float) -> None:
+    def log(self, row: Evaluation, best: float) -> None:
         """A row of the history, at its true optimizer step."""
         if self.run is not None:
-            self._tried(lambda: self.run.log({**row, "best_test_acc": best}))
+            self._tried(lambda: self.run.log({**row._asdict(), "best_test_acc": best}))
 
-    def finish(self, status: str, summary: Mapping[str, Any] | None = None) -> None:
-        """End the W&B run: as failed, unless ``status`` is ``finished``."""
+    def finish(self, status: Status, summary: Mapping[str, Any] | None = None) -> None:
+        """End the W&B run: as failed, unless the run is finished."""
         if self.run is None:
             return
         if self.online and _slow:  # it waits for as long as it may, beside us
@@ -132,17 +135,17 @@ class Wandb:
         else:
             self._tried(self._finish, status, summary or {})
 
-    def _finish(self, status: str, summary: Mapping[str, Any]) -> None:
+    def _finish(self, status: Status, summary: Mapping[str, Any]) -> None:
         run, self.run = self.run, None
-        run.summary.update({**summary, "status": status})
+        run.summary.update({**summary, "status": str(status)})
         try:
-            run.finish(exit_code=0 if status == "finished" else 1)
+            run.finish(exit_code=0 if status == Status.FINISHED else 1)
         except TimeoutError:
             _slow.append(True)
             _tell("W&B doesn't take what is left of a run: `wandb sync` sends it later")
 
 
-def finish_all(endings: Sequence[tuple[Wandb, str, Mapping[str, Any]]], seconds: float) -> bool:
+def finish_all(endings: Sequence[tuple[Wandb, Status, Mapping[str, Any]]], seconds: float) -> bool:
     """Finish W&B runs side by side; False where that takes longer, and goes on in the background."""
     threads = [
         threading.Thread(target=wandb._tried, args=(wandb._finish, *rest), daemon=True)

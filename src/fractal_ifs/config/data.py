@@ -1,0 +1,89 @@
+"""The group ``data``: what a network is trained and tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from fractal_ifs.config.keys import Group, checked, key
+from fractal_ifs.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FractalData(Group):
+    """``data=fractal``: points of D_n, drawn once per run from its seed (section 5)."""
+
+    PREFIX: ClassVar[str] = "data."
+
+    name: Literal["fractal"] = key("which data")
+    train_size: int = key("training points", least=1)
+    test_size: int = key("test points", least=1)
+    margin: float = key("gamma: positives lie in K_n^gamma", least=0)
+    balanced: bool = key("exact class counts")
+
+
+class ImageSet(NamedTuple):
+    """What a set of images is made of."""
+
+    side: int  # height and width in pixels
+    train_size: int
+    test_size: int
+
+
+A_DIRECTORY = "the path of a directory, as ./2024 or /data/cifar"
+IMAGE_SETS = {"cifar10": ImageSet(32, 50_000, 10_000), "fashion_mnist": ImageSet(28, 60_000, 10_000)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageData(Group):
+    """``data=cifar10`` and ``data=fashion_mnist``: images, with the pipeline of TensorFlow's tutorial (Figure 7)."""
+
+    PREFIX: ClassVar[str] = "data."
+
+    name: Literal["cifar10", "fashion_mnist"] = key("which data")
+    dir: str | None = key("where the files are; null: the user's cache", result=False, allowed=A_DIRECTORY)
+    verify: bool = key("read only files with a published checksum")
+    train_size: int = key("training images: the first so many", least=1)
+    test_size: int = key("test images: the first so many", least=1)
+    crop: int = key("height and width in pixels of what a network sees", least=1)
+    augment: bool = key("random crops, flips, brightness and contrast in training; false: the central crop")
+    brightness: float = key("most that is added to a pixel of 0 to 255", least=0)
+    contrast: tuple[float, float] = key(
+        "between which factors contrast changes", allowed="[low, high], finite numbers with 0 <= low <= high"
+    )
+    url: str | None = key(
+        "where the archive is fetched from if missing", later=None, result=False, allowed="an address, https://..."
+    )
+
+    def check(self) -> None:
+        """Raises ConfigError for more than the set has."""
+        there = IMAGE_SETS[self.name]
+        for name, most in (("train_size", there.train_size), ("test_size", there.test_size), ("crop", there.side)):
+            if getattr(self, name) > most:
+                raise ConfigError(f"data.{name}={getattr(self, name)}: must be at most {most}, as {self.name} has")
+        if not 0 <= self.contrast[0] <= self.contrast[1]:
+            raise ConfigError(
+                f"data.contrast={list(self.contrast)}: must be [low, high], finite numbers with 0 <= low <= high"
+            )
+        if self.dir is None and self.name != "cifar10":
+            raise ConfigError(f"data.dir=None: must be {A_DIRECTORY}")
+
+    def plain(self) -> dict[str, Any]:
+        """As conf/data has it: a whole number of brightness without a point, contrast as a list."""
+        whole = int(self.brightness) if self.brightness.is_integer() else self.brightness
+        plain = super().plain() | {"brightness": whole, "contrast": list(self.contrast)}
+        return {name: value for name, value in plain.items() if name != "url" or value is not None}
+
+    def identity(self) -> dict[str, Any]:
+        """As of ``Group``, in the spelling of ``plain``."""
+        return {name: self.plain()[name] for name in super().identity()}
+
+
+Data = FractalData | ImageData
+
+
+def parse_data(keys: Mapping[str, Any]) -> Data:
+    """The data that ``keys["name"]`` names. Raises ConfigError."""
+    name = checked("data.name", keys.get("name"), Literal["fractal", "cifar10", "fashion_mnist"], {})
+    return (FractalData if name == "fractal" else ImageData).parse(keys)

@@ -1,0 +1,93 @@
+"""What this machine has, and whether that is enough for a run. Nothing here imports torch unless a GPU is asked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from functools import lru_cache
+from pathlib import Path
+
+from fractal_ifs.config.data import ImageData
+from fractal_ifs.config.run import Job, RunConfig
+from fractal_ifs.errors import ConfigError
+
+
+def cores() -> int:
+    """The processor cores that this process may use: those it is bound to, and of these as many as Slurm gave it."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(bound, int(os.environ.get("SLURM_CPUS_PER_TASK", bound)))
+
+
+def gpus() -> list[str]:
+    """The GPUs this process may use, as names for CUDA_VISIBLE_DEVICES."""
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return visible.split(",")
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def check_memory(config: RunConfig) -> None:
+    """Refuse what no machine like this one can hold: four numbers per weight in training, or the points.
+
+    Raises ConfigError.
+    """
+    width, depth, batch, data = config.width, config.depth, config.batch_size, config.data
+    if isinstance(data, ImageData):
+        needed = {
+            "width={width}, depth={depth}": 16 * 25 * width**2 * (depth - 1) + 32 * width,
+            "batch_size={batch_size}, width={width}": 12 * batch * width * data.crop**2,
+        }
+    else:
+        needed = {
+            "width={width}, depth={depth}": 16 * width**2 * (depth - 1) + 32 * width,
+            "data.train_size={data.train_size}, data.test_size={data.test_size}": 12
+            * (data.train_size + data.test_size),
+            "batch_size={batch_size}, width={width}": 8 * batch * width * depth,
+        }
+    here = _memory()
+    for asked, bytes_needed in needed.items():
+        if bytes_needed > here:
+            asked = asked.format_map({"width": width, "depth": depth, "batch_size": batch, "data": data})
+            raise ConfigError(f"{asked}: needs {bytes_needed >> 30} GiB of memory, this machine has {here >> 30}")
+
+
+def _memory() -> int:
+    """Bytes; without bound where the system doesn't tell."""
+    if not hasattr(os, "sysconf"):
+        return 2**63
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+@lru_cache
+def check_gpus(devices: int) -> None:
+    """Refuse a run on so many GPUs where there are fewer. Raises ConfigError."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError("trainer.accelerator=gpu: there is no GPU here that PyTorch can use; trainer=cpu is")
+    if (there := torch.cuda.device_count()) < devices:
+        raise ConfigError(f"trainer.devices={devices}: must be at most {there}, the GPUs here")
+
+
+def on_this_machine(job: Job) -> Job:
+    """A job whose ``trainer.accelerator`` is no longer ``auto``, but what is here: ``gpu`` or ``cpu``."""
+    if job.config.trainer.accelerator != "auto":
+        return job
+    import torch
+
+    return job._replace(config=job.config.on("gpu" if torch.cuda.is_available() else "cpu"))
+
+
+def check_writable(directory: Path, bytes_needed: int = 50_000_000) -> None:
+    """Refuse an output directory that can't be made or written, or whose disk is nearly full. Raises ConfigError."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output directory {directory}: can't be made ({error.strerror})") from None
+    if not os.access(directory, os.W_OK):
+        raise ConfigError(f"output directory {directory}: can't be written")
+    if (free := shutil.disk_usage(directory).free) < bytes_needed:
+        raise ConfigError(
+            f"output directory {directory}: {free >> 20} MiB of free disk, at least {bytes_needed >> 20} are needed"
+        )

@@ -1,0 +1,41 @@
+"""The group ``model``: what kind of network is trained. Its depth and width are keys of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from fractal_ifs.config.keys import Group, checked, key
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPModel(Group):
+    """``model=mlp``: the fully connected ReLU network of section 5."""
+
+    PREFIX: ClassVar[str] = "model."
+
+    name: Literal["mlp"] = key("which network")
+    init: Literal["paper", "theory", "pytorch"] = key("initial weights: section 5's, Theorem 5's, nn.Linear's")
+    sum_last: bool = key("the last hidden layer reads the sum of all earlier ones")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CNNModel(Group):
+    """``model=cnn``: the convolutional network of Figure 7."""
+
+    PREFIX: ClassVar[str] = "model."
+
+    name: Literal["cnn"] = key("which network")
+    init: Literal["paper", "he", "pytorch"] = key("initial weights")
+    pools: int = key("2x2 max-pooling follows so many of the first layers", least=0)
+    readout: Literal["flatten", "mean"] = key("linear in every value of the last map, or in its channels' means")
+
+
+Model = MLPModel | CNNModel
+
+
+def parse_model(keys: Mapping[str, Any]) -> Model:
+    """The network that ``keys["name"]`` names. Raises ConfigError."""
+    name = checked("model.name", keys.get("name"), Literal["mlp", "cnn"], {})
+    return (MLPModel if name == "mlp" else CNNModel).parse(keys)

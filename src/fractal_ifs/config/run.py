@@ -1,0 +1,138 @@
+"""What one run is asked to be: all its keys, typed, with the IFS and the curve that they name."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from fractal_ifs.config.data import Data, FractalData, parse_data
+from fractal_ifs.config.fractal import Curve, Fractal, check_distribution
+from fractal_ifs.config.keys import Group, key
+from fractal_ifs.config.logger import Logger, parse_logger
+from fractal_ifs.config.model import CNNModel, MLPModel, Model, parse_model
+from fractal_ifs.config.trainer import Trainer
+from fractal_ifs.errors import ConfigError
+
+GROUPS = {
+    "fractal": Fractal.parse,
+    "curve": Curve.parse,
+    "data": parse_data,
+    "model": parse_model,
+    "trainer": Trainer.parse,
+    "logger": parse_logger,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Group):
+    """The keys of conf/config.yaml, which has their defaults: the paper's protocol."""
+
+    fractal: Fractal
+    curve: Curve
+    data: Data
+    model: Model
+    trainer: Trainer
+    logger: Logger
+
+    depth: int = key("hidden layers", least=1)
+    width: int = key("units of a hidden layer, or channels of a CNN's", least=1)
+    lr: float = key("learning rate", above=0)
+    loss: Literal["hinge", "logistic", "squared", "cross_entropy"] = key("loss; cross_entropy for images")
+    optimizer: Literal["adam", "sgd"] = key("optimizer")
+    training: Literal["joint", "layerwise"] = key("all layers together, or each in turn", later="joint")
+    batch_size: int = key("points of a batch", least=1)
+    steps: int = key("optimizer steps; in layer-wise training, of each layer", least=1)
+    eval_every: int = key("steps from one measurement of the test accuracy to the next", least=1)
+    seed: int = key("of everything random in the run", least=0)
+
+    engine: Literal["auto", "native", "torch"] = key("what computes the steps", later="auto", result=False)
+    workers: int = key("cores or GPUs to use; 0: all there are", least=0, later=0, result=False)
+    sweep: str = key("directory of a sweep under multirun/", later="", result=False)
+    kept: str = key("a table of finished runs to read and to fill", later="", result=False)
+    overwrite: bool = key("train again what is finished there, or begun otherwise", later=False, result=False)
+
+    @classmethod
+    def parse(cls, keys: Mapping[str, Any]) -> RunConfig:
+        """From a composed config, or the config in a record, as plain values. Raises ConfigError."""
+        made = {name: parse({} if keys.get(name) is None else keys[name]) for name, parse in GROUPS.items()}
+        return super().parse({**keys, **made})
+
+    def check(self) -> None:
+        """Raises ConfigError where groups don't go together."""
+        if self.batch_size % self.trainer.devices:
+            raise ConfigError(
+                f"batch_size={self.batch_size}: must be a multiple of trainer.devices={self.trainer.devices}"
+            )
+        if self.training == "layerwise" and not isinstance(self.model, MLPModel):
+            raise ConfigError(f"training=layerwise: needs model=mlp, not {self.model.name}")
+        if self.batch_size > self.data.train_size:
+            raise ConfigError(f"batch_size={self.batch_size}: must be at most data.train_size={self.data.train_size}")
+        network, losses = ("mlp", "hinge, logistic, squared") if self.synthetic else ("cnn", "cross_entropy")
+        if self.model.name != network:
+            raise ConfigError(f"model={self.model.name}: must be {network} with data={self.data.name}")
+        if self.loss not in losses.split(", "):
+            raise ConfigError(f"loss={self.loss}: must be one of {losses} with data={self.data.name}")
+        if isinstance(self.data, FractalData):
+            check_distribution(self.fractal, self.curve, self.data.margin)
+        elif isinstance(self.model, CNNModel):
+            halvings = min(self.depth, self.model.pools)
+            if self.data.crop >> halvings < 1:
+                raise ConfigError(
+                    f"model.pools={self.model.pools}: {halvings} poolings of 2x2 (depth={self.depth}) leave nothing "
+                    f"of data.crop={self.data.crop} pixels; at most {self.data.crop.bit_length() - 1}"
+                )
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether its data are points of a fractal distribution, not images."""
+        return isinstance(self.data, FractalData)
+
+    @property
+    def steps_in_all(self) -> int:
+        """Optimizer steps of the run: ``steps``, or in layer-wise training so many for each layer."""
+        return self.steps * (self.depth if self.training == "layerwise" else 1)
+
+    def on(self, accelerator: Literal["cpu", "gpu"]) -> RunConfig:
+        """The same run on this kind of device."""
+        return dataclasses.replace(self, trainer=dataclasses.replace(self.trainer, accelerator=accelerator))
+
+    def plain(self) -> dict[str, Any]:
+        """Plain values, as in a record: ``RunConfig.parse`` makes the same config of them."""
+        plain = super().plain()
+        for name in GROUPS:
+            group = plain[name]
+            plain[name] = dict(group.keys) if isinstance(group, (Fractal, Curve)) else group.plain()
+        return plain
+
+    def identity(self) -> dict[str, Any]:
+        """All that can change a run's result, as plain values: what its fingerprint is of."""
+        own = {field.name for field in dataclasses.fields(self) if field.name not in GROUPS}
+        found = {name: value for name, value in super().identity().items() if name in own}
+        found |= {"data": self.data.identity(), "model": self.model.identity()}
+        found["trainer"] = self.trainer.of_network(cnn=self.model.name == "cnn")
+        if self.synthetic:
+            found |= {"fractal": self.fractal.identity(), "curve": self.curve.identity()}
+        return found
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits of all that can change a run's result. Two configs that share it have one result."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def placement() -> tuple[str, ...]:
+    """The keys that can't change a result: they say where and how it is computed and kept."""
+    return tuple(field.name for field in dataclasses.fields(RunConfig) if field.metadata.get("result") is False)
+
+
+class Job(NamedTuple):
+    """A run to be trained, and the directory of its record (None: nothing is written)."""
+
+    config: RunConfig
+    directory: Path | None

@@ -1,0 +1,46 @@
+"""The group ``trainer``: on what a run trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from fractal_ifs.config.keys import Group, key
+from fractal_ifs.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer(Group):
+    """What conf/trainer/*.yaml hold. What is said of ``pytorch_lightning.Trainer`` holds for the keys it shares."""
+
+    PREFIX: ClassVar[str] = "trainer."
+
+    accelerator: Literal["cpu", "gpu", "auto"] = key("what computes; auto: a GPU where there is one", result=False)
+    devices: int = key("devices that share a run's batches; more than one with trainer=ddp only", least=1, later=1)
+    strategy: Literal["auto", "ddp"] = key("how several devices train one run", result=False)
+    precision: Literal["32-true", "bf16-mixed", "64-true"] = key("of numbers")
+    compile: bool = key("let torch.compile make the step: sums may be taken in another order", later=False)
+    cuda_graphs: bool = key("stacked engine on a GPU: replay a step as a CUDA graph", later=False, result=False)
+    channels_last: bool = key("a CNN's maps with channels innermost in memory", later=True)
+    threads: int = key("of a process that trains a CNN on a CPU", least=1, later=1)
+
+    def check(self) -> None:
+        """Raises ConfigError where keys don't go together."""
+        if self.strategy != "ddp" and self.devices != 1:
+            raise ConfigError(
+                f"trainer.devices={self.devices}: must be 1 but with trainer=ddp; a sweep uses every GPU all the same"
+            )
+        if self.cuda_graphs and self.devices > 1:
+            raise ConfigError(f"trainer.cuda_graphs=true: must be false with trainer.devices={self.devices}")
+        if self.cuda_graphs and self.accelerator == "cpu":
+            raise ConfigError("trainer.cuda_graphs=true: needs a GPU, trainer=gpu")
+
+    def of_network(self, cnn: bool) -> dict[str, str]:
+        """The part of a fingerprint, as text: the precision, and what takes sums in another order than usual.
+
+        ``channels_last`` and ``threads`` do so in a CNN alone.
+        """
+        found = {
+            name: value for name, value in self.identity().items() if cnn or name not in ("channels_last", "threads")
+        }
+        return {name: "true" if value is True else str(value) for name, value in found.items()}

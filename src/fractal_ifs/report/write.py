@@ -1,0 +1,72 @@
+"""The report of some sweeps, written into a directory: tables, figures, verdicts, one page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fractal_ifs.config.machine import check_writable
+from fractal_ifs.files import write
+from fractal_ifs.report import figures, page, pictures, tables, verdicts
+from fractal_ifs.results.cells import cells
+from fractal_ifs.results.rows import collect
+from fractal_ifs.runs.records import Status
+
+
+def write_report(paths: Sequence[Path], output: Path, with_figures: bool = True) -> str:
+    """Write the report of all runs below ``paths`` into ``output``; returns the text for a terminal.
+
+    Raises ConfigError where a path holds no run, or one of a later format.
+    """
+    check_writable(output)
+    runs, notes = collect(paths)
+    found_cells, claimed = cells(runs)
+    made = tables.tables(found_cells)
+    found = verdicts.verdicts(made)
+    gaps = [line for table in made if (line := tables.missing(table))]
+    counts = ", ".join(f"{n} {state}" for state, n in runs.status.value_counts().items())
+    if len(claimed) > 20:
+        claimed[20:] = [f"... and {len(claimed) - 20} more cells"]
+    notes += claimed
+    failed = runs[runs.status == Status.FAILED]
+    if len(failed):
+        notes.append(f"{len(failed)} runs failed, the first: {failed.directory.iloc[0]}: {failed.error.iloc[0]}")
+
+    if not any(path.resolve() == (output / "results.csv").resolve() for path in paths):  # a kept table stays as it is
+        write(output / "results.csv", runs.to_csv(index=False).encode())
+        write(output / "results.parquet", runs.to_parquet(index=False))
+    write(output / "cells.csv", found_cells.to_csv(index=False).encode())
+    markdown = "\n".join(tables.markdown(table) for table in made)
+    terminal = "\n".join(tables.terminal(table) for table in made)
+    write(output / "tables.md", markdown.encode())
+    write(output / "tables.tex", "\n".join(tables.latex(table) for table in made).encode())
+    write(output / "tables.txt", terminal.encode())
+    drawn: list[Path] = []
+    if with_figures:
+        learned = pictures.draw(found_cells, output / "pictures")
+        drawn = figures.draw(runs, found_cells, output / "figures")
+        drawn += pictures.galleries(found_cells, learned, output / "figures")
+        html = page.page(runs, found_cells, made, found, notes + gaps, learned)
+        write(output / "index.html", html.encode())
+    text = [
+        "# Results beside the paper",
+        f"{len(runs)} runs ({counts}), {len(found_cells)} cells. A cell: the learning rate that is best on the seeds "
+        "all of its learning rates share, then the mean over that learning rate's seeds.",
+        "## Verdicts",
+        verdicts.markdown(found),
+        "## Missing",
+        "\n".join(f"- {line}" for line in gaps) or "Nothing.",
+        "## Notes",
+        "\n".join(f"- {line}" for line in notes) or "None.",
+        "## Tables",
+        markdown,
+        *(["## Figures", "\n\n".join(f"![{p.stem}](figures/{p.name})" for p in drawn)] if drawn else []),
+    ]
+    write(output / "report.md", ("\n\n".join(text) + "\n").encode())
+    lines = [
+        terminal,
+        f"{len(runs)} runs: {counts}",
+        *(f"missing: {g}" for g in gaps),
+        *(f"note: {n}" for n in notes),
+        "",
+    ]
+    lines += [f"{v.verdict:>12}  {v.claim}" + (f": {v.ours}" if v.ours else "") for v in found]
+    return "\n".join([*lines, "", str(output / ("index.html" if with_figures else "report.md"))])

@@ -1,0 +1,56 @@
+"""Kept runs trained again, to see that they come out the same."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from fractal_ifs.engines import cpp
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.results.rows import collect, command
+from fractal_ifs.runs.records import read_record
+
+
+def retrain(
+    path: Path, number: int = 3, width: int | None = None, seed: int | None = None
+) -> Iterator[tuple[str, bool]]:
+    """Train some runs of a table again, each alone by its command: what was found of each, and whether it is the same.
+
+    Args:
+        number: how many, drawn at random by ``seed`` (None: other ones every time).
+        width: none wider than that.
+
+    Their bits depend on the instruction set, so they are drawn from the runs whose own is to be had here. Raises
+    ConfigError where there are none, and on a number below 1.
+    """
+    for key, value, least in (("--number", number, 1), ("--width", width, 1), ("--seed", seed, 0)):
+        if value is not None and value < least:
+            raise ConfigError(f"{key}={value}: must be a whole number >= {least}")
+    runs = collect([path])[0]
+    runs = runs.loc[(runs.engine == "native") & (runs.width <= (width or float("inf")))]
+    runs = runs.loc[[command(run) is not None for run in runs.to_dict("records")]]
+    if runs.empty:
+        raise ConfigError(f"{path}: has no run of the paper's protocol and the native engine of width <= {width}")
+    state = cpp.variants()
+    here = runs.loc[[state.get(str(isa)) == "ok" for isa in runs.isa]]
+    if here.empty:
+        reasons = (f"{isa}: {state.get(isa, 'unknown')}" for isa in sorted({str(isa) for isa in runs.isa}))
+        raise ConfigError(f"{path}: its runs are equal on their own instruction set alone: {', '.join(reasons)}")
+    for run in here.sample(min(number, len(here)), random_state=seed).to_dict("records"):
+        line = str(command(run))
+        with tempfile.TemporaryDirectory() as directory:
+            arguments = [sys.executable, *line.split()[1:], "logger=none", f"hydra.run.dir={directory}/run"]
+            environment = {**os.environ, "FRACTAL_IFS_ISA": str(run["isa"])}
+            done = subprocess.run(arguments, env=environment, capture_output=True, text=True, cwd=directory)
+            record = read_record(Path(directory) / "run")
+        if record is None:
+            yield f"{line}\n  failed: {done.stderr.strip().splitlines()[-1:]}", False
+            continue
+        names = ("best_test_acc", "best_step", "final_test_acc")
+        same = all(record[name] == run[name] or (pd.isna(run[name]) and record[name] is None) for name in names)
+        kept, now = (", ".join(f"{name} {found[name]}" for name in names) for found in (run, record))
+        yield f"{line}\n  kept: {kept}\n  now:  {now}: {'the same' if same else 'DIFFERENT'}", same

@@ -1,0 +1,38 @@
+"""What a run that failed leaves. Nothing here imports torch but the versions that a record holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import traceback
+
+from fractal_ifs.config.run import Job, RunConfig
+from fractal_ifs.errors import message
+from fractal_ifs.runs.locks import Busy
+from fractal_ifs.runs.records import RunRecord, Status, note, write_record
+from fractal_ifs.runs.versions import versions
+
+log = logging.getLogger(__name__)
+
+
+def failure(config: RunConfig, error: BaseException, so_far: RunRecord | None = None) -> RunRecord:
+    """The record of a run that failed, with what its training knew so far."""
+    why = {"error": message(error), **versions().plain()}
+    if so_far is not None:
+        return dataclasses.replace(so_far, status=Status.FAILED, **why)
+    return RunRecord.of(config, Status.FAILED, **why)
+
+
+def fail(job: Job, error: Exception, so_far: RunRecord | None = None) -> RunRecord:
+    """Leave a record of a run that failed, and its traceback in the directory's log, as far as they can be written."""
+    log.debug("failed", exc_info=error)
+    record = failure(job.config, error, so_far)
+    if job.directory is None or isinstance(error, Busy):  # a busy directory is another's
+        return record
+    try:
+        job.directory.mkdir(parents=True, exist_ok=True)
+        write_record(job.directory, record)
+        note(job.directory, "failed\n" + "".join(traceback.format_exception(error)))
+    except OSError as second:
+        log.error("%s: that it failed can't be written there either (%s)", job.directory, second.strerror)
+    return record

@@ -1,0 +1,50 @@
+"""Whether a job is finished already, or its directory is another run's. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fractal_ifs.config.run import Job, RunConfig, placement
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.runs.checkpoints import CHECKPOINTS
+from fractal_ifs.runs.records import RunRecord, read_begun, read_record
+
+
+def finished(job: Job) -> RunRecord | None:
+    """The record of a job that needs no more training. Raises ConfigError where another config was trained there."""
+    if job.directory is None or job.config.overwrite:
+        return None
+    record = read_record(job.directory)
+    if record is not None:
+        check_same(job, record.fingerprint, record.config)
+        return record if record.status.ended else None
+    half = any((job.directory / name).exists() for name in CHECKPOINTS)  # killed before it had a record
+    if half and (begun := read_begun(job.directory)):
+        check_same(job, begun.config.fingerprint, begun.config)
+    return None
+
+
+def check_same(job: Job, fingerprint: str, there: RunConfig | None) -> None:
+    """Refuse to go on in the directory of another config, with the keys that differ. Raises ConfigError.
+
+    The fingerprint may be an earlier format's, which spelled numbers as they were given: then the config decides.
+    """
+    if job.config.fingerprint not in (fingerprint, there.fingerprint if there else None):
+        differing = difference(there.plain() if there else {}, job.config.plain())
+        raise ConfigError(
+            f"{job.directory}: holds a run of another config ({differing}); overwrite=true trains it again"
+        )
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
+    """``lr=0.001 there, 0.01 asked`` for every key that differs."""
+    outside = () if prefix else (*placement(), "logger")
+    parts: list[str] = []
+    for key in sorted({*old, *new} - {*outside}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            parts.append(difference(a, b, f"{prefix}{key}."))
+        elif a != b:
+            parts.append(f"{prefix}{key}={a} there, {b} asked")
+    return ", ".join(part for part in parts if part)

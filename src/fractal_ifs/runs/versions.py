@@ -1,0 +1,82 @@
+"""What a run's bits rest on besides its config: the versions of torch and of this package, its commit, its compiler."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Versions:
+    """Versions as they stand in a record. ``git_modified``: whether a tracked file differs from the commit."""
+
+    torch: str | None = None
+    fractal_ifs: str | None = None
+    git_commit: str | None = None
+    git_modified: bool | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """As in a record."""
+        return dataclasses.asdict(self)
+
+
+@lru_cache
+def versions() -> Versions:
+    """Those of this process."""
+    import torch
+
+    commit, modified = _git()
+    return Versions(torch=str(torch.__version__), fractal_ifs=_of_package(), git_commit=commit, git_modified=modified)
+
+
+def _of_package() -> str:
+    from importlib.metadata import version
+
+    return version("fractal_ifs")
+
+
+def _git() -> tuple[str | None, bool | None]:
+    root = PACKAGE.resolve().parents[1]
+    if (root / ".git").exists():
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            commit = _output(root, "rev-parse", "HEAD")
+            return commit or None, bool(_output(root, "status", "--porcelain", "--untracked-files=no"))
+    elif (copied := PACKAGE / "commit").exists():  # of a Slurm job, see ``sweeps.slurm.snapshot``
+        commit, _, modified = copied.read_text().strip().partition(" ")
+        return commit or None, bool(modified)
+    return None, None
+
+
+def _output(root: Path, *command: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, timeout=5)
+    return done.stdout.strip()
+
+
+def commit_line() -> str:
+    """What the file ``commit`` of a copy of this package holds: the commit, and whether the tree was modified."""
+    here = versions()
+    return f"{here.git_commit or ''}{' modified' if here.git_modified else ''}"
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """``torch 2.12.0 there, 2.13.0 here`` for each that is known of both and differs; empty if none does."""
+    return ", ".join(
+        f"{name} {there[name]} there, {here[name]} here"
+        for name in here
+        if there.get(name) is not None and here[name] is not None and there[name] != here[name]
+    )
+
+
+def bits_rest_on(isa: str | None = None, native_build: str | None = None) -> dict[str, str | None]:
+    """By what a run's bits may differ from another's of the same config, here."""
+    here = versions()
+    found = {"torch": here.torch, "fractal_ifs": here.fractal_ifs, "git_commit": here.git_commit}
+    return found | {"isa": isa, "native_build": native_build}

@@ -1,0 +1,48 @@
+"""What this process drives: the sweeps whose tables it shows at its end, and the jobs that failed under it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from fractal_ifs.config.run import Job
+from fractal_ifs.errors import message
+from fractal_ifs.runs.failure import failure
+from fractal_ifs.runs.locks import Busy, Lock
+from fractal_ifs.runs.records import LOG, RunRecord
+
+log = logging.getLogger(__name__)
+
+swept: list[Path] = []  # the directories of its sweeps
+failed: dict[Path, RunRecord] = {}  # the record of each job that failed, by its directory
+
+
+class JobsFailed(Exception):
+    """Some jobs of a sweep failed; the others are finished."""
+
+
+@contextlib.contextmanager
+def driving(directory: Path) -> Iterator[None]:
+    """Hold a sweep's directory against a second driver. Raises Busy."""
+    lock = Lock(directory, "sweep")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def report_failure(job: Job, error: Exception) -> None:
+    """Name it at once, and keep it for the end and for the table."""
+    log.error("%s: %s: %s", "busy" if isinstance(error, Busy) else "failed", job.directory, message(error))
+    if job.directory is not None and not isinstance(error, Busy):
+        failed[job.directory.absolute()] = failure(job.config, error)
+
+
+def show_failed() -> None:
+    """Name, at the end, every job that failed, with the path of its log."""
+    if failed:
+        print(f"{len(failed)} jobs failed; the same command trains these again:")
+        for directory, record in failed.items():
+            print(f"  {directory}: {record.error} (see {directory / LOG})")

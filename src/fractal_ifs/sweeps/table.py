@@ -1,0 +1,98 @@
+"""The table at the end of a sweep."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fractal_ifs.files import write
+from fractal_ifs.results.rows import COLUMNS, row
+from fractal_ifs.runs import records
+from fractal_ifs.runs.records import Status, find
+from fractal_ifs.sweeps.driver import failed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+SETTING = ("fractal", "curve", "data", "model")  # groups in which runs may differ by keys that have no column
+KEYS = tuple(name for name in records.KEYS if name != "fingerprint")
+
+
+def frame(directory: Path) -> pd.DataFrame:
+    """A row per record below a sweep's directory: the columns of ``results.rows``, then keys by which runs differ."""
+    import pandas as pd
+
+    directory = directory.absolute()
+    found = dict(find(directory))
+    found |= {path: record for path, record in failed.items() if directory in path.parents}  # if not written there
+    rows = [
+        row(path, record)
+        | {"directory": str(path.relative_to(directory))}
+        | leaves({name: group for name, group in record.config.plain().items() if name in SETTING})
+        for path, record in sorted(found.items())
+    ]
+    inner = list(dict.fromkeys(key for line in rows for key in line if key not in COLUMNS))
+    table = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *inner]))
+    if not inner:
+        return table
+    # Of the keys within a group: those by which runs differ that are the same in all of KEYS.
+    differ = table.groupby(list(KEYS), dropna=False)[inner].nunique(dropna=False).max() > 1
+    return table.drop(columns=[key for key in inner if not bool(differ[key])])
+
+
+def leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"data.margin": 0.0, ...}``; lists as text."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            found |= leaves(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = str(value) if isinstance(value, list) else value
+    return found
+
+
+def show_table(directory: Path) -> None:
+    """Print the sweep's table, the swept keys as rows and columns, and write all of it to results.csv."""
+    table = frame(directory)
+    if table.empty:
+        return
+    try:
+        write(directory / "results.csv", table.to_csv(index=False).encode())
+    except OSError as error:
+        log.error("%s can't be written (%s)", directory / "results.csv", error.strerror)
+    inner = [str(key) for key in table if key not in COLUMNS]
+    swept = [key for key in (*KEYS, *inner) if len(set(table[key].fillna("").astype(str))) > 1]
+    column = swept[-1] if len(swept) > 1 else None
+    rows = swept[:-1] if column else swept
+    columns = sorted(table[column].unique(), key=_order) if column else ["best test accuracy"]
+    grid: dict[tuple, dict[Any, str]] = {}
+    for line in table.to_dict("records"):
+        accuracy = line.get("best_test_acc")
+        cell = "" if accuracy is None or accuracy != accuracy else f"{accuracy:.4f}"
+        cell += "" if line["status"] == Status.FINISHED else f" {line['status']}"
+        key = tuple(line[row] for row in rows)
+        grid.setdefault(key, {})[line[column] if column else columns[0]] = cell
+    title = f"best test accuracy{f', columns: {column}' if column else ''}"
+    if low := sorted(set(table["precision"].dropna()) - {"32-true"}):
+        title += f"; precision {', '.join(low)}"
+    out = Table(title=title)
+    for name in [*rows, *columns]:
+        out.add_column(str(name), justify="right")
+    for key in sorted(grid, key=lambda values: [_order(v) for v in values]):
+        out.add_row(*(str(v) for v in key), *(grid[key].get(c, "") for c in columns))
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200).print(out)
+    print(f"{directory / 'results.csv'}")
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    try:
+        return (0, float(value), "")
+    except (TypeError, ValueError):
+        return (1, 0.0, str(value))
