@@ -1,10 +1,10 @@
 """What the tests of training share: small jobs, and the command line in this process."""
 
 import contextlib
-import copy
 import logging
 import signal
 import sys
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,26 +31,27 @@ SMALL = {
 
 @lru_cache(maxsize=256)
 def _composed(keys: tuple[tuple[str, Any], ...]) -> Any:
-    from omegaconf import OmegaConf
+    from fractal_ifs.config.compose import compose
 
-    from fractal_ifs.config.schema import compose
-
-    return OmegaConf.to_container(compose(**dict(keys)), resolve=True)
+    return compose(**dict(keys))
 
 
-def small(**keys: Any) -> dict[str, Any]:
-    """The resolved config of a run of a few milliseconds; keys as of ``fractal_ifs.config.compose``."""
+def small(**keys: Any) -> Any:
+    """The config of a run of a few milliseconds; keys as of ``fractal_ifs.config.compose``."""
     asked = {**SMALL, **{key.replace("__", "."): value for key, value in keys.items()}}
-    groups = {key: value for key, value in asked.items() if not isinstance(value, float)}
-    config = copy.deepcopy(_composed(tuple(groups.items())))
+    config = _composed(tuple((key, value) for key, value in asked.items() if not isinstance(value, float)))
     for key, value in asked.items():
         if isinstance(value, float):  # not through the parser: tests use absurd ones
-            *parents, last = key.split(".")
-            node = config
-            for parent in parents:
-                node = node[parent]
-            node[last] = value
+            config = changed(config, key, value)
     return config
+
+
+def changed(config: Any, key: str, value: Any) -> Any:
+    """The config with another value of one key: ``changed(config, "data.margin", 0.01)``."""
+    group, _, inner = key.rpartition(".")
+    if group:
+        return replace(config, **{group: replace(getattr(config, group), **{inner: value})})
+    return replace(config, **{inner: value})
 
 
 class Ended(NamedTuple):
@@ -64,14 +65,14 @@ class Ended(NamedTuple):
 @pytest.fixture
 def command(monkeypatch, tmp_path, capsys):
     """``command("-m", "curve=1,4")``: the training entry point, in this process and in tmp_path."""
-    import fractal_ifs.sweeps.sweep
+    import fractal_ifs.sweeps.driver
     import fractal_ifs.train
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # the entry point sets it: taken back at the end
 
     def run(*arguments: str) -> Ended:
-        fractal_ifs.sweeps.sweep.swept.clear()
+        fractal_ifs.sweeps.driver.swept.clear()
         monkeypatch.setattr(sys, "argv", ["train", *arguments])
         capsys.readouterr()
         with _logging_as_before():
@@ -83,7 +84,7 @@ def command(monkeypatch, tmp_path, capsys):
         return Ended(status, *capsys.readouterr())
 
     yield run
-    fractal_ifs.sweeps.sweep.swept.clear()
+    fractal_ifs.sweeps.driver.swept.clear()
 
 
 @contextlib.contextmanager

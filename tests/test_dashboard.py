@@ -15,9 +15,9 @@ def test_the_panels_group_by_keys_that_runs_have(tmp_path):
     text = json.dumps(json.loads(done.stdout))
     from conftest import small
 
-    from fractal_ifs.sweeps.sweep import leaves
+    from fractal_ifs.sweeps.table import leaves
 
-    keys = leaves({key: value for key, value in small().items()})
+    keys = leaves(small().plain())
     for key in ("fractal.name", "curve.name", "depth", "width", "lr", "seed"):
         assert key in keys
         assert key in text

@@ -12,8 +12,9 @@ from killed import command, kill, results, start, steps, wait_for
 from test_images import binary, parts
 
 from fractal_ifs import ConfigError
-from fractal_ifs.config.schema import compose, fingerprint
-from fractal_ifs.sweeps.executors import gpus, processes, shares
+from fractal_ifs.config.compose import compose
+from fractal_ifs.config.machine import gpus
+from fractal_ifs.sweeps.executors import processes, shares
 
 RUN = ["fractal=sierpinsky", "curve=1", "width=16", "depth=3", "steps=300", "eval_every=50", "data.train_size=4000"]
 RUN += ["data.test_size=1000", "engine=torch", "lr=5e-3", "logger=none"]
@@ -82,7 +83,7 @@ def test_what_is_refused():
 def test_devices_count_as_what_can_change_a_result():
     two = small(trainer="ddp", trainer__accelerator="cpu")
     one = small(trainer="ddp", trainer__accelerator="cpu", trainer__devices=1)
-    assert fingerprint(two) != fingerprint(one) == fingerprint(small())
+    assert two.fingerprint != one.fingerprint == small().fingerprint
 
 
 @pytest.mark.parametrize(

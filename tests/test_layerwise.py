@@ -7,14 +7,16 @@ import torch
 from conftest import small
 from test_training import ENGINES, PARTNERS, Stop, numbers, relative, trained
 
-from fractal_ifs.config.schema import compose, fingerprint
+from fractal_ifs.config.compose import compose
+from fractal_ifs.config.run import RunConfig
 from fractal_ifs.data import seeds
 from fractal_ifs.data.points import fractal_points
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import records
+from fractal_ifs.runs.build import build_network
 from fractal_ifs.runs.layerwise import LayerwiseRun
-from fractal_ifs.runs.run import build_model
+from fractal_ifs.runs.load import load
 
 
 def layerwise(**keys):
@@ -23,18 +25,18 @@ def layerwise(**keys):
 
 def plainly(config):
     """The same with modules and torch's own optimizer: the network, and each layer's test accuracy at its end."""
-    points = fractal_points(config["fractal"], config["curve"], config["data"], config["seed"])
-    network = build_model(config, 2)
-    shuffle, b = seeds.stream(config["seed"], "shuffle"), config["batch_size"]
+    points = fractal_points(config.fractal, config.curve, config.data, config.seed)
+    network = build_network(config, 2)
+    shuffle, b = seeds.stream(config.seed, "shuffle"), config.batch_size
     x, x_test, found = points.x_train, points.x_test, []
     for t, layer in enumerate(network.hidden):
-        own = torch.Generator().manual_seed(seeds.stream(config["seed"], "readouts") + t)
-        last = t == config["depth"] - 1
-        readout = network.readout if last else MLP(x.shape[1], config["width"], 1, generator=own).readout
+        own = torch.Generator().manual_seed(seeds.stream(config.seed, "readouts") + t)
+        last = t == config.depth - 1
+        readout = network.readout if last else MLP(x.shape[1], config.width, 1, generator=own).readout
         part = torch.nn.Sequential(layer, torch.nn.ReLU(), readout)
-        optimizer = torch.optim.Adam(part.parameters(), lr=config["lr"])
+        optimizer = torch.optim.Adam(part.parameters(), lr=config.lr)
         epoch = len(x) // b
-        for step in range(config["steps"]):
+        for step in range(config.steps):
             rows = torch.from_numpy(seeds.permutation(shuffle, step // epoch, len(x)))[step % epoch * b :][:b]
             optimizer.zero_grad()
             (1 - points.y_train[rows] * part(x[rows])[:, 0]).relu().mean().backward()
@@ -82,13 +84,13 @@ def test_partners_and_interruptions_change_nothing(engine, tmp_path):
     for rounds in (2, 3, 4):  # within a layer, at the end of one, and after
         with pytest.raises(KeyboardInterrupt):
             trained(configs, 3, directories, Stop(rounds))
-    assert [records.read_result(d)["steps"] for d in directories] == [225] * 3  # pyright: ignore[reportOptionalSubscript]
+    assert [records.read_record(d)["steps"] for d in directories] == [225] * 3  # pyright: ignore[reportOptionalSubscript]
     for resumed, expected in zip(trained(configs, 3, directories), straight, strict=True):
         for name in ("params", "exp_avg", "exp_avg_sq"):
             assert torch.equal(getattr(resumed, name), getattr(expected, name))
         assert numbers(resumed) == numbers(expected)
         x = expected.points.x_test
-        written = records.load(resumed.directory)
+        written = load(resumed.directory)
         assert torch.equal(written.model(x), expected.trained(x))
         right = (written.model(x) * expected.points.y_test > 0).double().mean().item()
         assert right == pytest.approx(written.record["final_test_acc"], abs=0.0034)
@@ -138,8 +140,8 @@ def test_the_last_layer_may_read_the_sum_of_the_others():
 
 def test_joint_training_keeps_its_fingerprint_and_other_models_are_refused():
     joint, apart = small(), layerwise()
-    before = {key: value for key, value in joint.items() if key != "training"}
-    assert fingerprint(joint) == fingerprint(before)
-    assert fingerprint(apart) != fingerprint(joint)
+    before = {key: value for key, value in joint.plain().items() if key != "training"}
+    assert joint.fingerprint == RunConfig.parse(before).fingerprint
+    assert apart.fingerprint != joint.fingerprint
     with pytest.raises(ConfigError, match="training=greedy: must be one of joint, layerwise"):
         compose(training="greedy")

@@ -485,7 +485,7 @@ def test_threads_must_be_positive(threads):
 
 @pytest.mark.parametrize("name", ISAS)
 def test_the_environment_forces_an_instruction_set(name):
-    code = "from fractal_ifs.engines import native; print(native.isa())"
+    code = "from fractal_ifs.engines import cpp; print(cpp.isa())"
     env = {**os.environ, "FRACTAL_IFS_ISA": name}
     assert subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True).stdout == f"{name}\n"
 

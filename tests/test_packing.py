@@ -1,35 +1,34 @@
 """Where the jobs of docs/cluster.md go: 4 nodes of 8 GPUs, without any."""
 
-import copy
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import small
 
-from fractal_ifs.config.schema import Job
+from fractal_ifs.config.machine import gpus
+from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.sweeps.executors import gpus, processes, shares
+from fractal_ifs.sweeps.executors import processes, shares
 from fractal_ifs.sweeps.slurm import Settings, deal
-from fractal_ifs.training.rounds import group
+from fractal_ifs.training.grouping import groups_of
 
 
 def test_a_sweep_on_four_nodes_of_eight_gpus(monkeypatch):
     composed = {curve: small(trainer="cpu", engine="torch", curve=curve) for curve in (1, 4, 6)}
     jobs = [
-        Job(copy.deepcopy(composed[curve]) | {"depth": depth, "seed": seed}, Path(f"{depth}-{seed}-{curve}"))
+        Job(replace(composed[curve], depth=depth, seed=seed).on("gpu"), Path(f"{depth}-{seed}-{curve}"))
         for depth in (1, 2, 3, 4, 5)
         for seed in range(16)
         for curve in (1, 4, 6)
     ]
-    for job in jobs:
-        job.config["trainer"]["accelerator"] = "gpu"
-    groups = group(jobs)
+    groups = groups_of(jobs)
     assert [len(numbers) for numbers in groups] == [48] * 5  # a group for each depth
     hands = deal(groups, 4)
     assert [len(hand) for hand in hands] == [60] * 4
     for hand in hands:
-        assert Counter(jobs[n].config["depth"] for n in hand) == dict.fromkeys((1, 2, 3, 4, 5), 12)
+        assert Counter(jobs[n].config.depth for n in hand) == dict.fromkeys((1, 2, 3, 4, 5), 12)
     assert sorted(n for hand in hands for n in hand) == list(range(240))
     # On a node, as Slurm shows it to the task:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7")

@@ -1,22 +1,26 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import small
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.colors import to_rgba
-from omegaconf import OmegaConf
 
 import fractal_ifs
 from fractal_ifs import plot
+from fractal_ifs.config.compose import compose
+from fractal_ifs.config.fractal import Curve, Fractal
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.distribution import FractalDistribution
 from fractal_ifs.plotting import pictures
-from fractal_ifs.runs.records import Finished
+from fractal_ifs.runs.load import Finished
+from fractal_ifs.runs.records import RunRecord, Status
 
 
 def samples_of(*laws, **keys) -> Any:
@@ -84,11 +88,11 @@ def test_a_window_is_filled_with_samples_of_its_own():
 
 
 def finished(fractal, model, depth=2) -> Any:
-    record = {"fractal": fractal["name"], "fractal_depth": depth, "curve": "1", "depth": 1, "width": 1, "steps": 300}
-    record |= {"best_test_acc": 0.8, "best_step": 200, "final_test_acc": 0.7, "data": "fractal"}
+    groups = {"fractal": Fractal.parse({**fractal, "depth": depth}), "curve": Curve.parse({"name": "1", "degree": 0})}
+    config = replace(small(depth=1, width=1, steps=300), **groups)
+    measured = {"best_test_acc": 0.8, "best_step": 200, "final_test_acc": 0.7, "steps": 300}
     history = pd.DataFrame({"step": [100, 200, 300], "test_acc": [0.6, 0.8, 0.7]})
-    config = OmegaConf.create({"fractal": {**fractal, "depth": depth}, "curve": {"name": "1", "degree": 0}})
-    return Finished(record, history, config, model)
+    return Finished(RunRecord.of(config, Status.FINISHED, **measured), history, config, model)
 
 
 class HalfPlane(torch.nn.Module):
@@ -152,7 +156,8 @@ def test_a_run_that_diverged_at_once_still_has_a_picture(accuracy):
     with torch.no_grad():
         run.model.slope.weight.fill_(torch.nan)
     history = pd.DataFrame({"step": [100] * len(accuracy), "test_acc": accuracy}, dtype=float)
-    run = run._replace(history=history, record=run.record | {"best_test_acc": None, "final_test_acc": None})
+    record = replace(run.record, best_test_acc=None, final_test_acc=None)
+    run = run._replace(history=history, record=record)
     [image] = learned(run, pixels=20).axes[0].images
     assert (image.get_array() == 4).all()
 
@@ -214,8 +219,8 @@ def test_refusals_come_before_anything_is_drawn(arguments, message, tmp_path):
 
 
 def test_a_run_on_other_data_is_refused(tmp_path):
-    record = {"format": 1, "status": "finished", "fingerprint": "0", "data": "cifar10", "config": {}}
-    (tmp_path / "result.json").write_text(json.dumps(record))
+    record = RunRecord.of(compose(data="cifar10", model="cnn"), Status.FINISHED)
+    (tmp_path / "result.json").write_text(json.dumps(record.plain()))
     with pytest.raises(ConfigError, match="must be a run on a fractal, its data is cifar10"):
         plot.draw([f"run={tmp_path}", f"out={tmp_path / 'out'}"])
 

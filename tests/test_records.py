@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from conftest import files, small
 
 import fractal_ifs
 from fractal_ifs import ConfigError
-from fractal_ifs.config.schema import Job
-from fractal_ifs.runs import records
+from fractal_ifs import files as files_
+from fractal_ifs.config.run import Job
+from fractal_ifs.runs import checkpoints, records
+from fractal_ifs.runs.records import RunRecord
 from fractal_ifs.sweeps.sweep import train_jobs
 
 
@@ -18,7 +21,7 @@ from fractal_ifs.sweeps.sweep import train_jobs
 def trained(tmp_path):
     directory = tmp_path / "run"
     [record] = train_jobs([Job(small(), directory)])
-    assert isinstance(record, dict)
+    assert isinstance(record, RunRecord)
     return directory, record
 
 
@@ -29,7 +32,7 @@ def timeless(record):
 def test_what_a_run_leaves(trained):
     directory, record = trained
     written = json.loads((directory / "result.json").read_text())
-    assert written == {"format": 1, **record}
+    assert written == record.plain() == {"format": 2, **record}
     for key in ("status", "error", "seconds", "engine", "isa", "precision", "torch", "fractal_ifs", "git_commit"):
         assert key in written
     expected = {"fractal": "cantor2d", "fractal_depth": 5, "curve": "1", "width": 8, "depth": 3, "lr": 1e-3, "seed": 0}
@@ -70,7 +73,7 @@ def test_load_gives_back_the_trained_network(trained, tmp_path):
 def test_a_finished_run_is_not_touched(trained):
     directory, record = trained
     before = files(directory)
-    assert train_jobs([Job(small(), directory)]) == [{"format": 1, **record}]
+    assert train_jobs([Job(small(), directory)]) == [record]
     assert files(directory) == before
 
 
@@ -78,7 +81,7 @@ def test_a_finished_run_is_not_touched(trained):
 def test_a_torn_result_is_said_and_computed_again(trained, content, caplog):
     directory, record = trained
     (directory / "result.json").write_bytes(content)
-    assert records.read_result(directory) is None
+    assert records.read_record(directory) is None
     [again] = train_jobs([Job(small(), directory)])
     assert timeless(again) == timeless(record)
     assert caplog.text.count(f"{directory / 'result.json'} can't be read") == 1
@@ -87,7 +90,7 @@ def test_a_torn_result_is_said_and_computed_again(trained, content, caplog):
 def test_a_later_format_is_refused(trained):
     directory, record = trained
     (directory / "result.json").write_text(json.dumps({**record, "format": 99}))
-    with pytest.raises(ConfigError, match="format 99; this version reads up to 1"):
+    with pytest.raises(ConfigError, match="format 99; this version reads up to 2"):
         train_jobs([Job(small(), directory)])
 
 
@@ -103,13 +106,13 @@ def test_another_config_is_refused_with_the_difference(trained):
     assert "overwrite=true" in text
     assert "\n" not in text
     assert files(directory) == before
-    [record] = train_jobs([Job({**small(lr=0.5), "overwrite": True}, directory)])
-    assert isinstance(record, dict)
-    assert record["lr"] == 0.5
+    [record] = train_jobs([Job(replace(small(lr=0.5), overwrite=True), directory)])
+    assert isinstance(record, RunRecord)
+    assert record.lr == 0.5
 
 
 def interrupted(directory, rounds):
-    from fractal_ifs.training.rounds import train
+    from fractal_ifs.training.train import train
 
     def stop(training, left=[rounds]):  # noqa: B006
         left[0] -= 1
@@ -124,12 +127,12 @@ def interrupted(directory, rounds):
 def test_a_torn_checkpoint_falls_back(tmp_path, torn, caplog):
     interrupted(tmp_path, 2)
     interrupted(tmp_path, 1)
-    newest, previous = (tmp_path / name for name in records.CHECKPOINTS)
+    newest, previous = (tmp_path / name for name in checkpoints.CHECKPOINTS)
     assert torch.load(newest, weights_only=True)["step"] == 60
     assert torch.load(previous, weights_only=True)["step"] == 40
     for path in (newest, previous)[: 1 if torn == "newest" else 2]:
         path.write_bytes(path.read_bytes()[:100])
-    state = records.read_checkpoint(tmp_path)
+    state = checkpoints.read_checkpoint(tmp_path)
     assert (state and state["step"]) == (40 if torn == "newest" else None)
     assert "checkpoint.pt can't be read" in caplog.text
     [record] = train_jobs([Job(small(eval_every=20), tmp_path)])
@@ -146,16 +149,16 @@ def test_a_checkpoint_runs_no_code(tmp_path):
             return os.mkdir, (str(tmp_path / "ran"),)
 
     torch.save({"step": Evil()}, tmp_path / "checkpoint.pt")
-    assert records.read_checkpoint(tmp_path) is None
+    assert checkpoints.read_checkpoint(tmp_path) is None
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_failing_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
     path = tmp_path / "result.json"
-    records.write(path, b"old")
-    monkeypatch.setattr(records.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    files_.write(path, b"old")
+    monkeypatch.setattr(files_.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        records.write(path, b"new")
+        files_.write(path, b"new")
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
     assert path.read_bytes() == b"old"
 
@@ -166,7 +169,7 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_result_is_not_trained_
     shutil.copytree(directory, copy)
     (copy / "result.json").unlink()
     weights = (copy / "checkpoint.pt").read_bytes()
-    [again] = train_jobs([Job(record["config"], copy)])
-    assert not isinstance(again, Exception)
-    assert (again["best_test_acc"], again["steps"], again["status"]) == (record["best_test_acc"], 100, "finished")
+    [again] = train_jobs([Job(record.config, copy)])
+    assert isinstance(again, RunRecord)
+    assert (again.best_test_acc, again.steps, again.status) == (record.best_test_acc, 100, "finished")
     assert (copy / "checkpoint.pt").read_bytes() == weights

@@ -156,7 +156,7 @@ def failing(monkeypatch):
     init = Run.__init__
 
     def picky(self, config, *rest):
-        if config["curve"]["name"] == "4":
+        if config.curve.name == "4":
             raise MemoryError("no room for curve 4")
         init(self, config, *rest)
 

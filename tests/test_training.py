@@ -15,16 +15,18 @@ import torch
 from conftest import small
 from torch import nn
 
-from fractal_ifs import engines
-from fractal_ifs.config.schema import Job
+from fractal_ifs.config.run import Job
 from fractal_ifs.data import seeds
 from fractal_ifs.engines import cpp as native
+from fractal_ifs.engines import native as native_engine
 from fractal_ifs.engines import stacked as engine_torch
-from fractal_ifs.engines.stacked import TorchEngine
+from fractal_ifs.engines.stacked import StackedEngine
 from fractal_ifs.networks.mlp import MLP
-from fractal_ifs.runs import records
+from fractal_ifs.runs import checkpoints, records
+from fractal_ifs.runs.load import load
+from fractal_ifs.runs.records import Status
 from fractal_ifs.runs.run import Run
-from fractal_ifs.training.rounds import train
+from fractal_ifs.training.train import train
 
 try:
     native.isa()
@@ -58,10 +60,10 @@ def numbers(run):
 def plain_loop(config, steps):
     """The reference, with nothing of the engines: a module, torch's own optimizer, the stated order of the batches."""
     run = Run(config, None)  # for its data and its initial network
-    optimizer = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[config["optimizer"]](
-        run.model.parameters(), lr=config["lr"]
+    optimizer = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[config.optimizer](
+        run.model.parameters(), lr=config.lr
     )
-    x, y, b = run.data.x_train, run.data.y_train, config["batch_size"]
+    x, y, b = run.data.x_train, run.data.y_train, config.batch_size
     epoch_steps = len(y) // b
     total = 0.0
     for step in range(steps):
@@ -72,7 +74,7 @@ def plain_loop(config, steps):
             "hinge": lambda m: torch.clamp(1 - m, min=0).mean(),
             "logistic": lambda m: torch.log1p(torch.exp(-m)).mean(),
             "squared": lambda m: ((1 - m) ** 2).mean(),  # (y - f)^2 with y = +-1
-        }[config["loss"]](margin)
+        }[config.loss](margin)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -128,9 +130,9 @@ def test_a_narrow_stack_admits_runs_as_others_end():
     ]
     for config, run in zip(configs, trained(configs, stack=2), strict=True):
         [alone] = trained([config])
-        assert run.step == config["steps"]
+        assert run.step == config.steps
         assert [row[0] for row in run.history] == [row[0] for row in alone.history]
-        assert run.history[-1][0] == config["steps"]  # the end is always measured
+        assert run.history[-1][0] == config.steps  # the end is always measured
         assert relative(run.params, alone.params) <= 1e-5
         assert [row[2] for row in run.history] == pytest.approx([row[2] for row in alone.history], rel=1e-5)
 
@@ -158,7 +160,7 @@ def test_the_best_so_far_survives_divergence():
         run.step = 50 * step
         run.advanced(50, 50 * loss, 0.1)
         run.evaluated(accuracy, loss)
-    run.status, run.step = "running", 200
+    run.status, run.step = Status.RUNNING, 200
     run.advanced(50, math.nan, 0.1)
     run.evaluated(0.99, 0.1)  # an accuracy of a network that is NaN in training is not a result
     assert (run.status, run.best_test_acc, run.best_step) == ("diverged", 0.8, 100)
@@ -225,17 +227,17 @@ def test_a_real_end_of_memory_halves_the_stack(tmp_path):
     script = """
 import resource, sys
 from pathlib import Path
-from omegaconf import OmegaConf
-from fractal_ifs.config.schema import Job, compose
-from fractal_ifs.training.rounds import train
+from fractal_ifs.config.run import Job
+from fractal_ifs.config.compose import compose
+from fractal_ifs.training.train import train
 
 keys = dict(engine="torch", depth=3, width=100, steps=2, eval_every=2, batch_size=4000, logger="csv")
 keys |= {"data.train_size": 4000, "data.test_size": 10}
-job = lambda seed: Job(OmegaConf.to_container(compose(**keys, seed=seed), resolve=True), Path(sys.argv[1], str(seed)))
+job = lambda seed: Job(compose(**keys, seed=seed), Path(sys.argv[1], str(seed)))
 train([job(99)])  # all that is loaded late is loaded
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), used + (100 << 20)))
-print([run.status for run in train([job(seed) for seed in range(16)], stack=16)])
+print([str(run.status) for run in train([job(seed) for seed in range(16)], stack=16)])
 """
     done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == str(["finished"] * 16), done.stderr
@@ -293,13 +295,13 @@ def test_an_interrupted_set_goes_on_to_the_same_bits(engine, tmp_path):
         with pytest.raises(KeyboardInterrupt):
             trained(configs, 3, directories, Stop(rounds))
     for directory in directories:
-        record = records.read_result(directory)
+        record = records.read_record(directory)
         assert record is not None
         assert (record["status"], record["steps"]) == ("interrupted", 60)
-        assert records.read_checkpoint(directory)["step"] == 60  # pyright: ignore[reportOptionalSubscript]
+        assert checkpoints.read_checkpoint(directory)["step"] == 60  # pyright: ignore[reportOptionalSubscript]
     for resumed, expected in zip(trained(configs, 3, directories), straight, strict=True):
         same(resumed, expected)
-        written = records.load(resumed.directory)
+        written = load(resumed.directory)
         assert written.record["status"] == "finished"
         assert list(written.history["step"]) == [20, 40, 60, 80, 100]
         assert written.history["test_acc"].tolist() == [row[4] for row in expected.history]
@@ -311,10 +313,10 @@ def goes_on_after_ctrl_c(config, directory):
     """Bits of the state, and the history but for the last digits of a mean loss whose sum was cut in two."""
     with pytest.raises(KeyboardInterrupt):
         trained([config], 0, [directory])
-    record = records.read_result(directory)
+    record = records.read_record(directory)
     assert record is not None
     assert record["status"] == "interrupted"
-    assert 0 < record["steps"] < config["steps"]
+    assert 0 < record["steps"] < config.steps
     [resumed], [straight] = trained([config], 0, [directory]), trained([config])
     for name in ("params", "exp_avg", "exp_avg_sq"):
         assert torch.equal(getattr(resumed, name), getattr(straight, name))
@@ -357,7 +359,7 @@ def test_an_interrupted_evaluation_is_made_up_for(tmp_path, monkeypatch):
     """Ctrl-C between the steps and the measurement they end with: the history must not miss that row."""
     config = small(engine="torch", eval_every=20)
     [straight] = trained([config])
-    evaluate, calls = TorchEngine.evaluate, []
+    evaluate, calls = StackedEngine.evaluate, []
 
     def interrupted(self, runs):
         calls.append(len(runs))
@@ -365,7 +367,7 @@ def test_an_interrupted_evaluation_is_made_up_for(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return evaluate(self, runs)
 
-    monkeypatch.setattr(TorchEngine, "evaluate", interrupted)
+    monkeypatch.setattr(StackedEngine, "evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         trained([config], 0, [tmp_path])
     [resumed] = trained([config], 0, [tmp_path])
@@ -376,7 +378,7 @@ def test_a_run_whose_start_fails_leaves_its_record_and_the_others_finish(tmp_pat
     init = Run.__init__
 
     def picky(self, config, *rest):
-        if config["seed"] == 1:
+        if config.seed == 1:
             raise MemoryError("no room")
         init(self, config, *rest)
 
@@ -385,7 +387,7 @@ def test_a_run_whose_start_fails_leaves_its_record_and_the_others_finish(tmp_pat
     outcomes = trained([small(seed=seed) for seed in range(3)], 0, directories)
     assert isinstance(outcomes[1], MemoryError)
     assert [outcomes[n].record()["status"] for n in (0, 2)] == ["finished", "finished"]
-    record = records.read_result(directories[1])
+    record = records.read_record(directories[1])
     assert record is not None
     assert (record["status"], record["error"], record["seed"]) == ("failed", "MemoryError: no room", 1)
     assert "Traceback" in (directories[1] / "train.log").read_text()
@@ -508,7 +510,7 @@ def test_the_data_module_under_a_plain_lightning_loop():
         def configure_optimizers(self):
             return torch.optim.Adam(self.parameters(), lr=5e-3)
 
-    data = FractalDataModule(config["fractal"], config["curve"], config["data"], seed=0)
+    data = FractalDataModule(config.fractal, config.curve, config.data, seed=0)
     module = Plain()
     with warnings.catch_warnings():
         # Lightning advises workers for loaders, and uses a name that PyTorch has deprecated
@@ -545,7 +547,7 @@ def test_large_networks_end_one_after_the_other(monkeypatch, threads, ended):
     """Where a round takes seconds, as many train as there are cores, and one more of several, until few are left."""
     configs = [small(seed=seed) for seed in range(5)]
     together = trained(configs)
-    monkeypatch.setattr(engines, "SECOND", 1.0)
+    monkeypatch.setattr(native_engine, "FLOPS_PER_SECOND", 1.0)
     seen = []
     outcomes: Any = train(
         [Job(c, None) for c in configs], threads, report=lambda module: seen.append(len(module.ended))
@@ -574,10 +576,11 @@ def test_large_networks_end_one_after_the_other(monkeypatch, threads, ended):
     ],
 )
 def test_how_many_runs_two_cores_take(widths, waiting, full):
-    runs = [
+    runs: Any = [
         SimpleNamespace(
-            params=nn.utils.parameters_to_vector(MLP(2, width, 5).parameters()), batch_size=100, eval_every=10_000
+            params=nn.utils.parameters_to_vector(MLP(2, width, 5).parameters()),
+            config=small(width=width, eval_every=10_000),
         )
         for width in widths
     ]
-    assert engines.NativeEngine(2).full(runs, waiting) == full
+    assert native_engine.NativeEngine(2).saturated(runs, waiting) == full

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import small
+from conftest import changed, small
 from fake_wandb import Server
 from killed import SMALL, start, steps, wait_for
 
-from fractal_ifs.config.schema import Job
-from fractal_ifs.runs import records
+from fractal_ifs.config.run import Job
+from fractal_ifs.runs import checkpoints, records
+from fractal_ifs.runs import run as run_module
+from fractal_ifs.runs.load import load
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training import loggers
-from fractal_ifs.training.rounds import train
+from fractal_ifs.training.train import train
 
 wandb = pytest.importorskip("wandb")
 
@@ -74,15 +76,15 @@ def test_two_runs_of_one_process_are_logged_apart(tmp_path):
     ids = set()
     for config, directory, run, tags in zip(configs, directories, runs, TAGS, strict=True):
         state, rows = logged(directory)
-        record = records.read_result(directory)
+        record = records.read_record(directory)
         assert record is not None
         assert state["state"] == "finished"
-        assert state["config"] == config  # resolved, and no other's
+        assert state["config"] == config.plain()  # resolved, and no other's
         assert state["summary"]["best_test_acc"] == record["best_test_acc"]  # a plain number
         assert state["summary"]["best_step"] == record["best_step"]
         assert state["summary"]["status"] == "finished"
         assert state["tags"] == tags
-        assert state["run_id"] == run.wandb_id == records.read_checkpoint(directory)["wandb_id"]  # type: ignore[index]
+        assert state["run_id"] == run.wandb_id == checkpoints.read_checkpoint(directory)["wandb_id"]  # type: ignore[index]
         assert [row["step"] for row in rows] == [50, 100]  # optimizer steps, not calls
         assert [row["test_acc"] for row in rows] == [row[4] for row in run.history]
         assert [row["best_test_acc"] for row in rows][-1] == record["best_test_acc"]
@@ -123,7 +125,7 @@ def test_a_run_that_goes_on_keeps_its_id(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         train([Job(config, tmp_path / "a")], threads=1, report=stop)
-    first = records.read_checkpoint(tmp_path / "a")
+    first = checkpoints.read_checkpoint(tmp_path / "a")
     [run] = train([Job(config, tmp_path / "a")], threads=1)
     assert first is not None
     assert not isinstance(run, Exception)
@@ -144,7 +146,7 @@ def test_a_wandb_that_breaks_costs_no_result(tmp_path, monkeypatch, caplog, wher
         setattr(fake, where, broken)
         monkeypatch.setattr(wandb, "init", lambda **_: fake())
     [directory], [run] = run_jobs(tmp_path, small(logger="wandb"))
-    assert records.load(directory).record["status"] == "finished"
+    assert load(directory).record["status"] == "finished"
     assert [row[0] for row in run.history] == [50, 100]
     assert "W&B is away (RuntimeError: gone)" in caplog.text
     assert caplog.text.count("W&B is away") == 1  # said once
@@ -153,7 +155,7 @@ def test_a_wandb_that_breaks_costs_no_result(tmp_path, monkeypatch, caplog, wher
 def test_without_wandb_installed(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "wandb", None)
     [directory], _ = run_jobs(tmp_path, small(logger="wandb"))
-    assert records.load(directory).record["status"] == "finished"
+    assert load(directory).record["status"] == "finished"
     assert "results are in the run's directory" in caplog.text
     caplog.clear()
     run_jobs(tmp_path / "csv", small(logger="csv"))
@@ -164,15 +166,13 @@ def test_an_unreachable_host_falls_back_to_offline_within_the_bound_once(tmp_pat
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
     monkeypatch.setenv("WANDB_MODE", "online")
-    configs = [small(logger="wandb", seed=seed) for seed in (0, 1)]
-    for config in configs:
-        config["logger"]["timeout"] = 3
+    configs = [changed(small(logger="wandb", seed=seed), "logger.timeout", 3) for seed in (0, 1)]
     begun = time.monotonic()
     directories, _ = run_jobs(tmp_path, *configs)
     assert time.monotonic() - begun < 12  # the second run doesn't wait again
     assert caplog.text.count("W&B can't be reached") == 1
     for directory in directories:
-        assert records.load(directory).record["status"] == "finished"
+        assert load(directory).record["status"] == "finished"
         assert list(directory.glob("wandb/offline-run-*"))
 
 
@@ -180,9 +180,7 @@ def test_a_network_that_goes_away_in_mid_run_is_waited_for_once(tmp_path, monkey
     server = Server()
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
-    configs = [small(logger="wandb", seed=seed) for seed in range(4)]
-    for config in configs:
-        config["logger"]["timeout"] = 4
+    configs = [changed(small(logger="wandb", seed=seed), "logger.timeout", 4) for seed in range(4)]
     jobs = [Job(config, tmp_path / f"job{number}") for number, config in enumerate(configs)]
     closed = []
 
@@ -226,7 +224,7 @@ def test_ctrl_c_between_a_measurement_and_its_row(tmp_path, monkeypatch):
     shutil.move(first, tmp_path / "before")  # the reader below wants one
     train([Job(config, tmp_path)], threads=1)
     assert [row["step"] for row in logged(tmp_path)[1]] == [60, 80, 100]
-    assert [row["step"] for row in calls] == [20, 40, 60, 80, 100]
+    assert [row.step for row in calls] == [20, 40, 60, 80, 100]
 
 
 def test_an_interrupted_sweep_does_not_wait_for_a_network_that_is_away(tmp_path):
@@ -298,17 +296,17 @@ def test_a_killed_service_costs_no_result(tmp_path):
         assert json.loads(path.read_text())["status"] == "finished"
         # offline-run-TIME-ID, with -1 after it where two begin in one second
         assert {wandb.name.split("-")[3] for wandb in path.parent.glob("wandb/offline-run-*")} == {
-            records.read_checkpoint(path.parent)["wandb_id"]  # pyright: ignore[reportOptionalSubscript]
+            checkpoints.read_checkpoint(path.parent)["wandb_id"]  # pyright: ignore[reportOptionalSubscript]
         }
 
 
 def test_a_run_that_fails_says_so_in_wandb(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "write_checkpoint", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr(run_module, "write_checkpoint", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     [directory], [error] = run_jobs(tmp_path, small(logger="wandb"))
     assert isinstance(error, OSError)
     state, _ = logged(directory)
     assert state["state"] == "failed"
     assert state["summary"]["status"] == "failed"
-    record = records.read_result(directory)
+    record = records.read_record(directory)
     assert record is not None
     assert record["error"] == "OSError: [Errno 28] No space left"

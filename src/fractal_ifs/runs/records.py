@@ -45,6 +45,10 @@ class Status(StrEnum):
         return self in (Status.FINISHED, Status.DIVERGED)
 
 
+class NotUnderstood(ConfigError):
+    """A record that isn't torn, but of a later version, or with keys that this one doesn't know."""
+
+
 class Evaluation(NamedTuple):
     """A row of the history: the losses since the row before, and on the test set."""
 
@@ -167,8 +171,7 @@ def write_record(directory: Path, record: RunRecord) -> None:
 def read_record(directory: Path) -> RunRecord | None:
     """The record of a run, or None where there is none or it is torn.
 
-    Raises ConfigError where this version can't understand it, so must not take its place: a later format, an unknown
-    key.
+    Raises NotUnderstood where this version must not take its place: a later format, an unknown key.
     """
     path = directory / RESULT
     try:
@@ -179,7 +182,7 @@ def read_record(directory: Path) -> RunRecord | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if number > FORMAT:
-        raise ConfigError(f"{path}: format {number}; this version reads up to {FORMAT}, update it")
+        raise NotUnderstood(f"{path}: format {number}; this version reads up to {FORMAT}, update it")
     for older in range(number, FORMAT):
         found = _UPGRADES[older](found)
     try:
@@ -189,7 +192,7 @@ def read_record(directory: Path) -> RunRecord | None:
     try:
         config = RunConfig.parse(found["config"])
     except (ConfigError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: can't be understood by this version: {error}") from None
+        raise NotUnderstood(f"{path}: can't be understood by this version: {error}") from None
     values = {name: found.get(name) for name in _NAMES if name not in (*KEYS, "status", "config")}
     return RunRecord.of(config, status, **values)
 
@@ -238,9 +241,14 @@ def read_begun(directory: Path) -> Begun | None:
 
 
 def find(directory: Path) -> Iterator[tuple[Path, RunRecord]]:
-    """Every record at or below a directory, in the order of the names."""
+    """Every record at or below a directory, in the order of the names; one that can't be understood is said."""
     for path, names in walk(directory):
-        if RESULT in names and (record := read_record(path)):
+        try:
+            record = read_record(path) if RESULT in names else None
+        except NotUnderstood as error:
+            log.warning("left out: %s", error)
+            continue
+        if record:
             yield path, record
 
 
