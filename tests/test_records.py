@@ -150,16 +150,6 @@ def test_a_checkpoint_runs_no_code(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_failing_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
-    path = tmp_path / "result.json"
-    records.write(path, b"old")
-    monkeypatch.setattr(records.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        records.write(path, b"new")
-    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
-    assert path.read_bytes() == b"old"
-
-
 def test_a_run_killed_between_its_last_checkpoint_and_its_result_is_not_trained_again(trained, tmp_path):
     directory, record = trained
     copy = tmp_path / "copy"

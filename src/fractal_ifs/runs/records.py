@@ -1,6 +1,6 @@
 """What a run leaves behind: result.json, history.csv, checkpoint.pt. A public contract with a format number.
 
-Everything is written to a temporary name, flushed, and renamed: a reader never sees half a file.
+Every file is whole or not there (`files.write`).
 """
 
 import contextlib
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fractal_ifs.config.schema import NOT_IN_FINGERPRINT, Job, fingerprint
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.files import write as write  # others still say records.write
+from fractal_ifs.files import written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,27 +28,6 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 HISTORY = ("step", "seconds", "train_loss", "test_loss", "test_acc")
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    with _written(path, content) as temporary:
-        os.replace(temporary, path)
-
-
-@contextlib.contextmanager
-def _written(path: Path, content: bytes) -> Iterator[Path]:
-    """The content in a temporary file beside ``path``, which is gone in the end, whatever happens."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def write_result(directory: Path, record: Mapping[str, Any]) -> None:
@@ -99,7 +80,7 @@ def write_checkpoint(directory: Path, state: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     newest, previous = (directory / name for name in CHECKPOINTS)
-    with _written(newest, buffer.getvalue()) as temporary:
+    with written(newest, buffer.getvalue()) as temporary:
         if newest.exists():
             os.replace(newest, previous)
         os.replace(temporary, newest)
