@@ -71,7 +71,7 @@ def command(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # the entry point sets it: taken back at the end
 
     def run(*arguments: str) -> Ended:
-        fractal_ifs.sweep.swept.clear()
+        fractal_ifs.sweeps.sweep.swept.clear()
         monkeypatch.setattr(sys, "argv", ["train", *arguments])
         capsys.readouterr()
         with _logging_as_before():
@@ -83,7 +83,7 @@ def command(monkeypatch, tmp_path, capsys):
         return Ended(status, *capsys.readouterr())
 
     yield run
-    fractal_ifs.sweep.swept.clear()
+    fractal_ifs.sweeps.sweep.swept.clear()
 
 
 @contextlib.contextmanager

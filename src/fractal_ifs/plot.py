@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.fractals.numbers import CONF, is_list, names, number, short, vector, whole
+from fractal_ifs.fractals.named import CONF, names
+from fractal_ifs.fractals.numbers import is_list, number, short, vector, whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -139,7 +139,7 @@ def frame(directory: Path) -> "pd.DataFrame":
     inner = [key for key in table if "." in str(key)]
     if inner:
         differ = table.groupby(named, dropna=False)[inner].nunique(dropna=False).max() > 1
-        table = table.drop(columns=[key for key in inner if not differ[key]])
+        table = table.drop(columns=[key for key in inner if not bool(differ[key])])
     return table
 
 
@@ -164,8 +164,12 @@ def show_table(directory: Path) -> None:
     except OSError as error:
         log.error("%s can't be written (%s)", directory / "results.csv", error.strerror)
     inner = [str(key) for key in table if "." in str(key)]
-    swept = [key for key in (*KEYS, *inner, "steps_asked") if key in table and table[key].nunique(dropna=False) > 1]
-    swept = [key for key in swept if not (key == "fractal_depth" and len(swept) > 1 and table[key].nunique() == 1)]
+    swept = [
+        key for key in (*KEYS, *inner, "steps_asked") if key in table and bool(table[key].nunique(dropna=False) > 1)
+    ]
+    swept = [
+        key for key in swept if not (key == "fractal_depth" and len(swept) > 1 and bool(table[key].nunique() == 1))
+    ]
     from rich.console import Console
     from rich.table import Table
 
