@@ -1,4 +1,4 @@
-"""Fractals, approximation curves and their distributions (Section 2 of the paper): a library on numpy, scipy and torch."""
+"""Fractals, approximation curves and their distributions (Section 2 of the paper): a library on numpy, scipy, torch."""
 
 import lazy_loader  # pyright: ignore[reportMissingTypeStubs]
 
