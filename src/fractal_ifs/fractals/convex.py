@@ -80,14 +80,17 @@ class Box(Convex):
 
     @cached_property
     def vertices(self) -> Floats:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """(2^d, d): the corners."""
         return np.array(list(product(*zip(self.lo, self.hi, strict=True))))
 
     @cached_property
     def center(self) -> Floats:
+        """(d,): the midpoint."""
         return (self.lo + self.hi) / 2
 
     @cached_property
     def inradius(self) -> float:
+        """Half of the shortest side."""
         return float((self.hi - self.lo).min() / 2)
 
     def image(self, matrix: Floats, offset: Floats) -> Convex:
@@ -98,6 +101,7 @@ class Box(Convex):
         return Box(np.minimum(a, b), np.maximum(a, b))
 
     def inside(self, other: Convex) -> bool:
+        """As of `Convex`; of two boxes, side by side."""
         if isinstance(other, Box):
             slack = TOLERANCE * float((other.hi - other.lo).max())
             return bool((self.lo >= other.lo - slack).all() and (self.hi <= other.hi + slack).all())
