@@ -18,21 +18,21 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from omegaconf import OmegaConf
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from fractal_ifs.config.schema import compose
+from fractal_ifs.config.compose import compose
+from fractal_ifs.config.data import ImageData
+from fractal_ifs.config.machine import cores
+from fractal_ifs.config.run import RunConfig
 from fractal_ifs.data import cifar10, images
 from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.networks.convnet import ConvNet
 from fractal_ifs.runs.run import Run
-from fractal_ifs.sweeps.executors import cores
 
 BATCH = 128
 
@@ -40,8 +40,8 @@ BATCH = 128
 class PerImage(Dataset):
     """What a newcomer writes: the tutorial's pipeline for one image."""
 
-    def __init__(self, folder: Path):
-        arrays = cifar10.load({"dir": str(folder), "verify": False})
+    def __init__(self, data: ImageData):
+        arrays = cifar10.load(data)
         self.x, self.y = torch.from_numpy(arrays.x_train.copy()), torch.from_numpy(arrays.y_train)
 
     def __len__(self) -> int:
@@ -76,8 +76,8 @@ class Plain(pl.LightningModule):
 
 def plain_lightning(depth: int, width: int, folder: Path, steps: int) -> float:
     """Images per second from the twentieth step on."""
-    module = Plain(depth, width)
-    loader = DataLoader(PerImage(folder), BATCH, shuffle=True, num_workers=2, drop_last=True)
+    module, data = Plain(depth, width), images_of(config(depth, width, folder, steps))
+    loader = DataLoader(PerImage(data), BATCH, shuffle=True, num_workers=2, drop_last=True)
     trainer = pl.Trainer(
         max_steps=steps + 20,
         accelerator="cpu",
@@ -90,10 +90,15 @@ def plain_lightning(depth: int, width: int, folder: Path, steps: int) -> float:
     return BATCH * (len(module.times) - 20) / (module.times[-1] - module.times[19])
 
 
-def config(depth: int, width: int, folder: Path, steps: int) -> dict[str, Any]:
+def config(depth: int, width: int, folder: Path, steps: int) -> RunConfig:
     keys = {"data": "cifar10", "model": "cnn", "data.dir": str(folder), "data.verify": False, "depth": depth}
     keys |= {"width": width, "steps": steps, "eval_every": 100_000, "logger": "none"}
-    return OmegaConf.to_container(compose(**keys), resolve=True)  # pyright: ignore[reportReturnType]
+    return compose(**keys)
+
+
+def images_of(config: RunConfig) -> ImageData:
+    assert isinstance(config.data, ImageData)
+    return config.data
 
 
 def ours(depth: int, width: int, folder: Path, steps: int, threads: int = 1) -> tuple[float, float]:
@@ -105,7 +110,7 @@ def ours(depth: int, width: int, folder: Path, steps: int, threads: int = 1) -> 
     while run.step - first < steps:
         engine.advance([run], [steps - (run.step - first)], [])
     whole = time.perf_counter() - begun
-    batches = images.Batches(run.data, run.config["data"], 0, BATCH)
+    batches = images.Batches(run.data, images_of(run.config), 0, BATCH)
     begun = time.perf_counter()
     for x, _ in batches(0, steps):
         x.contiguous(memory_format=torch.channels_last)

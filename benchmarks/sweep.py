@@ -22,8 +22,8 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
+from fractal_ifs.config.compose import CONF, parse, register
 from fractal_ifs.config.fast_compose import Composer
-from fractal_ifs.config.schema import CONF, check, register
 
 
 def sweep(runs: int, engine: str, width: int, steps: int, logger: str = "csv", rows: int = 2) -> tuple[float, float]:
@@ -82,7 +82,7 @@ def composing(jobs: int = 480) -> float:
         grid = itertools.product(("sierpinsky", "cantor2d", "pentaflake", "vicsek"), range(1, 7), range(jobs // 24))
         begun = time.perf_counter()
         for fractal, curve, seed in grid:
-            check(compose([f"fractal={fractal}", f"curve={curve}", f"seed={seed}"]))
+            parse(compose([f"fractal={fractal}", f"curve={curve}", f"seed={seed}"]))
         return (time.perf_counter() - begun) / jobs * 1e3
 
 

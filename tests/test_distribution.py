@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from scipy import stats
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.fractals.distribution import FractalDistribution
-from fractal_ifs.fractals.ifs import AffineIFS
-from fractal_ifs.fractals.numbers import names
+from fractal_ifs.fractals.ifs import DEPTH, AffineIFS
+from fractal_ifs.fractals.named import names
 from fractal_ifs.fractals.samplers import BoxMixture, WordSampler, sampler
 from fractal_ifs.fractals.splitmix import derive, words
 
@@ -321,6 +322,31 @@ def test_names_objects_and_mappings_mean_the_same():
         assert torch.equal(other.sample(100).x, by_name.sample(100).x)
     np.testing.assert_allclose(by_name.approximation_curve(), ApproximationCurve.load(4).P(3))
     assert repr(by_name) == "FractalDistribution('cantor_dust', curve='4', depth=3)"
+
+
+def test_the_depth_is_the_argument_else_the_files_own_else_the_usual_one(tmp_path):
+    keys = {"ratio": "1/3", "offsets": [[-0.5], [0.5]]}
+    path = tmp_path / "mine.yaml"
+    path.write_text("depth: 3\nratio: 1e-1\noffsets: [[-5e-1], [0.5]]\n")
+    for fractal in ({**keys, "depth": 3}, OmegaConf.create({**keys, "depth": 3}), str(path)):
+        assert FractalDistribution(fractal).depth == 3
+        assert FractalDistribution(fractal, 1, 4).depth == 4
+    for fractal in (keys, {**keys, "depth": None}, AffineIFS.from_config({**keys, "depth": 3}), "vicsek"):
+        assert FractalDistribution(fractal).depth == DEPTH == 5
+    with pytest.raises(ConfigError, match=r"fractal\.depth=2\.5: must be a whole number >= 1"):
+        FractalDistribution({**keys, "depth": 2.5})
+
+
+def test_an_omegaconf_is_read_with_its_interpolations():
+    config = OmegaConf.create({"n": 2, "third": "1/3", "fractal": {"depth": "${n}", "offsets": [["${third}"], [-0.5]]}})
+    config.fractal.ratio = "${third}"
+    distribution = FractalDistribution.from_config(config.fractal, OmegaConf.create({"degree": 5}))
+    assert distribution.depth == 2
+    assert distribution.ifs.offsets.tolist() == [[1 / 3], [-0.5]]
+    for value, message in (("???", r"fractal.ratio=\?\?\?: must be given"), ("${nothing}", "fractal: .*nothing")):
+        config.fractal.ratio = value
+        with pytest.raises(ConfigError, match=message):
+            AffineIFS.from_config(config.fractal)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.convex import Box, Polytope, distance, hull, overlap
 from fractal_ifs.fractals.ifs import AffineIFS
-from fractal_ifs.fractals.numbers import names
+from fractal_ifs.fractals.named import names
 
 FAMILIES = [name for name in names("fractal") if name != "custom"]
 third = 1 / 3

@@ -6,25 +6,32 @@ import pickle
 import signal
 import tarfile
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 from torch.nn import functional
 
 from fractal_ifs import ConfigError
-from fractal_ifs.config.schema import Job, compose, fingerprint
+from fractal_ifs.config.compose import CONF, compose
+from fractal_ifs.config.data import ImageData
+from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.data import augment, cifar10, fashion_mnist, images, seeds
 from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.networks.convnet import ConvNet, multiplications
-from fractal_ifs.runs import records
+from fractal_ifs.report.write import write_report
+from fractal_ifs.results import rows
+from fractal_ifs.runs import checkpoints, records
+from fractal_ifs.runs.load import load
 from fractal_ifs.runs.run import Run
 from fractal_ifs.sweeps import slurm
 from fractal_ifs.sweeps.executors import processes
-from fractal_ifs.training.rounds import train
+from fractal_ifs.training.train import train
 
 
 def blobs(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -69,16 +76,27 @@ def folder(tmp_path_factory) -> Path:
     return where
 
 
-def config(folder: Path, **keys: Any) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
+def config(folder: Path, **keys: Any) -> RunConfig:
     asked = {"data": "cifar10", "model": "cnn", "data.dir": str(folder), "data.verify": False, "data.train_size": 60}
     asked |= {"data.test_size": 12, "batch_size": 16, "width": 4, "depth": 3, "steps": 30, "eval_every": 10}
     asked |= {"logger": "none", "sweep": "tests"} | {key.replace("__", "."): value for key, value in keys.items()}
-    return OmegaConf.to_container(compose(**asked), resolve=True)  # pyright: ignore[reportReturnType]
+    return compose(**asked)
 
 
-def trained(config: dict[str, Any], directory: Path | None = None, report: Any = None) -> Run:
+def data_of(where: Path, name: str = "cifar10", **keys: Any) -> ImageData:
+    """The config group ``data`` for the files of a directory, whatever their checksums; nothing is fetched."""
+    of_conf = yaml.safe_load((CONF / "data" / f"{name}.yaml").read_text())
+    nowhere = {"url": "nowhere/cifar-10-binary.tar.gz"} if "url" in of_conf else {}
+    return ImageData.parse({**of_conf, **nowhere, "dir": str(where), "verify": False, **keys})
+
+
+def images_of(config: RunConfig) -> ImageData:
+    """The config's group ``data``, which is of images."""
+    assert isinstance(config.data, ImageData)
+    return config.data
+
+
+def trained(config: RunConfig, directory: Path | None = None, report: Any = None) -> Run:
     [run] = train([Job(config, directory)], report=report)
     if isinstance(run, Exception):
         raise run
@@ -105,7 +123,7 @@ def test_the_pipeline_equals_a_slow_reference(channels):
     pictures = rng.integers(0, 256, (20, channels, 32, 32), dtype=np.uint8)
     pictures[3] = 77  # flat: its standard deviation is bounded from below
     pictures[4, :, 5] = 78
-    data = {"crop": 24, "brightness": 63, "contrast": (0.2, 1.8)}
+    data = data_of(Path(), crop=24, brightness=63, contrast=(0.2, 1.8))
     draws = augment.draw(5, 0, 1, 20, 32, data)
     top, left, flip, delta, factor = (torch.from_numpy(array[0]) for array in draws)
     packed, rows = augment.pack(pictures), torch.randperm(20)
@@ -135,7 +153,7 @@ def test_standardisation_within_autocast(low):
 
 
 def test_the_draws_are_uniform_and_independent():
-    data = {"crop": 24, "brightness": 63, "contrast": (0.2, 1.8)}
+    data = data_of(Path(), crop=24, brightness=63, contrast=(0.2, 1.8))
     draws = augment.draw(1, 1000, 500, 128, 32, data)
     n = 500 * 128
     for place in (draws.top, draws.left):
@@ -165,10 +183,10 @@ def test_numbers_are_a_function_of_seed_and_step():
 
 def test_batches_are_a_function_of_seed_and_step(folder):
     c = config(folder)
-    sets = images.image_sets(c["data"])
+    sets = images.image_sets(images_of(c))
 
     def batches(seed=0):
-        return images.Batches(sets, c["data"], seed, 16)
+        return images.Batches(sets, images_of(c), seed, 16)
 
     straight = list(batches()(0, 9))
     for step, (x, y) in enumerate(straight):
@@ -186,10 +204,6 @@ def test_batches_are_a_function_of_seed_and_step(folder):
 
 
 # --- the files
-
-
-def data_of(where: Path, **keys: Any) -> dict[str, Any]:
-    return {"name": "cifar10", "dir": str(where), "url": "nowhere/cifar-10-binary.tar.gz", "verify": False, **keys}
 
 
 @pytest.mark.parametrize("kind", ["binary", "python"])
@@ -379,7 +393,7 @@ def test_fetching(tmp_path, monkeypatch):
         cifar10.load(data_of(tmp_path / "file" / "below", url=url))
 
 
-def fashion(where: Path, **changed: bytes) -> dict[str, Any]:
+def fashion(where: Path, **changed: bytes) -> ImageData:
     """The four IDX files of Fashion-MNIST with 20 images each; returns the config group."""
     import gzip
     import struct
@@ -392,7 +406,7 @@ def fashion(where: Path, **changed: bytes) -> dict[str, Any]:
         for kind, content in files.items():
             name = f"{part}-{kind}-ubyte.gz"
             (where / name).write_bytes(changed.get(f"{part}_{kind[:6]}", gzip.compress(content)))
-    return {"name": "fashion_mnist", "dir": str(where), "verify": False}
+    return data_of(where, "fashion_mnist")
 
 
 def test_fashion_mnist(tmp_path):
@@ -412,7 +426,7 @@ def test_fashion_mnist(tmp_path):
     with pytest.raises(ConfigError, match="there are 20 images"):
         trained(config(tmp_path, **{**keys, "data.train_size": 21}))
     with pytest.raises(ConfigError, match="MD5 sum"):
-        fashion_mnist.load({**data, "verify": True})
+        fashion_mnist.load(replace(data, verify=True))
     bad = {
         "no IDX file": {"train_images": gzip.compress(b"nothing")},
         "is truncated": {"t10k_labels": gzip.compress(b"x" * 100)[:40]},
@@ -497,22 +511,22 @@ def test_networks_that_can_not_be(keys):
 # --- training
 
 
-def plain_loop(c: dict[str, Any]) -> tuple[nn.Module, float]:
+def plain_loop(c: RunConfig) -> tuple[nn.Module, float]:
     """The reference: a module, torch's own optimizer, autograd, the same batches."""
     run = Run(c, None)
     model = run.model
-    kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[c["optimizer"]]
-    optimizer = kind(model.parameters(), lr=c["lr"])
+    kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[c.optimizer]
+    optimizer = kind(model.parameters(), lr=c.lr)
     total = 0.0
-    batches = images.Batches(run.data, c["data"], c["seed"], c["batch_size"])
-    for step in range(c["steps"]):
+    batches = images.Batches(run.data, images_of(c), c.seed, c.batch_size)
+    for step in range(c.steps):
         [(x, y)] = batches(step, 1)
         loss = -torch.log_softmax(model(x), 1)[torch.arange(len(y)), y].mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         total += loss.item()
-    return model, total / c["steps"]
+    return model, total / c.steps
 
 
 def vector(model: nn.Module) -> torch.Tensor:
@@ -529,12 +543,12 @@ def test_a_run_equals_a_plain_loop(folder, keys):
     run = trained(c)
     model, loss = plain_loop(c)
     assert relative(run.params, vector(model)) < 1e-4
-    assert run.history[-1][2] == pytest.approx(loss, rel=1e-4)
+    assert run.history[-1].train_loss == pytest.approx(loss, rel=1e-4)
     assert relative(run.params, vector(Run(c, None).model)) > 1e-2  # it did move
-    x, y = (torch.cat(column) for column in zip(*images.Batches(run.data, c["data"], 0, 16).test(), strict=True))
+    x, y = (torch.cat(column) for column in zip(*images.Batches(run.data, images_of(c), 0, 16).test(), strict=True))
     f = run.model(x)
-    assert run.history[-1][4] == pytest.approx((f.argmax(1) == y).double().mean().item())
-    assert run.history[-1][3] == pytest.approx(nn.functional.cross_entropy(f, y).item(), rel=1e-4)
+    assert run.history[-1].test_acc == pytest.approx((f.argmax(1) == y).double().mean().item())
+    assert run.history[-1].test_loss == pytest.approx(nn.functional.cross_entropy(f, y).item(), rel=1e-4)
     assert run.record()["engine"] == "conv"
     assert (run.record()["data"], run.record()["fractal"]) == ("cifar10", None)
 
@@ -555,17 +569,17 @@ def test_interrupted_runs_go_on_to_the_same_bits(folder, tmp_path):
     for rounds in (1, 1):
         with pytest.raises(KeyboardInterrupt):
             trained(c, tmp_path, Stop(rounds))
-    record = records.read_result(tmp_path)
+    record = records.read_record(tmp_path)
     assert record is not None
     assert (record["status"], record["steps"]) == ("interrupted", 20)
     resumed = trained(c, tmp_path)
     for name in ("params", "exp_avg", "exp_avg_sq"):
         assert torch.equal(getattr(resumed, name), getattr(straight, name))
     assert [(s, *rest) for s, _, *rest in resumed.history] == [(s, *rest) for s, _, *rest in straight.history]
-    written = records.load(tmp_path)
+    written = load(tmp_path)
     assert written.record["status"] == "finished"
     assert torch.equal(vector(written.model), straight.params)
-    [(x, _)] = images.Batches(straight.data, c["data"], 0, 16)(7, 1)
+    [(x, _)] = images.Batches(straight.data, images_of(c), 0, 16)(7, 1)
     assert torch.equal(written.model(x), straight.model(x))
 
 
@@ -589,7 +603,7 @@ def test_slurms_warning_within_a_step_requeues_the_task(folder, tmp_path, monkey
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert commands == [["scontrol", "requeue", "7"]]
-    record = records.read_result(tmp_path)
+    record = records.read_record(tmp_path)
     assert record is not None
     assert (record["status"], record["steps"]) == ("interrupted", 7)
 
@@ -636,13 +650,13 @@ def test_killed_and_gone_on_to_the_same_bits(folder, tmp_path):
         time.sleep(0.01)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
-    assert records.read_result(tmp_path / "killed") is None
-    state = records.read_checkpoint(tmp_path / "killed")
+    assert records.read_record(tmp_path / "killed") is None
+    state = checkpoints.read_checkpoint(tmp_path / "killed")
     assert state is not None
     assert 0 < state["step"] < 600
     assert start("killed").wait(60) == 0
     assert straight.wait(60) == 0
-    ends = [records.read_checkpoint(tmp_path / name) for name in ("straight", "killed")]
+    ends = [checkpoints.read_checkpoint(tmp_path / name) for name in ("straight", "killed")]
     for name in ("params", "exp_avg", "exp_avg_sq"):
         assert torch.equal(*(end[name] for end in ends if end))
     first, second = ([(s, *rest) for s, _, *rest in end["history"]] for end in ends if end)
@@ -703,10 +717,10 @@ def test_the_data_module_under_plain_lightning(folder):
     import pytorch_lightning as pl
 
     c = config(folder)
-    data = images.CIFAR10DataModule(c["data"], seed=0, batch_size=16)
+    data = images.CIFAR10DataModule(images_of(c), seed=0, batch_size=16)
     data.prepare_data()
     seen = list(data.train_dataloader())
-    expected = list(images.Batches(images.image_sets(c["data"]), c["data"], 0, 16)(0, 3))
+    expected = list(images.Batches(images.image_sets(images_of(c)), images_of(c), 0, 16)(0, 3))
     assert all(
         torch.equal(a, b) for one, other in zip(seen, expected, strict=True) for a, b in zip(one, other, strict=True)
     )
@@ -717,7 +731,7 @@ def test_the_data_module_under_plain_lightning(folder):
 
 def test_fingerprints_of_images(folder):
     def of(**keys):
-        return fingerprint(config(folder, **keys))
+        return config(folder, **keys).fingerprint
 
     same = {of(), of(data__dir="elsewhere"), of(data__url="other"), of(fractal="vicsek"), of(curve=4)}
     assert len(same) == 1
@@ -729,9 +743,9 @@ def test_fingerprints_of_images(folder):
 def test_the_protocol_of_figure_7():
     c = compose(data="cifar10", model="cnn")
     expected = {"loss": "cross_entropy", "batch_size": 128, "steps": 60_000, "optimizer": "adam"}
-    assert {key: c[key] for key in expected} == expected
+    assert {key: getattr(c, key) for key in expected} == expected
     experiment = compose(experiment="figure7", data__verify=False)
-    assert {key: experiment[key] for key in expected} == expected
+    assert {key: getattr(experiment, key) for key in expected} == expected
     assert (experiment.data.name, experiment.model.name) == ("cifar10", "cnn")
     assert compose(data="cifar10", model="cnn", budget="quick").steps == 20_000
     assert compose(data="cifar10", model="cnn", batch_size=64, steps=10).batch_size == 64
@@ -783,10 +797,10 @@ def test_a_sweep_of_images(command, folder):
     done = command("-m", *keys, "data.verify=false", "depth=1,2", "width=4,6", "trainer.accelerator=auto")
     assert done.status == 0, done.status
     assert "best test accuracy" in done.out
-    found = [records.read_result(path.parent) for path in sorted(Path("multirun/s").rglob("result.json"))]
+    found = [records.read_record(path.parent) for path in sorted(Path("multirun/s").rglob("result.json"))]
     assert [(r["depth"], r["width"]) for r in found if r] == [(1, 4), (1, 6), (2, 4), (2, 6)]
     here = "gpu" if torch.cuda.is_available() else "cpu"
-    assert {r["config"]["trainer"]["accelerator"] for r in found if r} == {here}
+    assert {r.config.trainer.accelerator for r in found if r} == {here}
     assert all(r["params"] == sum(p.numel() for p in ConvNet(r["depth"], r["width"]).parameters()) for r in found if r)
     again = command("-m", *keys, "data.verify=false", "depth=1,2", "width=4,6", "trainer.accelerator=auto")
     assert "4 of 4 jobs are finished already" in again.out + again.err
@@ -796,11 +810,10 @@ def test_figure_7_in_the_report(folder, tmp_path):
     """Records made here, a hundredth above the paper's figure: the grid, its difference, the claim, the picture."""
     import json
 
-    from fractal_ifs.report import __main__ as report
     from fractal_ifs.report import tables as report_tables
     from fractal_ifs.report import verdicts as report_verdicts
     from fractal_ifs.results import cells as report_data
-    from fractal_ifs.runs.run import keys_of
+    from fractal_ifs.runs.records import keys_of
 
     theirs = report_tables.paper()["figure7"]["values"]
     whole = {
@@ -815,11 +828,13 @@ def test_figure_7_in_the_report(folder, tmp_path):
             c = config(folder, **whole, depth=depth, width=width, lr=1e-3)
             accuracy = theirs[depth - 1][i] + 0.01
             record = {"format": 1, "status": "finished", "best_test_acc": accuracy, "best_step": 60_000}
-            record |= {"steps": 60_000, "seconds": 1.0, "params": 1, **keys_of(c), "error": None, "config": c}
+            keys = keys_of(c)
+            del keys["steps_asked"]  # which format 1 didn't have
+            record |= {"steps": 60_000, "seconds": 1.0, "params": 1, **keys, "error": None, "config": c.plain()}
             directory = tmp_path / "runs" / f"{depth}-{width}"
             directory.mkdir(parents=True)
             (directory / "result.json").write_text(json.dumps(record))
-    runs, _ = report_data.collect([tmp_path / "runs"])
+    runs, _ = rows.collect([tmp_path / "runs"])
     assert set(runs.differs) == {""}  # where the images lie, and that they weren't verified, is no other protocol
     made = report_tables.tables(report_data.cells(runs)[0])
     [seven] = [table for table in made if "CIFAR-10" in table.title]
@@ -831,6 +846,6 @@ def test_figure_7_in_the_report(folder, tmp_path):
     assert claim.ours == "layers 2 to 5 bring +0.041, +0.014, +0.008, -0.003"
     assert claim.verdict == "supported"
     assert "| 3 | 0.602 (0.592) +0.010 |" in report_tables.markdown(seven)
-    report.report([tmp_path / "runs"], tmp_path / "report")
+    write_report([tmp_path / "runs"], tmp_path / "report")
     assert (tmp_path / "report" / "figures" / "figure7.png").stat().st_size > 10_000
     assert "CIFAR-10" in (tmp_path / "report" / "tables.md").read_text()

@@ -11,8 +11,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from fractal_ifs.config.compose import CONF, register
 from fractal_ifs.config.fast_compose import Composer
-from fractal_ifs.config.schema import CONF, ConfigError, register
+from fractal_ifs.errors import ConfigError
 
 QUICK = ["fractal=vicsek", "width=8", "depth=2", "steps=60", "eval_every=30", "data.train_size=1000"]
 QUICK += ["data.test_size=200", "logger=csv"]

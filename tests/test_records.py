@@ -10,7 +10,6 @@ from conftest import files, small
 
 import fractal_ifs
 from fractal_ifs import ConfigError
-from fractal_ifs import files as files_
 from fractal_ifs.config.run import Job
 from fractal_ifs.runs import checkpoints, records
 from fractal_ifs.runs.records import RunRecord
@@ -151,16 +150,6 @@ def test_a_checkpoint_runs_no_code(tmp_path):
     torch.save({"step": Evil()}, tmp_path / "checkpoint.pt")
     assert checkpoints.read_checkpoint(tmp_path) is None
     assert not (tmp_path / "ran").exists()
-
-
-def test_a_failing_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
-    path = tmp_path / "result.json"
-    files_.write(path, b"old")
-    monkeypatch.setattr(files_.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        files_.write(path, b"new")
-    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
-    assert path.read_bytes() == b"old"
 
 
 def test_a_run_killed_between_its_last_checkpoint_and_its_result_is_not_trained_again(trained, tmp_path):

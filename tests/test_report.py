@@ -17,27 +17,29 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fractal_ifs.config.schema import CONF, compose
+from fractal_ifs.config.compose import CONF, compose
+from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.report import __main__ as report
 from fractal_ifs.report import figures as report_figures
 from fractal_ifs.report import tables as report_tables
 from fractal_ifs.report import verdicts as report_verdicts
+from fractal_ifs.report.write import write_report
 from fractal_ifs.results import cells as report_data
 from fractal_ifs.results import finished_runs as kept
+from fractal_ifs.results import rows
 from fractal_ifs.runs import records
-from fractal_ifs.runs.run import keys_of
+from fractal_ifs.runs.records import keys_of
 from fractal_ifs.sweeps import status
 
 
 @lru_cache
 def composed(**keys) -> str:
-    from omegaconf import OmegaConf
-
-    return json.dumps(OmegaConf.to_container(compose(**keys), resolve=True))
+    return json.dumps(compose(**keys).plain())
 
 
 def config_of(fractal="cantor2d", curve="1", n=5, images=None, **keys) -> dict:
+    """The plain values of a config, as Hydra and a record have them."""
     if images:
         return json.loads(composed(**images))
     config = json.loads(composed())
@@ -58,13 +60,15 @@ def add(root: Path, accuracy: float, status="finished", steps=None, **keys) -> P
     (directory / "history.csv").write_text("\n".join(["step,seconds,train_loss,test_loss,test_acc", *rows]) + "\n")
     if status != "running":
         record = {"format": 1, "status": status, "best_test_acc": accuracy, "best_step": done, "steps": done}
-        record |= {"seconds": 2.0, "params": 100, **keys_of(config), "error": None, "config": config}
+        keys = keys_of(RunConfig.parse(config))
+        del keys["steps_asked"]  # which format 1 didn't have
+        record |= {"seconds": 2.0, "params": 100, **keys, "error": None, "config": config}
         (directory / "result.json").write_text(json.dumps(record))
     return directory
 
 
 def cell_of(root: Path, **where):
-    cells, notes = report_data.cells(report_data.collect([root])[0])
+    cells, notes = report_data.cells(rows.collect([root])[0])
     for key, value in where.items():
         cells = cells.loc[cells[key] == value]
     assert len(cells) == 1
@@ -72,7 +76,7 @@ def cell_of(root: Path, **where):
 
 
 def table_cell(root: Path, table: int, fractal: str, row: int, column: int) -> report_tables.Cell:
-    made = report_tables.tables(report_data.cells(report_data.collect([root])[0])[0])
+    made = report_tables.tables(report_data.cells(rows.collect([root])[0])[0])
     return made[table].blocks[fractal][row][column]
 
 
@@ -101,7 +105,7 @@ def test_tables_hold_ours_the_papers_and_the_difference(tmp_path):
     assert table_cell(tmp_path, 1, "vicsek", 1, 1).difference == pytest.approx(-0.01)
     assert table_cell(tmp_path, 0, "cantor2d", 1, 5).difference == pytest.approx(-0.12)
     assert table_cell(tmp_path, 0, "cantor2d", 1, 4).ours is None
-    text = report.report([tmp_path], tmp_path / "out", figures=False)
+    text = write_report([tmp_path], tmp_path / "out", with_figures=False)
     assert "0.871 (0.89) −0.019" in text
     assert "2 of 120 cells run; the others are blank." in text
     assert "Mean absolute difference from the paper: 0.070 over 2 cells" in text  # (.019 + .12) / 2 = .0695
@@ -136,7 +140,7 @@ def test_quick_budget_has_a_star_in_every_form(tmp_path):
     record = json.loads((run / "result.json").read_text())
     record["config"]["steps"] = record["steps"] = 20_000
     (run / "result.json").write_text(json.dumps(record))
-    text = report.report([tmp_path], tmp_path / "out", figures=False)
+    text = write_report([tmp_path], tmp_path / "out", with_figures=False)
     assert "0.700* (0.81) −0.110" in text
     assert "1 cells of another budget or not ended: 20,000 steps" in text
     assert "no cell at the full budget yet" in text
@@ -180,7 +184,7 @@ def test_of_two_runs_that_only_computed_differently_one_is_shown_and_the_other_s
         shown, left = cell.accuracy, {0.8: 0.6, 0.6: 0.8}[cell.accuracy]
         assert cell.seeds == 1
         assert f"shown: {shown:.4f}, left out: {left:.4f}" in notes[0]
-        assert cell.fingerprint == min(report_data.collect([root])[0].fingerprint)  # whatever was read first
+        assert cell.fingerprint == min(rows.collect([root])[0].fingerprint)  # whatever was read first
 
 
 def test_a_fractal_or_curve_of_ones_own_is_reported_like_any(tmp_path):
@@ -195,7 +199,7 @@ def test_a_fractal_or_curve_of_ones_own_is_reported_like_any(tmp_path):
         if run == "run1":
             record["config"]["curve"]["name"] = record["curve"] = "7"
         path.write_text(json.dumps(record))
-    assert "0.800 (0.82)" in report.report([tmp_path], tmp_path / "out")
+    assert "0.800 (0.82)" in write_report([tmp_path], tmp_path / "out")
     page = json.loads(unpacked((tmp_path / "out" / "index.html").read_text(), "data"))
     assert {(e["fractal"], e["curve"], e["n"]) for e in page["entries"]} == {
         ("Vicsek", "1", 5),
@@ -210,7 +214,7 @@ def test_a_table_with_the_marks_of_a_merge_is_refused(tmp_path):
     head, line = (tmp_path / "kept.csv").read_text().splitlines()
     for bad in ("<<<<<<< HEAD", line[: len(line) // 2]):
         (tmp_path / "kept.csv").write_text("\n".join([head, line, bad, ""]))
-        for read in (lambda: report_data.collect([tmp_path / "kept.csv"]), lambda: kept.read(tmp_path / "kept.csv")):
+        for read in (lambda: rows.collect([tmp_path / "kept.csv"]), lambda: kept.read(tmp_path / "kept.csv")):
             with pytest.raises(ConfigError, match="line 3 is no row of it"):
                 read()
 
@@ -233,11 +237,11 @@ def test_other_configs_that_claim_a_cell_are_said_and_never_averaged(tmp_path):
 def test_one_run_found_twice_counts_once(tmp_path):
     add(tmp_path / "a", 0.8)
     add(tmp_path / "b", 0.8)
-    runs, notes = report_data.collect([tmp_path])
+    runs, notes = rows.collect([tmp_path])
     assert len(runs) == 1
     assert notes == ["1 runs are there more than once, and counted once"]
     add(tmp_path / "c", 0.81)
-    _, notes = report_data.collect([tmp_path])
+    _, notes = rows.collect([tmp_path])
     assert "twice with different accuracies (by up to 0.0100" in notes[0]
 
 
@@ -248,11 +252,11 @@ def test_running_torn_and_failed_runs(tmp_path):
     failed = add(tmp_path, 0.0, "failed", seed=3)
     record = json.loads((failed / "result.json").read_text()) | {"best_test_acc": None, "error": "OSError: disk"}
     (failed / "result.json").write_text(json.dumps(record))
-    runs, notes = report_data.collect([tmp_path])
+    runs, notes = rows.collect([tmp_path])
     assert sorted(runs.status) == ["failed", "finished", "running", "running"]
     assert "1 records can't be read" in notes[0]
     assert cell_of(tmp_path)[0].accuracy == 0.8
-    text = report.report([tmp_path], tmp_path / "out", figures=False)
+    text = write_report([tmp_path], tmp_path / "out", with_figures=False)
     assert "1 runs failed" in text
     assert "OSError: disk" in text
     counts = status.status(tmp_path)
@@ -267,7 +271,7 @@ def test_a_cell_that_still_runs_has_no_place_on_the_axis_of_parameters(tmp_path)
         add(tmp_path, 0.8, width=width)
     add(tmp_path, 0.7, "running", steps=400_000, width=50)
     add(tmp_path, 0.7, "running", steps=400_000, fractal="vicsek")
-    drawn = report_figures.parameters(report_tables.lookup(report_data.cells(report_data.collect([tmp_path])[0])[0]))
+    drawn = report_figures.parameters(report_tables.lookup(report_data.cells(rows.collect([tmp_path])[0])[0]))
     assert drawn is not None
     assert [axes.get_title() for axes in drawn.axes] == ["2D Cantor set"]
     assert sum(line.get_marker() == "o" for line in drawn.axes[0].lines) == 2
@@ -284,7 +288,7 @@ def test_a_directory_that_goes_while_a_sweep_is_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", scandir)
     assert "1 runs: 1 finished" in status.show(tmp_path)
-    assert len(report_data.collect([tmp_path])[0]) == len(dict(records.find(tmp_path))) == 1
+    assert len(rows.collect([tmp_path])[0]) == len(dict(records.find(tmp_path))) == 1
 
 
 def test_a_layerwise_run_is_as_long_as_all_its_layers(tmp_path):
@@ -296,14 +300,14 @@ def test_a_written_csv_reads_back_to_the_same_cells(tmp_path):
     add(tmp_path / "runs", 0.8, width=10, lr=1e-3)
     add(tmp_path / "runs", 0.9, width=10, lr=5e-4)
     add(tmp_path / "runs", 0.6, fractal="vicsek", curve="4", n=6, width=20)
-    report.report([tmp_path / "runs"], tmp_path / "out", figures=False)
+    write_report([tmp_path / "runs"], tmp_path / "out", with_figures=False)
     import pandas as pd
 
     tidy = pd.read_parquet(tmp_path / "out" / "results.parquet")
-    assert list(tidy.columns) == report_data.COLUMNS
+    assert list(tidy.columns) == rows.COLUMNS
     assert len(tidy) == 3
-    again = report_data.cells(report_data.collect([tmp_path / "out" / "results.csv"])[0])[0]
-    before = report_data.cells(report_data.collect([tmp_path / "runs"])[0])[0]
+    again = report_data.cells(rows.collect([tmp_path / "out" / "results.csv"])[0])[0]
+    before = report_data.cells(rows.collect([tmp_path / "runs"])[0])[0]
     pd.testing.assert_frame_equal(again, before, check_dtype=False)
 
 
@@ -315,7 +319,7 @@ def test_verdicts_follow_the_numbers(tmp_path):
     for width in (10, 20, 50):
         for depth in range(1, 6):
             add(tmp_path, 0.52 + 0.001 * (depth % 2), fractal="vicsek", curve="4", n=6, depth=depth, width=width)
-    made = report_tables.tables(report_data.cells(report_data.collect([tmp_path])[0])[0])
+    made = report_tables.tables(report_data.cells(rows.collect([tmp_path])[0])[0])
     by_claim = {v.claim: v for v in report_verdicts.verdicts(made)}
     depth = by_claim["Depth helps on a coarse curve: all four fractals"]
     assert depth.verdict == "supported"
@@ -327,7 +331,7 @@ def test_verdicts_follow_the_numbers(tmp_path):
     for fractal in report_tables.FRACTALS:  # a tenth of the budget done, where depth harms
         for depth in range(1, 6):
             add(tmp_path, 0.9 - 0.1 * depth, "running", 100_000, fractal=fractal, depth=depth, width=400)
-    with_partial = report_tables.tables(report_data.cells(report_data.collect([tmp_path])[0])[0])
+    with_partial = report_tables.tables(report_data.cells(rows.collect([tmp_path])[0])[0])
     assert with_partial[0].blocks["vicsek"][0][-1].partial
     assert {v.claim: v for v in report_verdicts.verdicts(with_partial)} == by_claim  # it enters no verdict
     flat = report_verdicts.trend([[0.9, 0.8, 0.7]] * 6)
@@ -340,7 +344,7 @@ def test_a_verdict_of_another_budget_alone_has_a_star(tmp_path):
         for depth in range(1, 6):
             for width in (10, 20):
                 add(tmp_path, 0.6 + 0.05 * depth, "running", 100_000, fractal=fractal, depth=depth, width=width)
-    found = report_verdicts.verdicts(report_tables.tables(report_data.cells(report_data.collect([tmp_path])[0])[0]))
+    found = report_verdicts.verdicts(report_tables.tables(report_data.cells(rows.collect([tmp_path])[0])[0]))
     assert found[0].verdict == "supported*"
     assert "Cells of another budget" in report_verdicts.markdown(found)
     assert {v.verdict for v in found if "Finer" in v.claim or "fine Vicsek" in v.claim} == {"not run"}
@@ -398,7 +402,7 @@ def test_figures_and_the_page_need_no_network(tmp_path):
         for width in (10, 20):
             add(tmp_path, 0.6 + depth / 50, depth=depth, width=width)
             add(tmp_path, 0.51, fractal="vicsek", curve="4", n=6, depth=depth, width=width)
-    report.report([tmp_path], tmp_path / "out")
+    write_report([tmp_path], tmp_path / "out")
     names = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
     assert names == {f"{n}.png" for n in ("figure4", "figure5", "figure6", "parameters", "learning_curves")}
     assert not (tmp_path / "out" / "pictures").exists()
@@ -428,7 +432,7 @@ def test_the_page_draws_itself_in_a_browser(tmp_path):
     for width in (10, 20):
         for depth in (1, 5):
             add(tmp_path, 0.6 + depth / 50 - width / 1000, depth=depth, width=width)
-    report.report([tmp_path], tmp_path / "out")
+    write_report([tmp_path], tmp_path / "out")
     page = drawn(tmp_path)
     maps = page.split('id="maps"')[1].split('id="panel"')[0]
     assert re.findall(r">(0\.\d{3})</", maps) == ["0.610", "0.600", "0.690", "0.680"]
@@ -446,7 +450,7 @@ def test_a_link_to_a_figure_of_the_page_opens_it(tmp_path):
     add(tmp_path, 0.7)
     for width, accuracy in ((8, 0.65), (16, 0.66)):
         add(tmp_path, accuracy, images={"experiment": "figure7", "width": width, "depth": 2})
-    report.report([tmp_path], tmp_path / "out")
+    write_report([tmp_path], tmp_path / "out")
     page = drawn(tmp_path, "#f7")
     maps = page.split('id="maps"')[1].split('id="panel"')[0]
     assert re.findall(r">(0\.\d{3})</", maps) == ["0.650", "0.660"]
@@ -479,7 +483,7 @@ def test_a_narrowed_experiment_trains_and_is_reported(tmp_path):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
     assert "2 of 2 jobs are finished already" in done.stdout + done.stderr
-    runs, notes = report_data.collect([tmp_path / "multirun" / "tables-40"])
+    runs, notes = rows.collect([tmp_path / "multirun" / "tables-40"])
     assert notes == []
     assert sorted(zip(runs.fractal, runs.curve, runs.depth, runs.width, runs.lr, strict=True)) == [
         (fractal, curve, 5, 10, 5e-4) for fractal in ("cantor2d", "vicsek") for curve in ("1", "6")
@@ -516,15 +520,15 @@ def test_mistakes_cost_one_line(tmp_path):
     (waiting / "config.yaml").write_text(yaml.safe_dump(config_of()))
     assert status.show(tmp_path / "waiting").endswith("1 runs: 1 waiting; 0 of 1,000,000 steps (0.0%)")
     with pytest.raises(ConfigError, match=r"no run has a measurement yet"):
-        report.report([tmp_path / "waiting"], tmp_path / "out")
+        write_report([tmp_path / "waiting"], tmp_path / "out")
     run = add(tmp_path / "later", 0.8)
     record = json.loads((run / "result.json").read_text()) | {"format": 99}
     (run / "result.json").write_text(json.dumps(record))
     with pytest.raises(ConfigError, match=r"format 99; this version reads up to \d+, update it$"):
-        report.report([tmp_path / "later"], tmp_path / "out")
+        write_report([tmp_path / "later"], tmp_path / "out")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ConfigError, match=r"not the results.csv of a report, it has no column data"):
-        report.report([tmp_path / "other.csv"], tmp_path / "out")
+        write_report([tmp_path / "other.csv"], tmp_path / "out")
 
 
 def test_help_loads_nothing_heavy(tmp_path):
@@ -534,7 +538,7 @@ def test_help_loads_nothing_heavy(tmp_path):
     assert found.returncode == 0
     assert "DIR" in found.stdout
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
-    code = "import sys, fractal_ifs.report as r\ntry: r.main(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys, fractal_ifs.report.__main__ as r\ntry: r.main(['--help'])\nexcept SystemExit: pass\n"
     code += "print([m for m in ('pandas', 'matplotlib', 'plotly', 'torch', 'scipy') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert out.stdout.splitlines()[-1] == "[]"

@@ -15,8 +15,8 @@ from fractal_ifs.theorems.construction import corollary1_network, split, theorem
 from fractal_ifs.theorems.cube import CubeIFS
 from fractal_ifs.theorems.fold import CANTOR, fold_network, folded_depth
 from fractal_ifs.theorems.line import along, breakpoints, patterns, regions, sign_changes, stacked
-from fractal_ifs.theorems.measure import LineDistribution, best_error, pieces
-from fractal_ifs.theorems.points import points
+from fractal_ifs.theorems.measure import LineDistribution, best_error, masses_of_pieces
+from fractal_ifs.theorems.samples import labelled_points
 
 quick = settings(max_examples=20, deadline=None, derandomize=True)
 
@@ -40,7 +40,7 @@ def systems(draw, dimensions=(1, 2, 3), most=5, least=1):
 
 
 def wrong(model, ifs, n, gamma, count=3000, seed=0):
-    x, y, _ = points(ifs, n, gamma, count, np.random.default_rng(seed), hard=True)
+    x, y, _ = labelled_points(ifs, n, gamma, count, np.random.default_rng(seed), hard=True)
     with torch.no_grad():
         return int((model(torch.from_numpy(x)).numpy() * y <= 0).sum())
 
@@ -87,7 +87,7 @@ def test_theorem_1_to_depth_8(name, keys, d):
 
 def test_points_agree_with_membership_by_inversion():
     ifs = CubeIFS.of(AffineIFS.load("cantor2d"))
-    x, y, level = points(ifs, 3, 0.001, 4000, np.random.default_rng(1), hard=True)
+    x, y, level = labelled_points(ifs, 3, 0.001, 4000, np.random.default_rng(1), hard=True)
     u, inside = (x - ifs.low) / ifs.side, np.ones(len(x), int)
     reached = ((u >= 0) & (u <= 1)).all(1).astype(int)
     for _ in range(3):
@@ -275,4 +275,4 @@ def test_the_folded_network_realises_the_cantor_set_exactly(t):
     assert (model.depth + 1, model.width) == (t, 8)
     assert distribution.error(stacked([model]))[0] < 1e-11
     assert int(sign_changes(stacked([model]), -1.0, 2.0)) == 2 ** (n + 1)
-    assert pieces(distribution).shape == (2, 2 ** (n + 1) - 1)
+    assert masses_of_pieces(distribution).shape == (2, 2 ** (n + 1) - 1)

@@ -27,10 +27,10 @@ def problem(fractal="cantor", n=4, curve="1", points=2000, **settings):
 
 
 def test_theorem_2_by_hand():
-    assert theorem2.least_width(2, 4, 5, 5) == pytest.approx(2 / np.e * 2)
+    assert theorem2.least_width_printed(2, 4, 5, 5) == pytest.approx(2 / np.e * 2)
     assert theorem2.most_regions(2, 5, 3) == (1 + 5 + 10) ** 2
-    assert theorem2.sharper(1, 2, 10, 2) == 1023  # one hidden layer: k + 1 >= 2^10
-    assert theorem2.sharper(1, 2, 10, 3) == 31
+    assert theorem2.least_width_proven(1, 2, 10, 2) == 1023  # one hidden layer: k + 1 >= 2^10
+    assert theorem2.least_width_proven(1, 2, 10, 3) == 31
 
 
 def test_theorem_2_holds_and_the_constructed_network_has_a_region_per_cell():
@@ -53,10 +53,10 @@ def test_theorem_3_errs_on_deeper_levels_only(fractal, curve):
 
 def test_theorem_4_by_hand_and_below_every_network():
     P = ApproximationCurve.load("6").P(8)
-    bound = theorem4.bounds(P, 2, 3, 2)  # s = 2, st = 4
+    bound = theorem4.printed_bounds(P, 2, 3, 2)  # s = 2, st = 4
     assert np.flatnonzero(np.isfinite(bound)).tolist() == [5, 6, 7]
     assert bound[7] == pytest.approx((1 - 1 / 8) * 0.5)
-    assert not np.isfinite(theorem4.bounds(P, 2, 10, 5)).any()
+    assert not np.isfinite(theorem4.printed_bounds(P, 2, 10, 5)).any()
     checks = theorem4.check(problem(n=8, networks=[[1, 2], [3, 2], [2, 3]], curves=["6"], train_steps=50))
     assert all(c.holds is not False for c in checks)
     assert any(c.holds for c in checks)
@@ -66,7 +66,7 @@ def test_theorem_4_by_hand_and_below_every_network():
 
 def test_theorem_5_is_trivial_at_bias_one_half():
     """The network is affine on [0, 1] and constant in sign, so every curve gives gradient 0 and error 1/2."""
-    parameters = theorem5.initial(200, 10, 4, 0.5, torch.Generator().manual_seed(0))
+    parameters = theorem5.networks_with_bias(200, 10, 4, 0.5, torch.Generator().manual_seed(0))
     assert (theorem5.affine_level(parameters, 10) == 0).all()
     for curve in ("1", "4", "6"):
         distribution = LineDistribution(CANTOR, ApproximationCurve.load(curve).level_probabilities(10))
@@ -76,7 +76,7 @@ def test_theorem_5_is_trivial_at_bias_one_half():
 
 
 def test_theorem_5_with_a_smaller_bias_depends_on_the_curve():
-    parameters = theorem5.initial(200, 6, 3, 0.1, torch.Generator().manual_seed(0))
+    parameters = theorem5.networks_with_bias(200, 6, 3, 0.1, torch.Generator().manual_seed(0))
     largest = []
     for curve in ("1", "4", "6"):
         distribution = LineDistribution(CANTOR, ApproximationCurve.load(curve).level_probabilities(20))
@@ -86,7 +86,7 @@ def test_theorem_5_with_a_smaller_bias_depends_on_the_curve():
 
 def test_gradient_is_bounded_by_where_the_network_is_affine():
     """Deterministic form of Theorem 5, with 2 in the place of 5: affine on C_n' implies gradient <= 2 (P(n') - 1/2)."""
-    parameters = theorem5.initial(300, 6, 4, 0.1, torch.Generator().manual_seed(1))
+    parameters = theorem5.networks_with_bias(300, 6, 4, 0.1, torch.Generator().manual_seed(1))
     level = theorem5.affine_level(parameters, 12)
     assert level.max() > 3
     for curve in ("1", "4"):
@@ -98,7 +98,7 @@ def test_gradient_is_bounded_by_where_the_network_is_affine():
 
 
 def test_affine_level_equals_a_look_at_every_interval():
-    n, parameters = 6, theorem5.initial(40, 5, 3, 0.1, torch.Generator().manual_seed(3))
+    n, parameters = 6, theorem5.networks_with_bias(40, 5, 3, 0.1, torch.Generator().manual_seed(3))
     level = theorem5.affine_level(parameters, n)
     for j in range(n + 1):
         words = CANTOR.words(j)

@@ -1,24 +1,27 @@
-"""Files that are written whole or not at all."""
+"""Writing files whole or not at all: a reader never sees half of one, however many writers there are."""
 
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write ``content`` to ``path``, replacing what is there. Raises OSError, and then the old file is as it was."""
     with written(path, content) as temporary:
         os.replace(temporary, path)
 
 
 @contextlib.contextmanager
-def written(path: Path, content: bytes) -> Iterator[Path]:
-    """The content in a temporary file beside ``path``, which is gone in the end, whatever happens."""
+def written(path: Path, content: bytes) -> Generator[Path]:
+    """A file beside ``path`` that holds ``content``, flushed to the disk, to be renamed; gone at the end in any case.
+
+    Its name is random: no other call has the same, in this thread or another, on this machine or another.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.fractals.numbers import CONF, is_list, names, number, short, vector, whole
+from fractal_ifs.fractals.named import CONF, names
+from fractal_ifs.fractals.numbers import is_list, number, short, vector, whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -140,12 +141,12 @@ def _check(config: DictConfig) -> dict[str, Any]:
 def _check_law(settings: dict[str, Any], fractal: Any, curve: Any, margin: float) -> tuple[AffineIFS, str]:
     """Refuse a bad distribution, or a window that doesn't fit it, without the seconds that importing torch takes."""
     from fractal_ifs.fractals.curve import ApproximationCurve
-    from fractal_ifs.fractals.ifs import AffineIFS
+    from fractal_ifs.fractals.ifs import AffineIFS, depth_of
 
-    ifs = AffineIFS.from_config(fractal)
-    ifs.check(fractal.get("depth", 5), margin)
+    ifs, depth = AffineIFS.from_config(fractal), depth_of(fractal)
+    ifs.check(depth, margin)
     curve = ApproximationCurve.from_config(curve)
-    curve.level_probabilities(fractal.get("depth", 5))
+    curve.level_probabilities(depth)
     window = settings["window"]
     if window is not None and len(window) != min(4, 2 * ifs.d):
         raise ConfigError(f"window={window.tolist()}: must have {min(4, 2 * ifs.d)} numbers for d={ifs.d}")

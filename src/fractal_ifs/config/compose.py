@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
 
 from hydra import compose as hydra_compose
@@ -18,8 +17,7 @@ from fractal_ifs.config.machine import check_gpus, check_memory
 from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.run import GROUPS, RunConfig, placement
 from fractal_ifs.errors import ConfigError
-
-CONF = Path(__file__).parents[1] / "conf"
+from fractal_ifs.fractals.named import CONF
 
 # Keys that no directory is named after: they can't change a result.
 NOT_IN_NAMES = (*placement(), "logger", "experiment", "data.dir", "data.url")

@@ -13,10 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from fractal_ifs.fractals.curve import ApproximationCurve
-from fractal_ifs.fractals.ifs import AffineIFS
-from fractal_ifs.fractals.numbers import whole
-
-DEPTH = 5
+from fractal_ifs.fractals.ifs import AffineIFS, depth_of
 
 # Keys of these groups that came after the first records, and the value of all runs before: see ``keys.key``.
 LATER: dict[str, Any] = {}
@@ -89,8 +86,7 @@ def _identity(keys: Mapping[str, Any]) -> dict[str, Any]:
 @lru_cache(maxsize=4096)
 def _fractal(text: str) -> Fractal:
     keys = json.loads(text)
-    depth = whole(keys.get("depth", DEPTH), "fractal.depth", 1)
-    return Fractal(keys, AffineIFS.from_config({k: v for k, v in keys.items() if k != "depth"}), depth)
+    return Fractal(keys, AffineIFS.from_config(keys), depth_of(keys))
 
 
 @lru_cache(maxsize=4096)

@@ -1,16 +1,16 @@
 """Approximation curves: how the negative examples are spread over the levels of a fractal, from coarse to fine.
 
-The paper's Section 3.2 ("Approximation Curve") defines P(j) = Pr[x not in K_j or y = 1], which is nondecreasing
-from P(0) = 1/2 to P(n) = 1. A network that only resolves K_j can be right with probability P(j). Here a curve is one of
+Section 3.2 of the paper ("Approximation Curve") defines P(j) = Pr[x not in K_j or y = 1], which rises from P(0) = 1/2
+to P(n) = 1: a network that resolves K_j and nothing finer is right with probability P(j). A curve is given by one of
 
     degree  w_j = j^degree                                  the experiments' curves 1, 4, 5
     last    w_j = 1 on the `last` finest levels, else 0     the experiments' curves 2, 3, 6
     weights w_1..w_n >= 0, up to scale
-    mass    p_1..p_n, the law of a negative's level         the theory's Cantor distributions (Section 4)
+    mass    p_1..p_n, the law of a negative's level         the Cantor distributions of the theory (Section 4)
     P       P(0)..P(n) itself
 
-Weights act as in the experiments: a point that reached level j becomes a negative there with probability
-1 - (1/2)^(w_j), where w sums to 1. Hence P(j) = 3/2 - (1/2)^(w_1 + ... + w_j).
+Weights act as in the experiments: scaled to the sum 1, a point that has come to level j becomes a negative there with
+probability 1 - (1/2)^(w_j). Hence P(j) = 3/2 - (1/2)^(w_1 + ... + w_j).
 """
 
 from __future__ import annotations
@@ -21,29 +21,30 @@ from typing import Any
 import numpy as np
 
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.fractals.numbers import load_group, number, plain, short, vector, whole
+from fractal_ifs.fractals.named import checked, read
+from fractal_ifs.fractals.numbers import Floats, number, short, vector, whole
 
 KINDS = ("degree", "last", "weights", "mass", "P")
 
 
 class ApproximationCurve:
-    """A curve for every depth n (`degree`, `last`), or for the one depth its list is made for (`weights`, `mass`, `P`).
+    """A curve for every depth n (`degree`, `last`), or for the one depth that its list fits (`weights`, `mass`, `P`).
 
-    Exactly one of the five kinds is given. Raises ConfigError where a number is out of its range; a list of the wrong
-    length is refused once the depth is known, by the methods below.
+    Exactly one of the five is given; numbers may be strings and fractions. Raises ConfigError where a number is out of
+    its range. Whether the curve fits a depth shows when that is known: the methods below raise ConfigError for others.
     """
 
     def __init__(
         self,
         *,
-        degree: float | None = None,
-        last: int | None = None,
+        degree: float | str | None = None,
+        last: int | str | None = None,
         weights: Any = None,
         mass: Any = None,
         P: Any = None,
         name: str | None = None,
     ):
-        given = {"degree": degree, "last": last, "weights": weights, "mass": mass, "P": P}
+        given: dict[str, Any] = {"degree": degree, "last": last, "weights": weights, "mass": mass, "P": P}
         given = {kind: value for kind, value in given.items() if value is not None}
         if len(given) != 1:
             raise ConfigError(f"curve: has {' and '.join(given) or 'no values'}; must have one of {', '.join(KINDS)}")
@@ -62,47 +63,58 @@ class ApproximationCurve:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ApproximationCurve:
-        """From the keys of a conf/curve/*.yaml: `name`, and one of degree, last, weights, mass, P."""
-        keys = plain(config, "curve", ("name", *KINDS))
+        """From the keys of a conf/curve/*.yaml: `name`, and degree, last, weights, mass or P. Raises ConfigError."""
+        keys = checked(config, "curve", ("name", *KINDS))
         keys["name"] = str(keys["name"]) if "name" in keys else None
         return cls(**keys)
 
     @classmethod
     def load(cls, name: str | int, **keys: Any) -> ApproximationCurve:
-        """By the name of a conf/curve/*.yaml, or the path of a YAML file: load(4), load("polynomial", degree=3)."""
-        return cls.from_config(load_group("curve", name, keys))
+        """By the name of a conf/curve/*.yaml, or the path of a YAML file: load(4), load("polynomial", degree=3).
 
-    def level_probabilities(self, n: int) -> np.ndarray:
-        """(n + 1,): the probabilities of a negative of level 1, ..., n, then of a positive (1/2). They sum to 1."""
+        `keys` take the place of the file's. Raises ConfigError.
+        """
+        return cls.from_config(read("curve", name, keys))
+
+    def fits(self, n: int) -> bool:
+        """Whether there is such a curve for depth n."""
+        try:
+            self.level_probabilities(n)
+        except ConfigError:
+            return False
+        return True
+
+    def level_probabilities(self, n: int) -> Floats:
+        """(n + 1,): the probabilities of a negative of level 1, ..., n, then of a positive, 1/2. Their sum is 1."""
         n = whole(n, "fractal.depth", 1)
         negatives = self._negatives(n)
         return np.append(negatives / (2 * negatives.sum()), 0.5)
 
-    def P(self, n: int) -> np.ndarray:
+    def P(self, n: int) -> Floats:
         """(n + 1,): P(0), ..., P(n), from 1/2 to 1."""
         P = 0.5 + np.append(0.0, np.cumsum(self.level_probabilities(n)[:-1]))
         P[-1] = 1.0
         return np.minimum(P, 1.0)
 
-    def weights(self, n: int) -> np.ndarray:
-        """(n,): w_1, ..., w_n, which sum to 1 and give this curve by P(j) = 3/2 - (1/2)^(w_1 + ... + w_j)."""
+    def weights(self, n: int) -> Floats:
+        """(n,): the weights w_1, ..., w_n of sum 1 that give this curve: P(j) = 3/2 - (1/2)^(w_1 + ... + w_j)."""
         if self.kind in ("degree", "last", "weights"):
             w = self._weights(n)
             return w / w.sum()
         return np.diff(-np.log2(1.5 - self.P(n)))
 
-    def _weights(self, n: int) -> np.ndarray:
+    def _weights(self, n: int) -> Floats:
         n = whole(n, "fractal.depth", 1)
         if self.kind == "degree":
             return (np.arange(1, n + 1) / n) ** self._value
         if self.kind == "last":
             if self._value > n:
                 raise ConfigError(f"curve.last={self._value}: must be at most the fractal's depth, {n}")
-            return (np.arange(1, n + 1) > n - self._value).astype(float)
+            return (np.arange(1, n + 1) > n - self._value).astype(np.float64)
         return self._of_length(n)
 
-    def _negatives(self, n: int) -> np.ndarray:
-        """The probabilities of a negative's levels, up to scale."""
+    def _negatives(self, n: int) -> Floats:
+        """(n,): the probabilities of a negative's level, up to scale."""
         if self.kind == "mass":
             return self._of_length(n)
         if self.kind == "P":
@@ -111,7 +123,7 @@ class ApproximationCurve:
         survived = 0.5 ** np.append(0.0, np.cumsum(w)[:-1])  # (1/2)^(w_1 + ... + w_(j-1))
         return survived * -np.expm1(-w * np.log(2))  # 1 - (1/2)^w, without cancellation where w is tiny
 
-    def _of_length(self, length: int) -> np.ndarray:
+    def _of_length(self, length: int) -> Floats:
         if len(self._value) != length:
             depth = length - (self.kind == "P")
             raise ConfigError(
@@ -124,7 +136,7 @@ class ApproximationCurve:
         return f"ApproximationCurve({self.kind}={_brief(self._value)}, name={self.name!r})"
 
 
-def _check_list(kind: str, values: np.ndarray, given: object) -> None:
+def _check_list(kind: str, values: Floats, given: object) -> None:
     key = f"curve.{kind}={short(given)}"
     if kind == "P":
         if abs(values[0] - 0.5) > 1e-6 or abs(values[-1] - 1) > 1e-6 or (np.diff(values) < 0).any() or len(values) < 2:
@@ -138,5 +150,5 @@ def _check_list(kind: str, values: np.ndarray, given: object) -> None:
         raise ConfigError(f"{key}: must sum to 1, sums to {values.sum():g}")
 
 
-def _brief(values: np.ndarray) -> str:
+def _brief(values: Floats) -> str:
     return f"{values:g}" if values.ndim == 0 else "[" + ",".join(f"{v:g}" for v in values) + "]"

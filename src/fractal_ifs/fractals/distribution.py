@@ -1,9 +1,9 @@
-"""Fractal distributions D_n (the paper's Section 2): labelled points whose positives lie in K_n, its negatives outside.
+"""Fractal distributions D_n (Section 2 of the paper): labelled points, the positives in K_n and the negatives outside.
 
-A point is a negative of level j = 1..n or a positive; the approximation curve says how likely each is. The cell it
-lies in, a word of maps, is uniform: a negative of level j is uniform in what the images leave of a cell of K_(j-1) (or
-in the cell's copy of the box `negatives`), a positive is uniform in a cell of K_n. This is the law of the experiments'
-walk from coarse to fine, without the walk: level and cell are drawn at once.
+A point is a negative of level j = 1..n or a positive; the approximation curve says how likely each is. All cells of a
+level are equally likely: a negative of level j is uniform in what the images leave of a cell of K_(j-1) (or in the
+cell's copy of the box `negatives`), a positive is uniform in a cell of K_n. That is the law of the walk from coarse to
+fine in the paper's experiments, without the walk: level and cell are drawn at once.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.curve import ApproximationCurve
-from fractal_ifs.fractals.ifs import AffineIFS
+from fractal_ifs.fractals.ifs import DEPTH, AffineIFS, depth_of
 from fractal_ifs.fractals.membership import deepest
-from fractal_ifs.fractals.numbers import number, short, whole
+from fractal_ifs.fractals.named import read
+from fractal_ifs.fractals.numbers import Floats, number, short, whole
 from fractal_ifs.fractals.samplers import Sampler, sampler
 
 
@@ -32,36 +32,38 @@ class Sample(NamedTuple):
 
 
 class FractalDistribution:
-    """The distribution over K_n = K_depth of a fractal with an approximation curve.
+    """The distribution D_n of a fractal with an approximation curve.
 
-    fractal  the name of a conf/fractal/*.yaml, an AffineIFS, or a mapping with the keys of such a file
-    curve    the name of a conf/curve/*.yaml (1 to 6 are the paper's), an ApproximationCurve, or a mapping
-    depth    n
-    margin   gamma: positives keep this distance from the boundary of their cell. Under the paper's Assumption 1 (cells
-             apart) that is K_n^gamma exactly; where cells touch, the part of K_n^gamma away from the faces they share.
+    fractal  the name of a conf/fractal/*.yaml, the path of a YAML file, a mapping with such keys, or an AffineIFS
+    curve    the same for conf/curve/*.yaml, where 1 to 6 are the paper's, or an ApproximationCurve
+    depth    n; if not given, the key `depth` of the fractal's file or mapping, else DEPTH
+    margin   gamma: positives keep this distance from the boundary of their cell. Where cells are apart (Assumption 1 of
+             the paper) this makes K_n^gamma; where they touch, the part of it away from the faces that they share.
 
-    Raises ConfigError for what can't be: unknown names, images that leave K_0 or cover it, cells too small for float32,
-    a curve that doesn't fit the depth, a margin that leaves nothing.
+    Raises ConfigError for unknown names, images that leave K_0 or cover it, cells too small for float32, a curve that
+    doesn't fit the depth, or a margin that leaves nothing.
     """
 
     def __init__(
         self,
         fractal: str | AffineIFS | Mapping[str, Any],
         curve: int | str | ApproximationCurve | Mapping[str, Any] = 1,
-        depth: int = 5,
+        depth: int | None = None,
         margin: float | str = 0.0,
     ):
+        own = DEPTH
         if isinstance(fractal, AffineIFS):
             self.ifs = fractal
         else:
-            self.ifs = AffineIFS.from_config(fractal) if isinstance(fractal, Mapping) else AffineIFS.load(fractal)
+            config = fractal if isinstance(fractal, Mapping) else read("fractal", fractal, {})
+            self.ifs, own = AffineIFS.from_config(config), depth_of(config)
         if isinstance(curve, ApproximationCurve):
             self.curve = curve
+        elif isinstance(curve, Mapping):
+            self.curve = ApproximationCurve.from_config(curve)
         else:
-            self.curve = (
-                ApproximationCurve.from_config(curve) if isinstance(curve, Mapping) else ApproximationCurve.load(curve)
-            )
-        self.depth = whole(depth, "fractal.depth", 1)
+            self.curve = ApproximationCurve.load(curve)
+        self.depth = own if depth is None else whole(depth, "fractal.depth", 1)
         self.margin = number(margin, "margin")
         self.level_probabilities = self.curve.level_probabilities(self.depth)  # (n + 1,): levels 1..n, then positives
         self.ifs.check(self.depth, self.margin)
@@ -71,15 +73,16 @@ class FractalDistribution:
     def from_config(
         cls, fractal: Mapping[str, Any], curve: Mapping[str, Any], margin: float | str = 0.0
     ) -> FractalDistribution:
-        """From the nodes `fractal` (whose key `depth` is n) and `curve` of a composed config."""
-        return cls(fractal, curve, fractal.get("depth", 5), margin)
+        """From the nodes `fractal` (whose key `depth` is n) and `curve` of a config. Raises ConfigError."""
+        return cls(fractal, curve, margin=margin)
 
     @property
     def d(self) -> int:
+        """The dimension of the points."""
         return self.ifs.d
 
-    def approximation_curve(self) -> np.ndarray:
-        """(n + 1,): P(0), ..., P(n)."""
+    def approximation_curve(self) -> Floats:
+        """(n + 1,): P(0), ..., P(n), see `ApproximationCurve`."""
         return self.curve.P(self.depth)
 
     def volume(self, j: int) -> float:
@@ -89,11 +92,11 @@ class FractalDistribution:
     def sample(
         self, m: int, seed: int = 0, balanced: bool = False, device: str | torch.device = "cpu", start: int = 0
     ) -> Sample:
-        """m points, drawn independently from the distribution; they unpack as (x, y, level).
+        """m independent points of the distribution, which unpack as (x, y, level).
 
-        `seed` fixes an endless sequence of points, the same on every device; this returns numbers start, ...,
-        start + m - 1 of it. With `balanced`, points of even number are negatives, those of odd number positives: from
-        an even start on, m - m//2 and m//2 of them. Works in chunks: memory beyond the result doesn't grow with m.
+        A seed means an endless sequence of points, the same on every device, of which these are number start to
+        start + m - 1. With `balanced`, points of even number are negatives and those of odd number positives.
+        Memory beyond the result doesn't grow with m. Raises ConfigError for a bad number or device.
         """
         m, start, seed = whole(m, "m", 1), whole(start, "start", 0), whole(seed, "seed", 0)
         device = _device(device)
@@ -115,7 +118,7 @@ class FractalDistribution:
         return Sample(x, y, level)
 
     def _sampler(self, label: int) -> Sampler:
-        """Of one class, or of both (0); made when first used."""
+        """The sampler of one label, or of both (0); made when first used."""
         if label not in self._samplers:
             p = self.level_probabilities.copy()
             if label:
@@ -124,9 +127,9 @@ class FractalDistribution:
         return self._samplers[label]
 
     def level(self, x: Any) -> Tensor:
-        """The deepest j in 0..n with x in K_j, -1 outside K_0: x (m, d) to int64 (m,), on x's device.
+        """The largest j in 0..n with x in K_j, -1 outside K_0: x (m, d) to (m,) int64, on x's device.
 
-        By the inverse maps, in float64; K_j is closed. Independent of how points are drawn.
+        Found by the inverse maps, in float64, whatever way points are drawn. Raises ConfigError for another shape.
         """
         x = torch.as_tensor(x, dtype=torch.float64)
         if x.ndim != 2 or x.shape[1] != self.d:

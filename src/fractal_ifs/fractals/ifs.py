@@ -1,7 +1,7 @@
 """Iterated function systems: r affine maps F_i(x) = M_i x + v_i, and the sets K_n = F_1(K_(n-1)) u ... u F_r(K_(n-1)).
 
-Section 2 of the paper. K_0 is [-1, 1]^d unless said otherwise: [0, 1] for the Cantor set of Section 4, a triangle.
-The image of K_0 under a composition of j maps is called a cell of K_j; K_j is the union of its r^j cells.
+Section 2 of the paper. K_0 is [-1, 1]^d unless something else is given, such as [0, 1] for the Cantor set of Section 4,
+or a triangle. A cell of K_j is the image of K_0 under a composition of j maps; K_j is the union of its r^j cells.
 """
 
 from __future__ import annotations
@@ -9,54 +9,58 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import combinations, product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard, cast
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.convex import TOLERANCE, Box, Convex, distance, hull, overlap
-from fractal_ifs.fractals.numbers import is_list, load_group, number, plain, short, vector, whole
+from fractal_ifs.fractals.named import checked, read
+from fractal_ifs.fractals.numbers import Floats, is_list, number, short, vector, whole
 
+DEPTH = 5  # n of K_n, unless one is given: that of the paper's experiments
 KEYS = ("name", "depth", "d", "ratio", "offsets", "corners", "maps", "base", "negatives")
 MAX_CELLS = 2**22
+Run = tuple[int, int]  # neighbouring cells of a grid along an axis: the first, and the one after the last
 
 
 class Separation(NamedTuple):
-    """How the images of K_0 lie to each other. `epsilon`: their least distance, so Assumption 1 holds iff it is > 0."""
+    """How the images of K_0 lie to each other; Assumption 1 of the paper holds where epsilon > 0."""
 
-    epsilon: float
-    touching: list[tuple[int, int]]  # pairs that share a piece of boundary and nothing else
-    overlapping: list[tuple[int, int]]  # pairs with a common interior
+    epsilon: float  # the least distance of two images
+    touching: list[tuple[int, int]]  # the pairs that share a piece of their boundaries and nothing else
+    overlapping: list[tuple[int, int]]  # the pairs that share more
 
 
 class AffineIFS:
-    """x -> matrices[i] x + offsets[i], i = 0..r-1.
+    """The maps x -> matrices[i] x + offsets[i], i = 0..r-1, and the set K_0 that they start from.
 
-    matrices   (r, d, d), invertible, of spectral norm < 1
+    matrices   (r, d, d): invertible, of spectral norm < 1
     offsets    (r, d)
-    base       K_0: a Box, a Polytope, or vertices (k, d); default [-1, 1]^d
-    negatives  the box where the negatives of a level lie, in K_0's coordinates; default: all of K_0 outside the images
+    base       K_0: a Box, a Polytope, or vertices (k, d); [-1, 1]^d if not given
+    negatives  the box in K_0 where negatives of the first level lie; all of K_0 outside the images if not given
 
-    Raises ConfigError where shapes don't fit, a map doesn't contract or is singular, or `negatives` meets an image or
-    leaves K_0.
+    Raises ConfigError where shapes don't fit, a map is singular or doesn't contract, or `negatives` leaves K_0 or
+    overlaps an image.
     """
 
     def __init__(
         self,
-        matrices: Any,
-        offsets: Any,
-        base: Convex | Any = None,
+        matrices: ArrayLike,
+        offsets: ArrayLike,
+        base: Convex | ArrayLike | None = None,
         negatives: Box | None = None,
         name: str | None = None,
     ):
-        self.matrices = np.array(matrices, float)
-        self.offsets = np.array(offsets, float)
+        self.matrices: Floats = np.array(matrices, np.float64)
+        self.offsets: Floats = np.array(offsets, np.float64)
         self.name = name or "custom"
         if self.offsets.ndim != 2 or 0 in self.offsets.shape:
             raise ConfigError(
                 f"fractal.offsets of shape {self.offsets.shape}: must be of shape (r, d), with r and d at least 1"
             )
-        self.r, self.d = self.offsets.shape
+        self.r, self.d = map(int, self.offsets.shape)
         if self.matrices.shape != (self.r, self.d, self.d):
             raise ConfigError(
                 f"fractal.matrices of shape {self.matrices.shape}: must be of shape {(self.r, self.d, self.d)}"
@@ -64,7 +68,7 @@ class AffineIFS:
         self._check_maps()
         if base is None:
             base = Box(-np.ones(self.d), np.ones(self.d))
-        self.base: Convex = base if isinstance(base, Convex) else hull(np.asarray(base, float))
+        self.base: Convex = base if isinstance(base, Convex) else hull(np.asarray(base, np.float64))
         if self.base.d != self.d:
             raise ConfigError(f"fractal.base of dimension {self.base.d}: must be of the maps' dimension, {self.d}")
         self.negatives = negatives
@@ -96,18 +100,18 @@ class AffineIFS:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> AffineIFS:
-        """From the keys of a conf/fractal/*.yaml (numbers may be fractions, "2/3"):
+        """From the keys of a conf/fractal/*.yaml, where numbers may be fractions ("2/3"). Raises ConfigError.
 
-        ratio + offsets  one contraction ratio, a list of r offsets;  or ratio + corners: c, whose offsets are {-c, c}^d
-        maps             a list of {matrix, offset}; a lone number as the matrix is that multiple of the identity
-        d                the dimension; needed with `corners` alone
+        ratio + offsets  one contraction ratio and r offsets, or ratio + corners: c, for the offsets {-c, c}^d
+        maps             instead: a list of {matrix, offset}; a lone number as the matrix is a multiple of the identity
+        d                the dimension, needed with `corners` only
         base             cube ([-1, 1]^d, the default) | unit ([0, 1]^d) | {lo, hi} | a list of vertices
         negatives        {lo, hi}
+        name, depth      a name, and the n of K_n, which is not part of the IFS: see `depth_of`
         """
-        keys = plain(config, "fractal", KEYS)
+        keys = checked(config, "fractal", KEYS)
         d = whole(keys["d"], "fractal.d", 1, 10) if "d" in keys else None
-        if "depth" in keys:
-            whole(keys["depth"], "fractal.depth", 1)
+        depth_of(keys)
         matrices, offsets = _maps(keys, d)
         d = len(offsets[0])
         negatives = _box(keys["negatives"], "fractal.negatives", d) if "negatives" in keys else None
@@ -115,8 +119,11 @@ class AffineIFS:
 
     @classmethod
     def load(cls, name: str, **keys: Any) -> AffineIFS:
-        """By the name of a conf/fractal/*.yaml or the path of a YAML file: load("vicsek"), load("cantor_dust", d=3)."""
-        return cls.from_config(load_group("fractal", name, keys))
+        """By the name of a conf/fractal/*.yaml or the path of a YAML file: load("vicsek"), load("cantor_dust", d=3).
+
+        `keys` take the place of the file's. Raises ConfigError.
+        """
+        return cls.from_config(read("fractal", name, keys))
 
     @cached_property
     def images(self) -> list[Convex]:
@@ -124,19 +131,21 @@ class AffineIFS:
         return [self.base.image(matrix, offset) for matrix, offset in zip(self.matrices, self.offsets, strict=True)]
 
     def images_inside(self) -> bool:
-        """Assumption 2: every F_i(K_0) lies in K_0."""
+        """Whether every image lies in K_0: Assumption 2 of the paper."""
         return all(image.inside(self.base) for image in self.images)
 
     def separation(self) -> Separation:
-        """Assumption 1: the least distance between two images of K_0, and the pairs that meet. Infinite for one map.
+        """The least distance of two images of K_0 (infinite for one map), and the pairs that meet.
 
-        Exact for images that are axis-parallel boxes, a proven lower bound for others.
+        The distance is exact for images that are boxes, a lower bound for others.
         """
         return self._separation
 
     @cached_property
     def _separation(self) -> Separation:
-        epsilon, touching, overlapping = np.inf, [], []
+        epsilon = np.inf
+        touching: list[tuple[int, int]] = []
+        overlapping: list[tuple[int, int]] = []
         for i, j in combinations(range(self.r), 2):
             apart = distance(self.images[i], self.images[j])
             epsilon = min(epsilon, apart)
@@ -144,10 +153,11 @@ class AffineIFS:
                 (overlapping if overlap(self.images[i], self.images[j]) else touching).append((i, j))
         return Separation(epsilon, touching, overlapping)
 
-    def maps(self, j: int) -> tuple[np.ndarray, np.ndarray]:
+    def maps(self, j: int) -> tuple[Floats, Floats]:
         """All compositions of j maps: matrices (r^j, d, d) and offsets (r^j, d).
 
-        Row i_1 r^(j-1) + ... + i_j is F_(i_1) o ... o F_(i_j): the first digit is the coarsest cell.
+        Row i_1 r^(j-1) + ... + i_j is F_(i_1) o ... o F_(i_j): the first digit is that of the coarsest cell. Raises
+        ConfigError where there are too many to be listed.
         """
         j = whole(j, "j", 0)
         if self.r**j > MAX_CELLS:
@@ -161,7 +171,7 @@ class AffineIFS:
     def volume(self, j: int) -> float:
         """The Lebesgue measure of K_j: volume(K_0) (|det M_1| + ... + |det M_r|)^j.
 
-        Raises ConfigError where images overlap: there the formula is an upper bound only.
+        Raises ConfigError where images overlap: there that is an upper bound only.
         """
         j = whole(j, "j", 0)
         bound = self.base.volume * float(np.abs(np.linalg.det(self.matrices)).sum()) ** j
@@ -172,9 +182,10 @@ class AffineIFS:
         return bound
 
     def shrunk(self, factor: float) -> AffineIFS:
-        """The same images made smaller by `factor` in (0, 1], each about its own centre, so that touching ones part.
+        """The images made smaller by a factor in (0, 1], each about its centre, so that those that touch come apart.
 
-        "Correctly scaling the fractal at each step" (Section 3) is how the paper would meet its Assumptions 1 and 2.
+        This is how the paper would meet its Assumptions 1 and 2: by "correctly scaling the fractal at each step"
+        (Section 3). Raises ConfigError for other factors.
         """
         factor = number(factor, "factor")
         if not 0 < factor <= 1:
@@ -184,10 +195,10 @@ class AffineIFS:
         return AffineIFS(matrices, offsets, self.base, self.negatives, self.name)
 
     def check(self, depth: int, margin: float = 0.0, resolution: float = 2.0**-24) -> None:
-        """Refuse what can't carry a fractal distribution of this depth, by ConfigError. Needs no torch.
+        """Raise ConfigError unless there is a fractal distribution of this depth and margin. Needs no torch.
 
-        The images must stay in K_0 (Assumption 2) and leave room outside them; the cells of K_depth must be wide enough
-        for numbers of the given `resolution` (2^-24 for float32); and K_depth^margin must not be empty.
+        The images must stay in K_0 (Assumption 2) and leave room outside them, the cells of K_depth must be wide enough
+        for numbers of that resolution (2^-24 for float32), and K_depth^margin must not be empty.
         """
         depth = whole(depth, "fractal.depth", 1)
         margin = number(margin, "margin")
@@ -212,7 +223,7 @@ class AffineIFS:
             )
 
     def inradius(self, j: int) -> float:
-        """The radius of the largest ball in a cell of K_j."""
+        """The radius of the largest ball in any cell of K_j."""
         scales = np.abs(np.linalg.det(self.matrices)) ** (1 / self.d)
         turns = self.matrices / scales[:, None, None]
         if np.allclose(turns @ turns.transpose(0, 2, 1), np.eye(self.d), atol=1e-12):  # similarities keep balls
@@ -229,9 +240,9 @@ class AffineIFS:
         return bool((filled.sum(1) == 1).all() and (filled.sum(2) == 1).all())
 
     def gap(self) -> list[Box] | None:
-        """Boxes that make up where a negative of the first level lies: `negatives`, else K_0 minus the images.
+        """Where negatives of the first level lie, as boxes that share faces only: `negatives`, or K_0 minus the images.
 
-        They overlap in faces only. None where K_0 or an image isn't a box (or where the boxes would be too many).
+        None where K_0 or an image isn't a box, or where there would be too many boxes.
         """
         if self.negatives is not None:
             return [self.negatives]
@@ -244,7 +255,13 @@ class AffineIFS:
         return f"AffineIFS({self.name!r}, r={self.r}, d={self.d})"
 
 
-def _maps(keys: Mapping[str, Any], d: int | None) -> tuple[np.ndarray, np.ndarray]:
+def depth_of(config: Mapping[str, Any]) -> int:
+    """The n of a fractal's config: its key `depth`, DEPTH where it has none. Raises ConfigError unless it is >= 1."""
+    depth = config.get("depth")
+    return DEPTH if depth is None else whole(depth, "fractal.depth", 1)
+
+
+def _maps(keys: Mapping[str, Any], d: int | None) -> tuple[Floats, Floats]:
     ways = [key for key in ("offsets", "corners", "maps") if key in keys]
     if len(ways) != 1:
         raise ConfigError(
@@ -269,13 +286,14 @@ def _maps(keys: Mapping[str, Any], d: int | None) -> tuple[np.ndarray, np.ndarra
     return np.repeat(ratio * np.eye(offsets.shape[1])[None], len(offsets), 0), offsets
 
 
-def _matrices_and_offsets(maps: Any, d: int | None) -> tuple[np.ndarray, np.ndarray]:
+def _matrices_and_offsets(maps: Any, d: int | None) -> tuple[Floats, Floats]:
     if not is_list(maps) or not len(maps):
         raise ConfigError(f"fractal.maps={short(maps)}: must be a list of {{matrix, offset}}")
-    matrices, offsets = [], []
+    matrices: list[Floats] = []
+    offsets: list[Floats] = []
     for i, entry in enumerate(maps):
         key = f"fractal.maps[{i}]"
-        if not isinstance(entry, Mapping) or set(entry) != {"matrix", "offset"}:
+        if not _has_keys(entry, {"matrix", "offset"}):
             raise ConfigError(f"{key}={short(entry)}: must be {{matrix: ..., offset: ...}}")
         offset = vector(entry["offset"], f"{key}.offset", d)
         d = len(offset)
@@ -287,11 +305,11 @@ def _matrices_and_offsets(maps: Any, d: int | None) -> tuple[np.ndarray, np.ndar
     return np.array(matrices), np.array(offsets)
 
 
-def _rows(value: Any, key: str, d: int | None, count: int | None = None) -> np.ndarray:
+def _rows(value: Any, key: str, d: int | None, count: int | None = None) -> Floats:
     """A list of rows of d numbers each, as (rows, d)."""
     if not is_list(value) or not len(value) or (count is not None and len(value) != count):
         raise ConfigError(f"{key}={short(value)}: must be a list of {count or 'r'} rows of {d or 'd'} numbers")
-    rows: list[np.ndarray] = []
+    rows: list[Floats] = []
     for i, row in enumerate(value):
         rows.append(vector(row, f"{key}[{i}]", d or (len(rows[0]) if rows else None)))
     return np.array(rows)
@@ -303,7 +321,7 @@ def _base(value: Any, d: int) -> Convex:
     if value == "unit":
         return Box(np.zeros(d), np.ones(d))
     if isinstance(value, Mapping):
-        return _box(value, "fractal.base", d)
+        return _box(cast("Mapping[str, Any]", value), "fractal.base", d)
     if not is_list(value):
         raise ConfigError(
             f"fractal.base={short(value)}: must be cube ([-1, 1]^d), unit ([0, 1]^d), {{lo, hi}} or a list of vertices"
@@ -314,8 +332,12 @@ def _base(value: Any, d: int) -> Convex:
     return hull(vertices)
 
 
+def _has_keys(value: Any, keys: set[str]) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping) and set(cast("Mapping[str, Any]", value)) == keys
+
+
 def _box(value: Any, key: str, d: int) -> Box:
-    if not isinstance(value, Mapping) or set(value) != {"lo", "hi"}:
+    if not _has_keys(value, {"lo", "hi"}):
         raise ConfigError(f"{key}={short(value)}: must be {{lo: [{d} numbers], hi: [{d} numbers]}}")
     lo, hi = vector(value["lo"], f"{key}.lo", d), vector(value["hi"], f"{key}.hi", d)
     if not (lo < hi).all():
@@ -324,8 +346,8 @@ def _box(value: Any, key: str, d: int) -> Box:
 
 
 def _difference(base: Box, images: Sequence[Box], most: int = 4096) -> list[Box] | None:
-    """base minus the union of the images, as boxes: the free cells of the grid of all faces, merged axis by axis."""
-    cuts = []
+    """base without the images, as boxes: the free cells of the grid of all faces, merged axis by axis."""
+    cuts: list[Floats] = []
     for axis in range(base.d):
         faces = np.unique(
             [base.lo[axis], base.hi[axis], *(f for image in images for f in (image.lo[axis], image.hi[axis]))]
@@ -337,9 +359,10 @@ def _difference(base: Box, images: Sequence[Box], most: int = 4096) -> list[Box]
         return None
     centers = np.stack(np.meshgrid(*[(c[1:] + c[:-1]) / 2 for c in cuts], indexing="ij"), -1)
     free = ~np.any([image.contains(centers) for image in images], axis=0)
-    boxes = {tuple((i, i + 1) for i in cell) for cell in np.argwhere(free).tolist()}
+    cells: list[list[int]] = np.argwhere(free).tolist()
+    boxes = {tuple((i, i + 1) for i in cell) for cell in cells}
     for axis in reversed(range(base.d)):
-        merged = {}
+        merged: dict[tuple[Run, ...], list[Run]] = {}
         for box in sorted(boxes, key=lambda box: box[axis]):
             across = box[:axis] + box[axis + 1 :]
             runs = merged.setdefault(across, [])

@@ -1,18 +1,21 @@
-"""Which K_j a point lies in, by the inverse maps: it knows nothing of how points are drawn."""
+"""Which K_j a point lies in, found by the inverse maps; this knows nothing of how points are drawn."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fractal_ifs.fractals.ifs import AffineIFS
 
 
 def deepest(ifs: AffineIFS, x: Tensor, n: int) -> Tensor:
-    """The deepest j in 0..n with x in K_j, -1 outside K_0: x (m, d) to int64 (m,). Needs images that stay in K_0.
+    """The largest j in 0..n with x in K_j, -1 outside K_0: x (m, d) to int64 (m,), on x's device and in float64.
 
-    In float64; K_0 and hence K_j are closed.
+    K_0 is closed, and so is every K_j. The images must lie in K_0 (Assumption 2).
     """
     x = x.to(torch.float64)
     normals, bounds = as_tensors(x.device, ifs.base.normals, ifs.base.bounds)
@@ -31,5 +34,6 @@ def deepest(ifs: AffineIFS, x: Tensor, n: int) -> Tensor:
     return level
 
 
-def as_tensors(device: torch.device, *arrays: np.ndarray) -> tuple[Tensor, ...]:
+def as_tensors(device: torch.device, *arrays: NDArray[Any]) -> tuple[Tensor, ...]:
+    """The arrays as tensors on the device, of the same types."""
     return tuple(torch.as_tensor(array, device=device) for array in arrays)

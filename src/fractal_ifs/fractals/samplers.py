@@ -1,38 +1,42 @@
-"""How the points of a fractal distribution are drawn: two exact ways, of which `sampler` picks the faster that applies.
+"""How the points of a fractal distribution are drawn: in one of two exact ways, the faster where both apply.
 
-Both give point number i as a function of (seed, i) alone, so chunks, order and device don't matter. Points are float32;
-none is ever on the wrong side of its label: both keep a SKIN off the faces of cells, and reckon with the rounding.
+Point number i is a function of (seed, i) alone: chunks, order and device don't matter. Points are float32, and never on
+the wrong side of their label: both ways stay a SKIN off the faces of cells and allow for rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.convex import Box, Convex
 from fractal_ifs.fractals.ifs import AffineIFS
 from fractal_ifs.fractals.membership import as_tensors, deepest
+from fractal_ifs.fractals.numbers import Floats
 from fractal_ifs.fractals.splitmix import derive, high_bits, uniform, words
 
 MAX_BOXES = 2**18
 MAX_WORDS = 2**14
-SKIN = 1e-9  # in units of a cell; a cell is never narrower than 64 steps of float32, so this costs the law nothing
-PATIENCE = 100_000  # attempts in a row without a point before a distribution is called impossible
+SKIN = 1e-9  # in units of a cell, which is 64 steps of float32 or wider: far less than rounding takes
+PATIENCE = 100_000  # attempts in a row without a point, after which a distribution is called impossible
 
 
 class Sampler(Protocol):
+    """An endless sequence of points for each seed."""
+
     def draw(self, seed: int, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Points number `index` (k,) of the sequence `seed`, on its device: x float32 (k, d) and level int64 (k,)."""
+        """The points number `index` (k,) of a seed, on its device: x (k, d) float32, and their levels (k,) int64."""
         ...
 
 
-def sampler(ifs: AffineIFS, level_probabilities: np.ndarray, margin: float) -> Sampler:
-    """For `level_probabilities` (n + 1,): of negatives of level 1..n, then of positives."""
+def sampler(ifs: AffineIFS, level_probabilities: Floats, margin: float) -> Sampler:
+    """The faster sampler that applies; probabilities (n + 1,) of a negative of level 1..n, then of a positive."""
     n = len(level_probabilities) - 1
     gap = ifs.gap()
     boxes = isinstance(ifs.base, Box) and ifs.boxes_to_boxes and not ifs.separation().overlapping
@@ -42,23 +46,23 @@ def sampler(ifs: AffineIFS, level_probabilities: np.ndarray, margin: float) -> S
 
 
 class BoxMixture:
-    """Where cells and gaps are made of boxes, the whole distribution is a mixture of uniform laws on boxes.
+    """Where cells and gaps are boxes, the distribution is a mixture of uniform laws on boxes.
 
-    Walker's alias method picks a box in constant time; its probabilities are exact to 2^-40.
+    Walker's alias method picks a box in constant time, with probabilities exact to 2^-40.
     """
 
-    def __init__(self, ifs: AffineIFS, gap: Sequence[Box], level_probabilities: np.ndarray, margin: float):
+    def __init__(self, ifs: AffineIFS, gap: Sequence[Box], level_probabilities: Floats, margin: float):
         n = len(level_probabilities) - 1
         gap_share = np.array([box.volume for box in gap]) / sum(box.volume for box in gap)
-        parts = []  # lo (k, d), hi (k, d), level (k,), probability (k,) for a level each
+        parts: list[
+            tuple[Floats, Floats, int, Floats]
+        ] = []  # a level's boxes: lo (k, d), hi (k, d), level, shares (k,)
         for level in range(1, n + 1):
             lo, hi = _images(gap, *ifs.maps(level - 1))
             parts.append((lo, hi, level, np.tile(gap_share, ifs.r ** (level - 1))))
         lo, hi = _images([Box(ifs.base.lo, ifs.base.hi)], *ifs.maps(n))
-        in_margin = np.prod(
-            np.maximum(0, hi - lo - 2 * margin) / (hi - lo), axis=1
-        )  # the share of a cell in K_n^margin
-        parts.append((lo + margin, hi - margin, n + 1, in_margin))
+        left = np.prod(np.maximum(0, hi - lo - 2 * margin) / (hi - lo), axis=1)  # the margin leaves so much of a cell
+        parts.append((lo + margin, hi - margin, n + 1, left))
         lo = np.concatenate([part[0] for part in parts])
         hi = np.concatenate([part[1] for part in parts])
         level = np.concatenate([np.full(len(part[0]), part[2]) for part in parts])
@@ -71,9 +75,10 @@ class BoxMixture:
         # Columns, not rows: a gather from a column is several times faster.
         arrays = (accept, alias, level[possible], *corners.T.copy(), *sizes.T.copy())
         self.d = ifs.d
-        self._tables = {torch.device("cpu"): tuple(torch.from_numpy(array) for array in arrays)}
+        self._tables = {torch.device("cpu"): as_tensors(torch.device("cpu"), *arrays)}
 
     def draw(self, seed: int, index: Tensor) -> tuple[Tensor, Tensor]:
+        """As of `Sampler`."""
         if index.device not in self._tables:
             self._tables[index.device] = tuple(t.to(index.device) for t in self._tables[torch.device("cpu")])
         accept, alias, level, *corners_and_sizes = self._tables[index.device]
@@ -84,20 +89,20 @@ class BoxMixture:
         x = torch.empty(len(index), self.d, device=index.device)
         for axis in range(self.d):
             u = uniform(words(derive(seed, 1 + axis), index), torch.float32)
-            u *= corners_and_sizes[self.d + axis].index_select(0, box)
+            u.mul_(corners_and_sizes[self.d + axis].index_select(0, box))
             torch.add(u, corners_and_sizes[axis].index_select(0, box), out=x[:, axis])
         return x, level.index_select(0, box)
 
 
 class WordSampler:
-    """For any maps, convex K_0 and depth: draw a level, then (point of K_0, word of maps) until the image is right.
+    """For any maps, K_0 and depth: draw a level, then points of K_0 and words of maps until an image is right.
 
-    Right means: rounded to float32, the image's preimage lies in the gap (for a negative) or in K_0 (for a positive),
-    and a positive keeps `margin` from its cell's boundary. Where images overlap, a negative of level j must also lie
-    outside all of K_j: it is uniform in what is left of its cell then, cells being weighted by how much that is.
+    Right means that the image, rounded to float32, comes from the gap (a negative) or from K_0 (a positive), and that a
+    positive keeps `margin` from the boundary of its cell. Where images overlap, a negative of level j must also lie
+    outside all of K_j: it is then uniform in what is left of its cell, and cells weigh by how much that is.
     """
 
-    def __init__(self, ifs: AffineIFS, level_probabilities: np.ndarray, margin: float):
+    def __init__(self, ifs: AffineIFS, level_probabilities: Floats, margin: float):
         self.ifs, self.margin = ifs, margin
         self.n = len(level_probabilities) - 1
         self.cumulative = np.cumsum(level_probabilities)
@@ -109,12 +114,13 @@ class WordSampler:
         self.matrices = np.concatenate([matrices for matrices, _ in tables])
         self.offsets = np.concatenate([offsets for _, offsets in tables])
         self.inverses = np.linalg.inv(self.matrices)
-        # Points of K_0 are proposed from these boxes. No preimage of K_n^margin is nearer to K_0's boundary than this:
+        # Points of K_0 are proposed from these boxes. No preimage of K_n^margin is nearer to the boundary of K_0 than:
         nearest = margin / float(np.linalg.norm(ifs.matrices, 2, axis=(1, 2)).max()) ** self.n
         self.core = [ifs.base.core(nearest)]
         self.gap = ifs.gap() or [ifs.base.core(0.0)]
 
     def draw(self, seed: int, index: Tensor) -> tuple[Tensor, Tensor]:
+        """As of `Sampler`. Raises ConfigError where there is no room for some level."""
         (cumulative,) = as_tensors(index.device, self.cumulative)
         level = 1 + torch.searchsorted(cumulative, uniform(words(derive(seed, 0), index)), right=True)
         x = torch.empty(len(index), self.ifs.d, device=index.device)
@@ -124,7 +130,7 @@ class WordSampler:
             while len(pending):
                 lane = 1 + attempt * (
                     1 + self.ifs.d + self.n
-                )  # the streams of this attempt: a box, d coordinates, <= n blocks
+                )  # an attempt's streams: a box, d coordinates, <= n blocks
                 rows, points = self._attempt(seed, lane, index, pending, level[pending] - 1, positive)
                 x[rows] = points
                 attempt, futile = attempt + 1, 0 if len(rows) else futile + len(pending)
@@ -150,8 +156,9 @@ class WordSampler:
         kept = right(z)
         if positive and self.margin:
             normals, bounds = as_tensors(z.device, self.ifs.base.normals, self.ifs.base.bounds)
-            steepness = (normals @ inverse).norm(dim=-1)  # of the faces of the cell itself
-            kept &= (bounds - z @ normals.T >= self.margin * steepness).all(-1)
+            norm = cast("Any", torch.linalg).vector_norm  # torch gives it no types
+            steepness: Tensor = norm(normals @ inverse, dim=-1)  # of the cell's own faces
+            kept &= torch.all(bounds - z @ normals.T >= self.margin * steepness, -1)
         if not positive and self.ifs.separation().overlapping:
             kept &= deepest(self.ifs, x, self.n) == length
         return rows[kept], x[kept]
@@ -204,15 +211,15 @@ def _uniform_in(boxes: Sequence[Box], seed: int, lane: int, number: Tensor) -> T
     return lo[box] + u * (hi - lo)[box]
 
 
-def _images(boxes: Sequence[Box], matrices: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _images(boxes: Sequence[Box], matrices: Floats, offsets: Floats) -> tuple[Floats, Floats]:
     """lo and hi (w b, d) of the images of b boxes under w maps that send boxes to boxes; map by map."""
-    ends = [np.array([getattr(box, end) for box in boxes]) for end in ("lo", "hi")]
+    ends = np.array([box.lo for box in boxes]), np.array([box.hi for box in boxes])
     a, b = (np.einsum("wxy,by->wbx", matrices, end) + offsets[:, None] for end in ends)
     d = offsets.shape[1]
     return np.minimum(a, b).reshape(-1, d), np.maximum(a, b).reshape(-1, d)
 
 
-def _float32_inside(lo: np.ndarray, hi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _float32_inside(lo: Floats, hi: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """float32 corners and sizes (b, d) with lo < corner + size u < hi in float32 arithmetic, for 0 <= u < 1."""
     skin = SKIN * (hi - lo)
     lo, hi = lo + skin, hi - skin
@@ -225,10 +232,12 @@ def _float32_inside(lo: np.ndarray, hi: np.ndarray) -> tuple[np.ndarray, np.ndar
     return low, np.where(size > exact, np.nextafter(size, np.float32(0)), size)
 
 
-def _alias_table(probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Walker's table for `probability` (b,): of a uniform column k take k itself with probability accept[k] / 2^40,
-    else alias[k]."""
-    share = (probability / probability.sum() * len(probability)).tolist()
+def _alias_table(probability: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Walker's table for probabilities (b,): accept and alias (b,).
+
+    Draw a column k uniformly; take k itself with probability accept[k] / 2^40, else alias[k].
+    """
+    share: list[float] = (probability / probability.sum() * len(probability)).tolist()
     alias = list(range(len(share)))
     poor = [k for k, s in enumerate(share) if s < 1]
     rich = [k for k, s in enumerate(share) if s >= 1]

@@ -1,6 +1,7 @@
-"""Random 64-bit words as a function of (key, index): SplitMix64 run as a counter, in torch.
+"""Random 64-bit words as a function of (key, index), by SplitMix64, in torch.
 
-Without state, so word i costs the same wherever one starts, any chunking gives the same words, and so does any device.
+There is no state: any word costs the same, and chunks and devices of any kind give the same words. As Steele, Lea and
+Flood published it (Fast splittable pseudorandom number generators, OOPSLA 2014).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ _ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))  # xor w
 
 
 def words(key: int, index: Tensor) -> Tensor:
-    """One word, as int64, per entry of `index` (int64, any shape); `key` is a whole number, taken mod 2^64."""
+    """A random word for each index, int64 of any shape; `key` is any whole number, taken mod 2^64."""
     z = index * _signed(_GOLDEN)
     z += _signed(key + _GOLDEN)
     for shift, factor in _ROUNDS:
@@ -25,17 +26,17 @@ def words(key: int, index: Tensor) -> Tensor:
 
 
 def derive(key: int, lane: int) -> int:
-    """The key of stream number `lane` of `key`; the streams of a key, and of different keys, are independent."""
+    """The key of the stream number `lane` of `key`: streams are independent of each other, and of other keys'."""
     return _mix(_mix(key) + lane)
 
 
 def high_bits(word: Tensor, count: int) -> Tensor:
-    """The `count` < 64 highest bits of each word, as a number in 0..2^count - 1."""
+    """The highest `count` < 64 bits of each word, as a number in 0..2^count - 1."""
     return (word >> (64 - count)).bitwise_and_((1 << count) - 1)
 
 
 def uniform(word: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-    """A number in [0, 1) per word: a multiple of 2^-24 for float32, of 2^-53 for float64."""
+    """A number in [0, 1) for each word: a multiple of 2^-24 in float32, of 2^-53 in float64."""
     bits = 24 if dtype == torch.float32 else 53
     return high_bits(word, bits).to(dtype).mul_(2.0**-bits)
 

@@ -14,21 +14,21 @@ READOUTS = ("flatten", "mean")
 
 
 class ConvNet(nn.Module):
-    """``depth`` layers of 5x5 convolution and ReLU, then a linear readout to the classes (section 5, Figure 7).
+    """``depth`` layers of 5x5 convolution and ReLU, then a linear readout to the classes (Section 5, Figure 7).
 
-    Convolutions keep the map's size; 2x2 max-pooling follows the first ``pools`` layers only.
+    Convolutions keep the size of the map; 2x2 max-pooling follows each of the first ``pools`` layers.
 
     Args:
-        channels, size: the input's channels, and its height and width in pixels.
-        width: channels of every layer, k.
-        depth: number of convolutional layers. Parameters: 25 c k + k + (depth - 1)(25 k^2 + k) and the readout's.
-        readout: ``flatten``: linear in every value of the last map; ``mean``: in its channels' means.
-        init: ``paper``, as the paper's fully connected networks: weights normal with std 1/sqrt(fan in), cut at two of
-            it, biases 0.1; ``he``: weights normal with std sqrt(2/fan in), the readout's sqrt(1/fan in), biases 0;
-            ``pytorch``: that of ``nn.Conv2d`` and ``nn.Linear``.
-        generator: where the weights come from; the global generator is never used.
+        depth: number of convolutional layers.
+        width: channels of every layer, k. Parameters: 25 c k + k + (depth - 1)(25 k^2 + k) and those of the readout.
+        channels, size: channels of the input, c, and its height and width in pixels.
+        readout: ``flatten``: linear in every value of the last map; ``mean``: in the mean of each channel.
+        init: ``paper``, as in the paper's fully connected networks: weights normal of std 1/sqrt(fan in), cut off at
+            two std, biases 0.1; ``he``: weights normal of std sqrt(2/fan in), of the readout sqrt(1/fan in), biases 0;
+            ``pytorch``: as ``nn.Conv2d`` and ``nn.Linear`` do.
+        generator: what draws the weights, one of seed 0 if not given; never the global one.
 
-    Shapes: x (b, channels, size, size) -> logits (b, classes). Raises ConfigError.
+    Raises ConfigError for a number below 1, an unknown word, or poolings that leave nothing of the map.
     """
 
     def __init__(
@@ -54,18 +54,21 @@ class ConvNet(nn.Module):
         side = final_size(size, depth, pools)
         self.depth, self.width, self.pools, self.flatten = depth, width, pools, readout == "flatten"
         inputs = [channels] + [width] * (depth - 1)
-        self.hidden = nn.ModuleList(
-            nn.utils.skip_init(nn.Conv2d, c, width, KERNEL, padding=KERNEL // 2, dtype=dtype) for c in inputs
-        )
+        layers = [
+            nn.Conv2d(c, width, KERNEL, padding=KERNEL // 2, device="meta", dtype=dtype).to_empty(device="cpu")
+            for c in inputs
+        ]  # made on "meta": the global generator draws no weights for them
         features = width * side**2 if self.flatten else width
-        self.readout = nn.utils.skip_init(nn.Linear, features, classes, dtype=dtype)
+        self.hidden = nn.ModuleList(layers)
+        self.readout = nn.Linear(features, classes, device="meta", dtype=dtype).to_empty(device="cpu")
         generator = generator or torch.Generator().manual_seed(0)
         with torch.no_grad():
-            for layer in self.hidden:
+            for layer in layers:
                 _initialise(layer, init, math.sqrt(2), generator)
             _initialise(self.readout, init, 1.0, generator)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The logits: (b, channels, size, size) to (b, classes)."""
         for number, layer in enumerate(self.hidden):
             x = layer(x)
             if number < self.pools:
@@ -75,7 +78,7 @@ class ConvNet(nn.Module):
 
 
 def final_size(size: int, depth: int, pools: int) -> int:
-    """Height and width of the last map. Raises ConfigError where poolings leave nothing of it."""
+    """Height and width of the last map, in pixels. Raises ConfigError where poolings leave nothing of it."""
     halvings = min(depth, pools)
     if size >> halvings < 1:
         raise ConfigError(
@@ -88,7 +91,7 @@ def final_size(size: int, depth: int, pools: int) -> int:
 def multiplications(
     depth: int, width: int, channels: int = 3, size: int = 24, classes: int = 10, pools: int = 2, flatten: bool = True
 ) -> int:
-    """Multiplications of one image's forward pass, those of padding included; FLOPs are twice as many."""
+    """The multiplications that the forward pass of one image takes, with those of padding; FLOPs are twice as many."""
     total, inputs = 0, channels
     for number in range(depth):
         total += KERNEL**2 * inputs * width * size**2
@@ -98,10 +101,9 @@ def multiplications(
     return total + classes * width * (size**2 if flatten else 1)
 
 
-def _initialise(layer: nn.Module, init: str, gain: float, generator: torch.Generator) -> None:
+def _initialise(layer: nn.Conv2d | nn.Linear, init: str, gain: float, generator: torch.Generator) -> None:
     weight, bias = layer.weight, layer.bias
-    assert isinstance(weight, Tensor)
-    assert isinstance(bias, Tensor)
+    assert bias is not None
     fan_in = weight[0].numel()
     if init == "paper":
         std = 1 / math.sqrt(fan_in)
@@ -110,7 +112,7 @@ def _initialise(layer: nn.Module, init: str, gain: float, generator: torch.Gener
     elif init == "he":
         weight.normal_(std=gain / math.sqrt(fan_in), generator=generator)
         bias.zero_()
-    else:  # PyTorch's own: uniform in +-1/sqrt(fan in) for both
+    else:  # as PyTorch does: uniform in +-1/sqrt(fan in), both
         bound = 1 / math.sqrt(fan_in)
         weight.uniform_(-bound, bound, generator=generator)
         bias.uniform_(-bound, bound, generator=generator)

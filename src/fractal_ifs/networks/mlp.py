@@ -12,18 +12,18 @@ INITS = ("paper", "theory", "pytorch")
 
 
 class MLP(nn.Module):
-    """``depth`` hidden ReLU layers of ``width`` units and a linear readout (section 5; the theory's t is depth + 1).
+    """``depth`` hidden ReLU layers of ``width`` units and a linear readout (Section 5); the theory's t is depth + 1.
 
     Args:
         d: dimension of the input.
         width: units of every hidden layer, k.
         depth: number of hidden layers, T. Parameters: d k + k + (T - 1)(k^2 + k) + k + 1.
-        init: ``paper``: weights normal with std 1/sqrt(fan in), cut at two of it, biases 0.1; ``theory``: weights
-            uniform in +-1/(2 fan in), biases 1/2 (Theorem 5); ``pytorch``: that of ``nn.Linear``.
-        sum_last: the last hidden layer reads the sum of all earlier hidden layers (differs for depth >= 3).
-        generator: where the weights come from; the global generator is never used.
+        init: ``paper``: weights normal of std 1/sqrt(fan in), cut off at two std, biases 0.1; ``theory``: weights
+            uniform in +-1/(2 fan in), biases 1/2 (Theorem 5); ``pytorch``: as ``nn.Linear`` does.
+        sum_last: the last hidden layer reads the sum of all hidden layers before it, which differs for depth >= 3.
+        generator: what draws the weights, one of seed 0 if not given; never the global one.
 
-    Shapes: x (..., d) -> f(x) (...).
+    Raises ConfigError for a number below 1 or an unknown init.
     """
 
     def __init__(
@@ -44,32 +44,33 @@ class MLP(nn.Module):
             raise ConfigError(f"model.init={init}: must be one of {', '.join(INITS)}")
         self.d, self.width, self.depth, self.sum_last = d, width, depth, sum_last
         fan_ins = [d] + [width] * (depth - 1)
-        self.hidden = nn.ModuleList(nn.utils.skip_init(nn.Linear, fan_in, width, dtype=dtype) for fan_in in fan_ins)
-        self.readout = nn.utils.skip_init(nn.Linear, width, 1, dtype=dtype)
+        layers = [_uninitialised(fan_in, width, dtype) for fan_in in fan_ins]
+        self.hidden, self.readout = nn.ModuleList(layers), _uninitialised(width, 1, dtype)
         generator = generator or torch.Generator().manual_seed(0)
         with torch.no_grad():
-            for layer in [*self.hidden, self.readout]:
-                _initialise(layer, init, generator)  # pyright: ignore[reportArgumentType]
+            for layer in [*layers, self.readout]:
+                _initialise(layer, init, generator)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The outputs f(x): (..., d) to (...)."""
         return mlp(list(self.parameters()), x, self.sum_last)
 
 
 def mlp(parameters: Sequence[Tensor], x: Tensor, sum_last: bool = False) -> Tensor:
-    """The network as a function of its parameters, for one or for M of one shape with a leading axis on everything.
+    """The network as a function of its parameters: of one network, or of M of one shape, stacked along a first axis.
 
     Shapes: weights (out, in) or (M, out, in), biases (out) or (M, out), in the order of ``MLP.parameters()``;
-    x (..., d) or (M, batch, d) -> (...) or (M, batch).
+    x (..., d) -> (...), or x (M, batch, d) -> (M, batch).
     """
     *hidden, w_out, b_out = parameters
     depth = len(hidden) // 2
-    total: Tensor | float = 0.0
+    total: Tensor | None = None  # of the hidden layers so far
     for j in range(depth):
-        if sum_last and depth >= 3 and j == depth - 1:
-            x = total  # pyright: ignore[reportAssignmentType]
+        if total is not None and depth >= 3 and j == depth - 1:
+            x = total
         x = _affine(hidden[2 * j], hidden[2 * j + 1], x).relu()
         if sum_last:
-            total = total + x
+            total = x if total is None else total + x
     return _affine(w_out, b_out, x).squeeze(-1)
 
 
@@ -77,6 +78,10 @@ def _affine(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
     if weight.dim() == 2:
         return nn.functional.linear(x, weight, bias)
     return torch.baddbmm(bias.unsqueeze(-2), x, weight.mT)
+
+
+def _uninitialised(fan_in: int, fan_out: int, dtype: torch.dtype) -> nn.Linear:
+    return nn.Linear(fan_in, fan_out, device="meta", dtype=dtype).to_empty(device="cpu")  # draws no random numbers
 
 
 def _initialise(layer: nn.Linear, init: str, generator: torch.Generator) -> None:
@@ -88,7 +93,7 @@ def _initialise(layer: nn.Linear, init: str, generator: torch.Generator) -> None
     elif init == "theory":
         layer.weight.uniform_(-0.5 / fan_in, 0.5 / fan_in, generator=generator)
         layer.bias.fill_(0.5)
-    else:  # nn.Linear's own: uniform in +-1/sqrt(fan in) for both
+    else:  # as nn.Linear does: uniform in +-1/sqrt(fan in), both
         bound = 1 / math.sqrt(fan_in)
         layer.weight.uniform_(-bound, bound, generator=generator)
         layer.bias.uniform_(-bound, bound, generator=generator)

@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from fractal_ifs.version import __version__
+
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -34,13 +36,7 @@ def versions() -> Versions:
     import torch
 
     commit, modified = _git()
-    return Versions(torch=str(torch.__version__), fractal_ifs=_of_package(), git_commit=commit, git_modified=modified)
-
-
-def _of_package() -> str:
-    from importlib.metadata import version
-
-    return version("fractal_ifs")
+    return Versions(torch=str(torch.__version__), fractal_ifs=__version__, git_commit=commit, git_modified=modified)
 
 
 def _git() -> tuple[str | None, bool | None]:

@@ -1,3 +1,1 @@
-"""The paper's statements as programs: constructed networks, exact integrals in one dimension, and each theorem's
-check.
-"""
+"""The paper's statements as programs: constructed networks, exact integrals on the line, a check of each theorem."""

@@ -1,9 +1,8 @@
 """Conjecture 1, as an experiment: where shallow networks stay near error 1/2, do deep ones fail to learn?
 
-Random IFSs under Assumptions 1 and 2 in d = 1, 2, 3, with a random depth and a random curve. On each, shallow and
-deep networks are trained with every learning rate; an error is the best over learning rates and seeds. A correlation
-is evidence, not proof: the statement asserts "exponentially close to 1/2", which no finite experiment sees, so
-`holds` stays empty.
+Random IFSs that meet Assumptions 1 and 2, in d = 1, 2, 3, with random depths and curves. On each, shallow and deep
+networks are trained with several learning rates and seeds, and the best error counts. A correlation is evidence, not
+proof: the conjecture says "exponentially close to 1/2", which no finite experiment shows, so `holds` is None.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,13 +18,16 @@ from fractal_ifs.config.machine import cores
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.theorems.cube import CubeIFS
-from fractal_ifs.theorems.learn import error, initial
-from fractal_ifs.theorems.points import points
+from fractal_ifs.theorems.learn import error_on, seeded_networks
 from fractal_ifs.theorems.problem import Check, Problem
+from fractal_ifs.theorems.samples import labelled_points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def random_system(rng: np.random.Generator, d: int) -> CubeIFS:
-    """r = 2..6 images of [-1, 1]^d with random matrices, each inside its own cell of a 3^d grid (4 cells for d = 1)."""
+    """2 to 6 random images of [-1, 1]^d, each inside a cell of its own of a grid of 3^d (4 where d = 1)."""
     grid = 4 if d == 1 else 3
     cells = np.array(list(itertools.product(range(grid), repeat=d)))
     cells = cells[rng.permutation(len(cells))[: rng.integers(2, min(6, len(cells)) + 1)]]
@@ -34,8 +37,8 @@ def random_system(rng: np.random.Generator, d: int) -> CubeIFS:
     return CubeIFS(matrices, offsets, -np.ones(d), 2 * np.ones(d), "random")
 
 
-def measure(problem: Problem, seed: int) -> dict[str, float]:
-    """One random distribution: its description, and the best test error of the shallow and of the deep networks."""
+def best_errors(problem: Problem, seed: int) -> dict[str, float]:
+    """A random distribution, in numbers, and the best test errors of the shallow and of the deep networks on it."""
     keys = problem.settings
     rng = np.random.default_rng([problem.seed, seed])
     d = seed % 3 + 1
@@ -43,14 +46,14 @@ def measure(problem: Problem, seed: int) -> dict[str, float]:
     degree = float(rng.choice([0.0, rng.uniform(0, 9)]))
     law = ApproximationCurve(degree=degree).level_probabilities(n)
     gamma = ifs.margin(n, None)
-    x, y, _ = points(ifs, n, gamma, int(keys["train_size"]), rng, law)
-    x_test, y_test, _ = points(ifs, n, gamma, 5000, rng, law)
-    found = {}
+    x, y, _ = labelled_points(ifs, n, gamma, int(keys["train_size"]), rng, law)
+    x_test, y_test, _ = labelled_points(ifs, n, gamma, 5000, rng, law)
+    found: dict[str, float] = {}
     for kind in ("shallow", "deep"):
         errors = [
-            error(
+            error_on(
                 problem.train(
-                    initial(d, int(keys["width"]), int(keys[kind]), range(int(keys["seeds"]))),
+                    seeded_networks(d, int(keys["width"]), int(keys[kind]), range(int(keys["seeds"]))),
                     x,
                     y,
                     int(keys["steps"]),
@@ -66,7 +69,7 @@ def measure(problem: Problem, seed: int) -> dict[str, float]:
 
 
 def check(problem: Problem) -> list[Check]:
-    """Spearman's rank correlation of the two errors, over all systems and for each dimension."""
+    """Spearman's rank correlation of the two errors, of all systems and for each dimension. Raises ConfigError."""
     from scipy.stats import spearmanr
 
     keys = problem.settings
@@ -74,7 +77,7 @@ def check(problem: Problem) -> list[Check]:
     if count < 6:
         raise ConfigError(f"conjecture1.systems={count}: must be a whole number >= 6")
     with ThreadPoolExecutor(cores()) as pool:  # the native engine trains outside of Python's lock
-        rows = list(pool.map(partial(measure, problem), range(count)))
+        rows = list(pool.map(partial(best_errors, problem), range(count)))
     shallow, deep, d = (np.array([row[key] for row in rows]) for key in ("shallow", "deep", "d"))
     name = (
         f"{count} random distributions, width {keys['width']}: {keys['shallow']} against {keys['deep']} hidden layers, "
@@ -100,8 +103,8 @@ def check(problem: Problem) -> list[Check]:
     return checks
 
 
-def draw(checks: list[Check], axes) -> None:
-    """The scatter of the two errors, by dimension."""
+def draw(problem: Problem, checks: list[Check], axes: Axes) -> None:
+    """The deep networks' error by the shallow ones', for each dimension."""
     rows = checks[0].values["systems"]
     for i in (1, 2, 3):
         chosen = [row for row in rows if row["d"] == i]

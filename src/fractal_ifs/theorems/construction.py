@@ -1,19 +1,19 @@
-"""Theorem 1's network, weight by weight.
+"""The networks of Theorem 1 and Corollary 1, weight by weight.
 
-A block folds the r^s images of K0 under all words of s maps back onto K0, in two hidden layers (Lemmas 1 to 4 of the
+A block folds the r^s images of K_0 under all words of s maps back onto K_0, in two hidden layers (Lemmas 1 to 4 of the
 appendix):
 
     layer 1   z_j                                   the point, carried once for all maps
-              -u_j, u_j - 1                         how far u = F_i^-1(z) lies outside K0 (Lemma 1)
+              -u_j, u_j - 1                         how far u = F_i^-1(z) lies outside K_0 (Lemma 1)
               1 - u_j / g, 1 - (1 - u_j) / g        how far u reaches into the margin (Lemma 2)
               a                                     "alive": 1 while z may still be in K_n, 0 once it can't be
     layer 2   u_j - N (outside of i)                F_i^-1(z) where z is in image i, else 0 (Lemma 3)
               a - (margin of i)                     alive where z is in image i and away from its boundary (Lemma 4)
 
-Summed over the maps, layer 2 is (g(z), a): the next block's input. Two changes make the printed width true. The text
-carries u_j for each map (d r units) beside 4 d r for the two indicators, and its counter on top: 5 d r + 1. Since u
-is affine in z, carrying z is enough: 4 d r + d + 1 <= 5 d r as soon as r >= 2. And the alive unit falls from 1 to 0
-rather than counting failures upwards, so that layer 2 need not carry it.
+Summed over the maps, layer 2 is (g(z), a): the input of the next block. Two changes make the printed width true. The
+text carries u_j for each map (d r units) beside 4 d r units for the two indicators, and a counter on top: 5 d r + 1.
+Since u is affine in z, carrying z is enough: 4 d r + d + 1 <= 5 d r as soon as r >= 2. And the alive unit falls from 1
+to 0, where the paper counts failures upwards, so that layer 2 need not carry it.
 """
 
 from __future__ import annotations
@@ -30,17 +30,33 @@ from fractal_ifs.theorems.cube import CubeIFS
 Layer = tuple[np.ndarray, np.ndarray]  # weight (out, in), bias (out,)
 
 LARGEST_WIDTH = 4096  # a layer of this width has 16.8 million weights
+LARGEST_CHECKED = 600  # the width from which a million points in float64 take minutes
+
+
+def printed_width(ifs: CubeIFS, s: int = 1) -> int:
+    """The width 5 d r^s of Corollary 1; with s = 1 that of Theorem 1."""
+    return 5 * ifs.d * ifs.r**s
+
+
+def built_width(ifs: CubeIFS, s: int) -> int:
+    """The width of the networks built here, for blocks of s levels."""
+    return 4 * ifs.d * ifs.r**s + ifs.d + 1
+
+
+def built_depth(ifs: CubeIFS, n: int, s: int) -> int:
+    """Their depth, the readout counted; `corollary1_network` says how it compares with the printed one."""
+    return 2 * -(-n // s) + 1 - (ifs.d == 1 and n % s > 0)
 
 
 def network(ifs: CubeIFS, n: int, gamma: float, sizes: Sequence[int], hidden: int | None = None) -> MLP:
     """A float64 MLP that is positive on K_n^gamma and negative outside K_n.
 
     Args:
-        sizes: levels that each block folds, coarse to fine; their sum is n. ``[1] * n`` is Theorem 1's network.
-        hidden: hidden layers in all: identity layers fill up what 2 len(sizes) leaves.
+        sizes: how many levels each block folds, coarse to fine, n in all; ``[1] * n`` is the network of Theorem 1.
+        hidden: the number of hidden layers; identity layers make up what 2 len(sizes) leaves.
 
-    The width is that of the widest layer; narrower layers are padded with zeros. Raises ConfigError where Assumption
-    1 fails.
+    The width is that of the widest layer; zeros pad the others. Raises ConfigError where Assumption 1 fails, or where
+    the network would not fit into memory.
     """
     ifs.require_separated()
     assert sum(sizes) == n
@@ -49,17 +65,14 @@ def network(ifs: CubeIFS, n: int, gamma: float, sizes: Sequence[int], hidden: in
 
 
 def line_network(ifs: CubeIFS, n: int, gamma: float, sizes: Sequence[int]) -> MLP:
-    """As `network`, with a last block (sizes[-1] levels) of ONE hidden layer: possible where d = 1, by a trapezoid
-    per interval.
-    """
+    """As `network`, but the last block has one hidden layer: where d = 1, a trapezoid for each interval will do."""
     ifs.require_separated()
     assert ifs.d == 1
     assert sum(sizes) == n
     check_width(ifs, max(sizes))
     layers, (weight, bias) = _blocks(ifs, gamma, sizes[:-1], readout=False)
-    words = ifs.words(sizes[-1])
-    ends = np.sort(np.stack([words.offsets[:, 0], words.offsets[:, 0] + words.matrices[:, 0, 0]]), axis=0)
-    ramp = np.full(words.r, gamma / ifs.side[0] * ifs.contraction ** -sum(sizes[:-1]))
+    ends = ifs.intervals(sizes[-1]).T
+    ramp = np.full(ends.shape[1], gamma / ifs.side[0] * ifs.contraction ** -sum(sizes[:-1]))
     corners = np.stack([ends[0], ends[0] + ramp, ends[1] - ramp, ends[1]], 1).reshape(-1)
     heights = np.stack([1 / ramp, -1 / ramp, -1 / ramp, 1 / ramp], 1).reshape(-1)
     rows = np.zeros((len(corners) + 1, 2))
@@ -69,23 +82,22 @@ def line_network(ifs: CubeIFS, n: int, gamma: float, sizes: Sequence[int]) -> ML
 
 
 def check_width(ifs: CubeIFS, s: int) -> None:
-    """Refuses blocks whose layers would not fit into memory."""
-    width = 4 * ifs.d * ifs.r**s + ifs.d + 1
-    if width > LARGEST_WIDTH:
+    """Raises ConfigError for blocks whose layers would not fit into memory."""
+    if built_width(ifs, s) > LARGEST_WIDTH:
         raise ConfigError(
-            f"s={s}: width 5 d r^s = {5 * ifs.d * ifs.r**s} is too wide to build; must be <= {LARGEST_WIDTH}"
+            f"s={s}: width 5 d r^s = {printed_width(ifs, s)} is too wide to build; must be <= {LARGEST_WIDTH}"
         )
 
 
 def _blocks(ifs: CubeIFS, gamma: float, sizes: Sequence[int], readout: bool = True) -> tuple[list[Layer], Layer]:
-    """The hidden layers, and the affine map of the last one to (z, a), or to a - 1/2 (`readout`). Inputs are the
-    user's x.
+    """The hidden layers of a network of the user's x, and the affine map of the last one to (z, a), or to a - 1/2.
+
+    The latter is made with `readout`.
     """
     d = ifs.d
     cut = 1 + 1 / ifs.epsilon  # N: a point of image i is >= epsilon outside of image l, even after l's expansion
-    weight = np.vstack(
-        [np.diag(1 / ifs.side), np.zeros((1, d))]
-    )  # (z, a) as an affine function of the layer below; a = 1
+    # (z, a) as an affine function of the layer below; at first a = 1
+    weight = np.vstack([np.diag(1 / ifs.side), np.zeros((1, d))])
     bias = np.append(-ifs.low / ifs.side, 1.0)
     layers: list[Layer] = []
     done = 0
@@ -143,37 +155,42 @@ def _assemble(ifs: CubeIFS, layers: list[Layer], readout: Layer, hidden: int | N
     for _ in range((hidden or 0) - len(layers)):  # what a hidden layer gives is >= 0, so ReLU lets it pass
         units = len(layers[-1][1])
         layers.append((np.eye(units), np.zeros(units)))
-    width = max(len(bias) for _, bias in layers)
-    model = MLP(ifs.d, width, len(layers), dtype=torch.float64)
+    return mlp_of(ifs.d, [*layers, readout])
+
+
+def mlp_of(d: int, layers: Sequence[Layer]) -> MLP:
+    """The float64 MLP with these layers, the readout last; hidden ones are padded with zeros to the widest."""
+    model = MLP(d, max(len(bias) for _, bias in layers), len(layers) - 1, dtype=torch.float64)
+    parameters = list(model.parameters())
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in parameters:
             parameter.zero_()
-        pairs = list(model.parameters())
-        for full_weight, full_bias, (weight, bias) in zip(pairs[::2], pairs[1::2], [*layers, readout], strict=True):
+        for full_weight, full_bias, (weight, bias) in zip(parameters[::2], parameters[1::2], layers, strict=True):
             full_weight[: weight.shape[0], : weight.shape[1]] = torch.from_numpy(weight)
             full_bias[: len(bias)] = torch.from_numpy(bias)
     return model
 
 
 def theorem1_network(ifs: CubeIFS, n: int, gamma: float) -> MLP:
-    """Theorem 1: depth 2 n + 1 (2 n hidden layers), width at most 5 d r.
+    """The network of Theorem 1: depth 2 n + 1 (2 n hidden layers), width at most 5 d r. Raises as `network`.
 
-    One map alone (r = 1) leaves no room for the carried units, but needs no folding: K_n is one cell.
+    With one map (r = 1) there is no room for the carried units, but nothing to fold either: K_n is one cell.
     """
     return network(ifs, n, gamma, [1] * n if ifs.r > 1 else [n], hidden=2 * n)
 
 
 def split(n: int, s: int) -> list[int]:
-    """Levels per block: as many blocks of s as fit, then the rest."""
+    """How many levels each block folds: s as often as it fits, then the rest. Raises ConfigError unless 1 <= s <= n."""
     if not 1 <= s <= n:
         raise ConfigError(f"s={s}: must be a whole number in 1..{n} (s <= n)")
     return [s] * (n // s) + ([n % s] if n % s else [])
 
 
 def corollary1_network(ifs: CubeIFS, n: int, s: int, gamma: float) -> MLP:
-    """Corollary 1: width at most 5 d r^s; 2 ceil(n/s) hidden layers, one fewer where d = 1 and s doesn't divide n.
+    """The network of Corollary 1: width at most 5 d r^s, 2 ceil(n/s) hidden layers.
 
-    That is the printed depth 2 floor(n/s) + 2 where s divides n (one layer to spare) or d = 1; one more elsewhere.
+    Where d = 1 and s doesn't divide n there is one layer less. So the depth is at most the printed 2 floor(n/s) + 2
+    where d = 1 or s divides n, and one more elsewhere. Raises as `network`, and unless 1 <= s <= n.
     """
     sizes = split(n, s)
     if ifs.r == 1:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.theorems.construction import LARGEST_WIDTH, corollary1_network
+from fractal_ifs.theorems.construction import (
+    LARGEST_CHECKED,
+    LARGEST_WIDTH,
+    built_depth,
+    built_width,
+    corollary1_network,
+    printed_width,
+)
 from fractal_ifs.theorems.problem import Check, Problem
 from fractal_ifs.theorems.theorem1 import wrong_points
 
-LARGEST_CHECKED = 600  # width from which a million points in float64 take minutes
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def check(problem: Problem) -> list[Check]:
-    """Every s of `settings["s"]` (all that are affordable where null). Raises ConfigError for s > n."""
+    """Every s of the settings, or all whose network is narrow enough. Raises ConfigError for s > n."""
     ifs, n = problem.ifs, problem.n
     given = problem.settings.get("s")
     if given is None:
-        given = [s for s in range(1, n + 1) if 4 * ifs.d * ifs.r**s + ifs.d + 1 <= LARGEST_CHECKED]
+        given = [s for s in range(1, n + 1) if built_width(ifs, s) <= LARGEST_CHECKED]
         if not given:
             raise ConfigError(f"s=null: even s=1 is wider than {LARGEST_CHECKED}; give s")
     rows = []
@@ -33,10 +43,10 @@ def check(problem: Problem) -> list[Check]:
             "points": count,
         }
         short = depth <= printed
-        bound = f"width <= {5 * ifs.d * ifs.r**s}, depth <= {printed}"
+        bound = f"width <= {printed_width(ifs, s)}, depth <= {printed}"
         if not short:
             bound += f" (as printed; 2 ceil(n/s) + 1 = {2 * blocks + 1} is proven)"
-        right = wrong == 0 and model.width <= 5 * ifs.d * ifs.r**s
+        right = wrong == 0 and model.width <= printed_width(ifs, s)
         rows.append(
             Check(
                 "Corollary 1",
@@ -50,19 +60,19 @@ def check(problem: Problem) -> list[Check]:
     return rows
 
 
-def draw(problem: Problem, axes) -> None:
-    """The trade-off: depth against width, as printed and as built."""
+def draw(problem: Problem, checks: list[Check], axes: Axes) -> None:
+    """Depth against width, as printed and as built."""
     ifs, n = problem.ifs, problem.n
-    steps = [s for s in range(1, n + 1) if 5 * ifs.d * ifs.r**s <= 1e6]
+    steps = [s for s in range(1, n + 1) if printed_width(ifs, s) <= 1e6]
     axes.semilogx(
-        [5 * ifs.d * ifs.r**s for s in steps],
+        [printed_width(ifs, s) for s in steps],
         [2 * (n // s) + 2 for s in steps],
         "o--",
         label="printed: 2 floor(n/s) + 2",
     )
-    spare = [2 * -(-n // s) + 1 - (ifs.d == 1 and n % s > 0) for s in steps]
-    axes.semilogx([4 * ifs.d * ifs.r**s + ifs.d + 1 for s in steps], spare, "s-", label="built")
-    for s, depth in zip(steps, spare, strict=True):
+    built = [built_depth(ifs, n, s) for s in steps]
+    axes.semilogx([built_width(ifs, s) for s in steps], built, "s-", label="built")
+    for s, depth in zip(steps, built, strict=True):
         axes.annotate(f"s={s}", (4 * ifs.d * ifs.r**s, depth), textcoords="offset points", xytext=(4, 4), fontsize=7)
     axes.axvline(LARGEST_WIDTH, color="grey", lw=0.5)
     axes.set(xlabel="width", ylabel="depth (readout counted)", title=f"Corollary 1: {ifs.name}, n = {n}")

@@ -1,24 +1,28 @@
-"""Corollary 2 (arXiv: 4): a distribution that depth t and width 10 realise, that no small shallow network does, and
-no gradient learns.
+"""Corollary 2 (4 on arXiv): a distribution that depth t and width 10 realise, no small shallow network, no training.
 
-The text takes the fine Cantor distribution of depth n = t/2 from Theorem 1. That gives depth 2n + 1 = t + 1, not t,
-and the count of pieces gives 2^n - 1 units, not 2^(t-1). Folding three levels per layer (see `fold`) repairs both: n
-= 3t - 4 with width 8.
+The text takes the fine Cantor distribution of depth n = t/2 and Theorem 1. That gives depth 2n + 1 = t + 1, not t, and
+counting pieces gives 2^n - 1 units, not 2^(t-1). Folding three levels per layer (see `fold`) mends both: n = 3t - 4
+with width 8.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.theorems.fold import CANTOR, fold_network, folded_depth
-from fractal_ifs.theorems.learn import initial as paper_initial
+from fractal_ifs.theorems.learn import seeded_networks
 from fractal_ifs.theorems.line import sign_changes, stacked
-from fractal_ifs.theorems.measure import LineDistribution, best_error, pieces
-from fractal_ifs.theorems.points import points
+from fractal_ifs.theorems.measure import LineDistribution, best_error, masses_of_pieces
 from fractal_ifs.theorems.problem import Check, Problem
-from fractal_ifs.theorems.theorem5 import ROUNDING, affine_level, gradient_sizes, initial, least_level
+from fractal_ifs.theorems.samples import labelled_points
+from fractal_ifs.theorems.theorem5 import ROUNDING, affine_level, gradient_sizes, least_level, networks_with_bias
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def fine(n: int) -> LineDistribution:
@@ -29,7 +33,7 @@ def fine(n: int) -> LineDistribution:
 
 
 def least_depths(k: int, delta: float, bias: float = 0.5) -> tuple[int, int]:
-    """The least t that the text's n = floor((t - 1) / 2), and that n = 3 t - 4, carry over Theorem 5's n > n'."""
+    """The least depths t that meet Theorem 5's n > n', with n = floor((t - 1) / 2) as in the text and with 3 t - 4."""
     t = 2
     while (t - 1) // 2 <= least_level(k, t, delta, bias):
         t += 1
@@ -40,7 +44,7 @@ def least_depths(k: int, delta: float, bias: float = 0.5) -> tuple[int, int]:
 
 
 def check(problem: Problem) -> list[Check]:
-    """The three claims for one k and delta, at the least depth t that our distribution allows."""
+    """The three claims for one k and delta, at the least depth t that n = 3 t - 4 allows. Raises ConfigError."""
     keys = problem.settings
     k, delta, count = int(keys["width"]), float(keys["delta"]), int(keys["initialisations"])
     if k < 10:
@@ -52,7 +56,9 @@ def check(problem: Problem) -> list[Check]:
     name = f"fine Cantor n={n}, k={k} t={t} delta={delta:g}"
     seen = min(t, 7)  # deeper, the rounding of x alone crosses the boundaries of a few cells in a million
     depth = folded_depth(seen)
-    x, y, _ = points(CANTOR, depth, 3.0**-depth / 4, min(problem.points, 200_000), problem.rng(), fine(depth).law)
+    x, y, _ = labelled_points(
+        CANTOR, depth, 3.0**-depth / 4, min(problem.points, 200_000), problem.rng(), fine(depth).law
+    )
     with torch.no_grad():
         wrong = int((fold_network(seen)(torch.from_numpy(x)).numpy() * y <= 0).sum())
     rows = [
@@ -69,7 +75,7 @@ def check(problem: Problem) -> list[Check]:
         depth = folded_depth(small)
         distribution = fine(depth)
         exact = distribution.error(stacked([fold_network(small)]))[0]
-        least = best_error(pieces(distribution), 2**depth + 1)
+        least = best_error(masses_of_pieces(distribution), 2**depth + 1)
         units = int(np.argmax(least < 1e-9)) - 1  # k units: k + 1 pieces, k + 1 sign changes
         rows.append(
             Check(
@@ -83,7 +89,7 @@ def check(problem: Problem) -> list[Check]:
             )
         )
     for bias in keys["biases"]:
-        parameters = initial(count, k, t, bias, torch.Generator().manual_seed(problem.seed))
+        parameters = networks_with_bias(count, k, t, bias, torch.Generator().manual_seed(problem.seed))
         distribution = fine(n)
         sizes = np.maximum(*gradient_sizes(distribution, parameters))
         wrong = distribution.error(parameters)
@@ -100,8 +106,8 @@ def check(problem: Problem) -> list[Check]:
             )
         )
     steps = int(keys["train_steps"])
-    x, y, _ = points(CANTOR, n, 3.0**-n / 4, 50_000, problem.rng(), fine(n).law)
-    trained = problem.train(paper_initial(1, k, t - 1, range(8), "theory"), x, y, steps, 1e-3)
+    x, y, _ = labelled_points(CANTOR, n, 3.0**-n / 4, 50_000, problem.rng(), fine(n).law)
+    trained = problem.train(seeded_networks(1, k, t - 1, range(8), "theory"), x, y, steps, 1e-3)
     final = fine(n).error(trained)
     rows.append(
         Check(
@@ -116,8 +122,8 @@ def check(problem: Problem) -> list[Check]:
     return rows
 
 
-def draw(problem: Problem, axes) -> None:
-    """The fine Cantor distributions one by one: exact error of what is built, and of what a training finds."""
+def draw(problem: Problem, checks: list[Check], axes: Axes) -> None:
+    """The exact error of what is built and of what training finds, on one fine Cantor distribution after another."""
     steps, depths = int(problem.settings["train_steps"]), range(1, 9)
     built, found = [], {"paper": [], "theory": []}
     for n in depths:
@@ -125,10 +131,10 @@ def draw(problem: Problem, axes) -> None:
         model = fold_network(-(-(n + 4) // 3)) if folded_depth(-(-(n + 4) // 3)) == n else None
         if model is not None:
             built.append((n, distribution.error(stacked([model]))[0]))
-        x, y, _ = points(CANTOR, n, 3.0**-n / 8, 20_000, problem.rng(), distribution.law)
+        x, y, _ = labelled_points(CANTOR, n, 3.0**-n / 8, 20_000, problem.rng(), distribution.law)
         for init, errors in found.items():
             errors.append(
-                distribution.error(problem.train(paper_initial(1, 10, 4, range(8), init), x, y, steps, 3e-3)).min()
+                distribution.error(problem.train(seeded_networks(1, 10, 4, range(8), init), x, y, steps, 3e-3)).min()
             )
     axes.plot(*zip(*built, strict=True), "o", label="constructed: width 8, depth (n + 4) / 3")
     for init, errors in found.items():

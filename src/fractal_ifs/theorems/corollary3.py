@@ -1,10 +1,10 @@
-"""Corollary 3 (arXiv: 5): strong depth separation makes the population gradient exponentially small.
+"""Corollary 3 (5 on arXiv): strong depth separation makes the population gradient exponentially small.
 
-As printed it is vacuous. Its hypothesis (width 10 and ANY depth t' < n err by at least 1/2 - eps^(n - t')) meets the
-folded network: width 8 and depth t' = ceil((n + 4) / 3) realise C_n, whatever the curve. So eps^(n - t') >= 1/2,
-hence 5 eps^(n/2) > 2.9 and 1/2 - (3/2) eps^(n/2) < 0. What its proof does show: if networks of width 10 and depth 2n'
-+ 1 err by at least 1/2 - eta, then P(n') - 1/2 <= eta by Theorem 3, and Theorem 5 gives 5 eta and 1/2 - (3/2) eta.
-That is checked.
+As printed it is vacuous. By its hypothesis, networks of width 10 and any depth t' < n err by at least
+1/2 - eps^(n - t'). But the folded network, of width 8 and depth t' = ceil((n + 4) / 3), realises C_n for every curve.
+So eps^(n - t') >= 1/2, hence 5 eps^(n/2) > 2.9 and 1/2 - (3/2) eps^(n/2) < 0: both bounds say nothing. What the proof
+does show is checked: if networks of width 10 and depth 2n' + 1 err by at least 1/2 - eta, then P(n') - 1/2 <= eta by
+Theorem 3, and Theorem 5 gives the bounds 5 eta and 1/2 - (3/2) eta.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.theorems.fold import CANTOR
 from fractal_ifs.theorems.measure import LineDistribution
 from fractal_ifs.theorems.problem import Check, Problem
-from fractal_ifs.theorems.theorem5 import ROUNDING, gradient_sizes, initial, least_level
+from fractal_ifs.theorems.theorem5 import ROUNDING, gradient_sizes, least_level, networks_with_bias
 
 
 def forced(n: int) -> float:
@@ -26,7 +26,7 @@ def forced(n: int) -> float:
 
 
 def check(problem: Problem) -> list[Check]:
-    """The printed corollary at its least n, and the repaired one on fine and coarse curves."""
+    """The corollary as printed, at its least n, and as repaired, on fine and coarse curves."""
     keys = problem.settings
     k, t, delta, count = int(keys["width"]), int(keys["t"]), float(keys["delta"]), int(keys["initialisations"])
     least = int(4 * np.log(4 * t * k**2 / delta) / np.log(1.5) + 2) + 1
@@ -43,7 +43,7 @@ def check(problem: Problem) -> list[Check]:
     ]
     n = int(keys["n"])
     for bias in keys["biases"]:
-        parameters = initial(count, k, t, bias, torch.Generator().manual_seed(problem.seed))
+        parameters = networks_with_bias(count, k, t, bias, torch.Generator().manual_seed(problem.seed))
         used = least_level(k, t, delta, bias)
         for name in keys["curves"]:
             curve = ApproximationCurve.load(str(name))

@@ -1,8 +1,7 @@
-"""An IFS in the coordinates of its own K0: the form that the constructions work in.
+"""An IFS in the coordinates of its own K_0, in which the constructions work.
 
-The paper defines K0 = [-1, 1]^d and proves its lemmas for [0, 1]^d. Here z = (x - low) / side carries any box to [0,
-1]^d once, so that every lemma holds as printed; lengths of the user's space (epsilon, gamma) are converted with the
-box's sides.
+The paper has K_0 = [-1, 1]^d and proves its lemmas for [0, 1]^d. Here z = (x - low) / side carries any box to [0, 1]^d
+once, so that every lemma holds as printed; lengths in the user's space (epsilon, gamma) are converted by the sides.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.convex import Box
@@ -20,16 +20,15 @@ from fractal_ifs.fractals.ifs import AffineIFS
 
 @dataclass(frozen=True)
 class CubeIFS:
-    """Maps z -> M_i z + v_i of the unit cube: matrices (r, d, d), offsets (r, d); x = low + side * z gives the user's
-    space.
+    """Maps z -> M_i z + v_i of the unit cube, where x = low + side * z leads to the user's space.
 
-    Raises ConfigError where Assumption 2 (images inside K0) fails or a matrix is singular.
+    Raises ConfigError where an image leaves K_0 (Assumption 2), or a map is singular or doesn't contract.
     """
 
-    matrices: np.ndarray
-    offsets: np.ndarray
-    low: np.ndarray
-    side: np.ndarray
+    matrices: np.ndarray  # (r, d, d)
+    offsets: np.ndarray  # (r, d)
+    low: np.ndarray  # (d,): the lower corner of K_0
+    side: np.ndarray  # (d,): its sides
     name: str = "ifs"
 
     def __post_init__(self):
@@ -46,7 +45,7 @@ class CubeIFS:
 
     @classmethod
     def of(cls, ifs: AffineIFS) -> CubeIFS:
-        """From an AffineIFS whose K0 is a box; the constructions' indicators are products of intervals."""
+        """From an AffineIFS. Raises ConfigError unless K_0 is a box: the constructions go coordinate by coordinate."""
         if not isinstance(ifs.base, Box):
             raise ConfigError(
                 f"fractal={ifs.name}: Theorem 1 needs a box as K0 ([-1, 1]^d in the paper); fractal.base=cube"
@@ -54,8 +53,10 @@ class CubeIFS:
         return cls.from_box(ifs.matrices, ifs.offsets, ifs.base.lo, ifs.base.hi, ifs.name)
 
     @classmethod
-    def from_box(cls, matrices, offsets, low, high, name: str = "ifs") -> CubeIFS:
-        """From maps x -> M x + v on the box with corners low and high (d,)."""
+    def from_box(
+        cls, matrices: ArrayLike, offsets: ArrayLike, low: ArrayLike, high: ArrayLike, name: str = "ifs"
+    ) -> CubeIFS:
+        """From maps x -> M x + v, (r, d, d) and (r, d), on the box with corners low and high (d,)."""
         matrices, offsets, low, high = (np.asarray(a, float) for a in (matrices, offsets, low, high))
         side = high - low
         return cls(
@@ -64,20 +65,23 @@ class CubeIFS:
 
     @property
     def d(self) -> int:
+        """The dimension."""
         return self.offsets.shape[1]
 
     @property
     def r(self) -> int:
+        """The number of maps."""
         return len(self.offsets)
 
     @property
     def contraction(self) -> float:
-        """The largest singular value of any map, in the cube."""
+        """The largest singular value of any map in the cube: no map makes a length more than so many times as long."""
         return float(np.linalg.norm(self.matrices, 2, axis=(1, 2)).max())
 
     def shrunk(self, factor: float) -> CubeIFS:
-        """The same centres of the images, every image `factor` times as large: how an IFS with touching cells meets
-        Assumption 1.
+        """The images made smaller by a factor in (0, 1], each about its centre: touching ones then meet Assumption 1.
+
+        Raises ConfigError for other factors.
         """
         if not 0 < factor <= 1:
             raise ConfigError(f"shrink={factor}: must be in (0, 1]")
@@ -91,9 +95,7 @@ class CubeIFS:
 
     @cached_property
     def distances(self) -> dict[tuple[int, int], float]:
-        """The distance (in the cube) of every pair of images of K0, by bounded least squares; about 0 where they
-        touch.
-        """
+        """The distance, in the cube, of every pair of images, by bounded least squares; about 0 where they touch."""
         from scipy.optimize import lsq_linear
 
         found = {}
@@ -106,15 +108,15 @@ class CubeIFS:
 
     @property
     def epsilon(self) -> float:
-        """Assumption 1's epsilon in the cube's unit: the least distance of two images (1 where there's one map)."""
+        """The epsilon of Assumption 1, in the cube: the least distance of two images, 1 where there is one map only."""
         return min(self.distances.values(), default=1.0)
 
     def touching(self) -> list[tuple[int, int]]:
-        """The pairs (counted from 1) that break Assumption 1."""
+        """The pairs of maps, counted from 1, that break Assumption 1."""
         return [(i + 1, j + 1) for (i, j), distance in self.distances.items() if distance < 1e-9]
 
     def require_separated(self) -> None:
-        """Refuses an IFS that breaks Assumption 1, naming the maps that touch."""
+        """Raises ConfigError, which names the maps, where images touch: Assumption 1."""
         if pairs := self.touching():
             some = " ".join(f"{i}-{j}" for i, j in pairs[:6]) + (" ..." if len(pairs) > 6 else "")
             raise ConfigError(
@@ -123,16 +125,22 @@ class CubeIFS:
             )
 
     def words(self, length: int) -> CubeIFS:
-        """The r^length compositions F_i1 o ... o F_i_length, as one IFS."""
+        """The r^length compositions F_(i_1) o ... o F_(i_length), as an IFS."""
         matrices, offsets = np.eye(self.d)[None], np.zeros((1, self.d))
         for _ in range(length):
             offsets = (np.einsum("aij,bj->abi", matrices, self.offsets) + offsets[:, None]).reshape(-1, self.d)
             matrices = np.einsum("aij,bjk->abik", matrices, self.matrices).reshape(-1, self.d, self.d)
         return CubeIFS(matrices, offsets, self.low, self.side, self.name)
 
+    def intervals(self, length: int) -> np.ndarray:
+        """(r^length, 2): the ends of the cells of K_length, lower first, in the cube of an IFS with d = 1."""
+        words = self.words(length)
+        return np.sort(np.stack([words.offsets[:, 0], words.offsets[:, 0] + words.matrices[:, 0, 0]], 1), 1)
+
     def inradius(self, n: int) -> float:
-        """A radius (user's unit) such that every cell of K_n holds a ball of it; exact for similarities or up to 10^5
-        cells.
+        """A radius, in the user's unit, of a ball that fits into every cell of K_n.
+
+        It is the largest one for up to 10^5 cells, and for similarities.
         """
         if self.r**n <= 1e5:
             inverse = np.linalg.inv(self.words(n).matrices) / self.side
@@ -141,11 +149,10 @@ class CubeIFS:
         return float(0.5 * self.side.min() * smallest**n)
 
     def margin(self, n: int, gamma: float | None) -> float:
-        """Assumption 3's gamma, a tenth of the smallest cell's inradius unless given.
+        """The gamma of Assumption 3, in the user's unit: a tenth of the smallest cell's inradius if not given.
 
-        Raises ConfigError where K_n^gamma loses a cell or where float64 can't tell the cells of K_n apart: the
-        rounding of x and of n inversions of the maps is up to 16 d n times 2^-52 of the size of K0, and has to stay
-        under gamma / 4.
+        Raises ConfigError where K_n^gamma loses a cell, or where float64 can't tell the cells of K_n apart: rounding x
+        and inverting n maps costs up to 16 d n 2^-52 times the size of K_0, which must stay below gamma / 4.
         """
         inradius = self.inradius(n)
         scale = max(abs(self.low).max(), abs(self.low + self.side).max())

@@ -1,7 +1,7 @@
-"""Networks of one real variable, exactly: they're piecewise affine, so their breakpoints say everything.
+"""Networks of one real variable, exactly: they are piecewise affine, so their breakpoints say everything.
 
-Everything works on M networks of one shape at once: `parameters` is the list of ``MLP.parameters()`` with a leading
-axis M (see `stacked`), in float64. A network of R^d along a line is a network of one variable too (`along`).
+All functions work on M networks of one shape at once: `parameters` are those of `MLP.parameters()`, in float64 and
+stacked along a first axis M (see `stacked`). On a line, a network of R^d is a network of one variable too (`along`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fractal_ifs.networks.mlp import mlp
 
 
 def stacked(models: Sequence[nn.Module]) -> list[Tensor]:
-    """The parameters of M models of one shape, each (M, ...), detached float64 copies."""
+    """The parameters of M models of one shape, each (M, ...): copies in float64, without gradients."""
     return [
         torch.stack([p.detach().double() for p in group])
         for group in zip(*(m.parameters() for m in models), strict=True)
@@ -23,18 +23,17 @@ def stacked(models: Sequence[nn.Module]) -> list[Tensor]:
 
 
 def along(parameters: Sequence[Tensor], start: Tensor, direction: Tensor) -> list[Tensor]:
-    """The networks on the lines start + s direction, as networks of s. Shapes: start, direction (M, d)."""
+    """The networks on the lines start + s direction, as networks of s; start and direction (M, d)."""
     weight, bias, *rest = parameters
     slope = torch.einsum("mkd,md->mk", weight, direction)
     return [slope.unsqueeze(-1), bias + torch.einsum("mkd,md->mk", weight, start), *rest]
 
 
 def breakpoints(parameters: Sequence[Tensor], low: float, high: float, values: Sequence[float] = ()) -> Tensor:
-    """(M, B): where any hidden unit of each network turns on or off in [low, high], and where its output equals one
-    of `values`.
+    """(M, B): where in [low, high] a hidden unit of each network turns on or off, or its output equals one of `values`.
 
-    Each row is sorted, begins with low and ends with at least one `high` (the padding of rows that have fewer).
-    Between two neighbours every unit's state is constant, so the network is affine.
+    Each row is sorted, begins with `low` and ends with `high`, repeated in rows that have fewer breakpoints. Between
+    two neighbours no unit changes its state, so the network is affine.
     """
     hidden = parameters[:-2]
     count = hidden[0].shape[0]
@@ -56,7 +55,7 @@ def _hidden(hidden: Sequence[Tensor], x: Tensor) -> Tensor:
 
 
 def _cut(x: Tensor, f: Tensor, high: float) -> Tensor:
-    """Adds the zeros of f (M, B, k), which is affine between neighbours of x (M, B), to x."""
+    """x (M, B) with the zeros of f (M, B, k) added, which is affine between neighbours of x."""
     left, right = f[:, :-1], f[:, 1:]
     crosses = left * right < 0
     share = torch.where(crosses, left / (left - right), 0)
@@ -76,7 +75,7 @@ def patterns(parameters: Sequence[Tensor], x: Tensor) -> Tensor:
 
 
 def regions(parameters: Sequence[Tensor], low: float, high: float) -> Tensor:
-    """(M,): the number of maximal intervals of [low, high] in which every hidden unit's state is constant (exact)."""
+    """(M,): the exact number of maximal intervals of [low, high] in which no hidden unit changes its state."""
     x = breakpoints(parameters, low, high)
     wide = x[:, 1:] - x[:, :-1] > 1e-13 * (high - low)  # two units that turn at one point meet there up to rounding
     on = patterns(parameters, ((x[:, 1:] + x[:, :-1]) / 2).unsqueeze(-1))
@@ -88,7 +87,7 @@ def regions(parameters: Sequence[Tensor], low: float, high: float) -> Tensor:
 
 
 def sign_changes(parameters: Sequence[Tensor], low: float, high: float) -> Tensor:
-    """(M,): how often the output's sign changes on [low, high] (exact)."""
+    """(M,): the exact number of times that the output changes its sign on [low, high]."""
     x = breakpoints(parameters, low, high, values=[0.0])
     wide = x[:, 1:] - x[:, :-1] > 1e-13 * (high - low)
     f = mlp(parameters, ((x[:, 1:] + x[:, :-1]) / 2).unsqueeze(-1))

@@ -1,8 +1,8 @@
 """A fractal distribution on the line, integrated exactly: masses, first moments, errors and population gradients.
 
-K0 is an interval; at each level the r images carry equal shares, negatives of a level are uniform on the parent's
-gaps, positives uniform on K_n^gamma. By self-similarity the mass left of x is found in n steps, whatever r^n is: only
-the cell that holds x is opened at each level.
+K_0 is an interval. At each level the r images carry equal shares; negatives of a level are uniform in the gaps of their
+parent cell, positives uniform in K_n^gamma. By self-similarity the mass left of x is found in n steps, whatever r^n is:
+at each level only the cell that holds x is opened.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from fractal_ifs.networks.mlp import mlp
 from fractal_ifs.theorems.cube import CubeIFS
 from fractal_ifs.theorems.line import breakpoints
 
-CHUNK = 1 << 20  # abscissas or (point, unit) pairs at a time: memory stays under about 100 MB
+CHUNK = 1 << 20  # points at a time: memory stays under about 100 MB
 
 
 class LineDistribution:
-    """D_n for an IFS of dimension 1.
+    """D_n of an IFS with d = 1.
 
     Args:
-        law: (n + 1,): probabilities of negatives of level 1..n, then of a positive.
-        gamma: the margin, in the user's unit, of the positives.
+        law: (n + 1,): the probabilities of a negative of level 1..n, then of a positive.
+        gamma: the margin of the positives, in the user's unit.
 
-    Raises ConfigError where d > 1, where images overlap, or where gamma leaves a cell without positives.
+    Raises ConfigError where d > 1, where images overlap or leave no gap, or where gamma leaves no positives in a cell.
     """
 
     def __init__(self, ifs: CubeIFS, law: np.ndarray, gamma: float = 0.0):
@@ -56,9 +56,7 @@ class LineDistribution:
         self._centroids()
 
     def _centroids(self) -> None:
-        """Per level j, for a cell's layout and mirrored: negatives below it (mass), and the two labels' centroids in
-        the cell.
-        """
+        """For each level: the mass of negatives below it, and both labels' centroids in a cell, as is and mirrored."""
         n, negatives = self.n, self.law[:-1]
         self._below = np.append(negatives[::-1].cumsum()[::-1], 0.0)
         self._centre = np.full((n + 1, 2, 2), 0.5)  # level, mirrored, label (-, +)
@@ -72,7 +70,7 @@ class LineDistribution:
             self._centre[j, :, 1] = child.mean(1)
 
     def cumulative(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mass and first moment of each label left of x: each (2, *x.shape), label - first."""
+        """The mass and the first moment of each label left of x: each (2, *x.shape), negatives first."""
         x = np.asarray(x, float)
         flat = x.reshape(-1)
         parts = [self._cumulative(flat[i : i + CHUNK]) for i in range(0, len(flat), CHUNK)]
@@ -122,12 +120,12 @@ class LineDistribution:
         return mass, moment
 
     def masses(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mass and first moment of each label between neighbours of x (M, B): each (2, M, B - 1)."""
+        """The mass and the first moment of each label between neighbours of x (M, B): each (2, M, B - 1)."""
         mass, moment = self.cumulative(x)
         return np.diff(mass, axis=-1), np.diff(moment, axis=-1)
 
     def error(self, parameters: Sequence[Tensor]) -> np.ndarray:
-        """(M,): the exact error of each network; output 0 is wrong for both labels."""
+        """(M,): the exact error of each of M networks; an output of 0 is wrong."""
         x = breakpoints(parameters, self.low, self.high, values=[0.0])
         with torch.no_grad():
             f = mlp(parameters, ((x[:, 1:] + x[:, :-1]) / 2).unsqueeze(-1)).numpy()
@@ -135,11 +133,10 @@ class LineDistribution:
         return np.clip((mass[0] * (f >= 0) + mass[1] * (f <= 0)).sum(-1), 0, 1)
 
     def loss_and_gradient(self, parameters: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The population hinge loss (M,) and its exact gradient, shaped as `parameters`.
+        """The population hinge loss (M,) of M networks and its exact gradient, shaped as `parameters`.
 
-        Between breakpoints (of the units, and where the output is +-1) both the network and its gradient in the
-        parameters are affine in x, so two nodes per piece whose weights have the piece's mass and first moment
-        integrate them exactly.
+        Between breakpoints (of the units, and where the output is +-1) the network and its gradient in the parameters
+        are affine in x: two nodes whose weights have the piece's mass and first moment integrate them exactly.
         """
         x = breakpoints(parameters, self.low, self.high, values=[-1.0, 1.0])
         mass, moment = (torch.from_numpy(a) for a in self.masses(x.numpy()))
@@ -157,10 +154,9 @@ class LineDistribution:
 
 
 def best_error(masses: np.ndarray, changes: int) -> np.ndarray:
-    """(changes + 1,): the least error of any function of the line with at most 0, 1, ... sign changes.
+    """(changes + 1,): the least error of all functions on the line with at most 0, 1, ... sign changes.
 
-    `masses` (2, pieces): the labels' masses on consecutive pieces that carry one label each (see `pieces`); by
-    dynamic programming.
+    By dynamic programming over pieces that carry one label each, of masses (2, pieces): see `masses_of_pieces`.
     """
     cost = np.full((changes + 1, 2), np.inf)
     cost[0] = 0
@@ -171,11 +167,9 @@ def best_error(masses: np.ndarray, changes: int) -> np.ndarray:
     return np.minimum.accumulate(cost.min(1))
 
 
-def pieces(distribution: LineDistribution) -> np.ndarray:
-    """(2, 2 r^n - 1 or so): the labels' masses on the cells of K_n and on the gaps between them, from left to right."""
-    words = distribution.ifs.words(distribution.n)
-    ends = np.concatenate([words.offsets[:, 0], words.offsets[:, 0] + words.matrices[:, 0, 0]])
-    x = np.sort(np.concatenate([[0.0, 1.0], ends]))
-    x = x[np.append(True, np.diff(x) > 1e-12)]  # an end of K0 comes twice, once as the image of an end
+def masses_of_pieces(distribution: LineDistribution) -> np.ndarray:
+    """(2, about 2 r^n): both labels' masses in the cells of K_n and in the gaps between them, from left to right."""
+    x = np.sort(np.append([0.0, 1.0], distribution.ifs.intervals(distribution.n)))
+    x = x[np.append(True, np.diff(x) > 1e-12)]  # an end of K_0 is an end of a cell too
     mass, _ = distribution.masses(distribution.low + distribution.side * x[None])
     return mass[:, 0]

@@ -14,18 +14,16 @@ from fractal_ifs.theorems.learn import Trainer, train
 
 @dataclass(frozen=True)
 class Problem:
-    """An IFS, its depth n, a margin and a curve; `settings` are the keys of conf/theory.yaml that one statement
-    reads.
-    """
+    """A distribution D_n, and how much is spent on checking a statement on it."""
 
     ifs: CubeIFS
     n: int
-    gamma: float
+    gamma: float  # the margin of Assumption 3, in the user's unit
     curve: ApproximationCurve
-    points: int
+    points: int  # how many points a constructed network is tried on
     seed: int
-    settings: dict[str, Any] = field(default_factory=dict)
-    train: Trainer = train  # how networks are trained beside a theorem; the entry point may know a faster way
+    settings: dict[str, Any] = field(default_factory=dict)  # the statement's own keys of conf/theory.yaml
+    train: Trainer = train  # how networks are trained, for comparison; `learn.fastest` may know a faster way
 
     @property
     def law(self) -> np.ndarray:
@@ -38,14 +36,15 @@ class Problem:
         return self.curve.P(self.n)
 
     def rng(self) -> np.random.Generator:
+        """A new generator of the problem's seed: always the same numbers."""
         return np.random.default_rng(self.seed)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table: a statement in one setting, its bound, what was measured, and whether it holds.
+    """A line of the table: a statement in one setting, its bound, what was measured, and whether the statement holds.
 
-    `holds` is None where the statement asserts nothing in this setting (vacuous, or a quantity given for comparison).
+    `holds` is None where the statement asserts nothing (its hypothesis fails, or a number is there to be compared).
     """
 
     statement: str
@@ -53,4 +52,4 @@ class Check:
     bound: str
     measured: str
     holds: bool | None
-    values: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)  # the numbers behind the texts

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
 from fractal_ifs.networks.mlp import MLP
-from fractal_ifs.theorems.construction import theorem1_network
-from fractal_ifs.theorems.points import points
+from fractal_ifs.theorems.construction import printed_width, theorem1_network
 from fractal_ifs.theorems.problem import Check, Problem
+from fractal_ifs.theorems.samples import labelled_points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CHUNK = 100_000
 
 
 def wrong_points(model: MLP, problem: Problem) -> tuple[int, int]:
-    """(errors, points): on problem.points points of every level, outside K0, and on both sides of the margin, in
-    float64.
-    """
+    """How many of how many points the model gets wrong, in float64: of `labelled_points`, the hard ones."""
     rng, wrong, done = problem.rng(), 0, 0
     while done < problem.points:
         count = min(CHUNK, problem.points - done)
-        x, y, _ = points(problem.ifs, problem.n, problem.gamma, count, rng, hard=True)
+        x, y, _ = labelled_points(problem.ifs, problem.n, problem.gamma, count, rng, hard=True)
         with torch.no_grad():
             wrong += int((model(torch.from_numpy(x)).numpy() * y <= 0).sum())
         done += count
@@ -42,9 +45,9 @@ def check(problem: Problem) -> list[Check]:
         Check(
             "Theorem 1: width",
             setting,
-            f"5dr = {5 * ifs.d * ifs.r}",
+            f"5dr = {printed_width(ifs)}",
             str(width),
-            width <= 5 * ifs.d * ifs.r,
+            width <= printed_width(ifs),
             {"width": width},
         ),
         Check(
@@ -58,8 +61,8 @@ def check(problem: Problem) -> list[Check]:
     ]
 
 
-def draw(problem: Problem, axes) -> None:
-    """The network's output where d <= 2: the constructed function is +-1/2 but for thin ramps."""
+def draw(problem: Problem, checks: list[Check], axes: Axes) -> None:
+    """The output of the network, which is +-1/2 but for thin ramps; where d = 3, in a plane."""
     ifs = problem.ifs
     n = 1  # deep enough that a cell is still a few pixels wide
     while n < problem.n and 2 * ifs.inradius(n + 1) / ifs.side.max() > 0.02:

@@ -1,39 +1,49 @@
 """Theorem 2: without holes in D_n, zero error needs width k >= (d/e) r^(n / (t d)); and the regions its proof counts.
 
-The proof: a network has at most prod_layers sum_(j <= d) C(k, j) <= (e k / d)^(t d) linear regions, and two cells of
-K_n never share one. The readout has no ReLU, so the product has t - 1 factors: `least_width` is the bound as printed,
-`sharper` the one that the proof gives.
+The proof: a network has at most prod_layers sum_(j <= d) C(k, j) <= (e k / d)^(t d) linear regions, and no two cells of
+K_n share one. The readout has no ReLU, so the product has t - 1 factors: `least_width_printed` is the bound as printed,
+`least_width_proven` the one that the proof gives.
 """
 
 from __future__ import annotations
 
 from math import comb, e, log, prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from fractal_ifs.networks.mlp import MLP
-from fractal_ifs.theorems.construction import corollary1_network, theorem1_network
-from fractal_ifs.theorems.learn import initial
+from fractal_ifs.theorems.construction import (
+    LARGEST_CHECKED,
+    built_depth,
+    built_width,
+    corollary1_network,
+    theorem1_network,
+)
+from fractal_ifs.theorems.learn import seeded_networks
 from fractal_ifs.theorems.line import along, patterns, regions, stacked
-from fractal_ifs.theorems.points import points
 from fractal_ifs.theorems.problem import Check, Problem
+from fractal_ifs.theorems.samples import labelled_points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CELLS = 20_000  # cells of K_n looked at, at most
 
 
-def least_width(d: int, r: int, n: int, t: int) -> float:
-    """(d/e) r^(n / (t d)), the width below which depth t (readout counted) can't reach zero error."""
+def least_width_printed(d: int, r: int, n: int, t: int) -> float:
+    """(d/e) r^(n / (t d)): below this width, depth t (readout counted) can't reach zero error."""
     return d / e * r ** (n / (t * d))
 
 
 def most_regions(d: int, k: int, t: int) -> int:
-    """prod over the t - 1 hidden layers of sum_(j <= d) C(k, j)."""
+    """The product over the t - 1 hidden layers of sum_(j <= d) C(k, j): no network of width k has more regions."""
     return sum(comb(k, j) for j in range(d + 1)) ** (t - 1)
 
 
-def sharper(d: int, r: int, n: int, t: int) -> int:
-    """The least k whose `most_regions` reach r^n."""
+def least_width_proven(d: int, r: int, n: int, t: int) -> int:
+    """The least k whose `most_regions` are as many as the r^n cells."""
     low, high = 0, 1  # too narrow, wide enough
     while most_regions(d, high, t) < r**n:
         low, high = high, 2 * high
@@ -44,9 +54,7 @@ def sharper(d: int, r: int, n: int, t: int) -> int:
 
 
 def cell_patterns(model: MLP, problem: Problem) -> tuple[int, int]:
-    """(different activation patterns, cells): at the centres of the cells of K_n, all of them up to 20,000, else a
-    sample.
-    """
+    """How many different activation patterns there are at how many centres of cells of K_n: all, or CELLS of them."""
     ifs, n = problem.ifs, problem.n
     if ifs.r**n <= CELLS:
         words = ifs.words(n)
@@ -64,7 +72,7 @@ def cell_patterns(model: MLP, problem: Problem) -> tuple[int, int]:
 
 
 def line_regions(parameters: list[torch.Tensor], problem: Problem, lines: int) -> np.ndarray:
-    """(M, lines): regions met by random segments across K0; in one dimension K0 itself, once."""
+    """(M, lines): the regions that random segments across K_0 meet; where d = 1, K_0 itself, (M, 1)."""
     ifs = problem.ifs
     low, high = torch.from_numpy(ifs.low), torch.from_numpy(ifs.low + ifs.side)
     if ifs.d == 1:
@@ -73,7 +81,7 @@ def line_regions(parameters: list[torch.Tensor], problem: Problem, lines: int) -
     for _ in range(lines):
         axis = rng.integers(ifs.d)
         ends = rng.random((2, ifs.d))
-        ends[:, axis] = 0, 1  # from one face of K0 to the opposite one
+        ends[:, axis] = 0, 1  # from one face of K_0 to the opposite one
         start, end = low + (high - low) * torch.from_numpy(ends)
         count = len(parameters[0])
         counts.append(regions(along(parameters, start.expand(count, -1), (end - start).expand(count, -1)), 0.0, 1.0))
@@ -81,18 +89,15 @@ def line_regions(parameters: list[torch.Tensor], problem: Problem, lines: int) -
 
 
 def check(problem: Problem) -> list[Check]:
-    """The width bound against the constructions, one region per cell, and the regions of initial and trained
-    networks.
-    """
+    """The bound on the width beside our constructions, one region per cell, and the regions that networks have."""
     ifs, n, keys = problem.ifs, problem.n, problem.settings
     rows = []
     for s in range(1, n + 1):
-        width = 4 * ifs.d * ifs.r**s + ifs.d + 1
-        if width > 600:
+        if built_width(ifs, s) > LARGEST_CHECKED:
             break
         model = corollary1_network(ifs, n, s, problem.gamma)
         t = model.depth + 1
-        least, need = least_width(ifs.d, ifs.r, n, t), sharper(ifs.d, ifs.r, n, t)
+        least, need = least_width_printed(ifs.d, ifs.r, n, t), least_width_proven(ifs.d, ifs.r, n, t)
         values = {"s": s, "t": t, "width": model.width, "least": least, "least_by_proof": need}
         rows.append(
             Check(
@@ -125,13 +130,13 @@ def check(problem: Problem) -> list[Check]:
 
 def _networks(problem: Problem, constructed: MLP, width: int, hidden: int, lines: int, steps: int) -> list[Check]:
     ifs, n = problem.ifs, problem.n
-    x, y, _ = points(ifs, n, problem.gamma, 20_000, problem.rng(), problem.law)
-    first = initial(ifs.d, width, hidden, range(8))
+    x, y, _ = labelled_points(ifs, n, problem.gamma, 20_000, problem.rng(), problem.law)
+    first = seeded_networks(ifs.d, width, hidden, range(8))
     kinds = {
         "constructed": (stacked([constructed]), constructed.width, constructed.depth),
         "at the paper's initialisation": (first, width, hidden),
         f"trained, {steps} steps of Adam": (problem.train(first, x, y, steps, 3e-3), width, hidden),
-        "at Theorem 5's initialisation": (initial(ifs.d, width, hidden, range(8), "theory"), width, hidden),
+        "at Theorem 5's initialisation": (seeded_networks(ifs.d, width, hidden, range(8), "theory"), width, hidden),
     }
     rows = []
     for kind, (parameters, k, depth) in kinds.items():
@@ -151,13 +156,15 @@ def _networks(problem: Problem, constructed: MLP, width: int, hidden: int, lines
     return rows
 
 
-def draw(problem: Problem, axes) -> None:
+def draw(problem: Problem, checks: list[Check], axes: Axes) -> None:
     """The least width by depth, as printed and by the proof, and the widths of the constructions."""
     ifs, n = problem.ifs, problem.n
     depths = range(2, 2 * n + 2)
-    axes.semilogy(depths, [least_width(ifs.d, ifs.r, n, t) for t in depths], "--", label="Theorem 2 as printed")
-    axes.semilogy(depths, [sharper(ifs.d, ifs.r, n, t) for t in depths], "-", label="its proof, t - 1 layers counted")
-    built = {2 * -(-n // s) + 1 - (ifs.d == 1 and n % s > 0): 4 * ifs.d * ifs.r**s + ifs.d + 1 for s in range(n, 0, -1)}
+    axes.semilogy(depths, [least_width_printed(ifs.d, ifs.r, n, t) for t in depths], "--", label="Theorem 2 as printed")
+    axes.semilogy(
+        depths, [least_width_proven(ifs.d, ifs.r, n, t) for t in depths], "-", label="its proof, t - 1 layers counted"
+    )
+    built = {built_depth(ifs, n, s): built_width(ifs, s) for s in range(n, 0, -1)}
     axes.semilogy(list(built), list(built.values()), "o", label="Corollary 1's networks")
     axes.set(xlabel="depth t (readout counted)", ylabel="width k", title=f"Theorem 2: {ifs.name}, n = {n}")
     axes.legend(fontsize=7)

@@ -1,29 +1,30 @@
-"""Theorem 3: a network that resolves K_j (Corollary 1's, truncated) has error at most 1 - P(j) on D_n, whatever the
-curve.
-"""
+"""Theorem 3: a network that resolves K_j, as that of Corollary 1 for n = j, has error at most 1 - P(j) on every D_n."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from fractal_ifs.fractals.curve import ApproximationCurve
-from fractal_ifs.theorems.construction import corollary1_network
-from fractal_ifs.theorems.learn import error, initial
-from fractal_ifs.theorems.points import points
+from fractal_ifs.theorems.construction import LARGEST_CHECKED, built_width, corollary1_network
+from fractal_ifs.theorems.learn import error_on, seeded_networks
 from fractal_ifs.theorems.problem import Check, Problem
+from fractal_ifs.theorems.samples import labelled_points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CURVES = ("1", "2", "3", "4", "5", "6")
 PER_LEVEL = 4000
 
 
 def level_errors(problem: Problem, j: int, s: int) -> np.ndarray:
-    """(n + 1,): the share of wrong points of Corollary 1's network for K_j, among negatives of each level and
-    positives of D_n.
-    """
+    """(n + 1,): what share of D_n's negatives of each level, then of its positives, the network for K_j gets wrong."""
     ifs, n = problem.ifs, problem.n
     model = corollary1_network(ifs, j, s, problem.gamma)
-    x, y, level = points(ifs, n, problem.gamma, PER_LEVEL * (n + 1), problem.rng())
+    x, y, level = labelled_points(ifs, n, problem.gamma, PER_LEVEL * (n + 1), problem.rng())
     with torch.no_grad():
         wrong = model(torch.from_numpy(x)).numpy() * y <= 0
     return np.array([wrong[level == i].mean() for i in range(1, n + 2)])
@@ -33,7 +34,7 @@ def curves(problem: Problem) -> dict[str, ApproximationCurve]:
     """The problem's own curve and the paper's six, where they fit n."""
     found = {problem.curve.name: problem.curve}
     found |= {c: ApproximationCurve.load(c) for c in CURVES}
-    return {name: c for name, c in found.items() if c.kind != "last" or int(c._value) <= problem.n}
+    return {name: c for name, c in found.items() if c.fits(problem.n)}
 
 
 def check(problem: Problem) -> list[Check]:
@@ -41,7 +42,7 @@ def check(problem: Problem) -> list[Check]:
     ifs, n = problem.ifs, problem.n
     rows = []
     for s in (1, 2):
-        if 4 * ifs.d * ifs.r**s + ifs.d + 1 > 600:
+        if built_width(ifs, s) > LARGEST_CHECKED:
             continue
         for j in range(s, n + 1):
             wrong = level_errors(problem, j, s)
@@ -64,18 +65,20 @@ def check(problem: Problem) -> list[Check]:
     return rows
 
 
-def draw(problem: Problem, axes) -> None:
-    """1 - P(j) beside the best error that a short training reaches with the construction's depth 2 j."""
+def draw(problem: Problem, checks: list[Check], axes: Axes) -> None:
+    """1 - P(j), and the best error that a short training finds with as many layers as the construction has, 2 j."""
     ifs, n, steps = problem.ifs, problem.n, int(problem.settings["train_steps"])
     width = int(problem.settings["width"])
     rng = problem.rng()
-    x, y, _ = points(ifs, n, problem.gamma, 50_000, rng, problem.law)
-    x_test, y_test, _ = points(ifs, n, problem.gamma, 10_000, rng, problem.law)
+    x, y, _ = labelled_points(ifs, n, problem.gamma, 50_000, rng, problem.law)
+    x_test, y_test, _ = labelled_points(ifs, n, problem.gamma, 10_000, rng, problem.law)
     axes.plot(range(n + 1), 1 - problem.P, "o-", label="1 - P(j)")
     best = []
     for j in range(1, n + 1):
         errors = [
-            error(problem.train(initial(ifs.d, width, 2 * j, range(4)), x, y, steps, lr), x_test, y_test).min()
+            error_on(
+                problem.train(seeded_networks(ifs.d, width, 2 * j, range(4)), x, y, steps, lr), x_test, y_test
+            ).min()
             for lr in (1e-3, 4e-3)
         ]
         best.append(min(errors))

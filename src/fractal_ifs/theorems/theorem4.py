@@ -1,12 +1,12 @@
-"""Theorem 4 (d = 1): a network of depth t and width k < r^s has error at least (1 - r^(s t - j)) (1 - P(j)), for n >
-j > s t.
+"""Theorem 4 (d = 1): depth t and width k < r^s leave an error of at least (1 - r^(s t - j)) (1 - P(j)), n > j > s t.
 
-Three errors are set against the bound: the least of any function with the network's number of sign changes (exact, by
-dynamic
-programming: t = 2 reaches it), the constructed network's that fits into depth t and width k, and trained networks'.
+Three errors are compared with the bound: the least of all functions with as many sign changes as the network can have
+(exact, and reached by t = 2), that of our construction for depth t and width k, and those of trained networks.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,17 +14,18 @@ from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.theorems.construction import corollary1_network, theorem1_network
 from fractal_ifs.theorems.fold import CANTOR, fold_network, folded_depth
-from fractal_ifs.theorems.learn import initial
+from fractal_ifs.theorems.learn import seeded_networks
 from fractal_ifs.theorems.line import stacked
-from fractal_ifs.theorems.measure import LineDistribution, best_error, pieces
-from fractal_ifs.theorems.points import points
+from fractal_ifs.theorems.measure import LineDistribution, best_error, masses_of_pieces
 from fractal_ifs.theorems.problem import Check, Problem
+from fractal_ifs.theorems.samples import labelled_points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
-def bounds(P: np.ndarray, r: int, k: int, t: int) -> np.ndarray:
-    """(n + 1,): the bound for each j, nan outside its region of validity n > j > s t, s the least whole number with k
-    < r^s.
-    """
+def printed_bounds(P: np.ndarray, r: int, k: int, t: int) -> np.ndarray:
+    """(n + 1,): the bound for each j, nan unless n > j > s t, where s is the least whole number with k < r^s."""
     s = 1
     while r**s <= k:
         s += 1
@@ -33,9 +34,10 @@ def bounds(P: np.ndarray, r: int, k: int, t: int) -> np.ndarray:
     return np.where((j > s * t) & (j < n), (1 - r ** (s * t - j.astype(float))) * (1 - P), np.nan)
 
 
-def sharper(P: np.ndarray, r: int, k: int, t: int) -> np.ndarray:
-    """(n + 1,): what the proof gives: (k + 1)^(t - 1) linear pieces, so (1 - (k + 1)^(t - 1) / r^j) (1 - P(j)), where
-    positive.
+def proven_bounds(P: np.ndarray, r: int, k: int, t: int) -> np.ndarray:
+    """(n + 1,): what the proof gives for each j: (1 - (k + 1)^(t - 1) / r^j) (1 - P(j)), where that is positive.
+
+    A network has at most (k + 1)^(t - 1) linear pieces.
     """
     j = np.arange(len(P), dtype=float)
     return np.maximum(1 - (k + 1) ** (t - 1) / r**j, 0) * (1 - P)
@@ -57,7 +59,7 @@ def constructed_error(problem: Problem, distribution: LineDistribution, k: int, 
 
 
 def check(problem: Problem) -> list[Check]:
-    """Raises ConfigError for d > 1."""
+    """Every (width, depth) and curve of the settings. Raises ConfigError for d > 1."""
     ifs, n, keys = problem.ifs, problem.n, problem.settings
     if ifs.d != 1:
         raise ConfigError(f"fractal={ifs.name}: Theorem 4 is for d=1, this has d={ifs.d}; try fractal=cantor")
@@ -66,15 +68,15 @@ def check(problem: Problem) -> list[Check]:
         curve = problem.curve if name == problem.curve.name else ApproximationCurve.load(name)
         P, law = curve.P(n), curve.level_probabilities(n)
         distribution = LineDistribution(ifs, law, problem.gamma)
-        labelled = pieces(distribution)
-        x, y, _ = points(ifs, n, problem.gamma, 20_000, problem.rng(), law)
+        labelled = masses_of_pieces(distribution)
+        x, y, _ = labelled_points(ifs, n, problem.gamma, 20_000, problem.rng(), law)
         for k, t in keys["networks"]:
-            allowed = bounds(P, ifs.r, k, t)
-            proof = sharper(P, ifs.r, k, t)
+            allowed = printed_bounds(P, ifs.r, k, t)
+            proof = proven_bounds(P, ifs.r, k, t)
             least = best_error(labelled, (k + 1) ** (t - 1))[-1]
             built = constructed_error(problem, distribution, k, t)
             trained = distribution.error(
-                problem.train(initial(1, k, t - 1, range(8), "pytorch"), x, y, int(keys["train_steps"]), 1e-2)
+                problem.train(seeded_networks(1, k, t - 1, range(8), "pytorch"), x, y, int(keys["train_steps"]), 1e-2)
             ).min()
             valid = np.isfinite(allowed).any()
             j = int(np.nanargmax(allowed)) if valid else None
@@ -104,16 +106,16 @@ def check(problem: Problem) -> list[Check]:
     return rows
 
 
-def draw(problem: Problem, axes) -> None:
-    """The bounds by width for t = 2, over the exact least error."""
+def draw(problem: Problem, checks: list[Check], axes: Axes) -> None:
+    """The bounds for t = 2 by width, below the exact least error."""
     ifs, n = problem.ifs, problem.n
     P, law = problem.P, problem.law
-    labelled = pieces(LineDistribution(ifs, law, problem.gamma))
+    labelled = masses_of_pieces(LineDistribution(ifs, law, problem.gamma))
     widths = np.unique(np.geomspace(1, 300, 40).astype(int))
     exact = best_error(labelled, 301)
     axes.semilogx(widths, exact[widths + 1], "-", label="least error with k + 1 sign changes")
-    axes.semilogx(widths, [sharper(P, ifs.r, k, 2).max() for k in widths], "--", label="the proof's bound, t = 2")
-    printed = [bounds(P, ifs.r, int(k), 2) for k in widths]
+    axes.semilogx(widths, [proven_bounds(P, ifs.r, k, 2).max() for k in widths], "--", label="the proof's bound, t = 2")
+    printed = [printed_bounds(P, ifs.r, int(k), 2) for k in widths]
     axes.semilogx(
         widths, [np.nanmax(b) if np.isfinite(b).any() else np.nan for b in printed], ":", label="as printed, t = 2"
     )

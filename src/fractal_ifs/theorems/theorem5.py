@@ -1,15 +1,16 @@
 """Theorem 5: at initialisation the population gradient on a Cantor distribution is at most 5 (P(n') - 1/2).
 
-Depth t counts the readout. Weights are uniform in +-1/(2 fan in), every bias is b: 1/2 in the theorem, which says
-that any b in (0, 1/2] would do. The two cases differ: with b = 1/2 no ReLU can switch on [0, 1] (every layer maps [0,
-1]^k into itself and its preactivations are >= 1/2 - 1/2), so the network is affine there with probability 1, its
-population gradient is exactly 0 for EVERY curve, fine or coarse, and its error is 1/2. The claim about fine details
-begins with b < 1/2.
+Depth t counts the readout. Weights are uniform in +-1/(2 fan in) and every bias is b: 1/2 in the theorem, which says
+that any b in (0, 1/2] would do. The two cases differ. With b = 1/2 no ReLU switches on [0, 1], as every layer maps
+[0, 1]^k into itself, with preactivations >= 1/2 - 1/2. So the network is affine there with probability 1, its
+population gradient is exactly 0 for every curve, fine or coarse, and its error is 1/2. Fine details matter only with
+b < 1/2.
 """
 
 from __future__ import annotations
 
 from math import floor, log
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,20 +23,19 @@ from fractal_ifs.theorems.line import breakpoints
 from fractal_ifs.theorems.measure import LineDistribution
 from fractal_ifs.theorems.problem import Check, Problem
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 ROUNDING = 1e-9  # float64 integrals of cells down to 3^-30
 
 
 def least_level(k: int, t: int, delta: float, bias: float = 0.5) -> int:
-    """The first n' > log(2 t k^2 / (b delta)) / log(3/2), which is log(4 t k^2 / delta) / log(3/2) for the theorem's
-    b = 1/2.
-    """
+    """The least n' > log(2 t k^2 / (b delta)) / log(3/2): with b = 1/2, log(4 t k^2 / delta) / log(3/2) as printed."""
     return floor(log(2 * t * k**2 / (bias * delta)) / log(1.5)) + 1
 
 
-def initial(count: int, width: int, t: int, bias: float, generator: torch.Generator) -> list[Tensor]:
-    """`count` networks on the line, depth t: weights uniform in +-1/(2 fan in), all biases `bias`; float64, leading
-    axis count.
-    """
+def networks_with_bias(count: int, width: int, t: int, bias: float, generator: torch.Generator) -> list[Tensor]:
+    """The parameters (count, ...) of networks on the line as the theorem initialises them, float64; depth t."""
     parameters = []
     for fan_in, out in [(1, width)] + [(width, width)] * (t - 2) + [(width, 1)]:
         weight = torch.rand(count, out, fan_in, generator=generator, dtype=torch.float64)
@@ -44,9 +44,9 @@ def initial(count: int, width: int, t: int, bias: float, generator: torch.Genera
 
 
 def affine_level(parameters: list[Tensor], n: int) -> np.ndarray:
-    """(M,): the least n' <= n such that each network is affine on every interval of C_n'; n + 1 where it's none.
+    """(M,): the least n' <= n with each network affine on every interval of C_n', n + 1 where there is none.
 
-    A kink at x spoils the levels whose cells hold x in their inside: all of them down to the gap where x lies.
+    A kink at x spoils the levels in whose cells x lies inside: all down to that in whose gap it lies.
     """
     x = breakpoints(parameters, 0.0, 1.0).numpy()
     level, u = np.zeros(x.shape, int), x.copy()
@@ -59,14 +59,14 @@ def affine_level(parameters: list[Tensor], n: int) -> np.ndarray:
 
 
 def gradient_sizes(distribution: LineDistribution, parameters: list[Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """(M,), (M,): the largest entry of the exact population gradient, over the weights and over the biases."""
+    """The largest entry of the exact population gradient in the weights, (M,), and in the biases, (M,)."""
     _, gradient = distribution.loss_and_gradient(parameters)
     sizes = torch.stack([g.abs().flatten(1).max(1).values for g in gradient], 1).numpy()
     return sizes[:, ::2].max(1), sizes[:, 1::2].max(1)
 
 
 def check(problem: Problem) -> list[Check]:
-    """Every (width, t), bias and curve of the settings, over thousands of initialisations at once."""
+    """Every (width, depth), bias and curve of the settings, on many initialisations. Raises ConfigError."""
     keys = problem.settings
     n, count, delta = int(keys["n"]), int(keys["initialisations"]), float(keys["delta"])
     if not 0 < delta < 1:
@@ -79,7 +79,7 @@ def check(problem: Problem) -> list[Check]:
             if not 0 < bias <= 0.5:
                 raise ConfigError(f"theorem5.biases={bias}: must be in (0, 1/2]")
             generator = torch.Generator().manual_seed(problem.seed)
-            parameters = initial(count, k, t, bias, generator)
+            parameters = networks_with_bias(count, k, t, bias, generator)
             level = affine_level(parameters, n)
             required = least_level(k, t, delta, bias)
             practical = int(np.quantile(level, 1 - delta, method="inverted_cdf"))
@@ -94,15 +94,20 @@ def check(problem: Problem) -> list[Check]:
                 )
             )
             for name in keys["curves"]:
-                rows.append(_gradient(problem, parameters, str(name), n, (k, t, bias, delta), (required, practical)))
+                curve = problem.curve if name == "own" else ApproximationCurve.load(str(name))
+                rows.append(_gradient(parameters, curve, n, (k, t, bias, delta), required))
     return rows
 
 
-def _gradient(problem, parameters, name: str, n: int, network, levels) -> Check:
+def _gradient(
+    parameters: list[Tensor],
+    curve: ApproximationCurve,
+    n: int,
+    network: tuple[int, int, float, float],
+    required: int,
+) -> Check:
     k, t, bias, delta = network
-    curve = problem.curve if name == "own" else ApproximationCurve.load(name)
-    P, required = curve.P(n), levels[0]
-    used = min(required, n - 1)
+    P, used = curve.P(n), min(required, n - 1)
     distribution = LineDistribution(CANTOR, curve.level_probabilities(n), 3.0**-n / 8)
     chunks = [[p[i : i + 512] for p in parameters] for i in range(0, len(parameters[0]), 512)]
     sizes = [gradient_sizes(distribution, chunk) for chunk in chunks]
@@ -148,13 +153,15 @@ def _size(value: float) -> str:
     return "0 (to rounding)" if value < 1e-12 else f"{value:.3g}"
 
 
-def draw(problem: Problem, axes) -> None:
-    """How often the network isn't affine on all intervals of C_n', by n', against the proof's delta."""
+def draw(problem: Problem, checks: list[Check], axes: Axes) -> None:
+    """How often the network isn't affine on all intervals of C_n', by n', and how often the proof allows."""
     keys = problem.settings
     n, (k, t) = int(keys["n"]), keys["networks"][-1]
     levels = np.arange(n + 1)
     for i, bias in enumerate(b for b in keys["biases"] if b < 0.5):
-        parameters = initial(4 * int(keys["initialisations"]), k, t, bias, torch.Generator().manual_seed(problem.seed))
+        parameters = networks_with_bias(
+            4 * int(keys["initialisations"]), k, t, bias, torch.Generator().manual_seed(problem.seed)
+        )
         level = affine_level(parameters, n)
         missed = [(level > j).mean() for j in levels]
         axes.semilogy(

@@ -1,4 +1,4 @@
-"""Labelled float64 points that check a construction: every level, the far outside, both sides of the margin."""
+"""Labelled float64 points for trying a construction: of every level, far outside, and on both sides of the margin."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from fractal_ifs.theorems.cube import CubeIFS
 
 
-def points(
+def labelled_points(
     ifs: CubeIFS,
     n: int,
     gamma: float,
@@ -16,14 +16,14 @@ def points(
     law: np.ndarray | None = None,
     hard: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x (count, d) in the user's space, y (count,) in {-1, +1}, level (count,): 1..n for negatives, n + 1 for
-    positives.
+    """Points of D_n: x (count, d) in the user's space, y (count,) in {-1, +1}, and their levels (count,).
+
+    Levels are 1..n for negatives and n + 1 for positives.
 
     Args:
-        law: probabilities (n + 1,) of the levels; uniform unless given.
-        hard: half of the positives lie on the boundary of K_n^gamma, half of the negatives 10^-9 of a cell outside of
-        one, and a
-            tenth of the negatives outside K0, near and very far (level 0).
+        law: the probabilities (n + 1,) of the levels; uniform if not given.
+        hard: half of the positives lie on the boundary of K_n^gamma, half of the negatives 10^-9 of a cell outside
+            one, and a tenth of the negatives outside K_0, near and very far (level 0).
     """
     law = np.full(n + 1, 1 / (n + 1)) if law is None else law
     level = rng.choice(n + 1, count, p=law) + 1
@@ -62,7 +62,16 @@ def _in_image(ifs: CubeIFS, u: np.ndarray) -> np.ndarray:
     return inside
 
 
-def _harden(ifs, u, matrix, offset, level, negative, rng) -> None:
+def _harden(
+    ifs: CubeIFS,
+    u: np.ndarray,
+    matrix: np.ndarray,
+    offset: np.ndarray,
+    level: np.ndarray,
+    negative: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
+    """Moves some of the negatives, in place: near a face of a cell, or out of K_0."""
     near = negative[::2]
     axis, image = rng.integers(ifs.d, size=len(near)), rng.integers(ifs.r, size=len(near))
     child = rng.random((len(near), ifs.d))

@@ -1,0 +1,9 @@
+from .api import run as run
+from .data.points import FractalDataModule as FractalDataModule
+from .errors import ConfigError as ConfigError
+from .fractals.curve import ApproximationCurve as ApproximationCurve
+from .fractals.distribution import FractalDistribution as FractalDistribution
+from .fractals.ifs import AffineIFS as AffineIFS
+from .networks.mlp import MLP as MLP
+from .runs.load import load as load
+from .version import __version__ as __version__

@@ -1,0 +1,3 @@
+from .convnet import ConvNet as ConvNet
+from .convnet import multiplications as multiplications
+from .mlp import MLP as MLP

@@ -1,0 +1,63 @@
+"""The rooms of the house: imports go down only, `fractals` stands alone, and imports are at the top of their files."""
+
+import ast
+import sys
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[1] / "src"
+FLOORS = ["errors", "files", "version", "fractals", "config", "networks", "data", "runs", "plotting", "engines"]
+FLOORS += ["training", "results", "sweeps", "theorems", "report"]  # each may import itself and those before it
+DOORS = ["train", "plot", "theory", "doctor", "dashboard", "api", "report/__main__", "hydra_plugins"]  # all of them
+NOT_YET = [  # files of rooms that still import inside of functions, or upwards
+    "config/schema",
+    "engines/__init__",
+    "report/figures",
+    "report/page",
+    "report/pictures",
+    "results/cells",
+    "results/finished_runs",
+    "runs/records",
+    "runs/run",
+    "sweeps/slurm",
+    "sweeps/sweep",
+    "training/rounds",
+]
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """Every module or name imported in a file, with its package's name, and whether at the top: not in a function."""
+    found: list[tuple[str, bool]] = []
+
+    def visit(node: ast.AST, top: bool) -> None:
+        if isinstance(node, ast.Import):
+            found.extend((alias.name, top) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports by its place"
+            found.extend((f"{node.module}.{alias.name}", top) for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child, top and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+    visit(ast.parse(path.read_text()), True)
+    return found
+
+
+def wrong(path: Path) -> list[str]:
+    """What a file of ours imports against the rules."""
+    place = path.relative_to(SOURCE).with_suffix("").as_posix().removeprefix("fractal_ifs/")
+    room = place.split("/")[0]
+    if place in DOORS or room in DOORS or place == "__init__":
+        return []
+    below = FLOORS[: FLOORS.index(room) + 1]
+    ours = [(name.split("."), top) for name, top in imports(path) if name.split(".")[0] == "fractal_ifs"]
+    return [f"{place}: {'.'.join(name)}" for name, top in ours if not (top and set(name[1:2]) <= set(below))]
+
+
+def test_imports_go_down_and_stand_at_the_top():
+    found = [line for path in sorted(SOURCE.rglob("*.py")) for line in wrong(path)]
+    assert not [line for line in found if line.split(":")[0] not in NOT_YET]
+
+
+def test_fractals_stand_on_numpy_scipy_torch_and_yaml():
+    """lazy_loader, which needs the standard library alone, is for the names of the room."""
+    names = {name.split(".")[0] for path in (SOURCE / "fractal_ifs/fractals").glob("*.py") for name, _ in imports(path)}
+    assert names - set(sys.stdlib_module_names) == {"fractal_ifs", "numpy", "scipy", "torch", "yaml", "lazy_loader"}
