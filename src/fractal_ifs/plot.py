@@ -155,6 +155,8 @@ def _check_law(settings: dict[str, Any], fractal: Any, curve: Any, margin: float
 
 def _distributions(settings: dict[str, Any], configs: Sequence[DictConfig]) -> tuple[str, Picture]:
     """The name of the picture's file, and how to draw it: one fractal, a panel for each curve."""
+    from fractal_ifs.fractals.ifs import depth_of
+
     margin = number(configs[0].margin, "margin")
     laws = [_check_law(settings, config.fractal, config.curve, margin) for config in configs]
     ifs = laws[0][0]
@@ -170,7 +172,7 @@ def _distributions(settings: dict[str, Any], configs: Sequence[DictConfig]) -> t
         drawn = [FractalDistribution.from_config(config.fractal, config.curve, margin) for config in configs]
         return pictures.distributions(drawn, settings["points"], settings["seed"], settings["window"])
 
-    return f"{ifs.name}-n{configs[0].fractal.get('depth', 5)}-curve{'_'.join(name for _, name in laws)}", picture
+    return f"{ifs.name}-n{depth_of(configs[0].fractal)}-curve{'_'.join(name for _, name in laws)}", picture
 
 
 def _run(settings: dict[str, Any], directory: Path) -> tuple[str, Picture]:
