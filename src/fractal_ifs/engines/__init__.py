@@ -93,9 +93,9 @@ class NativeEngine:
         return [task.loss_sum for task in tasks]
 
     def evaluate(self, runs: Sequence[Any]) -> list[tuple[float, float]]:
-        tests = [native.Test(**self._network(run), x=run.data.x_test, y=run.data.y_test) for run in runs]
-        found = native.evaluate(tests, self.threads)
-        return [(right / len(test.y), loss) for (right, loss), test in zip(found, tests, strict=True)]
+        asked = [native.Evaluation(**self._network(run), x=run.data.x_test, y=run.data.y_test) for run in runs]
+        found = native.evaluate(asked, self.threads)
+        return [(right / len(one.y), loss) for (right, loss), one in zip(found, asked, strict=True)]
 
     @staticmethod
     def _network(run: Any) -> dict[str, Any]:
