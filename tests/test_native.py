@@ -1,11 +1,14 @@
 """The native engine against autograd and torch.optim, bit for bit against itself, and under bad input and Ctrl-C."""
 
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -686,3 +689,30 @@ def test_doctor(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert f"engine         native, {native.isa()}" in out
     assert "us per step" in out
+
+
+# --- without Python -------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+COMPILER = shlex.split(os.environ.get("CXX", "g++" if shutil.which("g++") else "clang++"))
+needs_compiler = pytest.mark.skipif(shutil.which(COMPILER[0]) is None, reason="no C++ compiler")
+
+
+@needs_compiler
+def test_the_engine_without_python(tmp_path):
+    program = tmp_path / "native_test"
+    flags = ["-std=c++17", "-O1", "-pthread", "-Wall", "-Wextra", "-Wconversion", "-Wsign-conversion", "-Werror"]
+    source = ["-Isrc/native", "tests/native_test.cpp", "-o", str(program)]
+    subprocess.run([*COMPILER, *flags, *source], cwd=ROOT, check=True, timeout=300)
+    assert subprocess.run([program], stdout=subprocess.PIPE, text=True, timeout=300).stdout == "base: clean\n"
+
+
+@needs_compiler
+def test_a_compiler_that_will_not_do_is_told_what_will():
+    flags = ["-std=c++14", "-fsyntax-only", "-Wfatal-errors", "-x", "c++", "src/native/kernel.hpp"]
+    failed = subprocess.run([*COMPILER, *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert failed.returncode != 0
+    assert [
+        line for line in failed.stderr.splitlines() if "error: " in line and "fractal_ifs: the native engine" in line
+    ]
+    assert failed.stderr.count("error: ") == 1
