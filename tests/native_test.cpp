@@ -307,6 +307,33 @@ void steps_are_those_of_the_definition() {
     CHECK(kinks <= int(number) / 20 && learned > int(number) / 3, "%d of %u near a kink", kinks, number);
 }
 
+// Seven steps, each on its own part of the order of its epoch: three batches of 6 of 20 points.
+void batches_follow_the_order_of_the_epoch() {
+    const Shape shape{2, 9, 4, true};
+    Held held(shape, Loss::Logistic, Optimizer::Sgd, 20, 6, 1, 3);
+    Training& t = held.training;
+    t.settings.lr = 0.3;
+    Shuffle shuffle;
+    for (Index step = 0; step < 7; ++step) {
+        std::vector<float> x, y;
+        for (Index i = 0; i < 6; ++i) {
+            const std::size_t place = std::size_t(step % 3 * 6 + i);
+            const Index chosen = shuffle.order(t.shuffle_seed, uint64_t(step / 3), 20)[place];
+            x.insert(x.end(), held.x.begin() + chosen * 2, held.x.begin() + chosen * 2 + 2);
+            y.push_back(held.y[std::size_t(chosen)]);
+        }
+        Numbers after = doubles(held.params);
+        const Reference expected = reference(shape, after, x.data(), y.data(), 6, Loss::Logistic);
+        CHECK(expected.kink > 1e-6, "step %td", step);
+        for (std::size_t i = 0; i < after.size(); ++i) after[i] -= t.settings.lr * expected.gradient[i];
+        t.done = 0, t.loss_sum = 0;
+        t.train(1e300, GO_ON);
+        CHECK(std::fabs(t.loss_sum - expected.loss) < 1e-5, "step %td: %.9g, should be %.9g", step, t.loss_sum,
+              expected.loss);
+        CHECK(close(doubles(held.params), after, 1e-6), "step %td", step);
+    }
+}
+
 void evaluations_are_those_of_the_definition() {
     for (const Index n : {1, 127, 128, 300})
         for (const Loss loss : ALL_LOSSES) {
@@ -470,6 +497,7 @@ int main() {
     products_are_those_of_the_definition();
     transposition_is_exact();
     steps_are_those_of_the_definition();
+    batches_follow_the_order_of_the_epoch();
     evaluations_are_those_of_the_definition();
     orders_are_known();
     bits_do_not_depend_on_threads_or_chunks();

@@ -53,8 +53,8 @@ OptimizerSettings get_settings(py::handle task) {
             get<double>(task, "eps")};
 }
 
-// What `tasks` ask for, and the arrays that lies in, which other Python threads could otherwise free. Errors name the
-// task.
+// The work that `tasks` ask for, and the arrays that it points into, held so that no other Python thread frees them.
+// Errors name the task.
 template <class Work>
 struct Asked {
     std::vector<Work> work;
