@@ -102,7 +102,7 @@ inline Lanes row_sums(Lanes* rows) {
 // max(x, 0), but NaN stays NaN (a diverged network must show it), hence "not negative" rather than "positive".
 inline Lanes relu(Lanes x) {
 #if defined(__AVX512F__)
-    return Lanes(_mm512_maskz_max_ps(0xFFFF, __m512{}, __m512(x)));  // the second where one is NaN
+    return Lanes(_mm512_maskz_max_ps(0xFFFF, __m512{}, __m512(x)));  // in all 16 lanes; the second where one is NaN
 #elif defined(__x86_64__) && defined(__AVX2__)
     return Lanes(_mm256_max_ps(__m256{}, __m256(x)));
 #else

@@ -197,7 +197,8 @@ class Network {
         return mean;
     }
 
-    // (points with y f > 0, sum of the losses) over n points x (n, d), y (n,), n at most the batch's size.
+    // (points with y f > 0, sum of the losses) over n points x (n, d), y (n,), n at most the batch's size. Not for a
+    // network in training, whose losses are means.
     std::pair<Index, double> evaluate(const float* x, const float* y, Index n, Loss loss) {
         Index correct = 0;
         forward({x, n, shape_.d, shape_.d});
@@ -243,7 +244,7 @@ class Network {
         return sum(total);
     }
 
-    // The numbers of one step: p -= rate m / (root sqrt(v) + eps), or p -= rate g.
+    // The numbers of one step: p -= rate m / (root sqrt(v) + eps), or p -= rate g. rest is 1 - beta.
     struct StepRule {
         Optimizer optimizer;
         float rate, root, beta1, rest1, beta2, rest2, eps;
@@ -252,10 +253,18 @@ class Network {
         if (s.optimizer == Optimizer::Sgd) return {s.optimizer, float(s.lr), 0, 0, 0, 0, 0, 0};
         // 1 - beta^t, from t alone, in double precision: how a run is cut into chunks must not show. beta^t < exp(-40)
         // is lost in 1.
-        const auto rest = [t = double(t)](double beta) { return t * (1 - beta) > 40 ? 1 : 1 - std::pow(beta, t); };
-        const double rest1 = rest(s.beta1), rest2 = rest(s.beta2);
-        return {s.optimizer,        float(s.lr / rest1), float(1 / std::sqrt(rest2)), float(s.beta1),
-                float(1 - s.beta1), float(s.beta2),      float(1 - s.beta2),          float(s.eps)};
+        const auto one_minus_power = [t = double(t)](double beta) {
+            return t * (1 - beta) > 40 ? 1 : 1 - std::pow(beta, t);
+        };
+        const double correction1 = one_minus_power(s.beta1), correction2 = one_minus_power(s.beta2);
+        return {s.optimizer,
+                float(s.lr / correction1),
+                float(1 / std::sqrt(correction2)),
+                float(s.beta1),
+                float(1 - s.beta1),
+                float(s.beta2),
+                float(1 - s.beta2),
+                float(s.eps)};
     }
 
     // The optimizer's step of the n padded parameters from params_ + at on.
@@ -286,25 +295,25 @@ class Network {
         multiply(slopes, padded(weight(T), 1), DeltaEpilogue{hidden(T - 1), delta_, bias_gradient(T - 1), stride_});
         multiply(slopes.transposed(), padded(hidden(T - 1), n), to_gradient);
         update(weight(T) - params_, gradient_, stride_, rule);
-        const Index m = gather(n);
+        const Index active = gather(n);
         for (Index j = T - 1; j > 0; --j) {  // from delta_ of layer j to that of the layer below, then the step of W
             const DeltaEpilogue below{hidden(j - 1), delta_below_, bias_gradient(j - 1), stride_};
             transpose(weight(j), transposed_, vectors_, stride_);
-            const MatrixView delta = unpadded(delta_, m), weights = padded(transposed_, shape_.width);
+            const MatrixView delta = unpadded(delta_, active), weights = padded(transposed_, shape_.width);
             if (!sums()) {
                 multiply(delta, weights, below);
             } else if (j == T - 1) {  // dl / d(h_1 + ... + h_{T-1}), which every lower layer receives
                 multiply(delta, weights, StoreEpilogue{sum_delta_, stride_});
-                receive(m, nullptr, below);
+                receive(active, nullptr, below);
             } else {
                 multiply(delta, weights, StoreEpilogue{delta_below_, stride_});
-                receive(m, delta_below_, below);
+                receive(active, delta_below_, below);
             }
-            multiply(unpadded(inputs(j), m).transposed(), padded(delta_, m), to_gradient);
+            multiply(unpadded(inputs(j), active).transposed(), padded(delta_, active), to_gradient);
             update(weight(j) - params_, gradient_, shape_.width * stride_, rule);
             std::swap(delta_, delta_below_);
         }
-        scatter(m, n);
+        scatter(active, n);
         multiply(points(n), padded(delta_, n), to_gradient);
         update(0, gradient_, shape_.d * stride_, rule);
         update(bias(0) - params_, bias_gradients_, (T + 1) * stride_, rule);
@@ -317,27 +326,27 @@ class Network {
     Index gather(Index n) {
         if (shape_.depth == 1 || shape_.width < FEWEST_ROWS) return n;
         if (sloping_ * (shape_.width + 8) > n * shape_.width) return n;  // not worth the moves
-        Index m = 0;
+        Index active = 0;
         Index* unlearned = unlearned_.data();
         for (Index i = 0; i < n; ++i) {
-            unlearned[m] = i;
-            m += i < FEWEST_ROWS || slopes_[i] != 0;
+            unlearned[active] = i;
+            active += i < FEWEST_ROWS || slopes_[i] != 0;
         }
         const auto move = [&](float* rows) {
-            for (Index k = 0; k < m; ++k) copy_row(rows + unlearned[k] * stride_, rows + k * stride_);
+            for (Index k = 0; k < active; ++k) copy_row(rows + unlearned[k] * stride_, rows + k * stride_);
         };
         move(delta_);
         for (Index j = 0; j < shape_.depth - 1; ++j) move(hidden(j));
         if (sums()) move(sum_);
-        return m;
+        return active;
     }
 
-    // Moves the m rows of delta_ back to their places among n, with zeros between.
-    void scatter(Index m, Index n) {
-        if (m == n) return;
+    // Moves the `active` rows of delta_ back to their places among n, with zeros between.
+    void scatter(Index active, Index n) {
+        if (active == n) return;
         const Index* unlearned = unlearned_.data();
         std::memset(delta_below_, 0, std::size_t(n * stride_) * sizeof(float));
-        for (Index k = 0; k < m; ++k) copy_row(delta_ + k * stride_, delta_below_ + unlearned[k] * stride_);
+        for (Index k = 0; k < active; ++k) copy_row(delta_ + k * stride_, delta_below_ + unlearned[k] * stride_);
         std::swap(delta_, delta_below_);
     }
 
