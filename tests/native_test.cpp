@@ -476,9 +476,10 @@ void what_cannot_be_trained_is_refused() {
     };
     CHECK(with([](auto&) {}).empty(), "networks of their own");
     CHECK(with([](auto& t) { t[5].points = t[2].points, t[5].shape.d = t[2].shape.d; }).empty(), "shared points");
-    line = with([](auto& t) { t[2].exp_avg = t[7].params + t[7].shape.parameters() - 1; });
-    CHECK(line == "task 7: params: shares memory with task 2's exp_avg", "%s", line.c_str());
     std::vector<float> memory(5000);
+    line =
+        with([&](auto& t) { t[2].exp_avg = memory.data(), t[7].params = memory.data() + t[2].shape.parameters() - 1; });
+    CHECK(line == "task 7: params: shares memory with task 2's exp_avg", "%s", line.c_str());
     const auto before_a_moment = [&](Index floats) {  // 100 labels begin so far before a vector of 3's
         return with(
             [&](auto& t) { t[4].points.y = memory.data() + 100 - floats, t[3].exp_avg_sq = memory.data() + 100; });

@@ -132,21 +132,26 @@ inline void refuse_overlaps(const std::vector<Training>& all) {
         add("x", t.points.x, t.points.n * t.shape.d, false);
         add("y", t.points.y, t.points.n, false);
     }
-    std::stable_sort(ranges.begin(), ranges.end(), [](const auto& a, const auto& b) { return a.begin < b.begin; });
-    // Of the ranges that begin before: the one that reaches furthest, and the one of those written.
-    const Range *furthest = nullptr, *furthest_written = nullptr;
-    for (const Range& range : ranges) {
-        const Range* other = range.written ? furthest : furthest_written;
-        if (other && other->end > range.begin) {
-            const bool later =
-                std::make_pair(range.task, !range.written) >= std::make_pair(other->task, !other->written);
-            const Range &named = later ? range : *other, &with = later ? *other : range;
-            throw std::invalid_argument("task " + std::to_string(named.task) + ": " + named.array +
-                                        ": shares memory with task " + std::to_string(with.task) + "'s " + with.array);
-        }
-        if (!furthest || range.end > furthest->end) furthest = &range;
-        if (range.written && (!furthest_written || range.end > furthest_written->end)) furthest_written = &range;
+    std::vector<Range> sorted = ranges;
+    std::sort(sorted.begin(), sorted.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
+    // How far reach the ranges that begin before: all of them, and those that are written.
+    std::uintptr_t end = 0, end_written = 0;
+    bool overlap = false;
+    for (const Range& range : sorted) {
+        overlap |= range.begin < (range.written ? end : end_written);
+        end = std::max(end, range.end);
+        if (range.written) end_written = std::max(end_written, range.end);
     }
+    if (!overlap) return;
+    // Which two to name must not depend on where in memory they are: the first, in the order of tasks and arrays.
+    for (std::size_t i = 0; i < ranges.size(); ++i)
+        for (std::size_t j = 0; j < i; ++j) {
+            const Range &range = ranges[i], &other = ranges[j];
+            if (range.begin < other.end && other.begin < range.end && (range.written || other.written))
+                throw std::invalid_argument("task " + std::to_string(range.task) + ": " + range.array +
+                                            ": shares memory with task " + std::to_string(other.task) + "'s " +
+                                            other.array);
+        }
 }
 
 }  // namespace native
