@@ -33,15 +33,15 @@ torture: $(SETUP)  ## 60 random kills of sweeps and runs, which must end as if u
 lint: $(SETUP)  ## ruff, clang-format and pyright
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/clang-format --dry-run --Werror src/native/*
+	$(BIN)/clang-format --dry-run --Werror src/native/* tests/*.cpp
 	$(BIN)/pyright
 
 format: $(SETUP)  ## let ruff and clang-format format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	$(BIN)/clang-format -i src/native/*
+	$(BIN)/clang-format -i src/native/* tests/*.cpp
 
-sanitize: $(SETUP)  ## the native engine under sanitizers of addresses and undefined behaviour (2 min)
+sanitize: $(SETUP)  ## the native engine under sanitizers of addresses, undefined behaviour and threads (2 min)
 	PATH="$(abspath $(BIN)):$$PATH" sh tests/native_sanitize.sh
 
 bench: $(SETUP)  ## time per step against Lightning, joblib, a bare PyTorch loop and JAX, side by side; of large sweeps; of learned points

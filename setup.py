@@ -1,6 +1,8 @@
 """The native engine: one C++ source, compiled once per instruction set; which one runs is decided at run time.
 
-Every module is optional: without a compiler the package still installs, and trains with ``engine=torch``
+It needs GCC >= 12 or Clang >= 13 (src/native/kernel.hpp says why, and refuses others).
+
+Every module is optional: without such a compiler the package still installs, and trains with ``engine=torch``
 (``python -m fractal_ifs.doctor`` tells). With FRACTAL_IFS_WERROR=1 all must build, without a warning.
 """
 
@@ -8,6 +10,8 @@ import copy
 import os
 import platform
 import sys
+import sysconfig
+from glob import glob
 
 import pybind11
 from setuptools import Extension, setup
@@ -20,7 +24,11 @@ if platform.machine().lower() in ("x86_64", "amd64"):
 
 FLAGS = ["-std=c++17", "-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-pthread"]
 STRICT = os.environ.get("FRACTAL_IFS_WERROR") == "1"
-FLAGS += ["-Wall", "-Wextra"] + ["-Werror"] * STRICT
+# -Wfatal-errors: of a compiler that is too old one clear error, not the hundreds that follow from it.
+FLAGS += ["-Wall", "-Wextra", "-Wconversion", "-Wsign-conversion", "-Werror" if STRICT else "-Wfatal-errors"]
+# Headers of others, whose warnings are theirs. A folder that is named so loses its -I.
+for folder in dict.fromkeys([pybind11.get_include(), *(sysconfig.get_path(p) for p in ("include", "platinclude"))]):
+    FLAGS += ["-isystem", folder]
 LINK = ["-pthread"]
 if sanitize := os.environ.get("FRACTAL_IFS_SANITIZE"):  # e.g. address,undefined: see tests/native_sanitize.sh
     VARIANTS.pop("avx2", None)  # to stay within a minute: it differs from the two others in the vectors' length alone
@@ -38,7 +46,15 @@ class BuildVariants(build_ext):
     def build_extension(self, ext):
         one = copy.copy(self)
         one.build_temp = os.path.join(self.build_temp, ext.name)
+        ext.define_macros.append(("NATIVE_FLAGS", f'"{" ".join(self.code_flags(ext))}"'))
         build_ext.build_extension(one, ext)
+
+    def code_flags(self, ext):
+        """The flags that may change the code, Python's and $CFLAGS's included: no folders, macros or warnings."""
+        compiler = getattr(self.compiler, "compiler_so_cxx", self.compiler.compiler_so)
+        flags = [*compiler[1:], *ext.extra_compile_args]
+        code = [f for f in flags if f.startswith(("-f", "-m", "-O", "-std", "-pthread", "--param"))]
+        return [f for f in code if "prefix-map" not in f]
 
 
 setup(
@@ -46,9 +62,9 @@ setup(
         Extension(
             f"fractal_ifs._native_{isa}",
             ["src/native/module.cpp"],
-            depends=["src/native/kernel.hpp", "src/native/network.hpp", "src/native/shuffle.hpp"],
-            include_dirs=[pybind11.get_include()],
-            define_macros=[("NATIVE_MODULE", f"_native_{isa}")],
+            depends=sorted(glob("src/native/*.hpp")),
+            define_macros=[("NATIVE_MODULE", f"_native_{isa}"), ("NDEBUG", None)],
+            undef_macros=["NDEBUG"] if sanitize else [],  # its assertions too
             extra_compile_args=FLAGS + flags,
             extra_link_args=LINK,
             language="c++",

@@ -1,11 +1,14 @@
 """The native engine against autograd and torch.optim, bit for bit against itself, and under bad input and Ctrl-C."""
 
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -463,10 +466,141 @@ def test_bad_input_is_one_clear_line(change, error, line):
     assert state(good) == before  # nothing has trained
 
 
-def test_one_vector_in_two_tasks_is_refused():
+def in_one(*sizes: int) -> list[np.ndarray]:
+    """Arrays of so many floats in a row in one piece of memory: each begins where the last ends."""
+    return np.split(np.zeros(sum(sizes), np.float32), np.cumsum(sizes[:-1]))
+
+
+def same_vector(a, b):
+    b.params = a.params
+
+
+def moment_is_the_others_params(a, b):
+    b.exp_avg = a.params
+
+
+def last_float(a, b):
+    memory = np.zeros(2 * 921 - 1, np.float32)
+    a.exp_avg, b.exp_avg_sq = memory[920:], memory[:921]
+
+
+def reader_inside_a_vector(a, b):
+    b.y = a.params[100:600]
+
+
+def vector_inside_points(a, b):
+    memory = np.zeros(1000, np.float32)
+    a.x, b.params = memory.reshape(500, 2), memory[30:951]
+
+
+def both_moments(a, b):
+    b.exp_avg_sq = b.exp_avg
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (same_vector, "task 1: params: shares memory with task 0's params"),
+        (moment_is_the_others_params, "task 1: exp_avg: shares memory with task 0's params"),
+        (last_float, "task 1: exp_avg_sq: shares memory with task 0's exp_avg"),
+        (reader_inside_a_vector, "task 1: y: shares memory with task 0's params"),
+        (vector_inside_points, "task 1: params: shares memory with task 0's x"),
+        (both_moments, "task 1: exp_avg_sq: shares memory with task 1's exp_avg"),
+    ],
+)
+def test_memory_that_is_written_and_in_two_arrays_is_refused(isa, change, line):
+    tasks = [make(seed=0), make(seed=1), make(seed=2)]
+    change(*tasks[:2])
+    before = [state(task) for task in tasks]
+    with pytest.raises(ValueError, match=f"^{line}$"):
+        native.advance(tasks)
+    assert before == [state(task) for task in tasks]
+
+
+def test_one_task_twice_is_refused():
     task = make()
-    with pytest.raises(ValueError, match="task 1: params: the same memory"):
+    with pytest.raises(ValueError, match=r"^task 1: params: shares memory with task 0's params$"):
         native.advance([task, task])
+
+
+def test_neighbours_in_memory_and_shared_points_are_not_refused(isa):
+    tasks, alone = [make(seed=i % 2) for i in range(2)], [make(seed=i % 2) for i in range(2)]
+    for task, other in zip(tasks, alone, strict=True):
+        task.x, task.y = tasks[0].x, tasks[0].y
+        other.x, other.y = tasks[0].x, tasks[0].y
+    vectors = in_one(*[921] * 6)
+    for i, task in enumerate(tasks):
+        vectors[3 * i][:] = task.params
+        task.params, task.exp_avg, task.exp_avg_sq = vectors[3 * i : 3 * i + 3]
+    native.advance(tasks, 2)
+    native.advance(alone, 1)
+    assert [state(task) for task in tasks] == [state(task) for task in alone]
+
+
+sizes = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 2)), min_size=2, max_size=6)
+
+
+@given(places=sizes)
+@settings(max_examples=60, deadline=None)
+def test_overlaps_are_those_of_every_pair(places):
+    """Tasks of width 1 or 2 whose vectors (of 4 or 7 floats) lie anywhere in one piece of memory."""
+    memory = np.zeros(80, np.float32)
+    tasks, ranges = [], []
+    for at, width in places:
+        size = 3 * width + 1
+        x, y = np.zeros((1, 1), np.float32), np.ones(1, np.float32)
+        tasks.append(native.Task(memory[at : at + size], 1, width, 1, x, y, optimizer="sgd", steps=1, batch_size=1))
+        ranges.append((at, at + size))
+    touch = any(a[0] < b[1] and b[0] < a[1] for i, a in enumerate(ranges) for b in ranges[:i])
+    if touch:
+        with pytest.raises(ValueError, match=r"^task \d+: params: shares memory with task \d+'s params$"):
+            native.advance(tasks, 1)
+    else:
+        native.advance(tasks, 1)
+
+
+@pytest.mark.parametrize("key", ["params", "exp_avg", "exp_avg_sq", "x", "y"])
+def test_misaligned_arrays_are_refused(isa, key):
+    task = make()
+    array = getattr(task, key)
+    off = np.zeros(array.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(array.shape)
+    setattr(task, key, off)
+    with pytest.raises(ValueError, match=f"^task 0: {key}: must be aligned to whole floats$"):
+        native.advance([task])
+    with pytest.raises(ValueError, match=f"^task 0: {key}: must be aligned to whole floats$"):
+        native.module().advance([task], 1, [])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("loss", "hunge", f"loss=hunge: must be one of {', '.join(native.LOSSES)}"),
+        ("loss", "", f"loss=: must be one of {', '.join(native.LOSSES)}"),
+        ("optimizer", "Adam", f"optimizer=Adam: must be one of {', '.join(native.OPTIMIZERS)}"),
+        ("params", np.zeros(921), "params: must be a contiguous array of float32"),
+        ("x", [[0.0, 0.0]] * 500, "x: must be a contiguous array of float32"),
+        ("exp_avg", np.frombuffer(bytes(4 * 921), np.float32), "exp_avg: must be writable"),
+    ],
+)
+def test_the_compiled_module_itself_refuses(isa, key, value, line):
+    good, bad = make(), make()
+    setattr(bad, key, value)
+    before = state(good)
+    with pytest.raises(ValueError, match=f"^task 1: {line}$"):
+        native.module().advance([good, bad], 1, [])
+    assert state(good) == before
+    if key in ("loss", "params", "x"):
+        with pytest.raises(ValueError, match=f"^task 1: {line}$"):
+            native.module().evaluate([good, bad], 1)
+
+
+def test_build_names_the_compiler_and_its_flags(isa):
+    compiler, version, *flags = native.build().split()
+    assert compiler in ("GCC", "Clang")
+    assert int(version.split(".")[0]) >= 12
+    assert {"-std=c++17", "-O3", "-ffp-contract=fast"} <= set(flags)
+    assert ("-mavx2" in flags, "-mavx512f" in flags) == (isa == "avx2", isa == "avx512")
+    assert not any(flag.startswith(("-W", "-I", "-D", "/")) for flag in flags)
 
 
 def test_nothing_to_do():
@@ -555,3 +689,30 @@ def test_doctor(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert f"engine         native, {native.isa()}" in out
     assert "us per step" in out
+
+
+# --- without Python -------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+COMPILER = shlex.split(os.environ.get("CXX", "g++" if shutil.which("g++") else "clang++"))
+needs_compiler = pytest.mark.skipif(shutil.which(COMPILER[0]) is None, reason="no C++ compiler")
+
+
+@needs_compiler
+def test_the_engine_without_python(tmp_path):
+    program = tmp_path / "native_test"
+    flags = ["-std=c++17", "-O1", "-pthread", "-Wall", "-Wextra", "-Wconversion", "-Wsign-conversion", "-Werror"]
+    source = ["-Isrc/native", "tests/native_test.cpp", "-o", str(program)]
+    subprocess.run([*COMPILER, *flags, *source], cwd=ROOT, check=True, timeout=300)
+    assert subprocess.run([program], stdout=subprocess.PIPE, text=True, timeout=300).stdout == "base: clean\n"
+
+
+@needs_compiler
+def test_a_compiler_that_will_not_do_is_told_what_will():
+    flags = ["-std=c++14", "-fsyntax-only", "-Wfatal-errors", "-x", "c++", "src/native/kernel.hpp"]
+    failed = subprocess.run([*COMPILER, *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert failed.returncode != 0
+    assert [
+        line for line in failed.stderr.splitlines() if "error: " in line and "fractal_ifs: the native engine" in line
+    ]
+    assert failed.stderr.count("error: ") == 1

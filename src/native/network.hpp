@@ -1,7 +1,20 @@
 // One network on one thread: forward, backward and optimizer step by the textbook formulas.
 //
-//   h_0 = x,  z_j = W_j h_{j-1} + b_j,  h_j = relu(z_j) for j = 1..T,  f = w . h_T + b       (section 5)
-//   delta_T = (dl/df) w * [h_T > 0],  delta_{j-1} = (W_j^T delta_j) * [h_{j-1} > 0],  dl/dW_j = delta_j h_{j-1}^T
+// Network, of depth T, for one point x (section 5); * is by element, [.] is 1 where true and 0 elsewhere:
+//   h_0 = x,  z_j = W_j h_{j-1} + b_j,  h_j = relu(z_j) for j = 1..T,  f = w . h_T + b
+//   with sum_last the last hidden layer reads a sum: z_T = W_T (h_1 + ... + h_{T-1}) + b_T
+// Loss l(f, y) of one point, and the loss of a batch is the mean over its points:
+//   hinge     max(0, 1 - y f)         dl/df = -y [y f < 1]
+//   logistic  log(1 + exp(-y f))      dl/df = -y / (1 + exp(y f))
+//   squared   (f - y)^2               dl/df = 2 (f - y)
+// Gradients:
+//   dl/dw = (dl/df) h_T,  dl/db = dl/df,  delta_T = (dl/df) w * [h_T > 0],  delta_{j-1} = (W_j^T delta_j) * [h_{j-1} >
+//   0] dl/dW_j = delta_j h_{j-1}^T,  dl/db_j = delta_j with sum_last delta_j for j < T-1 is (W_{j+1}^T delta_{j+1} +
+//   W_T^T delta_T) * [h_j > 0]
+// Optimizer step t = 1, 2, ... of a parameter p with gradient g:
+//   SGD   p -= lr g
+//   Adam  m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2,
+//         p -= lr m' / (sqrt(v') + eps)  with  m' = m / (1 - beta1^t),  v' = v / (1 - beta2^t)
 //
 // Rows of units are padded with zeros to whole vectors. Padding stays zero: padded weights and biases start at zero, so
 // padded units are zero, so by [h > 0] their deltas are, so their gradients and steps are.
@@ -14,35 +27,37 @@
 
 namespace native {
 
-enum class Loss { hinge, logistic, squared };
+enum class Loss { Hinge, Logistic, Squared };
+enum class Optimizer { Adam, Sgd };
 
-struct Optimizer {
-    bool adam;
-    double lr, beta1, beta2, eps;
+struct OptimizerSettings {
+    Optimizer optimizer;
+    double lr, beta1, beta2, eps;  // all but lr of Adam alone
 };
 
 struct Shape {
-    long d, width, depth;  // depth = T, the number of hidden layers
-    bool sum_last;         // the last hidden layer reads h_1 + ... + h_{T-1}
+    Index d, width, depth;  // depth = T, the number of hidden layers
+    bool sum_last;          // the last hidden layer reads h_1 + ... + h_{T-1}
 
-    long inputs(long j) const { return j == 0 ? d : width; }               // of hidden layer j = 0..T-1
-    long vectors() const { return (width + L - 1) / L; }                   // of a row of units
-    long rows() const { return d + (depth - 1) * width + 1 + depth + 1; }  // W_1^T .. W_T^T, w, b_1 .. b_T, b
-    double flops(long batch) const {                                       // of one training step
-        const double inner = double(depth - 1) * width * width;
-        return 2.0 * batch * (2.0 * d * width + 3 * inner + 3 * width);
+    Index inputs(Index j) const { return j == 0 ? d : width; }              // of hidden layer j = 0..T-1
+    Index vectors() const { return (width + LANES - 1) / LANES; }           // of a row of units
+    Index rows() const { return d + (depth - 1) * width + 1 + depth + 1; }  // W_1^T .. W_T^T, w, b_1 .. b_T, b
+    Index parameters() const { return d * width + width + (depth - 1) * (width * width + width) + width + 1; }
+    double flops(double batch) const {  // of one training step
+        const double k = double(width), inner = double(depth - 1) * k * k;
+        return 2.0 * batch * (2.0 * double(d) * k + 3 * inner + 3 * k);
     }
     // Floats from row to row: whole vectors, but not a multiple of 512 bytes, where rows would share few cache sets.
-    long stride() const {
-        const long floats = vectors() * L;
-        return floats % 128 ? floats : floats + L;
+    Index stride() const {
+        const Index floats = vectors() * LANES;
+        return floats % 128 ? floats : floats + LANES;
     }
 };
 
-// An array of floats, on cache lines, zero at first.
+// An array of floats, zero at first, on cache lines: so on a vector's boundary, whatever the instruction set.
 class Floats {
  public:
-    explicit Floats(long n = 0) : lines_((n + 15) / 16) {}
+    explicit Floats(Index n = 0) : lines_(std::size_t((n + 15) / 16)) {}
     float* data() { return lines_.empty() ? nullptr : lines_[0].x; }
     operator float*() { return data(); }
 
@@ -50,57 +65,58 @@ class Floats {
     struct alignas(64) Line {
         float x[16];
     };
+    static_assert(sizeof(Line) % sizeof(Lanes) == 0);
     std::vector<Line> lines_;
 };
 
-// What a product does with a tile of its result.
-struct Affine {  // h = relu(x W^T + b)
-    const float* b;
+// Epilogues: what a product z does with a tile of its result. All matrices have the row stride `stride`.
+struct ReluEpilogue {  // h = relu(z + bias)
+    const float* bias;
     float* h;
-    long ld;
-    V start(long col) const { return load(b + col); }
-    template <int R, int NV>
-    void finish(long row, long col, V (&z)[R][NV]) const {
-        float* to = h + row * ld + col;
-        UNROLLED (r, R) {
-            UNROLLED (v, NV) store(to + v * L, relu(z[r][v]));
-            to += ld;
+    Index stride;
+    Lanes start(Index column) const { return load(bias + column); }
+    template <int ROWS, int VECTORS>
+    void finish(Index row, Index column, const Tile<ROWS, VECTORS>& z) const {
+        float* to = h + row * stride + column;
+        UNROLLED (r, ROWS) {
+            UNROLLED (v, VECTORS) store(to + v * LANES, relu(z.at[r][v]));
+            to += stride;
         }
     }
 };
 
-struct Delta {  // delta = z * [h > 0], and its sum over the batch, which is the gradient of the bias
+struct DeltaEpilogue {  // delta = z * [h > 0], and its sum over the batch, which is the gradient of the bias
     const float* h;
-    float *delta, *db;
-    long ld;
-    V start(long) const { return V{}; }
-    template <int R, int NV>
-    void finish(long row, long col, V (&z)[R][NV]) const {
-        V total[NV];
-        UNROLLED (v, NV) total[v] = load(db + col + v * L);
-        long at = row * ld + col;
-        UNROLLED (r, R) {
-            UNROLLED (v, NV) {
-                const V x = where_positive(load(h + at + v * L), z[r][v]);
-                store(delta + at + v * L, x);
+    float *delta, *bias_gradient;
+    Index stride;
+    Lanes start(Index) const { return Lanes{}; }
+    template <int ROWS, int VECTORS>
+    void finish(Index row, Index column, const Tile<ROWS, VECTORS>& z) const {
+        Lanes total[std::size_t(VECTORS)];
+        UNROLLED (v, VECTORS) total[v] = load(bias_gradient + column + v * LANES);
+        Index at = row * stride + column;
+        UNROLLED (r, ROWS) {
+            UNROLLED (v, VECTORS) {
+                const Lanes x = where_positive(load(h + at + v * LANES), z.at[r][v]);
+                store(delta + at + v * LANES, x);
                 total[v] += x;
             }
-            at += ld;
+            at += stride;
         }
-        UNROLLED (v, NV) store(db + col + v * L, total[v]);
+        UNROLLED (v, VECTORS) store(bias_gradient + column + v * LANES, total[v]);
     }
 };
 
-struct Plain {  // c = z
+struct StoreEpilogue {  // c = z
     float* c;
-    long ld;
-    V start(long) const { return V{}; }
-    template <int R, int NV>
-    void finish(long row, long col, V (&z)[R][NV]) const {
-        float* to = c + row * ld + col;
-        UNROLLED (r, R) {
-            UNROLLED (v, NV) store(to + v * L, z[r][v]);
-            to += ld;
+    Index stride;
+    Lanes start(Index) const { return Lanes{}; }
+    template <int ROWS, int VECTORS>
+    void finish(Index row, Index column, const Tile<ROWS, VECTORS>& z) const {
+        float* to = c + row * stride + column;
+        UNROLLED (r, ROWS) {
+            UNROLLED (v, VECTORS) store(to + v * LANES, z.at[r][v]);
+            to += stride;
         }
     }
 };
@@ -108,251 +124,284 @@ struct Plain {  // c = z
 class Network {
  public:
     // For batches of up to `batch` points; with an optimizer where it is to be trained.
-    Network(const Shape& shape, long batch, bool train)
-        : s_(shape), ld_(shape.stride()), nv_(shape.vectors()), batch_((batch + L - 1) / L * L), p_(block()),
-          f_(batch_), y_(batch_), share_(batch_), g_(batch_), x_(batch_ * shape.d), unlearned_(batch_ + 1) {
-        const long units = batch_ * ld_;
-        for (long i = 0; i < batch; ++i) share_[i] = 1.0f / batch;
-        for (long j = 0; j < shape.depth; ++j) h_.emplace_back(units);
-        if (summed()) sum_ = Floats(units), dsum_ = Floats(train ? units : 0);
+    Network(const Shape& shape, Index batch, bool train)
+        : shape_(shape), stride_(shape.stride()), vectors_(shape.vectors()),
+          batch_((batch + LANES - 1) / LANES * LANES), params_(block()), outputs_(batch_), labels_(batch_),
+          share_(batch_), slopes_(batch_), points_(batch_ * shape.d), unlearned_(std::size_t(batch_ + 1)) {
+        const Index units = batch_ * stride_;
+        for (Index i = 0; i < batch; ++i) share_[i] = 1.0f / float(batch);
+        for (Index j = 0; j < shape.depth; ++j) hidden_.emplace_back(units);
+        if (sums()) sum_ = Floats(units), sum_delta_ = Floats(train ? units : 0);
         if (!train) return;
-        m_ = Floats(block()), v_ = Floats(block()), delta_ = Floats(units), next_ = Floats(units);
-        db_ = Floats((shape.depth + 1) * ld_);
-        const long most = shape.d > shape.width ? shape.d : shape.width;
-        grad_ = Floats(most * ld_), transposed_ = Floats(nv_ * L * ld_);
+        exp_avg_ = Floats(block()), exp_avg_sq_ = Floats(block()), delta_ = Floats(units), delta_below_ = Floats(units);
+        bias_gradients_ = Floats((shape.depth + 1) * stride_);
+        const Index most = shape.d > shape.width ? shape.d : shape.width;
+        gradient_ = Floats(most * stride_), transposed_ = Floats(vectors_ * LANES * stride_);
     }
 
-    // Between the flat vectors (the order of model.parameters()) and the padded blocks.
-    void read(const float* p, const float* m = nullptr, const float* v = nullptr) {
-        each([&](long flat, long at) { p_[at] = p[flat]; });
-        if (m) each([&](long flat, long at) { m_[at] = m[flat]; });
-        if (v) each([&](long flat, long at) { v_[at] = v[flat]; });
+    // Takes parameters and moments from flat vectors, in the order of model.parameters(). Moments may be null.
+    void read(const float* params, const float* exp_avg = nullptr, const float* exp_avg_sq = nullptr) {
+        each_parameter([&](Index flat, Index at) { params_[at] = params[flat]; });
+        if (exp_avg) each_parameter([&](Index flat, Index at) { exp_avg_[at] = exp_avg[flat]; });
+        if (exp_avg_sq) each_parameter([&](Index flat, Index at) { exp_avg_sq_[at] = exp_avg_sq[flat]; });
     }
-    void write(float* p, float* m, float* v) {
-        each([&](long flat, long at) { p[flat] = p_[at]; });
-        if (m) each([&](long flat, long at) { m[flat] = m_[at]; });
-        if (v) each([&](long flat, long at) { v[flat] = v_[at]; });
+
+    // Puts them back.
+    void write(float* params, float* exp_avg, float* exp_avg_sq) {
+        each_parameter([&](Index flat, Index at) { params[flat] = params_[at]; });
+        if (exp_avg) each_parameter([&](Index flat, Index at) { exp_avg[flat] = exp_avg_[at]; });
+        if (exp_avg_sq) each_parameter([&](Index flat, Index at) { exp_avg_sq[flat] = exp_avg_sq_[at]; });
     }
+
+    // Whether all parameters are finite.
     bool finite() {
         bool all = true;
-        each([&](long, long at) { all &= std::isfinite(p_[at]); });
+        each_parameter([&](Index, Index at) { all &= std::isfinite(params_[at]); });
         return all;
     }
 
-    // f of n points, x(i, c) = x[i * ra + c * ca]: valid until the next call.
-    const float* forward(const float* x, long ra, long ca, long n) {
-        product(n, nv_, s_.d, x, ra, ca, weight(0), ld_, Affine{bias(0), h_[0], ld_});
-        for (long j = 0; j < s_.depth; ++j) {
-            if (j > 0) product(n, nv_, s_.width, units(j), ld_, 1, weight(j), ld_, Affine{bias(j), h_[j], ld_});
-            if (summed() && j < s_.depth - 1)
-                for (long i = 0; i < n * ld_; i += L)
-                    store(sum_ + i, j == 0 ? load(h_[j] + i) : load(sum_ + i) + load(h_[j] + i));
+    // f of the points that are the rows of x, at most as many as a batch: valid until the next call.
+    const float* forward(const MatrixView& x) {
+        const Index n = x.rows, last = shape_.depth - 1;
+        multiply(x, padded(weight(0), shape_.d), ReluEpilogue{bias(0), hidden(0), stride_});
+        for (Index j = 0; j <= last; ++j) {
+            if (j > 0)
+                multiply(unpadded(inputs(j), n), padded(weight(j), shape_.width),
+                         ReluEpilogue{bias(j), hidden(j), stride_});
+            if (sums() && j < last)
+                for (Index i = 0; i < n * stride_; i += LANES)
+                    store(sum_ + i, j == 0 ? load(hidden(j) + i) : load(sum_ + i) + load(hidden(j) + i));
         }
-        const float* w = weight(s_.depth);
-        for (long i = 0; i < n; i += L) {
-            V t[L] = {};
-            for (long v = 0; v < nv_; ++v)
-                UNROLLED (r, L) t[r] += load(h_.back() + (i + r) * ld_ + v * L) * load(w + v * L);
-            store(f_ + i, row_sums(t) + all(*bias(s_.depth)));
+        const float *readout = weight(shape_.depth), *top = hidden(last);
+        for (Index i = 0; i < n; i += LANES) {
+            Lanes products[LANES] = {};
+            for (Index v = 0; v < vectors_; ++v)
+                UNROLLED (r, LANES)
+                    products[r] += load(top + (i + r) * stride_ + v * LANES) * load(readout + v * LANES);
+            store(outputs_ + i, row_sums(products) + broadcast(*bias(shape_.depth)));
         }
-        return f_;
+        return outputs_;
     }
 
     // Step t = 1, 2, ... of the optimizer, on the points index[0..n-1] of x (., d), y (.), n the batch's size. Returns
     // the mean loss before it.
-    float step(const float* x, const float* y, const uint32_t* index, long n, Loss loss, const Optimizer& o,
-               int64_t t) {
-        const long d = s_.d;
-        for (long c = 0; c < d; ++c)
-            for (long i = 0; i < n; ++i) x_[c * batch_ + i] = x[index[i] * d + c];
-        for (long i = 0; i < n; ++i) y_[i] = y[index[i]];
-        forward(x_, 1, batch_, n);
+    float step(const float* x, const float* y, const uint32_t* index, Index n, Loss loss,
+               const OptimizerSettings& settings, int64_t t) {
+        const Index d = shape_.d;
+        for (Index c = 0; c < d; ++c)
+            for (Index i = 0; i < n; ++i) points_[c * batch_ + i] = x[index[i] * d + c];
+        for (Index i = 0; i < n; ++i) labels_[i] = y[index[i]];
+        forward(points(n).transposed());
         const float mean = losses(loss, n);
-        backward(n, rule(o, t));
+        backward(n, step_rule(settings, t));
         return mean;
     }
 
-    // (points with y f > 0, sum of the losses) over n points x (n, d), y (n,), n at most the batch's size.
-    std::pair<long, double> test(const float* x, const float* y, long n, Loss loss) {
-        long correct = 0;
-        forward(x, s_.d, 1, n);
-        for (long i = 0; i < batch_; ++i) {
-            y_[i] = i < n ? y[i] : 0;
+    // (points with y f > 0, sum of the losses) over n points x (n, d), y (n,), n at most the batch's size. Not for a
+    // network in training, whose losses are means.
+    std::pair<Index, double> evaluate(const float* x, const float* y, Index n, Loss loss) {
+        Index correct = 0;
+        forward({x, n, shape_.d, shape_.d});
+        for (Index i = 0; i < batch_; ++i) {
+            labels_[i] = i < n ? y[i] : 0;
             share_[i] = i < n;
-            correct += y_[i] * f_[i] > 0;
+            correct += labels_[i] * outputs_[i] > 0;
         }
         return {correct, losses(loss, n)};
     }
 
  private:
-    // The sum of share * loss of the last forward's f against y. Its derivatives by each f go to g, their sum to slope.
-    float losses(Loss loss, long n) {
-        V total{}, slope{};
-        decltype(slope != 0) slopes{};
-        for (long i = 0; i < n; i += L) {
-            const V f = load(f_ + i), y = load(y_ + i), share = load(share_ + i);
-            V l, g;
-            if (loss == Loss::hinge) {  // max(0, 1 - y f)
-                const V margin = 1 - y * f;
+    // The sum of share * loss of the last forward's outputs against the labels. Its derivative by each output goes to
+    // slopes_, their sum to slope_sum_, and to sloping_ how many are not zero.
+    float losses(Loss loss, Index n) {
+        Lanes total{}, slope_sum{};
+        decltype(slope_sum != 0) sloping{};
+        for (Index i = 0; i < n; i += LANES) {
+            const Lanes f = load(outputs_ + i), y = load(labels_ + i), share = load(share_ + i);
+            Lanes l, slope;
+            if (loss == Loss::Hinge) {
+                const Lanes margin = 1 - y * f;
                 l = relu(margin);
-                g = where_positive(margin, -y);
-            } else if (loss == Loss::squared) {  // (f - y)^2
+                slope = where_positive(margin, -y);
+            } else if (loss == Loss::Squared) {
                 l = (f - y) * (f - y);
-                g = 2 * (f - y);
-            } else {  // log(1 + exp(-y f))
-                for (int r = 0; r < L; ++r) {
+                slope = 2 * (f - y);
+            } else {  // without overflow: exp of nothing positive
+                for (int r = 0; r < LANES; ++r) {
                     const float yf = y[r] * f[r], e = std::exp(-std::fabs(yf));
                     l[r] = std::log1p(e) + (yf < 0 ? -yf : 0);
-                    g[r] = -y[r] * (yf < 0 ? 1 : e) / (1 + e);
+                    slope[r] = -y[r] * (yf < 0 ? 1 : e) / (1 + e);
                 }
             }
             total += share * l;
-            slope += share * g;
-            slopes -= share * g != 0;
-            store(g_ + i, share * g);
+            slope_sum += share * slope;
+            sloping -= share * slope != 0;  // true is -1
+            store(slopes_ + i, share * slope);
         }
-        slope_ = sum(slope);
-        slopes_ = 0;
-        for (int r = 0; r < L; ++r) slopes_ += slopes[r];
+        slope_sum_ = sum(slope_sum);
+        sloping_ = 0;
+        for (int r = 0; r < LANES; ++r) sloping_ += sloping[r];
         return sum(total);
     }
 
-    struct Rule {  // of one step: p -= rate * m / (root * sqrt(v) + eps), or p -= rate * gradient
-        bool adam;
+    // The numbers of one step: p -= rate m / (root sqrt(v) + eps), or p -= rate g. rest is 1 - beta.
+    struct StepRule {
+        Optimizer optimizer;
         float rate, root, beta1, rest1, beta2, rest2, eps;
     };
-    static Rule rule(const Optimizer& o, int64_t t) {
-        if (!o.adam) return {false, float(o.lr), 0, 0, 0, 0, 0, 0};
-        // From t alone, in double precision: how a run is cut into chunks must not show. beta^t < exp(-40) is lost
-        // in 1.
-        const auto rest = [t](double beta) { return t * (1 - beta) > 40 ? 1 : 1 - std::pow(beta, double(t)); };
-        const double c1 = rest(o.beta1), c2 = rest(o.beta2);
-        return {true,
-                float(o.lr / c1),
-                float(1 / std::sqrt(c2)),
-                float(o.beta1),
-                float(1 - o.beta1),
-                float(o.beta2),
-                float(1 - o.beta2),
-                float(o.eps)};
+    static StepRule step_rule(const OptimizerSettings& s, int64_t t) {
+        if (s.optimizer == Optimizer::Sgd) return {s.optimizer, float(s.lr), 0, 0, 0, 0, 0, 0};
+        // 1 - beta^t, from t alone, in double precision: how a run is cut into chunks must not show. beta^t < exp(-40)
+        // is lost in 1.
+        const auto one_minus_power = [t = double(t)](double beta) {
+            return t * (1 - beta) > 40 ? 1 : 1 - std::pow(beta, t);
+        };
+        const double correction1 = one_minus_power(s.beta1), correction2 = one_minus_power(s.beta2);
+        return {s.optimizer,
+                float(s.lr / correction1),
+                float(1 / std::sqrt(correction2)),
+                float(s.beta1),
+                float(1 - s.beta1),
+                float(s.beta2),
+                float(1 - s.beta2),
+                float(s.eps)};
     }
 
-    void update(long at, const float* gradient, long n, const Rule& o) {
-        float *p = p_ + at, *m = m_ + at, *v = v_ + at;
-        if (!o.adam) {
-            for (long i = 0; i < n; i += L) store(p + i, load(p + i) - o.rate * load(gradient + i));
+    // The optimizer's step of the n padded parameters from params_ + at on.
+    void update(Index at, const float* gradient, Index n, const StepRule& rule) {
+        float *p = params_ + at, *m = exp_avg_ + at, *v = exp_avg_sq_ + at;
+        if (rule.optimizer == Optimizer::Sgd) {
+            for (Index i = 0; i < n; i += LANES) store(p + i, load(p + i) - rule.rate * load(gradient + i));
             return;
         }
-        for (long i = 0; i < n; i += L) {
-            const V g = load(gradient + i);
-            const V mi = o.beta1 * load(m + i) + o.rest1 * g;
-            const V vi = o.beta2 * load(v + i) + o.rest2 * g * g;
-            store(m + i, mi);
-            store(v + i, vi);
-            store(p + i, load(p + i) - o.rate * adam_direction(mi, vi, o.root, o.eps));
+        for (Index i = 0; i < n; i += LANES) {
+            const Lanes g = load(gradient + i);
+            const Lanes m_i = rule.beta1 * load(m + i) + rule.rest1 * g;
+            const Lanes v_i = rule.beta2 * load(v + i) + rule.rest2 * g * g;
+            store(m + i, m_i);
+            store(v + i, v_i);
+            store(p + i, load(p + i) - rule.rate * adam_direction(m_i, v_i, rule.root, rule.eps));
         }
     }
 
-    void backward(long n, const Rule& o) {
-        const long T = s_.depth;
-        std::memset(db_, 0, T * ld_ * sizeof(float));
-        db_[T * ld_] = slope_;
-        product(n, nv_, 1, g_, 1, 0, weight(T), ld_, Delta{h_[T - 1], delta_, db_ + (T - 1) * ld_, ld_});
-        product(1, nv_, n, g_, 0, 1, h_[T - 1], ld_, Plain{grad_, ld_});
-        update(weight(T) - p_, grad_, ld_, o);
-        const long m = gather(n);
-        for (long j = T - 1; j > 0; --j) {  // from delta_ of layer j to next_ of the layer below, then the step of W
-            const Delta below{h_[j - 1], next_, db_ + (j - 1) * ld_, ld_};
-            transpose(weight(j), transposed_, nv_, ld_);
-            if (!summed()) {
-                product(m, nv_, s_.width, delta_, ld_, 1, transposed_, ld_, below);
+    // The backward pass of the last forward's n points, with the optimizer's step of each layer as soon as nothing
+    // needs its weights any more.
+    void backward(Index n, const StepRule& rule) {
+        const Index T = shape_.depth;
+        std::memset(bias_gradients_, 0, std::size_t(T * stride_) * sizeof(float));
+        bias_gradients_[T * stride_] = slope_sum_;
+        const MatrixView slopes{slopes_, n, 1, 1};
+        const StoreEpilogue to_gradient{gradient_, stride_};
+        multiply(slopes, padded(weight(T), 1), DeltaEpilogue{hidden(T - 1), delta_, bias_gradient(T - 1), stride_});
+        multiply(slopes.transposed(), padded(hidden(T - 1), n), to_gradient);
+        update(weight(T) - params_, gradient_, stride_, rule);
+        const Index active = gather(n);
+        for (Index j = T - 1; j > 0; --j) {  // from delta_ of layer j to that of the layer below, then the step of W
+            const DeltaEpilogue below{hidden(j - 1), delta_below_, bias_gradient(j - 1), stride_};
+            transpose(weight(j), transposed_, vectors_, stride_);
+            const MatrixView delta = unpadded(delta_, active), weights = padded(transposed_, shape_.width);
+            if (!sums()) {
+                multiply(delta, weights, below);
             } else if (j == T - 1) {  // dl / d(h_1 + ... + h_{T-1}), which every lower layer receives
-                product(m, nv_, s_.width, delta_, ld_, 1, transposed_, ld_, Plain{dsum_, ld_});
-                receive(m, nullptr, below);
+                multiply(delta, weights, StoreEpilogue{sum_delta_, stride_});
+                receive(active, nullptr, below);
             } else {
-                product(m, nv_, s_.width, delta_, ld_, 1, transposed_, ld_, Plain{next_, ld_});
-                receive(m, next_, below);
+                multiply(delta, weights, StoreEpilogue{delta_below_, stride_});
+                receive(active, delta_below_, below);
             }
-            product(s_.width, nv_, m, units(j), 1, ld_, delta_, ld_, Plain{grad_, ld_});
-            update(weight(j) - p_, grad_, s_.width * ld_, o);
-            std::swap(delta_, next_);
+            multiply(unpadded(inputs(j), active).transposed(), padded(delta_, active), to_gradient);
+            update(weight(j) - params_, gradient_, shape_.width * stride_, rule);
+            std::swap(delta_, delta_below_);
         }
-        scatter(m, n);
-        product(s_.d, nv_, n, x_, batch_, 1, delta_, ld_, Plain{grad_, ld_});
-        update(0, grad_, s_.d * ld_, o);
-        update(bias(0) - p_, db_, (T + 1) * ld_, o);
+        scatter(active, n);
+        multiply(points(n), padded(delta_, n), to_gradient);
+        update(0, gradient_, shape_.d * stride_, rule);
+        update(bias(0) - params_, bias_gradients_, (T + 1) * stride_, rule);
     }
 
     // Leaves the points whose loss has no slope, with the hinge those that are learned, out of the backward pass: moves
     // the rows of the others up, in their order, and returns how many there are. Sums over the batch lose only zeros,
-    // so the bits stay; that is why the first FEWEST rows do too, and why the first and the last layer, which sum in
-    // parts, have all n.
-    long gather(long n) {
-        if (s_.depth == 1 || s_.width < FEWEST) return n;
-        if (slopes_ * (s_.width + 8) > n * s_.width) return n;  // not worth the moves
-        long m = 0;
-        for (long i = 0; i < n; ++i) {
-            unlearned_[m] = i;
-            m += i < FEWEST || g_[i] != 0;
+    // so the bits stay; that is why the first FEWEST_ROWS rows do too, and why the first and the last layer, which sum
+    // in parts, have all n.
+    Index gather(Index n) {
+        if (shape_.depth == 1 || shape_.width < FEWEST_ROWS) return n;
+        if (sloping_ * (shape_.width + 8) > n * shape_.width) return n;  // not worth the moves
+        Index active = 0;
+        Index* unlearned = unlearned_.data();
+        for (Index i = 0; i < n; ++i) {
+            unlearned[active] = i;
+            active += i < FEWEST_ROWS || slopes_[i] != 0;
         }
         const auto move = [&](float* rows) {
-            for (long k = 0; k < m; ++k) copy(rows + unlearned_[k] * ld_, rows + k * ld_);
+            for (Index k = 0; k < active; ++k) copy_row(rows + unlearned[k] * stride_, rows + k * stride_);
         };
         move(delta_);
-        for (long j = 0; j < s_.depth - 1; ++j) move(h_[j]);
-        if (summed()) move(sum_);
-        return m;
+        for (Index j = 0; j < shape_.depth - 1; ++j) move(hidden(j));
+        if (sums()) move(sum_);
+        return active;
     }
 
-    // Moves the m rows of delta_ back to their places among n, with zeros between.
-    void scatter(long m, long n) {
-        if (m == n) return;
-        std::memset(next_, 0, n * ld_ * sizeof(float));
-        for (long k = 0; k < m; ++k) copy(delta_ + k * ld_, next_ + unlearned_[k] * ld_);
-        std::swap(delta_, next_);
+    // Moves the `active` rows of delta_ back to their places among n, with zeros between.
+    void scatter(Index active, Index n) {
+        if (active == n) return;
+        const Index* unlearned = unlearned_.data();
+        std::memset(delta_below_, 0, std::size_t(n * stride_) * sizeof(float));
+        for (Index k = 0; k < active; ++k) copy_row(delta_ + k * stride_, delta_below_ + unlearned[k] * stride_);
+        std::swap(delta_, delta_below_);
     }
 
-    void copy(const float* from, float* to) {
-        for (long v = 0; v < nv_; ++v) store(to + v * L, load(from + v * L));
+    void copy_row(const float* from, float* to) {
+        for (Index v = 0; v < vectors_; ++v) store(to + v * LANES, load(from + v * LANES));
     }
 
-    // delta = (dsum + z) * [h > 0] in the variant with a sum; z may be null.
-    void receive(long n, const float* z, const Delta& below) {
-        for (long i = 0; i < n; ++i)
-            for (long c = 0; c < nv_ * L; c += L) {
-                V row[1][1] = {{load(dsum_ + i * ld_ + c) + (z ? load(z + i * ld_ + c) : V{})}};
+    // delta = (sum_delta_ + z) * [h > 0] with sum_last; z may be null.
+    void receive(Index n, const float* z, const DeltaEpilogue& below) {
+        for (Index i = 0; i < n; ++i)
+            for (Index c = 0; c < vectors_ * LANES; c += LANES) {
+                const Tile<1, 1> row = {
+                    {{load(sum_delta_ + i * stride_ + c) + (z ? load(z + i * stride_ + c) : Lanes{})}}};
                 below.finish(i, c, row);
             }
     }
 
-    bool summed() const { return s_.sum_last && s_.depth > 2; }
-    long block() const { return (s_.rows() + L) * ld_; }  // the transposition reads up to L rows past a matrix
-    float* weight(long j) { return p_ + (j == 0 ? 0 : s_.d + (j - 1) * s_.width) * ld_; }  // j = T: the readout's
-    float* bias(long j) { return weight(s_.depth) + (1 + j) * ld_; }
-    float* units(long j) { return summed() && j == s_.depth - 1 ? sum_ : h_[j - 1]; }  // what hidden layer j > 0 reads
+    bool sums() const { return shape_.sum_last && shape_.depth > 2; }
+    // Floats of all parameters; the transposition reads up to LANES rows past a matrix.
+    Index block() const { return (shape_.rows() + LANES) * stride_; }
+    // W_{j+1}^T, or for j = T the readout w.
+    float* weight(Index j) { return params_ + (j == 0 ? 0 : shape_.d + (j - 1) * shape_.width) * stride_; }
+    // b_{j+1}, or for j = T the readout's b.
+    float* bias(Index j) { return weight(shape_.depth) + (1 + j) * stride_; }
+    float* bias_gradient(Index j) { return bias_gradients_ + j * stride_; }
+    float* hidden(Index j) { return hidden_[std::size_t(j)]; }                                 // h_{j+1}
+    float* inputs(Index j) { return sums() && j == shape_.depth - 1 ? sum_ : hidden(j - 1); }  // of hidden layer j > 0
+    // Rows of units, without and with their padding, and the points of a batch, a column each.
+    MatrixView unpadded(const float* data, Index rows) const { return {data, rows, shape_.width, stride_}; }
+    MatrixView padded(const float* data, Index rows) const { return {data, rows, vectors_ * LANES, stride_}; }
+    MatrixView points(Index n) { return {points_, shape_.d, n, batch_}; }
 
-    template <class F>
-    void each(F f) {
-        long flat = 0;
-        for (long j = 0; j < s_.depth; ++j) {
-            const long w = weight(j) - p_, b = bias(j) - p_;
-            for (long o = 0; o < s_.width; ++o)
-                for (long i = 0; i < s_.inputs(j); ++i) f(flat++, w + i * ld_ + o);
-            for (long o = 0; o < s_.width; ++o) f(flat++, b + o);
+    // Calls visit(place in the flat vector, place in the padded block) for every parameter.
+    template <class Visit>
+    void each_parameter(Visit visit) {
+        Index flat = 0;
+        for (Index j = 0; j < shape_.depth; ++j) {
+            const Index w = weight(j) - params_, b = bias(j) - params_;
+            for (Index o = 0; o < shape_.width; ++o)
+                for (Index i = 0; i < shape_.inputs(j); ++i) visit(flat++, w + i * stride_ + o);
+            for (Index o = 0; o < shape_.width; ++o) visit(flat++, b + o);
         }
-        for (long i = 0; i < s_.width; ++i) f(flat++, weight(s_.depth) - p_ + i);
-        f(flat, bias(s_.depth) - p_);
+        for (Index i = 0; i < shape_.width; ++i) visit(flat++, weight(shape_.depth) - params_ + i);
+        visit(flat, bias(shape_.depth) - params_);
     }
 
-    const Shape s_;
-    const long ld_, nv_, batch_;
-    Floats p_, m_, v_, grad_, db_, transposed_;  // (rows, ld)
-    Floats f_, y_, share_, g_, x_;               // (batch) and (d, batch)
-    float slope_ = 0;
-    long slopes_ = 0;
-    std::vector<long> unlearned_;       // the points that take part in the backward pass, where not all do
-    std::vector<Floats> h_;             // T of (batch, ld)
-    Floats sum_, dsum_, delta_, next_;  // (batch, ld)
+    const Shape shape_;
+    const Index stride_, vectors_, batch_;  // of a row; batch_ is rounded up to whole vectors
+    Floats params_, exp_avg_, exp_avg_sq_, gradient_, bias_gradients_, transposed_;  // (rows, stride)
+    Floats outputs_, labels_, share_, slopes_, points_;                              // (batch) and (d, batch)
+    float slope_sum_ = 0;
+    Index sloping_ = 0;
+    std::vector<Index> unlearned_;                  // the points that take part in the backward pass, where not all do
+    std::vector<Floats> hidden_;                    // T of (batch, stride)
+    Floats sum_, sum_delta_, delta_, delta_below_;  // (batch, stride)
 };
 
 }  // namespace native

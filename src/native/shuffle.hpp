@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace native {
@@ -22,44 +23,46 @@ class Shuffle {
  public:
     // The indices 0..n-1 sorted by 31 random bits each, ties by index: a radix sort, from the low digit up, of as many
     // of the top bits as all but sort n numbers; then an insertion sort, which is linear on what is nearly sorted.
-    const std::vector<uint32_t>& order(uint64_t seed, uint64_t epoch, size_t n) {
+    const std::vector<uint32_t>& order(uint64_t seed, uint64_t epoch, std::size_t n) {
         keys_.resize(n), other_.resize(n), order_.resize(n);
         const uint64_t base = mix(mix(seed) + epoch);
-        for (size_t i = 0; i < n; ++i) keys_[i] = (mix(base + i * GOLDEN) >> 33) << 32 | i;
+        for (std::size_t i = 0; i < n; ++i) keys_[i] = (mix(base + i * GOLDEN) >> 33) << 32 | i;
         n < 1u << 16 ? sort<2>() : n < 1u << 25 ? sort<3>() : sort<4>();
-        for (size_t i = 0; i < n; ++i) {
+        for (std::size_t i = 0; i < n; ++i) {
             const uint64_t key = keys_[i];
             if (i == 0 || keys_[i - 1] <= key) continue;
-            size_t at = i;
+            std::size_t at = i;
             for (; at > 0 && keys_[at - 1] > key; --at) keys_[at] = keys_[at - 1];
             keys_[at] = key;
         }
-        for (size_t i = 0; i < n; ++i) order_[i] = static_cast<uint32_t>(keys_[i]);
+        for (std::size_t i = 0; i < n; ++i) order_[i] = static_cast<uint32_t>(keys_[i]);
         return order_;
     }
 
  private:
-    static constexpr int DIGIT = 9;  // bits: 512 places to write to are what an L1 cache holds
+    static constexpr std::size_t DIGIT = 9;  // bits: 512 places to write to are what an L1 cache holds
+    static constexpr std::size_t PLACES = 1 << DIGIT;
+
+    static std::size_t digit(uint64_t key, std::size_t i) { return key >> (63 - DIGIT * (i + 1)) & (PLACES - 1); }
 
     // By the top digits of bits 62, 61, ..; of four digits the last reaches into the index, which is part of the order.
-    template <int DIGITS>
+    template <std::size_t DIGITS>
     void sort() {
-        constexpr uint64_t MASK = (1 << DIGIT) - 1;
-        std::array<std::array<uint32_t, MASK + 1>, DIGITS> start{};
+        std::array<std::array<uint32_t, PLACES>, DIGITS> start{};
         uint64_t *from = keys_.data(), *to = other_.data();
-        const size_t n = keys_.size();
-        for (size_t j = 0; j < n; ++j) {
+        const std::size_t n = keys_.size();
+        for (std::size_t j = 0; j < n; ++j) {
             __builtin_prefetch(to + j, 1);  // in order here, at random below
-            for (int i = 0; i < DIGITS; ++i) ++start[i][from[j] >> (63 - DIGIT * (i + 1)) & MASK];
+            for (std::size_t i = 0; i < DIGITS; ++i) ++start[i][digit(from[j], i)];
         }
-        for (int i = DIGITS - 1; i >= 0; --i) {
+        for (std::size_t i = DIGITS; i-- > 0;) {
             uint32_t total = 0;
-            for (uint32_t& s : start[i]) {
-                const uint32_t count = s;
-                s = total;
+            for (uint32_t& place : start[i]) {
+                const uint32_t count = place;
+                place = total;
                 total += count;
             }
-            for (size_t j = 0; j < n; ++j) to[start[i][from[j] >> (63 - DIGIT * (i + 1)) & MASK]++] = from[j];
+            for (std::size_t j = 0; j < n; ++j) to[start[i][digit(from[j], i)]++] = from[j];
             std::swap(from, to);
         }
         if (DIGITS % 2) keys_.swap(other_);

@@ -31,7 +31,7 @@ class Unavailable(ImportError):
 
 
 @dataclass
-class Test:
+class Evaluation:
     """A network and points to evaluate it on.
 
     ``params`` (P,) is the flat vector of the parameters in the order of ``MLP.parameters()``,
@@ -53,10 +53,11 @@ class Test:
 
 
 @dataclass
-class Task(Test):
+class Task(Evaluation):
     """A network, its optimizer's state and its training set: ``advance`` trains it from ``step`` for ``steps`` steps.
 
-    ``params``, ``exp_avg`` and ``exp_avg_sq`` (P,) change in place (the last two may be None with ``sgd``). Batches are
+    ``params``, ``exp_avg`` and ``exp_avg_sq`` (P,) change in place (the last two may be None with ``sgd``): no part of
+    their memory may be in another array, of this task or another; ``x`` and ``y`` may be shared. Batches are
     those of ``fractal_ifs.seeds.permutation(shuffle_seed, epoch, n)``; hyper-parameters mean what they do in
     ``torch.optim.Adam`` and ``SGD`` (no weight decay, no momentum).
 
@@ -88,30 +89,27 @@ def advance(tasks: Sequence[Task], threads: int | None = None, stop: list | None
     Ctrl-C stops all within a step: every task is left consistent, with ``step``, ``done`` and ``loss_sum`` for what was
     done, and KeyboardInterrupt is raised. Where a signal's handler puts something into the list ``stop`` instead, they
     stop as well, and nothing is raised. Raises ValueError or TypeError, before anything trains, if a task can't be:
-    wrong sizes, dtypes or layouts, parameters that are not finite, no steps to do, or one vector in two tasks.
+    wrong sizes, dtypes or layouts, parameters that are not finite, no steps to do, or memory that is written and in
+    two arrays.
     """
     tasks = list(tasks)
-    seen: set[int] = set()
     for i, task in enumerate(tasks):
         try:
             _check_training(task)
         except (TypeError, ValueError) as error:
             raise type(error)(f"task {i}: {error}") from None
-        if (address := task.params.ctypes.data) in seen:
-            raise ValueError(f"task {i}: params: the same memory as another task's")
-        seen.add(address)
     module().advance(tasks, _threads(threads), [] if stop is None else stop)
 
 
-def evaluate(tests: Sequence[Test], threads: int | None = None) -> list[tuple[int, float]]:
+def evaluate(evaluations: Sequence[Evaluation], threads: int | None = None) -> list[tuple[int, float]]:
     """For every network: (number of points with y f(x) > 0, mean loss over the points). Raises as ``advance`` does."""
-    tests = list(tests)
-    for i, test in enumerate(tests):
+    evaluations = list(evaluations)
+    for i, evaluation in enumerate(evaluations):
         try:
-            _check(test, finite=False)
+            _check(evaluation, finite=False)
         except (TypeError, ValueError) as error:
             raise type(error)(f"task {i}: {error}") from None
-    return module().evaluate(tests, _threads(threads))
+    return module().evaluate(evaluations, _threads(threads))
 
 
 def supports(
@@ -149,8 +147,8 @@ def isa() -> str:
 
 
 def build() -> str:
-    """The compiler that built the module that runs."""
-    return module().COMPILER
+    """The compiler of the module that runs and its flags, on which all bits rest: ``GCC 12.2.0 -O3 -mavx2 ...``."""
+    return f"{module().COMPILER} {module().FLAGS}"
 
 
 def variants() -> dict[str, str]:
@@ -224,27 +222,29 @@ def _vector(key: str, value: Any, shape: tuple[int, ...], writable: bool = False
         raise TypeError(f"{key}: must be float32, got {value.dtype}")
     if value.shape != shape:
         raise ValueError(f"{key}: must have shape {shape}, got {value.shape}")
-    if not value.flags.c_contiguous or not value.flags.aligned:
+    if not value.flags.c_contiguous:
         raise ValueError(f"{key}: must be contiguous")
+    if not value.flags.aligned:
+        raise ValueError(f"{key}: must be aligned to whole floats")
     if writable and not value.flags.writeable:
         raise ValueError(f"{key}: must be writable")
 
 
-def _check(test: Test, finite: bool) -> int:
+def _check(asked: Evaluation, finite: bool) -> int:
     """Raises where C++ would read past an array; returns P."""
-    d, k, depth = _whole("d", test.d, 1), _whole("width", test.width, 1), _whole("depth", test.depth, 1)
+    d, k, depth = _whole("d", asked.d, 1), _whole("width", asked.width, 1), _whole("depth", asked.depth, 1)
     size = d * k + k + (depth - 1) * (k * k + k) + k + 1
-    _vector("params", test.params, (size,), writable=finite)
-    if finite and not np.isfinite(test.params).all():
+    _vector("params", asked.params, (size,), writable=finite)
+    if finite and not np.isfinite(asked.params).all():
         raise ValueError("params: must be finite")
-    if not isinstance(test.y, np.ndarray) or len(test.y) == 0:
+    if not isinstance(asked.y, np.ndarray) or len(asked.y) == 0:
         raise ValueError("y: must be an array of at least one point")
-    _vector("y", test.y, (_whole("points", len(test.y), 1, 2**32 - 1),))
-    _vector("x", test.x, (len(test.y), d))
-    if test.loss not in LOSSES:
-        raise ValueError(f"loss={test.loss}: must be one of {', '.join(LOSSES)}")
-    if not isinstance(test.sum_last, bool):
-        raise TypeError(f"sum_last={test.sum_last!r}: must be true or false")
+    _vector("y", asked.y, (_whole("points", len(asked.y), 1, 2**32 - 1),))
+    _vector("x", asked.x, (len(asked.y), d))
+    if asked.loss not in LOSSES:
+        raise ValueError(f"loss={asked.loss}: must be one of {', '.join(LOSSES)}")
+    if not isinstance(asked.sum_last, bool):
+        raise TypeError(f"sum_last={asked.sum_last!r}: must be true or false")
     return size
 
 

@@ -57,7 +57,7 @@ class NativeEngine:
 
     def evaluate(self, runs: Sequence[Run]) -> list[Measurement]:
         """As of ``Engine``."""
-        tests = [cpp.Test(**_network(run), x=run.data.x_test, y=run.data.y_test) for run in runs]
+        tests = [cpp.Evaluation(**_network(run), x=run.data.x_test, y=run.data.y_test) for run in runs]
         found = cpp.evaluate(tests, self.threads)
         return [Measurement(right / len(test.y), loss) for (right, loss), test in zip(found, tests, strict=True)]
 
