@@ -31,6 +31,8 @@ class ImageSet(NamedTuple):
     test_size: int
 
 
+LOW_HIGH = "[low, high], finite numbers with 0 <= low <= high"
+AN_ADDRESS = "an address, https://..."
 A_DIRECTORY = "the path of a directory, as ./2024 or /data/cifar"
 IMAGE_SETS = {"cifar10": ImageSet(32, 50_000, 10_000), "fashion_mnist": ImageSet(28, 60_000, 10_000)}
 
@@ -49,12 +51,8 @@ class ImageData(Group):
     crop: int = key("height and width in pixels of what a network sees", least=1)
     augment: bool = key("random crops, flips, brightness and contrast in training; false: the central crop")
     brightness: float = key("most that is added to a pixel of 0 to 255", least=0)
-    contrast: tuple[float, float] = key(
-        "between which factors contrast changes", allowed="[low, high], finite numbers with 0 <= low <= high"
-    )
-    url: str | None = key(
-        "where the archive is fetched from if missing", later=None, result=False, allowed="an address, https://..."
-    )
+    contrast: tuple[float, float] = key("between which factors contrast changes", allowed=LOW_HIGH)
+    url: str | None = key("where the archive is fetched from if missing", later=None, result=False, allowed=AN_ADDRESS)
 
     def check(self) -> None:
         """Raises ConfigError for more than the set has."""
@@ -62,12 +60,15 @@ class ImageData(Group):
         for name, most in (("train_size", there.train_size), ("test_size", there.test_size), ("crop", there.side)):
             if getattr(self, name) > most:
                 raise ConfigError(f"data.{name}={getattr(self, name)}: must be at most {most}, as {self.name} has")
-        if not 0 <= self.contrast[0] <= self.contrast[1]:
-            raise ConfigError(
-                f"data.contrast={list(self.contrast)}: must be [low, high], finite numbers with 0 <= low <= high"
-            )
+        low, high = self.contrast
+        if not 0 <= low <= high:
+            raise ConfigError(f"data.contrast=[{low:g}, {high:g}]: must be {LOW_HIGH}")
         if self.dir is None and self.name != "cifar10":
             raise ConfigError(f"data.dir=None: must be {A_DIRECTORY}")
+        if self.url is None and self.name == "cifar10":
+            raise ConfigError(f"data.url=None: must be {AN_ADDRESS}")
+        if self.url is not None and self.name != "cifar10":
+            raise ConfigError(f"data.url={self.url}: goes with data=cifar10; {self.name} is read from data.dir")
 
     def plain(self) -> dict[str, Any]:
         """As conf/data has it: a whole number of brightness without a point, contrast as a list."""
