@@ -30,10 +30,11 @@ test-slow: $(SETUP)  ## the tests that take minutes
 torture: $(SETUP)  ## 60 random kills of sweeps and runs, which must end as if undisturbed (about 15 min)
 	$(BIN)/python tests/torture.py
 
-lint: $(SETUP)  ## ruff, clang-format and pyright
+lint: $(SETUP)  ## ruff, clang-format, yamllint and pyright
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/clang-format --dry-run --Werror src/native/* tests/*.cpp
+	$(BIN)/yamllint --strict .
 	$(BIN)/pyright
 
 format: $(SETUP)  ## let ruff and clang-format format

@@ -1,0 +1,98 @@
+"""The command line is frozen: its keys, their defaults and choices, and the experiments' names, as one snapshot.
+
+Users' scripts, sweeps' directories and kept results rest on these. Who changes one on purpose runs
+``python tests/test_command_line.py`` and commits the snapshot with the change, and a line in CHANGELOG.md.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from omegaconf import OmegaConf
+
+from fractal_ifs.config.data import FractalData, ImageData
+from fractal_ifs.config.keys import Group
+from fractal_ifs.config.logger import PlainLogger, WandbLogger
+from fractal_ifs.config.model import CNNModel, MLPModel
+from fractal_ifs.config.run import GROUPS, RunConfig
+from fractal_ifs.config.trainer import Trainer
+from fractal_ifs.fractals.named import CONF
+from fractal_ifs.sweeps.slurm import Settings
+from hydra_plugins.fractal_ifs_launcher import Packing
+
+SNAPSHOT = Path(__file__).parent / "snapshots" / "command_line.txt"
+KINDS = (RunConfig, FractalData, ImageData, MLPModel, CNNModel, Trainer, PlainLogger, WandbLogger, Packing, Settings)
+OUTSIDE = ("defaults", "hydra")  # of a file of conf/: how Hydra puts it together
+
+
+def leaves(keys: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in keys.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def content(path: Path) -> dict[str, Any]:
+    """What a file of conf/ sets, as Hydra reads it, interpolations as they stand."""
+    found: Any = OmegaConf.to_container(OmegaConf.load(path))
+    return {key: value for key, value in found.items() if key not in OUTSIDE}
+
+
+def typed(kind: type[Group]) -> Iterator[str]:
+    """The keys of a dataclass: what each may be."""
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if field.metadata:
+            hint = hints[field.name]
+            name = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+            limits = [
+                f"{word} {field.metadata[word]:g}" for word in ("least", "above") if field.metadata[word] is not None
+            ]
+            later = [] if field.default is dataclasses.MISSING else [f"before it came: {field.default}"]
+            place = [] if field.metadata["result"] else ["changes no result"]
+            yield f"  {field.name}: {', '.join([name, *limits, *later, *place])}"
+
+
+def snapshot() -> str:
+    """All of it, as text."""
+    lines = ["Keys, and what each may be"]
+    for kind in KINDS:
+        lines += ["", f"{kind.__name__} ({kind.PREFIX}*)" if kind.PREFIX else kind.__name__, *typed(kind)]
+    lines += ["", "", "Defaults of the keys that have no group: conf/config.yaml", ""]
+    lines += [f"  {key} = {value!r}" for key, value in leaves(content(CONF / "config.yaml"))]
+    lines += ["", "", "Groups, their choices, and what each choice sets"]
+    for folder in sorted({path.parent for path in CONF.rglob("*.yaml")} - {CONF}):
+        group = folder.relative_to(CONF).as_posix()
+        for path in sorted(folder.glob("*.yaml")):
+            lines += ["", f"{group}={path.stem}"]
+            if group != "experiment":
+                lines += [f"  {key} = {value!r}" for key, value in leaves(content(path))]
+    for command in ("plot", "theory"):
+        lines += ["", "", f"Keys of python -m fractal_ifs.{command}: conf/{command}.yaml", ""]
+        lines += [f"  {key} = {value!r}" for key, value in leaves(content(CONF / f"{command}.yaml"))]
+    return "\n".join(lines) + "\n"
+
+
+def test_the_command_line_is_as_it_was():
+    assert snapshot() == SNAPSHOT.read_text(), f"changed on purpose? then: python {Path(__file__).name}"
+
+
+def test_every_default_stands_once_and_has_its_type():
+    """In conf/config.yaml, for all keys of a run; and the schema that Hydra is given has the same keys."""
+    from fractal_ifs.config.compose import schema
+
+    keys = set(yaml.safe_load((CONF / "config.yaml").read_text())) - set(OUTSIDE)
+    assert keys == {field.name for field in dataclasses.fields(RunConfig)} - set(GROUPS)
+    assert [field.name for field in dataclasses.fields(schema())] == [f.name for f in dataclasses.fields(RunConfig)]
+    for kind in KINDS:
+        for field in dataclasses.fields(kind):
+            assert field.name in GROUPS or field.metadata["doc"], f"{kind.__name__}.{field.name} isn't explained"
+
+
+if __name__ == "__main__":
+    SNAPSHOT.parent.mkdir(exist_ok=True)
+    SNAPSHOT.write_text(snapshot())
+    print(SNAPSHOT)

@@ -1,0 +1,243 @@
+"""Contracts that evolve: what older versions left is read, recognised and gone on from, whatever keys came since."""
+
+import csv
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, fields, make_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import changed, small
+from test_images import binary, parts
+
+from fractal_ifs import load
+from fractal_ifs.config import fractal as fractal_keys
+from fractal_ifs.config.compose import compose
+from fractal_ifs.config.fractal import Curve, Fractal
+from fractal_ifs.config.keys import key
+from fractal_ifs.config.run import RunConfig, placement
+from fractal_ifs.engines import cpp
+from fractal_ifs.fractals.named import CONF, read
+from fractal_ifs.results import rows
+from fractal_ifs.runs.checkpoints import read_checkpoint
+from fractal_ifs.runs.records import FORMAT, KEYS, RunRecord, read_begun, read_record
+
+FORMAT1 = Path(__file__).parent / "fixtures" / "format1"
+RUNS = json.loads((FORMAT1 / "expected.json").read_text())["runs"]
+REPRODUCTION = Path(__file__).parents[1] / "docs" / "reproduction"
+STATE = ("params", "exp_avg", "exp_avg_sq")
+
+
+def digest(state, name):
+    return hashlib.sha256(state[name].contiguous().numpy().tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_format_1_is_read(name):
+    directory, expected = FORMAT1 / name, RUNS[name]
+    record, begun, state = read_record(directory), read_begun(directory), read_checkpoint(directory)
+    found = record or begun
+    assert found is not None
+    assert state is not None
+    assert found.config.fingerprint == state["fingerprint"] == expected["fingerprint"]
+    assert [digest(state, part) for part in STATE] == [expected[part] for part in STATE]
+    if record is not None:
+        assert record.status == expected["status"]
+        assert record.best_test_acc == expected["best_test_acc"]
+        assert (record.native_build, record.git_modified) == (None, None)  # nobody knows any more
+        assert json.loads((directory / "result.json").read_text())["fingerprint"] == record.fingerprint
+        read_back = load(directory)
+        assert len(read_back.history) == len(expected["history"])
+        assert sum(p.numel() for p in read_back.model.parameters()) == record.params
+
+
+@pytest.fixture
+def beside_images(tmp_path):
+    """The fixtures' directories and the images that the CNNs were trained on, in tmp_path."""
+    (tmp_path / "images").mkdir()
+    for name, (x, y) in parts(12).items():
+        (tmp_path / "images" / f"{name}.bin").write_bytes(binary(x, y))
+    return tmp_path
+
+
+def words(expected):
+    return expected["command"][expected["command"].index("fractal_ifs.train") + 1 :]
+
+
+@pytest.mark.parametrize("name", [name for name, run in RUNS.items() if "after" not in run and "/" not in name])
+def test_a_finished_run_of_format_1_is_not_trained_again(name, command, beside_images, monkeypatch):
+    if RUNS[name]["isa"]:
+        monkeypatch.setenv("FRACTAL_IFS_ISA", RUNS[name]["isa"])
+    directory = Path(shutil.copytree(FORMAT1 / name, beside_images / name))
+    before = {path: path.read_bytes() for path in directory.glob("*.*") if path.is_file()}
+    ended = command(*words(RUNS[name]))
+    assert ended.status == 0, ended.status
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_finished_sweep_of_format_1_is_recognised_and_joined(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("FRACTAL_IFS_ISA", "base")
+    shutil.copytree(FORMAT1 / "sweep_finished", tmp_path / "sweep_finished")
+    expected = next(run for name, run in RUNS.items() if name.startswith("sweep_finished"))
+    ended = command(*(word.replace("curve=1,4", "curve=1,4,6") for word in words(expected)))
+    assert ended.status == 0, ended.status
+    assert "2 of 3 jobs are finished already" in ended.out
+    formats = [
+        json.loads(path.read_text())["format"] for path in sorted((tmp_path / "sweep_finished").rglob("result.json"))
+    ]
+    assert formats == [1, 1, FORMAT]
+    with open(tmp_path / "sweep_finished" / "results.csv", newline="") as file:
+        assert [line["curve"] for line in csv.DictReader(file)] == ["1", "4", "6"]
+
+
+@pytest.mark.parametrize("name", [name for name, run in RUNS.items() if "after" in run])
+def test_an_interrupted_run_of_format_1_goes_on(name, command, beside_images, monkeypatch):
+    """To the same bits by the native engine, which has the instruction set that it had then."""
+    expected = RUNS[name]
+    if expected["isa"]:
+        if cpp.variants()[expected["isa"]] != "ok":
+            pytest.skip("the native engine isn't built")
+        monkeypatch.setenv("FRACTAL_IFS_ISA", expected["isa"])
+    directory = Path(shutil.copytree(FORMAT1 / name, beside_images / name))
+    ended = command(*words(expected))
+    assert ended.status == 0, ended.status
+    after, record, state = expected["after"], read_record(directory), read_checkpoint(directory)
+    assert record is not None
+    assert state is not None
+    assert (record.status, record.fingerprint) == ("finished", after["fingerprint"])
+    found, wanted = (np.array(rows, float) for rows in (state["history"], after["history"]))
+    assert np.array_equal(found[:, 0], wanted[:, 0])
+    if expected["isa"]:
+        assert [digest(state, part) for part in STATE] == [after[part] for part in STATE]
+        assert np.array_equal(np.delete(found, 1, 1), wanted)
+        assert record.best_test_acc == after["best_test_acc"]
+    else:
+        assert np.delete(found, 1, 1)[:, 1:3] == pytest.approx(wanted[:, 1:3], rel=0.05)
+    begun_at = expected["step"] if "layer" not in expected else expected["history"][-1][0] % record.config.steps
+    assert f"training from step {begun_at} " in (directory / "train.log").read_text()
+
+
+def test_every_kept_run_is_recognised():
+    """The fingerprints of the published tables, from configs as they are made today."""
+    base = {"fractal": compose(), "cifar10": compose(data="cifar10", model="cnn", data__verify=False)}
+    fractals = {name: read("fractal", name, {}) for name in ("cantor2d", "pentaflake", "sierpinsky", "vicsek")}
+    curves = {str(name): read("curve", name, {}) for name in range(1, 7)}
+    kept = 0
+    for name in ("results.csv", "looked_into.csv", "figure7.csv"):
+        for row in rows.collect([REPRODUCTION / name])[0].to_dict("records"):
+            asked = {key: int(row[key]) for key in ("depth", "width", "seed", "eval_every", "batch_size")}
+            asked |= {"steps": int(row["steps_asked"]), "lr": row["lr"], "loss": row["loss"]}
+            config = replace(base[row["data"]], **asked)
+            if row["data"] == "fractal":
+                if rows.command(row) is None:
+                    continue  # trained by another protocol, which the row doesn't hold
+                fractal = Fractal.parse(fractals[row["fractal"]] | {"depth": int(row["fractal_depth"])})
+                config = replace(config, fractal=fractal, curve=Curve.parse(curves[row["curve"]]))
+            assert config.fingerprint == row["fingerprint"], row
+            kept += 1
+    assert kept >= 1000
+
+
+# A class of keys gets one more, as its maintainer would add it: what is that to the runs before it?
+
+
+def with_a_key(group, later):
+    """The group as a later version may have it, with a key that all runs before had at ``later``."""
+    kind = make_dataclass(
+        type(group).__name__,
+        [("extra", type(later), key("new", later=later))],
+        bases=(type(group),),
+        frozen=True,
+        kw_only=True,
+    )
+    return kind, kind.parse(group.plain())
+
+
+@pytest.mark.parametrize("group", ["data", "model", "trainer", "logger"])
+@pytest.mark.parametrize("config", [small(), compose(data="cifar10", model="cnn")], ids=["fractal", "images"])
+def test_a_key_that_is_added_to_a_group_loses_no_kept_run(group, config):
+    kind, extended = with_a_key(getattr(config, group), 7)
+    assert extended.extra == 7  # records of runs before it lack the key, and mean this
+    assert replace(config, **{group: extended}).fingerprint == config.fingerprint
+    other = replace(config, **{group: kind.parse({**extended.plain(), "extra": 8})})
+    assert (other.fingerprint == config.fingerprint) == (group == "logger")  # no logger changes a result
+
+
+def test_a_key_that_is_added_to_the_run_loses_no_kept_run():
+    config = small()
+    keys = {field.name: getattr(config, field.name) for field in fields(RunConfig)}
+
+    @dataclass(frozen=True, kw_only=True)
+    class Later(RunConfig):
+        momentum: float = key("new", least=0, later=0.0)
+
+    assert Later(**keys).fingerprint == config.fingerprint
+    assert Later(**keys, momentum=0.9).fingerprint != config.fingerprint
+    before: Any = Later.parse(config.plain())
+    assert before.momentum == 0.0
+
+
+@pytest.mark.parametrize("group", ["fractal", "curve"])
+def test_a_key_that_is_added_to_a_fractal_or_curve_loses_no_kept_run(group, monkeypatch):
+    """Of these the keys themselves are kept: a file may say the new key, as conf/fractal/custom.yaml says null."""
+    config = compose(fractal="custom", **{"fractal.ratio": "1/3", "fractal.offsets": [[-0.5, 0], [0.5, 0]]})
+    kind = type(getattr(config, group))
+    keys = getattr(config, group).keys
+    written = {value: replace_keys(kind, config, group, {**keys, "extra": value}) for value in (None, 3)}
+    assert len({config.fingerprint, written[None].fingerprint, written[3].fingerprint}) == 3
+    monkeypatch.setitem(fractal_keys.LATER, "extra", None)
+    again = {value: replace_keys(kind, config, group, {**keys, "extra": value}) for value in (None, 3)}
+    assert again[None].fingerprint == config.fingerprint
+    assert again[3].fingerprint == written[3].fingerprint
+
+
+def replace_keys(kind, config, group, keys):
+    """The config with these keys of a fractal or curve, unchecked."""
+    old = getattr(config, group)
+    made = Fractal(keys, old.ifs, old.depth) if kind is Fractal else Curve(keys, old.curve)
+    return replace(config, **{group: made})
+
+
+def test_a_default_that_changes_does_lose_runs():
+    """Any other value of a key that can change a result is another run, whatever conf/ says the default is."""
+    config = small()
+    others = {"model.init": "theory", "data.balanced": True, "data.margin": 1e-3, "trainer.precision": "64-true"}
+    others |= {"depth": 2, "width": 9, "lr": 2e-3, "loss": "squared", "optimizer": "sgd", "training": "layerwise"}
+    others |= {"batch_size": 50, "steps": 101, "eval_every": 51, "seed": 1, "data.train_size": 1501}
+    prints = {config.fingerprint, *(changed(config, name, value).fingerprint for name, value in others.items())}
+    assert len(prints) == len(others) + 1
+
+
+def test_the_keys_of_format_1_are_part_of_every_fingerprint():
+    """None may become ``later``: then it would drop out at its default, and all runs before would be forgotten."""
+    assert set(small().identity()) == {
+        *("fractal", "curve", "data", "model", "trainer", "depth", "width", "lr", "loss", "optimizer", "batch_size"),
+        *("steps", "eval_every", "seed"),
+    }
+    assert set(small().identity()["data"]) == {"name", "train_size", "test_size", "margin", "balanced"}
+    assert set(small().identity()["model"]) == {"name", "init", "sum_last"}
+    assert small().identity()["trainer"] == {"precision": "32-true"}
+    images = compose(data="cifar10", model="cnn").identity()
+    assert set(images["data"]) == {
+        *("name", "verify", "train_size", "test_size", "crop", "augment", "brightness", "contrast")
+    }
+    assert set(images["model"]) == {"name", "init", "pools", "readout"}
+    assert placement() == ("engine", "workers", "sweep", "kept", "overwrite")
+
+
+def test_a_record_says_what_its_bits_rest_on(command, tmp_path):
+    assert command(*("width=4", "depth=1", "steps=4", "eval_every=4", "data.train_size=200", "logger=none")).status == 0
+    record = json.loads(next(tmp_path.rglob("result.json")).read_text())
+    assert record["format"] == FORMAT
+    assert isinstance(record["git_modified"], bool) or not (CONF.resolve().parent / ".git").exists()
+    if record["engine"] == "native":
+        assert record["native_build"] == cpp.build()
+        assert "-O3" in record["native_build"]
+    assert set(KEYS) <= record.keys()
+    assert record.keys() == {"format", *(field.name for field in fields(RunRecord))}
+    state = torch.load(next(tmp_path.rglob("checkpoint.pt")), weights_only=True)
+    assert state["native_build"] == record["native_build"]
