@@ -4,7 +4,7 @@
 
 Batch 128, Adam, images of noise (what is in them doesn't change the time). "plain Lightning": a DataLoader with 2
 workers whose data set crops, flips, brightens, contrasts and standardises one image after the other; torch's own number
-of threads. "one run": ``fractal_ifs.training`` in this process, on one thread and on all cores. "a sweep": as many runs
+of threads. "one run": ``training.train`` in this process, on one thread and on all cores. "a sweep": as many runs
 as there are cores, a process each, as ``train -m`` packs them. Medians of the repeats, which visit the rows in turn;
 imports, start of processes, reading of files and warm-up are not counted in ours, the start of workers is not in plain
 Lightning's. "input pipeline": the share of a step of ours that makes its batch. ``--networks`` instead prints

@@ -19,11 +19,13 @@ from fractal_ifs.config import fractal as fractal_keys
 from fractal_ifs.config.compose import compose
 from fractal_ifs.config.fractal import Curve, Fractal
 from fractal_ifs.config.keys import key
-from fractal_ifs.config.run import RunConfig, placement
+from fractal_ifs.config.run import Job, RunConfig, placement
 from fractal_ifs.engines import cpp
+from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.named import CONF, read
 from fractal_ifs.results import rows
 from fractal_ifs.runs.checkpoints import read_checkpoint
+from fractal_ifs.runs.finished import check_same
 from fractal_ifs.runs.records import FORMAT, KEYS, RunRecord, read_begun, read_record
 
 FORMAT1 = Path(__file__).parent / "fixtures" / "format1"
@@ -200,6 +202,25 @@ def replace_keys(kind, config, group, keys):
     old = getattr(config, group)
     made = Fractal(keys, old.ifs, old.depth) if kind is Fractal else Curve(keys, old.curve)
     return replace(config, **{group: made})
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("margin", (0, 0.0, "0")), ("brightness", (63, 63.0)), ("contrast", ([0, 2], [0.0, 2.0]))]
+)
+def test_a_number_is_the_same_however_it_is_spelled(name, values, tmp_path):
+    """Format 1 took it as it was given: 0 and 0.0 were two runs. Both are recognised as what they are: one."""
+    config = compose() if name == "margin" else compose(data="cifar10", model="cnn")
+    plain = config.plain()
+    spelled = [RunConfig.parse({**plain, "data": {**plain["data"], name: value}}) for value in values]
+    assert len({each.fingerprint for each in spelled}) == 1
+    identity = spelled[0].identity()
+    for value in values[:2]:
+        text = json.dumps(identity | {"data": identity["data"] | {name: value}}, sort_keys=True)
+        old = hashlib.sha256(text.encode()).hexdigest()[:16]  # as format 1 had it
+        assert old in spelled[0].fingerprints
+        check_same(Job(spelled[0], tmp_path), old, None)
+    with pytest.raises(ConfigError, match="holds a run of another config"):
+        check_same(Job(spelled[0], tmp_path), "0" * 16, None)
 
 
 def test_a_default_that_changes_does_lose_runs():

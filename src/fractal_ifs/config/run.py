@@ -123,7 +123,33 @@ class RunConfig(Group):
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits of all that can change a run's result. Two configs that share it have one result."""
-        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:16]
+        return _digest(self.identity())
+
+    @cached_property
+    def fingerprints(self) -> frozenset[str]:
+        """Its fingerprint, and those that format 1 may have given it: that spelled numbers as they were given, 0 or 0.0."""
+        identity = self.identity()
+        given = [name for name in identity["data"] if name in ("margin", "brightness", "contrast")]
+        spellings = ({name: spell(identity["data"][name]) for name in given} for spell in (_whole, _with_a_point))
+        return frozenset(_digest(identity | {"data": identity["data"] | data}) for data in spellings) | {
+            self.fingerprint
+        }
+
+
+def _digest(identity: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _whole(value: Any) -> Any:
+    """A number, or each of a list, as an integer where it is whole."""
+    if isinstance(value, list):
+        return [_whole(entry) for entry in value]
+    return int(value) if float(value).is_integer() else value
+
+
+def _with_a_point(value: Any) -> Any:
+    """A number, or each of a list, as a float."""
+    return [float(entry) for entry in value] if isinstance(value, list) else float(value)
 
 
 def placement() -> tuple[str, ...]:

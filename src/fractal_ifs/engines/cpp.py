@@ -58,7 +58,7 @@ class Task(Evaluation):
 
     ``params``, ``exp_avg`` and ``exp_avg_sq`` (P,) change in place (the last two may be None with ``sgd``): no part of
     their memory may be in another array, of this task or another; ``x`` and ``y`` may be shared. Batches are
-    those of ``fractal_ifs.seeds.permutation(shuffle_seed, epoch, n)``; hyper-parameters mean what they do in
+    those of ``data.seeds.permutation(shuffle_seed, epoch, n)``; hyper-parameters mean what they do in
     ``torch.optim.Adam`` and ``SGD`` (no weight decay, no momentum).
 
     ``advance`` sets ``step`` (optimizer steps done over the run), ``done`` (in this call) and ``loss_sum``: the mean

@@ -88,7 +88,9 @@ class KeptRun(NamedTuple):
 
 def find(config: RunConfig) -> KeptRun | None:
     """What the table of a job's ``kept`` says of it; None where it isn't there. Raises ConfigError."""
-    if not config.kept or not (there := _fingerprints(Path(config.kept)).get(config.fingerprint)):
+    rows = _fingerprints(Path(config.kept)) if config.kept else {}
+    there = next((rows[name] for name in config.fingerprints if name in rows), None)
+    if there is None:
         return None
     return KeptRun(Status(there["status"]), float(there["best_test_acc"]), int(float(there["best_step"])))
 

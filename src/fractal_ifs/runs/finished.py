@@ -26,11 +26,8 @@ def finished(job: Job) -> RunRecord | None:
 
 
 def check_same(job: Job, fingerprint: str, there: RunConfig | None) -> None:
-    """Refuse to go on in the directory of another config, with the keys that differ. Raises ConfigError.
-
-    The fingerprint may be an earlier format's, which spelled numbers as they were given: then the config decides.
-    """
-    if job.config.fingerprint not in (fingerprint, there.fingerprint if there else None):
+    """Refuse to go on in the directory of another config, with the keys that differ. Raises ConfigError."""
+    if fingerprint not in job.config.fingerprints:
         differing = difference(there.plain() if there else {}, job.config.plain())
         raise ConfigError(
             f"{job.directory}: holds a run of another config ({differing}); overwrite=true trains it again"

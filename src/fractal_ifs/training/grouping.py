@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from fractal_ifs.config.model import MLPModel
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.engines.choice import choose
 from fractal_ifs.networks.convnet import multiplications
@@ -19,7 +20,8 @@ def groups_of(jobs: Sequence[Job]) -> list[list[int]]:
         engine = choose(c).engine
         key: tuple[object, ...] = (engine, c.trainer)
         if engine == "torch":
-            key += (c.depth, c.width, c.batch_size, c.loss, c.optimizer, c.model, c.fractal.ifs.d)
+            sum_last = isinstance(c.model, MLPModel) and c.model.sum_last
+            key += (c.depth, c.width, c.batch_size, c.loss, c.optimizer, sum_last, c.fractal.ifs.d)
         elif engine == "conv":
             key += (number,)  # convolutions over a run axis are no faster than one network after the other
         groups.setdefault(key, []).append(number)
