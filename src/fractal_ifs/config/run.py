@@ -127,13 +127,12 @@ class RunConfig(Group):
 
     @cached_property
     def fingerprints(self) -> frozenset[str]:
-        """Its fingerprint, and those that format 1 may have given it: that spelled numbers as they were given, 0 or 0.0."""
+        """Its fingerprint, and what else format 1 may have called it: that took numbers as they were given, 0 or 0.0."""
         identity = self.identity()
-        given = [name for name in identity["data"] if name in ("margin", "brightness", "contrast")]
-        spellings = ({name: spell(identity["data"][name]) for name in given} for spell in (_whole, _with_a_point))
-        return frozenset(_digest(identity | {"data": identity["data"] | data}) for data in spellings) | {
-            self.fingerprint
-        }
+        data = identity["data"]
+        numbers = [name for name in data if name in ("margin", "brightness", "contrast")]
+        spelled = [data | {name: spell(data[name]) for name in numbers} for spell in (_whole, _with_a_point)]
+        return frozenset(_digest(identity | {"data": each}) for each in (data, *spelled))
 
 
 def _digest(identity: dict[str, Any]) -> str:
