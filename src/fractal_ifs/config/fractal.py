@@ -1,7 +1,7 @@
-"""The groups ``fractal`` and ``curve``: keys as they are written, and the IFS and the curve that they name.
+"""The config groups ``fractal`` and ``curve``: the keys as written, and the IFS and the curve that they define.
 
-Their values may be fractions ("2/3") and lists of any length, and their files are users' own; so a record holds the
-keys as written, and ``AffineIFS`` and ``ApproximationCurve`` check them.
+Users add files to these groups, and values may be fractions ("2/3") or lists of any length. So a record holds the keys
+as written, and ``AffineIFS`` and ``ApproximationCurve`` check them.
 """
 
 from __future__ import annotations
@@ -15,72 +15,63 @@ from typing import Any
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.fractals.ifs import AffineIFS, depth_of
 
-# Keys of these groups that came after the first records, and the value of all runs before: see ``keys.key``.
+# Keys added to these groups after the first records, each with the value that all earlier runs had: see ``keys.key``.
 LATER: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, eq=False)
-class Fractal:
-    """The group ``fractal``. ``depth`` is n, the number of levels of K_n."""
+class _Written:
+    """A group that is compared and fingerprinted by its keys as written."""
 
     keys: Mapping[str, Any]
+
+    def identity(self) -> dict[str, Any]:
+        """The keys that belong to a run's fingerprint."""
+        return {name: value for name, value in self.keys.items() if name not in LATER or value != LATER[name]}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self)) and self.keys == other.keys
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.keys, sort_keys=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Fractal(_Written):
+    """The group ``fractal``. ``ifs`` generates the fractal; ``depth`` is n, the number of levels of K_n (Section 2)."""
+
     ifs: AffineIFS
     depth: int
 
     @property
     def name(self) -> str | None:
-        """The name that its file gives it."""
+        """The name given in its file, or None."""
         return self.keys.get("name")
 
     @classmethod
     def parse(cls, keys: Mapping[str, Any]) -> Fractal:
-        """Raises ConfigError."""
+        """The group from its keys. Raises ConfigError."""
         return _fractal(json.dumps(keys))
-
-    def identity(self) -> dict[str, Any]:
-        """What of it is part of a run's fingerprint."""
-        return _identity(self.keys)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Fractal) and self.keys == other.keys
-
-    def __hash__(self) -> int:
-        return hash(json.dumps(self.keys, sort_keys=True))
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
-    """The group ``curve``."""
+class Curve(_Written):
+    """The group ``curve``. ``curve`` is the approximation curve (Section 3.2)."""
 
-    keys: Mapping[str, Any]
     curve: ApproximationCurve
 
     @property
     def name(self) -> str:
-        """The name that its file gives it: "1" to "6" are the paper's."""
+        """The name given in its file: "1" to "6" are the paper's curves (Section 5)."""
         return str(self.keys.get("name"))
 
     @classmethod
     def parse(cls, keys: Mapping[str, Any]) -> Curve:
-        """Raises ConfigError."""
+        """The group from its keys. Raises ConfigError."""
         return _curve(json.dumps(keys))
 
-    def identity(self) -> dict[str, Any]:
-        """What of it is part of a run's fingerprint."""
-        return _identity(self.keys)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Curve) and self.keys == other.keys
-
-    def __hash__(self) -> int:
-        return hash(json.dumps(self.keys, sort_keys=True))
-
-
-def _identity(keys: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in keys.items() if name not in LATER or value != LATER[name]}
-
-
-# The jobs of a sweep share few fractals and curves: each is made once.
+# Cached, because the many jobs of a sweep share a few fractals and curves.
 
 
 @lru_cache(maxsize=4096)
@@ -97,6 +88,6 @@ def _curve(text: str) -> Curve:
 
 @lru_cache(maxsize=4096)
 def check_distribution(fractal: Fractal, curve: Curve, margin: float) -> None:
-    """Refuse a fractal, a curve and a margin that don't make a distribution. Raises ConfigError."""
+    """Check that a fractal, a curve and a margin together define a distribution. Raises ConfigError."""
     fractal.ifs.check(fractal.depth, margin)
     curve.curve.level_probabilities(fractal.depth)

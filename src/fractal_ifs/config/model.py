@@ -1,4 +1,4 @@
-"""The group ``model``: what kind of network is trained. Its depth and width are keys of the run."""
+"""The config group ``model``: the kind of network. Its depth and width are keys of the run itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fractal_ifs.config.keys import Group, checked, key
 
 @dataclass(frozen=True, kw_only=True)
 class MLPModel(Group):
-    """``model=mlp``: the fully connected ReLU network of section 5."""
+    """``model=mlp``: the fully connected ReLU network of Section 5."""
 
     PREFIX: ClassVar[str] = "model."
 
@@ -36,6 +36,6 @@ Model = MLPModel | CNNModel
 
 
 def parse_model(keys: Mapping[str, Any]) -> Model:
-    """The network that ``keys["name"]`` names. Raises ConfigError."""
+    """The group of the kind that ``keys["name"]`` names. Raises ConfigError."""
     name = checked("model.name", keys.get("name"), Literal["mlp", "cnn"], {})
     return (MLPModel if name == "mlp" else CNNModel).parse(keys)
