@@ -88,7 +88,7 @@ class _Held:
         return f.float() if self.autocast else f
 
     def advance(self, steps: int, stop: Stop) -> float:
-        """Do so many steps, or fewer if ``stop`` says so. Returns the sum of the batch losses."""
+        """Do ``steps`` steps, or fewer if ``stop`` says so. Returns the sum of the batch losses."""
         total = torch.zeros((), dtype=torch.float64, device=self.grad.device)
         for x, y in self.batches(self.run.step, steps):
             loss = F.cross_entropy(self.logits(ddp.share(x)), ddp.share(y))

@@ -43,7 +43,7 @@ class Engine(Protocol):
         ...
 
     def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
-        """Train each run for at most so many steps, or fewer if ``stop`` says so.
+        """Train each run for at most its number of ``steps``, or fewer if ``stop`` says so.
 
         Moves each ``run.step``. Returns the sum of each run's batch losses, NaN or infinite if it diverged.
         """

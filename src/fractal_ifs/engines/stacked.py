@@ -107,7 +107,7 @@ class Stack:
         return self.orders[m][1]
 
     def advance(self, steps: int, stop: Stop) -> None:
-        """Do so many steps of every run, or fewer if ``stop`` says so."""
+        """Do ``steps`` steps of every run, or fewer if ``stop`` says so."""
         while steps and not stop:
             positions = [run.step % epoch for run, epoch in zip(self.rows, self.epoch, strict=True)]
             ahead = min(steps, *(epoch - p for p, epoch in zip(positions, self.epoch, strict=True)))

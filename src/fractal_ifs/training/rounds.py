@@ -118,7 +118,7 @@ class SweepRounds(pl.LightningModule):
                     WandbRun(self.jobs[number].config, self.jobs[number].directory).finish(Status.FAILED)
 
     def _evaluate(self, numbers: Sequence[int]) -> None:
-        """Measure the runs for which an evaluation is due, if they have moved since the last one."""
+        """Measure the runs whose next evaluation is due, if they have moved since the last one."""
         due = [number for number in numbers if self.active[number][0].loss_steps and self.active[number][0].due]
         for number, measured in zip(due, self.engine.evaluate([self.active[n][0] for n in due]), strict=True):
             run, wandb = self.active[number]

@@ -114,16 +114,21 @@ class WandbRun:
         }
         if "finish_timeout" in wandb.Settings.model_fields:  # so that a lost connection doesn't delay the sweep
             quiet |= {"finish_timeout": min(self.timeout, FINISH_SECONDS), "finish_timeout_raises": True}
+
+        def init(chosen: str) -> None:
+            self.arguments["mode"] = chosen
+            self.run = wandb.init(**self.arguments, settings=wandb.Settings(**quiet))
+
         chosen = "offline" if experience.unreachable else mode(self.mode)
         try:
-            self.run = wandb.init(**self.arguments, mode=chosen, settings=wandb.Settings(**quiet))
+            init(chosen)
         except Exception as error:
             if chosen != "online" or _service_died(error):
                 raise
             log.warning("W&B can't be reached (%s): offline; `wandb sync` sends it later", type(error).__name__)
             experience.unreachable = True
-            self.run = wandb.init(**self.arguments, mode="offline", settings=wandb.Settings(**quiet))
             chosen = "offline"
+            init(chosen)
         self.online = chosen == "online"
         if self.online:
             experience.slow = False
