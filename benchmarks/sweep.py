@@ -22,7 +22,8 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from fractal_ifs.config.compose import CONF, parse, register
+from fractal_ifs.config.compose import parse, register
+from fractal_ifs.files import CONF
 from fractal_ifs.config.fast_compose import Composer
 
 

@@ -18,7 +18,7 @@ from fractal_ifs.config.logger import PlainLogger, WandbLogger
 from fractal_ifs.config.model import CNNModel, MLPModel
 from fractal_ifs.config.run import GROUPS, RunConfig
 from fractal_ifs.config.trainer import Trainer
-from fractal_ifs.fractals.named import CONF
+from fractal_ifs.files import CONF
 from fractal_ifs.sweeps.slurm import Settings
 from hydra_plugins.fractal_ifs_launcher import Packing
 

@@ -22,7 +22,8 @@ from fractal_ifs.config.keys import key
 from fractal_ifs.config.run import Job, RunConfig, placement
 from fractal_ifs.engines import cpp
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.fractals.named import CONF, read
+from fractal_ifs.files import CONF
+from fractal_ifs.fractals.named import read
 from fractal_ifs.results import rows
 from fractal_ifs.runs.checkpoints import read_checkpoint
 from fractal_ifs.runs.finished import check_same

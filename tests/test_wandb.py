@@ -22,7 +22,7 @@ from fractal_ifs.runs import checkpoints, records
 from fractal_ifs.runs import run as run_module
 from fractal_ifs.runs.load import load
 from fractal_ifs.runs.run import Run
-from fractal_ifs.training import loggers
+from fractal_ifs.training import wandb_run
 from fractal_ifs.training.train import train
 
 wandb = pytest.importorskip("wandb")
@@ -35,9 +35,10 @@ def newcomer(monkeypatch, tmp_path):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
-    for name, empty in (("_unreachable", []), ("_slow", []), ("_services", []), ("_told", set())):
-        monkeypatch.setattr(loggers, name, empty)
     (tmp_path / "home").mkdir()
+    wandb_run.experience.reset()
+    yield
+    wandb_run.experience.reset()
 
 
 @pytest.fixture
@@ -251,21 +252,21 @@ def test_an_interrupted_sweep_does_not_wait_for_a_network_that_is_away(tmp_path)
 
 
 def test_the_mode(tmp_path, monkeypatch):
-    assert loggers.mode(None) == "offline"
-    assert loggers.mode("disabled") == "disabled"
+    assert wandb_run.mode(None) == "offline"
+    assert wandb_run.mode("disabled") == "disabled"
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    assert loggers.mode(None) == "online"
+    assert wandb_run.mode(None) == "online"
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert loggers.mode(None) == "offline"
-    assert loggers.mode("online") == "online"
+    assert wandb_run.mode(None) == "offline"
+    assert wandb_run.mode("online") == "online"
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name)
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
     (tmp_path / "netrc").chmod(0o600)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert loggers.mode(None) == "online"
+    assert wandb_run.mode(None) == "online"
     (tmp_path / "netrc").write_text("not a netrc file")
-    assert loggers.mode(None) == "offline"
+    assert wandb_run.mode(None) == "offline"
 
 
 def services(driver: int) -> list[int]:

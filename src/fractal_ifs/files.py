@@ -1,10 +1,12 @@
-"""Writing files whole or not at all: a reader never sees half of one, however many writers there are."""
+"""Where the package's configs lie, and writing files whole or not at all: no reader sees half of one."""
 
 import contextlib
 import os
 import uuid
 from collections.abc import Generator
 from pathlib import Path
+
+CONF = Path(__file__).parent / "conf"
 
 
 def write(path: Path, content: bytes) -> None:

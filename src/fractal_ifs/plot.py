@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.fractals.named import CONF, names
+from fractal_ifs.files import CONF
+from fractal_ifs.fractals.named import names
 from fractal_ifs.fractals.numbers import is_list, number, short, vector, whole
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from fractal_ifs import files
-from fractal_ifs.config.compose import CONF
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.files import CONF
 from fractal_ifs.fractals.numbers import whole
 
 if TYPE_CHECKING:

@@ -8,11 +8,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fractal_ifs.config.compose import CONF, parse, register
+from fractal_ifs.config.compose import parse, register
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError, message
+from fractal_ifs.files import CONF
 from fractal_ifs.sweeps.driver import JobsFailed, show_failed, swept
 from fractal_ifs.training import signals
 

@@ -1,1 +1,1 @@
-"""What a run is asked to be: a dataclass per group of conf/, ``RunConfig`` of all, and how Hydra composes them."""
+"""A run's configuration: one dataclass per group of conf/, ``RunConfig`` for all of them, and how Hydra composes it."""

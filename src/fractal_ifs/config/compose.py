@@ -1,4 +1,4 @@
-"""Configs as Hydra composes them from conf/, and the typed ``RunConfig`` that is made of each."""
+"""How Hydra composes a config from conf/, and how the typed ``RunConfig`` is made from it."""
 
 import dataclasses
 import hashlib
@@ -11,22 +11,23 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fractal_ifs.config.machine import check_gpus, check_memory
 from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.run import GROUPS, RunConfig, placement
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.fractals.named import CONF
+from fractal_ifs.files import CONF
 
-# Keys that no directory is named after: they can't change a result.
+# Keys that are left out of a sweep's name, because they can't change a result.
 NOT_IN_NAMES = (*placement(), "logger", "experiment", "data.dir", "data.url")
 
 
 def schema() -> type:
-    """The structured config of a run's keys: Hydra refuses any other key, and any ill-typed value.
+    """The structured config of a run's keys. With it, Hydra refuses any other key and any value of the wrong type.
 
-    A group is a mapping there, for its files may be users' own; composed, it becomes one of the group's dataclasses.
+    Here a group is a plain mapping, because users may add files to it. ``RunConfig.parse`` checks its keys later.
     """
     hints = get_type_hints(RunConfig)
     types = {field.name: hints[field.name] for field in dataclasses.fields(RunConfig)}
@@ -40,27 +41,28 @@ def schema() -> type:
 
 
 def register(overrides: Sequence[str] = ()) -> None:
-    """Make the schema and the resolvers of conf/ known to Hydra; a sweep is named after its overrides."""
+    """Tell Hydra the schema and the resolver ``sweep_name``, which names a sweep after its ``overrides``."""
     _numbers_name_groups()
     ConfigStore.instance().store(name="schema", node=schema(), provider="fractal_ifs")
     if OmegaConf.has_resolver("sweep_name") and not overrides:
         return
-    # Cached, so that every job of a sweep gets the name that the sweep's own overrides gave it.
+    # Cached, so that every job of a sweep gets the name made from the sweep's own overrides.
     OmegaConf.register_new_resolver("sweep_name", lambda: _sweep_name(overrides), use_cache=True, replace=True)
 
 
 def _numbers_name_groups() -> None:
-    """Let ``curve=1`` choose conf/curve/1.yaml: Hydra reads a number there and refuses it as a group's choice."""
+    """Let ``curve=1`` choose conf/curve/1.yaml. Hydra reads 1 as a number and refuses it as a group's choice."""
     original = OverridesParser.parse_overrides
     if getattr(original, "numbers_name_groups", False):
         return
 
-    def parse_overrides(self: OverridesParser, overrides: list[str]) -> list:
+    def parse_overrides(self: OverridesParser, overrides: list[str]) -> list[Override]:
         parsed = original(self, overrides)
         for override in parsed:
-            key, value = override.key_or_group, override._value
+            # Hydra's public ``value()`` can't be set, and it converts what it returns.
+            key, value = override.key_or_group, override._value  # pyright: ignore[reportPrivateUsage]
             if key in GROUPS and type(value) is int:
-                override._value = str(value)
+                override._value = str(value)  # pyright: ignore[reportPrivateUsage]
             elif not key or (key in GROUPS and (value is None or isinstance(value, (float, bool, list, dict)))):
                 raise ConfigError(f"{override.input_line}: must be KEY=VALUE, for {', '.join(GROUPS)} one name")
         return parsed
@@ -70,9 +72,9 @@ def _numbers_name_groups() -> None:
 
 
 def compose(**keywords: Any) -> RunConfig:
-    """A checked config from keywords, as on the command line: ``compose(fractal="vicsek", curve=4, width=20)``.
+    """The checked config of some keywords, as on the command line: ``compose(fractal="vicsek", curve=4, width=20)``.
 
-    Keys with dots are given as a mapping (``**{"fractal.depth": 6}``) or with two underscores (``fractal__depth=6``).
+    Write a key with a dot as ``**{"fractal.depth": 6}`` or with two underscores, ``fractal__depth=6``.
     Raises ConfigError.
     """
     register()
@@ -87,14 +89,15 @@ def compose(**keywords: Any) -> RunConfig:
 
 
 def parse(config: DictConfig, here: bool = True) -> RunConfig:
-    """The typed config of a composed one; as of ``accepted``."""
+    """The typed config of a composed one. Arguments and errors are those of ``accepted``."""
     return accepted(resolved(config), here)
 
 
 def accepted(values: Mapping[str, Any], here: bool = True) -> RunConfig:
-    """The typed config of plain values; every bad one is refused, with its key, itself and what is allowed.
+    """The typed config of plain values.
 
-    ``here``: this machine will train it, and must have the GPUs that it needs. Raises ConfigError.
+    ``here`` says that this machine will train the run, so it must have the GPUs that the run needs.
+    Raises ConfigError for a bad value. The message names the key, the value and what is allowed.
     """
     config = RunConfig.parse(values)
     check_memory(config)
@@ -104,7 +107,7 @@ def accepted(values: Mapping[str, Any], here: bool = True) -> RunConfig:
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
-    """A composed config's own keys as plain values. Raises ConfigError where a key was given none."""
+    """A composed config's keys as plain values, without Hydra's own. Raises ConfigError for a key without a value."""
     keys = [str(key) for key in config if key != "hydra"]
     if missing := sorted(OmegaConf.missing_keys(OmegaConf.masked_copy(config, keys))):
         raise ConfigError(f"{missing[0]}=???: this key has no default, give it a value")
@@ -123,8 +126,11 @@ def _literal(value: Any) -> str:
 
 
 def _sweep_name(overrides: Sequence[str]) -> str:
-    """``fractal=vicsek,curve,width``: the fixed overrides whole, of the swept ones the key; so values can be added."""
-    parts = []
+    """The name of a sweep, for example ``fractal=vicsek,curve,width``: fixed keys with their value, swept keys without.
+
+    So the sweep keeps its name, and its finished runs, when swept values are added.
+    """
+    parts: list[str] = []
     for override in overrides:
         key, _, value = override.partition("=")
         if key.startswith(("-", "hydra")) or key.lstrip("+~") in NOT_IN_NAMES:

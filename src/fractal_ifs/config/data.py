@@ -1,4 +1,4 @@
-"""The group ``data``: what a network is trained and tested on."""
+"""The config group ``data``: what a network is trained and tested on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fractal_ifs.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class FractalData(Group):
-    """``data=fractal``: points of D_n, drawn once per run from its seed (section 5)."""
+    """``data=fractal``: points of the distribution D_n, drawn once per run from the run's seed (Section 5)."""
 
     PREFIX: ClassVar[str] = "data."
 
@@ -24,7 +24,7 @@ class FractalData(Group):
 
 
 class ImageSet(NamedTuple):
-    """What a set of images is made of."""
+    """The size of a published set of images."""
 
     side: int  # height and width in pixels
     train_size: int
@@ -39,15 +39,15 @@ IMAGE_SETS = {"cifar10": ImageSet(32, 50_000, 10_000), "fashion_mnist": ImageSet
 
 @dataclass(frozen=True, kw_only=True)
 class ImageData(Group):
-    """``data=cifar10`` and ``data=fashion_mnist``: images, with the pipeline of TensorFlow's tutorial (Figure 7)."""
+    """``data=cifar10`` and ``data=fashion_mnist``: images, prepared as in TensorFlow's CIFAR-10 tutorial (Figure 7)."""
 
     PREFIX: ClassVar[str] = "data."
 
     name: Literal["cifar10", "fashion_mnist"] = key("which data")
     dir: str | None = key("where the files are; null: the user's cache", result=False, allowed=A_DIRECTORY)
     verify: bool = key("read only files with a published checksum")
-    train_size: int = key("training images: the first so many", least=1)
-    test_size: int = key("test images: the first so many", least=1)
+    train_size: int = key("number of training images: the first of the set", least=1)
+    test_size: int = key("number of test images: the first of the set", least=1)
     crop: int = key("height and width in pixels of what a network sees", least=1)
     augment: bool = key("random crops, flips, brightness and contrast in training; false: the central crop")
     brightness: float = key("most that is added to a pixel of 0 to 255", least=0)
@@ -55,7 +55,7 @@ class ImageData(Group):
     url: str | None = key("where the archive is fetched from if missing", later=None, result=False, allowed=AN_ADDRESS)
 
     def check(self) -> None:
-        """Raises ConfigError for more than the set has."""
+        """Raises ConfigError for more images or pixels than the set has, a bad ``contrast``, or a missing ``dir``."""
         there = IMAGE_SETS[self.name]
         for name, most in (("train_size", there.train_size), ("test_size", there.test_size), ("crop", there.side)):
             if getattr(self, name) > most:
@@ -71,13 +71,13 @@ class ImageData(Group):
             raise ConfigError(f"data.url={self.url}: goes with data=cifar10; {self.name} is read from data.dir")
 
     def plain(self) -> dict[str, Any]:
-        """As conf/data has it: a whole number of brightness without a point, contrast as a list."""
+        """The keys as conf/data spells them: a whole ``brightness`` as int, ``contrast`` as list, no ``url=None``."""
         whole = int(self.brightness) if self.brightness.is_integer() else self.brightness
         plain = super().plain() | {"brightness": whole, "contrast": list(self.contrast)}
         return {name: value for name, value in plain.items() if name != "url" or value is not None}
 
     def identity(self) -> dict[str, Any]:
-        """As of ``Group``, in the spelling of ``plain``."""
+        """The keys of ``Group.identity``, spelled as in ``plain``, so that fingerprints stay the same."""
         return {name: self.plain()[name] for name in super().identity()}
 
 
@@ -85,6 +85,6 @@ Data = FractalData | ImageData
 
 
 def parse_data(keys: Mapping[str, Any]) -> Data:
-    """The data that ``keys["name"]`` names. Raises ConfigError."""
+    """The group of the kind that ``keys["name"]`` names. Raises ConfigError."""
     name = checked("data.name", keys.get("name"), Literal["fractal", "cifar10", "fashion_mnist"], {})
     return (FractalData if name == "fractal" else ImageData).parse(keys)

@@ -1,7 +1,8 @@
-"""The groups ``fractal`` and ``curve``: keys as they are written, and the IFS and the curve that they name.
+"""The config groups ``fractal`` and ``curve``: the keys as written, and the IFS and the curve that they define.
 
-Their values may be fractions ("2/3") and lists of any length, and their files are users' own; so a record holds the
-keys as written, and ``AffineIFS`` and ``ApproximationCurve`` check them.
+Users add files to these groups, and values may be fractions ("2/3") or lists of any length. So a record holds the keys
+as written, and ``AffineIFS`` and ``ApproximationCurve`` check them when they are first asked for: importing numpy takes
+longer than refusing any other key.
 """
 
 from __future__ import annotations
@@ -9,94 +10,90 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
-from fractal_ifs.fractals.curve import ApproximationCurve
-from fractal_ifs.fractals.ifs import AffineIFS, depth_of
+from fractal_ifs import fractals  # whose names are imported when they are used
 
-# Keys of these groups that came after the first records, and the value of all runs before: see ``keys.key``.
+# Keys added to these groups after the first records, each with the value that all earlier runs had: see ``keys.key``.
 LATER: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, eq=False)
-class Fractal:
-    """The group ``fractal``. ``depth`` is n, the number of levels of K_n."""
+class _Written:
+    """A group that is compared and fingerprinted by its keys as written."""
 
     keys: Mapping[str, Any]
-    ifs: AffineIFS
-    depth: int
 
-    @property
-    def name(self) -> str | None:
-        """The name that its file gives it."""
-        return self.keys.get("name")
+    def identity(self) -> dict[str, Any]:
+        """The keys that belong to a run's fingerprint."""
+        return {name: value for name, value in self.keys.items() if name not in LATER or value != LATER[name]}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self)) and self.keys == other.keys
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.keys, sort_keys=True))
+
+
+class Fractal(_Written):
+    """The group ``fractal``."""
 
     @classmethod
     def parse(cls, keys: Mapping[str, Any]) -> Fractal:
-        """Raises ConfigError."""
+        """The group from its keys, which are checked when ``ifs`` or ``depth`` is first used."""
         return _fractal(json.dumps(keys))
 
-    def identity(self) -> dict[str, Any]:
-        """What of it is part of a run's fingerprint."""
-        return _identity(self.keys)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Fractal) and self.keys == other.keys
-
-    def __hash__(self) -> int:
-        return hash(json.dumps(self.keys, sort_keys=True))
-
-
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """The group ``curve``."""
-
-    keys: Mapping[str, Any]
-    curve: ApproximationCurve
-
     @property
-    def name(self) -> str:
-        """The name that its file gives it: "1" to "6" are the paper's."""
-        return str(self.keys.get("name"))
+    def name(self) -> str | None:
+        """The name given in its file, or None."""
+        return self.keys.get("name")
+
+    @cached_property
+    def ifs(self) -> fractals.AffineIFS:
+        """The maps that generate the fractal (Section 2). Raises ConfigError."""
+        return fractals.AffineIFS.from_config(self.keys)
+
+    @cached_property
+    def depth(self) -> int:
+        """n, the number of levels of K_n. Raises ConfigError."""
+        return fractals.depth_of(self.keys)
+
+
+class Curve(_Written):
+    """The group ``curve``."""
 
     @classmethod
     def parse(cls, keys: Mapping[str, Any]) -> Curve:
-        """Raises ConfigError."""
+        """The group from its keys, which are checked when ``curve`` is first used."""
         return _curve(json.dumps(keys))
 
-    def identity(self) -> dict[str, Any]:
-        """What of it is part of a run's fingerprint."""
-        return _identity(self.keys)
+    @property
+    def name(self) -> str:
+        """The name given in its file: "1" to "6" are the paper's curves (Section 5)."""
+        return str(self.keys.get("name"))
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Curve) and self.keys == other.keys
-
-    def __hash__(self) -> int:
-        return hash(json.dumps(self.keys, sort_keys=True))
-
-
-def _identity(keys: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in keys.items() if name not in LATER or value != LATER[name]}
+    @cached_property
+    def curve(self) -> fractals.ApproximationCurve:
+        """The approximation curve (Section 3.2). Raises ConfigError."""
+        return fractals.ApproximationCurve.from_config(self.keys)
 
 
-# The jobs of a sweep share few fractals and curves: each is made once.
+# Cached, because the many jobs of a sweep share a few fractals and curves.
 
 
 @lru_cache(maxsize=4096)
 def _fractal(text: str) -> Fractal:
-    keys = json.loads(text)
-    return Fractal(keys, AffineIFS.from_config(keys), depth_of(keys))
+    return Fractal(json.loads(text))
 
 
 @lru_cache(maxsize=4096)
 def _curve(text: str) -> Curve:
-    keys = json.loads(text)
-    return Curve(keys, ApproximationCurve.from_config(keys))
+    return Curve(json.loads(text))
 
 
 @lru_cache(maxsize=4096)
 def check_distribution(fractal: Fractal, curve: Curve, margin: float) -> None:
-    """Refuse a fractal, a curve and a margin that don't make a distribution. Raises ConfigError."""
+    """Check that a fractal, a curve and a margin together define a distribution. Raises ConfigError."""
     fractal.ifs.check(fractal.depth, margin)
     curve.curve.level_probabilities(fractal.depth)

@@ -1,4 +1,4 @@
-"""Typed keys: a dataclass per group of conf/, whose fields check their values and refuse bad ones in one line."""
+"""Typed keys: the base class of the config groups, whose fields check their values and refuse bad ones in one line."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import dataclasses
 import difflib
 import math
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from fractal_ifs.errors import ConfigError
 
@@ -24,16 +24,16 @@ def key(
     result: bool = True,
     allowed: str | None = None,
 ) -> Any:
-    """A field of a ``Group``: what the key means, and what it may be.
+    """A field of a ``Group``: what the key means, and which values it may have.
 
     Args:
-        doc: one line for its reader.
+        doc: what the key means, in one line.
         least, above: a number must be >= ``least``, or > ``above``.
-        later: the value of all runs that were made before there was this key. A run at that value has the fingerprint
-            that it had without the key, so no finished run is forgotten. It is never changed; the default of new runs
-            stands in conf/.
-        result: whether the key can change what a run computes; only such keys are part of its fingerprint.
-        allowed: what a refusal says is allowed, where the type doesn't tell.
+        later: for a key that was added after runs had been made: the value that all those runs had. A run with this
+            value keeps the fingerprint that it had without the key, so old results are still found. Never change it.
+            The default of new runs is in conf/.
+        result: whether the key can change what a run computes. Only such keys belong to the fingerprint.
+        allowed: what an error message says is allowed, if the type doesn't say it well enough.
     """
     metadata = {"doc": doc, "least": least, "above": above, "result": result, "allowed": allowed}
     return dataclasses.field(default=later, metadata=metadata)
@@ -41,12 +41,12 @@ def key(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Group:
-    """The keys of one group of conf/. Made from any values, it holds those of the fields' types, or raises ConfigError.
+    """The keys of one group of conf/. The constructor converts values to the fields' types, or raises ConfigError.
 
-    A subclass adds in ``check`` what one field says of another.
+    A subclass overrides ``check`` for rules that involve several fields.
     """
 
-    PREFIX: ClassVar[str] = ""  # of its keys in a message: "trainer."
+    PREFIX: ClassVar[str] = ""  # stands before the group's keys in error messages: "trainer."
 
     def __post_init__(self) -> None:
         for field, hint in _fields(type(self)):
@@ -55,11 +55,11 @@ class Group:
         self.check()
 
     def check(self) -> None:
-        """Refuse fields that don't go together. Raises ConfigError."""
+        """Raises ConfigError if fields contradict each other."""
 
     @classmethod
     def parse(cls: type[G], keys: Mapping[str, Any]) -> G:
-        """From the keys of a composed config or a record. Raises ConfigError, also for unknown and missing keys."""
+        """The group from the keys of a config or a record. Raises ConfigError for bad, unknown and missing keys."""
         names = [field.name for field in dataclasses.fields(cls)]
         for name in keys:
             if name not in names:
@@ -72,11 +72,14 @@ class Group:
         return cls(**keys)
 
     def plain(self) -> dict[str, Any]:
-        """Its keys and values as they stand in a record."""
+        """The keys and values as a record stores them."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def identity(self) -> dict[str, Any]:
-        """What of it is part of a run's fingerprint: no later key at the value that all runs before it had."""
+        """The keys that belong to a run's fingerprint: those that can change a result.
+
+        Keys whose value is their ``later`` are left out, because older runs don't have them.
+        """
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
@@ -91,7 +94,10 @@ def _fields(group: type[Group]) -> list[tuple[dataclasses.Field[Any], Any]]:
 
 
 def checked(name: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:
-    """The value as the type that a field asks for. Raises ConfigError: ``width=0: must be a whole number >= 1``."""
+    """``value`` converted to the type ``hint``, within the field's ``limits`` (see ``key``).
+
+    Raises ConfigError, for example ``width=0: must be a whole number >= 1``.
+    """
     if get_origin(hint) in (Union, types.UnionType):
         if value is None and type(None) in get_args(hint):
             return None
@@ -120,7 +126,7 @@ def _int(value: Any, _: Any) -> int | None:
 
 
 def _float(value: Any, _: Any) -> float | None:
-    """Also of text: YAML reads 1e-3 as such."""
+    """Accepts text as well: YAML reads 1e-3 as text."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
@@ -141,11 +147,14 @@ def _choice(value: Any, hint: Any) -> Any:
 
 
 def _tuple(value: Any, hint: Any) -> tuple[Any, ...] | None:
-    """``tuple[float, float]``: so many numbers."""
+    """A sequence of as many entries as ``hint`` has types, such as ``tuple[float, float]``."""
     kinds = get_args(hint)
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != len(kinds):
+    if not isinstance(value, Sequence) or isinstance(value, str):
         return None
-    found = tuple(_CONVERTERS[kind](entry, kind) for entry, kind in zip(value, kinds, strict=True))
+    entries = cast(Sequence[Any], value)
+    if len(entries) != len(kinds):
+        return None
+    found = tuple(_CONVERTERS[kind](entry, kind) for entry, kind in zip(entries, kinds, strict=True))
     return None if None in found else found
 
 
@@ -153,4 +162,12 @@ def _as_it_is(value: Any, _: Any) -> Any:
     return value
 
 
-_CONVERTERS: dict[Any, Any] = {int: _int, float: _float, bool: _bool, str: _str, Literal: _choice, tuple: _tuple}
+# Each returns None for a value that it can't convert.
+_CONVERTERS: dict[Any, Callable[[Any, Any], Any]] = {
+    int: _int,
+    float: _float,
+    bool: _bool,
+    str: _str,
+    Literal: _choice,
+    tuple: _tuple,
+}

@@ -1,4 +1,4 @@
-"""The group ``logger``: where a run's rows go besides its own files."""
+"""The config group ``logger``: where a run's measurements go, besides its own files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fractal_ifs.config.keys import Group, checked, key
 
 @dataclass(frozen=True, kw_only=True)
 class PlainLogger(Group):
-    """``logger=csv`` and ``logger=none``: nothing but history.csv, which every run writes."""
+    """``logger=csv`` and ``logger=none``: only history.csv, which every run writes."""
 
     PREFIX: ClassVar[str] = "logger."
 
@@ -37,6 +37,6 @@ Logger = PlainLogger | WandbLogger
 
 
 def parse_logger(keys: Mapping[str, Any]) -> Logger:
-    """The logger that ``keys["name"]`` names. Raises ConfigError."""
+    """The group of the kind that ``keys["name"]`` names. Raises ConfigError."""
     name = checked("logger.name", keys.get("name"), Literal["wandb", "csv", "none"], {})
     return WandbLogger.parse(keys) if name == "wandb" else PlainLogger.parse(keys)

@@ -1,4 +1,4 @@
-"""What this machine has, and whether that is enough for a run. Nothing here imports torch unless a GPU is asked for."""
+"""What this machine has, and whether that is enough for a run. Imports torch only when it has to look for a GPU."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from fractal_ifs.errors import ConfigError
 
 
 def cores() -> int:
-    """The processor cores that this process may use: those it is bound to, and of these as many as Slurm gave it."""
+    """The number of cores that this process may use: those it is bound to, but no more than Slurm has granted."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(bound, int(os.environ.get("SLURM_CPUS_PER_TASK", bound)))
 
 
 def gpus() -> list[str]:
-    """The GPUs this process may use, as names for CUDA_VISIBLE_DEVICES."""
+    """The GPUs that this process may use, as written in CUDA_VISIBLE_DEVICES."""
     if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
         return visible.split(",")
     import torch
@@ -28,9 +28,9 @@ def gpus() -> list[str]:
 
 
 def check_memory(config: RunConfig) -> None:
-    """Refuse what no machine like this one can hold: four numbers per weight in training, or the points.
+    """Raises ConfigError if this machine can't hold the run's weights and moments, its points, or one batch.
 
-    Raises ConfigError.
+    The estimates, in bytes, are lower bounds: 4 numbers of 4 bytes per weight (value, gradient, Adam's two moments).
     """
     width, depth, batch, data = config.width, config.depth, config.batch_size, config.data
     if isinstance(data, ImageData):
@@ -53,7 +53,7 @@ def check_memory(config: RunConfig) -> None:
 
 
 def _memory() -> int:
-    """Bytes; without bound where the system doesn't tell."""
+    """This machine's memory in bytes; 2^63 if the system doesn't say."""
     if not hasattr(os, "sysconf"):
         return 2**63
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -61,7 +61,7 @@ def _memory() -> int:
 
 @lru_cache
 def check_gpus(devices: int) -> None:
-    """Refuse a run on so many GPUs where there are fewer. Raises ConfigError."""
+    """Raises ConfigError if this machine has fewer than ``devices`` GPUs."""
     import torch
 
     if not torch.cuda.is_available():
@@ -71,7 +71,7 @@ def check_gpus(devices: int) -> None:
 
 
 def on_this_machine(job: Job) -> Job:
-    """A job whose ``trainer.accelerator`` is no longer ``auto``, but what is here: ``gpu`` or ``cpu``."""
+    """The job with ``trainer.accelerator=auto`` replaced by what this machine has: ``gpu`` or ``cpu``."""
     if job.config.trainer.accelerator != "auto":
         return job
     import torch
@@ -80,7 +80,7 @@ def on_this_machine(job: Job) -> Job:
 
 
 def check_writable(directory: Path, bytes_needed: int = 50_000_000) -> None:
-    """Refuse an output directory that can't be made or written, or whose disk is nearly full. Raises ConfigError."""
+    """Make the output directory. Raises ConfigError if it can't be made or written, or its disk is nearly full."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What Hydra, OmegaConf and this package refuse, as one line instead of a traceback."""
+"""Errors of Hydra, OmegaConf and this package, shown as one line instead of a traceback."""
 
 import contextlib
 import dataclasses
@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -16,9 +16,12 @@ from fractal_ifs.errors import ConfigError
 
 
 @contextlib.contextmanager
-def refusals(interrupted: str = "interrupted") -> Iterator[None]:
-    """End a command with one line, instead of a traceback, for what its user can mend."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its exceptions through: they are told here
+def refusals(interrupted: str = "interrupted") -> Generator[None]:
+    """Within: an error that the user can fix ends the command with one line instead of a traceback.
+
+    ``interrupted`` is the line for KeyboardInterrupt.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its exceptions, so that we print them
     try:
         yield
     except KeyboardInterrupt:
@@ -34,7 +37,7 @@ def refusals(interrupted: str = "interrupted") -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """What Hydra or OmegaConf refuse, in one line, with the nearest names where a choice is unknown."""
+    """An error of Hydra or OmegaConf in one line, with the closest names if a name is unknown."""
     text = str(error)
     if match := re.search(r"Could not find '([^'/]+(?:/[^'/]+)*)/([^'/]+)'", text):
         group, value = match.groups()

@@ -1,4 +1,4 @@
-"""The group ``model``: what kind of network is trained. Its depth and width are keys of the run."""
+"""The config group ``model``: the kind of network. Its depth and width are keys of the run itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fractal_ifs.config.keys import Group, checked, key
 
 @dataclass(frozen=True, kw_only=True)
 class MLPModel(Group):
-    """``model=mlp``: the fully connected ReLU network of section 5."""
+    """``model=mlp``: the fully connected ReLU network of Section 5."""
 
     PREFIX: ClassVar[str] = "model."
 
@@ -28,7 +28,7 @@ class CNNModel(Group):
 
     name: Literal["cnn"] = key("which network")
     init: Literal["paper", "he", "pytorch"] = key("initial weights")
-    pools: int = key("2x2 max-pooling follows so many of the first layers", least=0)
+    pools: int = key("how many of the first layers 2x2 max-pooling follows", least=0)
     readout: Literal["flatten", "mean"] = key("linear in every value of the last map, or in its channels' means")
 
 
@@ -36,6 +36,6 @@ Model = MLPModel | CNNModel
 
 
 def parse_model(keys: Mapping[str, Any]) -> Model:
-    """The network that ``keys["name"]`` names. Raises ConfigError."""
+    """The group of the kind that ``keys["name"]`` names. Raises ConfigError."""
     name = checked("model.name", keys.get("name"), Literal["mlp", "cnn"], {})
     return (MLPModel if name == "mlp" else CNNModel).parse(keys)

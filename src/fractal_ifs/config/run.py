@@ -1,4 +1,4 @@
-"""What one run is asked to be: all its keys, typed, with the IFS and the curve that they name."""
+"""The configuration of one run: all its keys, typed and checked."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GROUPS = {
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(Group):
-    """The keys of conf/config.yaml, which has their defaults: the paper's protocol."""
+    """All keys of a run. conf/config.yaml has their defaults, which are those of the paper (Section 5)."""
 
     fractal: Fractal
     curve: Curve
@@ -46,25 +46,27 @@ class RunConfig(Group):
     loss: Literal["hinge", "logistic", "squared", "cross_entropy"] = key("loss; cross_entropy for images")
     optimizer: Literal["adam", "sgd"] = key("optimizer")
     training: Literal["joint", "layerwise"] = key("all layers together, or each in turn", later="joint")
-    batch_size: int = key("points of a batch", least=1)
+    batch_size: int = key("points in a batch", least=1)
     steps: int = key("optimizer steps; in layer-wise training, of each layer", least=1)
     eval_every: int = key("steps from one measurement of the test accuracy to the next", least=1)
-    seed: int = key("of everything random in the run", least=0)
+    seed: int = key("seed of everything random in the run", least=0)
 
     engine: Literal["auto", "native", "torch"] = key("what computes the steps", later="auto", result=False)
-    workers: int = key("cores or GPUs to use; 0: all there are", least=0, later=0, result=False)
+    workers: int = key("how many cores or GPUs to use; 0: all of them", least=0, later=0, result=False)
     sweep: str = key("directory of a sweep under multirun/", later="", result=False)
-    kept: str = key("a table of finished runs to read and to fill", later="", result=False)
-    overwrite: bool = key("train again what is finished there, or begun otherwise", later=False, result=False)
+    kept: str = key(
+        "a table of finished runs, which this run may be taken from and is added to", later="", result=False
+    )
+    overwrite: bool = key("discard a run that is already in the directory, and train again", later=False, result=False)
 
     @classmethod
     def parse(cls, keys: Mapping[str, Any]) -> RunConfig:
-        """From a composed config, or the config in a record, as plain values. Raises ConfigError."""
+        """The config from plain values, those of a composed config or of a record. Raises ConfigError."""
         made = {name: parse({} if keys.get(name) is None else keys[name]) for name, parse in GROUPS.items()}
         return super().parse({**keys, **made})
 
     def check(self) -> None:
-        """Raises ConfigError where groups don't go together."""
+        """Raises ConfigError if keys of different groups contradict each other."""
         if self.batch_size % self.trainer.devices:
             raise ConfigError(
                 f"batch_size={self.batch_size}: must be a multiple of trainer.devices={self.trainer.devices}"
@@ -90,20 +92,20 @@ class RunConfig(Group):
 
     @property
     def synthetic(self) -> bool:
-        """Whether its data are points of a fractal distribution, not images."""
+        """Whether the data are points of a fractal distribution, not images."""
         return isinstance(self.data, FractalData)
 
     @property
     def steps_in_all(self) -> int:
-        """Optimizer steps of the run: ``steps``, or in layer-wise training so many for each layer."""
+        """The optimizer steps of the whole run: ``steps``, and in layer-wise training ``steps`` for each layer."""
         return self.steps * (self.depth if self.training == "layerwise" else 1)
 
     def on(self, accelerator: Literal["cpu", "gpu"]) -> RunConfig:
-        """The same run on this kind of device."""
+        """The same run on another kind of device."""
         return dataclasses.replace(self, trainer=dataclasses.replace(self.trainer, accelerator=accelerator))
 
     def plain(self) -> dict[str, Any]:
-        """Plain values, as in a record: ``RunConfig.parse`` makes the same config of them."""
+        """Plain values, as a record stores them. ``RunConfig.parse`` turns them back into this config."""
         plain = super().plain()
         for name in GROUPS:
             group = plain[name]
@@ -111,7 +113,7 @@ class RunConfig(Group):
         return plain
 
     def identity(self) -> dict[str, Any]:
-        """All that can change a run's result, as plain values: what its fingerprint is of."""
+        """Everything that can change the run's result, as plain values. The fingerprint is the hash of it."""
         own = {field.name for field in dataclasses.fields(self) if field.name not in GROUPS}
         found = {name: value for name, value in super().identity().items() if name in own}
         found |= {"data": self.data.identity(), "model": self.model.identity()}
@@ -122,12 +124,12 @@ class RunConfig(Group):
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits of all that can change a run's result. Two configs that share it have one result."""
+        """16 hex digits, the hash of ``identity``. Configs with the same fingerprint have the same result."""
         return _digest(self.identity())
 
     @cached_property
     def fingerprints(self) -> frozenset[str]:
-        """Its fingerprint, and what else format 1 may have called it: that took numbers as they were given, 0 or 0.0."""
+        """The fingerprint, and those of format 1, which hashed numbers as they were given: 0 and 0.0 differed."""
         identity = self.identity()
         data = identity["data"]
         numbers = [name for name in data if name in ("margin", "brightness", "contrast")]
@@ -152,12 +154,12 @@ def _with_a_point(value: Any) -> Any:
 
 
 def placement() -> tuple[str, ...]:
-    """The keys that can't change a result: they say where and how it is computed and kept."""
+    """The keys that can't change a result: they say where and how it is computed and stored."""
     return tuple(field.name for field in dataclasses.fields(RunConfig) if field.metadata.get("result") is False)
 
 
 class Job(NamedTuple):
-    """A run to be trained, and the directory of its record (None: nothing is written)."""
+    """A run to train, and the directory for its record (None: nothing is written)."""
 
     config: RunConfig
     directory: Path | None

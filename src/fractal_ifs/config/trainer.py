@@ -1,4 +1,4 @@
-"""The group ``trainer``: on what a run trains."""
+"""The config group ``trainer``: the hardware and the arithmetic that a run trains with."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from fractal_ifs.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer(Group):
-    """What conf/trainer/*.yaml hold. What is said of ``pytorch_lightning.Trainer`` holds for the keys it shares."""
+    """The keys of conf/trainer/*.yaml. Those that ``pytorch_lightning.Trainer`` has too mean the same as there."""
 
     PREFIX: ClassVar[str] = "trainer."
 
-    accelerator: Literal["cpu", "gpu", "auto"] = key("what computes; auto: a GPU where there is one", result=False)
+    accelerator: Literal["cpu", "gpu", "auto"] = key("kind of device; auto: a GPU if there is one", result=False)
     devices: int = key("devices that share a run's batches; more than one with trainer=ddp only", least=1, later=1)
     strategy: Literal["auto", "ddp"] = key("how several devices train one run", result=False)
-    precision: Literal["32-true", "bf16-mixed", "64-true"] = key("of numbers")
-    compile: bool = key("let torch.compile make the step: sums may be taken in another order", later=False)
+    precision: Literal["32-true", "bf16-mixed", "64-true"] = key("precision of numbers")
+    compile: bool = key("compile the step with torch.compile, which may add numbers in another order", later=False)
     cuda_graphs: bool = key("stacked engine on a GPU: replay a step as a CUDA graph", later=False, result=False)
-    channels_last: bool = key("a CNN's maps with channels innermost in memory", later=True)
-    threads: int = key("of a process that trains a CNN on a CPU", least=1, later=1)
+    channels_last: bool = key("store a CNN's maps with channels innermost in memory", later=True)
+    threads: int = key("threads of a process that trains a CNN on a CPU", least=1, later=1)
 
     def check(self) -> None:
-        """Raises ConfigError where keys don't go together."""
+        """Raises ConfigError if keys contradict each other."""
         if self.strategy != "ddp" and self.devices != 1:
             raise ConfigError(
                 f"trainer.devices={self.devices}: must be 1 but with trainer=ddp; a sweep uses every GPU all the same"
@@ -36,9 +36,9 @@ class Trainer(Group):
             raise ConfigError("trainer.cuda_graphs=true: needs a GPU, trainer=gpu")
 
     def of_network(self, cnn: bool) -> dict[str, str]:
-        """The part of a fingerprint, as text: the precision, and what takes sums in another order than usual.
+        """The trainer's part of a fingerprint, as text: the precision, and keys that change the order of sums.
 
-        ``channels_last`` and ``threads`` do so in a CNN alone.
+        ``channels_last`` and ``threads`` change it only for a CNN.
         """
         found = {
             name: value for name, value in self.identity().items() if cnn or name not in ("channels_last", "threads")

@@ -1,1 +1,1 @@
-"""What networks are trained on: points and images, their random streams, their Lightning DataModules."""
+"""Training and test data: points and images, random streams, and Lightning DataModules."""

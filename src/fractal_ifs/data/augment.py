@@ -1,10 +1,10 @@
-"""The image pipeline of TensorFlow's CIFAR-10 tutorial, a batch at a time and on the device of the images.
+"""The image pipeline of TensorFlow's CIFAR-10 tutorial (Figure 7), for whole batches on the device of the images.
 
-For training a random crop, a random flip left to right, random brightness and contrast; at test time the central crop;
-then each image is standardised. Every image has its own numbers, and they are a function of the seed and the step.
+In training: a random crop, a random flip left to right, random brightness and contrast. In testing: the central crop.
+Then each image is standardised. Each image has its own random numbers, a function of the seed and the step.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,20 +15,20 @@ from fractal_ifs.data.seeds import uniforms
 
 
 class Draws(NamedTuple):
-    """What is drawn for each image: arrays of one shape, for a batch (b,) or for many of them (steps, b)."""
+    """The random numbers of some batches of images: arrays (steps, b)."""
 
-    top: Any  # int64: the crop's first row and column
-    left: Any
-    flip: Any  # bool: left to right
-    delta: Any  # float: added to every pixel, in units of a pixel's 0..255
-    factor: Any  # float: what contrasts within a channel are multiplied by
+    top: np.ndarray  # int64: the first row of the crop
+    left: np.ndarray  # int64: its first column
+    flip: np.ndarray  # bool: whether the crop is flipped left to right
+    delta: np.ndarray  # float64: added to every pixel, whose range is 0 to 255
+    factor: np.ndarray  # float64: contrast, multiplies each pixel's difference from its channel's mean
 
 
 def draw(seed: int, step: int, steps: int, batch: int, size: int, data: ImageData) -> Draws:
-    """The draws (steps, batch) of some steps, for images of ``size`` pixels square; ``data`` is the config group.
+    """The draws (steps, batch) of ``steps`` steps from ``step`` on, for images of ``size`` x ``size`` pixels.
 
-    The crop is uniform over all its places, a flip has probability 1/2, delta is uniform in +-``data.brightness`` and
-    factor in the interval ``data.contrast``.
+    The crop is uniform over all places. A flip has probability 1/2. ``delta`` is uniform in +-``data.brightness``, and
+    ``factor`` in the interval ``data.contrast``.
     """
     u = uniforms(seed, step, steps, batch * 5).reshape(steps, batch, 5)
     places = size - data.crop + 1
@@ -39,9 +39,9 @@ def draw(seed: int, step: int, steps: int, batch: int, size: int, data: ImageDat
 
 
 def pack(images: np.ndarray) -> Tensor:
-    """Images (n, c, h, w) of bytes, c at most 4, as (n, h, w): a pixel is the four bytes of an int32.
+    """Pack images (n, c, h, w) of bytes, c at most 4, into (n, h, w) of int32: one pixel is the 4 bytes of one number.
 
-    So a crop, flipped or not, is one gather of words.
+    Then a crop, flipped or not, is one gather of int32.
     """
     n, channels, height, width = images.shape
     pixels = np.zeros((n, height, width, 4), np.uint8)
@@ -50,7 +50,7 @@ def pack(images: np.ndarray) -> Tensor:
 
 
 def crop(pixels: Tensor, channels: int, rows: Tensor, top: Tensor, left: Tensor, flip: Tensor, size: int) -> Tensor:
-    """Crops (b, c, size, size) uint8 of packed images (n, h, w); rows, top, left and flip are (b,)."""
+    """Crops (b, c, size, size) uint8 of the packed images ``pixels[rows]``. rows, top, left and flip are (b,)."""
     _, height, width = pixels.shape
     span = torch.arange(size, device=pixels.device)
     line = (rows * height + top)[:, None] + span
@@ -63,18 +63,19 @@ def crop(pixels: Tensor, channels: int, rows: Tensor, top: Tensor, left: Tensor,
 def standardise(x: Tensor, delta: Tensor, factor: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Brightness, contrast and standardisation of crops (b, c, h, w); delta and factor are (b,), float64.
 
-    Brightness adds delta to every pixel; contrast moves each from its channel's mean by the factor; standardisation
-    subtracts the image's mean and divides by its standard deviation, or by 1/sqrt(c h w) where that is larger. In all a
-    linear map per image and channel, made from the channels' means and variances. (So delta cancels: the tutorial's
-    brightness does nothing before its standardisation.)
+    Brightness adds delta to every pixel. Contrast multiplies a pixel's difference from its channel's mean by factor.
+    Standardisation subtracts the image's mean and divides by its standard deviation or 1/sqrt(c h w), whichever is
+    larger. Together they are one linear map per image and channel, computed from the channels' means and variances.
+    (Standardisation removes delta again, so brightness has no effect in the tutorial.)
     """
     b, channels, height, width = x.shape
-    x = x.view(b, channels, height * width).to(dtype).sub_(128)  # so that float32 sums of squares are exact
+    # Minus 128, so that the numbers are small enough for float32 to sum their squares exactly.
+    x = x.view(b, channels, height * width).to(dtype).sub_(128)
     mean = x.mean(2).double()
-    with torch.autocast(x.device.type, enabled=False):  # which would take them in 8 bits
+    with torch.autocast(x.device.type, enabled=False):  # it would compute the sums in bfloat16
         squares = torch.linalg.vecdot(x, x).double()
     variance = (squares / x.shape[2] - mean**2).clamp_(min=0)
-    shifted = mean + delta[:, None]  # the channels' means, which contrast leaves
+    shifted = mean + delta[:, None]  # the channels' means, which contrast doesn't change
     centre = shifted.mean(1, keepdim=True)
     total = factor**2 * variance.mean(1) + shifted.var(1, correction=0)
     deviation = total.sqrt().clamp(min=(channels * height * width) ** -0.5)[:, None]
@@ -83,7 +84,7 @@ def standardise(x: Tensor, delta: Tensor, factor: Tensor, dtype: torch.dtype = t
 
 
 def central(pixels: Tensor, channels: int, rows: Tensor, size: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The central crops of some packed images, standardised: what a network is tested on."""
+    """Central crops (b, c, size, size) of the packed images ``pixels[rows]``, standardised, as used in testing."""
     zero = torch.zeros_like(rows)
     top, left = ((side - size) // 2 for side in pixels.shape[1:])
     plain = zero.double()

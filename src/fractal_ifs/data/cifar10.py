@@ -1,6 +1,6 @@
-"""CIFAR-10's files: the binary and the Python distribution, packed or unpacked, and how they are fetched.
+"""Reads and fetches CIFAR-10's files: the binary or the Python distribution, packed or unpacked.
 
-Nothing here imports torch, and nothing in a file can run code. Whatever is wrong is a ConfigError of one line.
+Nothing here imports torch. Files can't run code. Every problem is reported as a ConfigError of one line.
 """
 
 import gzip
@@ -24,7 +24,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 SIZE = 32  # height and width of an image
 PIXELS = 3 * SIZE**2
 BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
-# Both distributions, with the MD5 sums that https://www.cs.toronto.edu/~kriz/cifar.html publishes.
+# Both distributions, with their MD5 sums as published on https://www.cs.toronto.edu/~kriz/cifar.html.
 ARCHIVES = {
     "cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530",
     "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
@@ -33,16 +33,16 @@ FOLDERS = (".", "cifar-10-batches-bin", "cifar-10-batches-py")
 
 
 class Arrays(NamedTuple):
-    """x_train (n, c, h, w), x_test (m, c, h, w): uint8, red, green, blue or grey; y_train (n,), y_test (m,): int64."""
+    """Images, with channels red, green, blue or just grey, and their labels 0 to 9."""
 
-    x_train: np.ndarray
-    y_train: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
+    x_train: np.ndarray  # (n, c, h, w) uint8
+    y_train: np.ndarray  # (n,) int64
+    x_test: np.ndarray  # (m, c, h, w) uint8
+    y_test: np.ndarray  # (m,) int64
 
 
 def directory(data: ImageData) -> Path:
-    """Where the files of a config's ``data`` are, or are to be: ``data.dir``, or the user's cache."""
+    """The directory for CIFAR-10's files: ``data.dir``, or one in the user's cache."""
     if data.dir:
         return Path(data.dir).expanduser()
     import pooch
@@ -51,9 +51,9 @@ def directory(data: ImageData) -> Path:
 
 
 def load(data: ImageData) -> Arrays:
-    """The images of a config's ``data``: from an archive in its directory, else from unpacked files, else fetched.
+    """All images, from an archive in the directory, else from unpacked files there, else fetched from ``data.url``.
 
-    With ``data.verify`` only an archive whose checksum is the published one is read. Raises ConfigError.
+    With ``data.verify``, only an archive with the published checksum is read. Raises ConfigError.
     """
     where = directory(data)
     archive = next((where / name for name in ARCHIVES if (where / name).is_file()), None)
@@ -76,7 +76,10 @@ def load(data: ImageData) -> Arrays:
 
 
 def fetch(url: str, where: Path, verify: bool = True) -> Path:
-    """Download an archive; it is there whole and with its published checksum, or not at all."""
+    """Download an archive into the directory ``where`` and return its path. Raises ConfigError.
+
+    The file appears only once it is complete and, with ``verify``, has the published checksum.
+    """
     import logging
 
     import pooch
@@ -108,7 +111,7 @@ def fetch(url: str, where: Path, verify: bool = True) -> Path:
 
 
 def read_archive(archive: Path) -> Arrays:
-    """The images of a packed distribution."""
+    """All images of a packed distribution. Raises ConfigError."""
     members = {}
     try:
         with gzip.open(archive) as stream, tarfile.open(fileobj=stream) as tar:
@@ -118,7 +121,7 @@ def read_archive(archive: Path) -> Arrays:
                     file = tar.extractfile(member)
                     assert file is not None
                     members[name] = file.read()
-            while stream.read(1 << 20):  # to the checksum at the end, which tarfile never looks at
+            while stream.read(1 << 20):  # read on to gzip's checksum at the end, which tarfile ignores
                 pass
     except (OSError, EOFError, tarfile.TarError, ValueError, zlib.error) as error:
         raise ConfigError(f"{archive}: can't be unpacked ({' '.join(str(error).split())}); delete it") from None
@@ -129,7 +132,7 @@ def read_archive(archive: Path) -> Arrays:
 
 
 def _ending(there: Callable[[str], bool]) -> str | None:
-    """Of the files' names: ``.bin``, or nothing for the Python distribution; None where there are none."""
+    """The ending of the files that ``there`` finds: ``.bin``, or "" for the Python distribution. None: no files."""
     return next((e for e in (".bin", "") if any(there(f"{name}{e}") for name in (*BATCHES, "test_batch"))), None)
 
 
@@ -138,7 +141,7 @@ def _is_in(folder: Path) -> Callable[[str], bool]:
 
 
 def read(content: Callable[[str], bytes], ending: str | None, source: Path) -> Arrays:
-    """All six files, by ``content(name)``. Raises ConfigError for what is missing, torn or mislabelled."""
+    """All images, from six files with the bytes ``content(name)``. Raises ConfigError if one is missing or broken."""
     parts = []
     for name in [f"{stem}{ending}" for stem in (*BATCHES, "test_batch")]:
         try:
@@ -158,7 +161,7 @@ def read(content: Callable[[str], bytes], ending: str | None, source: Path) -> A
 
 
 def check_labels(y: np.ndarray, where: str) -> None:
-    """Labels are from 0 to 9. Raises ConfigError."""
+    """Raises ConfigError if there are no labels (n,), or one is not from 0 to 9. ``where`` names the file."""
     if len(y) == 0:
         raise ConfigError(f"{where} is empty")
     if y.max() > 9 or y.min() < 0:
@@ -167,7 +170,7 @@ def check_labels(y: np.ndarray, where: str) -> None:
 
 
 def binary(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, 3, 32, 32) and labels (n,) of records of a label byte and 3,072 pixel bytes. Raises ValueError."""
+    """Images (n, 3, 32, 32) and labels (n,) from records of a label byte and 3,072 pixel bytes. Raises ValueError."""
     if len(raw) % (1 + PIXELS):
         raise ValueError(f"has {len(raw)} bytes, not a multiple of {1 + PIXELS}: it is truncated, or no CIFAR-10 file")
     records = np.frombuffer(raw, np.uint8).reshape(-1, 1 + PIXELS)
@@ -175,7 +178,10 @@ def binary(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def python(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of a pickled batch: a dict of ``data`` (n, 3072) uint8 and ``labels``. Raises ValueError."""
+    """Images (n, 3, 32, 32) and labels (n,) from a pickled dict of ``data`` (n, 3072) uint8 and ``labels``.
+
+    Raises ValueError.
+    """
     batch = safe_unpickle(raw)
     if not isinstance(batch, dict):
         raise ValueError(f"holds a {type(batch).__name__}, must be a dict")
@@ -191,10 +197,10 @@ def python(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Plain values and numpy arrays of bytes; any other class or function that a file names is refused.
+    """Reads plain values and numpy arrays of bytes. Refuses every other class or function that a pickle names.
 
-    What it gives the file for a name can be called, and no more: a class could be called with other arguments (an
-    ndarray over the file's own bytes, as pointers), and a function has attributes that a pickle can set.
+    A pickle gets small callables of ours instead of numpy's classes and functions. A real class could be called with
+    harmful arguments (an ndarray of pointers made of the file's bytes), and a pickle can set a function's attributes.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -204,7 +210,7 @@ class _Unpickler(pickle.Unpickler):
             return _NDARRAY
         if (module, name) == ("numpy", "dtype"):
             return _DType()
-        if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes bytes
+        if (module, name) == ("_codecs", "encode"):  # protocol 2 writes bytes with it
             return _Encode()
         raise pickle.UnpicklingError(f"names {module}.{name}")
 
@@ -218,7 +224,7 @@ class _Reconstruct:
     def __call__(self, kind: Any, shape: Any, code: Any) -> np.ndarray:
         if kind is not _NDARRAY:
             raise pickle.UnpicklingError("makes no array")
-        return np.ndarray((0,), np.uint8)  # its state, which follows, has the shape and the type
+        return np.ndarray((0,), np.uint8)  # the state, which comes next, sets shape and type
 
 
 class _DType:
@@ -240,12 +246,12 @@ class _Encode:
 
 
 def safe_unpickle(raw: bytes) -> Any:
-    """What a pickle of arrays, bytes, str, list, dict and int holds, without running code. Raises ValueError."""
+    """Read a pickle of arrays, bytes, str, list, dict and int, without running its code. Raises ValueError."""
     try:
         return _Unpickler(io.BytesIO(raw), encoding="bytes").load()
     except pickle.UnpicklingError as error:
         raise ValueError(f"is refused: a pickle that {error}, which could run code") from None
-    except Exception as error:  # a torn pickle shows as many kinds of exception
+    except Exception as error:  # a torn pickle can raise almost anything
         raise ValueError(f"is truncated, or no pickle ({type(error).__name__})") from None
 
 
@@ -260,7 +266,7 @@ def md5(path: Path) -> str:
 
 @lru_cache
 def _md5(path: Path, modified: int, size: int) -> str:
-    """Once for the jobs of a sweep, and again once the file has changed."""
+    """Cached by time and size of the file, since all jobs of a sweep ask for the same one."""
     digest = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):

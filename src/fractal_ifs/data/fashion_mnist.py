@@ -1,7 +1,7 @@
-"""Fashion-MNIST's four IDX files, as the Debian package dataset-fashion-mnist installs them: grey images of 28x28.
+"""Reads Fashion-MNIST's four IDX files, as the Debian package dataset-fashion-mnist installs them: grey, 28x28 pixels.
 
-The worked example of a data set of one's own: a reader like ``load``, its name in ``images.READERS`` and in
-``config.data.IMAGE_SETS``, and conf/data/NAME.yaml; conf/protocol/NAME.yaml where the defaults of training differ.
+This is also the example of how to add a data set. It takes a reader like ``load``, its name in ``images.READERS`` and
+in ``config.data.IMAGE_SETS``, and conf/data/NAME.yaml; if it trains with other defaults, also conf/protocol/NAME.yaml.
 """
 
 import gzip
@@ -16,8 +16,8 @@ from fractal_ifs.data.cifar10 import Arrays, check_labels, md5
 from fractal_ifs.errors import ConfigError
 
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
-# With the MD5 sums that https://github.com/zalandoresearch/fashion-mnist publishes, and those of Debian's package
-# (0.0~git20200523.55506a9-1), which compresses the same files anew.
+# Each with two MD5 sums: the one published on https://github.com/zalandoresearch/fashion-mnist, and that of Debian's
+# package (0.0~git20200523.55506a9-1), which compresses the same files again.
 FILES = {
     "train-images-idx3-ubyte.gz": ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "cf8536b0aa1a6ac5fa3f23001093305c"),
     "train-labels-idx1-ubyte.gz": ("25c81989df183df01b3e8a0aad5dffbe", "10bea18fdb374794d4bb42e356e600c9"),
@@ -27,7 +27,7 @@ FILES = {
 
 
 def load(data: ImageData) -> Arrays:
-    """The images (n, 1, 28, 28) of ``data.dir``; with ``data.verify`` only those published. Raises ConfigError."""
+    """All images (n, 1, 28, 28) in ``data.dir``. With ``data.verify``, only the published files. Raises ConfigError."""
     where = Path(data.dir or ".").expanduser()
     arrays = []
     for name, published in FILES.items():
@@ -55,7 +55,10 @@ def load(data: ImageData) -> Arrays:
 
 
 def idx(raw: bytes, dimensions: int) -> np.ndarray:
-    """The array of an IDX file: 0, 0, 8 (for bytes), the number of dimensions, each as 4 bytes. Raises ValueError."""
+    """The array of an IDX file. Raises ValueError.
+
+    The file begins with the bytes 0, 0, 8 (type: bytes) and the number of dimensions, then the sizes, 4 bytes each.
+    """
     if raw[:4] != bytes([0, 0, 8, dimensions]) or len(raw) < 4 + 4 * dimensions:
         raise ValueError(f"must have {dimensions} dimensions of bytes")
     shape = struct.unpack(f">{dimensions}I", raw[4 : 4 + 4 * dimensions])

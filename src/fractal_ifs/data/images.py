@@ -1,4 +1,4 @@
-"""Sets of labelled images as the data of a run: all of them on the device as bytes, batches made there."""
+"""Labelled images as the data of a run. The device holds all of them as bytes, and batches are made there."""
 
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +17,7 @@ from fractal_ifs.data import augment, cifar10, fashion_mnist
 from fractal_ifs.data.seeds import permutation, stream
 from fractal_ifs.errors import ConfigError
 
-# By data.name: from the config's group ``data`` to arrays.
+# The function that reads each set of images, by ``data.name``.
 READERS = {"cifar10": cifar10.load, "fashion_mnist": fashion_mnist.load}
 
 TEST_BATCH = 1000
@@ -25,28 +25,27 @@ TEST_BATCH = 1000
 
 @dataclass(eq=False)
 class Images:
-    """x_train (n, h, w), x_test (m, h, w): int32, a pixel's bytes are its channels (``augment.pack``); y: int64, 0..9.
+    """A training and a test set of images, packed by ``augment.pack``, with labels 0 to 9."""
 
-    ``channels`` is 3, or 1 for grey images.
-    """
-
-    x_train: Tensor
-    y_train: Tensor
-    x_test: Tensor
-    y_test: Tensor
-    channels: int
+    x_train: Tensor  # (n, h, w) int32
+    y_train: Tensor  # (n,) int64
+    x_test: Tensor  # (m, h, w) int32
+    y_test: Tensor  # (m,) int64
+    channels: int  # 3, or 1 for grey images
 
     @property
     def d(self) -> int:
+        """What ``build_network`` takes as the input's dimension: the number of channels."""
         return self.channels
 
     def to(self, device: torch.device | str) -> "Images":
+        """The same images on another device."""
         tensors = (self.x_train, self.y_train, self.x_test, self.y_test)
         return Images(*(t.to(device) for t in tensors), channels=self.channels)
 
 
 def check_images(configs: Iterable[RunConfig]) -> None:
-    """Read every set of images that these configs name, fetching what is missing, before any of them trains.
+    """Read the images of all these configs, and fetch missing ones, so that errors appear before anything trains.
 
     Raises ConfigError.
     """
@@ -54,12 +53,12 @@ def check_images(configs: Iterable[RunConfig]) -> None:
         READERS[data.name](data)
 
 
-# Runs that are in memory together and agree in their images share them; nothing outlives them.
+# Runs with the same images share them while one of the runs is in memory.
 _shared: "weakref.WeakValueDictionary[tuple[ImageData, str], Images]" = weakref.WeakValueDictionary()
 
 
 def image_sets(data: ImageData, device: torch.device | str = "cpu") -> Images:
-    """The sets of a config's ``data``: the first ``data.train_size`` and ``data.test_size`` images.
+    """The first ``data.train_size`` training images and ``data.test_size`` test images, on a device.
 
     Raises ConfigError.
     """
@@ -79,26 +78,27 @@ def image_sets(data: ImageData, device: torch.device | str = "cpu") -> Images:
 
 
 class Batches:
-    """The training batches of a run as a function of its seed and the step: x (b, c, s, s) float, y (b,) int64.
+    """The batches of a run: x (b, c, s, s) of ``dtype``, with s = ``data.crop``, and y (b,) int64.
 
-    A permutation per epoch, whose incomplete last batch is left out, and fresh draws for every step.
+    A training batch is a function of the seed and the step. Each epoch has its own permutation, without the incomplete
+    last batch, and each step its own draws.
     """
 
-    def __init__(self, images: Images, data: ImageData, seed: int, batch: int, dtype=torch.float32):
+    def __init__(self, images: Images, data: ImageData, seed: int, batch: int, dtype: torch.dtype = torch.float32):
         self.images, self.data, self.batch, self.dtype = images, data, batch, dtype
         self.shuffle, self.augment = stream(seed, "shuffle"), stream(seed, "augment")
         self.per_epoch = len(images.y_train) // batch
         self.order = (-1, np.empty(0, np.int64))
 
     def rows(self, step: int) -> np.ndarray:
-        """The images (b,) of a step."""
+        """The indices (b,) of the images of a step."""
         epoch, position = divmod(step, self.per_epoch)
         if self.order[0] != epoch:
             self.order = (epoch, permutation(self.shuffle, epoch, len(self.images.y_train)))
         return self.order[1][position * self.batch : (position + 1) * self.batch]
 
     def __call__(self, step: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of some steps; what they need of the host goes to the device at once."""
+        """The training batches of ``steps`` steps from ``step`` on. All draws go to the device at once."""
         images, size, device = self.images, self.data.crop, self.images.y_train.device
         rows = torch.from_numpy(np.stack([self.rows(step + i) for i in range(steps)])).to(device)
         if not self.data.augment:
@@ -112,15 +112,15 @@ class Batches:
             yield augment.standardise(crops, delta, factor, self.dtype), images.y_train[row]
 
     def test(self, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The test set, centrally cropped, in batches of 1,000, from the batch ``first`` on."""
+        """The test set in batches of 1,000, from batch number ``first`` on, as central crops."""
         images = self.images
         for rows in torch.arange(len(images.y_test), device=images.y_test.device).split(TEST_BATCH)[first:]:
             x = augment.central(images.x_test, images.channels, rows, self.data.crop, self.dtype)
             yield x, images.y_test[rows]
 
 
-class _Batched(Dataset):
-    """Whole batches as the items of a data set: an epoch of training, or the test set."""
+class _Batched(Dataset[tuple[Tensor, Tensor]]):
+    """A data set whose items are whole batches: those of an epoch of training, or of the test set."""
 
     def __init__(self, module: "CIFAR10DataModule", train: bool):
         self.module, self.train = module, train
@@ -137,13 +137,18 @@ class _Batched(Dataset):
 
 
 class CIFAR10DataModule(pl.LightningDataModule):
-    """CIFAR-10, or what ``data.name`` says, for any LightningModule.
+    """CIFAR-10, or the set that ``data.name`` names, for any LightningModule.
 
-    Batches of (x (b, 3, 24, 24) float32, y (b,) int64), augmented on the device.
+    Gives batches (x (b, 3, 24, 24) float32, y (b,) int64), made on the device, the same as in this package's own
+    training. A batch is a function of the seed, the epoch and its number, so no state has to be saved.
 
-    Args: the config group ``data``, as typed or as a mapping with its keys, the seed and the batch size. The
-    platform's own training reads the same batches, and a batch is a function of the seed, the epoch and its number:
-    nothing has to be saved.
+    Args:
+        data: the config group ``data``, or a mapping with its keys.
+        seed: the run's seed.
+        batch_size: images in a training batch.
+        device: where the images are stored and the batches are made.
+
+    Raises ConfigError.
     """
 
     def __init__(self, data: ImageData | Mapping[str, Any], seed: int = 0, batch_size: int = 128, device: str = "cpu"):
@@ -153,24 +158,27 @@ class CIFAR10DataModule(pl.LightningDataModule):
         self._batches: Batches | None = None
 
     def prepare_data(self) -> None:
-        """Fetch the files where they are missing."""
+        """Fetch the files if they are missing. Raises ConfigError."""
         READERS[self.data.name](self.data)
 
     @property
     def epoch(self) -> int:
-        """That of the trainer; 0 without one."""
+        """The trainer's current epoch; 0 without a trainer."""
         return self.trainer.current_epoch if self.trainer is not None else 0
 
     @property
     def batches(self) -> Batches:
+        """The batches, made when first used. Raises ConfigError."""
         if self._batches is None:
             self._batches = Batches(image_sets(self.data, self.target), self.data, self.seed, self.batch_size)
         return self._batches
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """The training batches of the current epoch."""
         return DataLoader(_Batched(self, True), batch_size=None)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """The test set, in batches of 1,000."""
         return DataLoader(_Batched(self, False), batch_size=None)
 
     test_dataloader = val_dataloader

@@ -1,4 +1,4 @@
-"""The data of a run: a training and a test set of D_n, drawn from the run's seed and kept in memory as tensors."""
+"""Points as the data of a run: a training and a test set from D_n, drawn from the run's seed and kept in memory."""
 
 import json
 import weakref
@@ -19,31 +19,33 @@ from fractal_ifs.fractals.distribution import FractalDistribution
 
 @dataclass(eq=False)
 class Points:
-    """x_train (n, d), y_train (n,), x_test (m, d), y_test (m,): float32, labels in {-1, +1}."""
+    """A training and a test set of points, float32, with labels -1 and +1."""
 
-    x_train: Tensor
-    y_train: Tensor
-    x_test: Tensor
-    y_test: Tensor
+    x_train: Tensor  # (n, d)
+    y_train: Tensor  # (n,)
+    x_test: Tensor  # (m, d)
+    y_test: Tensor  # (m,)
 
     @property
     def d(self) -> int:
+        """The dimension of the points."""
         return self.x_train.shape[1]
 
     def to(self, device: torch.device | str) -> "Points":
+        """The same points on another device."""
         if self.x_train.device == torch.device(device):
             return self
         return Points(*(t.to(device) for t in (self.x_train, self.y_train, self.x_test, self.y_test)))
 
 
-# Runs that are in memory together and agree in distribution, sizes and seed share one set; nothing outlives them.
+# Runs with the same distribution, sizes and seed share their points while one of the runs is in memory.
 _shared: "weakref.WeakValueDictionary[str, Points]" = weakref.WeakValueDictionary()
 
 
 def fractal_points(
     fractal: Fractal, curve: Curve, data: FractalData, seed: int, device: str | torch.device = "cpu"
 ) -> Points:
-    """The sets of a run, by independent generators for training and test, from its seed."""
+    """The points of a run (Section 5). Training and test set come from independent streams of its seed."""
     key = json.dumps([dict(fractal.keys), dict(curve.keys), data.plain(), seed, str(device)], sort_keys=True)
     points = _shared.get(key)
     if points is None:
@@ -56,10 +58,15 @@ def fractal_points(
 
 
 class FractalDataModule(pl.LightningDataModule):
-    """The same data for any LightningModule: batches of (x (b, d), y (b,)) of one fractal and curve.
+    """The points of a run for any LightningModule, in batches (x (b, d), y (b,)).
 
-    Args: the config groups ``fractal``, ``curve`` and ``data``, as typed or as mappings with their keys, the seed and
-    the batch size. The platform's own training reads the same points and makes its batches by index.
+    The points are those of this package's own training; the order of the batches is PyTorch's.
+
+    Args:
+        fractal, curve, data: the config groups of these names, or mappings with their keys.
+        seed: the run's seed.
+        batch_size: points in a training batch.
+
     Raises ConfigError.
     """
 
@@ -79,17 +86,20 @@ class FractalDataModule(pl.LightningDataModule):
         self.points: Points | None = None
 
     def setup(self, stage: str | None = None) -> None:
+        """Draw the points, if that is still to be done."""
         if self.points is None:
             self.points = fractal_points(self.fractal, self.curve, self.data, self.seed)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        """The training set in shuffled batches, without the incomplete last one."""
         self.setup()
         assert self.points is not None
         order = torch.Generator().manual_seed(stream(self.seed, "shuffle"))
         pairs = TensorDataset(self.points.x_train, self.points.y_train)
         return DataLoader(pairs, self.batch_size, shuffle=True, drop_last=True, generator=order)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        """The test set as one batch."""
         self.setup()
         assert self.points is not None
         return DataLoader(TensorDataset(self.points.x_test, self.points.y_test), len(self.points.y_test))

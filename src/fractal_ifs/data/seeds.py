@@ -1,7 +1,7 @@
-"""Every random number of a run comes from its seed: one independent stream per purpose, and shuffles without state.
+"""All random numbers of a run come from its seed, through one independent stream per purpose.
 
-An epoch's permutation is a function of (shuffle seed, epoch), so a run's position is its step count alone: a checkpoint
-holds nothing about the order of the data, and every engine sees the same batches.
+The permutation of an epoch is a function of the shuffle seed and the epoch. So the step alone tells where a run is in
+its data: checkpoints hold nothing about the order, and every engine sees the same batches.
 """
 
 import numpy as np
@@ -13,18 +13,18 @@ _MASK = 2**64 - 1
 
 
 def stream(seed: int, purpose: str) -> int:
-    """The 63-bit seed of one purpose of the run ``seed``: one of ``_STREAMS``."""
+    """A seed of 63 bits for one purpose in the run with this seed. Raises ValueError unless it is in ``_STREAMS``."""
     words = np.random.SeedSequence([seed, _STREAMS.index(purpose)]).generate_state(1, np.uint64)
-    return int(words[0] >> np.uint64(1))  # a torch generator's seed is signed
+    return int(words[0] >> np.uint64(1))  # torch takes signed seeds
 
 
 def generator(seed: int, purpose: str) -> torch.Generator:
-    """A fresh CPU generator of one purpose of the run ``seed``."""
+    """A new CPU generator for one purpose in the run with this seed."""
     return torch.Generator().manual_seed(stream(seed, purpose))
 
 
 def _mix(z):
-    """SplitMix64's step and finaliser, on Python ints (mod 2^64) or on uint64 arrays."""
+    """SplitMix64's step and finaliser, on Python ints (modulo 2^64) or uint64 arrays."""
     if isinstance(z, int):
         z = (z + _GOLDEN) & _MASK
         z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
@@ -37,7 +37,7 @@ def _mix(z):
 
 
 def uniforms(seed: int, step: int, steps: int, n: int) -> np.ndarray:
-    """Numbers (steps, n) uniform in [0, 1), float64: row i is a function of the seed and of ``step + i`` alone."""
+    """Uniform numbers (steps, n) in [0, 1), float64. Row i depends only on the seed and ``step + i``."""
     start = np.uint64(_mix(seed & _MASK))
     rows = np.asarray(_mix(start + np.arange(step, step + steps, dtype=np.uint64)))
     keys = _mix(rows[:, None] + np.arange(n, dtype=np.uint64) * np.uint64(_GOLDEN))
@@ -45,7 +45,7 @@ def uniforms(seed: int, step: int, steps: int, n: int) -> np.ndarray:
 
 
 def permutation(shuffle_seed: int, epoch: int, n: int) -> np.ndarray:
-    """The order (n,) of the training points in one epoch: the indices sorted by 31 random bits each, ties by index."""
+    """The order (n,) int64 of the training data in one epoch: indices sorted by 31 random bits each, ties by index."""
     index = np.arange(n, dtype=np.uint64)
     keys = _mix(np.uint64(_mix(_mix(shuffle_seed & _MASK) + epoch & _MASK)) + index * np.uint64(_GOLDEN))
     packed = (keys >> np.uint64(33) << np.uint64(32)) | index

@@ -1,5 +1,5 @@
-"""Engines advance runs: "advance these runs by so many steps", and measure them. They know nothing else.
+"""Engines train runs for a number of steps and measure them on their test sets. They know nothing else.
 
-``protocol`` says what an engine offers, ``choice`` which of them trains a run: ``native`` (C++ on CPUs; ``cpp`` is the
-face of its compiled modules), ``stacked`` (PyTorch, on any device) or ``conv`` (CNNs, one at a time).
+``protocol`` declares what every engine has. ``choice`` decides which one trains a run: ``native`` (C++ on CPUs, through
+the module ``cpp``), ``stacked`` (PyTorch on any device) or ``conv`` (CNNs, one at a time).
 """

@@ -1,4 +1,4 @@
-"""Which engine trains a run."""
+"""Chooses and makes the engine that trains a run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fractal_ifs.engines.stacked import StackedEngine
 
 
 class Choice(NamedTuple):
-    """The engine of a run, and why it is not the native one: None where it is, or where another was asked for."""
+    """The engine of a run."""
 
-    engine: str
-    reason: str | None
+    engine: str  # ``native``, ``torch`` (the stacked engine) or ``conv``
+    reason: str | None  # why it is not ``native``, unless another engine was asked for or is the only one
 
 
 def choose(config: RunConfig) -> Choice:
-    """The engine ``native``, ``torch`` (the stacked one) or ``conv``."""
+    """The engine that trains this run on this machine."""
     if config.model.name == "cnn":
         return Choice("conv", None)
     if config.engine == "torch":
@@ -42,12 +42,13 @@ def choose(config: RunConfig) -> Choice:
 
 
 def create(name: str, threads: int, trainer: Trainer, stack: int = 0, together: bool = False) -> Engine:
-    """The engine of that name.
+    """Make the engine of this name, as ``choose`` gives it.
 
     Args:
-        threads: of the native engine.
-        stack: runs in a stack of the stacked engine at most; 0: as many as suit.
-        together: the runs are of a sweep, and must have the same bits however many of it are left to train.
+        threads: threads of the native engine.
+        trainer: the config group, whose precision and compilation the other engines follow.
+        stack: largest number of runs in a stack of the stacked engine; 0: it decides.
+        together: the runs belong to a sweep, and their bits must not depend on how many of them are left to train.
     """
     if name == "native":
         return NativeEngine(threads)

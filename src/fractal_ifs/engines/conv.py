@@ -1,8 +1,13 @@
-"""The engine of networks that don't fuse, convolutional ones: one run at a time, by autograd, on any device."""
+"""The engine for convolutional networks: one run at a time, with autograd, on any device.
+
+Convolutions of several networks at once are no faster than one network after the other.
+"""
+
+# pyright: reportUnknownMemberType=false
+# (torch doesn't declare the types of compile, Tensor.backward and Optimizer.step)
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,16 +15,22 @@ from torch.nn import functional as F
 
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.data.images import Batches
-from fractal_ifs.engines.protocol import Measurement
+from fractal_ifs.engines.protocol import Measurement, Stop
 from fractal_ifs.engines.stacked import AUTOCAST, BETAS, EPS
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.run import Run
 
-CHUNK = 100  # steps between two returns at most, so that a run can be checkpointed
+CHUNK = 100  # largest number of steps at a time, so that checkpoints can be written between evaluations
 
 
 class ConvEngine:
-    """One network on one device; its optimizer is PyTorch's, over the run's own flat vectors."""
+    """Trains one network at a time, with PyTorch's optimizer on the run's flat vectors.
+
+    Args:
+        precision: as for ``pytorch_lightning.Trainer``.
+        channels_last: store maps with channels innermost in memory.
+        compiled: compile the network with ``torch.compile``, which may add numbers in another order.
+    """
 
     name, isa, build = "conv", None, None
 
@@ -28,7 +39,7 @@ class ConvEngine:
         self._holds: _Held | None = None
 
     def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
-        """Such runs train one at a time: a process each."""
+        """Always: each run trains alone, in a process of its own."""
         return True
 
     def _held(self, run: Run) -> "_Held":
@@ -36,17 +47,18 @@ class ConvEngine:
             self._holds = _Held(run, self.precision, self.channels_last, self.compiled)
         return self._holds
 
-    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: list[Any]) -> list[float]:
+    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
+        """Advance the only run by at most ``CHUNK`` steps, as ``Engine`` says."""
         [run], [asked] = runs, steps
         return [self._held(run).advance(min(asked, CHUNK - run.step % CHUNK), stop)]
 
     def evaluate(self, runs: Sequence[Run]) -> list[Measurement]:
-        """Test accuracy (share of images whose largest logit is their label's) and mean cross-entropy of each run."""
+        """The share of test images whose largest logit is their label's, and the mean cross-entropy."""
         return [self._held(run).evaluate() for run in runs]
 
 
 class _Held:
-    """A run with what trains it: its batches, its optimizer, its gradient as one vector (P,)."""
+    """A run with its batches, its optimizer, and its gradient as one vector (P,)."""
 
     def __init__(self, run: Run, precision: str, channels_last: bool, compiled: bool):
         self.run = run
@@ -69,14 +81,14 @@ class _Held:
             self.optimizer = torch.optim.SGD([flat], run.config.lr, fused=True)
 
     def logits(self, x: Tensor) -> Tensor:
-        # The cache of cast weights would go stale: the weights change in place.
+        # No cache of the cast weights: it would miss that the weights change in place.
         cast = torch.autocast(x.device.type, self.autocast, cache_enabled=False) if self.autocast else _SAME
         with cast, _deterministic():
             f = self.network(x.contiguous(memory_format=self.format))
         return f.float() if self.autocast else f
 
-    def advance(self, steps: int, stop: list[Any]) -> float:
-        """So many steps, fewer once ``stop`` is not empty; returns the sum of the batch losses."""
+    def advance(self, steps: int, stop: Stop) -> float:
+        """Do ``steps`` steps, or fewer if ``stop`` says so. Returns the sum of the batch losses."""
         total = torch.zeros((), dtype=torch.float64, device=self.grad.device)
         for x, y in self.batches(self.run.step, steps):
             loss = F.cross_entropy(self.logits(ddp.share(x)), ddp.share(y))
@@ -86,7 +98,7 @@ class _Held:
             with torch.no_grad():
                 ddp.average(loss, self.grad)
             self.optimizer.step()
-            total += loss.detach().float()  # sums of which are exact, so interrupted or not
+            total += loss.detach().float()  # float32 values sum exactly in float64, so interruptions don't matter
             self.run.step += 1
             if stop:
                 break
@@ -106,6 +118,6 @@ class _Held:
 _SAME = contextlib.nullcontext()
 
 
-def _deterministic() -> contextlib.AbstractContextManager:
-    """cuDNN's reproducible algorithms, in the precision asked for (no TF32); nothing on other devices."""
+def _deterministic() -> contextlib.AbstractContextManager[None]:
+    """Within: cuDNN uses reproducible algorithms, without TF32. Has no effect on a CPU."""
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

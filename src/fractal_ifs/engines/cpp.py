@@ -83,7 +83,7 @@ class Task(Evaluation):
         self.exp_avg, self.exp_avg_sq = _array(self.exp_avg), _array(self.exp_avg_sq)
 
 
-def advance(tasks: Sequence[Task], threads: int | None = None, stop: list | None = None) -> None:
+def advance(tasks: Sequence[Task], threads: int | None = None, stop: list[int] | None = None) -> None:
     """Trains every task by its ``steps`` on ``threads`` threads (None: as many as this process may use cores).
 
     Ctrl-C stops all within a step: every task is left consistent, with ``step``, ``done`` and ``loss_sum`` for what was

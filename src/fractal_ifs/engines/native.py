@@ -1,4 +1,4 @@
-"""The native engine: runs of any shapes side by side, each on one thread, in that core's cache for a whole chunk."""
+"""The native engine: runs of any shapes side by side, each on one thread, in the cache of its core."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from fractal_ifs.engines import cpp
-from fractal_ifs.engines.protocol import Measurement
+from fractal_ifs.engines.protocol import Measurement, Stop
 from fractal_ifs.runs.run import Run
 
-FLOPS_PER_SECOND = 1e11  # of a core, about
+FLOPS_PER_SECOND = 1e11  # what one core does, roughly
 
 
 class NativeEngine:
-    """Trains fully connected networks in float32 on ``threads`` cores."""
+    """Trains fully connected networks in float32 on ``threads`` threads."""
 
     name = "native"
 
@@ -21,19 +21,20 @@ class NativeEngine:
         self.threads, self.isa, self.build = threads, cpp.isa(), cpp.build()
 
     def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
-        """Every thread has work for about a second of a round, and for as long as the largest run takes.
+        """Whether the threads have work for about a second, and for as long as the largest run takes.
 
-        So tiny networks come by eights, and of large ones, whose rounds take seconds, the first end hours before the
-        last. Several threads take one more of these, for a round of what is learned takes half as long as of what is
-        not. When there are too few left for another turn, all train, so that no thread is idle at the end.
+        So eight tiny networks per thread train together, but of large networks, whose rounds take seconds, only about
+        one per thread; then the first of them end early. With several threads one more is taken, because a network
+        that has learned its data takes half the time of one that hasn't. When few runs are left, all of them train,
+        so that no thread is idle at the end.
         """
         work = [6.0 * run.params.numel() * run.config.batch_size * run.config.eval_every for run in runs]
         last = len(runs) + waiting < 2 * self.threads
         enough = max(self.threads * FLOPS_PER_SECOND, (self.threads + (self.threads > 1)) * max(work))
         return len(runs) >= 8 * self.threads or (not last and sum(work) >= enough)
 
-    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: list[Any]) -> list[float]:
-        """As of ``Engine``: every run by the steps asked for."""
+    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
+        """Advance each run by exactly its ``steps``, unless ``stop`` ends them, as ``Engine`` says."""
         tasks = [
             cpp.Task(
                 **_network(run),
@@ -56,7 +57,7 @@ class NativeEngine:
         return [task.loss_sum for task in tasks]
 
     def evaluate(self, runs: Sequence[Run]) -> list[Measurement]:
-        """As of ``Engine``."""
+        """Measure each run, as ``Engine`` says."""
         tests = [cpp.Evaluation(**_network(run), x=run.data.x_test, y=run.data.y_test) for run in runs]
         found = cpp.evaluate(tests, self.threads)
         return [Measurement(right / len(test.y), loss) for (right, loss), test in zip(found, tests, strict=True)]

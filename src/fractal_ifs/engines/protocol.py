@@ -1,49 +1,54 @@
-"""What every engine offers."""
+"""What every engine has."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from fractal_ifs.runs.run import Run
 
+# How a signal stops an engine. The list is empty at first. When a signal arrives (Ctrl-C, a preemption), its handler
+# appends the number of the signal (``training.signals.deferred``). Engines look at the list before every step. Once it
+# isn't empty they do no further step and return as usual, without an exception, so all runs are between two steps.
+Stop = list[int]
+
 
 class Measurement(NamedTuple):
-    """A network measured on its run's test set."""
+    """The result of a network on its test set."""
 
-    test_acc: float  # share of points that are right; f(x) = 0 is wrong
-    test_loss: float  # mean over the points
+    test_acc: float  # share of the test set that is classified correctly; f(x) = 0 counts as wrong
+    test_loss: float  # mean over the test set
 
 
 class Engine(Protocol):
-    """Something that trains runs. It holds no state that a checkpoint would need."""
+    """Trains runs. Holds no state that a checkpoint would need."""
 
     @property
     def name(self) -> str:
-        """As in records."""
+        """The name, as stored in records."""
         ...
 
     @property
     def isa(self) -> str | None:
-        """The instruction set that its bits depend on."""
+        """The instruction set that the results' bits depend on; None if there is no choice."""
         ...
 
     @property
     def build(self) -> str | None:
-        """The compiler and the flags that its bits depend on."""
+        """The compiler and flags that the results' bits depend on; None if there is no choice."""
         ...
 
     def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
-        """Whether it has enough to do with these runs, where so many more are waiting."""
+        """Whether these runs are enough to work on, while ``waiting`` more could be added."""
         ...
 
-    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: list[Any]) -> list[float]:
-        """Advance each run by at most so many steps; by fewer once a signal has put something into the list ``stop``.
+    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
+        """Train each run for at most its number of ``steps``, or fewer if ``stop`` says so.
 
-        Moves ``run.step``, and returns for each run the sum of its batch losses: NaN or infinite where it diverged.
+        Moves each ``run.step``. Returns the sum of each run's batch losses, NaN or infinite if it diverged.
         """
         ...
 
     def evaluate(self, runs: Sequence[Run]) -> list[Measurement]:
-        """Each run's network on its test set."""
+        """Measure each run's network on its test set."""
         ...

@@ -1,15 +1,18 @@
-"""The reference engine: M runs of one shape as one batched program, on any device, by autograd.
+"""The reference engine: trains M runs of one shape as one batched program, with autograd, on any device.
 
-Every weight has a leading run axis; the sum of the M losses has each network's own gradient and Adam is elementwise, so
-training the sum trains each as if alone.
+Every weight has a first axis for the runs. A network's weights affect only its own loss, so the gradient of the sum of
+the M losses holds each network's own gradient. Adam works elementwise. So each network trains as if alone.
 """
+
+# pyright: reportUnknownMemberType=false
+# (torch doesn't declare the types of compile, from_numpy, Tensor.backward and Tensor.tolist)
 
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,7 +20,7 @@ from torch import Tensor
 
 from fractal_ifs.data.points import Points
 from fractal_ifs.data.seeds import permutation
-from fractal_ifs.engines.protocol import Measurement
+from fractal_ifs.engines.protocol import Measurement, Stop
 from fractal_ifs.networks.mlp import mlp
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.run import Run
@@ -25,12 +28,12 @@ from fractal_ifs.runs.run import Run
 log = logging.getLogger(__name__)
 
 BETAS, EPS = (0.9, 0.999), 1e-8
-CACHE = 4 << 20  # bytes of parameters, moments and activations that a stack may fill on a CPU
+CACHE = 4 << 20  # largest size of a stack on a CPU: bytes of parameters, moments and activations
 AUTOCAST = {"bf16-mixed": torch.bfloat16}
 
 
 def losses(loss: str, f: Tensor, y: Tensor) -> Tensor:
-    """Mean over the last axis of hinge max(0, 1 - y f), logistic log(1 + exp(-y f)) or squared (y - f)^2."""
+    """The loss hinge max(0, 1 - y f), logistic log(1 + exp(-y f)) or squared (y - f)^2: means over the last axis."""
     if loss == "hinge":
         return (1 - y * f).relu().mean(-1)
     if loss == "logistic":
@@ -39,10 +42,10 @@ def losses(loss: str, f: Tensor, y: Tensor) -> Tensor:
 
 
 class Stack:
-    """M runs of one shape with their state in one tensor (M, P) per kind; the runs' own vectors are its rows.
+    """M runs of one shape. Their parameters are one tensor (M, P), and so are the moments. The runs' vectors are rows.
 
-    ``total`` (M,) sums the batch losses since ``begin``. A step happens whole or not at all: all that it may fail for
-    want of memory comes before the first change of the state.
+    ``total`` (M,) is the sum of each run's batch losses; the engine sets it to zero. A step is done completely or not
+    at all: whatever can run out of memory comes before the first change of the state.
     """
 
     def __init__(
@@ -68,11 +71,11 @@ class Stack:
         self.weights: list[Tensor] = []
         start = 0
         for p in first.model.parameters():
-            leaf = self.params[:, start : start + p.numel()].unflatten(1, p.shape).detach().requires_grad_()
-            leaf.grad = self.grad[:, start : start + p.numel()].unflatten(1, p.shape)
+            leaf = torch.unflatten(self.params[:, start : start + p.numel()], 1, p.shape).detach().requires_grad_()
+            leaf.grad = torch.unflatten(self.grad[:, start : start + p.numel()], 1, p.shape)
             self.weights.append(leaf)
             start += p.numel()
-        # Runs on the same points share them; a batch is one gather from all sets laid end to end.
+        # Runs with the same points share them. All sets are concatenated, so that a batch is one gather.
         sets = {id(run.data): run.data for run in runs}
         sizes = np.cumsum([0] + [len(points.y_train) for points in sets.values()])
         first_row = dict(zip(sets, sizes, strict=False))
@@ -84,7 +87,7 @@ class Stack:
         self.lr = torch.tensor([run.config.lr for run in runs], dtype=torch.float64)
         self.orders: list[tuple[int, Tensor]] = [(-1, torch.empty(0))] * len(runs)
         dtype = AUTOCAST.get(precision)
-        # The cache of cast weights would go stale: the weights change in place.
+        # No cache of the cast weights: it would miss that the weights change in place.
         self.autocast = (
             torch.autocast(self.device.type, dtype, cache_enabled=False) if dtype else contextlib.nullcontext()
         )
@@ -92,19 +95,19 @@ class Stack:
         if compiled:
             self.losses, self.update = torch.compile(self._losses), torch.compile(self._update)
         self.step = self._graph() if graphs else self._step
-        for m, run in enumerate(self.runs):  # last: whatever fails above leaves the runs as they were
+        for m, run in enumerate(self.runs):  # last, so that a failure above leaves the runs unchanged
             run.bind(self.params[m], self.exp_avg[m], self.exp_avg_sq[m])
 
     def order(self, m: int, epoch: int) -> Tensor:
-        """The rows of x (n,) in the order of this epoch of run m."""
+        """The rows of x (n,) for run m, in the order of this epoch."""
         if self.orders[m][0] != epoch:
             run = self.rows[m]
             order = permutation(run.shuffle_seed, epoch, len(run.data.y_train)) + self.first_row[m]
             self.orders[m] = (epoch, torch.from_numpy(order).to(self.device))
         return self.orders[m][1]
 
-    def advance(self, steps: int, stop: list[Any]) -> None:
-        """So many steps of every run, fewer once ``stop`` is not empty."""
+    def advance(self, steps: int, stop: Stop) -> None:
+        """Do ``steps`` steps of every run, or fewer if ``stop`` says so."""
         while steps and not stop:
             positions = [run.step % epoch for run, epoch in zip(self.rows, self.epoch, strict=True)]
             ahead = min(steps, *(epoch - p for p, epoch in zip(positions, self.epoch, strict=True)))
@@ -113,8 +116,8 @@ class Stack:
                     self.order(m, run.step // self.epoch[m])[p * self.batch : (p + ahead) * self.batch]
                     for m, (run, p) in enumerate(zip(self.rows, positions, strict=True))
                 ]
-            ).unflatten(1, (ahead, self.batch))
-            rows = ddp.share(rows, axis=2)
+            )
+            rows = ddp.share(torch.unflatten(rows, 1, (ahead, self.batch)), axis=2)
             size, root = self._corrections(ahead)
             for s, row in enumerate(rows.unbind(1)):
                 if stop:
@@ -125,13 +128,13 @@ class Stack:
             steps -= ahead
 
     def _losses(self, row: Tensor) -> Tensor:
-        """The losses (M,) of the points ``row`` (M, batch) of the data."""
+        """The losses (M,) of a batch: the points ``row`` (M, batch) of ``x``."""
         with self.autocast:
             return losses(self.loss, mlp(self.weights, self.x[row], self.sum_last), self.y[row])
 
     def _update(self, each: Tensor, size: Tensor, root: Tensor) -> None:
-        """The optimizer's step from ``grad``; allocates nothing."""
-        self.total += each.float()  # sums of which are exact, so interrupted or not
+        """The step of Adam or SGD, from ``grad``. Allocates nothing; see the class."""
+        self.total += each.float()  # float32 values sum exactly in float64, so interruptions don't matter
         if self.adam:
             self.exp_avg.lerp_(self.grad, 1 - BETAS[0])
             self.exp_avg_sq.mul_(BETAS[1]).addcmul_(self.grad, self.grad, value=1 - BETAS[1])
@@ -150,14 +153,14 @@ class Stack:
             self.update(each, size, root)
 
     def _graph(self) -> Callable[[Tensor, Tensor, Tensor], None]:
-        """A step as one CUDA graph: the same kernels, launched at once."""
+        """A step as one CUDA graph, which launches all of its kernels at once."""
         row = torch.zeros(len(self.rows), self.batch, dtype=torch.int64, device=self.device)
         size, root = torch.zeros_like(self.params[:, :1]), torch.ones_like(self.params[:, :1])
         state = self.params, self.exp_avg, self.exp_avg_sq, self.total
         kept = [tensor.clone() for tensor in state]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # allocations and compilations settle before the capture
+        with torch.cuda.stream(side):  # warm up: allocate and compile before the capture
             for _ in range(3):
                 self._step(row, size, root)
         torch.cuda.current_stream().wait_stream(side)
@@ -175,7 +178,7 @@ class Stack:
         return replay
 
     def _corrections(self, steps: int) -> tuple[Tensor, Tensor]:
-        """Step sizes -lr / (1 - b1^t) and roots sqrt(1 - b2^t) of Adam, each (steps, M, 1), from each run's own t."""
+        """Adam's factors -lr / (1 - b1^t) and sqrt(1 - b2^t), each (steps, M, 1). Each run has its own step t."""
         done = torch.tensor([run.step for run in self.rows], dtype=torch.float64)
         t = torch.arange(1, steps + 1, dtype=torch.float64)[:, None] + done
         size = -self.lr / (1 - BETAS[0] ** t) if self.adam else (-self.lr).expand(t.shape)
@@ -184,20 +187,20 @@ class Stack:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether a device, or this process, had no memory left."""
+    """Whether the error means that a device or this process is out of memory."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 class StackedEngine:
-    """Stacks of runs of one shape, in PyTorch.
+    """Trains runs of one shape in stacks, with PyTorch.
 
     Args:
-        precision: as ``pytorch_lightning.Trainer``'s.
-        stack: runs in a stack at most; 0: chosen for the cache or the GPU.
-        compiled: let ``torch.compile`` make the step; sums may then be taken in another order.
-        graphs: replay the step as a CUDA graph.
-        together: on a CPU, a network that is alone in its stack has a twin. PyTorch multiplies two or more matrices in
-            the same way, and a single one in another, so a run's bits would tell whether its partners have ended.
+        precision: as for ``pytorch_lightning.Trainer``.
+        stack: largest number of runs in a stack; 0: as many as suit the cache or the GPU.
+        compiled: compile the step with ``torch.compile``, which may add numbers in another order.
+        graphs: run the step as a CUDA graph.
+        together: on a CPU, train two copies of a network that is alone in its stack. PyTorch multiplies a single
+            matrix in another way than several, so a run's bits would depend on whether the other runs have ended.
     """
 
     name, isa, build = "torch", None, None
@@ -217,7 +220,7 @@ class StackedEngine:
         self._stacks: list[Stack] = []
 
     def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
-        """As many runs of one shape train together as a core's cache holds, or a GPU fills with."""
+        """Whether the runs fill the largest stack: ``stack`` runs, or 512 on a GPU, or what fits a core's cache."""
         run = runs[0]
         if self.stack_size:
             return len(runs) >= self.stack_size
@@ -226,27 +229,26 @@ class StackedEngine:
         activations = 2 * run.config.batch_size * run.config.width * run.config.depth
         return len(runs) >= min(32, CACHE // (4 * (4 * run.params.numel() + activations)))
 
-    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: list[Any]) -> list[float]:
-        """Advance by the least of the steps asked for, since a stack moves as one.
+    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
+        """Advance all runs by the smallest of ``steps``, since a stack moves as one.
 
-        Where memory runs out, by stacks half as large from there on; raises what it ran out by where one run is
-        too large.
+        Halves the stacks, for good, when memory runs out. If even one run is too large, raises that error.
         """
-        trained = [(run, run.data) for run in runs]  # a layer's data are its own
+        trained = [(run, run.data) for run in runs]  # in layer-wise training, the data change with the layer
         if self._trained != trained:
-            self._part()
+            self._unstack()
             self._runs, self._trained = list(runs), trained
         sums = dict.fromkeys(map(id, runs), 0.0)
         todo = {id(run): min(steps) for run in runs}
         while any(todo.values()) and not stop:
             try:
                 if not self._stacks:
-                    self._split(todo)
+                    self._make_stacks(todo)
                 for stack in self._stacks:
                     self._advance(stack, todo, sums, stop)
             except Exception as error:
                 size = max((len(stack.runs) for stack in self._stacks), default=self._size())
-                self._part()
+                self._unstack()
                 if size == 1 or not out_of_memory(error):
                     raise
                 self.stack_size = size // 2
@@ -255,37 +257,38 @@ class StackedEngine:
                     torch.cuda.empty_cache()
         return [sums[id(run)] for run in runs]
 
-    def _advance(self, stack: Stack, todo: dict[int, int], sums: dict[int, float], stop: list[Any]) -> None:
+    def _advance(self, stack: Stack, todo: dict[int, int], sums: dict[int, float], stop: Stop) -> None:
         was = stack.runs[0].step
         stack.total.zero_()
         try:
             stack.advance(todo[id(stack.runs[0])], stop)
         finally:
             done = stack.runs[0].step - was
-            for run, total in zip(stack.runs, stack.total.tolist(), strict=False):  # not that of a twin
+            totals = cast(list[float], stack.total.tolist())
+            for run, total in zip(stack.runs, totals, strict=False):  # without the copy of a single network
                 todo[id(run)] -= done
                 sums[id(run)] += total
 
     def _size(self) -> int:
         return min(self.stack_size or len(self._runs), len(self._runs))
 
-    def _split(self, todo: dict[int, int]) -> None:
-        """Stacks of runs that are next to each other and have as many steps to go."""
+    def _make_stacks(self, todo: dict[int, int]) -> None:
+        """Stack neighbouring runs that have the same input dimension and the same number of steps to go."""
         for _, alike in groupby(self._runs, lambda run: (todo[id(run)], run.model.d)):
             left = list(alike)
             while left:
                 self._stacks.append(self._make(left[: self._size()]))
                 left = left[self._size() :]
 
-    def _part(self) -> None:
-        """Every run into vectors of its own, and the stacks' memory free."""
+    def _unstack(self) -> None:
+        """Give every run vectors of its own, and free the stacks' memory."""
         for run in self._runs:
             run.detach()
         self._stacks = []
 
     @torch.no_grad()
     def evaluate(self, runs: Sequence[Run]) -> list[Measurement]:
-        """As of ``Engine``."""
+        """Measure each run, as ``Engine`` says."""
         results: list[Measurement] = []
         for run in runs:
             x, y = run.data.x_test.to(run.params.dtype), run.data.y_test

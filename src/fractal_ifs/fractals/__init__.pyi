@@ -9,7 +9,6 @@ from .ifs import AffineIFS as AffineIFS
 from .ifs import Separation as Separation
 from .ifs import depth_of as depth_of
 from .membership import deepest as deepest
-from .named import CONF as CONF
 from .named import names as names
 from .numbers import is_list as is_list
 from .numbers import number as number

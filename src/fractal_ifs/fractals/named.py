@@ -10,9 +10,9 @@ from typing import Any, cast
 import yaml
 
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.files import CONF
 from fractal_ifs.fractals.numbers import is_list, short
 
-CONF = Path(__file__).parents[1] / "conf"
 MISSING = "???"  # what a file says for a value that its user must give
 
 

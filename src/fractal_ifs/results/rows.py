@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.fractals.named import CONF
+from fractal_ifs.files import CONF
 from fractal_ifs.runs import records
 from fractal_ifs.runs.records import (
     HISTORY,

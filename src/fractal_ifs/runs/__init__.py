@@ -1,1 +1,1 @@
-"""One run: its state, what it leaves on disk, who may train it."""
+"""One run: its state in memory, its files on disk, and the lock on its directory."""

@@ -1,4 +1,4 @@
-"""A job becomes a run, from its checkpoint where it has one: so it goes on bit for bit."""
+"""Turns a job into a run, which goes on from its checkpoint, if it has one, with the same bits."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def begin(job: Job, device: str | torch.device, engine: str, isa: str | None, native_build: str | None) -> Run:
-    """The run of a job, from its checkpoint where it has one, to be trained by the engine of this name.
+    """Lock the job's directory and make its run, from its checkpoint if it has one.
 
-    Raises Busy where another process trains it.
+    ``engine``, ``isa`` and ``native_build`` name the engine that will train it, as in ``engines.protocol.Engine``.
+    Raises Busy if another process trains there, ConfigError if the directory holds another config's run.
     """
     kind = LayerwiseRun if job.config.training == "layerwise" else Run
     lock = None
@@ -45,7 +46,7 @@ def begin(job: Job, device: str | torch.device, engine: str, isa: str | None, na
 
 
 def _go_on(run: Run, job: Job, directory: Path) -> None:
-    """From the checkpoint in its directory, if there is one."""
+    """Restore the run from the checkpoint in its directory, if there is one."""
     begun = read_begun(directory)
     run.wandb_id = begun.wandb_id if begun else None
     if (directory / RESULT).exists() and read_record(directory) is None:

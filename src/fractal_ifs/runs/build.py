@@ -1,4 +1,4 @@
-"""The data and the network that a config asks for."""
+"""Builds the data and the network of a config."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from fractal_ifs.networks.mlp import MLP
 
 
 def build_data(config: RunConfig, device: str | torch.device = "cpu") -> Points | Images:
-    """The training and test set of a run. Raises ConfigError where images can't be had."""
+    """The training and test set of a run. Raises ConfigError if images can't be read or fetched."""
     if isinstance(config.data, FractalData):
         return fractal_points(config.fractal, config.curve, config.data, config.seed, device)
     return image_sets(config.data, device)
 
 
 def build_network(config: RunConfig, d: int) -> MLP | ConvNet:
-    """The network of a run, initialised from its seed, for inputs of dimension d (images: of d channels)."""
+    """The network of a run, initialised from its seed. Inputs have dimension d, or d channels if they are images."""
     model, data = config.model, config.data
     dtype = torch.float64 if config.trainer.precision == "64-true" else torch.float32
     init = generator(config.seed, "init")

@@ -1,31 +1,35 @@
-"""One run on several devices of this machine (``trainer=ddp``): each process takes its share of every batch.
+"""One run on several devices of this machine (``trainer=ddp``): each process computes a share of every batch.
 
-All hold the same network, average their gradients, and take the same steps. The first of them has the run's directory
-and its loggers; the others only help. So a run's state, checkpoints and record are those of any other run.
+All processes hold the same network, average their gradients and take the same steps. Only the first has the run's
+directory and logger. So the run's state, checkpoints and record look like those of any other run.
 """
 
+# pyright: reportUnknownMemberType=false
+# (torch.distributed doesn't declare the types of all_reduce)
+
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from fractal_ifs.runs.checkpoints import Checkpoint
 from fractal_ifs.runs.run import Run
 
 
 class Rank(NamedTuple):
-    """A process among those that train a run: its number, how many they are, the file by which they find each other."""
+    """One of the processes that train a run together."""
 
-    number: int
-    ranks: int
-    meeting: str
+    number: int  # from 0; the first process keeps the run's directory
+    ranks: int  # how many processes there are
+    meeting: str  # path of the file through which they find each other
 
 
 @contextlib.contextmanager
-def joined(rank: Rank | None) -> Iterator[None]:
-    """Within: this process trains together with the others; on its own if ``rank`` is None."""
+def joined(rank: Rank | None) -> Generator[None]:
+    """Within: this process trains together with the others, or alone if ``rank`` is None."""
     if rank is None:
         yield
         return
@@ -38,11 +42,12 @@ def joined(rank: Rank | None) -> Iterator[None]:
 
 
 def together() -> bool:
+    """Whether this process trains together with others."""
     return dist.is_available() and dist.is_initialized()
 
 
 def share(batch: Tensor, axis: int = 0) -> Tensor:
-    """This process's part of a batch; batches are multiples of the number of processes."""
+    """This process's share of a batch along ``axis``, whose length is a multiple of the number of processes."""
     if not together():
         return batch
     index = [slice(None)] * batch.dim()
@@ -51,7 +56,7 @@ def share(batch: Tensor, axis: int = 0) -> Tensor:
 
 
 def average(*tensors: Tensor) -> None:
-    """Each the mean over the processes, in place: of gradients and losses that are means over equal shares."""
+    """Replace each tensor, in place, by its mean over the processes, whose shares of a batch are equal."""
     if together():
         for tensor in tensors:
             dist.all_reduce(tensor)
@@ -59,9 +64,9 @@ def average(*tensors: Tensor) -> None:
 
 
 def same_start(run: Run) -> None:
-    """All go on from where the first is, the only one that has read a checkpoint."""
+    """Give every process the state of the first, which alone has read a checkpoint."""
     if together():
-        state = [run.state() if dist.get_rank() == 0 else None]
+        state: list[Checkpoint | None] = [run.state() if dist.get_rank() == 0 else None]
         dist.broadcast_object_list(state)
         if state[0] is not None and dist.get_rank():
             run.restore(state[0])

@@ -1,4 +1,4 @@
-"""What a run that failed leaves. Nothing here imports torch but the versions that a record holds."""
+"""The record that a failed run leaves. Only ``versions`` imports torch, when a record is made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def failure(config: RunConfig, error: BaseException, so_far: RunRecord | None = None) -> RunRecord:
-    """The record of a run that failed, with what its training knew so far."""
+    """The record of a failed run. ``so_far`` is its record at the time of the error, if training had begun."""
     why = {"error": message(error), **versions().plain()}
     if so_far is not None:
         return dataclasses.replace(so_far, status=Status.FAILED, **why)
@@ -24,10 +24,10 @@ def failure(config: RunConfig, error: BaseException, so_far: RunRecord | None = 
 
 
 def fail(job: Job, error: Exception, so_far: RunRecord | None = None) -> RunRecord:
-    """Leave a record of a run that failed, and its traceback in the directory's log, as far as they can be written."""
+    """Write the record of a failed run, and its traceback to the log, if the disk allows. Returns the record."""
     log.debug("failed", exc_info=error)
     record = failure(job.config, error, so_far)
-    if job.directory is None or isinstance(error, Busy):  # a busy directory is another's
+    if job.directory is None or isinstance(error, Busy):  # another process is writing there
         return record
     try:
         job.directory.mkdir(parents=True, exist_ok=True)

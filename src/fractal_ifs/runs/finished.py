@@ -1,9 +1,9 @@
-"""Whether a job is finished already, or its directory is another run's. Nothing here imports torch."""
+"""Whether a job is already finished, or its directory belongs to another run. Nothing here imports torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from fractal_ifs.config.run import Job, RunConfig, placement
 from fractal_ifs.errors import ConfigError
@@ -12,7 +12,7 @@ from fractal_ifs.runs.records import RunRecord, read_begun, read_record
 
 
 def finished(job: Job) -> RunRecord | None:
-    """The record of a job that needs no more training. Raises ConfigError where another config was trained there."""
+    """The record of a job that needs no more training, or None. Raises ConfigError if another config's run is there."""
     if job.directory is None or job.config.overwrite:
         return None
     record = read_record(job.directory)
@@ -26,7 +26,10 @@ def finished(job: Job) -> RunRecord | None:
 
 
 def check_same(job: Job, fingerprint: str, there: RunConfig | None) -> None:
-    """Refuse to go on in the directory of another config, with the keys that differ. Raises ConfigError."""
+    """Raises ConfigError, with the keys that differ, if the job's directory holds a run of another config.
+
+    ``fingerprint`` is the stored one; ``there`` is the stored config, if it is known.
+    """
     if fingerprint not in job.config.fingerprints:
         differing = difference(there.plain() if there else {}, job.config.plain())
         raise ConfigError(
@@ -35,13 +38,13 @@ def check_same(job: Job, fingerprint: str, there: RunConfig | None) -> None:
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
-    """``lr=0.001 there, 0.01 asked`` for every key that differs."""
+    """``lr=0.001 there, 0.01 asked`` for every key that differs and can change a result. ``prefix``: of a group."""
     outside = () if prefix else (*placement(), "logger")
     parts: list[str] = []
     for key in sorted({*old, *new} - {*outside}):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            parts.append(difference(a, b, f"{prefix}{key}."))
+            parts.append(difference(cast(dict[str, Any], a), cast(dict[str, Any], b), f"{prefix}{key}."))
         elif a != b:
             parts.append(f"{prefix}{key}={a} there, {b} asked")
     return ", ".join(part for part in parts if part)

@@ -1,6 +1,7 @@
-"""``training=layerwise``: each hidden layer in turn, with a readout of its own, on what the layers before it make of x.
+"""``training=layerwise``: the hidden layers are trained one after the other, each with its own linear readout.
 
-To an engine the layer in training is an ordinary run: a network of one hidden layer whose input is the layer's input.
+A layer's input is the output of the trained layers before it. To an engine, the layer in training is an ordinary run of
+a network with one hidden layer.
 """
 
 import dataclasses
@@ -14,17 +15,18 @@ from fractal_ifs.config.run import RunConfig
 from fractal_ifs.data.points import Points
 from fractal_ifs.data.seeds import stream
 from fractal_ifs.networks.mlp import MLP
+from fractal_ifs.runs.checkpoints import Checkpoint
 from fractal_ifs.runs.records import Evaluation, RunRecord, Status
 from fractal_ifs.runs.run import Run
 
 
 class LayerwiseRun(Run):
-    """A network trained layer by layer, each layer for ``steps`` steps by an optimizer that begins anew.
+    """A network trained layer by layer. Each layer gets ``steps`` steps and a fresh optimizer.
 
-    ``network`` is the whole of it; ``model``, ``params``, ``data`` and ``step`` are those of the layer in training. Its
-    weights begin as they do in joint training; so does the last readout, those of earlier layers are drawn apart and
-    are dropped with the end of their layer. The history counts the steps of all layers; the best test accuracy is that
-    of the last layer's readout, which is the one of a network of this depth.
+    ``network`` is the whole network; ``model``, ``params``, ``data`` and ``step`` belong to the layer in training.
+    The hidden layers and the last readout start with the weights that they have in joint training. The readouts of
+    earlier layers have their own random stream, and are dropped when their layer is done. The history counts the steps
+    of all layers. The best test accuracy counts the last layer only, since its readout is the network's own.
     """
 
     def __init__(self, config: RunConfig, directory: Path | None, device: str | torch.device = "cpu"):
@@ -34,17 +36,18 @@ class LayerwiseRun(Run):
 
     @property
     def trained(self) -> MLP:
-        """The whole network, as far as it is trained."""
+        """The whole network, with the layers trained so far."""
         self.store()
         return self.network
 
     @property
     def last(self) -> bool:
+        """Whether the layer in training is the last one."""
         return self.layer == self.network.depth - 1
 
     @torch.no_grad()
     def begin_layer(self, layer: int) -> None:
-        """Leave the layer in training as it is, and train another one from its beginning."""
+        """Begin to train layer number ``layer``, from 0; the others keep their weights."""
         self.layer, self.step, self.steps_before = layer, 0, layer * self.config.steps
         inputs = (self._input(x) for x in (self.points.x_train, self.points.x_test))
         x_train, x_test = (x.contiguous() for x in inputs)
@@ -58,7 +61,7 @@ class LayerwiseRun(Run):
         self.bind(flat, torch.zeros_like(flat), torch.zeros_like(flat))
 
     def _input(self, x: Tensor) -> Tensor:
-        """What the layer in training reads, of points x (n, d): (n, width), of the first layer x itself."""
+        """The input of the layer in training for points x (n, d): x itself for the first layer, else (n, width)."""
         total = 0 * x[:, :1]
         for layer in list(self.network.hidden)[: self.layer]:
             x = layer(x.to(self.whole.dtype)).relu()
@@ -67,13 +70,14 @@ class LayerwiseRun(Run):
 
     @torch.no_grad()
     def store(self) -> None:
-        """Write the layer in training into the network; its readout, if it is the last."""
+        """Copy the layer in training into the network, and its readout if it is the last layer."""
         into = [*self.network.hidden[self.layer].parameters()]
         into += self.network.readout.parameters() if self.last else []
         for there, here in zip(into, self.model.parameters(), strict=False):
             there.copy_(here)
 
     def evaluated(self, test_acc: float, test_loss: float) -> Evaluation:
+        """Take a measurement, as ``Run`` does; after the last of a layer, begin the next layer."""
         row = super().evaluated(test_acc, test_loss)
         if not self.last:
             self.best_test_acc, self.best_step = 0.0, 0
@@ -83,15 +87,24 @@ class LayerwiseRun(Run):
                 self.begin_layer(self.layer + 1)
         return row
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Checkpoint:
+        """The content of a checkpoint: the whole network, and the layer in training."""
         self.store()
-        of_layer = {"layer": self.layer, "layer_params": self.params.detach().cpu().clone()}
-        return super().state() | {"d": self.points.d, "params": self.whole.cpu().clone(), **of_layer}
+        state = super().state()
+        state["layer"], state["layer_params"] = self.layer, state["params"]
+        state["d"], state["params"] = self.points.d, self.whole.cpu().clone()
+        return state
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: Checkpoint) -> None:
+        """Go on from a checkpoint of ``state``, with the same bits."""
+        assert "layer" in state
+        assert "layer_params" in state
         self.whole.copy_(state["params"])
         self.begin_layer(state["layer"])
-        super().restore(state | {"params": state["layer_params"]})
+        of_layer = state.copy()
+        of_layer["params"] = state["layer_params"]
+        super().restore(of_layer)
 
     def record(self) -> RunRecord:
+        """The content of result.json; ``params`` counts the whole network."""
         return dataclasses.replace(super().record(), params=self.whole.numel())

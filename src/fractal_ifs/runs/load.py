@@ -1,11 +1,11 @@
-"""A run read back from its directory."""
+"""Reads a run back from its directory."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
+import pandas as pd  # pyright: ignore[reportMissingTypeStubs]  (pandas has none)
 import torch
 from torch import nn
 
@@ -17,18 +17,18 @@ from fractal_ifs.runs.records import HISTORY, RunRecord, read_record
 
 
 class Finished(NamedTuple):
-    """A run read back from its directory: its record, a row per evaluation, its config, its trained network."""
+    """A run read back from its directory."""
 
     record: RunRecord
-    history: pd.DataFrame
+    history: pd.DataFrame  # one row per evaluation
     config: RunConfig
-    model: nn.Module
+    model: nn.Module  # the trained network
 
 
 def load(directory: str | Path) -> Finished:
-    """Read a run: its record, its history (a row per evaluation), its config and its trained network.
+    """Read the record, history, config and trained network of the run in ``directory``.
 
-    Raises ConfigError where the directory holds no run.
+    Raises ConfigError if there is no finished run.
     """
     directory = Path(directory)
     record, state = read_record(directory), read_checkpoint(directory)

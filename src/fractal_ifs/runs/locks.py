@@ -1,8 +1,7 @@
-"""Who trains in a directory: one process at a time, by a lock of the file system, which ends with the process.
+"""One process at a time trains in a directory: the file system locks it, until the process ends.
 
-A lock that a killed process leaves behind is a file that nobody holds, and in nobody's way. Locks hold between the
-machines of a network file system that supports them (NFS, Lustre with ``flock``); where there is none, that is said
-once and nothing is locked.
+A killed process may leave the lock's file behind, but nobody holds it, so it stops nobody. On a network file system
+with locks (NFS, Lustre with ``flock``) they hold between machines. Without locks we warn once and lock nothing.
 """
 
 import contextlib
@@ -14,6 +13,7 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import Any, ClassVar, cast
 
 from fractal_ifs.errors import ConfigError
 
@@ -21,22 +21,22 @@ log = logging.getLogger(__name__)
 
 NAME = ".lock"
 UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
-GLANCE = 0.5  # seconds in which one who only looks whether a lock is held has let go again
-PATIENCE = 60.0  # seconds for the workers of a driver that is gone, or for a preempted node, to end
-
-_said: list[bool] = []  # not empty once it was said that there are no locks here
+GLANCE = 0.5  # seconds to wait, because ``held`` takes the lock for a moment
+PATIENCE = 60.0  # seconds to wait for the workers of a killed driver, or for a preempted Slurm node, to end
 
 
 class Busy(ConfigError):
-    """Another process trains there."""
+    """Another process trains in this directory."""
 
 
 class Lock:
-    """The lock of a directory, held until ``release`` or the end of the process. Raises Busy.
+    """The lock of a directory, held until ``release`` or the end of the process. ``what``: a "run" or a "sweep".
 
-    One that a process of this machine holds for an ended one (a worker whose driver was killed) is waited for, and so
-    is any lock in a Slurm job, whose node may be another than before.
+    Waits up to ``PATIENCE`` if the holder is a worker whose driver was killed. Does so too in a Slurm job, where the
+    holder may be an earlier attempt of the same job on another node. Raises Busy if another process keeps the lock.
     """
+
+    _warned: ClassVar[bool] = False  # whether this process has said that the file system has no locks
 
     def __init__(self, directory: Path, what: str):
         self.path = directory / NAME
@@ -58,9 +58,9 @@ class Lock:
         except OSError as error:
             os.close(file)
             if error.errno in UNSUPPORTED:
-                if not _said:
+                if not Lock._warned:
                     log.warning("%s: no locks in this file system: start no second sweep there", self.path.parent)
-                _said.append(True)
+                Lock._warned = True
                 return True
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return False
@@ -72,10 +72,11 @@ class Lock:
                 os.write(file, json.dumps(me).encode())
                 self.file = file
                 return True
-        os.close(file)  # its holder has removed this file meanwhile
+        os.close(file)  # another process has removed the file meanwhile
         return False
 
     def release(self) -> None:
+        """Remove the lock. Does nothing if it is not held."""
         if self.file >= 0:
             with contextlib.suppress(OSError):  # the directory may be read-only by now
                 self.path.unlink()
@@ -84,7 +85,7 @@ class Lock:
 
 
 def held(directory: Path) -> bool:
-    """Whether a process trains there now."""
+    """Whether a process trains in this directory now."""
     try:
         file = os.open(directory / NAME, os.O_RDONLY)
     except OSError:
@@ -99,19 +100,19 @@ def held(directory: Path) -> bool:
 
 
 def driver() -> int:
-    """The process that the user started: this one, or the one that this worker works for."""
+    """The id of the process that the user started: this process, or the parent of this worker."""
     import multiprocessing
 
     parent = multiprocessing.parent_process()
     return os.getpid() if parent is None or parent.pid is None else parent.pid
 
 
-def _owner(path: Path) -> dict:
+def _owner(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return cast(dict[str, Any], found) if isinstance(found, dict) else {}
 
 
 def _alive(process: int) -> bool:

@@ -1,6 +1,6 @@
-"""What a run leaves behind: result.json, history.csv, and begun.json until it has a result.
+"""The files of a run: result.json, history.csv, and begun.json until there is a result.
 
-A public contract with a format number. A record of an older format is brought to the present one by ``_UPGRADES``.
+result.json is a public contract with a format number. ``_UPGRADES`` turn records of older formats into the current one.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 FORMAT = 2
 RESULT = "result.json"
 HISTORY = "history.csv"
-BEGUN = "begun.json"  # what a run is, for as long as it has no record
+BEGUN = "begun.json"  # identifies a run that has no record yet
 LOG = "train.log"
 
 
 class Status(StrEnum):
-    """How a run stands, or how it ended."""
+    """The state of a run: still training, or how it ended."""
 
     RUNNING = "running"
     FINISHED = "finished"
@@ -41,44 +41,44 @@ class Status(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether the run has used the budget it was given: it is not trained again."""
+        """Whether the run is complete, so that it is never trained further."""
         return self in (Status.FINISHED, Status.DIVERGED)
 
 
 class NotUnderstood(ConfigError):
-    """A record that isn't torn, but of a later version, or with keys that this one doesn't know."""
+    """An intact record that this version can't read: it has a later format or unknown keys."""
 
 
 class Evaluation(NamedTuple):
-    """A row of the history: the losses since the row before, and on the test set."""
+    """A row of the history."""
 
-    step: int
-    seconds: float
-    train_loss: float
-    test_loss: float
-    test_acc: float
+    step: int  # optimizer steps done
+    seconds: float  # the run's share of the wall time so far
+    train_loss: float  # mean batch loss since the row before
+    test_loss: float  # mean over the test set
+    test_acc: float  # share of the test set that is classified correctly
 
     @property
     def finite(self) -> bool:
-        """Whether the network can still be trained."""
+        """Whether both losses are finite. If not, the run has diverged."""
         return math.isfinite(self.train_loss) and math.isfinite(self.test_loss)
 
 
 def of_config(doc: str, kept: bool = True) -> Any:
-    """A field of ``RunRecord`` that its config gives it. ``kept``: it is a column of the table of kept runs."""
+    """A field of ``RunRecord`` that follows from the config. ``kept``: it is a column of the table of finished runs."""
     return dataclasses.field(metadata={"doc": doc, "of_config": True, "kept": kept})
 
 
 def of_run(doc: str, kept: bool = True) -> Any:
-    """A field of ``RunRecord`` that only its training knows; None in a record that lacks it."""
+    """A field of ``RunRecord`` that only training can fill, else None. ``kept``: as in ``of_config``."""
     return dataclasses.field(default=None, metadata={"doc": doc, "kept": kept})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunRecord(Mapping[str, Any]):
-    """The content of result.json, which can also be read as a mapping: ``record["best_test_acc"]``.
+    """The content of result.json. It can also be read as a mapping: ``record["best_test_acc"]``.
 
-    Every list of columns, of tables and of kept runs, follows from the fields and their order.
+    The columns of all tables of runs follow from these fields and their order.
     """
 
     data: str = of_config("which data")
@@ -90,39 +90,39 @@ class RunRecord(Mapping[str, Any]):
     lr: float = of_config("learning rate")
     seed: int = of_config("seed")
     best_test_acc: float | None = of_run("the largest test accuracy of all evaluations")
-    best_step: int | None = of_run("where it was measured")
-    final_test_acc: float | None = of_run("that of the last evaluation")
+    best_step: int | None = of_run("the step at which it was measured")
+    final_test_acc: float | None = of_run("the test accuracy of the last evaluation")
     status: Status
     steps: int | None = of_run("optimizer steps done")
     steps_asked: int = of_config("the steps that the config asks for; in layer-wise training, of each layer")
     eval_every: int = of_config("steps between evaluations")
     seconds: float | None = of_run("the run's share of the wall time")
     params: int | None = of_run("number of weights and biases")
-    batch_size: int = of_config("points of a batch")
+    batch_size: int = of_config("points in a batch")
     loss: str = of_config("loss")
     optimizer: str = of_config("optimizer")
     model: str = of_config("which network")
     init: str = of_config("initial weights")
-    training: str = of_config("joint or layerwise", kept=False)  # a kept row says so in ``differs``
-    precision: str = of_config("of numbers")
+    training: str = of_config("joint or layerwise", kept=False)  # the table of finished runs says so in ``differs``
+    precision: str = of_config("precision of numbers")
     engine: str | None = of_run("what computed the steps")
     isa: str | None = of_run("instruction set of the native engine")
     native_build: str | None = of_run("compiler and flags of the native engine", kept=False)
-    fingerprint: str = of_config("of all that can change the result")
+    fingerprint: str = of_config("hash of everything that can change the result")
     torch: str | None = of_run("version of torch")
     fractal_ifs: str | None = of_run("version of this package")
     git_commit: str | None = of_run("commit of the source tree")
-    git_modified: bool | None = of_run("whether a tracked file differed from it", kept=False)
+    git_modified: bool | None = of_run("whether a tracked file differed from that commit", kept=False)
     error: str | None = of_run("why it failed", kept=False)
     config: RunConfig
 
     @classmethod
     def of(cls, config: RunConfig, status: Status, **values: Any) -> RunRecord:
-        """The record of a run of this config; ``values``: the fields that its training knows."""
+        """The record of a run of this config. ``values``: the fields that only training can fill."""
         return cls(**keys_of(config), status=status, config=config, **values)
 
     def plain(self) -> dict[str, Any]:
-        """As result.json has it."""
+        """The content as result.json stores it."""
         return {"format": FORMAT, "status": self.status, **self}
 
     def __getitem__(self, name: str) -> Any:
@@ -148,7 +148,7 @@ KEYS = tuple(field.name for field in dataclasses.fields(RunRecord) if field.meta
 
 
 def keys_of(config: RunConfig) -> dict[str, Any]:
-    """The fields of a record that its config gives it, flat: what a table of runs is made of."""
+    """The fields of a record that follow from its config, without groups."""
     synthetic = config.synthetic
     special = {
         "data": config.data.name,
@@ -164,14 +164,14 @@ def keys_of(config: RunConfig) -> dict[str, Any]:
 
 
 def write_record(directory: Path, record: RunRecord) -> None:
-    """Write result.json."""
+    """Write result.json. Raises OSError."""
     write(directory / RESULT, (json.dumps(record.plain(), indent=1) + "\n").encode())
 
 
 def read_record(directory: Path) -> RunRecord | None:
-    """The record of a run, or None where there is none or it is torn.
+    """The record of the run in ``directory``, or None if there is none or it is torn.
 
-    Raises NotUnderstood where this version must not take its place: a later format, an unknown key.
+    Raises NotUnderstood for a later format or an unknown key: this version must not overwrite such a record.
     """
     path = directory / RESULT
     try:
@@ -198,7 +198,7 @@ def read_record(directory: Path) -> RunRecord | None:
 
 
 def _from_1(record: dict[str, Any]) -> dict[str, Any]:
-    """Format 2 adds ``steps_asked``, ``native_build`` and ``git_modified``: the last two weren't known."""
+    """Format 2 adds ``steps_asked``, which follows from the config, and ``native_build`` and ``git_modified``: None."""
     return record
 
 
@@ -206,33 +206,33 @@ _UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
 
 
 def write_history(directory: Path, history: Sequence[Evaluation]) -> None:
-    """Write history.csv: a row per evaluation."""
+    """Write history.csv: one row per evaluation. Raises OSError."""
     lines = [",".join(Evaluation._fields)] + [f"{s},{t:.3f},{a!r},{b!r},{c!r}" for s, t, a, b, c in history]
     write(directory / HISTORY, ("\n".join(lines) + "\n").encode())
 
 
 def read_history(directory: Path) -> list[Evaluation]:
-    """The rows of history.csv. Raises OSError or ValueError where it can't be read."""
+    """The rows of history.csv. Raises OSError or ValueError if it can't be read."""
     lines = (directory / HISTORY).read_text().splitlines()[1:]
     rows = [line.split(",") for line in lines]
     return [Evaluation(int(row[0]), *map(float, row[1:5])) for row in rows]
 
 
 class Begun(NamedTuple):
-    """What a run without a record was begun as."""
+    """The content of begun.json: what identifies a run that has no record yet."""
 
     config: RunConfig
     wandb_id: str | None
 
 
 def write_begun(directory: Path, begun: Begun) -> None:
-    """Write begun.json."""
+    """Write begun.json. Raises OSError."""
     content = {"fingerprint": begun.config.fingerprint, "wandb_id": begun.wandb_id, "config": begun.config.plain()}
     write(directory / BEGUN, json.dumps(content).encode())
 
 
 def read_begun(directory: Path) -> Begun | None:
-    """What a run without a record was begun as; None where that isn't known."""
+    """The content of begun.json; None if it is missing or can't be read."""
     try:
         found = json.loads((directory / BEGUN).read_text())
         return Begun(RunConfig.parse(found["config"]), found.get("wandb_id"))
@@ -241,7 +241,7 @@ def read_begun(directory: Path) -> Begun | None:
 
 
 def find(directory: Path) -> Iterator[tuple[Path, RunRecord]]:
-    """Every record at or below a directory, in the order of the names; one that can't be understood is said."""
+    """Every record at or below a directory, in order of names. Warns of records that this version can't read."""
     for path, names in walk(directory):
         try:
             record = read_record(path) if RESULT in names else None
@@ -253,7 +253,10 @@ def find(directory: Path) -> Iterator[tuple[Path, RunRecord]]:
 
 
 def walk(path: Path) -> Iterator[tuple[Path, set[str]]]:
-    """Every directory at or below a path that may be a run's, with its names, in order; others may go meanwhile."""
+    """Every directory at or below a path that may hold a run, with the names in it, in order.
+
+    Directories that disappear meanwhile are skipped.
+    """
     for directory, below, files in os.walk(path):
         names = {*files, *below}
         if RESULT in names or HISTORY in names or ".hydra" in names:
@@ -262,7 +265,7 @@ def walk(path: Path) -> Iterator[tuple[Path, set[str]]]:
 
 
 def read_composed(directory: Path) -> RunConfig | None:
-    """The config that Hydra has left of a run, also of one that hasn't begun; None in another program's directory."""
+    """The config that Hydra wrote for a job, which may not have begun; None if it isn't one of this package."""
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -273,7 +276,7 @@ def read_composed(directory: Path) -> RunConfig | None:
 
 
 def note(directory: Path | None, text: str) -> None:
-    """A line in the log of a run's directory, where Hydra's launchers keep it."""
+    """Append a line to the log in a run's directory, the file that Hydra's launchers log to. None: do nothing."""
     if directory is not None:
         with open(directory / LOG, "a", encoding="utf-8") as file:
             file.write(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {text}\n")

@@ -1,4 +1,4 @@
-"""One network in training: its parameters and moments as flat vectors, its data, its position, its history."""
+"""One network in training: its parameters and moments as flat vectors, its data, its step and its history."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fractal_ifs.data.seeds import stream
 from fractal_ifs.networks.convnet import ConvNet
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs.build import build_data, build_network
-from fractal_ifs.runs.checkpoints import write_checkpoint
+from fractal_ifs.runs.checkpoints import Checkpoint, write_checkpoint
 from fractal_ifs.runs.locks import Lock
 from fractal_ifs.runs.records import (
     BEGUN,
@@ -34,19 +34,21 @@ from fractal_ifs.runs.versions import versions
 class Run:
     """A network in training.
 
-    ``params``, ``exp_avg``, ``exp_avg_sq``: flat vectors (P,) in the order of ``model.parameters()``, whose tensors
-    are views of the first; engines change them in place, or give them a new home by ``bind``. ``step``: steps done.
+    ``params``, ``exp_avg`` and ``exp_avg_sq`` are flat vectors (P,) in the order of ``model.parameters()``. The last
+    two are Adam's moments. The tensors of ``model`` are views of ``params``. Engines change the vectors in place, or
+    move them to other memory with ``bind``.
     """
 
     def __init__(self, config: RunConfig, directory: Path | None, device: str | torch.device = "cpu"):
         self.config, self.directory = config, directory
-        self.data: Any = build_data(config, device)  # Points or Images, as the run's engine knows
+        # Any: Points and an MLP, or Images and a ConvNet. The config decides, and chooses the engine that knows them.
+        self.data: Any = build_data(config, device)
         self.model: Any = build_network(config, self.data.d)
         flat = torch.cat([p.detach().reshape(-1) for p in self.model.parameters()]).to(device)
         self.params = self.exp_avg = self.exp_avg_sq = flat
         self.bind(flat, torch.zeros_like(flat), torch.zeros_like(flat))
         self.shuffle_seed = stream(config.seed, "shuffle")
-        self.step, self.steps_before = 0, 0  # steps done, and those of earlier layers in layer-wise training
+        self.step, self.steps_before = 0, 0  # steps done; in layer-wise training, those of earlier layers
         self.seconds = 0.0
         self.loss_sum, self.loss_steps = 0.0, 0  # since the last evaluation
         self.best_test_acc, self.best_step = 0.0, 0
@@ -60,7 +62,7 @@ class Run:
         self.checkpointed = time.monotonic()
 
     def bind(self, params: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor) -> None:
-        """Give the flat vectors a new home that already holds their values; the module's tensors become its views."""
+        """Use these vectors (P,), which already hold the same values. The model then views ``params``."""
         self.params, self.exp_avg, self.exp_avg_sq = params, exp_avg, exp_avg_sq
         start = 0
         for p in self.model.parameters():
@@ -69,37 +71,37 @@ class Run:
 
     @property
     def trained(self) -> MLP | ConvNet:
-        """The network that a record of this run is of."""
+        """The network that the record describes: ``model``, or in layer-wise training the whole network."""
         return self.model
 
     def detach(self) -> None:
-        """Out of a shared stack, into vectors of its own."""
+        """Copy the vectors out of the memory that an engine shares between runs."""
         self.bind(self.params.clone(), self.exp_avg.clone(), self.exp_avg_sq.clone())
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing left to train."""
+        """Whether training has ended, for whatever reason."""
         return self.status != Status.RUNNING
 
     def steps_to_event(self) -> int:
-        """Steps until the next evaluation or the end."""
+        """The number of steps until the next evaluation or the end."""
         every = self.config.eval_every
         return min(every - self.step % every, self.config.steps - self.step)
 
     def advanced(self, steps: int, loss_sum: float, seconds: float) -> None:
-        """An engine has done some steps: their losses' sum, and the run's share of the wall time."""
+        """Add steps that an engine has done: the sum of their batch losses, and the run's share of the wall time."""
         self.loss_sum += loss_sum
         self.loss_steps += steps
         self.seconds += seconds
 
     @property
     def due(self) -> bool:
-        """Whether the next thing to do is an evaluation."""
+        """Whether an evaluation comes next: at the end, every ``eval_every`` steps, or once a loss isn't finite."""
         at_end = self.step == self.config.steps
         return self.step % self.config.eval_every == 0 or at_end or not math.isfinite(self.loss_sum)
 
     def evaluated(self, test_acc: float, test_loss: float) -> Evaluation:
-        """Take a measurement on the test set; returns the row of the history."""
+        """Add a measurement on the test set to the history, and update the status. Returns the new row."""
         train_loss = self.loss_sum / max(self.loss_steps, 1)
         row = Evaluation(self.steps_before + self.step, self.seconds, train_loss, test_loss, test_acc)
         if not row.finite:
@@ -113,8 +115,8 @@ class Run:
         self.loss_sum, self.loss_steps = 0.0, 0
         return row
 
-    def state(self) -> dict[str, Any]:
-        """All that a checkpoint must hold; shuffles need nothing, they are a function of seed and step."""
+    def state(self) -> Checkpoint:
+        """The content of a checkpoint. The order of the data isn't part of it: it follows from seed and step."""
         return {
             "format": FORMAT,
             "fingerprint": self.config.fingerprint,
@@ -134,10 +136,11 @@ class Run:
             "versions": versions().plain(),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint, bit for bit."""
-        for name in ("params", "exp_avg", "exp_avg_sq"):
-            getattr(self, name).copy_(state[name])
+    def restore(self, state: Checkpoint) -> None:
+        """Go on from a checkpoint of ``state``, with the same bits."""
+        self.params.copy_(state["params"])
+        self.exp_avg.copy_(state["exp_avg"])
+        self.exp_avg_sq.copy_(state["exp_avg_sq"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.loss_sum, self.loss_steps = state["loss_sum"], state["loss_steps"]
         self.best_test_acc, self.best_step = state["best"]
@@ -166,12 +169,12 @@ class Run:
         )
 
     def write_begun(self) -> None:
-        """Say in the directory what this run is, for who finds it without a record: killed, or in training."""
+        """Write begun.json, so that the run can be identified in training, or after it was killed. Raises OSError."""
         if self.directory is not None:
             write_begun(self.directory, Begun(self.config, self.wandb_id))
 
     def save(self, checkpoint: bool = True) -> None:
-        """Write what there is: history, and the checkpoint; ``result.json`` only once the run has ended."""
+        """Write the history, a checkpoint if asked for, and result.json if training has ended. Raises OSError."""
         if self.directory is None:
             return
         if checkpoint:

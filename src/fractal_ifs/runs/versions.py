@@ -1,4 +1,4 @@
-"""What a run's bits rest on besides its config: the versions of torch and of this package, its commit, its compiler."""
+"""What a run's bits depend on besides its config: versions of torch and this package, commit, compiler."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1]
 
 @dataclass(frozen=True, kw_only=True)
 class Versions:
-    """Versions as they stand in a record. ``git_modified``: whether a tracked file differs from the commit."""
+    """Versions as a record stores them. ``git_modified``: whether a tracked file differs from the commit."""
 
     torch: str | None = None
     fractal_ifs: str | None = None
@@ -26,13 +26,13 @@ class Versions:
     git_modified: bool | None = None
 
     def plain(self) -> dict[str, Any]:
-        """As in a record."""
+        """The fields as a record stores them."""
         return dataclasses.asdict(self)
 
 
 @lru_cache
 def versions() -> Versions:
-    """Those of this process."""
+    """The versions in this process."""
     import torch
 
     commit, modified = _git()
@@ -45,7 +45,7 @@ def _git() -> tuple[str | None, bool | None]:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             commit = _output(root, "rev-parse", "HEAD")
             return commit or None, bool(_output(root, "status", "--porcelain", "--untracked-files=no"))
-    elif (copied := PACKAGE / "commit").exists():  # of a Slurm job, see ``sweeps.slurm.snapshot``
+    elif (copied := PACKAGE / "commit").exists():  # in a Slurm job, see ``sweeps.slurm.snapshot``
         commit, _, modified = copied.read_text().strip().partition(" ")
         return commit or None, bool(modified)
     return None, None
@@ -57,13 +57,13 @@ def _output(root: Path, *command: str) -> str:
 
 
 def commit_line() -> str:
-    """What the file ``commit`` of a copy of this package holds: the commit, and whether the tree was modified."""
+    """The content of the file ``commit`` in a copy of this package: the commit, and whether the tree was modified."""
     here = versions()
     return f"{here.git_commit or ''}{' modified' if here.git_modified else ''}"
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """``torch 2.12.0 there, 2.13.0 here`` for each that is known of both and differs; empty if none does."""
+    """``torch 2.12.0 there, 2.13.0 here`` for every entry that is known on both sides and differs, else empty."""
     return ", ".join(
         f"{name} {there[name]} there, {here[name]} here"
         for name in here
@@ -72,7 +72,7 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
 
 def bits_rest_on(isa: str | None = None, native_build: str | None = None) -> dict[str, str | None]:
-    """By what a run's bits may differ from another's of the same config, here."""
+    """What can make two runs of one config differ in their bits, with its values here."""
     here = versions()
     found = {"torch": here.torch, "fractal_ifs": here.fractal_ifs, "git_commit": here.git_commit}
     return found | {"isa": isa, "native_build": native_build}

@@ -1,1 +1,1 @@
-"""Sets of runs under Lightning, their loggers, and the signals that end them."""
+"""Trains sets of runs with Lightning, logs them to W&B, and ends them in good order on a signal."""

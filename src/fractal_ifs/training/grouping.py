@@ -1,4 +1,4 @@
-"""Which jobs train together, and in what order."""
+"""Decides which jobs train together, and in which order."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from fractal_ifs.networks.convnet import multiplications
 
 
 def groups_of(jobs: Sequence[Job]) -> list[list[int]]:
-    """Which jobs can train together: all of the native engine's; of the torch engine's, those of one shape; of
-    the conv engine's, each alone.
+    """Groups of jobs that train together, as lists of indices into ``jobs``.
 
-    Groups, and the runs within, come largest first.
+    Jobs of the native engine form one group, those of the torch engine one group per shape, and each job of the conv
+    engine trains alone. Groups, and the jobs in a group, are sorted by cost, largest first.
     """
     groups: dict[tuple[object, ...], list[int]] = {}
     for number, job in enumerate(jobs):
@@ -23,14 +23,14 @@ def groups_of(jobs: Sequence[Job]) -> list[list[int]]:
             sum_last = isinstance(c.model, MLPModel) and c.model.sum_last
             key += (c.depth, c.width, c.batch_size, c.loss, c.optimizer, sum_last, c.fractal.ifs.d)
         elif engine == "conv":
-            key += (number,)  # convolutions over a run axis are no faster than one network after the other
+            key += (number,)  # alone: convolutions of several networks at once are no faster
         groups.setdefault(key, []).append(number)
     ordered = [sorted(numbers, key=lambda n: -cost(jobs[n].config)) for numbers in groups.values()]
     return sorted(ordered, key=lambda numbers: -sum(cost(jobs[n].config) for n in numbers))
 
 
 def cost(config: RunConfig) -> float:
-    """Multiplications of a run, about: to order runs by."""
+    """A rough number of multiplications in a run, by which runs are ordered."""
     if config.model.name == "cnn":
         return config.steps * config.batch_size * float(multiplications(config.depth, config.width))
     return config.steps * config.batch_size * (config.depth * config.width**2 + 1000)

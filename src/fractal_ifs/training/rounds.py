@@ -1,6 +1,6 @@
-"""Lightning trains a *set* of runs: each of its batches is a round, in which an engine advances every run in memory.
+"""Lightning trains a set of runs. Each "batch" is one round, in which an engine advances every active run.
 
-A single run is a set of one. Runs enter as others end, so that memory holds a window of them however long the sweep.
+A single run is a set of one. New runs begin as others end, so memory holds only some of a long sweep at a time.
 """
 
 import logging
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytorch_lightning as pl
 
 from fractal_ifs.config.run import Job
-from fractal_ifs.engines.protocol import Engine
+from fractal_ifs.engines.protocol import Engine, Stop
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.begin import begin
 from fractal_ifs.runs.failure import fail
@@ -20,20 +20,20 @@ from fractal_ifs.runs.locks import Busy
 from fractal_ifs.runs.records import Status, note
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training import signals
-from fractal_ifs.training.loggers import FINISH_SECONDS, Wandb, finish_all, new_id
+from fractal_ifs.training.wandb_run import FINISH_SECONDS, WandbRun, finish_all, new_id
 
 log = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = float(os.environ.get("FRACTAL_IFS_CHECKPOINT_SECONDS", "30"))
-INTERRUPT_SECONDS = FINISH_SECONDS + 1  # for W&B to end its runs where we were interrupted
+INTERRUPT_SECONDS = FINISH_SECONDS + 1  # for W&B to end its runs after an interrupt
 
 
 class SweepRounds(pl.LightningModule):
-    """Advances jobs to their end. ``ended`` holds each job's Run, or the exception that it failed with.
+    """Trains jobs to their end. ``ended`` then holds each job's Run, or the exception that it failed with.
 
     Args:
-        jobs: in the order in which they begin; of one shape for the torch engine, of any for the native one.
-        engine: of ``fractal_ifs.engines``.
-        report: called after each round with this module, for the progress line.
+        jobs: in the order in which they begin. For the torch engine they must have one shape.
+        engine: one of ``fractal_ifs.engines``.
+        report: called with this module after each round, for the progress line.
     """
 
     def __init__(self, jobs: Sequence[Job], engine: Engine, report: Callable[["SweepRounds"], None] | None = None):
@@ -41,32 +41,33 @@ class SweepRounds(pl.LightningModule):
         self.automatic_optimization = False
         self.jobs, self.engine, self.report = list(jobs), engine, report
         self.waiting = deque(range(len(self.jobs)))
-        self.active: dict[int, tuple[Run, Wandb]] = {}
+        self.active: dict[int, tuple[Run, WandbRun]] = {}  # by the job's number, like ``ended``
         self.ended: dict[int, Run | Exception] = {}
         self.steps_done = 0
 
     def configure_optimizers(self) -> None:
-        """The engines hold the optimizers: one per run, all advanced at once."""
+        """None for Lightning: the engines have the optimizers, one per run."""
 
     def train_dataloader(self) -> Iterator[int]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Rounds, as long as there are runs to train."""
         return _Rounds(self)  # pyright: ignore[reportReturnType]
 
     def training_step(self, batch: int, batch_idx: int) -> None:
-        """One round: every active run goes on to its next evaluation, or as far as the engine moves it."""
+        """One round: train every active run up to its next evaluation, or as far as the engine takes it."""
         self._admit()
         if self.active:
             with signals.deferred() as stop:
                 try:
                     self._round(stop)
-                except Exception as error:  # whose fault it is can't be told: all in training end
+                except Exception as error:  # it may come from any of the active runs, so all of them fail
                     for number in list(self.active):
                         self._lose(number, error)
             self._keep()
         if self.report:
             self.report(self)
 
-    def _round(self, stop: list[int]) -> None:
-        """Steps, their losses, measurements and W&B's rows: cut apart, they would not go on to the same bits."""
+    def _round(self, stop: Stop) -> None:
+        """Steps, losses, measurements and W&B rows. No signal may come between them, or a run's bits would change."""
         numbers, runs = list(self.active), [run for run, _ in self.active.values()]
         before = [run.step for run in runs]
         begun = time.perf_counter()
@@ -81,17 +82,18 @@ class SweepRounds(pl.LightningModule):
             run.seconds += (time.perf_counter() - advanced) * cost / (sum(costs) or 1)
 
     def _keep(self) -> None:
-        """Records of the runs that have ended, and checkpoints."""
+        """Write the records of runs that have ended, and the checkpoints of others from time to time."""
         for number, (run, _) in list(self.active.items()):
             try:
                 if run.done:
                     self._end(number)
                 elif time.monotonic() - run.checkpointed > CHECKPOINT_SECONDS:
                     run.save()
-            except Exception as error:  # a full disk, a directory that was taken away: the others don't suffer
+            except Exception as error:  # a full disk or a lost directory ends this run only
                 self._lose(number, error)
 
     def _admit(self) -> None:
+        """Begin waiting jobs until the engine has enough to do."""
         while self.waiting:
             if self.active and self.engine.saturated([run for run, _ in self.active.values()], len(self.waiting)):
                 return
@@ -101,10 +103,10 @@ class SweepRounds(pl.LightningModule):
                 run = begin(self.jobs[number], self.device, engine.name, engine.isa, engine.build)
                 ddp.same_start(run)
                 run.wandb_id = run.wandb_id or new_id(run.config, run.directory)
-                run.write_begun()  # before W&B begins, which takes a second in which it may be killed
-                wandb = Wandb(run.config, run.directory, run.wandb_id)
+                run.write_begun()  # first, because W&B takes a second, and the process may be killed meanwhile
+                wandb = WandbRun(run.config, run.directory, run.wandb_id)
                 self.active[number] = (run, wandb)
-                if run.done:  # killed between its last checkpoint and its result
+                if run.done:  # it was killed between its last checkpoint and its result
                     self._end(number)
             except Exception as error:
                 if number in self.active:
@@ -113,10 +115,10 @@ class SweepRounds(pl.LightningModule):
                 self.ended[number] = error
                 fail(self.jobs[number], error)
                 if not isinstance(error, Busy):
-                    Wandb(self.jobs[number].config, self.jobs[number].directory).finish(Status.FAILED)
+                    WandbRun(self.jobs[number].config, self.jobs[number].directory).finish(Status.FAILED)
 
     def _evaluate(self, numbers: Sequence[int]) -> None:
-        """Measure the runs that are due, those that have moved since their last measurement."""
+        """Measure the runs whose next evaluation is due, if they have moved since the last one."""
         due = [number for number in numbers if self.active[number][0].loss_steps and self.active[number][0].due]
         for number, measured in zip(due, self.engine.evaluate([self.active[n][0] for n in due]), strict=True):
             run, wandb = self.active[number]
@@ -138,7 +140,7 @@ class SweepRounds(pl.LightningModule):
             run.lock.release()
 
     def _lose(self, number: int, error: Exception) -> None:
-        """A run has failed: its last checkpoint stays, and the same command goes on from there."""
+        """End a run that has failed. Its last checkpoint stays, so the same command can go on from there."""
         run, wandb = self.active.pop(number)
         run.status = Status.FAILED
         self.ended[number] = error
@@ -148,7 +150,7 @@ class SweepRounds(pl.LightningModule):
         wandb.finish(run.status, summary(run))
 
     def interrupt(self) -> None:
-        """Keep what every active run has done so far, a measurement that is due included: going on won't repeat it."""
+        """Save every active run as interrupted. Measures first where that is due, because a later start won't."""
         self._evaluate(list(self.active))
         for run, _ in self.active.values():
             if not run.done:
@@ -163,7 +165,7 @@ class SweepRounds(pl.LightningModule):
 
 
 class _Rounds:
-    """Lightning's "batches": rounds for as long as there are runs to train."""
+    """Lightning's "batches": rounds, as long as there are runs to train."""
 
     def __init__(self, rounds: SweepRounds):
         self.rounds = rounds
@@ -174,5 +176,5 @@ class _Rounds:
 
 
 def summary(run: Run) -> dict[str, float]:
-    """What W&B shows of a run that has ended."""
+    """The W&B summary of a run that has ended."""
     return {"best_test_acc": run.best_test_acc, "best_step": run.best_step}

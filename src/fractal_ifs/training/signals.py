@@ -1,10 +1,10 @@
-"""SIGINT and SIGTERM end a command in good order, as one KeyboardInterrupt; a second SIGINT ends it at once."""
+"""SIGINT and SIGTERM end a command in good order, by one KeyboardInterrupt. A second SIGINT ends it at once."""
 
 import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -12,10 +12,10 @@ HELD_BACK = (*ENDING, signal.SIGUSR2)
 
 
 @contextlib.contextmanager
-def ending(at_once: bool = True) -> Iterator[None]:
-    """Within: the first of the signals raises KeyboardInterrupt. A second SIGINT ends the process if ``at_once``.
+def ending(at_once: bool = True) -> Generator[None]:
+    """Within: the first signal raises KeyboardInterrupt. With ``at_once``, a second SIGINT ends the process.
 
-    Others are ignored, for one Ctrl-C reaches a worker twice: by the terminal and by its driver.
+    Later signals are ignored otherwise, because one Ctrl-C reaches a worker twice: from the terminal and its driver.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -38,8 +38,12 @@ def ending(at_once: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[list[int]]:
-    """Within: signals wait in the list, for what must be done wholly or not at all; then their handlers have them."""
+def deferred() -> Generator[list[int]]:
+    """Within: signals only add their number to the list, so that a unit of work isn't interrupted in the middle.
+
+    Their handlers run at the end. The list is what engines take as ``engines.protocol.Stop``. Outside the main thread,
+    which alone receives signals, it stays empty.
+    """
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield caught
@@ -57,8 +61,8 @@ def deferred() -> Iterator[list[int]]:
 
 
 @contextlib.contextmanager
-def held_back() -> Iterator[None]:
-    """Within: signals wait, and are blocked in processes that start here, until these unblock them."""
+def held_back() -> Generator[None]:
+    """Within: signals are blocked. Processes that start here inherit that, and unblock them when they are ready."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     try:
         yield

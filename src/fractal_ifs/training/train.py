@@ -1,4 +1,4 @@
-"""Lightning's shell around the rounds: devices, precision, and what an interrupt leaves."""
+"""Runs the rounds under a Lightning Trainer, which sets up devices and precision, and saves runs on an interrupt."""
 
 import logging
 import signal
@@ -21,9 +21,9 @@ for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
 
 
 def process_threads(config: RunConfig) -> int:
-    """PyTorch's threads on CPUs: ``trainer.threads`` for a CNN, else one.
+    """How many threads PyTorch uses on a CPU: ``trainer.threads`` for a CNN, else one.
 
-    Never the machine's cores: the sums' order, and so the bits, must not depend on them.
+    It never depends on the machine's cores, because the number of threads changes the order of sums, and so the bits.
     """
     return config.trainer.threads if config.model.name == "cnn" else 1
 
@@ -35,10 +35,16 @@ def train(
     report: Callable[[SweepRounds], None] | None = None,
     together: bool = False,
 ) -> list[Run | Exception]:
-    """Train jobs that share engine, trainer and (in the torch engine) shape; returns each job's Run or its exception.
+    """Train jobs of one group (see ``grouping.groups_of``). Returns each job's Run, or the exception it failed with.
 
-    ``together``: they are of a sweep, and have the same bits however many of it are left to train.
-    KeyboardInterrupt is raised again once every active run is checkpointed and its record says interrupted.
+    Args:
+        jobs: in the order in which they begin.
+        threads: threads of the native engine; 0: one for each core.
+        stack: largest number of runs in a stack of the torch engine; 0: it decides.
+        report: called after each round, for the progress line.
+        together: the jobs belong to a sweep, and their bits must not depend on how many of them are left to train.
+
+    Raises KeyboardInterrupt on an interrupt, once every active run has a checkpoint and a record that says interrupted.
     """
     trainer = jobs[0].config.trainer
     name = choose(jobs[0].config).engine
@@ -55,21 +61,21 @@ def train(
         )
         shell = pl.Trainer(
             accelerator=trainer.accelerator,
-            devices=1,  # of several, each has a process, see ``ddp``
+            devices=1,  # with several devices, each has its own process: see ``runs.ddp``
             precision=trainer.precision,
             max_epochs=1,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            plugins=[LightningEnvironment()],  # whatever Slurm's variables say: our launcher has started us
+            plugins=[LightningEnvironment()],  # ignore Slurm's variables: our own launcher starts the processes
         )
         handler = signal.getsignal(signal.SIGINT)
         try:
             shell.fit(rounds)
-        except (KeyboardInterrupt, SystemExit):  # Lightning ends the process on SIGINT: keep the runs first
+        except (KeyboardInterrupt, SystemExit):  # Lightning turns SIGINT into SystemExit: save the runs first
             if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, handler)  # Lightning ignores it from the first on
+                signal.signal(signal.SIGINT, handler)  # Lightning ignores SIGINT after the first one
             rounds.interrupt()
             raise KeyboardInterrupt from None
         finally:

@@ -1,4 +1,4 @@
-"""W&B, one run per network; whatever happens to it, the result on disk is not touched."""
+"""Logs each network as one W&B run. Whatever W&B does, the results on disk are unaffected."""
 
 import contextlib
 import hashlib
@@ -7,7 +7,8 @@ import netrc
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,39 @@ from fractal_ifs.runs.records import Evaluation, Status
 
 log = logging.getLogger(__name__)
 
-_unreachable: list[bool] = []  # not empty once W&B was waited for in vain: this process doesn't wait again
-_slow: list[bool] = []  # not empty from where a run didn't end in time, until the next one begins
-_services: list[bool] = []  # an entry for each service process of W&B that has died under us
-_told: set[str] = set()  # what was said already
-SERVICES = 3  # that may die before we leave W&B alone
-FINISH_SECONDS = 5.0  # for a run's last data to be sent: whoever interrupts a sweep waits for that
+SERVICES = 3  # how many service processes of W&B may die before we stop using it
+FINISH_SECONDS = 5.0  # for sending a run's last data; who interrupts a sweep waits that long
+
+
+@dataclass
+class Experience:
+    """What this process has learned about W&B so far, in all its runs."""
+
+    unreachable: bool = False  # W&B didn't answer: begin all further runs offline, without waiting
+    slow: bool = False  # a run didn't end in time: end runs in the background, until the next one begins online
+    dead_services: int = 0  # how many service processes of W&B have died
+    warnings: set[str] = field(default_factory=set[str])  # those already logged
+
+    def reset(self) -> None:
+        """Forget everything, as in a new process."""
+        self.unreachable, self.slow, self.dead_services = False, False, 0
+        self.warnings.clear()
+
+    def warn(self, text: str) -> None:
+        """Log a warning, but only once in this process."""
+        if text not in self.warnings:
+            self.warnings.add(text)
+            log.warning(text)
+
+
+experience = Experience()
 
 
 def mode(asked: str | None) -> str:
-    """``asked``, or $WANDB_MODE, or online for who is logged in, else offline: a newcomer is never asked to log in."""
+    """The mode of W&B: ``asked``, or $WANDB_MODE, or online if the user is logged in, else offline.
+
+    So W&B never asks a new user to log in.
+    """
     if found := asked or os.environ.get("WANDB_MODE"):
         return found
     if os.environ.get("WANDB_API_KEY"):
@@ -39,16 +63,17 @@ def mode(asked: str | None) -> str:
 
 
 def new_id(config: RunConfig, directory: Path | None) -> str | None:
-    """An id for the W&B run of a network; None where it has none."""
+    """A new id for the W&B run of a network; None if the network isn't logged to W&B."""
     if not isinstance(config.logger, WandbLogger) or directory is None:
         return None
     return hashlib.sha256(str(directory.resolve()).encode() + os.urandom(8)).hexdigest()[:12]
 
 
-class Wandb:
-    """The W&B run of one network: group = sweep, tags = fractal and curve, summary ``best_test_acc`` a plain number.
+class WandbRun:
+    """The W&B run of one network. Its group is the sweep, and its tags are the fractal and the curve.
 
-    Does nothing for other loggers, or without a directory. ``id`` is that of W&B; one that is given goes on.
+    Does nothing with other loggers or without a directory. With an ``id``, goes on with the W&B run that has it.
+    No method raises an exception for what happens in W&B.
     """
 
     def __init__(self, config: RunConfig, directory: Path | None, id: str | None = None):
@@ -67,7 +92,7 @@ class Wandb:
             "entity": logger.entity,
             "id": self.id,
             "resume": "allow",
-            "reinit": "create_new",  # several at a time in one process, never merged
+            "reinit": "create_new",  # a process has several W&B runs at once
             "dir": str(directory),
             "group": config.sweep,
             "job_type": config.model.name,
@@ -80,57 +105,69 @@ class Wandb:
     def _begin(self) -> None:
         import wandb
 
-        self.service = len(_services)
-        quiet = {"silent": True, "console": "off", "x_disable_stats": True, "init_timeout": self.timeout}
-        if "finish_timeout" in wandb.Settings.model_fields:  # a network that went away doesn't hold up the sweep
+        self.service = experience.dead_services  # counts up with each new service process
+        quiet: dict[str, Any] = {
+            "silent": True,
+            "console": "off",
+            "x_disable_stats": True,
+            "init_timeout": self.timeout,
+        }
+        if "finish_timeout" in wandb.Settings.model_fields:  # so that a lost connection doesn't delay the sweep
             quiet |= {"finish_timeout": min(self.timeout, FINISH_SECONDS), "finish_timeout_raises": True}
-        chosen = "offline" if _unreachable else mode(self.mode)
+
+        def init(chosen: str) -> None:
+            self.arguments["mode"] = chosen
+            self.run = wandb.init(**self.arguments, settings=wandb.Settings(**quiet))
+
+        chosen = "offline" if experience.unreachable else mode(self.mode)
         try:
-            self.run = wandb.init(**self.arguments, mode=chosen, settings=wandb.Settings(**quiet))  # type: ignore[arg-type]
+            init(chosen)
         except Exception as error:
             if chosen != "online" or _service_died(error):
                 raise
             log.warning("W&B can't be reached (%s): offline; `wandb sync` sends it later", type(error).__name__)
-            _unreachable.append(True)
-            self.run = wandb.init(**self.arguments, mode="offline", settings=wandb.Settings(**quiet))  # type: ignore[arg-type]
+            experience.unreachable = True
             chosen = "offline"
+            init(chosen)
         self.online = chosen == "online"
         if self.online:
-            _slow.clear()
+            experience.slow = False
         self.run.define_metric("*", step_metric="step")
 
-    def _tried(self, action: Any, *arguments: Any) -> None:
-        """Do it; once more where W&B's service process has died, in a new one and under the same id."""
+    def _tried(self, action: Callable[..., None], *arguments: Any) -> None:
+        """Call ``action``. If W&B's service process has died, begin again in a new one under the same id, and retry."""
         try:
             try:
                 action(*arguments)
             except Exception as error:
-                if not _service_died(error) or len(_services) >= SERVICES:
+                if not _service_died(error) or experience.dead_services >= SERVICES:
                     raise
-                if self.service == len(_services):  # the first to notice
+                if self.service == experience.dead_services:  # no other run has noticed it yet
                     import wandb
 
-                    _services.append(True)
-                    _tell("W&B's service process has died: going on in a new one")
+                    experience.dead_services += 1
+                    experience.warn("W&B's service process has died: going on in a new one")
                     with contextlib.suppress(Exception):
                         wandb.teardown()
                 self._begin()
                 if action != self._begin:
                     action(*arguments)
         except Exception as error:
-            _tell(f"W&B is away ({type(error).__name__}: {error}): results are in the run's directory all the same")
+            experience.warn(
+                f"W&B is away ({type(error).__name__}: {error}): results are in the run's directory all the same"
+            )
             self.run = None
 
     def log(self, row: Evaluation, best: float) -> None:
-        """A row of the history, at its true optimizer step."""
+        """Log a row of the history, and the best test accuracy so far."""
         if self.run is not None:
             self._tried(lambda: self.run.log({**row._asdict(), "best_test_acc": best}))
 
     def finish(self, status: Status, summary: Mapping[str, Any] | None = None) -> None:
-        """End the W&B run: as failed, unless the run is finished."""
+        """End the W&B run, as failed unless ``status`` is finished, with the values of ``summary``."""
         if self.run is None:
             return
-        if self.online and _slow:  # it waits for as long as it may, beside us
+        if self.online and experience.slow:  # may take long, so don't wait for it
             threading.Thread(target=self._tried, args=(self._finish, status, summary or {})).start()
         else:
             self._tried(self._finish, status, summary or {})
@@ -141,16 +178,16 @@ class Wandb:
         try:
             run.finish(exit_code=0 if status == Status.FINISHED else 1)
         except TimeoutError:
-            _slow.append(True)
-            _tell("W&B doesn't take what is left of a run: `wandb sync` sends it later")
+            experience.slow = True
+            experience.warn("W&B doesn't take what is left of a run: `wandb sync` sends it later")
 
 
-def finish_all(endings: Sequence[tuple[Wandb, Status, Mapping[str, Any]]], seconds: float) -> bool:
-    """Finish W&B runs side by side; False where that takes longer, and goes on in the background."""
+def finish_all(endings: Sequence[tuple[WandbRun, Status, Mapping[str, Any]]], seconds: float) -> bool:
+    """Finish W&B runs at the same time. Returns False if that takes longer; then it goes on in the background."""
     threads = [
-        threading.Thread(target=wandb._tried, args=(wandb._finish, *rest), daemon=True)
-        for wandb, *rest in endings
-        if wandb.run
+        threading.Thread(target=logged._tried, args=(logged._finish, status, summary), daemon=True)
+        for logged, status, summary in endings
+        if logged.run
     ]
     for thread in threads:
         thread.start()
@@ -162,10 +199,3 @@ def finish_all(endings: Sequence[tuple[Wandb, Status, Mapping[str, Any]]], secon
 
 def _service_died(error: Exception) -> bool:
     return isinstance(error, ConnectionError) or type(error).__name__ in ("MailboxClosedError", "HandleAbandonedError")
-
-
-def _tell(text: str) -> None:
-    """Once in a process, however many runs it is true of."""
-    if text not in _told:
-        _told.add(text)
-        log.warning(text)
