@@ -200,8 +200,8 @@ def test_a_key_that_is_added_to_a_fractal_or_curve_loses_no_kept_run(group, monk
 
 def replace_keys(kind, config, group, keys):
     """The config with these keys of a fractal or curve, unchecked."""
-    old = getattr(config, group)
-    made = Fractal(keys, old.ifs, old.depth) if kind is Fractal else Curve(keys, old.curve)
+    made = kind(keys)
+    vars(made).update({name: value for name, value in vars(getattr(config, group)).items() if name != "keys"})
     return replace(config, **{group: made})
 
 

@@ -141,14 +141,14 @@ def _digest(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _whole(value: Any) -> Any:
+def _whole(value: float | list[float]) -> Any:
     """A number, or each of a list, as an integer where it is whole."""
     if isinstance(value, list):
         return [_whole(entry) for entry in value]
     return int(value) if float(value).is_integer() else value
 
 
-def _with_a_point(value: Any) -> Any:
+def _with_a_point(value: float | list[float]) -> Any:
     """A number, or each of a list, as a float."""
     return [float(entry) for entry in value] if isinstance(value, list) else float(value)
 

@@ -46,7 +46,7 @@ class Evaluation:
     x: Any
     y: Any
     loss: str = "hinge"
-    sum_last: bool = False
+    sum_last: Any = False  # true or false
 
     def __post_init__(self):
         self.params, self.x, self.y = _array(self.params), _array(self.x), _array(self.y)
@@ -157,7 +157,7 @@ def variants() -> dict[str, str]:
         supported = _import("base").supported()
     except ImportError as error:
         return dict.fromkeys(ISAS, _reason(error))
-    state = {}
+    state: dict[str, str] = {}
     for name in ISAS:
         if name not in supported:
             state[name] = "not supported by this processor"
@@ -208,15 +208,20 @@ def _array(value: Any) -> Any:
 
 
 def _whole(key: str, value: Any, least: int, most: int = 2**31 - 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{key}={value!r}: must be a whole number")
+    value = int(value)  # pyright: ignore[reportUnknownArgumentType]
     if not least <= value <= most:
         raise ValueError(f"{key}={value}: must be from {least} to {most}")
-    return int(value)
+    return value
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray)
 
 
 def _vector(key: str, value: Any, shape: tuple[int, ...], writable: bool = False) -> None:
-    if not isinstance(value, np.ndarray):
+    if not _is_array(value):
         raise TypeError(f"{key}: must be an array or a CPU tensor, got {type(value).__name__}")
     if value.dtype != np.float32:
         raise TypeError(f"{key}: must be float32, got {value.dtype}")
@@ -237,10 +242,11 @@ def _check(asked: Evaluation, finite: bool) -> int:
     _vector("params", asked.params, (size,), writable=finite)
     if finite and not np.isfinite(asked.params).all():
         raise ValueError("params: must be finite")
-    if not isinstance(asked.y, np.ndarray) or len(asked.y) == 0:
+    points = len(asked.y) if _is_array(asked.y) else 0
+    if not points:
         raise ValueError("y: must be an array of at least one point")
-    _vector("y", asked.y, (_whole("points", len(asked.y), 1, 2**32 - 1),))
-    _vector("x", asked.x, (len(asked.y), d))
+    _vector("y", asked.y, (_whole("points", points, 1, 2**32 - 1),))
+    _vector("x", asked.x, (points, d))
     if asked.loss not in LOSSES:
         raise ValueError(f"loss={asked.loss}: must be one of {', '.join(LOSSES)}")
     if not isinstance(asked.sum_last, bool):

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fractal_ifs.version import __version__
+import fractal_ifs
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -36,7 +36,9 @@ def versions() -> Versions:
     import torch
 
     commit, modified = _git()
-    return Versions(torch=str(torch.__version__), fractal_ifs=__version__, git_commit=commit, git_modified=modified)
+    return Versions(
+        torch=str(torch.__version__), fractal_ifs=fractal_ifs.__version__, git_commit=commit, git_modified=modified
+    )
 
 
 def _git() -> tuple[str | None, bool | None]:
