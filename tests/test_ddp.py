@@ -92,9 +92,7 @@ def test_devices_count_as_what_can_change_a_result():
 )
 def test_a_process_for_each_gpu(monkeypatch, visible, workers, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    config = small(engine="torch")
-    config["trainer"]["accelerator"] = "gpu"
-    config["workers"] = workers
+    config = small(engine="torch", workers=workers).on("gpu")
     assert gpus() == visible.split(",")
     assert processes(config) == expected
     dealt = shares(list(range(21)), expected)
