@@ -834,9 +834,9 @@ def test_figure_7_in_the_report(folder, tmp_path):
             directory = tmp_path / "runs" / f"{depth}-{width}"
             directory.mkdir(parents=True)
             (directory / "result.json").write_text(json.dumps(record))
-    runs, _ = rows.collect([tmp_path / "runs"])
+    runs, _ = rows.read_runs([tmp_path / "runs"])
     assert set(runs.differs) == {""}  # where the images lie, and that they weren't verified, is no other protocol
-    made = report_tables.tables(report_data.cells(runs)[0])
+    made = report_tables.tables(report_data.form_cells(runs)[0])
     [seven] = [table for table in made if "CIFAR-10" in table.title]
     assert sum(c.ours is not None for c in seven.cells) == 15
     n, absolute, mean = report_tables.difference(seven.cells) or (0, 0.0, 0.0)

@@ -1,4 +1,4 @@
-"""The sets K_0..K_n of a fractal in one, two or three dimensions (Figure 1 of the paper).
+"""The sets K_0..K_n of a fractal in one, two or three dimensions.
 
 What is left of K_0 is blue. The places where the negative points of a level lie are orange.
 """
