@@ -24,6 +24,7 @@ from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.data import augment, cifar10, fashion_mnist, images, seeds
 from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.networks.convnet import ConvNet, multiplications
+from fractal_ifs.report.forms import markdown
 from fractal_ifs.report.write import write_report
 from fractal_ifs.results import rows
 from fractal_ifs.runs import checkpoints, records
@@ -845,7 +846,7 @@ def test_figure_7_in_the_report(folder, tmp_path):
     # By hand from the paper's figure: means of (.016, .041, .067), (.002, .015, .024), (.003, .014, .007), ...
     assert claim.ours == "layers 2 to 5 bring +0.041, +0.014, +0.008, -0.003"
     assert claim.verdict == "supported"
-    assert "| 3 | 0.602 (0.592) +0.010 |" in report_tables.markdown(seven)
+    assert "| 3 | 0.602 (0.592) +0.010 |" in markdown(seven)
     write_report([tmp_path / "runs"], tmp_path / "report")
     assert (tmp_path / "report" / "figures" / "figure7.png").stat().st_size > 10_000
     assert "CIFAR-10" in (tmp_path / "report" / "tables.md").read_text()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.files import write
-from fractal_ifs.report import figures, page, pictures, tables, verdicts
+from fractal_ifs.report import figures, forms, page, pictures, tables, verdicts
 from fractal_ifs.results.cells import form_cells
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.runs.records import Status
@@ -38,10 +38,10 @@ def write_report(paths: Sequence[Path], output: Path, with_figures: bool = True)
         write(output / "results.csv", runs.to_csv(index=False).encode())
         write(output / "results.parquet", runs.to_parquet(index=False))
     write(output / "cells.csv", cells.to_csv(index=False).encode())
-    markdown = "\n".join(tables.markdown(table) for table in made)
-    terminal = "\n".join(tables.terminal(table) for table in made)
+    markdown = "\n".join(forms.markdown(table) for table in made)
+    terminal = "\n".join(forms.terminal(table) for table in made)
     write(output / "tables.md", markdown.encode())
-    write(output / "tables.tex", "\n".join(tables.latex(table) for table in made).encode())
+    write(output / "tables.tex", "\n".join(forms.latex(table) for table in made).encode())
     write(output / "tables.txt", terminal.encode())
     drawn: list[Path] = []
     if with_figures:
