@@ -8,9 +8,10 @@ A list of curves (curve=1,4,6; curve=polynomial curve.degree=1,3,9) makes one pi
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -47,7 +48,9 @@ def write_pictures(overrides: Sequence[str]) -> list[Path]:
 
     Everything is checked before the first picture is drawn. Raises ConfigError.
     """
-    pictures = [_plan(configs) for configs in _compose([_with_quotes(override) for override in overrides])]
+    # Closed at once where a picture is refused: at a later time it would end the session of another Hydra.
+    with contextlib.closing(_compose([_with_quotes(override) for override in overrides])) as composed:
+        pictures = [_plan(configs) for configs in composed]
     written = []
     for settings, stem, draw in pictures:
         figure = draw()
@@ -112,7 +115,7 @@ def _with_quotes(override: str) -> str:
     return override if plain else f'{key}="{value}"'
 
 
-def _compose(overrides: Sequence[str]) -> Iterator[list[DictConfig]]:
+def _compose(overrides: Sequence[str]) -> Generator[list[DictConfig]]:
     """The configs of each picture, which differ only in their curves. Raises ConfigError."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
