@@ -23,8 +23,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from fractal_ifs.config.compose import parse, register
-from fractal_ifs.files import CONF
 from fractal_ifs.config.fast_compose import Composer
+from fractal_ifs.files import CONF
 
 
 def sweep(runs: int, engine: str, width: int, steps: int, logger: str = "csv", rows: int = 2) -> tuple[float, float]:

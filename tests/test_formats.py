@@ -131,12 +131,12 @@ def test_every_kept_run_is_recognised():
     curves = {str(name): read("curve", name, {}) for name in range(1, 7)}
     kept = 0
     for name in ("results.csv", "looked_into.csv", "figure7.csv"):
-        for row in rows.collect([REPRODUCTION / name])[0].to_dict("records"):
+        for row in rows.read_runs([REPRODUCTION / name])[0].to_dict("records"):
             asked = {key: int(row[key]) for key in ("depth", "width", "seed", "eval_every", "batch_size")}
             asked |= {"steps": int(row["steps_asked"]), "lr": row["lr"], "loss": row["loss"]}
             config = replace(base[row["data"]], **asked)
             if row["data"] == "fractal":
-                if rows.command(row) is None:
+                if rows.train_command(row) is None:
                     continue  # trained by another protocol, which the row doesn't hold
                 fractal = Fractal.parse(fractals[row["fractal"]] | {"depth": int(row["fractal_depth"])})
                 config = replace(config, fractal=fractal, curve=Curve.parse(curves[row["curve"]]))

@@ -24,6 +24,7 @@ from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.data import augment, cifar10, fashion_mnist, images, seeds
 from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.networks.convnet import ConvNet, multiplications
+from fractal_ifs.report.forms import markdown
 from fractal_ifs.report.write import write_report
 from fractal_ifs.results import rows
 from fractal_ifs.runs import checkpoints, records
@@ -834,9 +835,9 @@ def test_figure_7_in_the_report(folder, tmp_path):
             directory = tmp_path / "runs" / f"{depth}-{width}"
             directory.mkdir(parents=True)
             (directory / "result.json").write_text(json.dumps(record))
-    runs, _ = rows.collect([tmp_path / "runs"])
+    runs, _ = rows.read_runs([tmp_path / "runs"])
     assert set(runs.differs) == {""}  # where the images lie, and that they weren't verified, is no other protocol
-    made = report_tables.tables(report_data.cells(runs)[0])
+    made = report_tables.tables(report_data.form_cells(runs)[0])
     [seven] = [table for table in made if "CIFAR-10" in table.title]
     assert sum(c.ours is not None for c in seven.cells) == 15
     n, absolute, mean = report_tables.difference(seven.cells) or (0, 0.0, 0.0)
@@ -845,7 +846,7 @@ def test_figure_7_in_the_report(folder, tmp_path):
     # By hand from the paper's figure: means of (.016, .041, .067), (.002, .015, .024), (.003, .014, .007), ...
     assert claim.ours == "layers 2 to 5 bring +0.041, +0.014, +0.008, -0.003"
     assert claim.verdict == "supported"
-    assert "| 3 | 0.602 (0.592) +0.010 |" in report_tables.markdown(seven)
+    assert "| 3 | 0.602 (0.592) +0.010 |" in markdown(seven)
     write_report([tmp_path / "runs"], tmp_path / "report")
     assert (tmp_path / "report" / "figures" / "figure7.png").stat().st_size > 10_000
     assert "CIFAR-10" in (tmp_path / "report" / "tables.md").read_text()

@@ -120,13 +120,13 @@ def test_the_report_reads_a_kept_table_as_it_reads_the_sweep(command, tmp_path):
 
     command(*SWEEP, "lr=1e-3,5e-4")
     table = tmp_path / "kept" / "runs.csv"
-    ours, notes = rows.collect([table])
-    theirs, _ = rows.collect([tmp_path / "multirun"])
+    ours, notes = rows.read_runs([table])
+    theirs, _ = rows.read_runs([tmp_path / "multirun"])
     not_kept = ("directory", "error", "training", "native_build", "git_modified")
     columns = [name for name in rows.COLUMNS if name not in not_kept]
     ours, theirs = (table[columns].set_index("fingerprint").sort_index() for table in (ours, theirs))
     pd.testing.assert_frame_equal(ours, theirs, check_dtype=False)
-    both, notes = rows.collect([table, tmp_path / "multirun"])
+    both, notes = rows.read_runs([table, tmp_path / "multirun"])
     assert notes == []
     assert len(both) == 4
     assert both.directory.notna().all()
@@ -135,8 +135,8 @@ def test_the_report_reads_a_kept_table_as_it_reads_the_sweep(command, tmp_path):
 def test_a_runs_command_trains_it_to_its_fingerprint(command, tmp_path):
     keys = {"fractal.depth": 4, "curve": 4, "width": 20, "lr": 2.5e-4, "seed": 2, "steps": 20_000, "eval_every": 1000}
     config = compose(fractal="vicsek", depth=2, **keys)
-    found = rows.row(tmp_path, RunRecord.of(config, Status.FINISHED))
-    words = str(rows.command(found)).split()
+    found = rows.row_of(tmp_path, RunRecord.of(config, Status.FINISHED))
+    words = str(rows.train_command(found)).split()
     assert words[:3] == ["python", "-m", "fractal_ifs.train"]
     again = compose(**dict(word.split("=") for word in words[3:]))
     assert again.fingerprint == found["fingerprint"] == config.fingerprint
@@ -174,8 +174,8 @@ def test_pictures_are_made_once_and_outlive_the_checkpoints(command, tmp_path):
     from fractal_ifs.report import pictures as report_pictures
 
     command(*SWEEP, "lr=1e-3")
-    cells, _ = report_data.cells(rows.collect([tmp_path / "multirun"])[0])
-    made = report_pictures.draw(cells, tmp_path / "pictures")
+    cells, _ = report_data.form_cells(rows.read_runs([tmp_path / "multirun"])[0])
+    made = report_pictures.write_thumbnails(cells, tmp_path / "pictures")
     assert len(made) == 2
     path = tmp_path / "pictures" / f"{cells.fingerprint[0]}.png"
     values = np.asarray(Image.open(path))
@@ -192,8 +192,8 @@ def test_pictures_are_made_once_and_outlive_the_checkpoints(command, tmp_path):
         said = run.model(torch.cartesian_prod(at, at)).reshape(len(at), -1).T.flip(0).numpy() > 0
     assert np.array_equal(values % 2 == 1, said)
     shutil.rmtree(tmp_path / "multirun")
-    assert report_pictures.draw(cells, tmp_path / "pictures") == made
-    sheets = report_pictures.galleries(cells, made, tmp_path)
+    assert report_pictures.write_thumbnails(cells, tmp_path / "pictures") == made
+    sheets = report_pictures.write_galleries(cells, made, tmp_path)
     assert [sheet.name for sheet in sheets] == []  # width 8 is none of the tables'
 
 

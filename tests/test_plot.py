@@ -18,17 +18,19 @@ from fractal_ifs.config.compose import compose
 from fractal_ifs.config.fractal import Curve, Fractal
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.distribution import FractalDistribution
-from fractal_ifs.plotting import pictures
+from fractal_ifs.plotting import style
+from fractal_ifs.plotting.distributions import draw_distributions
+from fractal_ifs.plotting.networks import draw_network
 from fractal_ifs.runs.load import Finished
 from fractal_ifs.runs.records import RunRecord, Status
 
 
 def samples_of(*laws, **keys) -> Any:
-    return pictures.distributions(laws, **keys)
+    return draw_distributions(laws, **keys)
 
 
 def learned(*arguments, **keys) -> Any:
-    return pictures.network(*arguments, **keys)
+    return draw_network(*arguments, **keys)
 
 
 def axes_titled(figure, start) -> Any:
@@ -51,13 +53,13 @@ def test_panels_show_the_sets_samples_and_curves_themselves(name):
     figure = samples_of(*laws, points=500, seed=3)
     for j in range(4):
         polygons = drawn(axes_titled(figure, f"$K_{{{j}}}$"), PolyCollection)
-        blue = [c for c in polygons if tuple(c.get_facecolor()[0]) == to_rgba(pictures.BLUE)]
+        blue = [c for c in polygons if tuple(c.get_facecolor()[0]) == to_rgba(style.BLUE)]
         assert sum(map(area, blue)) == pytest.approx(laws[0].volume(j), rel=1e-6)
     for law, number in zip(laws, (1, 6), strict=True):
         [dots] = drawn(axes_titled(figure, f"curve {number}"), PathCollection)
         x, y, _ = law.sample(500, seed=3)
         np.testing.assert_allclose(dots.get_offsets(), x)
-        colors = [to_rgba(pictures.BLUE if label > 0 else pictures.ORANGE) for label in y]
+        colors = [to_rgba(style.BLUE if label > 0 else style.ORANGE) for label in y]
         np.testing.assert_allclose(dots.get_facecolor(), colors)
     lines = axes_titled(figure, "the accuracy").get_lines()
     for law, line in zip(laws, lines, strict=True):
@@ -118,10 +120,10 @@ def test_decision_regions_pixel_by_pixel(window):
     level = FractalDistribution(fractal, 1, 2).level(np.stack([x, y], -1).reshape(-1, 2)).numpy().reshape(90, 90)
     colors = image.cmap(image.norm(image.get_array()))
     for said, in_K, color in (
-        (x > 0.2137, level == 2, pictures.BLUE),
-        (x > 0.2137, level < 2, pictures.PALE_BLUE),
-        (x < 0.2137, level == 2, pictures.ORANGE),
-        (x < 0.2137, level < 2, pictures.PALE_ORANGE),
+        (x > 0.2137, level == 2, style.BLUE),
+        (x > 0.2137, level < 2, style.PALE_BLUE),
+        (x < 0.2137, level == 2, style.ORANGE),
+        (x < 0.2137, level < 2, style.PALE_ORANGE),
     ):
         pixels = colors[said & in_K]
         assert len(pixels) > 0
@@ -164,7 +166,7 @@ def test_a_run_that_diverged_at_once_still_has_a_picture(accuracy):
 
 def test_the_command_line_draws_a_list_of_curves_into_one_picture(tmp_path):
     arguments = ["fractal=sierpinsky,cantor", "fractal.depth=2", "curve=polynomial", "curve.degree=1,3", "points=50"]
-    written = plot.draw([*arguments, f"out={tmp_path}", "dpi=30"])
+    written = plot.write_pictures([*arguments, f"out={tmp_path}", "dpi=30"])
     stems = [f"{fractal}-n2-curvepolynomial_1__polynomial_3_" for fractal in ("sierpinsky", "cantor")]
     assert [path.name for path in written] == [f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")]
     assert all(path.stat().st_size > 3000 for path in written)
@@ -173,7 +175,8 @@ def test_the_command_line_draws_a_list_of_curves_into_one_picture(tmp_path):
 
 def test_the_same_picture_has_the_same_bytes(tmp_path):
     before, after = (
-        plot.draw(["points=50", "fractal.depth=2", "dpi=30", f"out={tmp_path / place}"]) for place in ("a", "b")
+        plot.write_pictures(["points=50", "fractal.depth=2", "dpi=30", f"out={tmp_path / place}"])
+        for place in ("a", "b")
     )
     assert [path.read_bytes() for path in before] == [path.read_bytes() for path in after]
 
@@ -183,7 +186,7 @@ def test_a_fractal_of_ones_own_from_a_directory(tmp_path):
     (tmp_path / "fractal" / "mine.yaml").write_text(
         "name: mine\ndepth: 2\nratio: 1/4\noffsets: [[-1/2, 0], [1/2, 0]]\n"
     )
-    [path] = plot.draw(
+    [path] = plot.write_pictures(
         ["--config-dir", str(tmp_path), "fractal=mine", "points=50", "formats=[svg]", f"out={tmp_path / 'out'}"]
     )
     assert path.name == "mine-n2-curve1.svg"
@@ -213,7 +216,7 @@ def test_a_fractal_of_ones_own_from_a_directory(tmp_path):
 )
 def test_refusals_come_before_anything_is_drawn(arguments, message, tmp_path):
     with pytest.raises(ConfigError, match=message) as caught:
-        plot.draw([*arguments, f"out={tmp_path}"])
+        plot.write_pictures([*arguments, f"out={tmp_path}"])
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
@@ -222,7 +225,7 @@ def test_a_run_on_other_data_is_refused(tmp_path):
     record = RunRecord.of(compose(data="cifar10", model="cnn"), Status.FINISHED)
     (tmp_path / "result.json").write_text(json.dumps(record.plain()))
     with pytest.raises(ConfigError, match="must be a run on a fractal, its data is cifar10"):
-        plot.draw([f"run={tmp_path}", f"out={tmp_path / 'out'}"])
+        plot.write_pictures([f"run={tmp_path}", f"out={tmp_path / 'out'}"])
 
 
 def shell(*arguments):
@@ -257,6 +260,6 @@ def test_help_and_refusals_import_nothing_slow(tmp_path):
 def test_a_run_whose_directory_has_the_signs_of_a_sweep_in_its_name(tmp_path):
     directory = tmp_path / "curve=1,steps=20" / "curve.weights=[1,2],width=4"
     fractal_ifs.run(directory, width=4, depth=1, steps=20, eval_every=20, logger="none", data__train_size=200)
-    written = plot.draw([f"run={directory}", f"out={tmp_path / 'out=1'}", "formats=[png]"])
+    written = plot.write_pictures([f"run={directory}", f"out={tmp_path / 'out=1'}", "formats=[png]"])
     assert [path.parent.name for path in written] == ["out=1"]
     assert all(path.exists() for path in written)

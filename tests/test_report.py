@@ -68,7 +68,7 @@ def add(root: Path, accuracy: float, status="finished", steps=None, **keys) -> P
 
 
 def cell_of(root: Path, **where):
-    cells, notes = report_data.cells(rows.collect([root])[0])
+    cells, notes = report_data.form_cells(rows.read_runs([root])[0])
     for key, value in where.items():
         cells = cells.loc[cells[key] == value]
     assert len(cells) == 1
@@ -76,7 +76,7 @@ def cell_of(root: Path, **where):
 
 
 def table_cell(root: Path, table: int, fractal: str, row: int, column: int) -> report_tables.Cell:
-    made = report_tables.tables(report_data.cells(rows.collect([root])[0])[0])
+    made = report_tables.tables(report_data.form_cells(rows.read_runs([root])[0])[0])
     return made[table].blocks[fractal][row][column]
 
 
@@ -184,7 +184,7 @@ def test_of_two_runs_that_only_computed_differently_one_is_shown_and_the_other_s
         shown, left = cell.accuracy, {0.8: 0.6, 0.6: 0.8}[cell.accuracy]
         assert cell.seeds == 1
         assert f"shown: {shown:.4f}, left out: {left:.4f}" in notes[0]
-        assert cell.fingerprint == min(rows.collect([root])[0].fingerprint)  # whatever was read first
+        assert cell.fingerprint == min(rows.read_runs([root])[0].fingerprint)  # whatever was read first
 
 
 def test_a_fractal_or_curve_of_ones_own_is_reported_like_any(tmp_path):
@@ -214,7 +214,7 @@ def test_a_table_with_the_marks_of_a_merge_is_refused(tmp_path):
     head, line = (tmp_path / "kept.csv").read_text().splitlines()
     for bad in ("<<<<<<< HEAD", line[: len(line) // 2]):
         (tmp_path / "kept.csv").write_text("\n".join([head, line, bad, ""]))
-        for read in (lambda: rows.collect([tmp_path / "kept.csv"]), lambda: kept.read(tmp_path / "kept.csv")):
+        for read in (lambda: rows.read_runs([tmp_path / "kept.csv"]), lambda: kept.read(tmp_path / "kept.csv")):
             with pytest.raises(ConfigError, match="line 3 is no row of it"):
                 read()
 
@@ -237,11 +237,11 @@ def test_other_configs_that_claim_a_cell_are_said_and_never_averaged(tmp_path):
 def test_one_run_found_twice_counts_once(tmp_path):
     add(tmp_path / "a", 0.8)
     add(tmp_path / "b", 0.8)
-    runs, notes = rows.collect([tmp_path])
+    runs, notes = rows.read_runs([tmp_path])
     assert len(runs) == 1
     assert notes == ["1 runs are there more than once, and counted once"]
     add(tmp_path / "c", 0.81)
-    _, notes = rows.collect([tmp_path])
+    _, notes = rows.read_runs([tmp_path])
     assert "twice with different accuracies (by up to 0.0100" in notes[0]
 
 
@@ -252,7 +252,7 @@ def test_running_torn_and_failed_runs(tmp_path):
     failed = add(tmp_path, 0.0, "failed", seed=3)
     record = json.loads((failed / "result.json").read_text()) | {"best_test_acc": None, "error": "OSError: disk"}
     (failed / "result.json").write_text(json.dumps(record))
-    runs, notes = rows.collect([tmp_path])
+    runs, notes = rows.read_runs([tmp_path])
     assert sorted(runs.status) == ["failed", "finished", "running", "running"]
     assert "1 records can't be read" in notes[0]
     assert cell_of(tmp_path)[0].accuracy == 0.8
@@ -271,7 +271,7 @@ def test_a_cell_that_still_runs_has_no_place_on_the_axis_of_parameters(tmp_path)
         add(tmp_path, 0.8, width=width)
     add(tmp_path, 0.7, "running", steps=400_000, width=50)
     add(tmp_path, 0.7, "running", steps=400_000, fractal="vicsek")
-    drawn = report_figures.parameters(report_tables.lookup(report_data.cells(rows.collect([tmp_path])[0])[0]))
+    drawn = report_figures.parameters(report_tables.lookup(report_data.form_cells(rows.read_runs([tmp_path])[0])[0]))
     assert drawn is not None
     assert [axes.get_title() for axes in drawn.axes] == ["2D Cantor set"]
     assert sum(line.get_marker() == "o" for line in drawn.axes[0].lines) == 2
@@ -288,7 +288,7 @@ def test_a_directory_that_goes_while_a_sweep_is_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", scandir)
     assert "1 runs: 1 finished" in status.show(tmp_path)
-    assert len(rows.collect([tmp_path])[0]) == len(dict(records.find(tmp_path))) == 1
+    assert len(rows.read_runs([tmp_path])[0]) == len(dict(records.find(tmp_path))) == 1
 
 
 def test_a_layerwise_run_is_as_long_as_all_its_layers(tmp_path):
@@ -306,8 +306,8 @@ def test_a_written_csv_reads_back_to_the_same_cells(tmp_path):
     tidy = pd.read_parquet(tmp_path / "out" / "results.parquet")
     assert list(tidy.columns) == rows.COLUMNS
     assert len(tidy) == 3
-    again = report_data.cells(rows.collect([tmp_path / "out" / "results.csv"])[0])[0]
-    before = report_data.cells(rows.collect([tmp_path / "runs"])[0])[0]
+    again = report_data.form_cells(rows.read_runs([tmp_path / "out" / "results.csv"])[0])[0]
+    before = report_data.form_cells(rows.read_runs([tmp_path / "runs"])[0])[0]
     pd.testing.assert_frame_equal(again, before, check_dtype=False)
 
 
@@ -319,7 +319,7 @@ def test_verdicts_follow_the_numbers(tmp_path):
     for width in (10, 20, 50):
         for depth in range(1, 6):
             add(tmp_path, 0.52 + 0.001 * (depth % 2), fractal="vicsek", curve="4", n=6, depth=depth, width=width)
-    made = report_tables.tables(report_data.cells(rows.collect([tmp_path])[0])[0])
+    made = report_tables.tables(report_data.form_cells(rows.read_runs([tmp_path])[0])[0])
     by_claim = {v.claim: v for v in report_verdicts.verdicts(made)}
     depth = by_claim["Depth helps on a coarse curve: all four fractals"]
     assert depth.verdict == "supported"
@@ -331,7 +331,7 @@ def test_verdicts_follow_the_numbers(tmp_path):
     for fractal in report_tables.FRACTALS:  # a tenth of the budget done, where depth harms
         for depth in range(1, 6):
             add(tmp_path, 0.9 - 0.1 * depth, "running", 100_000, fractal=fractal, depth=depth, width=400)
-    with_partial = report_tables.tables(report_data.cells(rows.collect([tmp_path])[0])[0])
+    with_partial = report_tables.tables(report_data.form_cells(rows.read_runs([tmp_path])[0])[0])
     assert with_partial[0].blocks["vicsek"][0][-1].partial
     assert {v.claim: v for v in report_verdicts.verdicts(with_partial)} == by_claim  # it enters no verdict
     flat = report_verdicts.trend([[0.9, 0.8, 0.7]] * 6)
@@ -344,7 +344,7 @@ def test_a_verdict_of_another_budget_alone_has_a_star(tmp_path):
         for depth in range(1, 6):
             for width in (10, 20):
                 add(tmp_path, 0.6 + 0.05 * depth, "running", 100_000, fractal=fractal, depth=depth, width=width)
-    found = report_verdicts.verdicts(report_tables.tables(report_data.cells(rows.collect([tmp_path])[0])[0]))
+    found = report_verdicts.verdicts(report_tables.tables(report_data.form_cells(rows.read_runs([tmp_path])[0])[0]))
     assert found[0].verdict == "supported*"
     assert "Cells of another budget" in report_verdicts.markdown(found)
     assert {v.verdict for v in found if "Finer" in v.claim or "fine Vicsek" in v.claim} == {"not run"}
@@ -483,7 +483,7 @@ def test_a_narrowed_experiment_trains_and_is_reported(tmp_path):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
     assert "2 of 2 jobs are finished already" in done.stdout + done.stderr
-    runs, notes = rows.collect([tmp_path / "multirun" / "tables-40"])
+    runs, notes = rows.read_runs([tmp_path / "multirun" / "tables-40"])
     assert notes == []
     assert sorted(zip(runs.fractal, runs.curve, runs.depth, runs.width, runs.lr, strict=True)) == [
         (fractal, curve, 5, 10, 5e-4) for fractal in ("cantor2d", "vicsek") for curve in ("1", "6")

@@ -15,10 +15,11 @@ from fractal_ifs.training.train import train
 def run(directory: str | Path | None = None, **keywords: Any) -> tuple[RunRecord, nn.Module]:
     """Train one network: ``run(fractal="vicsek", curve=4, width=20, steps=20_000, fractal__depth=6)``.
 
-    Keywords are the keys of the command line (two underscores for a dot). With a ``directory`` the run leaves its
-    record there and logs as ``logger`` says, else nothing is written. Returns the record (as in result.json) and the
-    trained module.
-    Raises ConfigError.
+    Args:
+        directory: where the run writes its record, and logs as ``logger`` says. None: nothing is written.
+        keywords: the keys of the command line, with two underscores for a dot.
+
+    Returns the record, as in result.json, and the trained module. Raises ConfigError, or what the run failed with.
     """
     config = compose(**keywords)
     if directory is not None:

@@ -1,7 +1,7 @@
-"""python -m fractal_ifs.dashboard ENTITY: a W&B workspace with the panels that a sweep here wants.
+"""python -m fractal_ifs.dashboard ENTITY: a W&B workspace with panels for a sweep of this package.
 
-Needs the extra `dashboard` (pip install "fractal_ifs[dashboard]") and, to save it, a login; --print shows what would be
-saved, without either a login or the network.
+It needs the extra `dashboard` (pip install "fractal_ifs[dashboard]"), and a login to save the workspace. --print shows
+what would be saved, and needs neither a login nor the network.
 """
 
 import argparse
@@ -14,11 +14,15 @@ if TYPE_CHECKING:
 
 
 def workspace(entity: str, project: str = "fractal_ifs", sweep: str | None = None) -> "Workspace":
-    """Accuracy by the keys of a sweep, against width and curve, and learning curves in groups; best runs on top.
+    """The workspace: accuracy by the keys of a sweep, accuracy against width and curve, and learning curves in groups.
+
+    The best runs come first. Nothing is saved.
 
     Args:
-        entity: the W&B user or team, project: as ``logger.entity`` and ``logger.project``.
-        sweep: only the runs of this sweep (their group), or all.
+        entity, project: as the keys ``logger.entity``, the W&B user or team, and ``logger.project``.
+        sweep: only the runs of this sweep, which is their group in W&B. None: all runs.
+
+    Raises ImportError where W&B's library for workspaces is not installed.
     """
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
@@ -67,6 +71,7 @@ def workspace(entity: str, project: str = "fractal_ifs", sweep: str | None = Non
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
     description = argparse.RawDescriptionHelpFormatter
     out = argparse.ArgumentParser(
         prog="python -m fractal_ifs.dashboard", description=__doc__, formatter_class=description
@@ -74,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out.add_argument("entity", metavar="ENTITY", help="the W&B user or team")
     out.add_argument("--project", default="fractal_ifs", help="default: fractal_ifs")
     out.add_argument("--sweep", help="only the runs of this sweep")
-    out.add_argument("--print", action="store_true", dest="show", help="print it as JSON and save nothing")
+    out.add_argument("--print", action="store_true", dest="show", help="print the workspace as JSON and save nothing")
     given = out.parse_args(arguments)
     try:
         made = workspace(given.entity, given.project, given.sweep)
@@ -85,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     try:
         print(made.save().url)
-    except Exception as error:  # W&B's own, and those of its network
+    except Exception as error:  # any of W&B's, or of the network's
         sys.exit(f"error: W&B doesn't take it: {str(error).splitlines()[0]}")
 
 

@@ -1,4 +1,4 @@
-"""``python -m fractal_ifs.doctor``: which engine and instruction set run here, how fast, and with which versions."""
+"""``python -m fractal_ifs.doctor``: which engine and instruction set run here, how fast, and which versions."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from fractal_ifs.engines import cpp as native
+from fractal_ifs.engines import cpp
 from fractal_ifs.errors import ConfigError
 
 WIDTHS = (10, 20, 50, 100)
@@ -16,20 +16,34 @@ PACKAGES = ("fractal_ifs", "torch", "pytorch_lightning", "hydra-core", "numpy", 
 
 
 def rate(width: int, seconds: float = 0.3, threads: int = 1) -> float:
-    """Microseconds per step of one network (d = 2, depth 5, batch 100, Adam), when every thread trains one."""
+    """Microseconds per step of a network (d = 2, depth 5, batch 100, Adam), divided by the number of threads.
+
+    Each thread trains a network of its own.
+
+    Args:
+        width: units of a hidden layer.
+        seconds: how long it is measured, roughly.
+    """
     tasks = [task(width, seed) for seed in range(threads)]
     steps, elapsed = 0, 0.0
-    for chunk in (20, 0):  # the first to warm up and to see how many fit
+    for chunk in (20, 0):  # the first chunk warms up, and shows how many steps fit
         for t in tasks:
             t.steps = chunk or max(20, int(seconds / max(elapsed, 1e-6) * steps))
         start = time.perf_counter()
-        native.advance(tasks, threads)
+        cpp.advance(tasks, threads)
         elapsed, steps = time.perf_counter() - start, tasks[0].done
     return elapsed / steps / threads * 1e6
 
 
-def task(width: int, seed: int = 0, depth: int = 5, d: int = 2, n: int = 50_000) -> native.Task:
-    """A network with random weights and data of the paper's sizes, to time the engine on."""
+def task(width: int, seed: int = 0, depth: int = 5, d: int = 2, n: int = 50_000) -> cpp.Task:
+    """A network with random weights and data of the paper's sizes, for timing the engine.
+
+    Args:
+        width, depth: the units of a hidden layer, and how many such layers.
+        seed: of the weights, the data and the shuffles.
+        d: inputs.
+        n: points of the training set.
+    """
     rng = np.random.default_rng(seed)
     layers = [(d, width)] + [(width, width)] * (depth - 1) + [(width, 1)]
     parts = [(rng.normal(size=i * o) / np.sqrt(i), np.full(o, 0.1)) for i, o in layers]
@@ -37,28 +51,28 @@ def task(width: int, seed: int = 0, depth: int = 5, d: int = 2, n: int = 50_000)
     x = rng.uniform(-1, 1, (n, d)).astype(np.float32)
     y = np.where(rng.uniform(size=n) < 0.5, -1, 1).astype(np.float32)
     m, v = np.zeros_like(params), np.zeros_like(params)
-    return native.Task(params, d, width, depth, x, y, exp_avg=m, exp_avg_sq=v, shuffle_seed=seed)
+    return cpp.Task(params, d, width, depth, x, y, exp_avg=m, exp_avg_sq=v, shuffle_seed=seed)
 
 
 def report() -> list[str]:
-    """The lines that ``main`` prints."""
+    """Lines on the native engine: its instruction sets, the one in use, and its speed."""
     lines = []
-    for name, state in native.variants().items():
+    for name, state in cpp.variants().items():
         lines.append(f"native {name:7} {state}")
     try:
-        isa = native.isa()
-    except (native.Unavailable, ConfigError) as error:
+        isa = cpp.isa()
+    except (cpp.Unavailable, ConfigError) as error:
         return [*lines, f"engine         torch ({error})"]
     chosen = " (FRACTAL_IFS_ISA)" if os.environ.get("FRACTAL_IFS_ISA") else ""
-    lines.append(f"engine         native, {isa}{chosen}, built by {native.module().COMPILER}")
-    lines.append(f"limit          {native.module().fma_peak(0.2, 1):.0f} GFLOP/s of one core")
+    lines.append(f"engine         native, {isa}{chosen}, built by {cpp.module().COMPILER}")
+    lines.append(f"limit          {cpp.module().fma_peak(0.2, 1):.0f} GFLOP/s of one core")
     for width in WIDTHS:
         lines.append(f"width {width:<8} {rate(width):.1f} us per step (one core; depth 5, batch 100, Adam)")
     return lines
 
 
 def versions() -> list[str]:
-    """Python, processor and package versions, a line each."""
+    """Lines on Python, the platform and the versions of packages."""
     lines = [f"{'python':14} {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores"]
     for package in PACKAGES:
         try:
@@ -69,6 +83,7 @@ def versions() -> list[str]:
 
 
 def main() -> int:
+    """The command line. Returns the exit status."""
     print("\n".join([*versions(), *report()]))
     return 0
 

@@ -20,18 +20,28 @@ from fractal_ifs.training import signals
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def run(config: DictConfig) -> float | None:
-    """One job: returns the best test accuracy."""
+    """Train one job; called by Hydra. Returns the best test accuracy.
+
+    A ConfigError ends the process of a single run, and is raised in a sweep.
+    """
     single = HydraConfig.get().mode == RunMode.RUN
     try:
         return train(config, single)
     except ConfigError as error:
-        if single:  # as an exception, Hydra would print more than the one line
+        if single:  # Hydra would print more than one line of an exception
             sys.exit(f"error: {error}")
         raise
 
 
 def train(config: DictConfig, single: bool) -> float | None:
-    """Train the job of a composed config; ``single``: it is the whole command. Raises what the job failed with."""
+    """Train the job of a composed config.
+
+    Args:
+        single: the job is the whole command, not one of a sweep. Its result is printed, and its failure ends the
+            process with one line.
+
+    Returns the best test accuracy. Raises ConfigError, and in a sweep the exception that the job failed with.
+    """
     job = Job(parse(config), Path(HydraConfig.get().runtime.output_dir))
     assert job.directory is not None
     check_writable(job.directory)

@@ -1,6 +1,7 @@
-"""Hydra's multirun, with all jobs checked before the first starts and trained together: ``hydra/launcher=fused``.
+"""Launchers and a sweeper for Hydra's multirun: ``hydra/launcher=fused`` and ``hydra/launcher=slurm``.
 
-Each job leaves what Hydra's basic launcher leaves: its directory, its ``.hydra``, its log, its return value.
+All jobs are checked before the first one starts, and are trained together. Each job leaves what it leaves with Hydra's
+basic launcher: its directory, its ``.hydra``, its log, its return value.
 """
 
 import contextlib
@@ -29,19 +30,19 @@ from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError, message
 from fractal_ifs.sweeps.driver import JobsFailed, driving, swept
-from fractal_ifs.sweeps.finished import finished
+from fractal_ifs.sweeps.finished import finished_or_kept
 
 log = logging.getLogger(__name__)
 
 
-register()  # also in the worker processes of other launchers, which import this module with Hydra's plugins
+register()  # here, because the worker processes of other launchers import this module with Hydra's plugins
 
 
 @contextlib.contextmanager
 def current(config: DictConfig) -> Iterator[None]:
-    """``config`` as the job that ``${hydra:...}`` speaks of."""
+    """Let ``${hydra:...}`` refer to this job's config."""
     before = HydraConfig.instance().cfg
-    # set_config would copy it, at 10 ms a job
+    # not by set_config, which would copy it and takes 10 ms a job
     HydraConfig.instance().cfg = config  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
@@ -50,7 +51,7 @@ def current(config: DictConfig) -> Iterator[None]:
 
 
 def output_directory(config: DictConfig, number: int) -> Path:
-    """The directory of job ``number`` of a sweep, whose config is told of both."""
+    """The directory of job ``number`` of a sweep. Also writes both into the job's config, as Hydra's launchers do."""
     with read_write(config.hydra), open_dict(config.hydra), current(config):
         config.hydra.job.id = str(number)
         config.hydra.job.num = number
@@ -60,19 +61,25 @@ def output_directory(config: DictConfig, number: int) -> Path:
 
 
 class Composed(NamedTuple):
-    """A job of a sweep: all that Hydra composed, its own keys as plain values, and what is to be trained."""
+    """A job of a sweep."""
 
-    whole: DictConfig
-    values: dict[str, Any]
+    whole: DictConfig  # all that Hydra composed, with its own node ``hydra``
+    values: dict[str, Any]  # the job's keys as plain values
     job: Job
 
 
 def compose_all(
     context: HydraContext, master: DictConfig, jobs: Sequence[Sequence[str]], first: int = 0, here: bool = True
 ) -> list[Composed]:
-    """The checked config of every job, the first of number ``first``. Raises ConfigError that names all invalid jobs.
+    """Compose and check the config of every job.
 
-    Two jobs with the same directory are invalid. ``here``: as of ``config.compose.accepted``.
+    Args:
+        master: the config of the whole sweep.
+        jobs: the overrides of each job.
+        first: the number of the first job.
+        here: as in ``config.compose.accepted``.
+
+    Raises a ConfigError that names all invalid jobs. Two jobs with the same directory are invalid, too.
     """
     configs: list[Composed] = []
     refused: list[str] = []
@@ -88,7 +95,7 @@ def compose_all(
             if directory in taken:
                 raise ConfigError(f"hydra.sweep.subdir: {directory} is that of {taken[directory]} too")
             taken[directory] = words
-            finished(job)  # refuses a directory of another config
+            finished_or_kept(job)  # raises where the directory is another config's
             configs.append(Composed(config, values, job))
         except Exception as error:
             reason = str(error) if isinstance(error, ConfigError) else one_line(error)
@@ -105,18 +112,20 @@ class Refuse(Callback):
     """Refuses a single run before Hydra writes anything into its directory."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """End the process with one line if the config is invalid, or the directory is another config's."""
         HydraConfig.instance().set_config(config)  # for ${hydra:...}
         try:
-            finished(Job(parse(config), Path(str(config.hydra.run.dir)).absolute()))
+            finished_or_kept(Job(parse(config), Path(str(config.hydra.run.dir)).absolute()))
         except ConfigError as error:
             sys.exit(f"error: {error}")
 
 
 class CheckedSweeper(BasicSweeper):
-    """Hydra's grid sweeper, whose check of a batch names every invalid job; the fused launcher has its own.
+    """Hydra's grid sweeper, with a check of each batch that names every invalid job.
 
-    ``best_lr``: a table of finished runs (``results.finished_runs``). Every job then has the learning rate that is best
-    for its cell there, whatever the grid's; of jobs that become the same, one is left.
+    Args:
+        best_lr: a table of finished runs (``results.finished_runs``). Every job then gets the learning rate that is
+            best for its cell in this table, whatever the grid says. Jobs that become the same are trained once.
     """
 
     def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None, best_lr: str | None = None):
@@ -124,6 +133,7 @@ class CheckedSweeper(BasicSweeper):
         self.best_lr = best_lr
 
     def get_job_batch(self) -> Sequence[Sequence[str]]:
+        """The overrides of the next jobs. Raises ConfigError where ``best_lr`` has no run of a job's cell."""
         batch = super().get_job_batch()
         if not self.best_lr:
             return batch
@@ -143,6 +153,7 @@ class CheckedSweeper(BasicSweeper):
         return jobs
 
     def sweep(self, arguments: list[str]) -> Any:
+        """Run the sweep. Raises JobsFailed where jobs fail under a launcher that stops at the first failure."""
         assert self.config is not None
         if (directory := Path(str(self.config.hydra.sweep.dir))) not in swept:
             swept.append(directory)
@@ -154,6 +165,7 @@ class CheckedSweeper(BasicSweeper):
             raise JobsFailed(message(error)) from error
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Check a batch for other launchers; the fused one checks its jobs itself. Raises ConfigError."""
         if not isinstance(self.launcher, FusedLauncher):
             assert self.hydra_context is not None
             assert self.config is not None
@@ -172,17 +184,22 @@ class Packing(Group):
 
 
 class FusedLauncher(Launcher):
-    """Trains the jobs of a sweep together, group by group."""
+    """Trains the jobs of a sweep together, group by group; the keys are those of ``Packing``."""
 
-    here = True  # on this machine
+    here = True  # whether jobs run on this machine
 
     def __init__(self, executor: str = "local", stack: int = 0):
         self.packing = Packing(executor=executor, stack=stack)  # pyright: ignore[reportArgumentType]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra gives a launcher before ``launch``."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Check all jobs, then train them. Returns how each ended, as Hydra expects it.
+
+        Raises ConfigError that names all invalid jobs, and Busy where another process drives this sweep.
+        """
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         sweep_dir = Path(str(self.config.hydra.sweep.dir))
@@ -195,7 +212,7 @@ class FusedLauncher(Launcher):
 
     def _train(self, composed: Sequence[Composed], sweep_dir: Path) -> Sequence[JobReturn]:
         jobs = [each.job for each in composed]
-        todo = [finished(job) is None for job in jobs]  # refuses a changed config before anything is written
+        todo = [finished_or_kept(job) is None for job in jobs]  # raises for another config before anything is written
         returns = [self._job(each) for each in composed]
         for ret, job, new in zip(returns, jobs, todo, strict=True):
             if new and job.directory:
@@ -208,14 +225,17 @@ class FusedLauncher(Launcher):
         return returns
 
     def _results(self, jobs: Sequence[Job], sweep_dir: Path) -> Sequence[Any]:
-        """Each job's record, its row in a table of kept runs, what it failed with, or None: not waited for."""
+        """How each job ended, or None where it wasn't waited for."""
         from fractal_ifs.sweeps.sweep import train_jobs
 
         return train_jobs(jobs, self.packing.executor, self.packing.stack, together=True)
 
     @staticmethod
     def _job(each: Composed) -> JobReturn:
-        """Takes the config apart: kept whole beside the job's two parts of it, it would double a sweep's memory."""
+        """What Hydra expects of a job, which has its config in two parts.
+
+        This takes the whole config apart. To keep it beside its parts would double the memory of a sweep.
+        """
         ret = JobReturn()
         ret.overrides = list(each.whole.hydra.overrides.task)
         ret.cfg = OmegaConf.create(each.values)
@@ -247,4 +267,4 @@ class SlurmLauncher(FusedLauncher):
         from fractal_ifs.sweeps import slurm
 
         keys: Any = OmegaConf.to_container(OmegaConf.create(self.keys), resolve=True)
-        return slurm.train_jobs(jobs, sweep_dir.absolute(), slurm.Settings.parse(keys))
+        return slurm.train_in_slurm(jobs, sweep_dir.absolute(), slurm.Settings.parse(keys))

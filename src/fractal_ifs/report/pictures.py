@@ -1,100 +1,123 @@
-"""What the networks of a report's cells have learned: a small picture each, and galleries of them."""
+"""Small pictures of what the networks of a report's cells have learned, and galleries of these."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from fractal_ifs.config.fractal import Fractal
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import write
 from fractal_ifs.fractals.membership import deepest
+from fractal_ifs.plotting.style import BLUE, ORANGE, PALE_BLUE, PALE_ORANGE
 from fractal_ifs.report.tables import FRACTALS, lookup, paper
+from fractal_ifs.results.cells import CellResult, results_of
+from fractal_ifs.results.rows import CellKey
 from fractal_ifs.runs.load import load
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    import torch
 
-PIXELS = 162  # two for each cell of side 3^-4
-# What plotting.pictures paints: outside K_n said to be negative, positive; in K_n said to be negative, positive.
-COLOURS = ((0xFF, 0xD2, 0xA3), (0xA9, 0xCB, 0xE6), (0xFF, 0x7F, 0x0E), (0x1F, 0x77, 0xB4))
+PIXELS = 162  # per side: two for each cell of side 3^-4
+COLOURS = (PALE_ORANGE, PALE_BLUE, ORANGE, BLUE)  # outside K_n, answer negative and positive; the same in K_n
 
 
-def draw(cells: "pd.DataFrame", directory: Path) -> dict[str, bytes]:
-    """The picture of each cell's run, by fingerprint: ``directory/FINGERPRINT.png``, made where its checkpoint is here.
+def write_thumbnails(cells: "pd.DataFrame", directory: Path) -> dict[str, bytes]:
+    """The picture of each cell's run, by the run's fingerprint.
 
-    A picture shows a network of two inputs after its last step, over the fractal's square.
+    It shows a network of two inputs after its last step, over the fractal's square. A picture that is not in the
+    directory yet is drawn, if the run's checkpoint is on this machine.
+
+    Args:
+        cells: as ``results.cells.form_cells`` returns it.
+        directory: a picture is its file FINGERPRINT.png.
     """
     found = {}
-    for cell in cells.query("data == 'fractal' and ended").to_dict("records"):
-        path = directory / f"{cell['fingerprint']}.png"
+    for cell in results_of(cells):
+        if cell.data != "fractal" or not cell.ended:
+            continue
+        path = directory / f"{cell.fingerprint}.png"
         if not path.exists():
-            picture = thumbnail(Path(cell["directory"])) if isinstance(cell["directory"], str) else None
+            picture = thumbnail(Path(cell.directory)) if cell.directory else None
             if picture is None:
                 continue
             directory.mkdir(parents=True, exist_ok=True)
             write(path, picture)
-        found[cell["fingerprint"]] = path.read_bytes()
+        found[cell.fingerprint] = path.read_bytes()
     return found
 
 
 def thumbnail(directory: Path) -> bytes | None:
-    """The decision regions of a run's network as a small PNG; None where it can't be read, or is not in the plane."""
+    """The decision regions of a run's network as a small PNG. None where it can't be read, or its d is not 2."""
     import torch
 
     try:
         run = load(directory)
     except (ConfigError, OSError):
         return None
-    x, inside = _square(run.config.fractal)
-    if x is None or inside is None:
+    square = _square(run.config.fractal)
+    if square is None:
         return None
     with torch.no_grad():
-        positive = (run.model(x.to(next(run.model.parameters()).dtype)) > 0).reshape(inside.shape).numpy()
-    return _png(positive + 2 * inside)
+        outputs = run.model(square.x.to(next(run.model.parameters()).dtype))
+    return _png((outputs > 0).reshape(square.inside.shape).numpy() + 2 * square.inside)
+
+
+class Square(NamedTuple):
+    """The square of a fractal in the plane, as pixels with the lowest row first."""
+
+    x: "torch.Tensor"  # (PIXELS^2, 2): the pixels' centres
+    inside: "np.ndarray"  # (PIXELS, PIXELS): whether a centre lies in K_n
 
 
 @lru_cache(maxsize=16)
-def _square(fractal: Fractal) -> Any:
-    """The pixels' centres (PIXELS^2, 2), the lowest row first, and which of them lie in K_n."""
+def _square(fractal: Fractal) -> Square | None:
     import numpy as np
     import torch
 
     ifs = fractal.ifs
     if ifs.d != 2:
-        return None, None
+        return None
     at = (np.arange(PIXELS) + 0.5) / PIXELS
     (x0, y0), (x1, y1) = ifs.base.lo, ifs.base.hi
     x = torch.tensor(np.stack(np.meshgrid(x0 + at * (x1 - x0), y0 + at * (y1 - y0)), -1).reshape(-1, 2))
-    return x, (deepest(ifs, x, fractal.depth) == fractal.depth).reshape(PIXELS, PIXELS).numpy()
+    return Square(x, (deepest(ifs, x, fractal.depth) == fractal.depth).reshape(PIXELS, PIXELS).numpy())
 
 
 def _png(values: "np.ndarray") -> bytes:
-    """Four colours, two bits a pixel; the first row of ``values`` is the lowest."""
+    """A picture of four colours, with two bits a pixel. ``values`` (h, w): 0 to 3, with the lowest row first."""
     import numpy as np
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(values[::-1]).astype("uint8"), "P")
-    image.putpalette([channel for colour in COLOURS for channel in colour])
+    image.putpalette([channel for colour in COLOURS for channel in bytes.fromhex(colour[1:])])
     buffer = io.BytesIO()
     image.save(buffer, "PNG", bits=2, optimize=True)
     return buffer.getvalue()
 
 
-def galleries(cells: "pd.DataFrame", pictures: Mapping[str, bytes], directory: Path) -> list[Path]:
-    """A sheet per fractal: depth x width on curve 1, and curve x width at depth 5."""
+def write_galleries(cells: "pd.DataFrame", pictures: Mapping[str, bytes], directory: Path) -> list[Path]:
+    """Write two sheets of pictures per fractal: depth x width on curve 1, and curve x width at depth 5.
+
+    Args:
+        cells: as ``results.cells.form_cells`` returns it.
+        pictures: as ``write_thumbnails`` returns them.
+
+    Returns the files. A sheet without any picture is left out.
+    """
     ours, widths = lookup(cells), paper()["widths"]
     written = []
     for fractal, title in FRACTALS.items():
-        sheets: list[tuple[str, str, Sequence[int], Callable]] = [
-            ("depth", "curve 1", range(1, 6), lambda r, w, f=fractal: ("fractal", f, 5, "1", r, w)),
-            ("curve", "depth 5", range(1, 7), lambda r, w, f=fractal: ("fractal", f, 5, str(r), 5, w)),
+        sheets: list[tuple[str, str, Sequence[int], Callable[[int, int], CellKey]]] = [
+            ("depth", "curve 1", range(1, 6), lambda r, w, f=fractal: CellKey("fractal", f, 5, "1", r, w)),
+            ("curve", "depth 5", range(1, 7), lambda r, w, f=fractal: CellKey("fractal", f, 5, str(r), 5, w)),
         ]
         for row, where, rows, key in sheets:
             grid = [[ours.get(key(r, w)) for w in widths] for r in rows]
-            if any(cell and cell["fingerprint"] in pictures for line in grid for cell in line):
+            if any(cell and cell.fingerprint in pictures for line in grid for cell in line):
                 path = directory / f"gallery_{fractal}_{row}.png"
                 write(path, _sheet(f"{title}, {where}", row, rows, widths, grid, pictures))
                 written.append(path)
@@ -102,17 +125,23 @@ def galleries(cells: "pd.DataFrame", pictures: Mapping[str, bytes], directory: P
 
 
 def _sheet(
-    title: str, row: str, rows: Sequence[int], widths: Sequence[int], grid: Sequence[Sequence[Any]], pictures: Mapping
+    title: str,
+    row: str,
+    rows: Sequence[int],
+    widths: Sequence[int],
+    grid: Sequence[Sequence[CellResult | None]],
+    pictures: Mapping[str, bytes],
 ) -> bytes:
+    """One sheet as PNG. ``grid``: a row per entry of ``rows``, which are depths or curves as ``row`` says."""
     from PIL import Image, ImageDraw, ImageFont
 
-    shown = [j for j in range(len(widths)) if any(line[j] and line[j]["fingerprint"] in pictures for line in grid)]
+    shown = [j for j in range(len(widths)) if any((c := line[j]) and c.fingerprint in pictures for line in grid)]
     gap, top, left, line = 6, 62, 66, PIXELS + 24
     sheet = Image.new("RGB", (left + len(shown) * (PIXELS + gap), top + len(rows) * line), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     pen.text((left, 6), f"{title}: after the last step of the best learning rate, seed 0", "#222222", font)
     said = "blue: it says positive, orange: negative; strong: the fractal. Below: the cell's accuracy"
-    said += "" if all(c["whole"] for line in grid for c in line if c) else " (*: another budget)"
+    said += "" if all(c.whole for line in grid for c in line if c) else " (*: another budget)"
     pen.text((left, 22), said, "#666", font)
     for j, column in enumerate(shown):
         pen.text(
@@ -121,9 +150,9 @@ def _sheet(
         for i, cells in enumerate(grid):
             place = (left + j * (PIXELS + gap), top + i * line)
             cell = cells[column]
-            if cell and (picture := pictures.get(cell["fingerprint"])):
+            if cell and (picture := pictures.get(cell.fingerprint)):
                 sheet.paste(Image.open(io.BytesIO(picture)).convert("RGB"), place)
-                accuracy = f"{cell['accuracy']:.3f}" + "*" * (not cell["whole"])
+                accuracy = f"{cell.accuracy:.3f}" + "*" * (not cell.whole)
                 pen.text((place[0] + PIXELS / 2, place[1] + PIXELS + 2), accuracy, "#222", font, "ma")
             else:
                 pen.rectangle((*place, place[0] + PIXELS, place[1] + PIXELS), outline="#ddd")

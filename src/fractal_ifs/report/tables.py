@@ -1,4 +1,4 @@
-"""Tables 1 and 2 and the grid of Figure 7 beside the paper's numbers: Markdown, LaTeX, and text for a terminal."""
+"""Tables 1 and 2 and the grids of Figures 6 and 7, with our numbers beside the paper's."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -7,59 +7,71 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fractal_ifs.results.cells import CellResult, results_of
+from fractal_ifs.results.rows import CellKey
+
 if TYPE_CHECKING:
     import pandas as pd
 
-FRACTALS = {"sierpinsky": "Sierpinsky triangle", "cantor2d": "2D Cantor set", "pentaflake": "Pentaflake"}
-FRACTALS |= {"vicsek": "Vicsek"}
+FRACTALS = {
+    "sierpinsky": "Sierpinsky triangle",
+    "cantor2d": "2D Cantor set",
+    "pentaflake": "Pentaflake",
+    "vicsek": "Vicsek",
+}
 CURVES = tuple("123456")
-Key = tuple[str, str | None, int | None, str | None, int, int]  # results.rows.CELL
 
 
 @lru_cache
 def paper() -> dict[str, Any]:
-    """The paper's numbers, as printed in its appendix or measured off its figures."""
+    """The content of paper.json: the paper's numbers, as its appendix prints them, or read off its figures."""
     return json.loads((Path(__file__).parent / "paper.json").read_text())
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A place of a table: the paper's number, and ours (None: not run)."""
+    """A place in a table: the paper's number, and ours."""
 
-    theirs: float | None
-    ours: float | None = None
+    theirs: float | None  # None: the paper has no number here
+    ours: float | None = None  # None: not run
     budget: int = 0  # steps of ours
-    partial: bool = False  # of another budget than the paper's, or not ended
-    differs: str = ""  # ours is of another protocol
-    spread: float | None = None
-    seeds: int = 0
-    lrs: int = 0
+    partial: bool = False  # ours has another budget than the paper's, or has not ended
+    differs: str = ""  # how the protocol of ours differs from the paper's
     digits: int = 2  # of the paper's number
+
+    @classmethod
+    def of(cls, ours: CellResult | None, theirs: float | None, digits: int = 2) -> "Cell":
+        """The place of a cell that we have run, or have not (None)."""
+        if ours is None:
+            return cls(theirs, digits=digits)
+        return cls(theirs, ours.accuracy, ours.budget, not ours.whole, ours.differs, digits)
 
     @property
     def difference(self) -> float | None:
+        """Ours minus the paper's. None where one of them is missing."""
         return None if self.ours is None or self.theirs is None else self.ours - self.theirs
 
     @property
     def comparable(self) -> bool:
-        """Ours and the paper's mean the same: the same protocol at its full budget."""
+        """Whether ours and the paper's are of the same protocol at its full budget."""
         return self.difference is not None and not self.partial and not self.differs
 
     @property
     def marks(self) -> str:
+        """``*`` for another budget, ``†`` for another protocol; ``legend`` explains them."""
         return ("*" if self.partial else "") + ("†" if self.differs else "")
 
 
 @dataclass(frozen=True)
 class Table:
-    """``blocks``: a grid of cells per fractal, rows as named by ``row`` (depth or curve), columns by width."""
+    """A table: one grid of cells per fractal."""
 
     title: str
-    row: str
+    row: str  # what the rows are: depth, or curve
     rows: Sequence[int]
-    widths: Sequence[int]
-    blocks: Mapping[str, Sequence[Sequence[Cell]]]
-    cells: Sequence[Cell] = field(init=False)
+    widths: Sequence[int]  # of the columns
+    blocks: Mapping[str, Sequence[Sequence[Cell]]]  # by fractal: a row per entry of ``rows``, a column per width
+    cells: Sequence[Cell] = field(init=False)  # all of them
 
     def __post_init__(self) -> None:
         flat = [cell for block in self.blocks.values() for line in block for cell in line]
@@ -67,22 +79,31 @@ class Table:
 
 
 def tables(cells: "pd.DataFrame") -> list[Table]:
-    """Tables 1 and 2; also Figure 6's grid, for which the paper prints no numbers, and Figure 7's where it was run."""
+    """Tables 1 and 2, the grid of Figure 6, for which the paper prints no numbers, and that of Figure 7 if it was run.
+
+    Args:
+        cells: as ``results.cells.form_cells`` returns it.
+    """
     ours = lookup(cells)
     numbers = paper()
     widths, depths, curves = numbers["widths"], numbers["table1"]["rows"], numbers["table2"]["rows"]
 
     def grid(
-        values: Any, key: Callable[[int, int], Key], rows: Sequence[int], columns: Sequence[int], digits: int = 2
+        values: Any, key: Callable[[int, int], CellKey], rows: Sequence[int], columns: Sequence[int], digits: int = 2
     ) -> list[list[Cell]]:
         return [
-            [cell(ours.get(key(r, w)), values[i][j] if values else None, digits) for j, w in enumerate(columns)]
+            [Cell.of(ours.get(key(r, w)), values[i][j] if values else None, digits) for j, w in enumerate(columns)]
             for i, r in enumerate(rows)
         ]
 
-    one = {f: grid(v, lambda r, w, f=f: ("fractal", f, 5, "1", r, w), depths, widths) for f, v in _values("table1")}
-    two = {f: grid(v, lambda r, w, f=f: ("fractal", f, 5, str(r), 5, w), curves, widths) for f, v in _values("table2")}
-    six = {"vicsek": grid(None, lambda r, w: ("fractal", "vicsek", 6, "4", r, w), depths, widths)}
+    one = {
+        f: grid(v, lambda r, w, f=f: CellKey("fractal", f, 5, "1", r, w), depths, widths) for f, v in _values("table1")
+    }
+    two = {
+        f: grid(v, lambda r, w, f=f: CellKey("fractal", f, 5, str(r), 5, w), curves, widths)
+        for f, v in _values("table2")
+    }
+    six = {"vicsek": grid(None, lambda r, w: CellKey("fractal", "vicsek", 6, "4", r, w), depths, widths)}
     found = [
         Table("Table 1: curve 1, fractals of depth 5", "depth", depths, widths, one),
         Table("Table 2: networks of depth 5, fractals of depth 5", "curve", curves, widths, two),
@@ -90,7 +111,7 @@ def tables(cells: "pd.DataFrame") -> list[Table]:
     ]
     if any(key[0] == "cifar10" for key in ours):
         channels, values = numbers["figure7"]["channels"], numbers["figure7"]["values"]
-        seven = {"CIFAR-10": grid(values, lambda r, w: ("cifar10", None, None, None, r, w), depths, channels, 3)}
+        seven = {"CIFAR-10": grid(values, lambda r, w: CellKey("cifar10", None, None, None, r, w), depths, channels, 3)}
         found.append(Table("Figure 7: CIFAR-10, width is channels", "depth", depths, channels, seven))
     return found
 
@@ -100,25 +121,20 @@ def _values(name: str) -> list[tuple[str, Any]]:
     return [(fractal, values[fractal]) for fractal in FRACTALS]
 
 
-def lookup(cells: "pd.DataFrame") -> dict[Key, dict[str, Any]]:
-    """The cells by (data, fractal, fractal depth, curve, depth, width); the first three of CIFAR-10's are None."""
-    found = {}
-    for row in cells.astype(object).where(cells.notna(), None).to_dict("records"):
-        synthetic = row["data"] == "fractal"
-        where = (row["fractal"], int(row["fractal_depth"]), str(row["curve"])) if synthetic else (None, None, None)
-        found[(row["data"], *where, int(row["depth"]), int(row["width"]))] = row
-    return found
+def lookup(cells: "pd.DataFrame") -> dict[CellKey, CellResult]:
+    """Our cells by their names.
 
-
-def cell(ours: Mapping[str, Any] | None, theirs: float | None, digits: int = 2) -> Cell:
-    if ours is None:
-        return Cell(theirs, digits=digits)
-    rest = (ours["differs"], ours["spread"], ours["seeds"], ours["lrs"], digits)
-    return Cell(theirs, ours["accuracy"], ours["budget"], not ours["whole"], *rest)
+    Args:
+        cells: as ``results.cells.form_cells`` returns it.
+    """
+    return {cell.key: cell for cell in results_of(cells)}
 
 
 def difference(cells: Sequence[Cell]) -> tuple[int, float, float] | None:
-    """Cells that can be compared, the mean absolute difference from the paper, and the mean difference; or None."""
+    """How many cells can be compared, the mean absolute difference from the paper, and the mean difference.
+
+    None where no cell can be compared.
+    """
     values = [c.difference for c in cells if c.comparable and c.difference is not None]
     if not values:
         return None
@@ -126,11 +142,12 @@ def difference(cells: Sequence[Cell]) -> tuple[int, float, float] | None:
 
 
 def signed(value: float, digits: int = 3) -> str:
+    """A number with its sign: ``+0.019``, or ``−0.019`` with the sign of a minus, not a hyphen."""
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def text(cell: Cell) -> str:
-    """``.871* (.89) −.019``: ours, the paper's, the difference; empty where ours was not run."""
+    """A cell as text, ``0.871* (0.89) −0.019``: ours, the paper's, the difference. Empty where ours was not run."""
     if cell.ours is None:
         return ""
     ours = f"{cell.ours:.3f}{cell.marks}"
@@ -138,7 +155,7 @@ def text(cell: Cell) -> str:
 
 
 def legend(table: Table) -> list[str]:
-    """The lines under a table: what the marks mean, and how far it is from the paper in all."""
+    """The lines under a table: what its marks mean, and how far it is from the paper in all."""
     lines = []
     run = [c for c in table.cells if c.ours is not None]
     blank = "; the others are blank" if len(run) < len(table.cells) else ""
@@ -160,68 +177,8 @@ def legend(table: Table) -> list[str]:
     return lines
 
 
-def markdown(table: Table) -> str:
-    lines = [f"### {table.title}", "", "Ours (the paper's) difference.", ""]
-    for fractal, block in table.blocks.items():
-        lines += [f"**{FRACTALS.get(fractal, fractal)}**", ""]
-        lines.append("| " + " | ".join([f"{table.row} \\ width", *map(str, table.widths)]) + " |")
-        lines.append("|" + "---|" * (len(table.widths) + 1))
-        for row, cells in zip(table.rows, block, strict=True):
-            lines.append("| " + " | ".join([str(row), *(text(c).replace("*", "\\*") for c in cells)]) + " |")
-        lines.append("")
-    return "\n".join([*lines, *(f"{line.replace('*', chr(92) + '*')}  " for line in legend(table)), ""])
-
-
-def latex(table: Table) -> str:
-    """A tabular for booktabs, in the paper's layout; the paper's number and the difference are set small below ours."""
-    n = len(table.widths)
-    lines = ["\\begin{tabular}{l" + "r" * n + "}", "\\toprule"]
-    lines += [f"{table.row} / width & " + " & ".join(map(str, table.widths)) + r" \\"]
-    for fractal, block in table.blocks.items():
-        lines += ["\\midrule", f"\\multicolumn{{{n + 1}}}{{l}}{{{FRACTALS.get(fractal, fractal)}}}" + r" \\"]
-        for row, cells in zip(table.rows, block, strict=True):
-            lines.append(f"{row} & " + " & ".join(_latex_ours(c) for c in cells) + r" \\")
-            if any(c.difference is not None for c in cells):
-                lines.append(" & " + " & ".join(_latex_paper(c) for c in cells) + r" \\")
-    notes = [line.replace("*", "$^*$").replace("†", r"$^\dagger$").replace("−", "$-$") for line in legend(table)]
-    caption = f"% {table.title}. {' '.join(notes)}"
-    return "\n".join([caption, *lines, "\\bottomrule", "\\end{tabular}", ""])
-
-
-def _latex_ours(cell: Cell) -> str:
-    if cell.ours is None:
-        return ""
-    marks = cell.marks.replace("†", r"\dagger")
-    return f"{cell.ours:.3f}" + (f"$^{{{marks}}}$" if marks else "")
-
-
-def _latex_paper(cell: Cell) -> str:
-    return "" if cell.difference is None else f"\\scriptsize {cell.theirs:.{cell.digits}f} (${cell.difference:+.3f}$)"
-
-
-def terminal(table: Table) -> str:
-    import io
-
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table as Rich
-
-    out = Rich(title=f"{table.title}: ours (the paper's) difference", box=box.SIMPLE, title_justify="left")
-    out.add_column(table.row, justify="right")
-    for width in table.widths:
-        out.add_column(f"width {width}", justify="right")
-    for fractal, block in table.blocks.items():
-        out.add_section()
-        out.add_row(FRACTALS.get(fractal, fractal))
-        for row, cells in zip(table.rows, block, strict=True):
-            out.add_row(str(row), *(text(c) for c in cells))
-    console = Console(file=io.StringIO(), width=170, color_system=None)
-    console.print(out, *legend(table), sep="\n", highlight=False, markup=False)
-    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
-
-
 def missing(table: Table) -> str | None:
-    """Which cells of a table were not run, by width, in one line; None where all were."""
+    """One line that says how many cells of a table were not run, by width. None where all were run."""
     by_width = {w: [block[i][j] for block in table.blocks.values() for i in range(len(table.rows))]
                 for j, w in enumerate(table.widths)}  # fmt: skip
     gaps = [f"width {w}: {sum(c.ours is None for c in cells)} of {len(cells)}" for w, cells in by_width.items()

@@ -1,38 +1,46 @@
-"""Whether our numbers support what section 5 of the paper says: per claim a verdict, its statistic, the paper's own.
+"""Whether our numbers support the claims of section 5 of the paper.
 
-Trends along depth or curve are tested by Page's L (a line per fractal and width, ordered columns): such a claim is
-supported or contradicted where the effect is large enough to matter and p < 0.01, else undecided. The other claims have
-no such test, and are decided by thresholds that stand beside them. The paper's own statistic is of the cells that we
-have run, of all its cells where we have none. Cells of another budget take part only in a verdict that those of the
-paper's budget cannot give: a narrow network of 10^6 steps is not to be compared with a wide one of 10^5.
+Each claim has a verdict and a statistic, of ours and of the paper's own numbers. The paper's statistic is over the
+cells that we have run, or over all its cells where we have none.
+
+Trends along depth or curve are tested by Page's L, on ordered columns with a line per fractal and width. Such a claim
+is supported or contradicted where the effect is more than ``EFFECT`` and p < ``P``, and otherwise undecided. The other
+claims have no such test. The thresholds that decide them are in their functions.
+
+Cells of another budget take part only in verdicts that those of the paper's budget can't give: a narrow network after
+10^6 steps must not be compared with a wide one after 10^5.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 from fractal_ifs.report.tables import FRACTALS, Table
 
-P = 0.01
-CHANCE = 0.6  # at most this is near chance, .5
-EFFECT = 0.02  # of accuracy; one measurement on 5,000 test points has a standard error of .007
+P = 0.01  # the largest p-value that decides a claim
+CHANCE = 0.6  # accuracies up to this one are near chance, .5
+EFFECT = 0.02  # larger differences of accuracy matter; one on 5,000 test points has a standard error of .007
+
+Grid = Mapping[str, Sequence[Sequence[float | None]]]  # accuracies by fractal: a row per depth or curve, then widths
+Statement = tuple[str, str, int]  # a verdict, the statistic as text, and how many lines or networks it is from
 
 
 @dataclass(frozen=True)
 class Verdict:
+    """What the numbers say of one claim."""
+
     claim: str
-    verdict: str  # supported | contradicted | undecided | not run; a star: cells of another budget take part
-    ours: str
-    theirs: str
-    cells: str
-
-
-Grid = Mapping[str, Sequence[Sequence[float | None]]]  # per fractal: rows x widths
+    verdict: str  # supported, contradicted, undecided, not run; with a star where cells of another budget take part
+    ours: str  # our statistic
+    theirs: str  # that of the paper's numbers
+    cells: str  # how many lines, networks or widths ours is from
 
 
 def grids(table: Table) -> tuple[Grid, Grid]:
-    """Our accuracies, those of another protocol left out, and the paper's of these cells (of all, if we have none)."""
+    """Our accuracies and the paper's. Ours are without those of another protocol.
+
+    The paper's are for the cells that we have run, or for all cells if we have none.
+    """
     ours = {f: [[None if c.differs else c.ours for c in line] for line in block] for f, block in table.blocks.items()}
     some = any(v is not None for block in ours.values() for line in block for v in line)
     theirs = {
@@ -45,21 +53,25 @@ def grids(table: Table) -> tuple[Grid, Grid]:
     return ours, theirs
 
 
-def judge(table: Table, claim: str, say: Callable[[Grid], tuple[str, str, int]], of: str) -> Verdict:
-    """A claim's verdict by ``say``: of a grid the verdict, the statistic as text, and how many lines it is from."""
+def judge(table: Table, claim: str, say: Callable[[Grid], Statement], of: str) -> Verdict:
+    """The verdict on a claim. ``say`` is called with our grid and with the paper's; ``of``: what it counts."""
     ours, theirs = grids(table)
     verdict, text, n = say(ours)
     return Verdict(claim, verdict, text, say(theirs)[1], f"{n} {of}")
 
 
 def columns(values: Grid, fractals: Sequence[str]) -> list[list[float]]:
-    """A line per fractal and width: the accuracies down the rows, where all were measured."""
+    """A line per fractal and width: the accuracies down the rows. A line with a missing value is left out."""
     lines = [list(line) for f in fractals if f in values for line in zip(*values[f], strict=True)]
     return [line for line in lines if all(v is not None for v in line)]  # pyright: ignore[reportReturnType]
 
 
 def trend(lines: Sequence[Sequence[float]], falling: bool = False) -> tuple[float, float, float] | None:
-    """Mean gain from the first column to the last, and the p-values of an increasing and of a decreasing trend."""
+    """Page's test of an increasing (or falling) trend along lines of equal length.
+
+    Returns the mean gain (or loss) from the first value to the last, the p-value of such a trend, and the p-value of
+    the opposite trend. None for fewer than two lines.
+    """
     if len(lines) < 2:
         return None
     from scipy.stats import page_trend_test
@@ -77,10 +89,11 @@ def _decide(effect: float, p_for: float, p_against: float) -> str:
 
 
 def depth_helps(table: Table) -> list[Verdict]:
+    """Table 1: accuracy rises with depth on a coarse curve, on all fractals together and on each."""
     out = []
     for label, fractals in [("all four fractals", list(FRACTALS)), *((FRACTALS[f], [f]) for f in FRACTALS)]:
 
-        def say(values: Grid, fractals: list[str] = fractals) -> tuple[str, str, int]:
+        def say(values: Grid, fractals: list[str] = fractals) -> Statement:
             lines = columns(values, fractals)
             if (found := trend(lines)) is None:
                 return "not run", "", len(lines)
@@ -95,15 +108,17 @@ def depth_helps(table: Table) -> list[Verdict]:
 
 
 def parameters(depth: int, width: int, d: int = 2) -> int:
+    """The number of weights and biases of a network with ``depth`` hidden layers and d inputs."""
     return d * width + width + (depth - 1) * (width * width + width) + width + 1
 
 
 def utilisation(table: Table) -> Verdict:
-    """Networks against shallower ones of the same number of parameters, whose accuracy is interpolated between widths.
+    """Table 1: networks beat shallower ones with as many parameters.
 
-    Interpolated in log(parameters), by a curve that bends with the points (PCHIP): a straight line lies below a concave
-    curve and would favour depth. A network's gain is the mean over the depths below its own; networks of one fractal
-    are not independent, so that all four fractals have to agree, and no p-value is claimed.
+    The accuracy of shallower networks is interpolated between widths, in log(parameters), by a curve that bends with
+    the points (PCHIP). A straight line lies below a concave curve and would favour depth. A network's gain is the mean
+    over the depths below its own. Networks on one fractal are not independent. So no p-value is given, and all four
+    fractals must agree.
     """
     import numpy as np
     from scipy.interpolate import PchipInterpolator
@@ -123,7 +138,7 @@ def utilisation(table: Table) -> Verdict:
                 curves[depth] = (x, PchipInterpolator(x, y))
         return found
 
-    def say(values: Grid) -> tuple[str, str, int]:
+    def say(values: Grid) -> Statement:
         by_fractal = {fractal: found for fractal, block in values.items() if (found := gains(block))}
         every = [g for found in by_fractal.values() for g in found]
         if len(by_fractal) < len(FRACTALS):
@@ -139,9 +154,10 @@ def utilisation(table: Table) -> Verdict:
 
 
 def finer_is_worse(table: Table) -> Verdict:
+    """Table 2: at depth 5 accuracy falls from the coarsest curve to the finest, except on the Sierpinsky triangle."""
     fractals = [f for f in FRACTALS if f != "sierpinsky"]
 
-    def say(values: Grid) -> tuple[str, str, int]:
+    def say(values: Grid) -> Statement:
         lines = columns(values, fractals)
         if (found := trend(lines, falling=True)) is None:
             return "not run", "", len(lines)
@@ -152,9 +168,9 @@ def finer_is_worse(table: Table) -> Verdict:
 
 
 def sierpinsky_exception(table: Table, least_width: int = 50) -> Verdict:
-    """The largest fall over the curves at large widths: small for Sierpinsky, large for each of the others."""
+    """Table 2: at large widths the range over the curves is small for Sierpinsky, and large for each of the others."""
 
-    def say(values: Grid) -> tuple[str, str, int]:
+    def say(values: Grid) -> Statement:
         falls: dict[str, list[float]] = {}
         for fractal, block in values.items():
             for width, line in zip(table.widths, zip(*block, strict=True), strict=True):
@@ -175,6 +191,7 @@ def sierpinsky_exception(table: Table, least_width: int = 50) -> Verdict:
 
 
 def fine_vicsek(table: Table) -> Verdict:
+    """Figure 6: depth has no effect on the fine Vicsek set, and all networks are near chance."""
     lines = columns(grids(table)[0], ["vicsek"])
     claim = "On the fine Vicsek set of depth 6 depth brings nothing, and all networks are near chance"
     theirs = "slightly more than 0.5 for all (Figure 6; no numbers are printed)"
@@ -190,7 +207,9 @@ def fine_vicsek(table: Table) -> Verdict:
 
 
 def nearly_solved(table: Table) -> Verdict:
-    def say(values: Grid) -> tuple[str, str, int]:
+    """Table 1: a wide enough network of depth 5 reaches accuracy 0.98 on the 2D Cantor set."""
+
+    def say(values: Grid) -> Statement:
         line = {w: v for w, v in zip(table.widths, values["cantor2d"][-1], strict=True) if v is not None}
         if not line:
             return "not run", "", 0
@@ -202,9 +221,9 @@ def nearly_solved(table: Table) -> Verdict:
 
 
 def cifar10(table: Table) -> Verdict:
-    """The mean gain of each layer over widths where all depths were measured: early ones large, late ones small."""
+    """Figure 7: the mean gain of each layer, over widths where all depths were measured, is large, then small."""
 
-    def say(values: Grid) -> tuple[str, str, int]:
+    def say(values: Grid) -> Statement:
         lines = columns(values, ["CIFAR-10"])
         if not lines:
             return "not run", "", 0
@@ -219,7 +238,7 @@ def cifar10(table: Table) -> Verdict:
 
 
 def verdicts(tables: Sequence[Table]) -> list[Verdict]:
-    """One verdict per claim; ``tables``: as of ``tables.tables``."""
+    """The verdicts on all claims. ``tables``: as ``tables.tables`` returns them."""
     of_whole, of_all = _verdicts([_whole(table) for table in tables]), _verdicts(tables)
     return [_provisional(v) if w.verdict == "not run" else w for w, v in zip(of_whole, of_all, strict=True)]
 
@@ -231,7 +250,7 @@ def _verdicts(tables: Sequence[Table]) -> list[Verdict]:
 
 
 def _whole(table: Table) -> Table:
-    """The table without its cells of another budget than the paper's, or not ended."""
+    """The table without our numbers of another budget than the paper's, or of runs that have not ended."""
     blocks = {
         name: [[replace(c, ours=None) if c.partial else c for c in line] for line in block]
         for name, block in table.blocks.items()
@@ -240,11 +259,12 @@ def _whole(table: Table) -> Table:
 
 
 def _provisional(found: Verdict) -> Verdict:
-    """Mark what rests, in part, on cells of another budget than the paper's."""
+    """Mark a verdict that rests partly on cells of another budget than the paper's."""
     return found if found.verdict == "not run" else replace(found, verdict=f"{found.verdict}*")
 
 
 def markdown(found: Sequence[Verdict]) -> str:
+    """The verdicts as a table in Markdown."""
     lines = [
         "| claim of section 5 | verdict | ours | the paper's own numbers, same cells | from |",
         "|---|---|---|---|---|",
@@ -255,7 +275,3 @@ def markdown(found: Sequence[Verdict]) -> str:
     if any(v.verdict.endswith("*") for v in found):
         lines += ["", "\\* Cells of another budget than the paper's take part in this verdict; it may change."]
     return "\n".join([*lines, ""]).replace("+-", "±")
-
-
-def as_dicts(found: Sequence[Verdict]) -> list[dict[str, Any]]:
-    return [vars(v) for v in found]

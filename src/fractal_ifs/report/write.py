@@ -1,25 +1,29 @@
-"""The report of some sweeps, written into a directory: tables, figures, verdicts, one page."""
+"""Writes the report of some sweeps into a directory: tables, figures, verdicts, one page."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.files import write
-from fractal_ifs.report import figures, page, pictures, tables, verdicts
-from fractal_ifs.results.cells import cells
-from fractal_ifs.results.rows import collect
+from fractal_ifs.report import figures, forms, page, pictures, tables, verdicts
+from fractal_ifs.results.cells import form_cells
+from fractal_ifs.results.rows import read_runs
 from fractal_ifs.runs.records import Status
 
 
 def write_report(paths: Sequence[Path], output: Path, with_figures: bool = True) -> str:
-    """Write the report of all runs below ``paths`` into ``output``; returns the text for a terminal.
+    """Write the report of all runs below ``paths`` into the directory ``output``. Returns the text for a terminal.
 
-    Raises ConfigError where a path holds no run, or one of a later format.
+    Args:
+        paths: as for ``results.rows.read_runs``.
+        with_figures: also figures, pictures and the page, not only tables and verdicts.
+
+    Raises ConfigError where a path holds no run, or one of a later format, or ``output`` can't be written.
     """
     check_writable(output)
-    runs, notes = collect(paths)
-    found_cells, claimed = cells(runs)
-    made = tables.tables(found_cells)
+    runs, notes = read_runs(paths)
+    cells, claimed = form_cells(runs)
+    made = tables.tables(cells)
     found = verdicts.verdicts(made)
     gaps = [line for table in made if (line := tables.missing(table))]
     counts = ", ".join(f"{n} {state}" for state, n in runs.status.value_counts().items())
@@ -30,25 +34,25 @@ def write_report(paths: Sequence[Path], output: Path, with_figures: bool = True)
     if len(failed):
         notes.append(f"{len(failed)} runs failed, the first: {failed.directory.iloc[0]}: {failed.error.iloc[0]}")
 
-    if not any(path.resolve() == (output / "results.csv").resolve() for path in paths):  # a kept table stays as it is
+    if not any(path.resolve() == (output / "results.csv").resolve() for path in paths):  # a kept table is left as it is
         write(output / "results.csv", runs.to_csv(index=False).encode())
         write(output / "results.parquet", runs.to_parquet(index=False))
-    write(output / "cells.csv", found_cells.to_csv(index=False).encode())
-    markdown = "\n".join(tables.markdown(table) for table in made)
-    terminal = "\n".join(tables.terminal(table) for table in made)
+    write(output / "cells.csv", cells.to_csv(index=False).encode())
+    markdown = "\n".join(forms.markdown(table) for table in made)
+    terminal = "\n".join(forms.terminal(table) for table in made)
     write(output / "tables.md", markdown.encode())
-    write(output / "tables.tex", "\n".join(tables.latex(table) for table in made).encode())
+    write(output / "tables.tex", "\n".join(forms.latex(table) for table in made).encode())
     write(output / "tables.txt", terminal.encode())
     drawn: list[Path] = []
     if with_figures:
-        learned = pictures.draw(found_cells, output / "pictures")
-        drawn = figures.draw(runs, found_cells, output / "figures")
-        drawn += pictures.galleries(found_cells, learned, output / "figures")
-        html = page.page(runs, found_cells, made, found, notes + gaps, learned)
+        learned = pictures.write_thumbnails(cells, output / "pictures")
+        drawn = figures.write_figures(runs, cells, output / "figures")
+        drawn += pictures.write_galleries(cells, learned, output / "figures")
+        html = page.render_page(runs, cells, made, found, notes + gaps, learned)
         write(output / "index.html", html.encode())
     text = [
         "# Results beside the paper",
-        f"{len(runs)} runs ({counts}), {len(found_cells)} cells. A cell: the learning rate that is best on the seeds "
+        f"{len(runs)} runs ({counts}), {len(cells)} cells. A cell: the learning rate that is best on the seeds "
         "all of its learning rates share, then the mean over that learning rate's seeds.",
         "## Verdicts",
         verdicts.markdown(found),

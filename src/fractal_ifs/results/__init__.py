@@ -1,1 +1,1 @@
-"""Finished runs as rows and cells, and the table in which they are kept."""
+"""Finished runs as rows and cells of tables, and the table in which they are kept."""

@@ -1,8 +1,7 @@
-"""Finished runs kept as one small table that can be committed: what stands in it is trained on no machine again.
+"""Finished runs kept in one small table that can be committed. A run in it is not trained again on any machine.
 
-A row is a run that has used its budget: the columns of a report's results.csv without where it lay, and ``history``,
-its test accuracy at each evaluation. ``kept=FILE`` reads and fills it while a sweep trains, ``report collect``
-does later.
+A row is a run that has used its budget. It has the columns of a report's results.csv, without the run's directory.
+With ``kept=FILE`` a sweep reads the table and fills it while it trains; ``report collect`` fills it later.
 """
 
 import csv
@@ -18,19 +17,19 @@ from typing import Any, NamedTuple
 from fractal_ifs import files
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.results.rows import CELL, COLUMNS, row
-from fractal_ifs.runs.records import NOT_KEPT, Status, read_record
+from fractal_ifs.results.rows import CELL, COLUMNS, row_of
+from fractal_ifs.runs.records import NOT_KEPT, Status, read_record, walk
 
 log = logging.getLogger(__name__)
 
 KEPT = [name for name in COLUMNS if name not in ("directory", *NOT_KEPT)]
-ORDER = ("data", "fractal", "fractal_depth", "curve", "depth", "width", "steps_asked", "lr", "seed", "fingerprint")
+ORDER = (*CELL, "steps_asked", "lr", "seed", "fingerprint")  # the rows are sorted by these columns
 
 
 def read(path: Path) -> dict[str, dict[str, str]]:
-    """The rows of a table of finished runs by fingerprint, all values as text; none where there is no file.
+    """The rows of a table by fingerprint, with all values as text. Empty where there is no file.
 
-    Raises ConfigError where the file is something else.
+    Raises ConfigError where the file is not such a table.
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
@@ -49,9 +48,11 @@ def read(path: Path) -> dict[str, dict[str, str]]:
 
 
 def add(path: Path, directories: Iterable[Path]) -> tuple[int, list[str]]:
-    """Add the runs of these directories that have ended; returns how many were new, and what has to be said.
+    """Add the runs of these directories that have ended. Returns how many were new, and notes.
 
-    A run that is there already stays as it is, also where another machine found another accuracy: that is said.
+    A run that the table has already stays as it is. A note says where its accuracy is another one here.
+
+    Raises ConfigError where the file is not such a table.
     """
     rows = read(path)
     before, notes = len(rows), []
@@ -59,7 +60,7 @@ def add(path: Path, directories: Iterable[Path]) -> tuple[int, list[str]]:
         record = read_record(directory)
         if record is None or not record.status.ended:
             continue
-        found = row(directory, record)
+        found = row_of(directory, record)
         there = rows.setdefault(record.fingerprint, {name: _text(found[name]) for name in KEPT})
         if float(there["best_test_acc"]) != record.best_test_acc:
             notes.append(f"{directory}: best test accuracy {record.best_test_acc}, kept {there['best_test_acc']}")
@@ -68,8 +69,16 @@ def add(path: Path, directories: Iterable[Path]) -> tuple[int, list[str]]:
     return len(rows) - before, notes
 
 
+def add_below(path: Path, roots: Iterable[Path]) -> tuple[int, list[str]]:
+    """``add`` for all runs at or below some directories. Raises ConfigError where one of these doesn't exist."""
+    roots = list(roots)
+    if missing := [root for root in roots if not root.is_dir()]:
+        raise ConfigError(f"{missing[0]}: there is no such directory")
+    return add(path, (directory for root in roots for directory, _ in walk(root)))
+
+
 def write(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """The table, sorted by cell, budget, learning rate and seed."""
+    """Write the table, sorted by ``ORDER``."""
     text = io.StringIO()
     writer = csv.DictWriter(text, KEPT, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -79,7 +88,7 @@ def write(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 class KeptRun(NamedTuple):
-    """What a table says of a run."""
+    """The result of a run, from its row in the table."""
 
     status: Status
     best_test_acc: float
@@ -87,7 +96,10 @@ class KeptRun(NamedTuple):
 
 
 def find(config: RunConfig) -> KeptRun | None:
-    """What the table of a job's ``kept`` says of it; None where it isn't there. Raises ConfigError."""
+    """The result of a run in the table that its key ``kept`` names. None where the table doesn't have it.
+
+    Raises ConfigError where the file is not such a table.
+    """
     rows = _fingerprints(Path(config.kept)) if config.kept else {}
     there = next((rows[name] for name in config.fingerprints if name in rows), None)
     if there is None:
@@ -101,12 +113,12 @@ def _read_version(path: Path, modified: int) -> dict[str, dict[str, str]]:
 
 
 def _fingerprints(path: Path) -> dict[str, dict[str, str]]:
-    """``read``, but once for all jobs of a sweep."""
+    """``read``, but only once for all jobs of a sweep."""
     return _read_version(path.absolute(), path.stat().st_mtime_ns if path.exists() else 0)
 
 
 class Keeper:
-    """Adds the runs of some jobs to their tables as they end."""
+    """Adds the runs of some jobs to the tables that their keys ``kept`` name, as they end."""
 
     def __init__(self, jobs: Iterable[Job]):
         self.waiting: dict[Path, set[Path]] = {}
@@ -116,7 +128,7 @@ class Keeper:
         self.looked = time.monotonic()
 
     def add(self, every: float = 0.0) -> None:
-        """Look for new records, unless that was done in the last ``every`` seconds."""
+        """Look for new records and add them, unless that was done in the last ``every`` seconds."""
         if time.monotonic() - self.looked < every:
             return
         for path, waiting in self.waiting.items():
@@ -128,7 +140,7 @@ class Keeper:
 
 
 def _has_ended(directory: Path) -> bool:
-    """Not so where an earlier, interrupted training has left its record."""
+    """Whether a run has ended. The record of an earlier, interrupted training doesn't count."""
     record = read_record(directory)
     return record is not None and record.status.ended
 
@@ -145,4 +157,5 @@ def _number(text: str) -> float | None:
 
 
 def _order(text: str) -> tuple[float, str]:
+    """Numbers by value, then texts."""
     return (math.inf, text) if (number := _number(text)) is None else (number, "")

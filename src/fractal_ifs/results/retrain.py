@@ -11,28 +11,33 @@ import pandas as pd
 
 from fractal_ifs.engines import cpp
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.results.rows import collect, command
+from fractal_ifs.results.rows import read_runs, train_command
 from fractal_ifs.runs.records import read_record
 
 
 def retrain(
     path: Path, number: int = 3, width: int | None = None, seed: int | None = None
 ) -> Iterator[tuple[str, bool]]:
-    """Train some runs of a table again, each alone by its command: what was found of each, and whether it is the same.
+    """Train some runs of a table again, each alone, by its own command.
+
+    The bits of a run depend on the instruction set. So runs are drawn from those whose instruction set this processor
+    has.
 
     Args:
-        number: how many, drawn at random by ``seed`` (None: other ones every time).
-        width: none wider than that.
+        path: the table.
+        number: how many runs are drawn at random.
+        width: the largest width that is drawn. None: any.
+        seed: of the draw. None: other runs every time.
 
-    Their bits depend on the instruction set, so they are drawn from the runs whose own is to be had here. Raises
-    ConfigError where there are none, and on a number below 1.
+    Yields for each run what was found, as text, and whether it is the same. Raises ConfigError where there is no such
+    run, and on a number below 1.
     """
     for key, value, least in (("--number", number, 1), ("--width", width, 1), ("--seed", seed, 0)):
         if value is not None and value < least:
             raise ConfigError(f"{key}={value}: must be a whole number >= {least}")
-    runs = collect([path])[0]
+    runs = read_runs([path])[0]
     runs = runs.loc[(runs.engine == "native") & (runs.width <= (width or float("inf")))]
-    runs = runs.loc[[command(run) is not None for run in runs.to_dict("records")]]
+    runs = runs.loc[[train_command(run) is not None for run in runs.to_dict("records")]]
     if runs.empty:
         raise ConfigError(f"{path}: has no run of the paper's protocol and the native engine of width <= {width}")
     state = cpp.variants()
@@ -41,7 +46,7 @@ def retrain(
         reasons = (f"{isa}: {state.get(isa, 'unknown')}" for isa in sorted({str(isa) for isa in runs.isa}))
         raise ConfigError(f"{path}: its runs are equal on their own instruction set alone: {', '.join(reasons)}")
     for run in here.sample(min(number, len(here)), random_state=seed).to_dict("records"):
-        line = str(command(run))
+        line = str(train_command(run))
         with tempfile.TemporaryDirectory() as directory:
             arguments = [sys.executable, *line.split()[1:], "logger=none", f"hydra.run.dir={directory}/run"]
             environment = {**os.environ, "FRACTAL_IFS_ISA": str(run["isa"])}

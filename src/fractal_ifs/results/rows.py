@@ -1,54 +1,65 @@
-"""Every run below some directories as one table: a row per run."""
+"""Every run below some directories as one table, with a row per run."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 from fractal_ifs.config.data import ImageData
-from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.files import CONF
+from fractal_ifs.results.protocol import Setting, setting_of
 from fractal_ifs.runs import records
-from fractal_ifs.runs.records import (
-    HISTORY,
-    RESULT,
-    RunRecord,
-    Status,
-    read_begun,
-    read_composed,
-    read_history,
-    read_record,
-    walk,
-)
+from fractal_ifs.runs.records import RunRecord, Status
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CELL = ["data", "fractal", "fractal_depth", "curve", "depth", "width"]  # what names a cell of a table
-ENDED = tuple(status for status in Status if status.ended)  # such runs have used the budget they were given
 
-_OF_RECORD = records.COLUMNS
+class CellKey(NamedTuple):
+    """What names a cell of a table. On images the fractal, its depth and the curve are None."""
+
+    data: str
+    fractal: str | None
+    fractal_depth: int | None
+    curve: str | None
+    depth: int
+    width: int
+
+    @classmethod
+    def of(cls, run: Mapping[str, Any]) -> "CellKey":
+        """The cell of a run, given its row or any mapping with these keys."""
+        synthetic = run["data"] == "fractal"
+        where = (run["fractal"], int(run["fractal_depth"]), str(run["curve"])) if synthetic else (None, None, None)
+        return cls(run["data"], *where, int(run["depth"]), int(run["width"]))
+
+    def __str__(self) -> str:
+        """``vicsek n=5 curve 4 depth 5 width 20``."""
+        synthetic = self.data == "fractal"
+        where = f"{self.fractal} n={self.fractal_depth} curve {self.curve}" if synthetic else self.data
+        return f"{where} depth {self.depth} width {self.width}"
+
+
+CELL = CellKey._fields
+ENDED = tuple(status for status in Status if status.ended)  # runs of such a status have used their budget
+
 _TYPES = get_type_hints(RunRecord)
-_AFTER = _OF_RECORD.index("fingerprint") + 1
-# A record's fields, how its setting compares with the paper's, and what lies beside it.
-COLUMNS = [*_OF_RECORD[:_AFTER], "setting", "differs", *_OF_RECORD[_AFTER:], "directory", "verified", "history"]
-NUMBERS = [name for name in _OF_RECORD if _TYPES[name] in (int, float, int | None, float | None)]
+_AFTER = records.COLUMNS.index("fingerprint") + 1
+_BESIDE = ("directory", "verified", "history")  # what a row has besides the record and the setting
+# The fields of a record, with its setting after the fingerprint.
+COLUMNS = [*records.COLUMNS[:_AFTER], *Setting._fields, *records.COLUMNS[_AFTER:], *_BESIDE]
+NUMBERS = [name for name in records.COLUMNS if _TYPES[name] in (int, float, int | None, float | None)]
+TEXTS = [name for name in records.COLUMNS if _TYPES[name] in (str, str | None)] + [*Setting._fields, "history"]
 
-# Not part of a run's setting: what names its cell, and what a cell is formed over.
-_OUTSIDE = {"depth", "width", "lr", "seed", "steps", "eval_every", "trainer"}
 
-
-def collect(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
-    """One row per run, and what has to be said about them.
-
-    Args:
-        paths: directories with runs at any depth below them, or a ``results.csv`` that an earlier report wrote.
+def read_runs(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
+    """The table of all runs, with the columns ``COLUMNS``, and notes for its reader.
 
     A run that is still training, or was killed, has a row from its ``history.csv``. Two records of one fingerprint are
-    one run: the one that went further is kept. Raises ConfigError where a path holds no run, and on a later format.
+    one run: the one that went further is kept.
+
+    Args:
+        paths: directories with runs at any depth below them, or files ``results.csv`` of an earlier report.
+
+    Raises ConfigError where a path holds no run, and on a later format.
     """
     import pandas as pd
 
@@ -56,7 +67,7 @@ def collect(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
     notes: list[str] = []
     for path in paths:
         found = _read_csv(path) if path.suffix == ".csv" else _read_directory(path, notes)
-        if not found and path.is_dir() and any(".hydra" in names for _, names in walk(path)):
+        if not found and path.is_dir() and any(".hydra" in names for _, names in records.walk(path)):
             raise ConfigError(f"{path}: no run has a measurement yet; `report status {path}` says how far they are")
         if not found:
             raise ConfigError(
@@ -66,81 +77,32 @@ def collect(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
     table = pd.DataFrame(rows, columns=pd.Index(COLUMNS))
     for name in NUMBERS:
         table[name] = pd.to_numeric(table[name], errors="coerce")
-    if unverified := int((table.verified == False).sum()):  # noqa: E712 (there are missing ones)
+    if unverified := int((table.verified == False).sum()):  # noqa: E712 (some are missing)
         notes.append(f"{unverified} runs were trained on images without the published checksum (data.verify=false)")
     return _without_doubles(table, notes), notes
 
 
-def _read_csv(path: Path) -> list[dict[str, Any]]:
-    import pandas as pd
-
-    try:
-        text = ("curve", "setting", "differs", "fingerprint", "history")
-        table = pd.read_csv(path, dtype=dict.fromkeys(text, str))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: can't be read ({str(error).splitlines()[0]})") from None
-    if missing := [name for name in (*CELL, "best_test_acc", "fingerprint", "setting") if name not in table]:
-        raise ConfigError(f"{path}: not the results.csv of a report, it has no column {missing[0]}")
-    if (bad := table.index[table.fingerprint.isna() | table.setting.isna()]).size:
-        raise ConfigError(f"{path}: line {bad[0] + 2} is no row of it: {table.iloc[bad[0], 0]}")
-    table["differs"] = table["differs"].fillna("")
-    if "directory" in table:  # a sweep's table names them from where it lies
-        beside = [path.parent / str(name) for name in table["directory"]]
-        there = [str(full) if full.is_dir() else name for full, name in zip(beside, table["directory"], strict=True)]
-        table["directory"] = there
-    return table.astype(object).where(table.notna(), None).to_dict("records")
-
-
-def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
-    if not path.is_dir():
-        raise ConfigError(f"{path}: there is no such directory")
-    rows, torn = [], []
-    for directory, names in walk(path):
-        found = None
-        if RESULT in names:
-            record = read_record(directory)
-            found = row(directory, record) if record else None
-            if found is None:
-                torn.append(directory)
-        if found is None and HISTORY in names:
-            found = _unfinished(directory)
-        if found is not None:
-            rows.append(found)
-    if torn:
-        notes.append(f"{len(torn)} records can't be read and are left out, the first: {torn[0]}/result.json")
-    return rows
-
-
-def row(directory: Path, record: RunRecord) -> dict[str, Any]:
-    """The columns of a run, by name."""
+def row_of(directory: Path, record: RunRecord) -> dict[str, Any]:
+    """The row of a run: its values for ``COLUMNS``, by name."""
     data = record.config.data
     return {
-        **{name: record[name] for name in _OF_RECORD},
+        **{name: record[name] for name in records.COLUMNS},
+        **setting_of(record.config)._asdict(),
         "directory": str(directory),
         "verified": data.verify if isinstance(data, ImageData) else None,
-        "history": history(directory),
-        **_setting(record.config),
+        "history": _history(directory),
     }
 
 
-def history(directory: Path) -> str | None:
-    """The test accuracy at each evaluation, every ``eval_every`` steps and at the last step: ``0.5012 0.6044``."""
-    try:
-        lines = (directory / "history.csv").read_text().splitlines()[1:]
-        return " ".join(f"{float(line.rsplit(',', 1)[1]):.4f}" for line in lines) or None
-    except (OSError, ValueError, IndexError):
-        return None
-
-
 def learning_curve(run: Mapping[str, Any]) -> tuple[list[int], list[float]]:
-    """(steps, test accuracies) of a row's ``history``; empty where it has none."""
+    """The steps and test accuracies of a row's ``history``; empty lists where it has none."""
     accuracies = [float(value) for value in str(run["history"] or "").split()]
     every, last = int(run["eval_every"]), int(run["steps"])
     return [min(every * (i + 1), last) for i in range(len(accuracies))], accuracies
 
 
-def command(run: Mapping[str, Any]) -> str | None:
-    """What trains a run of the paper's protocol alone, to the same numbers; None for a run of another protocol."""
+def train_command(run: Mapping[str, Any]) -> str | None:
+    """The command that trains a run alone, to the same numbers. None where the run isn't of the paper's protocol."""
     if run["data"] != "fractal" or run["differs"]:
         return None
     keys = {"fractal": run["fractal"], "fractal.depth": f"{run['fractal_depth']:g}", "curve": run["curve"]}
@@ -152,14 +114,62 @@ def command(run: Mapping[str, Any]) -> str | None:
     return " ".join(["python -m fractal_ifs.train", *words])
 
 
+def _history(directory: Path) -> str | None:
+    """The test accuracy at each evaluation, every ``eval_every`` steps and at the last step: ``0.5012 0.6044``."""
+    try:
+        lines = (directory / records.HISTORY).read_text().splitlines()[1:]
+        return " ".join(f"{float(line.rsplit(',', 1)[1]):.4f}" for line in lines) or None
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: can't be read ({str(error).splitlines()[0]})") from None
+    if missing := [name for name in (*CELL, "best_test_acc", "fingerprint", "setting") if name not in table]:
+        raise ConfigError(f"{path}: not the results.csv of a report, it has no column {missing[0]}")
+    if (bad := table.index[table.fingerprint.isna() | table.setting.isna()]).size:
+        raise ConfigError(f"{path}: line {bad[0] + 2} is no row of it: {table.iloc[bad[0], 0]}")
+    table["differs"] = table["differs"].fillna("")
+    if "directory" in table:  # in a sweep's table, directories are relative to its own place
+        beside = [path.parent / str(name) for name in table["directory"]]
+        there = [str(full) if full.is_dir() else name for full, name in zip(beside, table["directory"], strict=True)]
+        table["directory"] = there
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    if not path.is_dir():
+        raise ConfigError(f"{path}: there is no such directory")
+    rows, torn = [], []
+    for directory, names in records.walk(path):
+        found = None
+        if records.RESULT in names:
+            record = records.read_record(directory)
+            found = row_of(directory, record) if record else None
+            if found is None:
+                torn.append(directory)
+        if found is None and records.HISTORY in names:
+            found = _unfinished(directory)
+        if found is not None:
+            rows.append(found)
+    if torn:
+        notes.append(f"{len(torn)} records can't be read and are left out, the first: {torn[0]}/result.json")
+    return rows
+
+
 def _unfinished(directory: Path) -> dict[str, Any] | None:
-    """The row of a run without a record: what its history and its config say."""
-    begun = read_begun(directory)
-    config = begun.config if begun else read_composed(directory)
+    """The row of a run without a record, from its history and its config. None where these can't be read."""
+    begun = records.read_begun(directory)
+    config = begun.config if begun else records.read_composed(directory)
     if config is None:
         return None
     try:
-        rows = read_history(directory)
+        rows = records.read_history(directory)
         best = max(rows, key=lambda evaluation: evaluation.test_acc)
     except (OSError, ValueError, TypeError):
         return None
@@ -173,55 +183,11 @@ def _unfinished(directory: Path) -> dict[str, Any] | None:
         steps=last.step,
         seconds=last.seconds,
     )
-    return row(directory, record)
-
-
-def _setting(config: RunConfig) -> dict[str, str]:
-    """What else a run was: a hash of all that names no cell, and how that differs from the paper's protocol."""
-    flat = _flat({key: value for key, value in config.identity().items() if key not in _OUTSIDE})
-    flat.pop("data.verify", None)  # whether images were compared with the published checksum is no protocol
-    flat["trainer.precision"] = config.trainer.precision
-    return dict(zip(("setting", "differs"), _compared(json.dumps(flat, sort_keys=True)), strict=True))
-
-
-@lru_cache(maxsize=65536)
-def _compared(text: str) -> tuple[str, str]:
-    flat = json.loads(text)
-    names = tuple(str(flat.get(f"{group}.name")) for group in ("fractal", "curve", "data", "model"))
-    paper = _protocol(*names)
-    differs = [f"{key}={value}" for key, value in sorted(flat.items()) if key not in paper or paper[key] != value]
-    return hashlib.sha256(text.encode()).hexdigest()[:12], ", ".join(differs)
-
-
-@lru_cache
-def _protocol(*names: str) -> dict[str, Any]:
-    """The flat keys of the paper's protocol: what conf/ holds, its defaults, under these names."""
-    import yaml
-
-    config = yaml.safe_load((CONF / "config.yaml").read_text())
-    own = CONF / "protocol" / f"{names[2]}.yaml"
-    config |= yaml.safe_load(own.read_text()) if own.exists() else {}
-    flat = {key: value for key, value in config.items() if key not in (*_OUTSIDE, "defaults", "hydra")}
-    for group, name in zip(("fractal", "curve", "data", "model"), names, strict=True):
-        path = CONF / group / f"{name}.yaml"
-        if path.exists():
-            flat[group] = yaml.safe_load(path.read_text())
-    return _flat(flat) | {"trainer.precision": "32-true"}
-
-
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"data.name": ...}``, without the fractal's depth, which names the cell. Null is as good as absent."""
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= {f"{key}.{k}": v for k, v in value.items() if v is not None}
-        elif value is not None:
-            flat[key] = value
-    flat.pop("fractal.depth", None)
-    return flat
+    return row_of(directory, record)
 
 
 def _without_doubles(table: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
+    """One row per fingerprint: of an ended run if there is one, otherwise of the run that went furthest."""
     table = table.assign(ended=table.status.isin(ENDED)).sort_values(["ended", "steps"], kind="stable", ascending=False)
     ended = table.loc[table.ended & table.fingerprint.notna()]
     apart = ended.groupby("fingerprint").best_test_acc.agg(["min", "max", "size"])

@@ -1,1 +1,1 @@
-"""The jobs of a sweep: on this machine or in Slurm, skipped where finished, with one table at the end."""
+"""The jobs of a sweep, on this machine or in Slurm. Finished ones are skipped, and a table is shown at the end."""

@@ -1,4 +1,4 @@
-"""What this process drives: the sweeps whose tables it shows at its end, and the jobs that failed under it."""
+"""What this process drives: the sweeps whose tables it shows at its end, and their jobs that failed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from fractal_ifs.runs.records import LOG, RunRecord
 
 log = logging.getLogger(__name__)
 
-swept: list[Path] = []  # the directories of its sweeps
-failed: dict[Path, RunRecord] = {}  # the record of each job that failed, by its directory
+swept: list[Path] = []  # the directories of this process's sweeps
+failed: dict[Path, RunRecord] = {}  # the record of each job that failed, by the job's directory
 
 
 class JobsFailed(Exception):
@@ -25,7 +25,7 @@ class JobsFailed(Exception):
 
 @contextlib.contextmanager
 def driving(directory: Path) -> Iterator[None]:
-    """Hold a sweep's directory against a second driver. Raises Busy."""
+    """Lock a sweep's directory, so that no second process drives the sweep. Raises Busy where one does."""
     lock = Lock(directory, "sweep")
     try:
         yield
@@ -34,14 +34,14 @@ def driving(directory: Path) -> Iterator[None]:
 
 
 def report_failure(job: Job, error: Exception) -> None:
-    """Name it at once, and keep it for the end and for the table."""
+    """Log that a job failed, and keep its record for the end and for the table."""
     log.error("%s: %s: %s", "busy" if isinstance(error, Busy) else "failed", job.directory, message(error))
     if job.directory is not None and not isinstance(error, Busy):
         failed[job.directory.absolute()] = failure(job.config, error)
 
 
 def show_failed() -> None:
-    """Name, at the end, every job that failed, with the path of its log."""
+    """Print every job that failed, with the path of its log."""
     if failed:
         print(f"{len(failed)} jobs failed; the same command trains these again:")
         for directory, record in failed.items():

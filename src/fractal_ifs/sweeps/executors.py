@@ -1,7 +1,7 @@
-"""Where groups of runs train: ``inline`` in this process, or ``local`` in one worker process per GPU or core.
+"""Where groups of runs train: ``inline``, in this process, or ``local``, in one worker process per GPU or core.
 
-The native engine has threads of its own and trains inline. The torch engine uses one thread per process on CPUs: two
-threads in each of two processes cost ten times more than one in each.
+The native engine has its own threads and always trains inline. On CPUs the torch engine uses one thread per process:
+two threads in each of two processes are ten times slower than one in each.
 """
 
 import contextlib
@@ -29,17 +29,21 @@ from fractal_ifs.training.grouping import groups_of
 from fractal_ifs.training.rounds import SweepRounds
 from fractal_ifs.training.train import process_threads, train
 
-Outcome = RunRecord | Exception  # a record, or what the job failed with
+Outcome = RunRecord | Exception  # a job's record, or the exception that it failed with
 
-ENDING_SECONDS = 20.0  # after which a worker that was interrupted is no longer waited for
+ENDING_SECONDS = 20.0  # how long an interrupted worker may take to end
 
 
 def execute(
     jobs: Sequence[Job], executor: str, stack: int, report: Callable[[SweepRounds], None], together: bool = False
 ) -> Iterator[tuple[list[int], list[Outcome]]]:
-    """Train jobs, in groups that one engine can hold, largest first; yields (jobs' numbers, outcomes) as they end.
+    """Train jobs in groups that one engine can hold, the largest group first.
 
-    An outcome is a record, or the exception that the job failed with.
+    Args:
+        executor, stack, together: as in ``sweeps.sweep.train_jobs``.
+        report: called after every round of training in this process.
+
+    Yields the numbers and the outcomes of jobs, as they end.
     """
     groups = groups_of(jobs)
     parallel: list[list[int]] = []
@@ -60,12 +64,15 @@ def execute(
 
 
 def shares(numbers: list[int], workers: int) -> list[list[int]]:
-    """A group dealt out to the workers, so that each gets runs of every length."""
+    """Share out a group among the workers so that each gets runs of every length. Empty shares are left out."""
     return [share for worker in range(workers) if (share := numbers[worker::workers])]
 
 
 def processes(config: RunConfig) -> int:
-    """How many worker processes a group of the torch engine takes: the GPUs, or the cores, or ``workers`` of them."""
+    """How many worker processes a group of the torch engine gets: ``workers``, or one per GPU or per core.
+
+    On CPUs there are fewer where each process has several threads.
+    """
     if config.trainer.accelerator == "cpu":
         return config.workers or max(1, cores() // process_threads(config))
     return config.workers or len(gpus())
@@ -74,7 +81,7 @@ def processes(config: RunConfig) -> int:
 def train_group(
     jobs: Sequence[Job], stack: int, report: Callable[[SweepRounds], None] | None = None, together: bool = True
 ) -> list[Outcome]:
-    """Train a group in this process."""
+    """Train a group of jobs in this process. Returns their outcomes, in order; arguments as in ``execute``."""
     outcomes = train(jobs, jobs[0].config.workers, stack, report, together)
     return [outcome if isinstance(outcome, Exception) else outcome.record() for outcome in outcomes]
 
@@ -84,40 +91,48 @@ class WorkerDied(RuntimeError):
 
 
 class Worker:
-    """A process that trains one group after the other; on a GPU of its own, if ``device`` names one.
+    """A process that trains one group of jobs after another.
 
-    With a ``rank`` it is one of those that train a run together.
+    Args:
+        device: the GPU that is this worker's own. None: it trains on the CPU.
+        stack: as in ``execute``.
+        rank: its place among several workers that train one run together. None: it trains alone.
     """
 
     def __init__(self, device: str | None, stack: int, rank: ddp.Rank | None = None):
         context = multiprocessing.get_context("spawn")
         self.device, self.numbers = device, []
         self.connection, self.theirs = context.Pipe()
-        self.ready = context.RawValue("b", False)  # no Event, whose lock a killed worker may hold for ever
+        self.ready = context.RawValue("b", False)  # an Event has a lock, which a killed worker would never release
         self.process = context.Process(target=_work, args=(self.theirs, self.ready, device, stack, rank))
 
     def begin(self, numbers: list[int], jobs: Sequence[Job]) -> None:
-        """Give it a group, the first of which starts it: by then whoever ends the workers must know of it."""
+        """Send the worker a group. The first group starts its process, so the caller must be ready to end it by then.
+
+        Args:
+            numbers: of the group's jobs in ``jobs``.
+        """
         self.numbers = numbers
         if self.process.pid is None:
-            resource_tracker.ensure_running()  # which unblocks the signals in this process where it starts
-            with signals.held_back():  # its imports are not for a signal to break: it takes them up when it is ready
+            resource_tracker.ensure_running()  # starting it unblocks the signals in this process
+            with signals.held_back():  # a signal must not break its imports; it accepts signals when it is ready
                 self.process.start()
             self.theirs.close()
-        with contextlib.suppress(OSError):  # died meanwhile: ``end`` finds out
+        with contextlib.suppress(OSError):  # it has died: ``end`` will notice
             self.connection.send([jobs[n] for n in numbers])
 
     def interrupt(self) -> None:
-        """Let it checkpoint its runs, and end; one that still imports, for seconds on a busy machine, has none."""
+        """Tell the worker to checkpoint its runs and end. One that is still importing has no runs, and is killed."""
         if self.process.pid and self.process.is_alive():
             os.kill(self.process.pid, signal.SIGINT if self.ready.value else signal.SIGKILL)
 
     def join(self) -> None:
+        """Wait for the process to end, at most ``ENDING_SECONDS``."""
         if self.process.pid:
             self.process.join(ENDING_SECONDS)
 
     def end(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """The outcomes of its group; where the process has died, what it has left on disk."""
+        """The outcomes of the worker's group. If its process has died, they are what it has left on disk."""
         try:
             return [FailedElsewhere(found) if isinstance(found, str) else found for found in self.connection.recv()]
         except (EOFError, OSError):
@@ -128,7 +143,7 @@ class Worker:
 
 
 def _left(job: Job, error: WorkerDied) -> Outcome:
-    """What a dead worker's job has left: its record if it had ended, else its failure."""
+    """The outcome of a dead worker's job: its record if the job had ended, otherwise its failure."""
     record = None if job.directory is None else read_record(job.directory)
     if record and record.status.ended and record.fingerprint == job.config.fingerprint:
         return record
@@ -137,7 +152,7 @@ def _left(job: Job, error: WorkerDied) -> Outcome:
 
 
 def _local(jobs: Sequence[Job], groups: list[list[int]], stack: int) -> Iterator[tuple[list[int], list[Outcome]]]:
-    """Groups to worker processes. The jobs of one that dies have failed, the others go on."""
+    """Train groups in worker processes. If a worker dies, its jobs have failed and the others go on."""
     config = jobs[groups[0][0]].config
     count = min(processes(config), len(groups))
     free: list[str | None] = [None] * count if config.trainer.accelerator == "cpu" else list(gpus()[:count])
@@ -156,7 +171,7 @@ def _local(jobs: Sequence[Job], groups: list[list[int]], stack: int) -> Iterator
                     worker.begin(waiting.popleft(), jobs)
                 else:
                     free.append(worker.device)
-                    busy.pop(worker.connection).connection.close()  # which ends it
+                    busy.pop(worker.connection).connection.close()  # this ends the worker
     except KeyboardInterrupt:
         for worker in busy.values():
             worker.interrupt()
@@ -166,7 +181,7 @@ def _local(jobs: Sequence[Job], groups: list[list[int]], stack: int) -> Iterator
 
 
 def _on_devices(job: Job) -> Outcome:
-    """Train one run in a process per device, of which the first has its directory."""
+    """Train one run in a process per device. Only the first process writes to the run's directory."""
     count = job.config.trainer.devices
     devices = [None] * count if job.config.trainer.accelerator == "cpu" else gpus()[:count]
     with tempfile.TemporaryDirectory() as meeting:
@@ -181,34 +196,37 @@ def _on_devices(job: Job) -> Outcome:
             raise
         finally:
             workers[0].connection.close()
-            for worker in workers[1:]:  # these keep nothing, and may wait for the first for ever
+            for worker in workers[1:]:  # these save nothing, and might wait forever for the first
                 if worker.process.pid:
                     worker.process.kill()
                 worker.join()
 
 
 def _work(connection: Any, ready: Any, device: str | None, stack: int, rank: ddp.Rank | None = None) -> None:
-    """A worker's life: until its driver closes the connection, or ends. ``ready``: from now on it takes signals."""
+    """The main function of a worker. It ends when its driver closes the connection, or ends.
+
+    ``ready`` is set once the worker accepts signals.
+    """
     if device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = device  # before anything here touches CUDA
+        os.environ["CUDA_VISIBLE_DEVICES"] = device  # before anything here uses CUDA
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm's warning is for the driver
     with contextlib.suppress(KeyboardInterrupt, EOFError, OSError), signals.ending(at_once=False):
         threading.Thread(target=_end_with_driver, daemon=True).start()
         if rank is not None and rank.number:
             for kind in signals.ENDING:
-                signal.signal(kind, signal.SIG_IGN)  # its driver ends it, once the first rank has checkpointed
+                signal.signal(kind, signal.SIG_IGN)  # its driver ends it, after the first rank has checkpointed
         ready.value = True
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.HELD_BACK)
         while True:
             jobs = connection.recv()
             with ddp.joined(rank):
                 outcomes = train_group(jobs, stack, together=rank is None)
-            # An exception may be of a kind that can't be sent, or not be put together again at the other end.
+            # Exceptions are sent as text: some kinds can't be pickled, or not unpickled by the driver.
             connection.send([message(found) if isinstance(found, Exception) else found for found in outcomes])
 
 
 def _end_with_driver() -> None:
-    """A driver that is gone can't tell its workers: they checkpoint, and end."""
+    """End this worker when its driver is gone and can't tell it to. It checkpoints its runs first."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,20 +1,20 @@
-"""Which jobs of a sweep need no more training. Nothing here imports torch."""
+"""Which jobs of a sweep need no more training. Nothing here imports torch, so a launcher can check jobs quickly."""
 
 from __future__ import annotations
 
 from fractal_ifs.config.run import Job
 from fractal_ifs.results import finished_runs
 from fractal_ifs.results.finished_runs import KeptRun
-from fractal_ifs.runs import finished as runs
+from fractal_ifs.runs.finished import finished
 from fractal_ifs.runs.records import RunRecord, read_record
 
 
-def finished(job: Job) -> RunRecord | KeptRun | None:
-    """The record of a job that needs no more training, or its row in the table of its key ``kept``.
+def finished_or_kept(job: Job) -> RunRecord | KeptRun | None:
+    """The record of a job that needs no more training, or its result in the table that its key ``kept`` names.
 
-    Raises ConfigError where another config was trained in its directory.
+    None where the job is still to be trained. Raises ConfigError where another config was trained in its directory.
     """
-    record = runs.finished(job)
+    record = finished(job)
     if record is None and job.directory is not None and not job.config.overwrite:
         return None if read_record(job.directory) else finished_runs.find(job.config)
     return record

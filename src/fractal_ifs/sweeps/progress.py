@@ -1,4 +1,4 @@
-"""One live line for a sweep, or for a single run; nothing where the output is not a terminal."""
+"""A progress line for a sweep or a single run. It is shown only in a terminal."""
 
 import sys
 import time
@@ -9,7 +9,13 @@ from fractal_ifs.training.rounds import SweepRounds
 
 
 class Progress:
-    """Call it after every round of training; ``close`` ends the line."""
+    """The progress line. Call the object after every round of training.
+
+    Args:
+        jobs: how many are to be trained.
+        steps: of all these jobs together.
+        stream: where the line is written. None: standard error.
+    """
 
     def __init__(self, jobs: int, steps: int, stream: Any = None):
         self.jobs, self.steps = jobs, steps
@@ -17,7 +23,7 @@ class Progress:
         self.live = self.stream.isatty()
         self.begun = self.shown = time.monotonic()
         self.finished = self.failed = 0
-        self.done_steps = 0  # of groups that have ended
+        self.done_steps = 0  # of the groups that have ended
 
     def __call__(self, rounds: SweepRounds) -> None:
         now = time.monotonic()
@@ -40,11 +46,13 @@ class Progress:
         self.stream.flush()
 
     def group_ended(self, training_steps: int, ended: int, failed: int) -> None:
+        """Count a group that has ended: its steps, its jobs, and how many of these have failed or diverged."""
         self.done_steps += training_steps
         self.finished += ended
         self.failed += failed
 
     def close(self) -> None:
+        """Remove the line."""
         if self.live:
             self.stream.write("\r\x1b[K")
             self.stream.flush()

@@ -1,16 +1,14 @@
-"""A sweep as one Slurm job array, by submitit; each of its tasks trains a share of the sweep's jobs.
+"""A sweep as one Slurm job array, submitted by submitit. Each task of the array trains a share of the sweep's jobs.
 
-What is true stands in the runs' directories, which the machines share: Slurm is asked only what waits and what runs
-(``squeue``), never how something ended. So accounting (``sacct``) isn't needed, and a task that Slurm calls completed
-hasn't done anything until its runs have their records.
+The machines share the runs' directories, and only these decide how a run ended: Slurm is asked just what is waiting and
+running (``squeue``). So accounting (``sacct``) isn't needed, and a task that Slurm calls completed has done nothing
+until its runs have records.
 """
 
-import getpass
 import hashlib
 import json
 import logging
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -29,22 +27,19 @@ from fractal_ifs.files import write
 from fractal_ifs.results.finished_runs import Keeper
 from fractal_ifs.runs.records import RunRecord, Status, read_record
 from fractal_ifs.runs.versions import PACKAGE, commit_line
-from fractal_ifs.sweeps import sweep
 from fractal_ifs.sweeps.driver import report_failure
-from fractal_ifs.sweeps.finished import finished
-from fractal_ifs.sweeps.sweep import Ended
+from fractal_ifs.sweeps.finished import finished_or_kept
+from fractal_ifs.sweeps.slurm_queue import active_tasks, follow, last_state, submitted_tasks
+from fractal_ifs.sweeps.sweep import Ended, train_jobs
 from fractal_ifs.training import signals
 from fractal_ifs.training.grouping import groups_of
 
 log = logging.getLogger(__name__)
 
-POLL = (1.0, 15.0)  # seconds between two looks at the queue: at first, and at most
-PENDING_SECONDS = 10.0  # after which it is said why a task is still pending
-
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Group):
-    """The keys of conf/hydra/launcher/slurm.yaml, which explains them."""
+    """The keys of conf/hydra/launcher/slurm.yaml. That file explains them."""
 
     PREFIX: ClassVar[str] = "hydra.launcher."
 
@@ -65,13 +60,13 @@ class Settings(Group):
     stack: int = key("runs in a stack at most; 0: as many as suit", least=0, later=0)
 
     def check(self) -> None:
-        """Raises ConfigError where the warning comes before the task."""
+        """Raises ConfigError where the warning would come before the task starts."""
         if self.warning >= 60 * self.time:
             raise ConfigError(f"hydra.launcher.warning={self.warning}: must be less than the {self.time} minutes asked")
 
 
 class Task:
-    """What a task of the array does, and does again where it is requeued: it trains what its jobs have left to do."""
+    """A task of the array, which submitit pickles. It trains its jobs, and trains what is left when it is requeued."""
 
     def __init__(self, jobs: Sequence[Job], settings: Settings):
         self.jobs, self.settings = list(jobs), settings
@@ -79,20 +74,20 @@ class Task:
     def __call__(self) -> None:
         logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", force=True)
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        # The table ``kept`` has one writer: the driver. What is trained anew is so once, not at each requeue.
+        # Only the driver writes the table ``kept``. With ``overwrite`` a run starts anew once, not at each requeue.
         keys = {"kept": ""} | ({"overwrite": False} if restarts else {})
         jobs = [job._replace(config=replace(job.config, **keys)) for job in self.jobs]
         warned = []
 
         def warn(*_: Any) -> None:
-            """The time limit is near, or a preemption: as on Ctrl-C, by whatever handler that has just now."""
+            """The time limit or a preemption is near: do what Ctrl-C does at this moment."""
             warned.append(True)
             signal.raise_signal(signal.SIGINT)
 
         try:
-            with signals.ending(at_once=False):  # SIGTERM: scancel, or Slurm requeues by itself
+            with signals.ending(at_once=False):  # SIGTERM comes from scancel, or before Slurm itself requeues
                 signal.signal(signal.SIGUSR2, warn)
-                sweep.train_jobs(jobs, "local", self.settings.stack, together=True)
+                train_jobs(jobs, "local", self.settings.stack, together=True)
         except KeyboardInterrupt:
             if warned and restarts < self.settings.requeues:
                 array, task = (os.environ.get(f"SLURM_ARRAY_{name}") for name in ("JOB_ID", "TASK_ID"))
@@ -105,9 +100,10 @@ class Task:
 
 
 def deal(groups: Sequence[Sequence[int]], tasks: int) -> list[list[int]]:
-    """The jobs of each group dealt out to the tasks like cards, each group from where the last one ended.
+    """Share out the jobs of all groups among the tasks in turn, group after group.
 
-    So every task gets runs of every shape and length, and no two tasks differ by more than one job.
+    So every task gets runs of every shape and length, and the numbers of jobs of two tasks differ by at most one.
+    Tasks without jobs are left out.
     """
     hands: list[list[int]] = [[] for _ in range(tasks)]
     for place, number in enumerate(number for group in groups for number in group):
@@ -115,20 +111,23 @@ def deal(groups: Sequence[Sequence[int]], tasks: int) -> list[list[int]]:
     return [hand for hand in hands if hand]
 
 
-def train_jobs(jobs: Sequence[Job], directory: Path, settings: Settings) -> list[Ended | None]:
-    """Submit what is neither finished nor in Slurm's hands already, and wait for it if ``settings.wait``.
+def train_in_slurm(jobs: Sequence[Job], directory: Path, settings: Settings) -> list[Ended | None]:
+    """Submit the jobs that are neither finished nor submitted already, and wait for them if ``settings.wait``.
 
-    Returns each job's record, the exception that it failed with, or None where it wasn't waited for.
-    Raises ConfigError where there is no Slurm, or it refuses.
+    Args:
+        directory: of the sweep. Slurm's logs and a copy of the code go into its folder ``slurm``.
+
+    Returns how each job ended, or None where it wasn't waited for. Raises ConfigError where there is no Slurm, or it
+    refuses the array.
     """
-    results: list[Ended | None] = [finished(job) for job in jobs]
+    results: list[Ended | None] = [finished_or_kept(job) for job in jobs]
     keeper = Keeper(jobs)
     keeper.add()
     todo = [number for number, record in enumerate(results) if record is None]
     if len(todo) < len(jobs):
         log.info("%d of %d jobs are finished already: skipped", len(jobs) - len(todo), len(jobs))
-    there = submitted(directory)
-    waiting = active(there)
+    there = submitted_tasks(directory)
+    waiting = active_tasks(there)
     if waiting is None:
         raise ConfigError("hydra/launcher=slurm: Slurm doesn't answer (squeue)")
     taken = {run: task for task in waiting for run in there[task]}
@@ -140,7 +139,7 @@ def train_jobs(jobs: Sequence[Job], directory: Path, settings: Settings) -> list
         hands = [[jobs[n] for n in hand] for hand in deal(groups, settings.tasks)]
         names = submit(hands, directory, settings)
         log.info("%d jobs in %d Slurm tasks of job %s", len(new), len(names), names[0].split("_")[0])
-    tasks = {task: runs for task, runs in submitted(directory).items() if task in waiting or task not in there}
+    tasks = {task: runs for task, runs in submitted_tasks(directory).items() if task in waiting or task not in there}
     if not settings.wait:
         log.info("not waited for: `python -m fractal_ifs.report status %s`", directory)
         return results
@@ -159,9 +158,9 @@ def train_jobs(jobs: Sequence[Job], directory: Path, settings: Settings) -> list
 
 
 def _outcome(job: Job, directory: Path, tasks: dict[str, list[Path]]) -> RunRecord | Exception:
-    """What a job that Slurm no longer knows has left."""
+    """How a job ended that Slurm no longer has."""
     assert job.directory is not None
-    deadline = time.monotonic() + 10  # a network file system may show it late
+    deadline = time.monotonic() + 10  # a network file system may show the record late
     while True:
         record = read_record(job.directory)
         if record and record.status.ended:
@@ -173,13 +172,16 @@ def _outcome(job: Job, directory: Path, tasks: dict[str, list[Path]]) -> RunReco
         deadline = min(deadline, time.monotonic() + 2) if record else deadline
         time.sleep(0.5)
     task = next((task for task, runs in reversed(tasks.items()) if job.directory in runs), "?")
-    how = _last_state(task)
+    how = last_state(task)
     logs = directory / "slurm" / f"{task}_0_log.err"
     return FailedElsewhere(f"its Slurm job {task} ended before it did{how}, see {logs}")
 
 
 def submit(hands: Sequence[Sequence[Job]], directory: Path, settings: Settings) -> list[str]:
-    """One array with a task for each share; returns the tasks' names in Slurm. Raises ConfigError."""
+    """Submit one array with a task for each share of the jobs. Returns the tasks' names in Slurm, ``123_0``, ....
+
+    Raises ConfigError where submitit is not installed, or Slurm refuses.
+    """
     try:
         import submitit
     except ImportError:
@@ -199,7 +201,7 @@ def submit(hands: Sequence[Sequence[Job]], directory: Path, settings: Settings) 
         "array_parallelism": settings.array_parallelism,
         "signal_delay_s": settings.warning,
         "setup": [*settings.setup, f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}"],
-        "srun_args": [f"--cpus-per-task={settings.cpus}"],  # which srun doesn't take over from sbatch since 22.05
+        "srun_args": [f"--cpus-per-task={settings.cpus}"],  # since 22.05, srun doesn't take this over from sbatch
         "additional_parameters": {"requeue": True, **(settings.more or {})},
     }
     try:
@@ -218,9 +220,12 @@ def submit(hands: Sequence[Sequence[Job]], directory: Path, settings: Settings) 
 
 
 def snapshot(folder: Path) -> Path:
-    """A copy of this package as it is now, which jobs that start later run; one for each state of the code."""
+    """Copy this package as it is now, for tasks that start later. Returns the copy's directory.
+
+    There is one copy in the folder for each state of the code.
+    """
     files = sorted(path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    files += sorted(path for path in (PACKAGE / "conf").rglob("*") if path.is_file())  # a link in a source tree
+    files += sorted(path for path in (PACKAGE / "conf").rglob("*") if path.is_file())  # conf is a link in a source tree
     digest = hashlib.sha256()
     for path in files:
         digest.update(str(path.relative_to(PACKAGE)).encode() + path.read_bytes())
@@ -231,82 +236,3 @@ def snapshot(folder: Path) -> Path:
         (begun / "fractal_ifs" / "commit").write_text(commit_line())
         begun.rename(code)
     return code
-
-
-def submitted(directory: Path) -> dict[str, list[Path]]:
-    """Every Slurm task that was submitted for a sweep, oldest first, with the directories of its runs."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted((directory / "slurm").glob("*.json"), key=lambda path: path.stat().st_mtime):
-        try:
-            found |= {task: [Path(run) for run in runs] for task, runs in json.loads(path.read_text()).items()}
-        except (OSError, ValueError, AttributeError):
-            log.warning("%s can't be read", path)
-    return found
-
-
-def active(tasks: dict[str, list[Path]]) -> dict[str, tuple[str, str]] | None:
-    """Of these tasks those that Slurm still has, with state (``PENDING``, ``RUNNING``, ...) and reason.
-
-    None if it can't be asked.
-    """
-    if not tasks:
-        return {}
-    command = ["squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%i|%T|%r"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    if done.returncode:
-        return None
-    lines = [line.split("|") for line in done.stdout.splitlines() if line.count("|") == 2]
-    return {name: (state, reason) for name, state, reason in lines if name in tasks}
-
-
-def follow(tasks: dict[str, list[Path]]) -> None:
-    """Wait until Slurm has none of these tasks any more; says what changes, and why tasks that wait do so."""
-    pause, absent, said, begun = POLL[0], 0, "", time.monotonic()
-    pending: set[str] = set()
-    while absent < 2:  # a task that is being requeued may be in no state for a moment
-        found = active(tasks)
-        if found is None:
-            if said != "silent":
-                log.warning("Slurm doesn't answer (squeue): asking on")
-            said = "silent"
-        else:
-            absent = absent + 1 if not found else 0
-            states = [state for state, _ in found.values()]
-            text = ", ".join(f"{states.count(state)} {state.lower()}" for state in sorted(set(states)))
-            if text and text != said:
-                log.info("Slurm tasks: %s", text)
-            said = text
-            reasons = {reason for state, reason in found.values() if state == "PENDING"} - {"None", "JobArrayTaskLimit"}
-            if time.monotonic() - begun > PENDING_SECONDS and not reasons <= pending:
-                for reason in sorted(reasons - pending):
-                    log.warning("Slurm tasks are pending: %s%s", reason, _hint(reason))
-                pending |= reasons
-        time.sleep(pause if absent == 0 else POLL[0])
-        pause = min(pause * 1.3, POLL[1])
-
-
-HINTS = {
-    "PartitionConfig": "no node of this partition is like that: ask for fewer cpus or gpus, or less memory",
-    "Resources": "it waits for nodes to be free, or asks for more than any node has (see `sinfo -N -l`)",
-    "PartitionTimeLimit": "the partition allows less time: hydra.launcher.time",
-    "BadConstraints": "no node satisfies hydra.launcher.constraint, cpus, gpus and memory together",
-    "ReqNodeNotAvail": "the nodes it may use are down or reserved",
-    "BeginTime": "Slurm holds back what was requeued for two minutes",
-}
-
-
-def _hint(reason: str) -> str:
-    return next((f" ({hint})" for name, hint in HINTS.items() if reason.startswith(name)), "")
-
-
-def _last_state(task: str) -> str:
-    """How Slurm says that a task ended, as long as it remembers; without accounting that's some minutes."""
-    try:
-        done = subprocess.run(["scontrol", "show", "job", "-o", task], capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    match = re.search(r"JobState=(\S+) Reason=(\S+)", done.stdout)
-    return f" ({match[1].lower()}{'' if match[2] == 'None' else ', ' + match[2]})" if match else ""

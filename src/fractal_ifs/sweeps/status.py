@@ -1,4 +1,7 @@
-"""How a sweep stands: ``python -m fractal_ifs.report status DIR``; who trains, locks and Slurm's queue tell."""
+"""How far a sweep is: ``python -m fractal_ifs.report status DIR``.
+
+Locks in the runs' directories and Slurm's queue show which runs are in training.
+"""
 
 import os
 from pathlib import Path
@@ -18,18 +21,25 @@ from fractal_ifs.runs.records import (
     read_record,
     walk,
 )
-from fractal_ifs.sweeps import slurm
+from fractal_ifs.sweeps.slurm_queue import active_tasks, submitted_tasks
 
-QUEUED, WAITING = "queued", "waiting"  # besides those of ``Status``: not begun, and a driver will, or nobody
+QUEUED, WAITING = "queued", "waiting"  # states besides those of ``Status``, both of runs that have not begun
 
 
 def status(path: Path) -> dict[str, Any]:
     """Counts of the runs at or below a directory, by state.
 
-    ``queued``: not begun, and a driver or Slurm will; ``running``: a process trains it now; ``interrupted``: begun, and
-    nobody trains it, whoever killed it; ``waiting``: not begun, and nobody will before the command is given again;
-    ``finished``, ``diverged``, ``failed``: as in its record. Besides, ``steps`` done of ``steps_asked`` in all, and
-    ``slurm``: a line for each state and reason that Slurm gives tasks of this sweep.
+    The states are:
+
+    - ``queued``: not begun; a driver or Slurm will begin it.
+    - ``waiting``: not begun; nobody will begin it until the command is given again.
+    - ``running``: a process trains it now.
+    - ``interrupted``: begun, and no process trains it now.
+    - ``finished``, ``diverged``, ``failed``: as its record says.
+
+    Besides these, ``steps`` and ``steps_asked`` are the steps done and asked for by all runs together, and ``slurm``
+    has a line for each state and reason that Slurm gives for tasks of this sweep.
+
     Raises ConfigError where there is no run.
     """
     if not path.is_dir():
@@ -37,8 +47,8 @@ def status(path: Path) -> dict[str, Any]:
     tasks: dict[str, list[Path]] = {}
     for folder, below, _ in os.walk(path):
         if "slurm" in below:
-            tasks |= slurm.submitted(Path(folder))
-    queue = slurm.active(tasks) or {}
+            tasks |= submitted_tasks(Path(folder))
+    queue = active_tasks(tasks) or {}
     in_slurm = {run: queue[task][0] for task, runs in tasks.items() if task in queue for run in runs}
     counts: dict[str, int] = {}
     done = asked = 0
@@ -56,7 +66,7 @@ def status(path: Path) -> dict[str, Any]:
 
 
 def _run(directory: Path, names: set[str], in_slurm: str | None) -> tuple[str, int, int] | None:
-    """State, steps done and steps asked for of one run; None where it is none."""
+    """The state, the steps done and the steps asked for of a run. None where the directory is not a run's."""
     record = read_record(directory) if RESULT in names else None
     begun = read_begun(directory)
     config = record.config if record else begun.config if begun else read_composed(directory)
@@ -85,7 +95,10 @@ def _last_step(directory: Path) -> int:
 
 
 def show(path: Path) -> str:
-    """``multirun/NAME: 24 runs: 20 finished, 4 running; 21,000,000 of 24,000,000 steps (87.5%)``."""
+    """The status as text: ``multirun/NAME: 24 runs: 20 finished, 4 running; 21,000,000 of 24,000,000 steps (87.5%)``.
+
+    Raises ConfigError where there is no run.
+    """
     counts = status(path)
     done, asked, lines = counts.pop("steps"), counts.pop("steps_asked"), counts.pop("slurm")
     runs = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))

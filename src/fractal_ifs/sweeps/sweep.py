@@ -1,4 +1,4 @@
-"""The jobs of a sweep, or one job: skip what is finished, train the rest group by group."""
+"""Trains the jobs of a sweep, or one job, on this machine. Finished jobs are skipped, the rest go group by group."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ from fractal_ifs.runs.records import RunRecord, Status
 from fractal_ifs.runs.versions import bits_rest_on, differences
 from fractal_ifs.sweeps.driver import report_failure
 from fractal_ifs.sweeps.executors import execute
-from fractal_ifs.sweeps.finished import finished
+from fractal_ifs.sweeps.finished import finished_or_kept
 from fractal_ifs.sweeps.progress import Progress
 from fractal_ifs.training.rounds import SweepRounds
 
 log = logging.getLogger(__name__)
 
-Ended = RunRecord | KeptRun | Exception  # a job's record, its row in its table, or what it failed with
+Ended = RunRecord | KeptRun | Exception  # a job's record, its result in its table, or the exception it failed with
 
 
 def train_jobs(jobs: Sequence[Job], executor: str = "inline", stack: int = 0, together: bool = False) -> list[Ended]:
-    """Train what is not finished; returns the record of every job, or the exception that it failed with.
+    """Train the jobs that are not finished. Returns how each job ended, in their order.
 
-    ``executor`` (``inline`` or ``local``) and ``stack`` are the keys of conf/hydra/launcher/fused.yaml; ``together`` as
-    of ``training.train``.
+    Args:
+        executor, stack: the keys of conf/hydra/launcher/fused.yaml. ``executor`` is ``inline`` or ``local``.
+        together: as in ``training.train``.
+
+    Raises ConfigError where another config was trained in a job's directory, or its images are missing.
     """
-    results: dict[int, Ended] = {number: record for number, job in enumerate(jobs) if (record := finished(job))}
+    results: dict[int, Ended] = {number: ended for number, job in enumerate(jobs) if (ended := finished_or_kept(job))}
     todo = [number for number in range(len(jobs)) if number not in results]
     keeper = Keeper(jobs)
     keeper.add()

@@ -1,4 +1,4 @@
-"""The table at the end of a sweep."""
+"""The table that is shown at the end of a sweep, and its file results.csv."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fractal_ifs.files import write
-from fractal_ifs.results.rows import COLUMNS, row
+from fractal_ifs.results.rows import COLUMNS, row_of
 from fractal_ifs.runs import records
 from fractal_ifs.runs.records import Status, find
 from fractal_ifs.sweeps.driver import failed
@@ -21,34 +21,40 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SETTING = ("fractal", "curve", "data", "model")  # groups in which runs may differ by keys that have no column
+GROUPS = ("fractal", "curve", "data", "model")  # runs may differ in keys of these groups that have no column
 KEYS = tuple(name for name in records.KEYS if name != "fingerprint")
 
 
 def frame(directory: Path) -> pd.DataFrame:
-    """A row per record below a sweep's directory: the columns of ``results.rows``, then keys by which runs differ."""
+    """A row per record below a sweep's directory.
+
+    The columns are those of ``results.rows``, then the keys of groups in which runs differ: ``data.margin``, ....
+    Directories are relative to the sweep's.
+    """
     import pandas as pd
 
     directory = directory.absolute()
     found = dict(find(directory))
-    found |= {path: record for path, record in failed.items() if directory in path.parents}  # if not written there
+    found |= {
+        path: record for path, record in failed.items() if directory in path.parents
+    }  # some have no record on disk
     rows = [
-        row(path, record)
+        row_of(path, record)
         | {"directory": str(path.relative_to(directory))}
-        | leaves({name: group for name, group in record.config.plain().items() if name in SETTING})
+        | leaves({name: group for name, group in record.config.plain().items() if name in GROUPS})
         for path, record in sorted(found.items())
     ]
     inner = list(dict.fromkeys(key for line in rows for key in line if key not in COLUMNS))
     table = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *inner]))
     if not inner:
         return table
-    # Of the keys within a group: those by which runs differ that are the same in all of KEYS.
+    # Keep only the keys of groups in which runs differ that have the same values for all of KEYS.
     differ = table.groupby(list(KEYS), dropna=False)[inner].nunique(dropna=False).max() > 1
     return table.drop(columns=[key for key in inner if not bool(differ[key])])
 
 
 def leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"data.margin": 0.0, ...}``; lists as text."""
+    """The values of a nested config by their full names, ``{"data.margin": 0.0, ...}``, with lists as text."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):
@@ -59,7 +65,7 @@ def leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def show_table(directory: Path) -> None:
-    """Print the sweep's table, the swept keys as rows and columns, and write all of it to results.csv."""
+    """Print a sweep's table, with the swept keys as rows and columns, and write the whole table to results.csv."""
     table = frame(directory)
     if table.empty:
         return
@@ -92,6 +98,7 @@ def show_table(directory: Path) -> None:
 
 
 def _order(value: Any) -> tuple[int, float, str]:
+    """Numbers by value, then texts."""
     try:
         return (0, float(value), "")
     except (TypeError, ValueError):

@@ -1,0 +1,153 @@
+"""The sets K_0..K_n of a fractal in one, two or three dimensions.
+
+What is left of K_0 is blue. The places where the negative points of a level lie are orange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import LightSource
+from matplotlib.figure import SubFigure
+from matplotlib.ticker import MaxNLocator
+from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+
+from fractal_ifs.fractals.convex import Box, Convex
+from fractal_ifs.fractals.ifs import AffineIFS
+from fractal_ifs.plotting.style import BLUE, FAINT, ORANGE
+
+MAX_CELLS = {1: 20_000, 2: 40_000, 3: 600}  # the most cells that a panel shows, by dimension
+MAX_PANELS = 9
+
+
+def shown_levels(ifs: AffineIFS, n: int) -> list[int]:
+    """The levels j <= n whose sets K_j have few enough cells to be drawn."""
+    return [j for j in range(n + 1) if ifs.r**j <= MAX_CELLS[ifs.d]][:MAX_PANELS]
+
+
+def draw_sets(parent: SubFigure, ifs: AffineIFS, levels: Sequence[int]) -> None:
+    """Draw K_j for each level j: one panel each, or one row each on a line. The fractal must have d <= 3."""
+    _DRAW[ifs.d](parent, ifs, levels)
+
+
+def cells(ifs: AffineIFS, corners: np.ndarray, j: int) -> np.ndarray:
+    """The images (r^j, k, d) of corners (k, d) under all compositions of j maps: the cells of K_j."""
+    matrices, offsets = ifs.maps(j)
+    return corners @ matrices.transpose(0, 2, 1) + offsets[:, None]
+
+
+def outline(body: Convex) -> np.ndarray:
+    """The corners (k, 2) of a set in the plane, in order around it."""
+    if isinstance(body, Box):
+        (x0, y0), (x1, y1) = body.lo, body.hi
+        return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+    return body.vertices
+
+
+def fill(axes: Axes, polygons: np.ndarray, color: str, **style: Any) -> None:
+    """Fill polygons (p, k, 2).
+
+    A hairline in the same colour closes the seams between neighbours. Many polygons are not snapped to pixels: that
+    would change the size of tiny ones.
+    """
+    many = len(polygons) > 50
+    style = {"linewidths": 0.15, "edgecolors": color, "rasterized": len(polygons) > 2000, "snap": not many, **style}
+    axes.add_collection(PolyCollection(list(polygons), facecolors=color, **style))
+
+
+def frame(axes: Any, ifs: AffineIFS, window: np.ndarray | None = None) -> None:
+    """Show K_0, or the window (x0, x1 or x0, x1, y0, y1), to scale and without decoration. 3D axes for d = 3."""
+    lo, hi = (ifs.base.lo, ifs.base.hi) if window is None else (window[::2], window[1::2])
+    slack = 0.02 * (hi - lo) if window is None else 0 * lo
+    axes.set_xlim(lo[0] - slack[0], hi[0] + slack[0])
+    axes.tick_params(labelsize=8, color=FAINT)
+    if ifs.d == 1:
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        return
+    axes.set_ylim(lo[1] - slack[1], hi[1] + slack[1])
+    if ifs.d == 3:
+        axes.set_zlim(lo[2] - slack[2], hi[2] + slack[2])
+        axes.set_box_aspect(hi - lo)
+        axes.view_init(elev=20, azim=-58)
+    else:
+        axes.set_aspect("equal")
+        axes.spines[:].set_color(FAINT)
+    for axis in (axes.xaxis, axes.yaxis, axes.zaxis) if ifs.d == 3 else (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+
+
+def _on_a_line(parent: SubFigure, ifs: AffineIFS, levels: Sequence[int]) -> None:
+    axes = parent.add_subplot()
+    corners = np.array([ifs.base.lo, ifs.base.hi])
+    negatives = corners if ifs.negatives is None else np.array([ifs.negatives.lo, ifs.negatives.hi])
+
+    def strips(corners: np.ndarray, level: int, row: int) -> np.ndarray:
+        ends = np.sort(cells(ifs, corners, level)[..., 0], axis=1)
+        y = np.broadcast_to([-row - 0.3, -row - 0.3, -row + 0.3, -row + 0.3], (len(ends), 4))
+        return np.stack([ends[:, [0, 1, 1, 0]], y], -1)
+
+    finest = _three_pixels(parent, ifs, 1)
+    for j in levels:
+        if j and np.median(np.ptp(cells(ifs, corners, j), axis=1)) > finest:
+            fill(axes, strips(negatives, j - 1, j), ORANGE)
+        fill(axes, strips(corners, j, j), BLUE)
+    axes.set(xlim=(ifs.base.lo[0], ifs.base.hi[0]), ylim=(-levels[-1] - 0.5, 0.5))
+    axes.set_yticks([-j for j in levels], [f"$K_{{{j}}}$" for j in levels])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _in_the_plane(parent: SubFigure, ifs: AffineIFS, levels: Sequence[int]) -> None:
+    corners = outline(ifs.base)
+    negatives = corners if ifs.negatives is None else outline(ifs.negatives)
+    finest = _three_pixels(parent, ifs, len(levels))
+    for axes, j in zip(parent.subplots(1, len(levels), squeeze=False)[0], levels, strict=True):
+        fill(axes, corners[None], "white", edgecolors=FAINT, linewidths=0.6)
+        left = cells(ifs, corners, j)
+        if j and np.median(np.ptp(left, axis=1)) > finest:
+            fill(axes, cells(ifs, negatives, j - 1), ORANGE)
+        fill(axes, left, BLUE)
+        _bare_panel(axes, ifs, j)
+
+
+def _in_space(parent: SubFigure, ifs: AffineIFS, levels: Sequence[int]) -> None:
+    corners = ifs.base.vertices
+    faces = _faces(ifs.base)
+    for i, j in enumerate(levels):
+        axes: Any = parent.add_subplot(1, len(levels), i + 1, projection="3d")
+        polygons = cells(ifs, corners, j)[:, faces].reshape(-1, faces.shape[1], 3)
+        light = LightSource(azdeg=-100, altdeg=45)
+        axes.add_collection3d(Poly3DCollection(polygons, facecolors=BLUE, shade=True, lightsource=light, linewidths=0))
+        _bare_panel(axes, ifs, j)
+
+
+_DRAW: dict[int, Callable[[SubFigure, AffineIFS, Sequence[int]], None]] = {
+    1: _on_a_line,
+    2: _in_the_plane,
+    3: _in_space,
+}
+
+
+def _bare_panel(axes: Any, ifs: AffineIFS, j: int) -> None:
+    frame(axes, ifs)
+    axes.set_axis_off()
+    axes.set_title(f"$K_{{{j}}}$", fontsize=12)
+
+
+def _three_pixels(parent: SubFigure, ifs: AffineIFS, panels: int) -> float:
+    """The width of three pixels on a screen. Two colours in narrower cells would blend to grey: only blue is drawn."""
+    return float(np.max(ifs.base.hi - ifs.base.lo)) * 3 * panels / (150 * parent.figure.get_figwidth())
+
+
+def _faces(body: Convex) -> np.ndarray:
+    """The faces of a solid, as rows of indices into its vertices, outwards: squares for a box, otherwise triangles."""
+    from scipy.spatial import ConvexHull
+
+    if isinstance(body, Box):
+        return np.array([[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]])
+    return ConvexHull(body.vertices).simplices

@@ -1,0 +1,68 @@
+"""The forms in which a table is written: Markdown, LaTeX, and text for a terminal."""
+
+from fractal_ifs.report.tables import FRACTALS, Cell, Table, legend, text
+
+
+def markdown(table: Table) -> str:
+    """The table in Markdown, with its legend."""
+    lines = [f"### {table.title}", "", "Ours (the paper's) difference.", ""]
+    for fractal, block in table.blocks.items():
+        lines += [f"**{FRACTALS.get(fractal, fractal)}**", ""]
+        lines.append("| " + " | ".join([f"{table.row} \\ width", *map(str, table.widths)]) + " |")
+        lines.append("|" + "---|" * (len(table.widths) + 1))
+        for row, cells in zip(table.rows, block, strict=True):
+            lines.append("| " + " | ".join([str(row), *(text(c).replace("*", "\\*") for c in cells)]) + " |")
+        lines.append("")
+    return "\n".join([*lines, *(f"{line.replace('*', chr(92) + '*')}  " for line in legend(table)), ""])
+
+
+def latex(table: Table) -> str:
+    """The table in LaTeX, a tabular for booktabs in the paper's layout.
+
+    The paper's number and the difference stand in small type below ours.
+    """
+    n = len(table.widths)
+    lines = ["\\begin{tabular}{l" + "r" * n + "}", "\\toprule"]
+    lines += [f"{table.row} / width & " + " & ".join(map(str, table.widths)) + r" \\"]
+    for fractal, block in table.blocks.items():
+        lines += ["\\midrule", f"\\multicolumn{{{n + 1}}}{{l}}{{{FRACTALS.get(fractal, fractal)}}}" + r" \\"]
+        for row, cells in zip(table.rows, block, strict=True):
+            lines.append(f"{row} & " + " & ".join(_latex_ours(c) for c in cells) + r" \\")
+            if any(c.difference is not None for c in cells):
+                lines.append(" & " + " & ".join(_latex_paper(c) for c in cells) + r" \\")
+    notes = [line.replace("*", "$^*$").replace("†", r"$^\dagger$").replace("−", "$-$") for line in legend(table)]
+    caption = f"% {table.title}. {' '.join(notes)}"
+    return "\n".join([caption, *lines, "\\bottomrule", "\\end{tabular}", ""])
+
+
+def _latex_ours(cell: Cell) -> str:
+    if cell.ours is None:
+        return ""
+    marks = cell.marks.replace("†", r"\dagger")
+    return f"{cell.ours:.3f}" + (f"$^{{{marks}}}$" if marks else "")
+
+
+def _latex_paper(cell: Cell) -> str:
+    return "" if cell.difference is None else f"\\scriptsize {cell.theirs:.{cell.digits}f} (${cell.difference:+.3f}$)"
+
+
+def terminal(table: Table) -> str:
+    """The table as plain text for a terminal, with its legend."""
+    import io
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as Rich
+
+    out = Rich(title=f"{table.title}: ours (the paper's) difference", box=box.SIMPLE, title_justify="left")
+    out.add_column(table.row, justify="right")
+    for width in table.widths:
+        out.add_column(f"width {width}", justify="right")
+    for fractal, block in table.blocks.items():
+        out.add_section()
+        out.add_row(FRACTALS.get(fractal, fractal))
+        for row, cells in zip(table.rows, block, strict=True):
+            out.add_row(str(row), *(text(c) for c in cells))
+    console = Console(file=io.StringIO(), width=170, color_system=None)
+    console.print(out, *legend(table), sep="\n", highlight=False, markup=False)
+    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]

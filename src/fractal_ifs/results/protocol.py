@@ -1,0 +1,68 @@
+"""The paper's protocol (section 5), and how the config of a run differs from it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from fractal_ifs.config.run import RunConfig
+from fractal_ifs.files import CONF
+
+PAPER_STEPS = {"fractal": 1_000_000, "cifar10": 60_000}  # section 5; Figure 7
+PAPER_EVALUATIONS = {"fractal": 100, "cifar10": 60}  # the paper's accuracies are the best of this many
+
+# Not part of a setting: the keys that name a cell, and those that a cell is the best or the mean over.
+_OUTSIDE = {"depth", "width", "lr", "seed", "steps", "eval_every", "trainer"}
+
+
+class Setting(NamedTuple):
+    """All keys of a run that may change its result and that have no place in a cell's name."""
+
+    setting: str  # a hash: runs of one cell are comparable where it is the same
+    differs: str  # ``loss=logistic, ...``: the keys that differ from the paper's protocol; empty where none does
+
+
+def setting_of(config: RunConfig) -> Setting:
+    """The setting of a run."""
+    flat = _flat({key: value for key, value in config.identity().items() if key not in _OUTSIDE})
+    flat.pop("data.verify", None)  # it says whether images were compared with their checksum, and changes no result
+    flat["trainer.precision"] = config.trainer.precision
+    return _compared(json.dumps(flat, sort_keys=True))
+
+
+@lru_cache(maxsize=65536)
+def _compared(text: str) -> Setting:
+    flat = json.loads(text)
+    names = tuple(str(flat.get(f"{group}.name")) for group in ("fractal", "curve", "data", "model"))
+    paper = _protocol(*names)
+    differs = [f"{key}={value}" for key, value in sorted(flat.items()) if key not in paper or paper[key] != value]
+    return Setting(hashlib.sha256(text.encode()).hexdigest()[:12], ", ".join(differs))
+
+
+@lru_cache
+def _protocol(*names: str) -> dict[str, Any]:
+    """The flat keys of the paper's protocol, which are the defaults in conf/, for these members of the four groups."""
+    import yaml
+
+    config = yaml.safe_load((CONF / "config.yaml").read_text())
+    own = CONF / "protocol" / f"{names[2]}.yaml"
+    config |= yaml.safe_load(own.read_text()) if own.exists() else {}
+    flat = {key: value for key, value in config.items() if key not in (*_OUTSIDE, "defaults", "hydra")}
+    for group, name in zip(("fractal", "curve", "data", "model"), names, strict=True):
+        path = CONF / group / f"{name}.yaml"
+        if path.exists():
+            flat[group] = yaml.safe_load(path.read_text())
+    return _flat(flat) | {"trainer.precision": "32-true"}
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"data.name": ...}``, without the fractal's depth, which names the cell. Keys that are null are left out."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{k}": v for k, v in value.items() if v is not None}
+        elif value is not None:
+            flat[key] = value
+    flat.pop("fractal.depth", None)
+    return flat
