@@ -30,7 +30,7 @@ from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError, message
 from fractal_ifs.sweeps.driver import JobsFailed, driving, swept
-from fractal_ifs.sweeps.finished import finished_or_kept
+from fractal_ifs.sweeps.finished import Ended, finished_jobs, finished_or_kept
 
 log = logging.getLogger(__name__)
 
@@ -212,23 +212,28 @@ class FusedLauncher(Launcher):
 
     def _train(self, composed: Sequence[Composed], sweep_dir: Path) -> Sequence[JobReturn]:
         jobs = [each.job for each in composed]
-        todo = [finished_or_kept(job) is None for job in jobs]  # raises for another config before anything is written
-        returns = [self._job(each) for each in composed]
-        for ret, job, new in zip(returns, jobs, todo, strict=True):
-            if new and job.directory:
-                self._save(ret, job.directory)
         log.info("%d jobs in %s", len(jobs), sweep_dir)
-        for ret, result in zip(returns, self._results(jobs, sweep_dir), strict=True):
+        ended = finished_jobs(jobs)  # raises for another config before anything is written
+        returns = [self._job(each) for each in composed]
+        for number, (ret, job) in enumerate(zip(returns, jobs, strict=True)):
+            if number not in ended and job.directory:
+                self._save(ret, job.directory)
+        results = self._results(jobs, ended, sweep_dir) if len(ended) < len(jobs) else ended
+        for number, ret in enumerate(returns):
+            result = results[number]
             failed = isinstance(result, Exception)
             ret.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
             ret.return_value = result if failed or result is None else result.best_test_acc
         return returns
 
-    def _results(self, jobs: Sequence[Job], sweep_dir: Path) -> Sequence[Any]:
-        """How each job ended, or None where it wasn't waited for."""
-        from fractal_ifs.sweeps.sweep import train_jobs
+    def _results(self, jobs: Sequence[Job], ended: dict[int, Ended], sweep_dir: Path) -> Any:
+        """How each job ended, by its number, or None where it wasn't waited for; some have ``ended`` already."""
+        from fractal_ifs.sweeps.sweep import train_unfinished
 
-        return train_jobs(jobs, self.packing.executor, self.packing.stack, together=True)
+        todo = [number for number in range(len(jobs)) if number not in ended]
+        packing = self.packing
+        trained = train_unfinished([jobs[number] for number in todo], packing.executor, packing.stack, together=True)
+        return ended | dict(zip(todo, trained, strict=True))
 
     @staticmethod
     def _job(each: Composed) -> JobReturn:
@@ -263,8 +268,8 @@ class SlurmLauncher(FusedLauncher):
     def __init__(self, **keys: Any):
         self.keys = keys
 
-    def _results(self, jobs: Sequence[Job], sweep_dir: Path) -> Sequence[Any]:
+    def _results(self, jobs: Sequence[Job], ended: dict[int, Ended], sweep_dir: Path) -> Any:
         from fractal_ifs.sweeps import slurm
 
         keys: Any = OmegaConf.to_container(OmegaConf.create(self.keys), resolve=True)
-        return slurm.train_in_slurm(jobs, sweep_dir.absolute(), slurm.Settings.parse(keys))
+        return slurm.train_in_slurm(jobs, ended, sweep_dir.absolute(), slurm.Settings.parse(keys))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
+import re
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,12 +36,21 @@ class Versions:
 @lru_cache
 def versions() -> Versions:
     """The versions in this process."""
+    commit, modified = _git()
+    return Versions(torch=_torch(), fractal_ifs=fractal_ifs.__version__, git_commit=commit, git_modified=modified)
+
+
+def _torch() -> str:
+    """Read from a file of torch's: importing it takes a second, which a sweep that is finished shall not wait for."""
+    spec = importlib.util.find_spec("torch")
+    if "torch" not in sys.modules and spec and spec.origin:
+        with contextlib.suppress(OSError):
+            text = Path(spec.origin).with_name("version.py").read_text()
+            if found := re.search(r"^__version__ = '([^']+)'$", text, re.MULTILINE):
+                return found[1]
     import torch
 
-    commit, modified = _git()
-    return Versions(
-        torch=str(torch.__version__), fractal_ifs=fractal_ifs.__version__, git_commit=commit, git_modified=modified
-    )
+    return str(torch.__version__)
 
 
 def _git() -> tuple[str | None, bool | None]:

@@ -28,9 +28,9 @@ from fractal_ifs.results.finished_runs import Keeper
 from fractal_ifs.runs.records import RunRecord, Status, read_record
 from fractal_ifs.runs.versions import PACKAGE, commit_line
 from fractal_ifs.sweeps.driver import report_failure
-from fractal_ifs.sweeps.finished import finished_or_kept
+from fractal_ifs.sweeps.finished import Ended
 from fractal_ifs.sweeps.slurm_queue import active_tasks, follow, last_state, submitted_tasks
-from fractal_ifs.sweeps.sweep import Ended, train_jobs
+from fractal_ifs.sweeps.sweep import train_jobs
 from fractal_ifs.training import signals
 from fractal_ifs.training.grouping import groups_of
 
@@ -111,21 +111,21 @@ def deal(groups: Sequence[Sequence[int]], tasks: int) -> list[list[int]]:
     return [hand for hand in hands if hand]
 
 
-def train_in_slurm(jobs: Sequence[Job], directory: Path, settings: Settings) -> list[Ended | None]:
+def train_in_slurm(
+    jobs: Sequence[Job], ended: Mapping[int, Ended], directory: Path, settings: Settings
+) -> list[Ended | None]:
     """Submit the jobs that are neither finished nor submitted already, and wait for them if ``settings.wait``.
 
     Args:
+        ended: the finished jobs, by their numbers.
         directory: of the sweep. Slurm's logs and a copy of the code go into its folder ``slurm``.
 
     Returns how each job ended, or None where it wasn't waited for. Raises ConfigError where there is no Slurm, or it
     refuses the array.
     """
-    results: list[Ended | None] = [finished_or_kept(job) for job in jobs]
+    results = [ended.get(number) for number in range(len(jobs))]
     keeper = Keeper(jobs)
-    keeper.add()
     todo = [number for number, record in enumerate(results) if record is None]
-    if len(todo) < len(jobs):
-        log.info("%d of %d jobs are finished already: skipped", len(jobs) - len(todo), len(jobs))
     there = submitted_tasks(directory)
     waiting = active_tasks(there)
     if waiting is None:
