@@ -54,6 +54,17 @@ def changed(config: Any, key: str, value: Any) -> Any:
     return replace(config, **{inner: value})
 
 
+def slurm_settings(**keys: Any) -> Any:
+    """The settings of conf/hydra/launcher/slurm.yaml, with some other values."""
+    import yaml
+
+    from fractal_ifs.files import CONF
+    from fractal_ifs.sweeps.slurm import Settings
+
+    usual = yaml.safe_load((CONF / "hydra" / "launcher" / "slurm.yaml").read_text())
+    return Settings.parse({name: value for name, value in usual.items() if name != "_target_"} | keys)
+
+
 class Ended(NamedTuple):
     """How a command ended."""
 

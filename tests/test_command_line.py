@@ -9,21 +9,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml
 from omegaconf import OmegaConf
 
-from fractal_ifs.config.data import FractalData, ImageData
+from fractal_ifs.config.compose import schema
 from fractal_ifs.config.keys import Group
-from fractal_ifs.config.logger import PlainLogger, WandbLogger
-from fractal_ifs.config.model import CNNModel, MLPModel
-from fractal_ifs.config.run import GROUPS, RunConfig
-from fractal_ifs.config.trainer import Trainer
+from fractal_ifs.config.run import GROUPS, KINDS, RunConfig
 from fractal_ifs.files import CONF
 from fractal_ifs.sweeps.slurm import Settings
 from hydra_plugins.fractal_ifs_launcher import Packing
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "command_line.txt"
-KINDS = (RunConfig, FractalData, ImageData, MLPModel, CNNModel, Trainer, PlainLogger, WandbLogger, Packing, Settings)
 OUTSIDE = ("defaults", "hydra")  # of a file of conf/: how Hydra puts it together
 
 
@@ -59,7 +54,7 @@ def typed(kind: type[Group]) -> Iterator[str]:
 def snapshot() -> str:
     """All of it, as text."""
     lines = ["Keys, and what each may be"]
-    for kind in KINDS:
+    for kind in (*KINDS, Packing, Settings):
         lines += ["", f"{kind.__name__} ({kind.PREFIX}*)" if kind.PREFIX else kind.__name__, *typed(kind)]
     lines += ["", "", "Defaults of the keys that have no group: conf/config.yaml", ""]
     lines += [f"  {key} = {value!r}" for key, value in leaves(content(CONF / "config.yaml"))]
@@ -70,6 +65,14 @@ def snapshot() -> str:
             lines += ["", f"{group}={path.stem}"]
             if group != "experiment":
                 lines += [f"  {key} = {value!r}" for key, value in leaves(content(path))]
+    for experiment in sorted((CONF / "experiment").glob("*.yaml")):
+        swept: Any = OmegaConf.to_container(OmegaConf.load(experiment))
+        params = swept.get("hydra", {}).get("sweeper", {}).get("params", {})
+        lines += [
+            "",
+            f"experiment={experiment.stem} sweeps",
+            *(f"  {key} = {value!r}" for key, value in params.items()),
+        ]
     for command in ("plot", "theory"):
         lines += ["", "", f"Keys of python -m fractal_ifs.{command}: conf/{command}.yaml", ""]
         lines += [f"  {key} = {value!r}" for key, value in leaves(content(CONF / f"{command}.yaml"))]
@@ -77,19 +80,25 @@ def snapshot() -> str:
 
 
 def test_the_command_line_is_as_it_was():
-    assert snapshot() == SNAPSHOT.read_text(), f"changed on purpose? then: python {Path(__file__).name}"
+    assert snapshot() == SNAPSHOT.read_text(), "changed on purpose? then: python tests/test_command_line.py"
 
 
 def test_every_default_stands_once_and_has_its_type():
-    """In conf/config.yaml, for all keys of a run; and the schema that Hydra is given has the same keys."""
-    from fractal_ifs.config.compose import schema
-
-    keys = set(yaml.safe_load((CONF / "config.yaml").read_text())) - set(OUTSIDE)
+    """In conf/: every file of a group is accepted as it is, and Hydra's schema has the keys of a run."""
+    keys = set(content(CONF / "config.yaml"))
     assert keys == {field.name for field in dataclasses.fields(RunConfig)} - set(GROUPS)
     assert [field.name for field in dataclasses.fields(schema())] == [f.name for f in dataclasses.fields(RunConfig)]
-    for kind in KINDS:
+    for kind in (*KINDS, Packing, Settings):
         for field in dataclasses.fields(kind):
             assert field.name in GROUPS or field.metadata["doc"], f"{kind.__name__}.{field.name} isn't explained"
+    for group, parse in GROUPS.items():
+        for path in (CONF / group).glob("*.yaml"):
+            made: Any = parse(content(path))
+            plain = made.keys if group in ("fractal", "curve") else made.plain()
+            assert {key: plain[key] for key in content(path)} == content(path), path
+    for name, kind in (("fused", Packing), ("slurm", Settings)):
+        written = content(CONF / "hydra" / "launcher" / f"{name}.yaml")
+        assert kind.parse({key: value for key, value in written.items() if key != "_target_"})
 
 
 if __name__ == "__main__":

@@ -121,17 +121,22 @@ def test_no_gpu(command):
     assert "there is no GPU here" in ended.status
 
 
-def test_a_refusal_needs_neither_torch_nor_lightning(tmp_path):
-    """What makes it fast; and the exit status of the real command."""
+@pytest.mark.parametrize("argument", ["depth=0", "--help"])
+def test_a_refusal_and_help_need_nothing_heavy(tmp_path, argument):
+    """What makes them fast; and the exit status of the real command."""
+    heavy = ("numpy", "torch", "pytorch_lightning", "wandb", "pandas", "scipy", "matplotlib", "rich")
     program = (
-        "import sys, runpy; sys.argv = ['train', 'depth=0']\n"
+        f"import sys, runpy; sys.argv = ['train', {argument!r}]\n"
         "try: runpy.run_module('fractal_ifs.train', run_name='__main__')\n"
-        "finally: print([m for m in ('torch', 'pytorch_lightning', 'wandb', 'pandas', 'scipy') if m in sys.modules])"
+        f"finally: print([m for m in {heavy} if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert found.returncode == 1
-    assert found.stdout.strip() == "[]"
-    assert found.stderr.strip() == "error: depth=0: must be a whole number >= 1"
+    assert found.stdout.splitlines()[-1] == "[]"
+    if argument == "--help":
+        assert found.returncode == 0
+    else:
+        assert found.returncode == 1
+        assert found.stderr.strip() == "error: depth=0: must be a whole number >= 1"
 
 
 def test_the_defaults_are_the_papers_protocol():

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import slurm_settings
 from torch import nn
 from torch.nn import functional
 
@@ -600,7 +601,7 @@ def test_slurms_warning_within_a_step_requeues_the_task(folder, tmp_path, monkey
     before = signal.getsignal(signal.SIGUSR2)
     try:
         with pytest.raises(SystemExit, match="interrupted"):
-            slurm.Task([Job(config(folder), tmp_path)], slurm.Settings())()
+            slurm.Task([Job(config(folder), tmp_path)], slurm_settings())()
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert commands == [["scontrol", "requeue", "7"]]

@@ -1,17 +1,18 @@
 """Where the jobs of docs/cluster.md go: 4 nodes of 8 GPUs, without any."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import small
+from conftest import slurm_settings, small
 
 from fractal_ifs.config.machine import gpus
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.sweeps.executors import processes, shares
-from fractal_ifs.sweeps.slurm import Settings, deal
+from fractal_ifs.sweeps.slurm import deal
 from fractal_ifs.training.grouping import groups_of
 
 
@@ -41,8 +42,12 @@ def test_more_tasks_than_jobs():
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("time", 0), ("cpus", 0), ("gpus", -1), ("tasks", 0), ("memory", 0), ("warning", 10**6)]
+    ("key", "value"),
+    [
+        *(("time", 0), ("cpus", 0), ("gpus", -1), ("tasks", 0), ("memory", 0), ("warning", 10**6)),
+        *(("setup", "module load cuda"), ("setup", [1]), ("more", 5), ("wait", 1), ("time", "long")),
+    ],
 )
 def test_refused_settings(key, value):
-    with pytest.raises(ConfigError, match=rf"hydra.launcher.{key}={value}: must be"):
-        Settings(**{key: value})
+    with pytest.raises(ConfigError, match=re.escape(f"hydra.launcher.{key}={value}: must be")):
+        slurm_settings(**{key: value})

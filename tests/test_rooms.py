@@ -4,6 +4,8 @@ import ast
 import sys
 from pathlib import Path
 
+import pytest
+
 SOURCE = Path(__file__).parents[1] / "src"
 FLOORS = ["errors", "files", "version", "fractals", "config", "networks", "data", "runs", "plotting", "engines"]
 FLOORS += ["training", "results", "sweeps", "theorems", "report"]  # each may import itself and those before it
@@ -47,3 +49,22 @@ def test_fractals_stand_on_numpy_scipy_torch_and_yaml():
     """lazy_loader, which needs the standard library alone, is for the names of the room."""
     names = {name.split(".")[0] for path in (SOURCE / "fractal_ifs/fractals").glob("*.py") for name, _ in imports(path)}
     assert names - set(sys.stdlib_module_names) == {"fractal_ifs", "numpy", "scipy", "torch", "yaml", "lazy_loader"}
+
+
+def test_the_rules_can_be_broken(tmp_path, monkeypatch):
+    """Else the tests above would hold whatever stands in the files."""
+    monkeypatch.setattr("test_rooms.SOURCE", tmp_path)
+    path = tmp_path / "fractal_ifs" / "runs" / "run.py"
+    path.parent.mkdir(parents=True)
+    for line, found in (
+        ("from fractal_ifs.config.run import RunConfig", []),
+        ("from fractal_ifs.report import page", ["runs/run: fractal_ifs.report.page"]),
+        ("import fractal_ifs.sweeps.sweep", ["runs/run: fractal_ifs.sweeps.sweep"]),
+        ("from fractal_ifs import training", ["runs/run: fractal_ifs.training"]),
+        ("def f():\n    from fractal_ifs.config import run", ["runs/run: fractal_ifs.config.run"]),
+    ):
+        path.write_text(line + "\n")
+        assert wrong(path) == found
+    path.write_text("from .. import report\n")
+    with pytest.raises(AssertionError, match="imports by its place"):
+        wrong(path)

@@ -9,6 +9,12 @@ class FailedElsewhere(Exception):
     """How a run failed in another process: the message that it sent."""
 
 
+def short(value: object, length: int = 60) -> str:
+    """A value as it appears in a message: on one line, not too long."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
 def message(error: BaseException) -> str:
     """An exception in one line: ``OSError: [Errno 28] No space left on device``."""
     if isinstance(error, (FailedElsewhere, ConfigError)):

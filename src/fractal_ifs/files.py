@@ -17,7 +17,7 @@ def write(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def written(path: Path, content: bytes) -> Generator[Path]:
-    """A file beside ``path`` that holds ``content``, flushed to the disk, to be renamed; gone at the end in any case.
+    """Write ``content`` to a temporary file beside ``path``. The caller may rename it; otherwise it is removed.
 
     Its name is random: no other call has the same, in this thread or another, on this machine or another.
     """

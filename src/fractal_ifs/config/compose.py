@@ -16,12 +16,12 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fractal_ifs.config.machine import check_gpus, check_memory
 from fractal_ifs.config.messages import one_line
-from fractal_ifs.config.run import GROUPS, RunConfig, placement
+from fractal_ifs.config.run import GROUPS, RunConfig
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
 
-# Keys that are left out of a sweep's name, because they can't change a result.
-NOT_IN_NAMES = (*placement(), "logger", "experiment", "data.dir", "data.url")
+# Keys that are left out of a sweep's name, as conf/config.yaml leaves them out of a run's: sweeps keep their names.
+NOT_IN_NAMES = ("sweep", "overwrite", "kept", "engine", "workers", "logger", "experiment", "data.dir", "data.url")
 
 
 def schema() -> type:

@@ -65,8 +65,6 @@ class ImageData(Group):
             raise ConfigError(f"data.contrast=[{low:g}, {high:g}]: must be {LOW_HIGH}")
         if self.dir is None and self.name != "cifar10":
             raise ConfigError(f"data.dir=None: must be {A_DIRECTORY}")
-        if self.url is None and self.name == "cifar10":
-            raise ConfigError(f"data.url=None: must be {AN_ADDRESS}")
         if self.url is not None and self.name != "cifar10":
             raise ConfigError(f"data.url={self.url}: goes with data=cifar10; {self.name} is read from data.dir")
 
@@ -77,14 +75,17 @@ class ImageData(Group):
         return {name: value for name, value in plain.items() if name != "url" or value is not None}
 
     def identity(self) -> dict[str, Any]:
-        """The keys of ``Group.identity``, spelled as in ``plain``, so that fingerprints stay the same."""
-        return {name: self.plain()[name] for name in super().identity()}
+        """The keys of the fingerprint, with numbers spelled as in ``plain``."""
+        plain = self.plain()
+        return {name: plain[name] for name in super().identity()}
 
 
 Data = FractalData | ImageData
 
 
 def parse_data(keys: Mapping[str, Any]) -> Data:
-    """The group of the kind that ``keys["name"]`` names. Raises ConfigError."""
+    """The dataclass for the data that ``keys["name"]`` names. Raises ConfigError."""
     name = checked("data.name", keys.get("name"), Literal["fractal", "cifar10", "fashion_mnist"], {})
+    if name == "cifar10" and keys.get("url", "") is None:  # it may be absent, as from a DataModule's caller
+        raise ConfigError(f"data.url=None: must be {AN_ADDRESS}")
     return (FractalData if name == "fractal" else ImageData).parse(keys)

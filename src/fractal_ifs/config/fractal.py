@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from fractal_ifs import fractals  # whose names are imported when they are used
+from fractal_ifs.config.keys import checked
 
 # Keys added to these groups after the first records, each with the value that all earlier runs had: see ``keys.key``.
 LATER: dict[str, Any] = {}
@@ -54,10 +55,12 @@ class Fractal(_Written):
         """The maps that generate the fractal (Section 2). Raises ConfigError."""
         return fractals.AffineIFS.from_config(self.keys)
 
-    @cached_property
+    @property
     def depth(self) -> int:
-        """n, the number of levels of K_n. Raises ConfigError."""
-        return fractals.depth_of(self.keys)
+        """n, the number of levels of K_n. Raises ConfigError unless it is written as a whole number >= 1."""
+        if "depth" not in self.keys:
+            return fractals.DEPTH
+        return checked("fractal.depth", self.keys["depth"], int, {"least": 1})
 
 
 class Curve(_Written):

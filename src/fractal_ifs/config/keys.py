@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, short
 
 G = TypeVar("G", bound="Group")
 
@@ -21,6 +21,7 @@ def key(
     least: float | None = None,
     above: float | None = None,
     later: Any = dataclasses.MISSING,
+    absent: Any = dataclasses.MISSING,
     result: bool = True,
     allowed: str | None = None,
 ) -> Any:
@@ -32,10 +33,12 @@ def key(
         later: for a key that was added after runs had been made: the value that all those runs had. A run with this
             value keeps the fingerprint that it had without the key, so old results are still found. Never change it.
             The default of new runs is in conf/.
+        absent: the value of a config that lacks the key, for one that the first records may lack. It belongs to the
+            fingerprint all the same.
         result: whether the key can change what a run computes. Only such keys belong to the fingerprint.
         allowed: what an error message says is allowed, if the type doesn't say it well enough.
     """
-    metadata = {"doc": doc, "least": least, "above": above, "result": result, "allowed": allowed}
+    metadata = {"doc": doc, "least": least, "above": above, "result": result, "allowed": allowed, "absent": absent}
     return dataclasses.field(default=later, metadata=metadata)
 
 
@@ -66,6 +69,8 @@ class Group:
                 near = difflib.get_close_matches(str(name), names, 1, 0.6)
                 hint = f"did you mean {near[0]}?" if near else f"keys are {', '.join(names)}"
                 raise ConfigError(f"{cls.PREFIX}{name}={keys[name]}: there is no such key; {hint}")
+        absent = {field.name: field.metadata.get("absent", dataclasses.MISSING) for field in dataclasses.fields(cls)}
+        keys = {name: value for name, value in absent.items() if value is not dataclasses.MISSING} | dict(keys)
         for field in dataclasses.fields(cls):
             if field.name not in keys and field.default is dataclasses.MISSING:
                 raise ConfigError(f"{cls.PREFIX}{field.name}: must be given")
@@ -102,23 +107,20 @@ def checked(name: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:
         if value is None and type(None) in get_args(hint):
             return None
         hint = next(choice for choice in get_args(hint) if choice is not type(None))
-    found = _CONVERTERS.get(get_origin(hint) or hint, _as_it_is)(value, hint)
+    found = _CONVERTERS[get_origin(hint) or hint](value, hint)
     least, above = limits.get("least"), limits.get("above")
     if found is None or (least is not None and found < least) or (above is not None and found <= above):
-        raise ConfigError(f"{name}={_shown(value)}: must be {limits.get('allowed') or _allowed(hint, least, above)}")
+        raise ConfigError(f"{name}={short(value)}: must be {limits.get('allowed') or _allowed(hint, least, above)}")
     return found
-
-
-def _shown(value: Any) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _allowed(hint: Any, least: float | None, above: float | None) -> str:
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, get_args(hint)))
     limit = f" >= {least:g}" if least is not None else f" > {above:g}" if above is not None else ""
-    return {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[hint] + limit
+    kinds = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+    kinds |= {list: "a list of texts", dict: "a mapping of names to values"}
+    return kinds[get_origin(hint) or hint] + limit
 
 
 def _int(value: Any, _: Any) -> int | None:
@@ -158,8 +160,21 @@ def _tuple(value: Any, hint: Any) -> tuple[Any, ...] | None:
     return None if None in found else found
 
 
-def _as_it_is(value: Any, _: Any) -> Any:
-    return value
+def _texts(value: Any, _: Any) -> list[str] | None:
+    """``list[str]``."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return None
+    entries = list(cast(Sequence[Any], value))
+    return entries if all(isinstance(entry, str) for entry in entries) else None
+
+
+def _mapping(value: Any, _: Any) -> dict[str, Any] | None:
+    """``dict[str, Any]``."""
+    return (
+        {str(name): entry for name, entry in cast(Mapping[Any, Any], value).items()}
+        if isinstance(value, Mapping)
+        else None
+    )
 
 
 # Each returns None for a value that it can't convert.
@@ -170,4 +185,6 @@ _CONVERTERS: dict[Any, Callable[[Any, Any], Any]] = {
     str: _str,
     Literal: _choice,
     tuple: _tuple,
+    list: _texts,
+    dict: _mapping,
 }

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from fractal_ifs.config.data import Data, FractalData, parse_data
+from fractal_ifs.config.data import Data, FractalData, ImageData, parse_data
 from fractal_ifs.config.fractal import Curve, Fractal, check_distribution
 from fractal_ifs.config.keys import Group, key
-from fractal_ifs.config.logger import Logger, parse_logger
+from fractal_ifs.config.logger import Logger, PlainLogger, WandbLogger, parse_logger
 from fractal_ifs.config.model import CNNModel, MLPModel, Model, parse_model
 from fractal_ifs.config.trainer import Trainer
 from fractal_ifs.errors import ConfigError
@@ -109,7 +111,7 @@ class RunConfig(Group):
         plain = super().plain()
         for name in GROUPS:
             group = plain[name]
-            plain[name] = dict(group.keys) if isinstance(group, (Fractal, Curve)) else group.plain()
+            plain[name] = copy.deepcopy(dict(group.keys)) if isinstance(group, (Fractal, Curve)) else group.plain()
         return plain
 
     def identity(self) -> dict[str, Any]:
@@ -128,34 +130,48 @@ class RunConfig(Group):
         return _digest(self.identity())
 
     @cached_property
-    def fingerprints(self) -> frozenset[str]:
-        """The fingerprint, and those of format 1, which hashed numbers as they were given: 0 and 0.0 differed."""
+    def fingerprints(self) -> tuple[str, ...]:
+        """The fingerprint, then those that format 1 may have had: it hashed numbers as they were given, 0 or 0.0."""
         identity = self.identity()
         data = identity["data"]
         numbers = [name for name in data if name in ("margin", "brightness", "contrast")]
-        spelled = [data | {name: spell(data[name]) for name in numbers} for spell in (_whole, _with_a_point)]
-        return frozenset(_digest(identity | {"data": each}) for each in (data, *spelled))
+        spellings = [dict(zip(numbers, each, strict=True)) for each in product(*(_spellings(data[n]) for n in numbers))]
+        found = [_digest(identity | {"data": data | each}) for each in spellings]
+        return tuple(dict.fromkeys([self.fingerprint, *found]))
 
 
 def _digest(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _whole(value: float | list[float]) -> Any:
-    """A number, or each of a list, as an integer where it is whole."""
+def _spellings(value: float | list[float]) -> list[Any]:
+    """The ways to write a number, or a list of them: 0 and 0.0."""
     if isinstance(value, list):
-        return [_whole(entry) for entry in value]
-    return int(value) if float(value).is_integer() else value
+        return [list(each) for each in product(*map(_spellings, value))]
+    return [int(value), float(value)] if float(value).is_integer() else [value]
 
 
-def _with_a_point(value: float | list[float]) -> Any:
-    """A number, or each of a list, as a float."""
-    return [float(entry) for entry in value] if isinstance(value, list) else float(value)
+KINDS: tuple[type[Group], ...] = (
+    RunConfig,
+    FractalData,
+    ImageData,
+    MLPModel,
+    CNNModel,
+    Trainer,
+    PlainLogger,
+    WandbLogger,
+)
 
 
 def placement() -> tuple[str, ...]:
-    """The keys that can't change a result: they say where and how it is computed and stored."""
-    return tuple(field.name for field in dataclasses.fields(RunConfig) if field.metadata.get("result") is False)
+    """The keys that can't change a result, as on the command line: where and how it is computed, kept and logged."""
+    names = [
+        f"{kind.PREFIX}{field.name}"
+        for kind in KINDS
+        for field in dataclasses.fields(kind)
+        if field.metadata.get("result") is False
+    ]
+    return tuple(dict.fromkeys(names))
 
 
 class Job(NamedTuple):

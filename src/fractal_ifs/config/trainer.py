@@ -15,10 +15,12 @@ class Trainer(Group):
 
     PREFIX: ClassVar[str] = "trainer."
 
-    accelerator: Literal["cpu", "gpu", "auto"] = key("kind of device; auto: a GPU if there is one", result=False)
+    accelerator: Literal["cpu", "gpu", "auto"] = key(
+        "kind of device; auto: a GPU if there is one", absent="cpu", result=False
+    )
     devices: int = key("devices that share a run's batches; more than one with trainer=ddp only", least=1, later=1)
     strategy: Literal["auto", "ddp"] = key("how several devices train one run", result=False)
-    precision: Literal["32-true", "bf16-mixed", "64-true"] = key("precision of numbers")
+    precision: Literal["32-true", "bf16-mixed", "64-true"] = key("precision of numbers", absent="32-true")
     compile: bool = key("compile the step with torch.compile, which may add numbers in another order", later=False)
     cuda_graphs: bool = key("stacked engine on a GPU: replay a step as a CUDA graph", later=False, result=False)
     channels_last: bool = key("store a CNN's maps with channels innermost in memory", later=True)
@@ -28,7 +30,7 @@ class Trainer(Group):
         """Raises ConfigError if keys contradict each other."""
         if self.strategy != "ddp" and self.devices != 1:
             raise ConfigError(
-                f"trainer.devices={self.devices}: must be 1 but with trainer=ddp; a sweep uses every GPU all the same"
+                f"trainer.devices={self.devices}: must be 1 unless trainer=ddp; a sweep uses all GPUs anyway"
             )
         if self.cuda_graphs and self.devices > 1:
             raise ConfigError(f"trainer.cuda_graphs=true: must be false with trainer.devices={self.devices}")

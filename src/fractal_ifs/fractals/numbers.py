@@ -14,14 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import short as short
 
 Floats: TypeAlias = NDArray[np.float64]
-
-
-def short(value: object, length: int = 60) -> str:
-    """The value as a message shows it: on one line, cut to `length` characters."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def number(value: object, key: str) -> float:

@@ -18,7 +18,7 @@ from fractal_ifs import files
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.results.rows import CELL, COLUMNS, row_of
-from fractal_ifs.runs.records import NOT_KEPT, Status, read_record, walk
+from fractal_ifs.runs.records import NOT_KEPT, Status, understood, walk
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +57,12 @@ def add(path: Path, directories: Iterable[Path]) -> tuple[int, list[str]]:
     rows = read(path)
     before, notes = len(rows), []
     for directory in directories:
-        record = read_record(directory)
+        record = understood(directory)
         if record is None or not record.status.ended:
             continue
         found = row_of(directory, record)
-        there = rows.setdefault(record.fingerprint, {name: _text(found[name]) for name in KEPT})
+        known = next((name for name in record.config.fingerprints if name in rows), record.fingerprint)
+        there = rows.setdefault(known, {name: _text(found[name]) for name in KEPT})
         if float(there["best_test_acc"]) != record.best_test_acc:
             notes.append(f"{directory}: best test accuracy {record.best_test_acc}, kept {there['best_test_acc']}")
     if len(rows) > before:
@@ -141,7 +142,7 @@ class Keeper:
 
 def _has_ended(directory: Path) -> bool:
     """Whether a run has ended. The record of an earlier, interrupted training doesn't count."""
-    record = read_record(directory)
+    record = understood(directory)
     return record is not None and record.status.ended
 
 

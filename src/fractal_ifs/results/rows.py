@@ -50,6 +50,9 @@ NUMBERS = [name for name in records.COLUMNS if _TYPES[name] in (int, float, int 
 TEXTS = [name for name in records.COLUMNS if _TYPES[name] in (str, str | None)] + [*Setting._fields, "history"]
 
 
+LEFT_OUT = "left out: "  # begins a note on a record that can't be understood
+
+
 def read_runs(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
     """The table of all runs, with the columns ``COLUMNS``, and notes for its reader.
 
@@ -59,14 +62,18 @@ def read_runs(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
     Args:
         paths: directories with runs at any depth below them, or files ``results.csv`` of an earlier report.
 
-    Raises ConfigError where a path holds no run, and on a later format.
+    A record that this version doesn't understand is left out, with a note. Raises ConfigError where a path holds no
+    run, or only such records.
     """
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     for path in paths:
+        before = len(notes)
         found = _read_csv(path) if path.suffix == ".csv" else _read_directory(path, notes)
+        if not found and len(notes) > before:
+            raise ConfigError(notes[-1].removeprefix(LEFT_OUT))
         if not found and path.is_dir() and any(".hydra" in names for _, names in records.walk(path)):
             raise ConfigError(f"{path}: no run has a measurement yet; `report status {path}` says how far they are")
         if not found:
@@ -135,6 +142,9 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
     if (bad := table.index[table.fingerprint.isna() | table.setting.isna()]).size:
         raise ConfigError(f"{path}: line {bad[0] + 2} is no row of it: {table.iloc[bad[0], 0]}")
     table["differs"] = table["differs"].fillna("")
+    if "training" not in table:  # a kept table, which says it in ``differs``
+        layerwise = table["differs"].str.contains("training=layerwise", regex=False)
+        table["training"] = layerwise.map({True: "layerwise", False: "joint"})
     if "directory" in table:  # in a sweep's table, directories are relative to its own place
         beside = [path.parent / str(name) for name in table["directory"]]
         there = [str(full) if full.is_dir() else name for full, name in zip(beside, table["directory"], strict=True)]
@@ -149,7 +159,11 @@ def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     for directory, names in records.walk(path):
         found = None
         if records.RESULT in names:
-            record = records.read_record(directory)
+            try:
+                record = records.read_record(directory)
+            except records.NotUnderstood as error:
+                notes.append(f"{LEFT_OUT}{error}")
+                continue
             found = row_of(directory, record) if record else None
             if found is None:
                 torn.append(directory)

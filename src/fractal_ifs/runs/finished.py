@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 from fractal_ifs.config.run import Job, RunConfig, placement
@@ -31,20 +31,19 @@ def check_same(job: Job, fingerprint: str, there: RunConfig | None) -> None:
     ``fingerprint`` is the stored one; ``there`` is the stored config, if it is known.
     """
     if fingerprint not in job.config.fingerprints:
-        differing = difference(there.plain() if there else {}, job.config.plain())
+        differing = difference(there.plain() if there else {}, job.config.plain(), skip=placement())
         raise ConfigError(
             f"{job.directory}: holds a run of another config ({differing}); overwrite=true trains it again"
         )
 
 
-def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
-    """``lr=0.001 there, 0.01 asked`` for every key that differs and can change a result. ``prefix``: of a group."""
-    outside = () if prefix else (*placement(), "logger")
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", skip: Collection[str] = ()) -> str:
+    """``lr=0.001 there, 0.01 asked`` for every key that differs but for those of ``skip``. ``prefix``: of a group."""
     parts: list[str] = []
-    for key in sorted({*old, *new} - {*outside}):
-        a, b = old.get(key), new.get(key)
+    for name in sorted({*old, *new}):
+        full, a, b = f"{prefix}{name}", old.get(name), new.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
-            parts.append(difference(cast(dict[str, Any], a), cast(dict[str, Any], b), f"{prefix}{key}."))
-        elif a != b:
-            parts.append(f"{prefix}{key}={a} there, {b} asked")
+            parts.append(difference(cast(dict[str, Any], a), cast(dict[str, Any], b), f"{full}.", skip))
+        elif a != b and full not in skip:
+            parts.append(f"{full}={a} there, {b} asked")
     return ", ".join(part for part in parts if part)

@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fractal_ifs.config.run import RunConfig
+from fractal_ifs.config.run import RunConfig, placement
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import write
 
@@ -148,7 +148,7 @@ KEYS = tuple(field.name for field in dataclasses.fields(RunRecord) if field.meta
 
 
 def keys_of(config: RunConfig) -> dict[str, Any]:
-    """The fields of a record that follow from its config, without groups."""
+    """The fields of a record that are computed from its config alone: ``KEYS``."""
     synthetic = config.synthetic
     special = {
         "data": config.data.name,
@@ -177,7 +177,7 @@ def read_record(directory: Path) -> RunRecord | None:
     try:
         found = json.loads(path.read_text())
         number = int(found["format"])
-        if number <= FORMAT and not {"status", "fingerprint", "config"} <= found.keys():
+        if number < 1 or (number <= FORMAT and not {"status", "fingerprint", "config"} <= found.keys()):
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -190,11 +190,29 @@ def read_record(directory: Path) -> RunRecord | None:
     except ValueError:
         return None
     try:
-        config = RunConfig.parse(found["config"])
+        config = _config_of(found["config"])
     except (ConfigError, TypeError, AttributeError) as error:
         raise NotUnderstood(f"{path}: can't be understood by this version: {error}") from None
     values = {name: found.get(name) for name in _NAMES if name not in (*KEYS, "status", "config")}
     return RunRecord.of(config, status, **values)
+
+
+def _config_of(keys: dict[str, Any]) -> RunConfig:
+    """The config in a record. What can't change a result need not be valid any more. Raises ConfigError."""
+    try:
+        return RunConfig.parse(keys)
+    except ConfigError:
+        needed = {name: value for name, value in keys.items() if name not in placement()}
+        return RunConfig.parse(needed | {"logger": {"name": "none"}})
+
+
+def understood(directory: Path) -> RunRecord | None:
+    """As ``read_record``, but None, with a warning, for a record that this version doesn't understand."""
+    try:
+        return read_record(directory)
+    except NotUnderstood as error:
+        log.warning("left out: %s", error)
+        return None
 
 
 def _from_1(record: dict[str, Any]) -> dict[str, Any]:
@@ -243,12 +261,7 @@ def read_begun(directory: Path) -> Begun | None:
 def find(directory: Path) -> Iterator[tuple[Path, RunRecord]]:
     """Every record at or below a directory, in order of names. Warns of records that this version can't read."""
     for path, names in walk(directory):
-        try:
-            record = read_record(path) if RESULT in names else None
-        except NotUnderstood as error:
-            log.warning("left out: %s", error)
-            continue
-        if record:
+        if RESULT in names and (record := understood(path)):
             yield path, record
 
 

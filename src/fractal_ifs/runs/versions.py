@@ -54,20 +54,24 @@ def _torch() -> str:
 
 
 def _git() -> tuple[str | None, bool | None]:
+    """The commit, and whether a tracked file differs from it; None where git can't tell."""
     root = PACKAGE.resolve().parents[1]
     if (root / ".git").exists():
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            commit = _output(root, "rev-parse", "HEAD")
-            return commit or None, bool(_output(root, "status", "--porcelain", "--untracked-files=no"))
-    elif (copied := PACKAGE / "commit").exists():  # in a Slurm job, see ``sweeps.slurm.snapshot``
+        commit = _output(root, "rev-parse", "HEAD")
+        changes = _output(root, "status", "--porcelain", "--untracked-files=no") if commit else None
+        return commit or None, None if changes is None else bool(changes)
+    if (copied := PACKAGE / "commit").exists():  # in a Slurm job, see ``sweeps.slurm.snapshot``
         commit, _, modified = copied.read_text().strip().partition(" ")
         return commit or None, bool(modified)
     return None, None
 
 
-def _output(root: Path, *command: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, timeout=5)
-    return done.stdout.strip()
+def _output(root: Path, *command: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def commit_line() -> str:

@@ -107,7 +107,7 @@ class Worker:
         self.process = context.Process(target=_work, args=(self.theirs, self.ready, device, stack, rank))
 
     def begin(self, numbers: list[int], jobs: Sequence[Job]) -> None:
-        """Send the worker a group. The first group starts its process, so the caller must be ready to end it by then.
+        """Send the worker a group. The first call starts its process: register the worker for clean-up before.
 
         Args:
             numbers: of the group's jobs in ``jobs``.

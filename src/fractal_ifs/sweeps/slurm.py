@@ -43,21 +43,21 @@ class Settings(Group):
 
     PREFIX: ClassVar[str] = "hydra.launcher."
 
-    partition: str | None = key("partition", later=None)
-    account: str | None = key("account", later=None)
-    constraint: str | None = key("what a node must have", later=None)
-    time: int = key("minutes of a task at most", least=1, later=240)
-    cpus: int = key("cores of a task", least=1, later=4)
-    gpus: int = key("GPUs of a task", least=0, later=0)
-    memory: float | None = key("GB of a task", above=0, later=None, allowed="a number of GB > 0")
-    tasks: int = key("tasks that share the jobs", least=1, later=4)
-    array_parallelism: int = key("tasks that run at a time", least=1, later=64)
-    requeues: int = key("times that a task is requeued", least=0, later=20)
-    warning: int = key("seconds before the time limit in which a task checkpoints", least=1, later=120)
-    setup: Sequence[str] = key("lines of shell before a task", later=())
-    more: Mapping[str, Any] | None = key("other options of sbatch", later=None)
-    wait: bool = key("wait for the array's end", later=True)
-    stack: int = key("runs in a stack at most; 0: as many as suit", least=0, later=0)
+    partition: str | None = key("partition")
+    account: str | None = key("account")
+    constraint: str | None = key("what a node must have")
+    time: int = key("minutes of a task at most", least=1)
+    cpus: int = key("cores of a task", least=1)
+    gpus: int = key("GPUs of a task", least=0)
+    memory: float | None = key("GB of a task", above=0, allowed="a number of GB > 0")
+    tasks: int = key("tasks that share the jobs", least=1)
+    array_parallelism: int = key("tasks that run at a time", least=1)
+    requeues: int = key("times that a task is requeued", least=0)
+    warning: int = key("seconds before the time limit in which a task checkpoints", least=1)
+    setup: list[str] = key("lines of shell before a task")
+    more: dict[str, Any] = key("other options of sbatch")
+    wait: bool = key("wait for the array's end")
+    stack: int = key("runs in a stack at most; 0: as many as suit", least=0)
 
     def check(self) -> None:
         """Raises ConfigError where the warning would come before the task starts."""
@@ -202,7 +202,7 @@ def submit(hands: Sequence[Sequence[Job]], directory: Path, settings: Settings) 
         "signal_delay_s": settings.warning,
         "setup": [*settings.setup, f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}"],
         "srun_args": [f"--cpus-per-task={settings.cpus}"],  # since 22.05, srun doesn't take this over from sbatch
-        "additional_parameters": {"requeue": True, **(settings.more or {})},
+        "additional_parameters": {"requeue": True, **settings.more},
     }
     try:
         executor = submitit.SlurmExecutor(folder)

@@ -18,7 +18,7 @@ from fractal_ifs.runs.records import (
     Status,
     read_begun,
     read_composed,
-    read_record,
+    understood,
     walk,
 )
 from fractal_ifs.sweeps.slurm_queue import active_tasks, submitted_tasks
@@ -67,7 +67,7 @@ def status(path: Path) -> dict[str, Any]:
 
 def _run(directory: Path, names: set[str], in_slurm: str | None) -> tuple[str, int, int] | None:
     """The state, the steps done and the steps asked for of a run. None where the directory is not a run's."""
-    record = read_record(directory) if RESULT in names else None
+    record = understood(directory) if RESULT in names else None
     begun = read_begun(directory)
     config = record.config if record else begun.config if begun else read_composed(directory)
     if config is None:

@@ -25,7 +25,7 @@ def train_jobs(jobs: Sequence[Job], executor: str = "inline", stack: int = 0, to
 
     Args:
         executor, stack: the keys of conf/hydra/launcher/fused.yaml. ``executor`` is ``inline`` or ``local``.
-        together: as in ``training.train``.
+        together: as in ``training.train.train``.
 
     Raises ConfigError where another config was trained in a job's directory, or its images are missing.
     """
