@@ -15,6 +15,7 @@ from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError, message
 from fractal_ifs.files import CONF
 from fractal_ifs.sweeps.driver import JobsFailed, show_failed, swept
+from fractal_ifs.sweeps.finished import finished_jobs
 from fractal_ifs.training import signals
 
 
@@ -45,9 +46,11 @@ def train(config: DictConfig, single: bool) -> float | None:
     job = Job(parse(config), Path(HydraConfig.get().runtime.output_dir))
     assert job.directory is not None
     check_writable(job.directory)
-    from fractal_ifs.sweeps.sweep import train_jobs
+    ended = finished_jobs([job]).get(0)
+    if ended is None:
+        from fractal_ifs.sweeps.sweep import train_unfinished
 
-    [ended] = train_jobs([job])
+        [ended] = train_unfinished([job], "inline", stack=0, together=False)
     if isinstance(ended, Exception):
         if single:
             sys.exit(f"error: {message(ended)}")
