@@ -59,7 +59,7 @@ def slurm_settings(**keys: Any) -> Any:
     import yaml
 
     from fractal_ifs.files import CONF
-    from fractal_ifs.sweeps.slurm import Settings
+    from fractal_ifs.sweeps.slurm_settings import Settings
 
     usual = yaml.safe_load((CONF / "hydra" / "launcher" / "slurm.yaml").read_text())
     return Settings.parse({name: value for name, value in usual.items() if name != "_target_"} | keys)

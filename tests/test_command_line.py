@@ -15,7 +15,7 @@ from fractal_ifs.config.compose import schema
 from fractal_ifs.config.keys import Group
 from fractal_ifs.config.run import GROUPS, KINDS, RunConfig
 from fractal_ifs.files import CONF
-from fractal_ifs.sweeps.slurm import Settings
+from fractal_ifs.sweeps.slurm_settings import Settings
 from hydra_plugins.fractal_ifs_launcher import Packing
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "command_line.txt"

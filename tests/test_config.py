@@ -95,6 +95,26 @@ def test_bad_input_is_refused_in_one_line(command, tmp_path, arguments, reason):
     assert not list(tmp_path.rglob("result.json"))
 
 
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("hydra.launcher.stack=-5", "hydra.launcher.stack=-5: must be a whole number >= 0"),
+        ("hydra.launcher.executor=bogus", "hydra.launcher.executor=bogus: must be one of inline, local"),
+        ("hydra/launcher=slurm hydra.launcher.tasks=0", "hydra.launcher.tasks=0: must be a whole number >= 1"),
+        ("hydra/launcher=slurm hydra.launcher.setup=load", "hydra.launcher.setup=load: must be a list of texts"),
+        ("hydra/launcher=slurm hydra.launcher.more=qos", "hydra.launcher.more=qos: must be a mapping of names"),
+        ("logger=wandb logger.mode=offlin", "logger.mode=offlin: must be one of online, offline, disabled"),
+        ("logger=wandb logger.timeout=abc", "logger.timeout=abc: must be a finite number > 0"),
+        ("+model.note=1", "model.note=1: there is no such key"),
+    ],
+)
+def test_keys_of_launchers_and_loggers_are_refused_in_one_line(command, tmp_path, argument, reason):
+    ended = command("-m", "curve=1,4", *TINY, *argument.split())
+    assert reason in ended.status
+    assert "Error in call" not in ended.status
+    assert not list(tmp_path.rglob("overrides.yaml"))
+
+
 def test_model_cnn_with_a_fractal(command):
     ended = command(*TINY, "model=cnn", "fractal=vicsek")
     assert isinstance(ended.status, str)

@@ -162,3 +162,16 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_result_is_not_trained_
     assert isinstance(again, RunRecord)
     assert (again.best_test_acc, again.steps, again.status) == (record.best_test_acc, 100, "finished")
     assert (copy / "checkpoint.pt").read_bytes() == weights
+
+
+def test_a_record_reads_as_the_mapping_that_it_was(trained):
+    directory, record = trained
+    plain = json.loads((directory / "result.json").read_text())
+    read = fractal_ifs.load(directory).record
+    assert read == record
+    assert {**read} == dict(read) == read | {} == {} | read == {k: v for k, v in plain.items() if k != "format"}
+    assert (read | {"status": "mine"})["status"] == "mine"
+    assert read.get("nothing") is None
+    with pytest.raises(KeyError):
+        read["nothing"]
+    assert json.loads(json.dumps(dict(read))) == dict(read)

@@ -31,6 +31,7 @@ from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError, message
 from fractal_ifs.sweeps.driver import JobsFailed, driving, swept
 from fractal_ifs.sweeps.finished import Ended, finished_jobs, finished_or_kept
+from fractal_ifs.sweeps.slurm_settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -266,10 +267,10 @@ class SlurmLauncher(FusedLauncher):
     here = False
 
     def __init__(self, **keys: Any):
-        self.keys = keys
+        plain: Any = OmegaConf.to_container(OmegaConf.create(keys), resolve=True)
+        self.settings = Settings.parse(plain)
 
     def _results(self, jobs: Sequence[Job], ended: dict[int, Ended], sweep_dir: Path) -> Any:
         from fractal_ifs.sweeps import slurm
 
-        keys: Any = OmegaConf.to_container(OmegaConf.create(self.keys), resolve=True)
-        return slurm.train_in_slurm(jobs, ended, sweep_dir.absolute(), slurm.Settings.parse(keys))
+        return slurm.train_in_slurm(jobs, ended, sweep_dir.absolute(), self.settings)

@@ -106,11 +106,14 @@ def checked(name: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:
     if get_origin(hint) in (Union, types.UnionType):
         if value is None and type(None) in get_args(hint):
             return None
-        hint = next(choice for choice in get_args(hint) if choice is not type(None))
-    found = _CONVERTERS[get_origin(hint) or hint](value, hint)
+        choices = [choice for choice in get_args(hint) if choice is not type(None)]
+    else:
+        choices = [hint]
+    found = next((f for c in choices if (f := _CONVERTERS[get_origin(c) or c](value, c)) is not None), None)
     least, above = limits.get("least"), limits.get("above")
     if found is None or (least is not None and found < least) or (above is not None and found <= above):
-        raise ConfigError(f"{name}={short(value)}: must be {limits.get('allowed') or _allowed(hint, least, above)}")
+        shown = repr(value) if isinstance(value, str) and value != value.strip() else short(value)
+        raise ConfigError(f"{name}={shown}: must be {limits.get('allowed') or _allowed(choices[0], least, above)}")
     return found
 
 

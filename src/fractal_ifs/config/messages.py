@@ -47,6 +47,8 @@ def one_line(error: BaseException) -> str:
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         return f"{group}={value}: must be one of {', '.join(options)}{hint}"
     cause = error.__cause__
+    if isinstance(cause, ConfigError):  # of a launcher's keys: Hydra says where it made the launcher
+        return str(cause)
     if match := re.search(r"LexerNoViableAltException: (\S+=~\S*)", text):
         return f"{match.group(1)}: ~ can't stand here, write $HOME"
     if match := re.search(r"Could not override '([^']+)'", text):

@@ -119,11 +119,17 @@ class RunRecord(Mapping[str, Any]):
     @classmethod
     def of(cls, config: RunConfig, status: Status, **values: Any) -> RunRecord:
         """The record of a run of this config. ``values``: the fields that only training can fill."""
-        return cls(**keys_of(config), status=status, config=config, **values)
+        return cls(**{**keys_of(config), **values}, status=status, config=config)
 
     def plain(self) -> dict[str, Any]:
         """The content as result.json stores it."""
         return {"format": FORMAT, "status": self.status, **self}
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self, **other}
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**other, **self}
 
     def __getitem__(self, name: str) -> Any:
         if name not in _NAMES:
@@ -194,6 +200,8 @@ def read_record(directory: Path) -> RunRecord | None:
     except (ConfigError, TypeError, AttributeError) as error:
         raise NotUnderstood(f"{path}: can't be understood by this version: {error}") from None
     values = {name: found.get(name) for name in _NAMES if name not in (*KEYS, "status", "config")}
+    if found["fingerprint"] in config.fingerprints:  # of several spellings the one that tables may have
+        values["fingerprint"] = found["fingerprint"]
     return RunRecord.of(config, status, **values)
 
 

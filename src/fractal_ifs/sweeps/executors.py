@@ -145,7 +145,7 @@ class Worker:
 def _left(job: Job, error: WorkerDied) -> Outcome:
     """The outcome of a dead worker's job: its record if the job had ended, otherwise its failure."""
     record = None if job.directory is None else read_record(job.directory)
-    if record and record.status.ended and record.fingerprint == job.config.fingerprint:
+    if record and record.status.ended and record.fingerprint in job.config.fingerprints:
         return record
     fail(job, error)
     return error

@@ -16,11 +16,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from fractal_ifs.config.keys import Group, key
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError, FailedElsewhere
 from fractal_ifs.files import write
@@ -30,39 +29,12 @@ from fractal_ifs.runs.versions import PACKAGE, commit_line
 from fractal_ifs.sweeps.driver import report_failure
 from fractal_ifs.sweeps.finished import Ended
 from fractal_ifs.sweeps.slurm_queue import active_tasks, follow, last_state, submitted_tasks
+from fractal_ifs.sweeps.slurm_settings import Settings
 from fractal_ifs.sweeps.sweep import train_jobs
 from fractal_ifs.training import signals
 from fractal_ifs.training.grouping import groups_of
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(Group):
-    """The keys of conf/hydra/launcher/slurm.yaml. That file explains them."""
-
-    PREFIX: ClassVar[str] = "hydra.launcher."
-
-    partition: str | None = key("partition")
-    account: str | None = key("account")
-    constraint: str | None = key("what a node must have")
-    time: int = key("minutes of a task at most", least=1)
-    cpus: int = key("cores of a task", least=1)
-    gpus: int = key("GPUs of a task", least=0)
-    memory: float | None = key("GB of a task", above=0, allowed="a number of GB > 0")
-    tasks: int = key("tasks that share the jobs", least=1)
-    array_parallelism: int = key("tasks that run at a time", least=1)
-    requeues: int = key("times that a task is requeued", least=0)
-    warning: int = key("seconds before the time limit in which a task checkpoints", least=1)
-    setup: list[str] = key("lines of shell before a task")
-    more: dict[str, Any] = key("other options of sbatch")
-    wait: bool = key("wait for the array's end")
-    stack: int = key("runs in a stack at most; 0: as many as suit", least=0)
-
-    def check(self) -> None:
-        """Raises ConfigError where the warning would come before the task starts."""
-        if self.warning >= 60 * self.time:
-            raise ConfigError(f"hydra.launcher.warning={self.warning}: must be less than the {self.time} minutes asked")
 
 
 class Task:
