@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
+import operator
 import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.fractals.numbers import number
 
 G = TypeVar("G", bound="Group")
 
@@ -20,6 +21,9 @@ def key(
     *,
     least: float | None = None,
     above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    empty: bool = False,
     later: Any = dataclasses.MISSING,
     result: bool = True,
     allowed: str | None = None,
@@ -28,14 +32,17 @@ def key(
 
     Args:
         doc: what the key means, in one line.
-        least, above: a number must be >= ``least``, or > ``above``.
+        least, above, most, below: a number, or each one of a list, must be >= ``least``, > ``above``, <= ``most`` and
+            < ``below``.
+        empty: a list may be empty.
         later: for a key that was added after runs had been made: the value that all those runs had. A run with this
             value keeps the fingerprint that it had without the key, so old results are still found. Never change it.
             The default of new runs is in conf/.
         result: whether the key can change what a run computes. Only such keys belong to the fingerprint.
         allowed: what an error message says is allowed, if the type doesn't say it well enough.
     """
-    metadata = {"doc": doc, "least": least, "above": above, "result": result, "allowed": allowed}
+    limits = {"least": least, "above": above, "most": most, "below": below, "empty": empty}
+    metadata = {"doc": doc, "result": result, "allowed": allowed, **limits}
     return dataclasses.field(default=later, metadata=metadata)
 
 
@@ -98,15 +105,40 @@ def checked(name: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:
 
     Raises ConfigError, for example ``width=0: must be a whole number >= 1``.
     """
-    if get_origin(hint) in (Union, types.UnionType):
-        if value is None and type(None) in get_args(hint):
-            return None
-        hint = next(choice for choice in get_args(hint) if choice is not type(None))
-    found = _CONVERTERS.get(get_origin(hint) or hint, _as_it_is)(value, hint)
-    least, above = limits.get("least"), limits.get("above")
-    if found is None or (least is not None and found < least) or (above is not None and found <= above):
-        raise ConfigError(f"{name}={_shown(value)}: must be {limits.get('allowed') or _allowed(hint, least, above)}")
+    if value is None and _is_union(hint) and type(None) in get_args(hint):
+        return None
+    found = _converted(value, hint)
+    if found is None or not _within(found, limits):
+        raise ConfigError(f"{name}={_shown(value)}: must be {limits.get('allowed') or _allowed(hint, limits)}")
     return found
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType)
+
+
+def _choices(hint: Any) -> list[Any]:
+    """The types that a union consists of, without None."""
+    return [choice for choice in get_args(hint) if choice is not type(None)]
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    """``value`` as the type ``hint``, None if it can't be. Raises TypeError for a type that no converter knows."""
+    if _is_union(hint):
+        found = (_converted(value, choice) for choice in _choices(hint))
+        return next((each for each in found if each is not None), None)
+    converter = _CONVERTERS.get(get_origin(hint) or hint)
+    if converter is None:
+        raise TypeError(f"{hint}: a key can't have this type, no converter knows it")
+    return converter(value, hint)
+
+
+def _within(value: Any, limits: Mapping[str, Any]) -> bool:
+    """Whether a number, or every number of a list, is within the limits."""
+    if isinstance(value, tuple):
+        entries = cast(tuple[Any, ...], value)
+        return (len(entries) > 0 or bool(limits.get("empty"))) and all(_within(entry, limits) for entry in entries)
+    return all(holds(value, limits[name]) for name, (_, holds) in _LIMITS.items() if limits.get(name) is not None)
 
 
 def _shown(value: Any) -> str:
@@ -114,11 +146,22 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _allowed(hint: Any, least: float | None, above: float | None) -> str:
+def _allowed(hint: Any, limits: Mapping[str, Any]) -> str:
+    """What an error message says is allowed."""
+    kinds = get_args(hint)
+    if _is_union(hint):
+        return " or ".join(_allowed(choice, limits) for choice in _choices(hint))
     if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, get_args(hint)))
-    limit = f" >= {least:g}" if least is not None else f" > {above:g}" if above is not None else ""
-    return {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[hint] + limit
+        return "one of " + ", ".join(map(str, kinds))
+    if get_origin(hint) is tuple and kinds[-1] is not Ellipsis:
+        return "[" + ", ".join(_allowed(kind, limits) for kind in kinds) + "]"
+    if get_origin(hint) in (tuple, Sequence):
+        return f"a list{'' if limits.get('empty') else ' that is not empty'}, each entry {_allowed(kinds[0], limits)}"
+    if get_origin(hint) is Mapping:
+        return "keys with values"
+    bounds = [f"{sign} {limits[name]:g}" for name, (sign, _) in _LIMITS.items() if limits.get(name) is not None]
+    kind = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[hint]
+    return f"{kind} {' and '.join(bounds)}" if bounds and hint in (int, float) else kind
 
 
 def _int(value: Any, _: Any) -> int | None:
@@ -126,12 +169,11 @@ def _int(value: Any, _: Any) -> int | None:
 
 
 def _float(value: Any, _: Any) -> float | None:
-    """Accepts text as well: YAML reads 1e-3 as text."""
+    """Accepts text as well: YAML reads 1e-3 and 1/4 as text."""
     try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+        return number(value, "")
+    except ConfigError:
         return None
-    return number if math.isfinite(number) else None
 
 
 def _bool(value: Any, _: Any) -> bool | None:
@@ -147,20 +189,34 @@ def _choice(value: Any, hint: Any) -> Any:
 
 
 def _tuple(value: Any, hint: Any) -> tuple[Any, ...] | None:
-    """A sequence of as many entries as ``hint`` has types, such as ``tuple[float, float]``."""
-    kinds = get_args(hint)
+    """A list of entries of one type, ``tuple[int, ...]``, or of one entry for each type: ``tuple[float, float]``."""
     if not isinstance(value, Sequence) or isinstance(value, str):
         return None
-    entries = cast(Sequence[Any], value)
+    entries, kinds = cast(Sequence[Any], value), get_args(hint)
+    if kinds[-1] is Ellipsis:
+        kinds = kinds[:1] * len(entries)
     if len(entries) != len(kinds):
         return None
-    found = tuple(_CONVERTERS[kind](entry, kind) for entry, kind in zip(entries, kinds, strict=True))
-    return None if None in found else found
+    found = tuple(_converted(entry, kind) for entry, kind in zip(entries, kinds, strict=True))
+    return None if any(entry is None for entry in found) else found
 
 
-def _as_it_is(value: Any, _: Any) -> Any:
-    return value
+def _sequence(value: Any, hint: Any) -> Sequence[Any] | None:
+    """The list itself."""
+    return None if _tuple(value, tuple[(*get_args(hint), ...)]) is None else value
 
+
+def _mapping(value: Any, _: Any) -> Mapping[Any, Any] | None:
+    return cast(Mapping[Any, Any], value) if isinstance(value, Mapping) else None
+
+
+# How a message writes a limit of ``key``, and whether a number is within it.
+_LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    "least": (">=", operator.ge),
+    "above": (">", operator.gt),
+    "most": ("<=", operator.le),
+    "below": ("<", operator.lt),
+}
 
 # Each returns None for a value that it can't convert.
 _CONVERTERS: dict[Any, Callable[[Any, Any], Any]] = {
@@ -170,4 +226,6 @@ _CONVERTERS: dict[Any, Callable[[Any, Any], Any]] = {
     str: _str,
     Literal: _choice,
     tuple: _tuple,
+    Sequence: _sequence,
+    Mapping: _mapping,
 }

@@ -54,7 +54,7 @@ class Settings(Group):
     array_parallelism: int = key("tasks that run at a time", least=1, later=64)
     requeues: int = key("times that a task is requeued", least=0, later=20)
     warning: int = key("seconds before the time limit in which a task checkpoints", least=1, later=120)
-    setup: Sequence[str] = key("lines of shell before a task", later=())
+    setup: Sequence[str] = key("lines of shell before a task", later=(), empty=True)
     more: Mapping[str, Any] | None = key("other options of sbatch", later=None)
     wait: bool = key("wait for the array's end", later=True)
     stack: int = key("runs in a stack at most; 0: as many as suit", least=0, later=0)
