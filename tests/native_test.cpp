@@ -354,7 +354,7 @@ void orders_are_known() {
         uint64_t seed, epoch;
         std::vector<uint32_t> order;
     } known[] = {
-        // from fractal_ifs.seeds.permutation
+        // from fractal_ifs.data.seeds.permutation
         {0x0U, 0U, {0, 7, 8, 11, 2, 5, 9, 4, 10, 6, 3, 1}},
         {0xFFFFFFFFFFFFFFFFU, 3U, {9, 10, 2, 11, 1, 4, 7, 8, 0, 3, 6, 5}},
         {0x123456789ABCDEFU, 8589934592U, {11, 5, 7, 10, 4, 0, 1, 3, 6, 9, 8, 2}},

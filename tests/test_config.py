@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 
 from fractal_ifs import ConfigError
 from fractal_ifs.config.compose import compose
+from fractal_ifs.config.keys import checked
 from fractal_ifs.config.model import MLPModel
 
 # If anything slips through, it must at least be over soon.
@@ -101,8 +104,8 @@ def test_bad_input_is_refused_in_one_line(command, tmp_path, arguments, reason):
         ("hydra.launcher.stack=-5", "hydra.launcher.stack=-5: must be a whole number >= 0"),
         ("hydra.launcher.executor=bogus", "hydra.launcher.executor=bogus: must be one of inline, local"),
         ("hydra/launcher=slurm hydra.launcher.tasks=0", "hydra.launcher.tasks=0: must be a whole number >= 1"),
-        ("hydra/launcher=slurm hydra.launcher.setup=load", "hydra.launcher.setup=load: must be a list of texts"),
-        ("hydra/launcher=slurm hydra.launcher.more=qos", "hydra.launcher.more=qos: must be a mapping of names"),
+        ("hydra/launcher=slurm hydra.launcher.setup=load", "hydra.launcher.setup=load: must be a list"),
+        ("hydra/launcher=slurm hydra.launcher.more=qos", "hydra.launcher.more=qos: must be keys with values"),
         ("logger=wandb logger.mode=offlin", "logger.mode=offlin: must be one of online, offline, disabled"),
         ("logger=wandb logger.timeout=abc", "logger.timeout=abc: must be a finite number > 0"),
         ("+model.note=1", "model.note=1: there is no such key"),
@@ -193,3 +196,52 @@ def test_the_fingerprint_is_of_what_can_change_a_result():
 
 def test_options_of_hydra_that_exclude_each_other_are_one_line(command):
     assert command("-m", "--cfg", "job").status.startswith("error: Only one of --run, --multirun, --cfg")
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "limits", "found"),
+    [
+        (3, int, {"least": 3, "most": 3}, 3),
+        ("1/4", float, {"above": 0}, 0.25),
+        (["1e-3", 2], tuple[float, ...], {"above": 0}, (0.001, 2.0)),
+        ([[5, 3], (10, 4)], tuple[tuple[int, int], ...], {"least": 3}, ((5, 3), (10, 4))),
+        ([], tuple[int, ...], {"empty": True}, ()),
+        (["1", 4], tuple[str | int, ...], {}, ("1", 4)),
+        (None, tuple[int, ...] | None, {"least": 1}, None),
+        (["a"], str | tuple[str, ...], {}, ("a",)),
+        (["a", "b"], Sequence[str], {}, ["a", "b"]),
+        ({"a": [1]}, Mapping[str, Any], {}, {"a": [1]}),
+    ],
+)
+def test_a_value_becomes_what_its_type_says(value, hint, limits, found):
+    result = checked("key", value, hint, limits)
+    assert result == found
+    assert type(result) is type(found)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "limits", "allowed"),
+    [
+        (4, int, {"least": 1, "most": 3}, "a whole number >= 1 and <= 3"),
+        (1, float, {"above": 0, "below": 1}, "a finite number > 0 and < 1"),
+        ([], tuple[int, ...], {}, "a list that is not empty, each entry a whole number"),
+        ([1, 0], tuple[int, ...], {"least": 1, "empty": True}, "a list, each entry a whole number >= 1"),
+        ("12", tuple[int, ...], {}, "a list that is not empty, each entry a whole number"),
+        ([None], tuple[int | None, ...], {}, "a list that is not empty, each entry a whole number"),
+        ([[1]], tuple[tuple[int, int], ...], {"empty": True}, "a list, each entry [a whole number, a whole number]"),
+        ([1.5], tuple[str | int, ...], {"empty": True}, "a list, each entry text or a whole number"),
+        (3, str | Literal[1, 2], {}, "text or one of 1, 2"),
+        ("ab", Sequence[str], {"empty": True}, "a list, each entry text"),
+        ([1], Mapping[str, Any], {}, "keys with values"),
+    ],
+)
+def test_a_bad_value_is_told_what_is_allowed(value, hint, limits, allowed):
+    with pytest.raises(ConfigError) as told:
+        checked("key", value, hint, limits)
+    assert str(told.value) == f"key={value}: must be {allowed}"
+
+
+@pytest.mark.parametrize("hint", [set[int], bytes, tuple[bytes, ...], bytes | None])
+def test_a_type_that_no_converter_knows_is_an_error(hint):
+    with pytest.raises(TypeError, match="no converter knows it"):
+        checked("key", [1], hint, {})

@@ -5,18 +5,22 @@ import itertools
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.files import CONF
 from fractal_ifs.fractals.ifs import AffineIFS
 from fractal_ifs.networks.mlp import MLP, mlp
+from fractal_ifs.theorems import corollary1, theorem4, theorem5
 from fractal_ifs.theorems.construction import corollary1_network, split, theorem1_network
 from fractal_ifs.theorems.cube import CubeIFS
 from fractal_ifs.theorems.fold import CANTOR, fold_network, folded_depth
 from fractal_ifs.theorems.line import along, breakpoints, patterns, regions, sign_changes, stacked
 from fractal_ifs.theorems.measure import LineDistribution, best_error, masses_of_pieces
 from fractal_ifs.theorems.samples import labelled_points
+from fractal_ifs.theorems.statements import STATEMENTS, problems
 
 quick = settings(max_examples=20, deadline=None, derandomize=True)
 
@@ -276,3 +280,152 @@ def test_the_folded_network_realises_the_cantor_set_exactly(t):
     assert distribution.error(stacked([model]))[0] < 1e-11
     assert int(sign_changes(stacked([model]), -1.0, 2.0)) == 2 ** (n + 1)
     assert masses_of_pieces(distribution).shape == (2, 2 ** (n + 1) - 1)
+
+
+# The keys of conf/theory.yaml
+
+
+def plain_config():
+    """The keys that the command has where nothing is given."""
+    config = yaml.safe_load((CONF / "theory.yaml").read_text())
+    groups = {
+        group: yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+        for group, name in (("fractal", "cantor2d_quarter"), ("curve", "1"))
+    }
+    return {name: value for name, value in config.items() if name not in ("defaults", "hydra")} | groups
+
+
+NOT_WHOLE = ("x", None, 2.7, True, [3], 0, -1)
+NOT_A_NUMBER = ("x", None, True, float("nan"), [0.1])
+NOT_A_LIST = ("x", None, 1, [], {}, [None], [[1]])
+NOT_NETWORKS = ("x", None, 5, [], [5], [[5]], [[5, 3, 1]], [[5, 1]], [[0, 3]], [[5, 2.5]], [["x", 3]])
+NOT_BIASES = (*NOT_A_LIST, 0.5, ["x"], [0], [0.7], [0.5, -0.1])
+NOT_CURVES = ("1", 1, None, [None], [1.5], [["1"]], [True], ["9"], ["weights"], ["no.yaml"])
+BAD = {
+    "statement": ("x", None, 3, [], ["theorem1", "x"], [["theorem1"]], {}),
+    "shrink": (*NOT_A_NUMBER, 0, -1, 1.1),
+    "margin": ("x", True, float("inf"), [0.1], 0, -1),
+    "points": NOT_WHOLE,
+    "seed": ("x", None, 2.7, True, [3], -1, 2**64),
+    "threads": (*NOT_WHOLE, 10**9),
+    "figures": ("x", None, 1, "yes", [True]),
+    "fractal": ("x", None, 3),
+    "curve": ("x", None, 3),
+    "corollary1": ("x", None, 3, [1]),
+    "corollary1.points": NOT_WHOLE,
+    "corollary1.s": ("x", 1, [], [None], [[1]], ["x"], [1.5], [0], [True], [1, 6], [5]),
+    "theorem2": ("x", None, 3, [1]),
+    "theorem2.width": NOT_WHOLE,
+    "theorem2.depth": NOT_WHOLE,
+    "theorem2.lines": NOT_WHOLE,
+    "theorem2.train_steps": NOT_WHOLE,
+    "theorem3": ("x", None, 3, [1]),
+    "theorem3.width": NOT_WHOLE,
+    "theorem3.train_steps": NOT_WHOLE,
+    "theorem4": ("x", None, 3, [1]),
+    "theorem4.n": NOT_WHOLE,
+    "theorem4.networks": NOT_NETWORKS,
+    "theorem4.curves": (*NOT_CURVES, ["own"]),
+    "theorem4.train_steps": NOT_WHOLE,
+    "theorem5": ("x", None, 3, [1]),
+    "theorem5.n": (*NOT_WHOLE, 1, 31),
+    "theorem5.delta": (*NOT_A_NUMBER, 0, 1, -0.1),
+    "theorem5.networks": NOT_NETWORKS,
+    "theorem5.biases": NOT_BIASES,
+    "theorem5.curves": (*NOT_CURVES, []),
+    "theorem5.initialisations": NOT_WHOLE,
+    "corollary2": ("x", None, 3, [1]),
+    "corollary2.width": (*NOT_WHOLE, 9, 100, 10**200),
+    "corollary2.delta": (*NOT_A_NUMBER, 0, 1, -0.1),
+    "corollary2.biases": NOT_BIASES,
+    "corollary2.initialisations": NOT_WHOLE,
+    "corollary2.train_steps": NOT_WHOLE,
+    "corollary3": ("x", None, 3, [1]),
+    "corollary3.width": NOT_WHOLE,
+    "corollary3.t": (*NOT_WHOLE, 1, "none"),
+    "corollary3.delta": (*NOT_A_NUMBER, 0, 1, -0.1),
+    "corollary3.n": (*NOT_WHOLE, 31),
+    "corollary3.biases": NOT_BIASES,
+    "corollary3.curves": (*NOT_CURVES, [], ["own"]),
+    "corollary3.initialisations": NOT_WHOLE,
+    "conjecture1": ("x", None, 3, [1]),
+    "conjecture1.systems": (*NOT_WHOLE, 5),
+    "conjecture1.width": NOT_WHOLE,
+    "conjecture1.shallow": NOT_WHOLE,
+    "conjecture1.deep": NOT_WHOLE,
+    "conjecture1.steps": NOT_WHOLE,
+    "conjecture1.lrs": (*NOT_A_LIST, 0.1, ["x"], [0], [0.1, -1]),
+    "conjecture1.seeds": NOT_WHOLE,
+    "conjecture1.train_size": (*NOT_WHOLE, 99),
+}
+
+
+def test_every_key_has_bad_values():
+    config = plain_config()
+    sections = {name: value for name, value in config.items() if name in STATEMENTS}
+    assert set(BAD) == set(config) | {f"{name}.{key}" for name, section in sections.items() for key in section}
+
+
+@pytest.mark.parametrize("key", BAD)
+def test_a_bad_value_is_refused_in_one_line_whatever_is_asked_for(key):
+    for value in BAD[key]:
+        config = plain_config()
+        *section, name = key.split(".")
+        (config[section[0]] if section else config)[name] = value
+        with pytest.raises(ConfigError) as told:
+            problems(config)
+        message = str(told.value)
+        assert message.startswith((f"{key}=", f"{key}.")), message
+        assert "must be" in message or "must have" in message, message
+        assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", [None, *(name for name in plain_config() if name in STATEMENTS)])
+def test_an_unknown_and_a_missing_key_are_refused(name):
+    config = plain_config()
+    section, prefix = (config[name], f"{name}.") if name else (config, "")
+    section["nonsense"] = 1
+    with pytest.raises(ConfigError, match=f"{prefix}nonsense=1: there is no such key"):
+        problems(config)
+    del section["nonsense"]
+    for key in list(section):
+        if key in STATEMENTS:
+            continue
+        value = section.pop(key)
+        with pytest.raises(ConfigError, match=f"{prefix}{key}: must be given"):
+            problems(config)
+        section[key] = value
+
+
+def test_the_values_of_conf_and_some_others_are_taken():
+    keys, asked = problems(plain_config())
+    assert [name for name, _ in asked] == [name for name in STATEMENTS if name != "conjecture1"]
+    assert asked[1][1].points == 200_000
+    assert asked[0][1].points == keys.points == 1_000_000
+    changes = {"shrink": "9/10", "margin": "1e-4", "statement": ["theorem4", "theorem5", "corollary1"], "seed": 0}
+    config = plain_config() | changes
+    config["theorem4"] |= {"curves": []}
+    config["theorem5"] |= {"curves": [1, "own"], "biases": ["1/2"], "delta": 0.5}
+    config["corollary1"] |= {"s": [2]}
+    _, [(_, fourth), (_, fifth), (_, first)] = problems(config)
+    assert isinstance(fourth.settings, theorem4.Settings)
+    assert isinstance(fifth.settings, theorem5.Settings)
+    assert isinstance(first.settings, corollary1.Settings)
+    assert fourth.settings.curve_names == []
+    assert fifth.settings.curves == (1, "own")
+    assert fifth.settings.curve_names == ["1"]
+    assert fifth.settings.biases == (0.5,)
+    assert first.settings.s == (2,)
+    assert first.gamma == 1e-4
+
+
+def test_a_curve_level_by_level_is_for_the_fractals_own_depth():
+    """The Cantor set of Section 4 has another: a statement about it takes its first curve, if it has one."""
+    config = plain_config() | {"curve": {"name": "mine", "weights": [1, 2, 3, 4, 5]}}
+    assert {name: problem.curve.name for name, problem in problems(config)[1]} == {
+        **dict.fromkeys(("theorem1", "corollary1", "theorem2", "theorem3", "corollary2"), "mine"),
+        **{"theorem4": "4", "theorem5": "1", "corollary3": "1"},
+    }
+    config["theorem4"]["curves"] = []
+    with pytest.raises(ConfigError, match=r"curve\.weights"):
+        problems(config)

@@ -1,8 +1,10 @@
 """Theorems 2 to 5 and the corollaries: formulas, what is measured, and the command line."""
 
+import dataclasses
 import json
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +19,12 @@ from fractal_ifs.theorems import conjecture1, corollary2, corollary3, theorem2, 
 from fractal_ifs.theorems.cube import CubeIFS
 from fractal_ifs.theorems.fold import CANTOR
 from fractal_ifs.theorems.measure import LineDistribution
-from fractal_ifs.theorems.problem import Problem
+from fractal_ifs.theorems.problem import Problem, Section
+from fractal_ifs.theorems.statements import STATEMENTS
 from fractal_ifs.theory import _words_to_keys
 
 
-def problem(fractal="cantor", n=4, curve="1", points=2000, **settings):
+def problem(settings: Any, fractal="cantor", n=4, curve="1", points=2000):
     ifs = CubeIFS.of(AffineIFS.load(fractal))
     return Problem(ifs, n, ifs.margin(n, None), ApproximationCurve.load(curve), points, 0, settings)
 
@@ -34,14 +37,15 @@ def test_theorem_2_by_hand():
 
 
 def test_theorem_2_holds_and_the_constructed_network_has_a_region_per_cell():
-    checks = theorem2.check(problem("cantor2d", 3, width=8, depth=2, lines=4, train_steps=20))
+    settings = theorem2.Settings(width=8, depth=2, lines=4, train_steps=20)
+    checks = theorem2.check(problem(settings, "cantor2d", 3))
     assert all(c.holds for c in checks)
     assert next(c for c in checks if "one region per cell" in c.setting).values["distinct"] == 4**3
 
 
 @pytest.mark.parametrize(("fractal", "curve"), [("cantor", "1"), ("cantor2d", "4")])
 def test_theorem_3_errs_on_deeper_levels_only(fractal, curve):
-    p = problem(fractal, 4, curve)
+    p = problem(Section(), fractal, 4, curve)
     for j in (1, 3):
         errors = theorem3.level_errors(p, j, 1)
         assert (errors[:j] == 0).all()
@@ -57,11 +61,12 @@ def test_theorem_4_by_hand_and_below_every_network():
     assert np.flatnonzero(np.isfinite(bound)).tolist() == [5, 6, 7]
     assert bound[7] == pytest.approx((1 - 1 / 8) * 0.5)
     assert not np.isfinite(theorem4.printed_bounds(P, 2, 10, 5)).any()
-    checks = theorem4.check(problem(n=8, networks=[[1, 2], [3, 2], [2, 3]], curves=["6"], train_steps=50))
+    settings = theorem4.Settings(n=8, networks=((1, 2), (3, 2), (2, 3)), curves=("6",), train_steps=50)
+    checks = theorem4.check(problem(settings, n=8))
     assert all(c.holds is not False for c in checks)
     assert any(c.holds for c in checks)
     with pytest.raises(ConfigError, match="d=1"):
-        theorem4.check(problem("cantor2d"))
+        theorem4.check(problem(settings, "cantor2d"))
 
 
 def test_theorem_5_is_trivial_at_bias_one_half():
@@ -117,8 +122,8 @@ def test_theorem_5_n_prime_by_hand():
 
 
 def test_corollary_2_needs_the_deeper_fold():
-    p = problem(points=5000, width=10, delta=0.2, biases=[0.5], initialisations=64, train_steps=20)
-    checks = corollary2.check(p)
+    settings = corollary2.Settings(width=10, delta=0.2, biases=(0.5,), initialisations=64, train_steps=20)
+    checks = corollary2.check(problem(settings, points=5000))
     assert all(c.holds is not False for c in checks)
     units = [c.values["units"] for c in checks if c.statement.startswith("Corollary 2.2")]
     assert units == [2**5 - 1, 2**8 - 1]
@@ -138,9 +143,11 @@ def test_random_systems_meet_the_assumptions():
 
 
 def test_conjecture_1_ranks_what_was_measured():
-    keys = {"systems": 9, "width": 4, "shallow": 1, "deep": 2, "steps": 5, "lrs": [1e-2], "seeds": 1, "train_size": 500}
-    checks = conjecture1.check(problem(**keys))
-    again = conjecture1.check(problem(**keys))
+    settings = conjecture1.Settings(
+        systems=9, width=4, shallow=1, deep=2, steps=5, lrs=(1e-2,), seeds=1, train_size=500
+    )
+    checks = conjecture1.check(problem(settings))
+    again = conjecture1.check(problem(settings))
     rows = checks[0].values["systems"]
     assert rows == again[0].values["systems"]
     assert [row["d"] for row in rows] == [1, 2, 3] * 3
@@ -198,6 +205,13 @@ def test_the_conjectures_experiment_has_a_name(command, tmp_path):
     )
 
 
+def test_nothing_runs_before_all_keys_are_right(command, monkeypatch):
+    """s=6 is refused for the fractal's depth, 5, which only the statement itself knows."""
+    for name, statement in STATEMENTS.items():
+        monkeypatch.setitem(STATEMENTS, name, dataclasses.replace(statement, check=lambda _: pytest.fail("computes")))
+    assert command("all", "corollary1.s=[1,6]") == ("error: corollary1.s=6: must be a whole number in 1..5 (s <= n)")
+
+
 def test_a_refused_job_is_told_and_its_sweep_goes_on(command, tmp_path):
     told = command("theorem1", "-m", "fractal=vicsek,cantor", "points=1000", "figures=false")
     assert told.startswith("error: fractal=vicsek: Assumption 1 fails, 4 pairs of cells")
@@ -216,7 +230,15 @@ def test_a_refused_job_is_told_and_its_sweep_goes_on(command, tmp_path):
         (["theorem1", "shrink=0"], "shrink=0"),
         (["theorem1", "points=0"], "points=0"),
         (["theorem5", "theorem5.n=80"], "theorem5.n=80"),
-        (["theorem5", "theorem5.biases=[0.7]"], "theorem5.biases=0.7"),
+        (["theorem5", "theorem5.biases=[0.7]"], "theorem5.biases=[0.7]: must be"),
+        (["theorem5", "theorem5.delta=x"], "theorem5.delta=x: must be a finite number >= 1e-12 and < 1"),
+        (["theorem2", "theorem2.width=2.7"], "theorem2.width=2.7: must be a whole number >= 1"),
+        (["theorem1", "corollary3.t=none"], "corollary3.t=none: must be a whole number >= 2"),
+        (["theorem1", "theorem2=3"], "theorem2=3: must be keys with values"),
+        (["theorem2", "+theorem2.widht=3"], "theorem2.widht=3: there is no such key; did you mean width?"),
+        (["theorem1", "+theorem1.points=3"], "theorem1={'points': 3}: there is no such key"),
+        (["theorem1", "+pionts=3"], "pionts=3: there is no such key; did you mean points?"),
+        (["theorem2", "~theorem2.width"], "theorem2.width: must be given"),
         (["theorem1", "fractal=nothing"], "fractal=nothing"),
     ],
 )

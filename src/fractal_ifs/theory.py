@@ -24,7 +24,6 @@ from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
-from fractal_ifs.fractals.numbers import whole
 
 if TYPE_CHECKING:
     from fractal_ifs.theorems.problem import Check, Problem
@@ -64,36 +63,27 @@ def _run(config: DictConfig, directory: Path) -> int:
     check_writable(directory)
     import torch
 
-    from fractal_ifs.theorems.statements import STATEMENTS, problem_of
+    from fractal_ifs.theorems.statements import STATEMENTS, problems
 
-    keys: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # pyright: ignore[reportAssignmentType]
-    torch.set_num_threads(whole(keys["threads"], "threads", 1))
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # pyright: ignore[reportAssignmentType]
     begin = time.perf_counter()
-    names = _names(keys["statement"], STATEMENTS)
+    keys, asked = problems(plain)
+    torch.set_num_threads(keys.threads)
     checks: list[Check] = []
     seconds: dict[str, float] = {}
-    for name in names:
-        start = time.perf_counter()
-        statement, problem = STATEMENTS[name], problem_of(name, keys, alone=len(names) == 1)
+    for name, problem in asked:
+        start, statement = time.perf_counter(), STATEMENTS[name]
         found = statement.check(problem)
-        if keys["figures"] and statement.draw:
+        if keys.figures and statement.draw:
             files.write(directory / f"{name}.png", _picture(statement, problem, found))
         seconds[name] = round(time.perf_counter() - start, 2)
         checks += found
         _show(found, f"{name}, {seconds[name]:.1f} s")
-    files.write(directory / "theory.json", _record(keys, checks, seconds))
+    files.write(directory / "theory.json", _record(plain, checks, seconds))
     wrong = [check.statement for check in checks if check.holds is False]
     failed.extend(f"error: does not hold: {statement}" for statement in dict.fromkeys(wrong))
     print(f"{len(checks)} checks in {time.perf_counter() - begin:.0f} s, {len(wrong)} don't hold: {directory}")
     return len(wrong)
-
-
-def _names(asked: str | Sequence[str], statements: dict[str, Statement]) -> list[str]:
-    names = [asked] if isinstance(asked, str) else list(asked)
-    for name in names:
-        if name not in ("all", *statements):
-            raise ConfigError(f"statement={name}: must be all or one of {', '.join(statements)}")
-    return [name for name in statements if statements[name].about != "random"] if "all" in names else names
 
 
 def _show(checks: Sequence[Check], title: str) -> None:
@@ -112,7 +102,7 @@ def _show(checks: Sequence[Check], title: str) -> None:
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 
-def _picture(statement: Statement, problem: Problem, checks: list[Check]) -> bytes:
+def _picture(statement: Statement, problem: Problem[Any], checks: list[Check]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

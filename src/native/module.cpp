@@ -1,4 +1,4 @@
-// The Python module: tasks on a pool of threads. Compiled once per instruction set; fractal_ifs.engines.native checks
+// The Python module: tasks on a pool of threads. Compiled once per instruction set; fractal_ifs.engines.cpp checks
 // sizes and numbers and is the only caller.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -12,8 +12,8 @@ using namespace native;
 
 namespace {
 
-// For the calling thread while others work: throws after Ctrl-C; true once a signal's handler has put anything into the
-// list `until`.
+// What the calling thread does again and again while others work. It throws after Ctrl-C, and returns true once a
+// signal's handler has put anything into the list `until`.
 auto watch_signals(const py::list* until = nullptr) {
     return [until] {
         py::gil_scoped_acquire acquire;
@@ -29,8 +29,8 @@ T get(py::handle task, const char* name) {
     return py::cast<T>(task.attr(name));
 }
 
-// An array of a task, as it is. Throws std::invalid_argument for what pybind11 would copy, where a float may not lie,
-// and for what is to be written and may not.
+// An array of a task, which is not copied. Throws std::invalid_argument for an array that pybind11 would copy, for one
+// that is not aligned to whole floats, and for one that must be writable and is not.
 Array get_array(py::handle task, const char* name, bool writable = false) {
     const py::object value = task.attr(name);
     const auto refuse = [&](const char* rule) { throw std::invalid_argument(std::string(name) + ": must be " + rule); };
@@ -76,7 +76,7 @@ struct Asked {
     }
 };
 
-// Trains every task (fractal_ifs.engines.native.Task) by its steps, and sets its step, done and loss_sum. Nothing has
+// Trains every task (fractal_ifs.engines.cpp.Task) by its steps, and sets its step, done and loss_sum. Nothing has
 // trained where one is refused, by a ValueError.
 void advance(const py::list& tasks, std::size_t threads, const py::list& until) {
     Asked<Training> asked(tasks, [](py::handle task, auto hold) {
@@ -112,7 +112,7 @@ void advance(const py::list& tasks, std::size_t threads, const py::list& until) 
     if (error) std::rethrow_exception(error);
 }
 
-// Per task (fractal_ifs.engines.native.Evaluation): (points with y f > 0, mean loss).
+// Per task (fractal_ifs.engines.cpp.Evaluation): (points with y f > 0, mean loss).
 py::list evaluate(const py::list& tasks, std::size_t threads) {
     const Asked<Evaluation> asked(tasks, [](py::handle task, auto hold) {
         const Array y = hold(get_array(task, "y"));
@@ -209,7 +209,7 @@ constexpr const char* COMPILER = "GCC " TEXT(__GNUC__) "." TEXT(__GNUC_MINOR__) 
 }  // namespace
 
 PYBIND11_MODULE(NATIVE_MODULE, m) {
-    m.doc() = "The native engine for one instruction set: see fractal_ifs.engines.native, its only caller.";
+    m.doc() = "The native engine for one instruction set: see fractal_ifs.engines.cpp, its only caller.";
     m.attr("ISA") = ISA;
     m.attr("COMPILER") = COMPILER;
     m.attr("FLAGS") = NATIVE_FLAGS;

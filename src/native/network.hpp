@@ -8,9 +8,12 @@
 //   logistic  log(1 + exp(-y f))      dl/df = -y / (1 + exp(y f))
 //   squared   (f - y)^2               dl/df = 2 (f - y)
 // Gradients:
-//   dl/dw = (dl/df) h_T,  dl/db = dl/df,  delta_T = (dl/df) w * [h_T > 0],  delta_{j-1} = (W_j^T delta_j) * [h_{j-1} >
-//   0] dl/dW_j = delta_j h_{j-1}^T,  dl/db_j = delta_j with sum_last delta_j for j < T-1 is (W_{j+1}^T delta_{j+1} +
-//   W_T^T delta_T) * [h_j > 0]
+//   dl/dw = (dl/df) h_T,  dl/db = dl/df
+//   delta_T = (dl/df) w * [h_T > 0]
+//   delta_{j-1} = (W_j^T delta_j) * [h_{j-1} > 0]
+//   dl/dW_j = delta_j h_{j-1}^T,  dl/db_j = delta_j
+//   with sum_last: delta_j = (W_{j+1}^T delta_{j+1} + W_T^T delta_T) * [h_j > 0] for j < T - 1,
+//                  dl/dW_T = delta_T (h_1 + ... + h_{T-1})^T
 // Optimizer step t = 1, 2, ... of a parameter p with gradient g:
 //   SGD   p -= lr g
 //   Adam  m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2,

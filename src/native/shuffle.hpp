@@ -1,5 +1,5 @@
 // The order of the training points in one epoch: a function of (shuffle seed, epoch) alone, so that a run's position is
-// its step count and chunks may end anywhere. Same order as fractal_ifs.seeds.permutation.
+// its step count and chunks may end anywhere. Same order as fractal_ifs.data.seeds.permutation.
 #pragma once
 #include <array>
 #include <cstddef>

@@ -44,7 +44,8 @@ struct Evaluation {
     const float* params;
     Points points;
 
-    // (points with y f > 0, mean loss over the points): of the first of them only, once `stop` is set.
+    // Returns the number of points with y f > 0, and the mean loss over the points. Ends early if `stop` is set: the
+    // points that are left then add nothing to either.
     std::pair<Index, double> evaluate(const std::atomic<bool>& stop) const {
         constexpr Index BLOCK = 128;
         const auto& [x, y, n] = points;
@@ -76,12 +77,12 @@ struct Training {
     // Floating-point operations still to do.
     double rest() const { return double(steps - done) * shape.flops(double(batch)); }
 
-    // Trains for at least `most` operations, up to the end of an epoch, so that no order of the points is computed
-    // twice; for all that are left where these are fewer; and by less once `stop` is set. Returns rest().
-    double train(double most, const std::atomic<bool>& stop) {
+    // Trains for about `slice` operations, then on to the end of the epoch, so that no order of the points is computed
+    // twice. Ends earlier if no steps are left or `stop` is set. Returns rest().
+    double train(double slice, const std::atomic<bool>& stop) {
         const uint64_t n = uint64_t(points.n), per_epoch = n / uint64_t(batch);
-        const double slice = std::min(most / shape.flops(double(batch)), double(steps - done));
-        uint64_t end = step + uint64_t(slice) + 1;
+        const double least = std::min(slice / shape.flops(double(batch)), double(steps - done));  // in steps
+        uint64_t end = step + uint64_t(least) + 1;
         end = std::min(end + (per_epoch - end % per_epoch) % per_epoch, step + (steps - done));
         Network network(shape, batch, true);
         Shuffle shuffle;
@@ -134,7 +135,7 @@ inline void refuse_overlaps(const std::vector<Training>& all) {
     }
     std::vector<Range> sorted = ranges;
     std::sort(sorted.begin(), sorted.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
-    // How far reach the ranges that begin before: all of them, and those that are written.
+    // The furthest end of all ranges that begin before this one, and of those among them that are written.
     std::uintptr_t end = 0, end_written = 0;
     bool overlap = false;
     for (const Range& range : sorted) {

@@ -15,6 +15,7 @@ from typing import Any
 
 from fractal_ifs import fractals  # whose names are imported when they are used
 from fractal_ifs.config.keys import checked
+from fractal_ifs.errors import ConfigError
 
 # Keys added to these groups after the first records, each with the value that all earlier runs had: see ``keys.key``.
 LATER: dict[str, Any] = {}
@@ -58,9 +59,10 @@ class Fractal(_Written):
     @property
     def depth(self) -> int:
         """n, the number of levels of K_n. Raises ConfigError unless it is written as a whole number >= 1."""
-        if "depth" not in self.keys:
-            return fractals.DEPTH
-        return checked("fractal.depth", self.keys["depth"], int, {"least": 1})
+        depth = self.keys.get("depth", fractals.DEPTH)
+        if type(depth) is not int:  # 5.0 would give the run another fingerprint
+            raise ConfigError(f"fractal.depth={depth}: must be a whole number >= 1")
+        return checked("fractal.depth", depth, int, {"least": 1})
 
 
 class Curve(_Written):

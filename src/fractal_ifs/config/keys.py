@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import operator
 import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -20,6 +21,9 @@ def key(
     *,
     least: float | None = None,
     above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    empty: bool = False,
     later: Any = dataclasses.MISSING,
     absent: Any = dataclasses.MISSING,
     result: bool = True,
@@ -29,7 +33,9 @@ def key(
 
     Args:
         doc: what the key means, in one line.
-        least, above: a number must be >= ``least``, or > ``above``.
+        least, above, most, below: a number, or each one of a list, must be >= ``least``, > ``above``, <= ``most`` and
+            < ``below``.
+        empty: a list may be empty.
         later: for a key that was added after runs had been made: the value that all those runs had. A run with this
             value keeps the fingerprint that it had without the key, so old results are still found. Never change it.
             The default of new runs is in conf/.
@@ -38,7 +44,8 @@ def key(
         result: whether the key can change what a run computes. Only such keys belong to the fingerprint.
         allowed: what an error message says is allowed, if the type doesn't say it well enough.
     """
-    metadata = {"doc": doc, "least": least, "above": above, "result": result, "allowed": allowed, "absent": absent}
+    limits = {"least": least, "above": above, "most": most, "below": below, "empty": empty}
+    metadata = {"doc": doc, "result": result, "allowed": allowed, "absent": absent, **limits}
     return dataclasses.field(default=later, metadata=metadata)
 
 
@@ -103,40 +110,82 @@ def checked(name: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:
 
     Raises ConfigError, for example ``width=0: must be a whole number >= 1``.
     """
-    if get_origin(hint) in (Union, types.UnionType):
-        if value is None and type(None) in get_args(hint):
-            return None
-        choices = [choice for choice in get_args(hint) if choice is not type(None)]
-    else:
-        choices = [hint]
-    found = next((f for c in choices if (f := _CONVERTERS[get_origin(c) or c](value, c)) is not None), None)
-    least, above = limits.get("least"), limits.get("above")
-    if found is None or (least is not None and found < least) or (above is not None and found <= above):
-        shown = repr(value) if isinstance(value, str) and value != value.strip() else short(value)
-        raise ConfigError(f"{name}={shown}: must be {limits.get('allowed') or _allowed(choices[0], least, above)}")
+    if value is None and _is_union(hint) and type(None) in get_args(hint):
+        return None
+    found = _converted(value, hint)
+    if found is None or not _within(found, limits):
+        raise ConfigError(f"{name}={_shown(value)}: must be {limits.get('allowed') or _allowed(hint, limits)}")
     return found
 
 
-def _allowed(hint: Any, least: float | None, above: float | None) -> str:
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType)
+
+
+def _choices(hint: Any) -> list[Any]:
+    """The types that a union consists of, without None."""
+    return [choice for choice in get_args(hint) if choice is not type(None)]
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    """``value`` as the type ``hint``, None if it can't be. Raises TypeError for a type that no converter knows."""
+    if _is_union(hint):
+        found = (_converted(value, choice) for choice in _choices(hint))
+        return next((each for each in found if each is not None), None)
+    converter = _CONVERTERS.get(get_origin(hint) or hint)
+    if converter is None:
+        raise TypeError(f"{hint}: a key can't have this type, no converter knows it")
+    return converter(value, hint)
+
+
+def _within(value: Any, limits: Mapping[str, Any]) -> bool:
+    """Whether a number, or every number of a list, is within the limits."""
+    if isinstance(value, tuple):
+        entries = cast(tuple[Any, ...], value)
+        return (len(entries) > 0 or bool(limits.get("empty"))) and all(_within(entry, limits) for entry in entries)
+    return all(holds(value, limits[name]) for name, (_, holds) in _LIMITS.items() if limits.get(name) is not None)
+
+
+def _shown(value: Any) -> str:
+    """With quotes where blanks would not be seen."""
+    return repr(value) if isinstance(value, str) and value != value.strip() else short(value)
+
+
+def _allowed(hint: Any, limits: Mapping[str, Any]) -> str:
+    """What an error message says is allowed."""
+    kinds = get_args(hint)
+    if _is_union(hint):
+        return " or ".join(_allowed(choice, limits) for choice in _choices(hint))
     if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, get_args(hint)))
-    limit = f" >= {least:g}" if least is not None else f" > {above:g}" if above is not None else ""
-    kinds = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
-    kinds |= {list: "a list of texts", dict: "a mapping of names to values"}
-    return kinds[get_origin(hint) or hint] + limit
+        return "one of " + ", ".join(map(str, kinds))
+    if get_origin(hint) is tuple and kinds[-1] is not Ellipsis:
+        return "[" + ", ".join(_allowed(kind, limits) for kind in kinds) + "]"
+    if get_origin(hint) in (tuple, Sequence):
+        return f"a list{'' if limits.get('empty') else ' that is not empty'}, each entry {_allowed(kinds[0], limits)}"
+    if get_origin(hint) is Mapping:
+        return "keys with values"
+    bounds = [f"{sign} {limits[name]:g}" for name, (sign, _) in _LIMITS.items() if limits.get(name) is not None]
+    kind = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[hint]
+    return f"{kind} {' and '.join(bounds)}" if bounds and hint in (int, float) else kind
 
 
 def _int(value: Any, _: Any) -> int | None:
+    """Accepts 1e5 as well, which YAML and Hydra read as a float."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _float(value: Any, _: Any) -> float | None:
-    """Accepts text as well: YAML reads 1e-3 as text."""
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    """Accepts text as well: YAML reads 1e-3 and 1/4 as text."""
+    if isinstance(value, bool):
         return None
-    return number if math.isfinite(number) else None
+    try:
+        top, _, bottom = value.partition("/") if isinstance(value, str) else (value, "", "")
+        found = float(top) / float(bottom or 1)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return found if math.isfinite(found) else None
 
 
 def _bool(value: Any, _: Any) -> bool | None:
@@ -152,33 +201,34 @@ def _choice(value: Any, hint: Any) -> Any:
 
 
 def _tuple(value: Any, hint: Any) -> tuple[Any, ...] | None:
-    """A sequence of as many entries as ``hint`` has types, such as ``tuple[float, float]``."""
-    kinds = get_args(hint)
+    """A list of entries of one type, ``tuple[int, ...]``, or of one entry for each type: ``tuple[float, float]``."""
     if not isinstance(value, Sequence) or isinstance(value, str):
         return None
-    entries = cast(Sequence[Any], value)
+    entries, kinds = cast(Sequence[Any], value), get_args(hint)
+    if kinds[-1] is Ellipsis:
+        kinds = kinds[:1] * len(entries)
     if len(entries) != len(kinds):
         return None
-    found = tuple(_CONVERTERS[kind](entry, kind) for entry, kind in zip(entries, kinds, strict=True))
-    return None if None in found else found
+    found = tuple(_converted(entry, kind) for entry, kind in zip(entries, kinds, strict=True))
+    return None if any(entry is None for entry in found) else found
 
 
-def _texts(value: Any, _: Any) -> list[str] | None:
-    """``list[str]``."""
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        return None
-    entries = list(cast(Sequence[Any], value))
-    return entries if all(isinstance(entry, str) for entry in entries) else None
+def _sequence(value: Any, hint: Any) -> Sequence[Any] | None:
+    """The list itself."""
+    return None if _tuple(value, tuple[(*get_args(hint), ...)]) is None else value
 
 
-def _mapping(value: Any, _: Any) -> dict[str, Any] | None:
-    """``dict[str, Any]``."""
-    return (
-        {str(name): entry for name, entry in cast(Mapping[Any, Any], value).items()}
-        if isinstance(value, Mapping)
-        else None
-    )
+def _mapping(value: Any, _: Any) -> Mapping[Any, Any] | None:
+    return cast(Mapping[Any, Any], value) if isinstance(value, Mapping) else None
 
+
+# How a message writes a limit of ``key``, and whether a number is within it.
+_LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    "least": (">=", operator.ge),
+    "above": (">", operator.gt),
+    "most": ("<=", operator.le),
+    "below": ("<", operator.lt),
+}
 
 # Each returns None for a value that it can't convert.
 _CONVERTERS: dict[Any, Callable[[Any, Any], Any]] = {
@@ -188,6 +238,6 @@ _CONVERTERS: dict[Any, Callable[[Any, Any], Any]] = {
     str: _str,
     Literal: _choice,
     tuple: _tuple,
-    list: _texts,
-    dict: _mapping,
+    Sequence: _sequence,
+    Mapping: _mapping,
 }

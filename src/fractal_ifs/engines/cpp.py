@@ -1,9 +1,10 @@
 """Engine ``native``: C++ on CPUs. Each network trains on one thread and lives in that core's cache for a whole chunk.
 
 The result of a task depends on the task and the instruction set (``isa()``) alone: not on its partners, the number of
-threads, the order of the tasks, or how its steps are cut into chunks. The compiled modules are chosen here at import of
-the first of them, by what the processor supports; the environment variable FRACTAL_IFS_ISA (``avx512``, ``avx2`` or
-``base``) asks for one. The algorithm is in ``src/native/network.hpp``.
+threads, the order of the tasks, or how its steps are cut into chunks.
+
+The first call picks the best compiled module that the processor supports. The environment variable FRACTAL_IFS_ISA
+(``avx512``, ``avx2`` or ``base``) asks for a certain one. The algorithm is in ``src/native/network.hpp``.
 """
 
 import importlib
@@ -89,8 +90,8 @@ def advance(tasks: Sequence[Task], threads: int | None = None, stop: list[int] |
     Ctrl-C stops all within a step: every task is left consistent, with ``step``, ``done`` and ``loss_sum`` for what was
     done, and KeyboardInterrupt is raised. Where a signal's handler puts something into the list ``stop`` instead, they
     stop as well, and nothing is raised. Raises ValueError or TypeError, before anything trains, if a task can't be:
-    wrong sizes, dtypes or layouts, parameters that are not finite, no steps to do, or memory that is written and in
-    two arrays.
+    wrong sizes, dtypes or layouts, parameters that are not finite, no steps to do, or two arrays that overlap, one
+    of which is written.
     """
     tasks = list(tasks)
     for i, task in enumerate(tasks):

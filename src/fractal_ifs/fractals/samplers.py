@@ -114,7 +114,8 @@ class WordSampler:
         self.matrices = np.concatenate([matrices for matrices, _ in tables])
         self.offsets = np.concatenate([offsets for _, offsets in tables])
         self.inverses = np.linalg.inv(self.matrices)
-        # Points of K_0 are proposed from these boxes. No preimage of K_n^margin is nearer to the boundary of K_0 than:
+        # Points of K_0 are proposed from the boxes `core` and `gap`. No preimage of K_n^margin is nearer to the
+        # boundary of K_0 than `nearest`.
         nearest = margin / float(np.linalg.norm(ifs.matrices, 2, axis=(1, 2)).max()) ** self.n
         self.core = [ifs.base.core(nearest)]
         self.gap = ifs.gap() or [ifs.base.core(0.0)]

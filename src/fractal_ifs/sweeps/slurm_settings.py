@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,8 +27,8 @@ class Settings(Group):
     array_parallelism: int = key("tasks that run at a time", least=1)
     requeues: int = key("times that a task is requeued", least=0)
     warning: int = key("seconds before the time limit in which a task checkpoints", least=1)
-    setup: list[str] = key("lines of shell before a task")
-    more: dict[str, Any] = key("other options of sbatch")
+    setup: tuple[str, ...] = key("lines of shell before a task", empty=True)
+    more: Mapping[str, Any] = key("other options of sbatch")
     wait: bool = key("wait for the array's end")
     stack: int = key("runs in a stack at most; 0: as many as suit", least=0)
 

@@ -9,21 +9,38 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from fractal_ifs.config.keys import key
 from fractal_ifs.config.machine import cores
-from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.theorems.cube import CubeIFS
-from fractal_ifs.theorems.learn import error_on, seeded_networks
-from fractal_ifs.theorems.problem import Check, Problem
+from fractal_ifs.theorems.learn import BATCH, error_on, seeded_networks
+from fractal_ifs.theorems.problem import Check, Problem, Section
 from fractal_ifs.theorems.samples import labelled_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Section):
+    """The section ``conjecture1`` of conf/theory.yaml."""
+
+    PREFIX: ClassVar[str] = "conjecture1."
+
+    systems: int = key("random IFSs, depths and curves", least=6)
+    width: int = key("units of a hidden layer", least=1)
+    shallow: int = key("hidden layers of the shallow networks", least=1)
+    deep: int = key("hidden layers of the deep networks", least=1)
+    steps: int = key("steps of Adam", least=1)
+    lrs: tuple[float, ...] = key("learning rates, of which the best counts", above=0)
+    seeds: int = key("networks for each learning rate, of which the best counts", least=1)
+    train_size: int = key("training points", least=BATCH)
 
 
 def random_system(rng: np.random.Generator, d: int) -> CubeIFS:
@@ -37,7 +54,7 @@ def random_system(rng: np.random.Generator, d: int) -> CubeIFS:
     return CubeIFS(matrices, offsets, -np.ones(d), 2 * np.ones(d), "random")
 
 
-def best_errors(problem: Problem, seed: int) -> dict[str, float]:
+def best_errors(problem: Problem[Settings], seed: int) -> dict[str, float]:
     """A random distribution, in numbers, and the best test errors of the shallow and of the deep networks on it."""
     keys = problem.settings
     rng = np.random.default_rng([problem.seed, seed])
@@ -46,42 +63,40 @@ def best_errors(problem: Problem, seed: int) -> dict[str, float]:
     degree = float(rng.choice([0.0, rng.uniform(0, 9)]))
     law = ApproximationCurve(degree=degree).level_probabilities(n)
     gamma = ifs.margin(n, None)
-    x, y, _ = labelled_points(ifs, n, gamma, int(keys["train_size"]), rng, law)
+    x, y, _ = labelled_points(ifs, n, gamma, keys.train_size, rng, law)
     x_test, y_test, _ = labelled_points(ifs, n, gamma, 5000, rng, law)
     found: dict[str, float] = {}
-    for kind in ("shallow", "deep"):
+    for kind, hidden in (("shallow", keys.shallow), ("deep", keys.deep)):
         errors = [
             error_on(
                 problem.train(
-                    seeded_networks(d, int(keys["width"]), int(keys[kind]), range(int(keys["seeds"]))),
+                    seeded_networks(d, keys.width, hidden, range(keys.seeds)),
                     x,
                     y,
-                    int(keys["steps"]),
+                    keys.steps,
                     lr,
                 ),
                 x_test,
                 y_test,
             ).min()
-            for lr in keys["lrs"]
+            for lr in keys.lrs
         ]
         found[kind] = float(min(errors))
     return {"seed": seed, "d": d, "r": ifs.r, "n": n, "degree": degree, **found}
 
 
-def check(problem: Problem) -> list[Check]:
-    """Spearman's rank correlation of the two errors, of all systems and for each dimension. Raises ConfigError."""
+def check(problem: Problem[Settings]) -> list[Check]:
+    """Spearman's rank correlation of the two errors, of all systems and for each dimension."""
     from scipy.stats import spearmanr
 
     keys = problem.settings
-    count = int(keys["systems"])
-    if count < 6:
-        raise ConfigError(f"conjecture1.systems={count}: must be a whole number >= 6")
+    count = keys.systems
     with ThreadPoolExecutor(cores()) as pool:  # the native engine trains outside of Python's lock
         rows = list(pool.map(partial(best_errors, problem), range(count)))
     shallow, deep, d = (np.array([row[key] for row in rows]) for key in ("shallow", "deep", "d"))
     name = (
-        f"{count} random distributions, width {keys['width']}: {keys['shallow']} against {keys['deep']} hidden layers, "
-        f"{keys['steps']} steps"
+        f"{count} random distributions, width {keys.width}: {keys.shallow} against {keys.deep} hidden layers, "
+        f"{keys.steps} steps"
     )
     checks = []
     for label, chosen in [("all", d > 0)] + [(f"d={i}", d == i) for i in (1, 2, 3)]:
@@ -103,7 +118,7 @@ def check(problem: Problem) -> list[Check]:
     return checks
 
 
-def draw(problem: Problem, checks: list[Check], axes: Axes) -> None:
+def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
     """The deep networks' error by the shallow ones', for each dimension."""
     rows = checks[0].values["systems"]
     for i in (1, 2, 3):

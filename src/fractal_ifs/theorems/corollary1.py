@@ -2,35 +2,63 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
+from fractal_ifs.config.keys import key
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.theorems.construction import (
     LARGEST_CHECKED,
     LARGEST_WIDTH,
     built_depth,
     built_width,
+    check_width,
     corollary1_network,
     printed_width,
+    split,
 )
-from fractal_ifs.theorems.problem import Check, Problem
+from fractal_ifs.theorems.cube import CubeIFS
+from fractal_ifs.theorems.problem import Check, Problem, Section
 from fractal_ifs.theorems.theorem1 import wrong_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def check(problem: Problem) -> list[Check]:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Section):
+    """The section ``corollary1`` of conf/theory.yaml."""
+
+    PREFIX: ClassVar[str] = "corollary1."
+
+    points: int = key("points that a network is checked on", least=1)
+    s: tuple[int, ...] | None = key("levels that a block folds; null: every s whose network is narrow enough", least=1)
+
+    def check_for(self, ifs: CubeIFS, n: int) -> None:
+        """Raises ConfigError for s > n, and where a network would be too wide."""
+        for s in self.steps(ifs, n):
+            try:
+                split(n, s)
+                check_width(ifs, s)
+            except ConfigError as error:
+                raise ConfigError(f"{self.PREFIX}{error}") from None
+
+    def steps(self, ifs: CubeIFS, n: int) -> tuple[int, ...]:
+        """Every s to check. Raises ConfigError where s=null finds none."""
+        if self.s is not None:
+            return self.s
+        found = tuple(s for s in range(1, n + 1) if built_width(ifs, s) <= LARGEST_CHECKED)
+        if not found:
+            raise ConfigError(f"{self.PREFIX}s=null: even s=1 is wider than {LARGEST_CHECKED}; give s")
+        return found
+
+
+def check(problem: Problem[Settings]) -> list[Check]:
     """Every s of the settings, or all whose network is narrow enough. Raises ConfigError for s > n."""
     ifs, n = problem.ifs, problem.n
-    given = problem.settings.get("s")
-    if given is None:
-        given = [s for s in range(1, n + 1) if built_width(ifs, s) <= LARGEST_CHECKED]
-        if not given:
-            raise ConfigError(f"s=null: even s=1 is wider than {LARGEST_CHECKED}; give s")
     rows = []
-    for s in given:
-        model = corollary1_network(ifs, n, int(s), problem.gamma)
+    for s in problem.settings.steps(ifs, n):
+        model = corollary1_network(ifs, n, s, problem.gamma)
         wrong, count = wrong_points(model, problem)
         printed, blocks = 2 * (n // s) + 2, -(-n // s)
         depth, setting = model.depth + 1, f"{ifs.name} n={n} s={s}" + ("" if n % s == 0 else ", s doesn't divide n")
@@ -60,7 +88,7 @@ def check(problem: Problem) -> list[Check]:
     return rows
 
 
-def draw(problem: Problem, checks: list[Check], axes: Axes) -> None:
+def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
     """Depth against width, as printed and as built."""
     ifs, n = problem.ifs, problem.n
     steps = [s for s in range(1, n + 1) if printed_width(ifs, s) <= 1e6]

@@ -7,22 +7,49 @@ with width 8.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 
+from fractal_ifs.config.keys import key
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.theorems.fold import CANTOR, fold_network, folded_depth
 from fractal_ifs.theorems.learn import seeded_networks
 from fractal_ifs.theorems.line import sign_changes, stacked
 from fractal_ifs.theorems.measure import LineDistribution, best_error, masses_of_pieces
-from fractal_ifs.theorems.problem import Check, Problem
+from fractal_ifs.theorems.problem import Check, Problem, Section
 from fractal_ifs.theorems.samples import labelled_points
-from fractal_ifs.theorems.theorem5 import ROUNDING, affine_level, gradient_sizes, least_level, networks_with_bias
+from fractal_ifs.theorems.theorem5 import LEAST, ROUNDING, affine_level, gradient_sizes, least_level, networks_with_bias
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+DEEPEST = 11  # t for which float64 realises the folded network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Section):
+    """The section ``corollary2`` of conf/theory.yaml."""
+
+    PREFIX: ClassVar[str] = "corollary2."
+
+    width: int = key("k", least=10, most=1000)
+    delta: float = key("the network is stuck with probability 1 - delta", least=LEAST, below=1)
+    biases: tuple[float, ...] = key("b, the initial value of every bias", least=LEAST, most=0.5)
+    initialisations: int = key("networks for each bias", least=1)
+    train_steps: int = key("steps of Adam", least=1)
+
+    def check(self) -> None:
+        """Raises ConfigError where Theorem 5 needs a network that is too deep for float64."""
+        _, t = least_depths(self.width, self.delta, min(self.biases))
+        if t > DEEPEST:
+            raise ConfigError(
+                f"{self.PREFIX}width={self.width}: needs t={t}, n={folded_depth(t)}, with delta={self.delta:g} and "
+                f"b={min(self.biases):g}; must have t <= {DEEPEST} for float64"
+            )
 
 
 def fine(n: int) -> LineDistribution:
@@ -43,15 +70,11 @@ def least_depths(k: int, delta: float, bias: float = 0.5) -> tuple[int, int]:
     return t, folded
 
 
-def check(problem: Problem) -> list[Check]:
-    """The three claims for one k and delta, at the least depth t that n = 3 t - 4 allows. Raises ConfigError."""
+def check(problem: Problem[Settings]) -> list[Check]:
+    """The three claims for one k and delta, at the least depth t that n = 3 t - 4 allows."""
     keys = problem.settings
-    k, delta, count = int(keys["width"]), float(keys["delta"]), int(keys["initialisations"])
-    if k < 10:
-        raise ConfigError(f"corollary2.width={k}: must be >= 10")
-    printed, t = least_depths(k, delta, min(keys["biases"]))
-    if t > 11:
-        raise ConfigError(f"corollary2.width={k}: needs t={t}, n={folded_depth(t)}; must have t <= 11 for float64")
+    k, delta, count = keys.width, keys.delta, keys.initialisations
+    printed, t = least_depths(k, delta, min(keys.biases))
     n = folded_depth(t)
     name = f"fine Cantor n={n}, k={k} t={t} delta={delta:g}"
     seen = min(t, 7)  # deeper, the rounding of x alone crosses the boundaries of a few cells in a million
@@ -88,7 +111,7 @@ def check(problem: Problem) -> list[Check]:
                 {"t": small, "n": depth, "units": units, "exact_error": float(exact)},
             )
         )
-    for bias in keys["biases"]:
+    for bias in keys.biases:
         parameters = networks_with_bias(count, k, t, bias, torch.Generator().manual_seed(problem.seed))
         distribution = fine(n)
         sizes = np.maximum(*gradient_sizes(distribution, parameters))
@@ -105,7 +128,7 @@ def check(problem: Problem) -> list[Check]:
                 {"b": bias, "share": float(stuck.mean()), "largest": float(sizes.max())},
             )
         )
-    steps = int(keys["train_steps"])
+    steps = keys.train_steps
     x, y, _ = labelled_points(CANTOR, n, 3.0**-n / 4, 50_000, problem.rng(), fine(n).law)
     trained = problem.train(seeded_networks(1, k, t - 1, range(8), "theory"), x, y, steps, 1e-3)
     final = fine(n).error(trained)
@@ -122,9 +145,9 @@ def check(problem: Problem) -> list[Check]:
     return rows
 
 
-def draw(problem: Problem, checks: list[Check], axes: Axes) -> None:
+def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
     """The exact error of what is built and of what training finds, on one fine Cantor distribution after another."""
-    steps, depths = int(problem.settings["train_steps"]), range(1, 9)
+    steps, depths = problem.settings.train_steps, range(1, 9)
     built, found = [], {"paper": [], "theory": []}
     for n in depths:
         distribution = fine(n)

@@ -9,14 +9,33 @@ Theorem 3, and Theorem 5 gives the bounds 5 eta and 1/2 - (3/2) eta.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import torch
 
+from fractal_ifs.config.keys import key
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.theorems.fold import CANTOR
 from fractal_ifs.theorems.measure import LineDistribution
-from fractal_ifs.theorems.problem import Check, Problem
-from fractal_ifs.theorems.theorem5 import ROUNDING, gradient_sizes, least_level, networks_with_bias
+from fractal_ifs.theorems.problem import CURVES, Check, LineSection, Problem
+from fractal_ifs.theorems.theorem5 import DEEPEST, LEAST, ROUNDING, gradient_sizes, least_level, networks_with_bias
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(LineSection):
+    """The section ``corollary3`` of conf/theory.yaml."""
+
+    PREFIX: ClassVar[str] = "corollary3."
+
+    width: int = key("k", least=1)
+    t: int = key("depth, the readout counted", least=2)
+    delta: float = key("both bounds hold with probability 1 - delta", least=LEAST, below=1)
+    n: int = key("depth of the Cantor set", least=1, most=DEEPEST)
+    biases: tuple[float, ...] = key("b, the initial value of every bias", least=LEAST, most=0.5)
+    curves: tuple[str | int, ...] = key("curves", allowed=CURVES)
+    initialisations: int = key("networks for each bias", least=1)
 
 
 def forced(n: int) -> float:
@@ -25,10 +44,10 @@ def forced(n: int) -> float:
     return 0.5 ** (n / 2 / (n - t)) if t < n else 0.0
 
 
-def check(problem: Problem) -> list[Check]:
+def check(problem: Problem[Settings]) -> list[Check]:
     """The corollary as printed, at its least n, and as repaired, on fine and coarse curves."""
     keys = problem.settings
-    k, t, delta, count = int(keys["width"]), int(keys["t"]), float(keys["delta"]), int(keys["initialisations"])
+    k, t, delta, count = keys.width, keys.t, keys.delta, keys.initialisations
     least = int(4 * np.log(4 * t * k**2 / delta) / np.log(1.5) + 2) + 1
     power = forced(least)
     rows = [
@@ -41,12 +60,12 @@ def check(problem: Problem) -> list[Check]:
             {"n": least, "forced": power},
         )
     ]
-    n = int(keys["n"])
-    for bias in keys["biases"]:
+    n = keys.n
+    for bias in keys.biases:
         parameters = networks_with_bias(count, k, t, bias, torch.Generator().manual_seed(problem.seed))
         used = least_level(k, t, delta, bias)
-        for name in keys["curves"]:
-            curve = ApproximationCurve.load(str(name))
+        for name in keys.curve_names:
+            curve = ApproximationCurve.load(name)
             distribution = LineDistribution(CANTOR, curve.level_probabilities(n), 3.0**-n / 8)
             size, wrong = np.maximum(*gradient_sizes(distribution, parameters)), distribution.error(parameters)
             eta = float(curve.P(n)[min(used, n - 1)] - 0.5)
@@ -60,7 +79,7 @@ def check(problem: Problem) -> list[Check]:
                     bool(good.mean() >= 1 - delta) if used < n else None,
                     {
                         "b": bias,
-                        "curve": str(name),
+                        "curve": name,
                         "eta": eta,
                         "largest": float(size.max()),
                         "share": float(good.mean()),

@@ -11,6 +11,8 @@ from torch import Tensor
 from fractal_ifs.engines import cpp
 from fractal_ifs.networks.mlp import MLP, mlp
 
+BATCH = 100  # points of a step
+
 # (parameters (M, ...), x (m, d), y (m,), steps, learning rate) -> trained parameters (M, ...)
 Trainer = Callable[[Sequence[Tensor], np.ndarray, np.ndarray, int, float], list[Tensor]]
 
@@ -24,7 +26,7 @@ def seeded_networks(d: int, width: int, depth: int, seeds: Sequence[int], init: 
 
 
 def train(
-    parameters: Sequence[Tensor], x: np.ndarray, y: np.ndarray, steps: int, lr: float, seed: int = 0, batch: int = 100
+    parameters: Sequence[Tensor], x: np.ndarray, y: np.ndarray, steps: int, lr: float, seed: int = 0, batch: int = BATCH
 ) -> list[Tensor]:
     """M networks (M, ...) after so many steps of Adam on the hinge loss, in float32, returned as float64.
 

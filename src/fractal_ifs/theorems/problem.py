@@ -2,18 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from fractal_ifs.config.keys import Group
+from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.theorems.cube import CubeIFS
 from fractal_ifs.theorems.learn import Trainer, train
 
 
+@dataclass(frozen=True, kw_only=True)
+class Section(Group):
+    """The keys of a statement, its section of conf/theory.yaml. This one has none."""
+
+    def check_for(self, ifs: CubeIFS, n: int) -> None:
+        """Raises ConfigError for values that don't fit the problem's IFS and depth."""
+
+
+CURVES = "a list of one or more curves, names or files"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineSection(Section):
+    """The section of a statement on the line that is checked on a depth and curves of its own."""
+
+    n: int
+    curves: tuple[str | int, ...]
+
+    @property
+    def curve_names(self) -> list[str]:
+        """The curves of conf/curve/ among ``curves``."""
+        return [str(name) for name in self.curves]
+
+    def check(self) -> None:
+        """Raises ConfigError for a curve that doesn't exist, or not for depth n."""
+        for name in self.curve_names:
+            try:
+                ApproximationCurve.load(name).level_probabilities(self.n)
+            except ConfigError as error:
+                raise ConfigError(
+                    f"{self.PREFIX}curves={name}: must be a curve of depth {self.PREFIX}n={self.n} ({error})"
+                ) from None
+
+
+NETWORKS = "a list that is not empty, each entry [width k, depth t]: whole numbers, k >= 1 and t >= 2"
+
+
+def check_networks(key: str, networks: Sequence[tuple[int, int]]) -> None:
+    """Raises ConfigError for a network without a hidden layer."""
+    for k, t in networks:
+        if t < 2:
+            raise ConfigError(f"{key}={[k, t]}: must be {NETWORKS}")
+
+
+S = TypeVar("S", bound=Section, covariant=True)
+
+
 @dataclass(frozen=True)
-class Problem:
+class Problem(Generic[S]):
     """A distribution D_n, and how much is spent on checking a statement on it."""
 
     ifs: CubeIFS
@@ -22,7 +72,7 @@ class Problem:
     curve: ApproximationCurve
     points: int  # how many points a constructed network is tried on
     seed: int
-    settings: dict[str, Any] = field(default_factory=dict)  # the statement's own keys of conf/theory.yaml
+    settings: S  # the statement's own keys
     train: Trainer = train  # how networks are trained, for comparison; `learn.fastest` may know a faster way
 
     @property

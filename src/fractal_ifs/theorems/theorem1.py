@@ -9,7 +9,7 @@ import torch
 
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.theorems.construction import printed_width, theorem1_network
-from fractal_ifs.theorems.problem import Check, Problem
+from fractal_ifs.theorems.problem import Check, Problem, Section
 from fractal_ifs.theorems.samples import labelled_points
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CHUNK = 100_000
 
 
-def wrong_points(model: MLP, problem: Problem) -> tuple[int, int]:
+def wrong_points(model: MLP, problem: Problem[Section]) -> tuple[int, int]:
     """How many of how many points the model gets wrong, in float64: of `labelled_points`, the hard ones."""
     rng, wrong, done = problem.rng(), 0, 0
     while done < problem.points:
@@ -30,7 +30,7 @@ def wrong_points(model: MLP, problem: Problem) -> tuple[int, int]:
     return wrong, done
 
 
-def check(problem: Problem) -> list[Check]:
+def check(problem: Problem[Section]) -> list[Check]:
     """Depth, width and error of the construction. Raises ConfigError where an assumption fails."""
     ifs, n = problem.ifs, problem.n
     model = theorem1_network(ifs, n, problem.gamma)
@@ -61,7 +61,7 @@ def check(problem: Problem) -> list[Check]:
     ]
 
 
-def draw(problem: Problem, checks: list[Check], axes: Axes) -> None:
+def draw(problem: Problem[Section], checks: list[Check], axes: Axes) -> None:
     """The output of the network, which is +-1/2 but for thin ramps; where d = 3, in a plane."""
     ifs = problem.ifs
     n = 1  # deep enough that a cell is still a few pixels wide

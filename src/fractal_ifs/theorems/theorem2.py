@@ -7,12 +7,14 @@ K_n share one. The readout has no ReLU, so the product has t - 1 factors: `least
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import comb, e, log, prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 
+from fractal_ifs.config.keys import key
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.theorems.construction import (
     LARGEST_CHECKED,
@@ -23,13 +25,25 @@ from fractal_ifs.theorems.construction import (
 )
 from fractal_ifs.theorems.learn import seeded_networks
 from fractal_ifs.theorems.line import along, patterns, regions, stacked
-from fractal_ifs.theorems.problem import Check, Problem
+from fractal_ifs.theorems.problem import Check, Problem, Section
 from fractal_ifs.theorems.samples import labelled_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CELLS = 20_000  # cells of K_n looked at, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Section):
+    """The section ``theorem2`` of conf/theory.yaml."""
+
+    PREFIX: ClassVar[str] = "theorem2."
+
+    width: int = key("units of a hidden layer", least=1)
+    depth: int = key("hidden layers", least=1)
+    lines: int = key("segments across K0, where d > 1", least=1)
+    train_steps: int = key("steps of Adam", least=1)
 
 
 def least_width_printed(d: int, r: int, n: int, t: int) -> float:
@@ -53,7 +67,7 @@ def least_width_proven(d: int, r: int, n: int, t: int) -> int:
     return high
 
 
-def cell_patterns(model: MLP, problem: Problem) -> tuple[int, int]:
+def cell_patterns(model: MLP, problem: Problem[Section]) -> tuple[int, int]:
     """How many different activation patterns there are at how many centres of cells of K_n: all, or CELLS of them."""
     ifs, n = problem.ifs, problem.n
     if ifs.r**n <= CELLS:
@@ -71,7 +85,7 @@ def cell_patterns(model: MLP, problem: Problem) -> tuple[int, int]:
     return len(torch.unique(on, dim=0)), len(x)
 
 
-def line_regions(parameters: list[torch.Tensor], problem: Problem, lines: int) -> np.ndarray:
+def line_regions(parameters: list[torch.Tensor], problem: Problem[Section], lines: int) -> np.ndarray:
     """(M, lines): the regions that random segments across K_0 meet; where d = 1, K_0 itself, (M, 1)."""
     ifs = problem.ifs
     low, high = torch.from_numpy(ifs.low), torch.from_numpy(ifs.low + ifs.side)
@@ -88,9 +102,9 @@ def line_regions(parameters: list[torch.Tensor], problem: Problem, lines: int) -
     return torch.stack(counts, 1).numpy()
 
 
-def check(problem: Problem) -> list[Check]:
+def check(problem: Problem[Settings]) -> list[Check]:
     """The bound on the width beside our constructions, one region per cell, and the regions that networks have."""
-    ifs, n, keys = problem.ifs, problem.n, problem.settings
+    ifs, n = problem.ifs, problem.n
     rows = []
     for s in range(1, n + 1):
         if built_width(ifs, s) > LARGEST_CHECKED:
@@ -122,14 +136,12 @@ def check(problem: Problem) -> list[Check]:
             {"distinct": distinct, "cells": cells, "log10_most": most},
         )
     )
-    rows += _networks(
-        problem, model, int(keys["width"]), int(keys["depth"]), int(keys["lines"]), int(keys["train_steps"])
-    )
-    return rows
+    return rows + _networks(problem, model)
 
 
-def _networks(problem: Problem, constructed: MLP, width: int, hidden: int, lines: int, steps: int) -> list[Check]:
-    ifs, n = problem.ifs, problem.n
+def _networks(problem: Problem[Settings], constructed: MLP) -> list[Check]:
+    ifs, n, keys = problem.ifs, problem.n, problem.settings
+    width, hidden, lines, steps = keys.width, keys.depth, keys.lines, keys.train_steps
     x, y, _ = labelled_points(ifs, n, problem.gamma, 20_000, problem.rng(), problem.law)
     first = seeded_networks(ifs.d, width, hidden, range(8))
     kinds = {
@@ -156,7 +168,7 @@ def _networks(problem: Problem, constructed: MLP, width: int, hidden: int, lines
     return rows
 
 
-def draw(problem: Problem, checks: list[Check], axes: Axes) -> None:
+def draw(problem: Problem[Section], checks: list[Check], axes: Axes) -> None:
     """The least width by depth, as printed and by the proof, and the widths of the constructions."""
     ifs, n = problem.ifs, problem.n
     depths = range(2, 2 * n + 2)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 
+from fractal_ifs.config.keys import key
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.theorems.construction import LARGEST_CHECKED, built_width, corollary1_network
 from fractal_ifs.theorems.learn import error_on, seeded_networks
-from fractal_ifs.theorems.problem import Check, Problem
+from fractal_ifs.theorems.problem import Check, Problem, Section
 from fractal_ifs.theorems.samples import labelled_points
 
 if TYPE_CHECKING:
@@ -20,7 +22,17 @@ CURVES = ("1", "2", "3", "4", "5", "6")
 PER_LEVEL = 4000
 
 
-def level_errors(problem: Problem, j: int, s: int) -> np.ndarray:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Section):
+    """The section ``theorem3`` of conf/theory.yaml."""
+
+    PREFIX: ClassVar[str] = "theorem3."
+
+    width: int = key("units of a hidden layer", least=1)
+    train_steps: int = key("steps of Adam", least=1)
+
+
+def level_errors(problem: Problem[Section], j: int, s: int) -> np.ndarray:
     """(n + 1,): what share of D_n's negatives of each level, then of its positives, the network for K_j gets wrong."""
     ifs, n = problem.ifs, problem.n
     model = corollary1_network(ifs, j, s, problem.gamma)
@@ -30,14 +42,14 @@ def level_errors(problem: Problem, j: int, s: int) -> np.ndarray:
     return np.array([wrong[level == i].mean() for i in range(1, n + 2)])
 
 
-def curves(problem: Problem) -> dict[str, ApproximationCurve]:
+def curves(problem: Problem[Section]) -> dict[str, ApproximationCurve]:
     """The problem's own curve and the paper's six, where they fit n."""
     found = {problem.curve.name: problem.curve}
     found |= {c: ApproximationCurve.load(c) for c in CURVES}
     return {name: c for name, c in found.items() if c.fits(problem.n)}
 
 
-def check(problem: Problem) -> list[Check]:
+def check(problem: Problem[Section]) -> list[Check]:
     """Every j, s in (1, 2), all curves: no error on levels 1..j and positives, so the error is at most 1 - P(j)."""
     ifs, n = problem.ifs, problem.n
     rows = []
@@ -65,10 +77,9 @@ def check(problem: Problem) -> list[Check]:
     return rows
 
 
-def draw(problem: Problem, checks: list[Check], axes: Axes) -> None:
+def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
     """1 - P(j), and the best error that a short training finds with as many layers as the construction has, 2 j."""
-    ifs, n, steps = problem.ifs, problem.n, int(problem.settings["train_steps"])
-    width = int(problem.settings["width"])
+    ifs, n, steps, width = problem.ifs, problem.n, problem.settings.train_steps, problem.settings.width
     rng = problem.rng()
     x, y, _ = labelled_points(ifs, n, problem.gamma, 50_000, rng, problem.law)
     x_test, y_test, _ = labelled_points(ifs, n, problem.gamma, 10_000, rng, problem.law)

@@ -6,10 +6,12 @@ Three errors are compared with the bound: the least of all functions with as man
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from fractal_ifs.config.keys import key
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.theorems.construction import corollary1_network, theorem1_network
@@ -17,11 +19,30 @@ from fractal_ifs.theorems.fold import CANTOR, fold_network, folded_depth
 from fractal_ifs.theorems.learn import seeded_networks
 from fractal_ifs.theorems.line import stacked
 from fractal_ifs.theorems.measure import LineDistribution, best_error, masses_of_pieces
-from fractal_ifs.theorems.problem import Check, Problem
+from fractal_ifs.theorems.problem import NETWORKS, Check, LineSection, Problem, check_networks
 from fractal_ifs.theorems.samples import labelled_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(LineSection):
+    """The section ``theorem4`` of conf/theory.yaml."""
+
+    PREFIX: ClassVar[str] = "theorem4."
+
+    n: int = key("depth", least=1)
+    networks: tuple[tuple[int, int], ...] = key("[width k, depth t], the readout counted", least=1, allowed=NETWORKS)
+    curves: tuple[str | int, ...] = key(
+        "curves beside the chosen one", empty=True, allowed="a list of curves, names or files"
+    )
+    train_steps: int = key("steps of Adam", least=1)
+
+    def check(self) -> None:
+        """Raises ConfigError for bad networks and curves."""
+        check_networks(f"{self.PREFIX}networks", self.networks)
+        super().check()
 
 
 def printed_bounds(P: np.ndarray, r: int, k: int, t: int) -> np.ndarray:
@@ -43,7 +64,7 @@ def proven_bounds(P: np.ndarray, r: int, k: int, t: int) -> np.ndarray:
     return np.maximum(1 - (k + 1) ** (t - 1) / r**j, 0) * (1 - P)
 
 
-def constructed_error(problem: Problem, distribution: LineDistribution, k: int, t: int) -> float:
+def constructed_error(problem: Problem[LineSection], distribution: LineDistribution, k: int, t: int) -> float:
     """The exact error of our best construction with depth <= t and width <= k; 1/2 (a constant) where none fits."""
     best, ifs = 0.5, problem.ifs
     if k >= 8 and folded_depth(t) <= problem.n and ifs.r == 2 and np.allclose(ifs.matrices, CANTOR.matrices):
@@ -58,25 +79,25 @@ def constructed_error(problem: Problem, distribution: LineDistribution, k: int, 
     return best
 
 
-def check(problem: Problem) -> list[Check]:
+def check(problem: Problem[Settings]) -> list[Check]:
     """Every (width, depth) and curve of the settings. Raises ConfigError for d > 1."""
     ifs, n, keys = problem.ifs, problem.n, problem.settings
     if ifs.d != 1:
         raise ConfigError(f"fractal={ifs.name}: Theorem 4 is for d=1, this has d={ifs.d}; try fractal=cantor")
     rows = []
-    for name in dict.fromkeys([problem.curve.name, *map(str, keys["curves"])]):
+    for name in dict.fromkeys([problem.curve.name, *keys.curve_names]):
         curve = problem.curve if name == problem.curve.name else ApproximationCurve.load(name)
         P, law = curve.P(n), curve.level_probabilities(n)
         distribution = LineDistribution(ifs, law, problem.gamma)
         labelled = masses_of_pieces(distribution)
         x, y, _ = labelled_points(ifs, n, problem.gamma, 20_000, problem.rng(), law)
-        for k, t in keys["networks"]:
+        for k, t in keys.networks:
             allowed = printed_bounds(P, ifs.r, k, t)
             proof = proven_bounds(P, ifs.r, k, t)
             least = best_error(labelled, (k + 1) ** (t - 1))[-1]
             built = constructed_error(problem, distribution, k, t)
             trained = distribution.error(
-                problem.train(seeded_networks(1, k, t - 1, range(8), "pytorch"), x, y, int(keys["train_steps"]), 1e-2)
+                problem.train(seeded_networks(1, k, t - 1, range(8), "pytorch"), x, y, keys.train_steps, 1e-2)
             ).min()
             valid = np.isfinite(allowed).any()
             j = int(np.nanargmax(allowed)) if valid else None
@@ -106,7 +127,7 @@ def check(problem: Problem) -> list[Check]:
     return rows
 
 
-def draw(problem: Problem, checks: list[Check], axes: Axes) -> None:
+def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
     """The bounds for t = 2 by width, below the exact least error."""
     ifs, n = problem.ifs, problem.n
     P, law = problem.P, problem.law

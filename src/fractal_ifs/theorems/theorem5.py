@@ -9,24 +9,51 @@ b < 1/2.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import floor, log
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.config.keys import key
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.theorems.fold import CANTOR
 from fractal_ifs.theorems.line import breakpoints
 from fractal_ifs.theorems.measure import LineDistribution
-from fractal_ifs.theorems.problem import Check, Problem
+from fractal_ifs.theorems.problem import CURVES, NETWORKS, Check, LineSection, Problem, check_networks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ROUNDING = 1e-9  # float64 integrals of cells down to 3^-30
+DEEPEST = 30  # float64 can't separate the cells 3^-n of C_n beyond
+LEAST = 1e-12  # of delta and b: float64 has to tell 1 - delta from 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(LineSection):
+    """The section ``theorem5`` of conf/theory.yaml."""
+
+    PREFIX: ClassVar[str] = "theorem5."
+
+    n: int = key("depth of the Cantor set", least=2, most=DEEPEST)
+    delta: float = key("the gradient is small with probability 1 - delta", least=LEAST, below=1)
+    networks: tuple[tuple[int, int], ...] = key("[width k, depth t], the readout counted", least=1, allowed=NETWORKS)
+    biases: tuple[float, ...] = key("b, the initial value of every bias", least=LEAST, most=0.5)
+    curves: tuple[str | int, ...] = key("curves; own: the chosen one", allowed=f"{CURVES}, or own")
+    initialisations: int = key("networks of each kind", least=1)
+
+    @property
+    def curve_names(self) -> list[str]:
+        """The curves of conf/curve/ among ``curves``."""
+        return [name for name in super().curve_names if name != "own"]
+
+    def check(self) -> None:
+        """Raises ConfigError for bad networks and curves."""
+        check_networks(f"{self.PREFIX}networks", self.networks)
+        super().check()
 
 
 def least_level(k: int, t: int, delta: float, bias: float = 0.5) -> int:
@@ -65,19 +92,13 @@ def gradient_sizes(distribution: LineDistribution, parameters: list[Tensor]) -> 
     return sizes[:, ::2].max(1), sizes[:, 1::2].max(1)
 
 
-def check(problem: Problem) -> list[Check]:
-    """Every (width, depth), bias and curve of the settings, on many initialisations. Raises ConfigError."""
+def check(problem: Problem[Settings]) -> list[Check]:
+    """Every (width, depth), bias and curve of the settings, on many initialisations."""
     keys = problem.settings
-    n, count, delta = int(keys["n"]), int(keys["initialisations"]), float(keys["delta"])
-    if not 0 < delta < 1:
-        raise ConfigError(f"theorem5.delta={delta}: must be in (0, 1)")
-    if not 2 <= n <= 30:
-        raise ConfigError(f"theorem5.n={n}: must be in 2..30; float64 can't separate the cells 3^-n of C_n beyond")
+    n, count, delta = keys.n, keys.initialisations, keys.delta
     rows = []
-    for k, t in keys["networks"]:
-        for bias in keys["biases"]:
-            if not 0 < bias <= 0.5:
-                raise ConfigError(f"theorem5.biases={bias}: must be in (0, 1/2]")
+    for k, t in keys.networks:
+        for bias in keys.biases:
             generator = torch.Generator().manual_seed(problem.seed)
             parameters = networks_with_bias(count, k, t, bias, generator)
             level = affine_level(parameters, n)
@@ -93,7 +114,7 @@ def check(problem: Problem) -> list[Check]:
                     {"k": k, "t": t, "b": bias, "required": required, "practical": practical, "levels": level.tolist()},
                 )
             )
-            for name in keys["curves"]:
+            for name in keys.curves:
                 curve = problem.curve if name == "own" else ApproximationCurve.load(str(name))
                 rows.append(_gradient(parameters, curve, n, (k, t, bias, delta), required))
     return rows
@@ -153,14 +174,14 @@ def _size(value: float) -> str:
     return "0 (to rounding)" if value < 1e-12 else f"{value:.3g}"
 
 
-def draw(problem: Problem, checks: list[Check], axes: Axes) -> None:
+def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
     """How often the network isn't affine on all intervals of C_n', by n', and how often the proof allows."""
     keys = problem.settings
-    n, (k, t) = int(keys["n"]), keys["networks"][-1]
+    n, (k, t) = keys.n, keys.networks[-1]
     levels = np.arange(n + 1)
-    for i, bias in enumerate(b for b in keys["biases"] if b < 0.5):
+    for i, bias in enumerate(b for b in keys.biases if b < 0.5):
         parameters = networks_with_bias(
-            4 * int(keys["initialisations"]), k, t, bias, torch.Generator().manual_seed(problem.seed)
+            4 * keys.initialisations, k, t, bias, torch.Generator().manual_seed(problem.seed)
         )
         level = affine_level(parameters, n)
         missed = [(level > j).mean() for j in levels]
