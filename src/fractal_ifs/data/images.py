@@ -33,11 +33,6 @@ class Images:
     y_test: Tensor  # (m,) int64
     channels: int  # 3, or 1 for grey images
 
-    @property
-    def d(self) -> int:
-        """What ``build_network`` takes as the input's dimension: the number of channels."""
-        return self.channels
-
     def to(self, device: torch.device | str) -> "Images":
         """The same images on another device."""
         tensors = (self.x_train, self.y_train, self.x_test, self.y_test)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.fractals.numbers import whole
 
 KERNEL = 5
 INITS = ("paper", "he", "pytorch")
@@ -46,8 +47,7 @@ class ConvNet(nn.Module):
     ):
         super().__init__()
         for key, value in (("depth", depth), ("width", width), ("channels", channels), ("classes", classes)):
-            if value < 1:
-                raise ConfigError(f"{key}={value}: must be a whole number >= 1")
+            whole(value, key, 1)
         for key, value, allowed in (("readout", readout, READOUTS), ("init", init, INITS)):
             if value not in allowed:
                 raise ConfigError(f"model.{key}={value}: must be one of {', '.join(allowed)}")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.fractals.numbers import whole
 
 INITS = ("paper", "theory", "pytorch")
 
@@ -38,8 +39,7 @@ class MLP(nn.Module):
     ):
         super().__init__()
         for key, value in (("d", d), ("width", width), ("depth", depth)):
-            if value < 1:
-                raise ConfigError(f"{key}={value}: must be a whole number >= 1")
+            whole(value, key, 1)
         if init not in INITS:
             raise ConfigError(f"model.init={init}: must be one of {', '.join(INITS)}")
         self.d, self.width, self.depth, self.sum_last = d, width, depth, sum_last

@@ -11,6 +11,7 @@ import pandas as pd
 
 from fractal_ifs.engines import cpp
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.fractals.numbers import whole
 from fractal_ifs.results.rows import read_runs, train_command
 from fractal_ifs.runs.records import read_record
 
@@ -33,8 +34,8 @@ def retrain(
     run, and on a number below 1.
     """
     for key, value, least in (("--number", number, 1), ("--width", width, 1), ("--seed", seed, 0)):
-        if value is not None and value < least:
-            raise ConfigError(f"{key}={value}: must be a whole number >= {least}")
+        if value is not None:
+            whole(value, key, least)
     runs = read_runs([path])[0]
     runs = runs.loc[(runs.engine == "native") & (runs.width <= (width or float("inf")))]
     runs = runs.loc[[train_command(run) is not None for run in runs.to_dict("records")]]

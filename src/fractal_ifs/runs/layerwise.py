@@ -92,7 +92,7 @@ class LayerwiseRun(Run):
         self.store()
         state = super().state()
         state["layer"], state["layer_params"] = self.layer, state["params"]
-        state["d"], state["params"] = self.points.d, self.whole.cpu().clone()
+        state["params"] = self.whole.cpu().clone()
         return state
 
     def restore(self, state: Checkpoint) -> None:

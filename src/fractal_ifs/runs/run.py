@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fractal_ifs.config.run import RunConfig
+from fractal_ifs.data.images import Images
 from fractal_ifs.data.seeds import stream
 from fractal_ifs.networks.convnet import ConvNet
 from fractal_ifs.networks.mlp import MLP
@@ -43,7 +44,8 @@ class Run:
         self.config, self.directory = config, directory
         # Any: Points and an MLP, or Images and a ConvNet. The config decides, and chooses the engine that knows them.
         self.data: Any = build_data(config, device)
-        self.model: Any = build_network(config, self.data.d)
+        self.inputs: int = self.data.channels if isinstance(self.data, Images) else self.data.d
+        self.model: Any = build_network(config, self.inputs)
         flat = torch.cat([p.detach().reshape(-1) for p in self.model.parameters()]).to(device)
         self.params = self.exp_avg = self.exp_avg_sq = flat
         self.bind(flat, torch.zeros_like(flat), torch.zeros_like(flat))
@@ -120,7 +122,7 @@ class Run:
         return {
             "format": FORMAT,
             "fingerprint": self.config.fingerprint,
-            "d": self.data.d,
+            "d": self.inputs,
             "params": self.params.detach().cpu().clone(),
             "exp_avg": self.exp_avg.cpu().clone(),
             "exp_avg_sq": self.exp_avg_sq.cpu().clone(),
