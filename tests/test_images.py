@@ -31,6 +31,7 @@ from fractal_ifs.results import rows
 from fractal_ifs.runs import checkpoints, records
 from fractal_ifs.runs.load import load
 from fractal_ifs.runs.run import Run
+from fractal_ifs.runs.versions import versions
 from fractal_ifs.sweeps import slurm
 from fractal_ifs.sweeps.executors import processes
 from fractal_ifs.training.train import train
@@ -595,6 +596,7 @@ def test_slurms_warning_within_a_step_requeues_the_task(folder, tmp_path, monkey
         return losses(*arguments, **keys)
 
     monkeypatch.setattr(functional, "cross_entropy", warned)
+    versions()  # asks git, once in a process
     monkeypatch.setattr(slurm.subprocess, "run", lambda command, **_: commands.append(command))
     monkeypatch.setattr(slurm.logging, "basicConfig", lambda **_: None)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
