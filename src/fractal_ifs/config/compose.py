@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, Literal, cast, get_origin, get_type_hints
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -107,14 +107,26 @@ def accepted(values: Mapping[str, Any], here: bool = True) -> RunConfig:
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
-    """A composed config's keys as plain values, without Hydra's own. Raises ConfigError for a key without a value."""
-    keys = [str(key) for key in config if key != "hydra"]
-    if missing := sorted(OmegaConf.missing_keys(OmegaConf.masked_copy(config, keys))):
-        raise ConfigError(f"{missing[0]}=???: this key has no default, give it a value")
-    return {
-        key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value := config[key]) else value
-        for key in keys
-    }
+    """A composed config's own keys as plain values, without ``hydra``. Raises ConfigError if a value is missing."""
+    values: dict[str, Any] = {}
+    for name in config:
+        key = str(name)
+        if key != "hydra":
+            value = MISSING if OmegaConf.is_missing(config, key) else config[key]
+            values[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    if missing := _missing(values):
+        raise ConfigError(f"{missing}=???: this key has no default, give it a value")
+    return values
+
+
+def _missing(values: Mapping[str, Any], prefix: str = "") -> str | None:
+    """The first key without a value, in order of names."""
+    for key in sorted(values):
+        value = values[key]
+        found = _missing(cast(dict[str, Any], value), f"{prefix}{key}.") if isinstance(value, dict) else None
+        if found or value == MISSING:
+            return found or f"{prefix}{key}"
+    return None
 
 
 def _literal(value: Any) -> str:
