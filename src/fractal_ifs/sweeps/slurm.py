@@ -27,7 +27,7 @@ from fractal_ifs.results.finished_runs import Keeper
 from fractal_ifs.runs.records import RunRecord, Status, read_record
 from fractal_ifs.runs.versions import PACKAGE, commit_line
 from fractal_ifs.sweeps.driver import report_failure
-from fractal_ifs.sweeps.finished import Ended
+from fractal_ifs.sweeps.finished import Ended, finished_or_kept
 from fractal_ifs.sweeps.slurm_queue import active_tasks, follow, last_state, submitted_tasks
 from fractal_ifs.sweeps.slurm_settings import Settings
 from fractal_ifs.sweeps.sweep import train_jobs
@@ -103,6 +103,14 @@ def train_in_slurm(
     if waiting is None:
         raise ConfigError("hydra/launcher=slurm: Slurm doesn't answer (squeue)")
     taken = {run: task for task in waiting for run in there[task]}
+    # Runs may have ended since ``ended`` was read. A run writes its record before its task leaves the queue, so a run
+    # that the queue doesn't hold and that has no record now is to be trained.
+    for number in todo:
+        if jobs[number].directory not in taken:
+            results[number] = finished_or_kept(jobs[number])
+    if more := sum(results[number] is not None for number in todo):
+        log.info("%d more jobs are finished already: skipped", more)
+    todo = [number for number in todo if results[number] is None]
     new = [number for number in todo if jobs[number].directory not in taken]
     if len(new) < len(todo):
         log.info("%d jobs are in Slurm's hands already", len(todo) - len(new))
