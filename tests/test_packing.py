@@ -11,8 +11,10 @@ from conftest import slurm_settings, small
 from fractal_ifs.config.machine import gpus
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.sweeps import slurm
 from fractal_ifs.sweeps.executors import processes, shares
 from fractal_ifs.sweeps.slurm import deal
+from fractal_ifs.sweeps.sweep import train_jobs
 from fractal_ifs.training.grouping import groups_of
 
 
@@ -39,6 +41,25 @@ def test_a_sweep_on_four_nodes_of_eight_gpus(monkeypatch):
 
 def test_more_tasks_than_jobs():
     assert deal([[4], [2, 7]], 5) == [[4], [2], [7]]
+
+
+def test_a_job_that_ended_since_it_was_looked_at_is_not_submitted(tmp_path, monkeypatch):
+    sweep = tmp_path / "s"
+    jobs = [Job(small(seed=seed), sweep / str(seed)) for seed in (0, 1, 2)]
+    train_jobs(jobs[:1])
+    submitted = []
+    monkeypatch.setattr(slurm, "submitted_tasks", lambda _: {"1_0": [jobs[0].directory, jobs[1].directory]})
+    monkeypatch.setattr(slurm, "active_tasks", lambda _: {"1_0": "RUNNING"})
+    monkeypatch.setattr(slurm, "submit", lambda hands, *_: submitted.extend(hands) or ["2_0"])
+    settings = slurm_settings(wait=False)
+    slurm.train_in_slurm(jobs, {}, sweep, settings)  # the task still runs: its jobs are left to it
+    assert submitted == [[jobs[2]]]
+    monkeypatch.setattr(slurm, "active_tasks", lambda _: {})
+    submitted.clear()
+    first, *others = slurm.train_in_slurm(jobs, {}, sweep, settings)  # it has left, and only the first has its record
+    assert sorted(job.config.seed for hand in submitted for job in hand) == [1, 2]
+    assert first.config.seed == 0
+    assert others == [None, None]
 
 
 @pytest.mark.parametrize(
