@@ -11,6 +11,7 @@ from conftest import slurm_settings, small
 from fractal_ifs.config.machine import gpus
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.runs.records import RunRecord
 from fractal_ifs.sweeps import slurm
 from fractal_ifs.sweeps.executors import processes, shares
 from fractal_ifs.sweeps.slurm import deal
@@ -58,6 +59,7 @@ def test_a_job_that_ended_since_it_was_looked_at_is_not_submitted(tmp_path, monk
     submitted.clear()
     first, *others = slurm.train_in_slurm(jobs, {}, sweep, settings)  # it has left, and only the first has its record
     assert sorted(job.config.seed for hand in submitted for job in hand) == [1, 2]
+    assert isinstance(first, RunRecord)
     assert first.config.seed == 0
     assert others == [None, None]
 
