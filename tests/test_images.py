@@ -19,11 +19,12 @@ from torch import nn
 from torch.nn import functional
 
 from fractal_ifs import ConfigError
-from fractal_ifs.config.compose import CONF, compose
+from fractal_ifs.config.compose import compose
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.data import augment, cifar10, fashion_mnist, images, seeds
 from fractal_ifs.engines.conv import ConvEngine
+from fractal_ifs.files import CONF
 from fractal_ifs.networks.convnet import ConvNet, multiplications
 from fractal_ifs.report.forms import markdown
 from fractal_ifs.report.write import write_report

@@ -119,31 +119,28 @@ def _with_quotes(override: str) -> str:
 def _compose(overrides: Sequence[str]) -> Generator[list[DictConfig]]:
     """The configs of each picture, which differ only in their curves. Raises ConfigError."""
     from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from fractal_ifs.config.compose import register
     from fractal_ifs.config.messages import one_line
+    from fractal_ifs.config.session import VERSION_BASE, borrowed
 
-    register()
     overrides = list(_with_searchpath(overrides))
-    GlobalHydra.instance().clear()
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        curves, others = [], []  # for each override, the overrides of one value that it stands for
-        for text, override in zip(overrides, parsed, strict=True):
-            values = [text]
-            if override.is_sweep_override():
-                values = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-            is_curve = override.key_or_group.split(".")[0] == "curve"
-            (curves if is_curve else others).append(values)
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+    with borrowed(), initialize_config_dir(str(CONF), **VERSION_BASE):
+        try:
+            parsed = OverridesParser.create().parse_overrides(overrides)
+            curves, others = [], []  # for each override, the overrides of one value that it stands for
+            for text, override in zip(overrides, parsed, strict=True):
+                values = [text]
+                if override.is_sweep_override():
+                    values = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+                is_curve = override.key_or_group.split(".")[0] == "curve"
+                (curves if is_curve else others).append(values)
             for fixed in product(*others):
                 yield [compose("plot", overrides=[*fixed, *curve]) for curve in product(*curves)]
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(one_line(error)) from None
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(one_line(error)) from None
 
 
 def _with_searchpath(arguments: Sequence[str]) -> Iterator[str]:

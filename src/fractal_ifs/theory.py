@@ -22,6 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 from fractal_ifs import files
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
+from fractal_ifs.config.session import VERSION_BASE, register
+from fractal_ifs.config.words import options_and_words
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
 
@@ -29,24 +31,12 @@ if TYPE_CHECKING:
     from fractal_ifs.theorems.problem import Check, Problem
     from fractal_ifs.theorems.statements import Statement
 
-OPTIONS_WITH_VALUE = (
-    "--config-dir",
-    "-cd",
-    "--config-path",
-    "-cp",
-    "--config-name",
-    "-cn",
-    "--cfg",
-    "-c",
-    "--package",
-    "-p",
-)
 FORMAT = 1
 
 failed: list[str] = []  # what was refused or did not hold in this process, one line each
 
 
-@hydra.main(config_path=str(CONF), config_name="theory", version_base="1.3")
+@hydra.main(config_path=str(CONF), config_name="theory", **VERSION_BASE)
 def run(config: DictConfig) -> int | None:
     """One set of statements: returns the number of checks that don't hold, None where the input is refused.
 
@@ -137,24 +127,18 @@ def _record(keys: dict[str, Any], checks: Sequence[Check], seconds: dict[str, fl
 
 def _words_to_keys(arguments: list[str]) -> list[str]:
     """``theorem1 theorem3 fractal=vicsek -m`` -> ``-m statement=[theorem1,theorem3] fractal=vicsek``."""
-    words, options, keys, value = [], [], [], False
-    for argument in arguments:
-        # a word is a statement unless it is an option or an option's value
-        if value or argument.startswith("-"):
-            options.append(argument)
-            value = argument in OPTIONS_WITH_VALUE
-        elif "=" in argument or argument.startswith("~"):
-            keys.append(argument)
-        else:
-            words.append(argument)
-    if words:
-        keys.insert(0, f"statement={words[0]}" if len(words) == 1 else f"statement=[{','.join(words)}]")
+    options, words = options_and_words(arguments)
+    names = [word for word in words if "=" not in word and not word.startswith("~")]
+    keys = [word for word in words if word not in names]
+    if names:
+        keys.insert(0, f"statement={names[0]}" if len(names) == 1 else f"statement=[{','.join(names)}]")
     return options + keys
 
 
 def main() -> None:
     """The command line."""
     sys.argv[1:] = _words_to_keys(sys.argv[1:])
+    register(sys.argv[1:])
     with refusals():
         run()
     if failed:

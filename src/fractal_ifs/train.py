@@ -1,17 +1,22 @@
 """``python -m fractal_ifs.train [-m] KEY=VALUE ...``: train one network, or with ``-m`` a sweep of them."""
 
 import sys
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fractal_ifs.config.compose import parse, register
+from fractal_ifs.config.compose import parse
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
 from fractal_ifs.config.run import Job
+from fractal_ifs.config.session import VERSION_BASE, register
+from fractal_ifs.config.words import options_and_words
 from fractal_ifs.errors import ConfigError, message
 from fractal_ifs.files import CONF
 from fractal_ifs.sweeps.driver import JobsFailed, show_failed, swept
@@ -19,19 +24,36 @@ from fractal_ifs.sweeps.finished import finished_jobs
 from fractal_ifs.training import signals
 
 
-@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
-def run(config: DictConfig) -> float | None:
-    """Train one job; called by Hydra. Returns the best test accuracy.
+class Task:
+    """What Hydra calls for each job. A process that is sent it, by a launcher of others, becomes ours with it.
 
-    A ConfigError ends the process of a single run, and is raised in a sweep.
+    Args:
+        words: those of the command, which name its sweep.
     """
-    single = HydraConfig.get().mode == RunMode.RUN
-    try:
-        return train(config, single)
-    except ConfigError as error:
-        if single:  # Hydra would print more than one line of an exception
-            sys.exit(f"error: {error}")
-        raise
+
+    def __init__(self, words: Sequence[str] = ()):
+        self.words = tuple(words)
+
+    def __call__(self, config: DictConfig) -> float | None:
+        """Train one job. Returns the best test accuracy.
+
+        A ConfigError ends the process of a single run, and is raised in a sweep.
+        """
+        single = HydraConfig.get().mode == RunMode.RUN
+        try:
+            return train(config, single)
+        except ConfigError as error:
+            if single:  # Hydra would print more than one line of an exception
+                sys.exit(f"error: {error}")
+            raise
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (self.words,)
+
+
+def _received(words: Sequence[str]) -> Task:
+    register(words)
+    return Task(words)
 
 
 def train(config: DictConfig, single: bool) -> float | None:
@@ -63,7 +85,12 @@ def train(config: DictConfig, single: bool) -> float | None:
 
 def main() -> None:
     """The command line."""
-    register(sys.argv[1:])
+    options, words = options_and_words(sys.argv[1:])
+    sys.argv[1:] = options + words
+    register(words)
+    run = hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)(Task(words))
+    # Of Hydra 1.4, about a callback that is our own. Those that a user adds are still told.
+    warnings.filterwarnings("ignore", message=r"[\s\S]*fractal_ifs_launcher\.Refuse", category=UserWarning)
     try:
         with signals.ending(), refusals("interrupted: the same command goes on from here"):
             run()
@@ -79,4 +106,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from fractal_ifs import train as door  # so that ``Task`` has a module that other processes can import
+
+    door.main()

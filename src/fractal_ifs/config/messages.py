@@ -46,6 +46,8 @@ def one_line(error: BaseException) -> str:
         near = difflib.get_close_matches(value, options, 3, 0.5)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         return f"{group}={value}: must be one of {', '.join(options)}{hint}"
+    if text.startswith("hydra.mode changed"):  # by an experiment; Hydra 1.4 doesn't follow it
+        return "this experiment is a sweep: add -m"
     cause = error.__cause__
     if isinstance(cause, ConfigError):  # of a launcher's keys: Hydra says where it made the launcher
         return str(cause)
@@ -55,7 +57,8 @@ def one_line(error: BaseException) -> str:
         key = match.group(1)
         names = [field.name for field in dataclasses.fields(RunConfig)]
         near = [] if key in names else difflib.get_close_matches(key, names, 1, 0.6)
-        return f"{key}: there is no such key" + (f"; did you mean {near[0]}?" if near else "")
+        hint = f"; did you mean {near[0]}?" if near else f"; to add one: +{key}=..." if key.startswith("hydra.") else ""
+        return f"{key}: there is no such key{hint}"
     if match := re.search(r"In 'experiment/(\w+)'.*Key '(\w+)' not in", text, re.DOTALL):
         return f"experiment={match.group(1)}: sets {match.group(2)}, which is not a key of this command"
     if match := re.search(r"Error merging override (\S+)", text):
