@@ -57,7 +57,7 @@ reproduce: $(SETUP)  ## train what docs/reproduction/results.csv still lacks: ho
 	done
 
 figure7: $(SETUP)  ## train what docs/reproduction/figure7.csv still lacks: hours, niced; CIFAR10="data.dir=DIR data.verify=false" goes on with what is kept
-	for width in 8 16 32 64; do \
+	for width in 8 16 32 64 128; do \
 		nice $(BIN)/python -m fractal_ifs.train -m experiment=figure7 width=$$width \
 			kept=docs/reproduction/figure7.csv logger=csv $(CIFAR10) </dev/null || exit; \
 	done

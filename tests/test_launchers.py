@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import hydra
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -45,6 +46,7 @@ def test_the_joblib_launcher_gives_the_same_numbers(tmp_path):
     assert said["joblib"] == said["fused"]
 
 
+@pytest.mark.skipif(not hydra.__version__.startswith("1.3"), reason="hydra-optuna-sweeper 1.3 needs Hydra 1.3")
 def test_optunas_parallel_trials_fuse(tmp_path):
     pytest.importorskip("optuna", reason="hydra-optuna-sweeper is not installed")
     trials = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "sweep=trials"]

@@ -82,7 +82,8 @@ def borrowed() -> Generator[None]:
 
 
 def _tell_hydra(resolvers: dict[str, Callable[..., str]]) -> None:
-    ConfigStore.instance().store(name=SCHEMA, node=Schema, provider="fractal_ifs")
+    if f"{SCHEMA}.yaml" not in ConfigStore.instance().repo:
+        ConfigStore.instance().store(name=SCHEMA, node=Schema, provider="fractal_ifs")
     if not _is_ours():
         ours = partialmethod(_read, OverridesParser.parse_overrides)
         OverridesParser.parse_overrides = ours  # pyright: ignore[reportAttributeAccessIssue]
