@@ -92,3 +92,13 @@ def test_figure_7_in_its_page_is_the_reported_one():
             for channels, value in zip(theirs["channels"], values, strict=True)
         ]
         assert f"| {depth} | {' | '.join(expected)} |" in lines
+
+
+def test_every_test_that_the_page_on_hydra_names_is_there():
+    page = (ROOT / "docs" / "hydra.md").read_text()
+    named = re.findall(r"`(test_\w+)`", page)
+    there = "".join(
+        (ROOT / "tests" / name).read_text() for name in ("test_hydra.py", "test_launchers.py", "test_sweep.py")
+    )
+    assert len(named) > 30
+    assert not [name for name in named if f"def {name}(" not in there]
