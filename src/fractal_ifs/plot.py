@@ -1,10 +1,4 @@
-"""Pictures of fractal distributions and of what networks have learned of them.
-
-python -m fractal_ifs.plot fractal=vicsek curve=1,4,6      K_0..K_n, samples, and P(j): Figures 1 to 3 of the paper
-python -m fractal_ifs.plot run=DIR window=[0,1,0,1]        decision regions of a trained network, and its history
-
-A list of curves (curve=1,4,6; curve=polynomial curve.degree=1,3,9) makes one picture; any other list, one each.
-"""
+"""``python -m fractal_ifs.plot KEY=VALUE ...``: fractal distributions, and what networks have learned of them."""
 
 from __future__ import annotations
 
@@ -17,9 +11,10 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fractal_ifs import help
+from fractal_ifs.config.described import Keys, Takes, choices, commented, shapes
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
-from fractal_ifs.fractals.named import names
 from fractal_ifs.fractals.numbers import Floats, is_list, number, short, vector, whole
 
 if TYPE_CHECKING:
@@ -29,13 +24,19 @@ if TYPE_CHECKING:
     from fractal_ifs.fractals.ifs import AffineIFS
 
 FORMATS = ("png", "svg", "pdf")
+EXAMPLES: help.Examples = (
+    ("fractal=vicsek curve=1,4,6", "three panels of samples in one picture"),
+    ("fractal=vicsek,carpet curve=1,6", "two pictures"),
+    ("run=multirun/mine/curve=1,width=10", "the decision regions of a network"),
+    ("run=multirun/mine/curve=1,width=10 window=[0,1,0,1]", "and of them this part of the plane"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line: KEY=VALUE ..., with the keys of conf/plot.yaml."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if {"-h", "--help"} & set(arguments):
-        print(_help())
+    if help.asked(arguments):
+        help.show(screen(arguments))
         return
     try:
         for path in write_pictures(arguments):
@@ -254,12 +255,20 @@ def _write(figure: Figure, path: Path, dpi: int) -> Path:
     return path
 
 
-def _help() -> str:
-    keys = (CONF / "plot.yaml").read_text().split("_self_\n", 1)[1].strip()
-    return (
-        f"{__doc__}\nfractal: {', '.join(names('fractal'))}\ncurve: {', '.join(names('curve'))}\n"
-        f"Their keys are set as fractal.depth=6, curve.degree=3. Other keys, with their defaults:\n\n{keys}"
-    )
+def takes() -> Takes:
+    """The groups, keys and options of the command."""
+    options = (("-cd, --config-dir DIR", "take choices of groups from DIR/GROUP/*.yaml too"), ("-h, --help", "this help"))
+    return Takes(choices("plot"), [Keys("keys", commented(CONF / "plot.yaml")), *shapes()], options)
+
+
+def screen(arguments: Sequence[str] = ()) -> str:
+    """The help; where a group is named among the arguments, the help on that group."""
+    text = """
+        Draw distributions: the levels K_0 to K_n of a fractal, samples, and the curves P(j), as in Figures 1 to 3 of
+        the paper. Or, with run=DIR, what a trained network has learned, and its history. A list of curves makes one
+        picture; any other list makes one for each value.
+        """
+    return takes().screen(help.program("plot"), "[KEY=VALUE ...]", text, EXAMPLES, arguments)
 
 
 if __name__ == "__main__":

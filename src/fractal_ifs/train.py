@@ -8,6 +8,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from fractal_ifs import train_help
+from fractal_ifs.before_hydra import answered
 from fractal_ifs.config.compose import parse, register
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
@@ -63,6 +65,8 @@ def train(config: DictConfig, single: bool) -> float | None:
 
 def main() -> None:
     """The command line."""
+    if answered(sys.argv[1:], train_help.screen):
+        return
     register(sys.argv[1:])
     try:
         with signals.ending(), refusals("interrupted: the same command goes on from here"):
