@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 from typing import NamedTuple
 
-from fractal_ifs import help
+from fractal_ifs.help.layout import Examples, caller, examples, paragraph, rows, show
 
 
 class Verb(NamedTuple):
@@ -29,8 +29,11 @@ VERBS = {
     "dashboard": Verb("dashboard", "a W&B workspace for a sweep"),
     "completion": Verb("completion", "tab completion for bash, zsh and fish"),
 }
-EXAMPLES: help.Examples = (
-    ("train -m fractal=vicsek curve=1,4,6 budget=quick sweep=one", "train three networks, and show how well they learn"),
+EXAMPLES: Examples = (
+    (
+        "train -m fractal=vicsek curve=1,4,6 budget=quick sweep=one",
+        "train three networks, and show how well they learn",
+    ),
     ("report multirun/one", "write that sweep's report into report/"),
     ("plot fractal=vicsek curve=1,4,6", "draw the distributions into plots/"),
 )
@@ -38,26 +41,27 @@ EXAMPLES: help.Examples = (
 
 def screen() -> str:
     """The help on all verbs."""
-    command = help.caller()
+    command = caller()
     return "\n\n".join(
         [
             f"usage: {command} VERB ...",
-            help.paragraph(
+            paragraph(
                 "When does depth help a network that is trained by gradient descent? Experiments on fractal "
-                "distributions, after 'Is Deeper Better only when Shallow is Good?', thousands of tiny networks at a time."
+                "distributions, as of the paper 'Is Deeper Better only when Shallow is Good?', with thousands of tiny "
+                "networks at a time."
             ),
-            "verbs:\n" + help.rows(((name, verb.line) for name, verb in VERBS.items()), 14),
-            help.examples(command, EXAMPLES),
-            help.paragraph(f"'{command} VERB --help' says what a verb takes, '{command} --version' which version this is."),
+            "verbs:\n" + rows(((name, verb.line) for name, verb in VERBS.items()), 14),
+            examples(command, EXAMPLES),
+            paragraph(f"'{command} VERB --help' says what a verb takes, '{command} --version' which version this is."),
         ]
     )
 
 
 def main() -> int | None:
     """The command line. Returns what the verb's own ``main`` returns."""
-    command, (name, *rest) = help.caller(), sys.argv[1:] or ["--help"]
+    command, (name, *rest) = caller(), sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
-        return help.show(screen())
+        return show(screen())
     if name == "--version":
         from fractal_ifs.version import __version__
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fractal_ifs.help import Examples, Parser, program
+from fractal_ifs.help.layout import Examples, Parser, program
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.help import Parser, program
+from fractal_ifs.help.layout import Parser, program
 from fractal_ifs.version import __version__
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fractal_ifs import help
-from fractal_ifs.config.described import Keys, Takes, choices, commented, shapes
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
 from fractal_ifs.fractals.numbers import Floats, is_list, number, short, vector, whole
+from fractal_ifs.help.layout import asked, show
+from fractal_ifs.help.plot import screen
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,19 +24,13 @@ if TYPE_CHECKING:
     from fractal_ifs.fractals.ifs import AffineIFS
 
 FORMATS = ("png", "svg", "pdf")
-EXAMPLES: help.Examples = (
-    ("fractal=vicsek curve=1,4,6", "three panels of samples in one picture"),
-    ("fractal=vicsek,carpet curve=1,6", "two pictures"),
-    ("run=multirun/mine/curve=1,width=10", "the decision regions of a network"),
-    ("run=multirun/mine/curve=1,width=10 window=[0,1,0,1]", "and of them this part of the plane"),
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line: KEY=VALUE ..., with the keys of conf/plot.yaml."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if help.asked(arguments):
-        help.show(screen(arguments))
+    if asked(arguments):
+        show(screen(arguments))
         return
     try:
         for path in write_pictures(arguments):
@@ -253,22 +247,6 @@ def _write(figure: Figure, path: Path, dpi: int) -> Path:
         figure.savefig(buffer, format=path.suffix[1:], dpi=dpi, metadata={date: None} if date else {})
     write(path, buffer.getvalue())
     return path
-
-
-def takes() -> Takes:
-    """The groups, keys and options of the command."""
-    options = (("-cd, --config-dir DIR", "take choices of groups from DIR/GROUP/*.yaml too"), ("-h, --help", "this help"))
-    return Takes(choices("plot"), [Keys("keys", commented(CONF / "plot.yaml")), *shapes()], options)
-
-
-def screen(arguments: Sequence[str] = ()) -> str:
-    """The help; where a group is named among the arguments, the help on that group."""
-    text = """
-        Draw distributions: the levels K_0 to K_n of a fractal, samples, and the curves P(j), as in Figures 1 to 3 of
-        the paper. Or, with run=DIR, what a trained network has learned, and its history. A list of curves makes one
-        picture; any other list makes one for each value.
-        """
-    return takes().screen(help.program("plot"), "[KEY=VALUE ...]", text, EXAMPLES, arguments)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ the run's directory. The exit status is 1 where a statement does not hold, or wh
 
 from __future__ import annotations
 
-import ast
 import io
 import json
 import sys
@@ -21,27 +20,18 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from fractal_ifs import files
-from fractal_ifs.before_hydra import answered
-from fractal_ifs.config.described import Key, Keys, Takes, choices, content, shapes, written
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
-from fractal_ifs.config.options import split
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
-from fractal_ifs.help import Examples, program
+from fractal_ifs.help.before_hydra import answered
+from fractal_ifs.help.options import split
+from fractal_ifs.help.theory import screen
 
 if TYPE_CHECKING:
     from fractal_ifs.theorems.problem import Check, Problem
     from fractal_ifs.theorems.statements import Statement
 
-THEOREMS = Path(__file__).parent / "theorems"
-EXAMPLES: Examples = (
-    ("all", "every statement, in a minute or two on two cores"),
-    ("theorem1 theorem3 fractal=vicsek shrink=0.9", "two of them, on another fractal, its images set apart"),
-    ("theorem5 theorem5.delta=0.2", "with another value of a statement's own key"),
-    ("-m theorem1 fractal=cantor,cantor2d_quarter", "on two fractals, one after the other"),
-    ("experiment=conjecture", "Conjecture 1 on a thousand random distributions"),
-)
 FORMAT = 1
 
 failed: list[str] = []  # what was refused or did not hold in this process, one line each
@@ -150,50 +140,6 @@ def _words_to_keys(arguments: list[str]) -> list[str]:
     if words:
         keys.insert(0, f"statement={words[0]}" if len(words) == 1 else f"statement=[{','.join(words)}]")
     return options + keys
-
-
-def takes() -> Takes:
-    """The statements, groups, keys and options of the command.
-
-    Read from the sources of the statements: importing them takes seconds, for they import torch.
-    """
-    source = ast.parse((THEOREMS / "statements.py").read_text())
-    table = next(node.value for node in source.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict))
-    names = [str(ast.literal_eval(name)) for name in table.keys if name]
-    sources = {name: ast.parse((THEOREMS / f"{name}.py").read_text()) for name in names}
-    words = {"all": "all of these but conjecture1"}
-    words |= {name: (ast.get_docstring(tree) or "").splitlines()[0].split(": ", 1)[1] for name, tree in sources.items()}
-    values, docs = content(CONF / "theory.yaml"), _docs(source)
-    keys = [Key(name, written(values[name]), doc) for name, doc in docs.items() if name in values]
-    keys[0] = keys[0]._replace(values=("all", *names))
-    sections = [
-        Keys(f"keys of {name}", [Key(f"{name}.{key}", written(values[name][key]), doc) for key, doc in docs.items()])
-        for name, tree in sources.items()
-        if (docs := _docs(tree))
-    ]
-    return Takes(choices("theory"), [Keys("keys", keys), *sections, *shapes()], words=words)
-
-
-def _docs(source: ast.Module) -> dict[str, str]:
-    """The keys of the settings in a source: the first argument of ``key`` for each field."""
-    fields = [
-        field
-        for node in source.body
-        if isinstance(node, ast.ClassDef)
-        for field in node.body
-        if isinstance(field, ast.AnnAssign) and isinstance(field.value, ast.Call) and field.value.args
-    ]
-    return {ast.unparse(field.target): ast.literal_eval(field.value.args[0]) for field in fields}
-
-
-def screen(arguments: Sequence[str] = ()) -> str:
-    """The help; where a group is named among the arguments, the help on that group."""
-    text = """
-        Try the paper's statements, each as a construction that runs. It prints what each bounds and what was measured,
-        and leaves theory.json and pictures in outputs/theory/. The exit status is 1 where a statement doesn't hold.
-        """
-    usage = "[-m] [STATEMENT ...] [KEY=VALUE ...]"
-    return takes().screen(program("theory"), usage, text, EXAMPLES, arguments)
 
 
 def main() -> None:

@@ -8,14 +8,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fractal_ifs import train_help
-from fractal_ifs.before_hydra import answered
 from fractal_ifs.config.compose import parse, register
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError, message
 from fractal_ifs.files import CONF
+from fractal_ifs.help.before_hydra import answered
+from fractal_ifs.help.train import screen
 from fractal_ifs.sweeps.driver import JobsFailed, show_failed, swept
 from fractal_ifs.sweeps.finished import finished_jobs
 from fractal_ifs.training import signals
@@ -65,7 +65,7 @@ def train(config: DictConfig, single: bool) -> float | None:
 
 def main() -> None:
     """The command line."""
-    if answered(sys.argv[1:], train_help.screen):
+    if answered(sys.argv[1:], screen):
         return
     register(sys.argv[1:])
     try:

@@ -118,7 +118,9 @@ class Described(NamedTuple):
 def describe(group: type[Group]) -> list[Described]:
     """The keys of a group, described."""
     return [
-        Described(field.name, field.metadata["doc"], _described(hint, field.metadata), _few(hint), field.metadata["result"])
+        Described(
+            field.name, field.metadata["doc"], _described(hint, field.metadata), _few(hint), field.metadata["result"]
+        )
         for field, hint in _fields(group)
     ]
 

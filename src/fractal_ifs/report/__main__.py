@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.help import Examples, Parser, program
+from fractal_ifs.help.layout import Examples, Parser, program
 
 
 def parser() -> Parser:

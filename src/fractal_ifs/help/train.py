@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fractal_ifs.config.data import FractalData, ImageData
-from fractal_ifs.config.described import Key, Keys, Takes, choices, commented, content, shapes, typed, written
 from fractal_ifs.config.keys import describe
 from fractal_ifs.config.logger import WandbLogger
 from fractal_ifs.config.model import CNNModel, MLPModel
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.config.trainer import Trainer
 from fractal_ifs.files import CONF
-from fractal_ifs.help import Examples, program
+from fractal_ifs.help.layout import Examples, program
+from fractal_ifs.help.takes import Key, Keys, Takes, choices, commented, content, shapes, typed, written
 from fractal_ifs.sweeps.slurm_settings import Settings
 from hydra_plugins.fractal_ifs_launcher import Packing
 
@@ -47,7 +47,9 @@ def takes() -> Takes:
         Keys("keys of model=cnn", typed(CNNModel, model / "cnn.yaml")),
         Keys("keys of a trainer", typed(Trainer, trainer / "cpu.yaml", trainer / "gpu.yaml", trainer / "ddp.yaml")),
         Keys("keys of logger=wandb", typed(WandbLogger, CONF / "logger" / "wandb.yaml")),
-        Keys("keys of a sweep on this machine, hydra/launcher=fused", typed(Packing, hydra / "launcher" / "fused.yaml")),
+        Keys(
+            "keys of a sweep on this machine, hydra/launcher=fused", typed(Packing, hydra / "launcher" / "fused.yaml")
+        ),
         Keys("keys of a sweep in Slurm, hydra/launcher=slurm", typed(Settings, hydra / "launcher" / "slurm.yaml")),
         Keys("keys of any sweep", commented(hydra / "sweeper" / "checked.yaml", "hydra.sweeper.")),
         Keys("keys of Hydra's", directories()),
@@ -58,7 +60,11 @@ def takes() -> Takes:
 def directories() -> list[Key]:
     """Keys of Hydra's own that users of this command need."""
     return [
-        Key("hydra.run.dir", "DIR", "the directory of a single run; by default below outputs/, named after its overrides"),
+        Key(
+            "hydra.run.dir",
+            "DIR",
+            "the directory of a single run; by default below outputs/, named after its overrides",
+        ),
         Key("hydra.sweep.dir", "DIR", "the directory of a sweep; by default multirun/ and what the key sweep says"),
         Key("hydra.searchpath", "[DIR]", "take choices of groups from DIR/GROUP/*.yaml too, as --config-dir does"),
     ]

@@ -1,4 +1,4 @@
-"""What a command takes, described for its help and for the completion in a shell: groups and keys, from conf/ and types."""
+"""What a command takes, described for its help and for completion in a shell: groups and keys, from conf/ and types."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, cast
 import yaml
 
 from fractal_ifs.config.keys import Group, describe
-from fractal_ifs.config.options import OPTIONS
 from fractal_ifs.files import CONF
-from fractal_ifs.help import Examples, examples, paragraph, rows
+from fractal_ifs.help.layout import Examples, examples, paragraph, rows
+from fractal_ifs.help.options import OPTIONS
 
 
 class Choices(NamedTuple):
@@ -92,8 +92,9 @@ def choices(command: str) -> list[Choices]:
     Of the experiments those that set nothing but keys of the command.
     """
     path = CONF / f"{command}.yaml"
-    entries = [entry for entry in yaml.safe_load(path.read_text())["defaults"] if isinstance(entry, dict)]
-    defaults = {str(name).removeprefix("override "): value for entry in entries for name, value in entry.items()}
+    entries: list[str | dict[str, Any]] = yaml.safe_load(path.read_text())["defaults"]
+    pairs = [pair for entry in entries if isinstance(entry, dict) for pair in entry.items()]
+    defaults = {name.removeprefix("override "): value for name, value in pairs}
     docs, keys = _comments(path), set(content(path)) | set(defaults)
     found: list[Choices] = []
     for name, default in defaults.items():

@@ -3,10 +3,10 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from fractal_ifs import help
-from fractal_ifs.completion import SCRIPTS
-from fractal_ifs.config.options import split
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.help.layout import asked, show
+from fractal_ifs.help.options import split
+from fractal_ifs.help.shells import SCRIPTS
 
 
 def answered(arguments: Sequence[str], screen: Callable[[Sequence[str]], str]) -> bool:
@@ -15,8 +15,8 @@ def answered(arguments: Sequence[str], screen: Callable[[Sequence[str]], str]) -
     Args:
         screen: makes the command's help.
     """
-    if help.asked(arguments):
-        help.show(screen(arguments))
+    if asked(arguments):
+        show(screen(arguments))
         return True
     try:
         parts = list(split(arguments))
