@@ -31,8 +31,8 @@ VERBS = {
 }
 EXAMPLES: Examples = (
     (
-        "train -m fractal=vicsek curve=1,4,6 budget=quick sweep=one",
-        "train three networks, and show how well they learn",
+        "train -m fractal=vicsek curve=1,6 budget=quick sweep=one",
+        "train two networks: the coarse curve is learned, the fine one is not",
     ),
     ("report multirun/one", "write that sweep's report into report/"),
     ("plot fractal=vicsek curve=1,4,6", "draw the distributions into plots/"),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from fractal_ifs.help.layout import Parser, program
+from fractal_ifs.help.layout import Parser, program, show
 from fractal_ifs.help.shells import LINES, SCRIPTS
 from fractal_ifs.help.takes import Takes
 
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments[:1] == ["query"]:
         print("\n".join(candidates(" ".join(arguments[1:]))))
         return
-    print(SCRIPTS[parser().parse_args(arguments).shell])
+    show(SCRIPTS[parser().parse_args(arguments).shell])
 
 
 if __name__ == "__main__":

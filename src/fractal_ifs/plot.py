@@ -11,9 +11,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.files import CONF
-from fractal_ifs.fractals.numbers import Floats, is_list, number, short, vector, whole
 from fractal_ifs.help.layout import asked, show
 from fractal_ifs.help.plot import screen
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from fractal_ifs.fractals.ifs import AffineIFS
+    from fractal_ifs.fractals.numbers import Floats
 
 FORMATS = ("png", "svg", "pdf")
 
@@ -73,6 +73,9 @@ class Settings:
     @classmethod
     def parse(cls, config: DictConfig) -> Settings:
         """Read the keys of a composed config. Raises ConfigError, also where ``out`` can't be written."""
+        from fractal_ifs.config.machine import check_writable
+        from fractal_ifs.fractals.numbers import is_list, vector, whole
+
         formats = list(config.formats) if is_list(config.formats) else [config.formats]
         for name in formats:
             if name not in FORMATS:
@@ -90,8 +93,6 @@ class Settings:
         window = found.window
         if window is not None and (len(window) not in (2, 4) or (window[::2] >= window[1::2]).any()):
             raise ConfigError(f"window={short(config.window)}: must be [x0,x1,y0,y1] with x0 < x1 and y0 < y1")
-        from fractal_ifs.config.machine import check_writable
-
         check_writable(found.out)
         return found
 
@@ -168,6 +169,7 @@ def _plan(configs: Sequence[DictConfig]) -> Picture:
 def _plan_distributions(settings: Settings, configs: Sequence[DictConfig]) -> Picture:
     """One fractal, with a panel of samples for each curve."""
     from fractal_ifs.fractals.ifs import depth_of
+    from fractal_ifs.fractals.numbers import number
 
     margin = number(configs[0].margin, "margin")
     laws = [_check_law(settings, config.fractal, config.curve, margin) for config in configs]

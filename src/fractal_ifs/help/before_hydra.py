@@ -28,5 +28,5 @@ def answered(arguments: Sequence[str], screen: Callable[[Sequence[str]], str]) -
     shell = next((word.removeprefix("install=") for word, _ in parts if word.startswith("install=")), "")
     if shell not in SCRIPTS:
         sys.exit(f"error: --shell-completion: must be followed by {', '.join(f'install={name}' for name in SCRIPTS)}")
-    print(SCRIPTS[shell])
+    show(SCRIPTS[shell])
     return True

@@ -41,32 +41,45 @@ OPTIONS = tuple(
 
 
 def split(arguments: Sequence[str]) -> Iterator[tuple[str, Option | None]]:
-    """Every argument, with the option that it is or is the value of, None for others. Raises ConfigError where unknown.
+    """Every argument, with the option that it is or is the value of, None for others.
 
     Like Hydra it takes ``--cfg=job`` and the beginning of a long name, ``--multi``.
+    Raises ConfigError for an unknown option, and where a value is missing or unknown.
     """
-    before: Option | None = None  # an option that waits for its value
+    waiting: Option | None = None  # an option, for its value
     for argument in arguments:
-        if before and (not before.value.startswith("[") or argument in INFO):
-            yield argument, before
-            before = None
+        if waiting and (not waiting.value.startswith("[") or argument in INFO):
+            _check(waiting, argument)
+            yield argument, waiting
+            waiting = None
         elif argument.startswith("-") and argument.strip("-"):
-            option, alone = _named(argument)
+            option, value = _option(argument)
+            waiting = option if option.value and value is None else None
+            if option.value and value is not None:
+                _check(option, value)
             yield argument, option
-            before = option if option.value and alone else None
         else:
+            waiting = None
             yield argument, None
-            before = None
+    if waiting and not waiting.value.startswith("["):
+        _check(waiting, "")
 
 
-def _named(argument: str) -> tuple[Option, bool]:
-    """The option, and whether its name stands alone: not --cfg=job or -cjob."""
-    name, equals, _ = argument.partition("=")
+def _option(argument: str) -> tuple[Option, str | None]:
+    """The option, and its value where that is part of the argument: --cfg=job or -cjob."""
+    name, equals, value = argument.partition("=")
     for option in HYDRA:
         if name in (option.long, option.short):
-            return option, not equals
-    long = [option for option in HYDRA if name.startswith("--") and option.long.startswith(name)]
-    short = [option for option in HYDRA if argument[:2] == option.short]
-    if not (long or short):
-        raise ConfigError(f"{argument}: there is no such option; --help shows those that there are")
-    return (long or short)[0], bool(long) and not equals
+            return option, value if equals else None
+    for option in HYDRA:
+        if name.startswith("--") and option.long.startswith(name):
+            return option, value if equals else None
+    for option in HYDRA:
+        if option.short == argument[:2]:
+            return option, argument[2:]
+    raise ConfigError(f"{argument}: there is no such option; --help shows those that there are")
+
+
+def _check(option: Option, value: str) -> None:
+    if not value or ("|" in option.value and value not in option.value.split("|")):
+        raise ConfigError(f"{option.long} {value}".rstrip() + f": must be {option.long} {option.value}")

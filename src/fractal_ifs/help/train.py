@@ -23,7 +23,7 @@ EXAMPLES: Examples = (
         "a sweep of three; the same command again trains only what is not finished",
     ),
     ("-m curve='range(1,7)' width=10,20 sweep=mine", "a sweep of twelve, in multirun/mine"),
-    ("-m experiment=table2 width=10 budget=quick", "a column of the paper's Table 2: 72 networks, a minute"),
+    ("-m experiment=table2 curve=1 width=10 budget=quick", "twelve networks of the paper's Table 2"),
     ("-m data=cifar10 model=cnn depth=1,2,3 width=8", "CNNs on CIFAR-10"),
     ("fractal=carpet depth=3 --cfg job", "shows this config, and trains nothing"),
 )

@@ -23,7 +23,7 @@ def parser() -> Parser:
         """
     given: Examples = (
         ("multirun/mine", ""),
-        ("multirun/mine docs/reproduction/results.csv -o out", "two together"),
+        ("multirun/mine multirun/other -o out", "two together"),
         ("status multirun/mine", "how far it is"),
         ("collect multirun/mine --into kept.csv", "add its finished runs to a table to keep"),
         ("check kept.csv", "train a few runs of such a table again, and compare"),
@@ -62,7 +62,7 @@ def check_parser() -> Parser:
     text = """
         Train some runs of a table of kept runs again, each by its own command. The exit status is 1 if one differs.
         """
-    given: Examples = [("docs/reproduction/results.csv -n 5 --width 20", "five runs, none wider than 20")]
+    given: Examples = [("kept.csv -n 5 --width 20", "five runs, none wider than 20")]
     out = Parser(f"{program('report')} check", text, given)
     out.add_argument("path", type=Path, metavar="FILE", help="the table")
     out.add_argument("-n", "--number", type=int, default=3, help="how many runs, drawn at random; default: 3")
