@@ -124,7 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments[:1] == ["query"]:
-        print("\n".join(candidates(" ".join(arguments[1:]))))
+        for word in candidates(" ".join(arguments[1:])):
+            print(word)
         return
     show(SCRIPTS[parser().parse_args(arguments).shell])
 
