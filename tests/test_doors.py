@@ -17,10 +17,12 @@ from typing import Any
 
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from fractal_ifs import __main__ as verbs
 from fractal_ifs import __version__, completion, doctor, plot, theory
 from fractal_ifs.completion import candidates
+from fractal_ifs.config.compose import resolved
 from fractal_ifs.config.run import GROUPS, KINDS
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
@@ -267,11 +269,11 @@ def accepted(monkeypatch, tmp_path, command):
             assert command(*arguments).status == "error: all accepted"
             return len(jobs)
         if verb == "theory":
-            monkeypatch.setattr(theory, "_run", lambda config, _: bool(problems(theory.OmegaConf.to_container(config))))
+            monkeypatch.setattr(theory, "_run", lambda config, _: bool(problems(resolved(config))))
             monkeypatch.setattr(sys, "argv", ["theory", *arguments])
             theory.main()
         elif verb == "plot":
-            monkeypatch.setattr(plot, "_plan_network", lambda settings, _: plot.Picture(settings, "run", lambda: None))
+            monkeypatch.setattr(plot, "_plan_network", lambda settings, _: plot.Picture(settings, "run", Figure))
             with contextlib.closing(plot._compose([plot._with_quotes(word) for word in arguments])) as composed:
                 assert all(plot._plan(configs) for configs in composed)
         elif verb in ("report", "status"):
