@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import _logging_as_before
 from matplotlib.figure import Figure
 
 from fractal_ifs import __main__ as verbs
@@ -41,9 +42,11 @@ HEAVY = {"torch", "numpy", "pytorch_lightning", "wandb", "pandas", "scipy", "mat
 def called(monkeypatch, capsys, *arguments: str, name: str = BY_NAME) -> tuple[Any, str, str]:
     """How the command of all verbs ends in this process, and what it prints."""
     monkeypatch.setattr(sys, "argv", [name, *arguments])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # the commands set it: taken back at the end
     capsys.readouterr()
     try:
-        status = verbs.main() or 0
+        with _logging_as_before():
+            status = verbs.main() or 0
     except SystemExit as error:
         status = error.code
     return status, *capsys.readouterr()
@@ -271,7 +274,8 @@ def accepted(monkeypatch, tmp_path, command):
         if verb == "theory":
             monkeypatch.setattr(theory, "_run", lambda config, _: bool(problems(resolved(config))))
             monkeypatch.setattr(sys, "argv", ["theory", *arguments])
-            theory.main()
+            with _logging_as_before():
+                theory.main()
         elif verb == "plot":
             monkeypatch.setattr(plot, "_plan_network", lambda settings, _: plot.Picture(settings, "run", Figure))
             with contextlib.closing(plot._compose([plot._with_quotes(word) for word in arguments])) as composed:
