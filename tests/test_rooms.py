@@ -8,8 +8,9 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
 FLOORS = ["errors", "files", "version", "fractals", "config", "networks", "data", "runs", "plotting", "engines"]
-FLOORS += ["training", "results", "sweeps", "theorems", "report"]  # each may import itself and those before it
-DOORS = ["train", "plot", "theory", "doctor", "dashboard", "api", "report/__main__", "hydra_plugins"]  # all of them
+FLOORS += ["training", "results", "sweeps", "theorems", "report", "help"]  # each may import itself and those before it
+DOORS = ["__main__", "train", "plot", "theory", "doctor", "dashboard", "completion", "api", "report/__main__"]
+DOORS += ["hydra_plugins"]  # all of them
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:

@@ -1,13 +1,10 @@
-"""python -m fractal_ifs.dashboard ENTITY: a W&B workspace with panels for a sweep of this package.
+"""``python -m fractal_ifs.dashboard ENTITY``: a W&B workspace with panels for a sweep of this package."""
 
-It needs the extra `dashboard` (pip install "fractal_ifs[dashboard]"), and a login to save the workspace. --print shows
-what would be saved, and needs neither a login nor the network.
-"""
-
-import argparse
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from fractal_ifs.help.layout import Examples, Parser, program
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -70,17 +67,27 @@ def workspace(entity: str, project: str = "fractal_ifs", sweep: str | None = Non
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    description = argparse.RawDescriptionHelpFormatter
-    out = argparse.ArgumentParser(
-        prog="python -m fractal_ifs.dashboard", description=__doc__, formatter_class=description
+def parser() -> Parser:
+    """The command's options."""
+    text = (
+        "Save a W&B workspace with panels for a sweep: accuracy by its keys, learning curves in groups, the best runs "
+        "first. It needs the extra 'dashboard', pip install 'fractal_ifs[dashboard]', and a login."
     )
+    given: Examples = (
+        ("my-team --sweep tables-1000000", ""),
+        ("my-team --print", "show it as JSON, without a login or the network"),
+    )
+    out = Parser(program("dashboard"), text, given)
     out.add_argument("entity", metavar="ENTITY", help="the W&B user or team")
     out.add_argument("--project", default="fractal_ifs", help="default: fractal_ifs")
     out.add_argument("--sweep", help="only the runs of this sweep")
     out.add_argument("--print", action="store_true", dest="show", help="print the workspace as JSON and save nothing")
-    given = out.parse_args(arguments)
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    given = parser().parse_args(arguments)
     try:
         made = workspace(given.entity, given.project, given.sweep)
     except ImportError as error:

@@ -1,10 +1,4 @@
-"""Pictures of fractal distributions and of what networks have learned of them.
-
-python -m fractal_ifs.plot fractal=vicsek curve=1,4,6      K_0..K_n, samples, and P(j): Figures 1 to 3 of the paper
-python -m fractal_ifs.plot run=DIR window=[0,1,0,1]        decision regions of a trained network, and its history
-
-A list of curves (curve=1,4,6; curve=polynomial curve.degree=1,3,9) makes one picture; any other list, one each.
-"""
+"""``python -m fractal_ifs.plot KEY=VALUE ...``: fractal distributions, and what networks have learned of them."""
 
 from __future__ import annotations
 
@@ -17,16 +11,17 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.files import CONF
-from fractal_ifs.fractals.named import names
-from fractal_ifs.fractals.numbers import Floats, is_list, number, short, vector, whole
+from fractal_ifs.help.layout import asked, show
+from fractal_ifs.help.plot import screen
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from omegaconf import DictConfig
 
     from fractal_ifs.fractals.ifs import AffineIFS
+    from fractal_ifs.fractals.numbers import Floats
 
 FORMATS = ("png", "svg", "pdf")
 
@@ -34,8 +29,8 @@ FORMATS = ("png", "svg", "pdf")
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line: KEY=VALUE ..., with the keys of conf/plot.yaml."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if {"-h", "--help"} & set(arguments):
-        print(_help())
+    if asked(arguments):
+        show(screen(arguments))
         return
     try:
         for path in write_pictures(arguments):
@@ -78,6 +73,9 @@ class Settings:
     @classmethod
     def parse(cls, config: DictConfig) -> Settings:
         """Read the keys of a composed config. Raises ConfigError, also where ``out`` can't be written."""
+        from fractal_ifs.config.machine import check_writable
+        from fractal_ifs.fractals.numbers import is_list, vector, whole
+
         formats = list(config.formats) if is_list(config.formats) else [config.formats]
         for name in formats:
             if name not in FORMATS:
@@ -95,8 +93,6 @@ class Settings:
         window = found.window
         if window is not None and (len(window) not in (2, 4) or (window[::2] >= window[1::2]).any()):
             raise ConfigError(f"window={short(config.window)}: must be [x0,x1,y0,y1] with x0 < x1 and y0 < y1")
-        from fractal_ifs.config.machine import check_writable
-
         check_writable(found.out)
         return found
 
@@ -170,6 +166,7 @@ def _plan(configs: Sequence[DictConfig]) -> Picture:
 def _plan_distributions(settings: Settings, configs: Sequence[DictConfig]) -> Picture:
     """One fractal, with a panel of samples for each curve."""
     from fractal_ifs.fractals.ifs import depth_of
+    from fractal_ifs.fractals.numbers import number
 
     margin = number(configs[0].margin, "margin")
     laws = [_check_law(settings, config.fractal, config.curve, margin) for config in configs]
@@ -249,14 +246,6 @@ def _write(figure: Figure, path: Path, dpi: int) -> Path:
         figure.savefig(buffer, format=path.suffix[1:], dpi=dpi, metadata={date: None} if date else {})
     write(path, buffer.getvalue())
     return path
-
-
-def _help() -> str:
-    keys = (CONF / "plot.yaml").read_text().split("_self_\n", 1)[1].strip()
-    return (
-        f"{__doc__}\nfractal: {', '.join(names('fractal'))}\ncurve: {', '.join(names('curve'))}\n"
-        f"Their keys are set as fractal.depth=6, curve.degree=3. Other keys, with their defaults:\n\n{keys}"
-    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import operator
 import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from fractal_ifs.errors import ConfigError, short
 
@@ -103,6 +103,45 @@ class Group:
 def _fields(group: type[Group]) -> list[tuple[dataclasses.Field[Any], Any]]:
     hints = get_type_hints(group)
     return [(field, hints[field.name]) for field in dataclasses.fields(group) if field.metadata]
+
+
+class Described(NamedTuple):
+    """A key as its type describes it."""
+
+    name: str
+    doc: str
+    allowed: str  # which values; empty for any text
+    values: tuple[str, ...]  # all of them, where they are few
+    result: bool  # whether it can change what a run computes
+
+
+def describe(group: type[Group]) -> list[Described]:
+    """The keys of a group, described."""
+    return [
+        Described(
+            field.name, field.metadata["doc"], _described(hint, field.metadata), _few(hint), field.metadata["result"]
+        )
+        for field, hint in _fields(group)
+    ]
+
+
+def _described(hint: Any, limits: Mapping[str, Any]) -> str:
+    allowed = limits.get("allowed") or _allowed(hint, limits)
+    if allowed == "text":
+        return ""
+    return f"{allowed}, or null" if _is_union(hint) and type(None) in get_args(hint) else allowed
+
+
+def _few(hint: Any) -> tuple[str, ...]:
+    """All values that a type has, as on the command line."""
+    if _is_union(hint):
+        few = [_few(choice) for choice in get_args(hint)]
+        return tuple(value for values in few for value in values) if all(few) else ()
+    if hint is type(None):
+        return ("null",)
+    if hint is bool:
+        return ("true", "false")
+    return tuple(map(str, get_args(hint))) if get_origin(hint) is Literal else ()
 
 
 def checked(name: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:

@@ -16,10 +16,6 @@ from fractal_ifs.errors import ConfigError
 
 Parse = Callable[[OverridesParser, list[str]], list[Override]]
 
-OPTIONS_WITH_VALUE = (  # of Hydra's command line
-    *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p"),
-    "--experimental-rerun",
-)
 CHOICES = (*GROUPS, "budget", "protocol", "experiment")  # a choice of a file
 _HINTS = get_type_hints(RunConfig)
 COUNTS = tuple(field.name for field in fields(RunConfig) if _HINTS[field.name] is int)
@@ -35,18 +31,6 @@ def read(parse: Parse, parser: OverridesParser, words: Sequence[str]) -> list[Ov
     Raises ConfigError where a choice of a file isn't a name, and HydraException as Hydra does.
     """
     return [_read(parse, parser, word) for word in words]
-
-
-def options_and_words(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A command's options, with their values, and its other words. Hydra 1.3 wants the options first."""
-    options: list[str] = []
-    words: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        (options if argument.startswith("-") else words).append(argument)
-        if argument in OPTIONS_WITH_VALUE:
-            options += [value for value in [next(rest, None)] if value is not None]
-    return options, words
 
 
 def as_typed(key: str, text: str) -> str:

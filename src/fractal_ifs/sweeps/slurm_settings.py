@@ -16,8 +16,8 @@ class Settings(Group):
 
     PREFIX: ClassVar[str] = "hydra.launcher."
 
-    partition: str | int | None = key("partition")
-    account: str | int | None = key("account")
+    partition: str | int | None = key("Slurm's partition")
+    account: str | int | None = key("whom Slurm charges")
     constraint: str | int | None = key("what a node must have")
     time: int = key("minutes of a task at most", least=1)
     cpus: int = key("cores of a task", least=1)
