@@ -244,6 +244,22 @@ def test_hydras_options_are_those_that_hydra_has():
     assert {tuple(sorted(filter(None, (option.long, option.short)))) for option in options.HYDRA} == theirs
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("width=7 -m curve=1,4", "-m|width=7 curve=1,4"),
+        ("width=7 --cfg job -p model", "--cfg job -p model|width=7"),
+        ("--cfg=job -pmodel --multi width=7", "--cfg=job -pmodel --multi|width=7"),
+        ("-i defaults width=7", "-i defaults|width=7"),
+        ("-i width=7", "--info=all|width=7"),
+        ("all -cd mine theorem1", "-cd mine|all theorem1"),
+    ],
+)
+def test_options_stand_before_words_with_their_values(given, told):
+    found = options.options_and_words(given.split())
+    assert "|".join(map(" ".join, found)) == told
+
+
 # --- examples ---------------------------------------------------------------------------------------------------------
 
 
@@ -456,7 +472,10 @@ def test_hydras_own_way_to_install_a_completion_installs_this_one(monkeypatch, c
 
 HIDING = """
 import importlib.metadata, sys
-sys.path[:] = [entry for entry in sys.path if entry != {source!r}]
+from pathlib import Path
+def other(entry):  # not a source tree of this package; nor a folder that has it among all the others
+    return entry == {copy!r} or not Path(entry, "fractal_ifs").is_dir() or Path(entry, "torch").is_dir()
+sys.path[:] = [entry for entry in sys.path if other(entry)]
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
 found = importlib.metadata.MetadataPathFinder.find_distributions.__func__
 def others(cls, *context):
@@ -483,7 +502,7 @@ def test_a_source_tree_without_metadata_and_compiled_engine(tmp_path):
         source, tmp_path / "src", ignore=shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info", "native")
     )
     (tmp_path / "hiding").mkdir()
-    (tmp_path / "hiding" / "sitecustomize.py").write_text(HIDING.format(source=str(source)))
+    (tmp_path / "hiding" / "sitecustomize.py").write_text(HIDING.format(copy=str(tmp_path / "src")))
     env = {**os.environ, "PYTHONPATH": f"{tmp_path / 'src'}{os.pathsep}{tmp_path / 'hiding'}"}
     tiny = [
         "depth=1",

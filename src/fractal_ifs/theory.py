@@ -26,7 +26,7 @@ from fractal_ifs.config.session import VERSION_BASE, register
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
 from fractal_ifs.help.before_hydra import answered
-from fractal_ifs.help.options import split
+from fractal_ifs.help.options import options_and_words
 from fractal_ifs.help.theory import screen
 
 if TYPE_CHECKING:
@@ -129,17 +129,11 @@ def _record(keys: dict[str, Any], checks: Sequence[Check], seconds: dict[str, fl
 
 def _words_to_keys(arguments: list[str]) -> list[str]:
     """``theorem1 theorem3 fractal=vicsek -m`` -> ``-m statement=[theorem1,theorem3] fractal=vicsek``."""
-    words, options, keys = [], [], []
-    for argument, option in split(arguments):
-        # a word is a statement unless it is an option or an option's value
-        if option:
-            options.append(argument)
-        elif "=" in argument or argument.startswith("~"):
-            keys.append(argument)
-        else:
-            words.append(argument)
-    if words:
-        keys.insert(0, f"statement={words[0]}" if len(words) == 1 else f"statement=[{','.join(words)}]")
+    options, words = options_and_words(arguments)
+    names = [word for word in words if "=" not in word and not word.startswith("~")]
+    keys = [word for word in words if word not in names]
+    if names:
+        keys.insert(0, f"statement={names[0]}" if len(names) == 1 else f"statement=[{','.join(names)}]")
     return options + keys
 
 

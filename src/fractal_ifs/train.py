@@ -19,7 +19,7 @@ from fractal_ifs.config.session import VERSION_BASE, register
 from fractal_ifs.errors import ConfigError, message
 from fractal_ifs.files import CONF
 from fractal_ifs.help.before_hydra import answered
-from fractal_ifs.help.options import split
+from fractal_ifs.help.options import options_and_words
 from fractal_ifs.help.train import screen
 from fractal_ifs.sweeps.driver import JobsFailed, show_failed, swept
 from fractal_ifs.sweeps.finished import finished_jobs
@@ -89,9 +89,8 @@ def main() -> None:
     """The command line."""
     if answered(sys.argv[1:], screen):
         return
-    parts = list(split(sys.argv[1:]))
-    words = [argument for argument, option in parts if option is None]
-    sys.argv[1:] = [argument for argument, option in parts if option] + words  # as Hydra 1.3 wants them
+    options, words = options_and_words(sys.argv[1:])
+    sys.argv[1:] = options + words
     register(words)
     run = hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)(Task(words))
     # Of Hydra 1.4, about a callback that is our own. Those that a user adds are still told.

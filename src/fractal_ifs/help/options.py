@@ -65,6 +65,18 @@ def split(arguments: Sequence[str]) -> Iterator[tuple[str, Option | None]]:
         _check(waiting, "")
 
 
+def options_and_words(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command's options, with their values, and its other words: Hydra 1.3 wants the options first.
+
+    Raises ConfigError as ``split`` does.
+    """
+    parts = list(split(arguments))
+    options = [argument for argument, option in parts if option]
+    if options[-1:] and options[-1] in ("--info", "-i"):  # else it would take the first word for its value
+        options[-1] = "--info=all"
+    return options, [argument for argument, option in parts if not option]
+
+
 def _option(argument: str) -> tuple[Option, str | None]:
     """The option, and its value where that is part of the argument: --cfg=job or -cjob."""
     name, equals, value = argument.partition("=")
