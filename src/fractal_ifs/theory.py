@@ -25,6 +25,7 @@ from fractal_ifs.config.messages import refusals
 from fractal_ifs.config.session import VERSION_BASE, register
 from fractal_ifs.config.words import options_and_words
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.extras import require
 from fractal_ifs.files import CONF
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ def _run(config: DictConfig, directory: Path) -> int:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # pyright: ignore[reportAssignmentType]
     begin = time.perf_counter()
     keys, asked = problems(plain)
+    if keys.figures and any(STATEMENTS[name].draw for name, _ in asked):
+        require("plot")
     torch.set_num_threads(keys.threads)
     checks: list[Check] = []
     seconds: dict[str, float] = {}
