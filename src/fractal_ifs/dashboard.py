@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.extras import require
 from fractal_ifs.help.layout import Examples, Parser, program
 
 if TYPE_CHECKING:
@@ -19,8 +21,9 @@ def workspace(entity: str, project: str = "fractal_ifs", sweep: str | None = Non
         entity, project: as the keys ``logger.entity``, the W&B user or team, and ``logger.project``.
         sweep: only the runs of this sweep, which is their group in W&B. None: all runs.
 
-    Raises ImportError where W&B's library for workspaces is not installed.
+    Raises ConfigError where W&B's library for workspaces is not installed.
     """
+    require("dashboard")
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
     from wandb_workspaces.reports.v2.interface import ParallelCoordinatesPlotColumn as Column
@@ -90,8 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser().parse_args(arguments)
     try:
         made = workspace(given.entity, given.project, given.sweep)
-    except ImportError as error:
-        sys.exit(f"error: {error.name} is not installed; pip install 'fractal_ifs[dashboard]'")
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
     if given.show:
         print(made._to_model().model_dump_json(by_alias=True, indent=1))
         return

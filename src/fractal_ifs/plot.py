@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fractal_ifs.errors import ConfigError, short
+from fractal_ifs.extras import require
 from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import asked, show
 from fractal_ifs.help.plot import screen
@@ -44,6 +45,7 @@ def write_pictures(overrides: Sequence[str]) -> list[Path]:
 
     Everything is checked before the first picture is drawn. Raises ConfigError.
     """
+    require("plot")
     # Closed at once where a picture is refused: at a later time it would end the session of another Hydra.
     with contextlib.closing(_compose([_with_quotes(override) for override in overrides])) as composed:
         pictures = [_plan(configs) for configs in composed]

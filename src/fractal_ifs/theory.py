@@ -24,6 +24,7 @@ from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
 from fractal_ifs.config.session import VERSION_BASE, register
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.extras import require
 from fractal_ifs.files import CONF
 from fractal_ifs.help.before_hydra import answered
 from fractal_ifs.help.options import options_and_words
@@ -60,6 +61,8 @@ def _run(config: DictConfig, directory: Path) -> int:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # pyright: ignore[reportAssignmentType]
     begin = time.perf_counter()
     keys, asked = problems(plain)
+    if keys.figures and any(STATEMENTS[name].draw for name, _ in asked):
+        require("plot")
     torch.set_num_threads(keys.threads)
     checks: list[Check] = []
     seconds: dict[str, float] = {}

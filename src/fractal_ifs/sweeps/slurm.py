@@ -22,6 +22,7 @@ from typing import Any
 
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError, FailedElsewhere
+from fractal_ifs.extras import require
 from fractal_ifs.files import write
 from fractal_ifs.results.finished_runs import Keeper
 from fractal_ifs.runs.records import RunRecord, Status, read_record
@@ -162,10 +163,9 @@ def submit(hands: Sequence[Sequence[Job]], directory: Path, settings: Settings) 
 
     Raises ConfigError where submitit is not installed, or Slurm refuses.
     """
-    try:
-        import submitit
-    except ImportError:
-        raise ConfigError("hydra/launcher=slurm: needs submitit: pip install 'fractal_ifs[slurm]'") from None
+    require("slurm")
+    import submitit
+
     folder = directory.absolute() / "slurm"
     folder.mkdir(parents=True, exist_ok=True)
     code = snapshot(folder)

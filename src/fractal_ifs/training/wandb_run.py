@@ -111,9 +111,9 @@ class WandbRun:
             "console": "off",
             "x_disable_stats": True,
             "init_timeout": self.timeout,
+            "finish_timeout": min(self.timeout, FINISH_SECONDS),  # so that a lost connection doesn't delay the sweep
+            "finish_timeout_raises": True,
         }
-        if "finish_timeout" in wandb.Settings.model_fields:  # so that a lost connection doesn't delay the sweep
-            quiet |= {"finish_timeout": min(self.timeout, FINISH_SECONDS), "finish_timeout_raises": True}
 
         def init(chosen: str) -> None:
             self.arguments["mode"] = chosen
