@@ -40,7 +40,7 @@ test-lowest: .lowest/.installed  ## some of the tests, with the lowest versions 
 
 test-hydra14: .hydra14/.installed  ## the tests of the command line and of sweeps, with Hydra 1.4
 	PYTHONPATH="$(abspath .hydra14)" $(BIN)/python -m pytest -m "not slow" $(addprefix tests/test_,$(addsuffix .py,\
-		config command_line sweep launchers foreign hydra package))
+		config command_line sweep launchers foreign hydra doors package))
 
 torture: $(SETUP)  ## 60 random kills of sweeps and runs, which must end as if undisturbed (about 15 min)
 	$(BIN)/python tests/torture.py
