@@ -7,11 +7,15 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fractal_ifs import ConfigError
 from fractal_ifs.config.compose import compose
 from fractal_ifs.config.keys import checked
 from fractal_ifs.config.model import MLPModel
+from fractal_ifs.config.words import quoted
 
 # If anything slips through, it must at least be over soon.
 TINY = ["steps=10", "eval_every=10", "width=4", "depth=1", "data.train_size=200", "data.test_size=50", "logger=none"]
@@ -245,3 +249,10 @@ def test_a_bad_value_is_told_what_is_allowed(value, hint, limits, allowed):
 def test_a_type_that_no_converter_knows_is_an_error(hint):
     with pytest.raises(TypeError, match="no converter knows it"):
         checked("key", [1], hint, {})
+
+
+@given(st.text(alphabet="ab\\'\"${}[],=é~ ", min_size=1, max_size=12).filter(lambda text: "${" not in text))
+@settings(max_examples=200, deadline=None)
+def test_any_text_stays_as_it_is_in_quotes(text):
+    [override] = OverridesParser.create().parse_overrides([f"sweep={quoted(text)}"])
+    assert override.value() == text

@@ -294,7 +294,7 @@ def accepted(monkeypatch, tmp_path, command):
                 theory.main()
         elif verb == "plot":
             monkeypatch.setattr(plot, "_plan_network", lambda settings, _: plot.Picture(settings, "run", Figure))
-            with contextlib.closing(plot._compose([plot._with_quotes(word) for word in arguments])) as composed:
+            with contextlib.closing(plot._compose(arguments)) as composed:
                 assert all(plot._plan(configs) for configs in composed)
         elif verb in ("report", "status"):
             name, *rest = ["status", *arguments] if verb == "status" else arguments

@@ -38,7 +38,9 @@ def wrong(path: Path) -> list[str]:
     if place in DOORS or room in DOORS or place == "__init__":
         return []
     below = FLOORS[: FLOORS.index(room) + 1]
-    ours = [(name.split("."), top) for name, top in imports(path) if name.split(".")[0] == "fractal_ifs"]
+    ours = [
+        (name.split("."), top) for name, top in imports(path) if name.split(".")[0] in ("fractal_ifs", "hydra_plugins")
+    ]
     return [f"{place}: {'.'.join(name)}" for name, top in ours if not (top and set(name[1:2]) <= set(below))]
 
 

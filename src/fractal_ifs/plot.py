@@ -47,7 +47,7 @@ def write_pictures(overrides: Sequence[str]) -> list[Path]:
     """
     require("plot")
     # Closed at once where a picture is refused: at a later time it would end the session of another Hydra.
-    with contextlib.closing(_compose([_with_quotes(override) for override in overrides])) as composed:
+    with contextlib.closing(_compose(overrides)) as composed:
         pictures = [_plan(configs) for configs in composed]
     written = []
     for settings, stem, draw in pictures:
@@ -107,13 +107,6 @@ class Picture(NamedTuple):
     draw: Callable[[], Figure]
 
 
-def _with_quotes(override: str) -> str:
-    """Quote a directory as the shell completes it: the names of runs have characters that Hydra's grammar reads."""
-    key, _, value = override.partition("=")
-    plain = key not in ("run", "out") or value.startswith(("'", '"')) or "=" not in value
-    return override if plain else f'{key}="{value}"'
-
-
 def _compose(overrides: Sequence[str]) -> Generator[list[DictConfig]]:
     """The configs of each picture, which differ only in their curves. Raises ConfigError."""
     from hydra import compose, initialize_config_dir
@@ -143,6 +136,8 @@ def _compose(overrides: Sequence[str]) -> Generator[list[DictConfig]]:
 
 def _with_searchpath(arguments: Sequence[str]) -> Iterator[str]:
     """Turn Hydra's option --config-dir DIR into an override. Raises ConfigError for any other option."""
+    from fractal_ifs.config.words import quoted
+
     rest = iter(arguments)
     for argument in rest:
         option, _, value = argument.partition("=")
@@ -150,7 +145,7 @@ def _with_searchpath(arguments: Sequence[str]) -> Iterator[str]:
             directory = Path(value or next(rest, "")).absolute()
             if not directory.is_dir():
                 raise ConfigError(f"{option}={directory}: must be a directory")
-            yield f"hydra.searchpath=[file://{directory}]"
+            yield f"hydra.searchpath=[{quoted(f'file://{directory}')}]"
         elif argument.startswith("-"):
             raise ConfigError(f"{argument}: unknown option; allowed are --help, --config-dir DIR and KEY=VALUE")
         elif "=" not in argument and not argument.startswith("~"):

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from fractal_ifs import files
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
-from fractal_ifs.config.session import VERSION_BASE, register
+from fractal_ifs.config.session import VERSION_BASE, Task, register
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.extras import require
 from fractal_ifs.files import CONF
@@ -39,8 +39,7 @@ FORMAT = 1
 failed: list[str] = []  # what was refused or did not hold in this process, one line each
 
 
-@hydra.main(config_path=str(CONF), config_name="theory", **VERSION_BASE)
-def run(config: DictConfig) -> int | None:
+def job(config: DictConfig) -> int | None:
     """One set of statements: returns the number of checks that don't hold, None where the input is refused.
 
     A refusal is told at the end: the other jobs of a sweep still run.
@@ -144,13 +143,15 @@ def main() -> None:
     """The command line."""
     if answered(sys.argv[1:], screen):
         return
-    sys.argv[1:] = _words_to_keys(sys.argv[1:])
-    register(sys.argv[1:])
+    sys.argv[1:] = words = _words_to_keys(sys.argv[1:])
+    register(words)
     with refusals():
-        run()
+        hydra.main(config_path=str(CONF), config_name="theory", **VERSION_BASE)(Task(job, words))()
     if failed:
         sys.exit("\n".join(failed))
 
 
 if __name__ == "__main__":
-    main()
+    from fractal_ifs import theory as door  # so that ``job`` has a module that other processes can import
+
+    door.main()

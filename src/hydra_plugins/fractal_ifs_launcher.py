@@ -9,9 +9,8 @@ import copy
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, configure_log, env_override, setup_globals
@@ -21,13 +20,14 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from fractal_ifs.config.compose import parse
-from fractal_ifs.config.keys import Group, key
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.extras import require
 from fractal_ifs.sweeps.driver import driving, swept
 from fractal_ifs.sweeps.finished import Ended, finished_jobs, finished_or_kept
 from fractal_ifs.sweeps.jobs import Composed, compose_all, current
+from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.slurm_settings import Settings
 
 log = logging.getLogger(__name__)
@@ -56,16 +56,6 @@ def _check_single(config: DictConfig) -> None:
     if grid or str(config.hydra.mode).endswith("MULTIRUN"):
         name = f"experiment={chosen.experiment}" if chosen.get("experiment") else "hydra.sweeper.params"
         raise ConfigError(f"{name}: is a sweep: add -m")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Packing(Group):
-    """The keys of conf/hydra/launcher/fused.yaml."""
-
-    PREFIX: ClassVar[str] = "hydra.launcher."
-
-    executor: Literal["inline", "local"] = key("this process, or where the engine needs it one per GPU or core")
-    stack: int = key("networks of one shape in a program of the stacked engine; 0: chosen for the machine", least=0)
 
 
 class FusedLauncher(Launcher):
@@ -101,14 +91,14 @@ class FusedLauncher(Launcher):
 
     def check(self, batch: Sequence[Sequence[str]], first: int) -> None:
         """Compose and check the jobs that ``launch`` will be given. Raises ConfigError that names all invalid ones."""
-        if self.config.hydra.job.chdir:
-            raise ConfigError(
-                "hydra.job.chdir=true: must be false where jobs train together; hydra/launcher=basic has it"
-            )
         composed = compose_all(self.hydra_context, self.config, batch, first, self.here)
         if not composed:
             raise ConfigError("the sweep has no jobs")
         for each in composed:
+            if each.whole.hydra.job.chdir:
+                raise ConfigError(
+                    "hydra.job.chdir=true: must be false where jobs train together; hydra/launcher=basic has it"
+                )
             for name, value in sorted(each.environment.items() ^ composed[0].environment.items()):
                 raise ConfigError(
                     f"hydra.job.env_set.{name}={value}: must be the same for all jobs, which train together; "
@@ -169,7 +159,7 @@ class FusedLauncher(Launcher):
         for logger in (logs.get("root"), *(logs.get("loggers") or {}).values()):
             if logger and "handlers" in logger:
                 logger["handlers"] = [name for name in logger["handlers"] if name not in to_files]
-        configure_log(DictConfig(logs), self.config.hydra.verbose)
+        configure_log(DictConfig(logs, parent=self.config.hydra), self.config.hydra.verbose)
         try:
             yield
         finally:
@@ -223,7 +213,8 @@ class SlurmLauncher(FusedLauncher):
         self.settings = Settings.parse(plain)
 
     def check(self, batch: Sequence[Sequence[str]], first: int) -> None:
-        """As of ``FusedLauncher``. Raises ConfigError too where callbacks would hear of no job's end."""
+        """As of ``FusedLauncher``. Raises ConfigError too without submitit, or where callbacks would hear of no end."""
+        require("slurm")
         if not self.settings.wait and (hearing := self._listeners()):
             raise ConfigError(
                 f"hydra.launcher.wait=false: must be true with hydra.callbacks.{hearing[0]}, which hears of jobs' ends"

@@ -1,10 +1,8 @@
 """A sweeper for Hydra's multirun: ``hydra/sweeper=checked``, the grid of all values."""
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -18,12 +16,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fractal_ifs.config.compose import parse
 from fractal_ifs.config.fast_compose import Composer
-from fractal_ifs.config.keys import Group, key
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.words import CHOICES, as_typed
 from fractal_ifs.errors import ConfigError, message
 from fractal_ifs.files import write
 from fractal_ifs.sweeps.driver import JobsFailed, swept
+from fractal_ifs.sweeps.grid import Grid
 from fractal_ifs.sweeps.jobs import compose_all
 from hydra_plugins.fractal_ifs_launcher import FusedLauncher
 
@@ -76,19 +74,14 @@ class CheckedSweeper(Sweeper):
         if isinstance(self.launcher, FusedLauncher):
             self.launcher.check(batch, first)
         else:
-            self.validate_batch_is_legal(batch)
+            assert self.hydra_context is not None
+            target = str(self.config.hydra.launcher.get("_target_"))
+            here = not target.endswith("SlurmLauncher")  # as hydra-submitit-launcher calls its own
+            compose_all(self.hydra_context, self.config, batch, first, here)
         if not first:
             check_writable(directory)
             write(directory / "multirun.yaml", OmegaConf.to_yaml(self.config).encode())
         return self.launcher.launch(batch, initial_job_idx=first)
-
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Check a batch for other launchers. Raises ConfigError."""
-        assert self.hydra_context is not None
-        assert self.config is not None
-        target = str(self.config.hydra.launcher.get("_target_"))
-        here = not target.endswith("SlurmLauncher")  # as hydra-submitit-launcher calls its own
-        compose_all(self.hydra_context, self.config, batch, here=here)
 
     def _jobs(self, arguments: Sequence[str]) -> list[list[str]]:
         """The words of every job of the grid. Raises ConfigError if there is none."""
@@ -128,14 +121,3 @@ def _choices(override: Override) -> list[str]:
         hint = "; quote a pattern: glob('[1-4]')" if "glob([" in word else ""
         raise ConfigError(f"{word}: matches no value, so the sweep has no jobs{hint}")
     return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grid(Group):
-    """The keys of conf/hydra/sweeper/checked.yaml."""
-
-    PREFIX: ClassVar[str] = "hydra.sweeper."
-
-    max_batch_size: int | None = key("jobs that are launched at a time; null: all", least=1)
-    params: Mapping[str, Any] | None = key("words of the grid, below those of the command line")
-    best_lr: str | None = key("a CSV of finished runs: of the learning rates only the best there, cell by cell")

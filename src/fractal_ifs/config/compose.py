@@ -12,6 +12,7 @@ from fractal_ifs.config.machine import check_gpus, check_memory
 from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.config.session import VERSION_BASE, borrowed
+from fractal_ifs.config.words import quoted
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
 
@@ -87,4 +88,4 @@ def _literal(value: Any) -> str:
     text = str(value)
     if isinstance(value, (int, float)) or re.fullmatch(r"[A-Za-z0-9_./+-]+", text):
         return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return quoted(text)

@@ -3,6 +3,7 @@
 ``curve=1`` chooses conf/curve/1.yaml, ``steps=1e5`` is 100000, and ``sweep=1e5`` and ``sweep=größe`` are text.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import get_type_hints
@@ -22,6 +23,7 @@ COUNTS = tuple(field.name for field in fields(RunConfig) if _HINTS[field.name] i
 TEXTS = (
     *(field.name for field in fields(RunConfig) if _HINTS[field.name] is str),
     *("data.dir", "data.url", "logger.project", "logger.entity"),
+    *("run", "out"),  # of plot: directories as the shell completes them
 )
 
 
@@ -61,10 +63,14 @@ def _read(parse: Parse, parser: OverridesParser, word: str) -> Override:
     return override
 
 
+def quoted(text: str) -> str:
+    """Text as Hydra's grammar takes it, whatever is in it. Backslashes count before a quote and at the end alone."""
+    return "'" + re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", "\\'") + "'"
+
+
 def _quoted(parse: Parse, parser: OverridesParser, key: str, text: str, word: str | None = None) -> Override:
     """The override ``key=text`` whose value is text, whatever Hydra would make of it."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return _with(parse, parser, f"{key}='{escaped}'", word or f"{key}={text}")
+    return _with(parse, parser, f"{key}={quoted(text)}", word or f"{key}={text}")
 
 
 def _with(parse: Parse, parser: OverridesParser, read_as: str, word: str) -> Override:

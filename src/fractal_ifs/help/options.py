@@ -83,9 +83,11 @@ def _option(argument: str) -> tuple[Option, str | None]:
     for option in HYDRA:
         if name in (option.long, option.short):
             return option, value if equals else None
-    for option in HYDRA:
-        if name.startswith("--") and option.long.startswith(name):
-            return option, value if equals else None
+    longer = [option for option in HYDRA if name.startswith("--") and option.long.startswith(name)]
+    if len(longer) > 1:
+        raise ConfigError(f"{argument}: may be {' or '.join(option.long for option in longer)}")
+    if longer:
+        return longer[0], value if equals else None
     for option in HYDRA:
         if option.short == argument[:2]:
             return option, argument[2:]

@@ -16,14 +16,23 @@ _fractal_ifs_command() {
 _fractal_ifs_python() {
     if [[ ${COMP_WORDS[1]} == -m && ${COMP_WORDS[2]} == fractal_ifs* ]]; then
         _fractal_ifs "$2" "${1/#\\~\\//$HOME/}" -m fractal_ifs
-    elif [[ $_fractal_ifs_other_python ]]; then
-        "$_fractal_ifs_other_python" "$@"
+        return
     fi
+    if [[ ! ${_fractal_ifs_other_python+known} ]]; then  # bash-completion loads what it has for python when it is asked
+        complete -r python
+        { _comp_load python || _completion_loader python; } &>/dev/null
+        _fractal_ifs_take_python
+    fi
+    [[ ! $_fractal_ifs_other_python ]] || "$_fractal_ifs_other_python" "$@"
 }
-_fractal_ifs_before=$(complete -p python 2>/dev/null | sed -nE 's/.* -F ([^ ]+) .*/\\1/p')
-[[ $_fractal_ifs_before == _fractal_ifs_python ]] || _fractal_ifs_other_python=$_fractal_ifs_before
+_fractal_ifs_take_python() {  # from what completes python now, which is asked for all that isn't ours
+    local before=$(complete -p python 2>/dev/null | sed -nE 's/.* -F ([^ ]+) .*/\\1/p')
+    [[ $before == _fractal_ifs_python ]] || _fractal_ifs_other_python=$before
+    complete -o default -F _fractal_ifs_python python python3
+}
 complete -o default -F _fractal_ifs_command fractal-ifs
-complete -o default -F _fractal_ifs_python python python3
+_fractal_ifs_take_python
+[[ $_fractal_ifs_other_python ]] || unset _fractal_ifs_other_python
 """
 
 ZSH = """\

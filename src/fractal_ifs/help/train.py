@@ -13,9 +13,9 @@ from fractal_ifs.config.trainer import Trainer
 from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import Examples, program
 from fractal_ifs.help.takes import Key, Keys, Takes, choices, content, shapes, typed, written
+from fractal_ifs.sweeps.grid import Grid
+from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.slurm_settings import Settings
-from hydra_plugins.fractal_ifs_launcher import Packing
-from hydra_plugins.fractal_ifs_sweeper import Grid
 
 EXAMPLES: Examples = (
     ("fractal=vicsek curve=4 width=20 budget=quick", "one network: 20,000 steps instead of the paper's 10^6"),
