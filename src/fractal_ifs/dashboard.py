@@ -9,6 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fractal_ifs.config.options import Parser, line, wandb_name
+from fractal_ifs.errors import message, short
+
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
@@ -73,12 +76,10 @@ def workspace(entity: str, project: str = "fractal_ifs", sweep: str | None = Non
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     description = argparse.RawDescriptionHelpFormatter
-    out = argparse.ArgumentParser(
-        prog="python -m fractal_ifs.dashboard", description=__doc__, formatter_class=description
-    )
-    out.add_argument("entity", metavar="ENTITY", help="the W&B user or team")
-    out.add_argument("--project", default="fractal_ifs", help="default: fractal_ifs")
-    out.add_argument("--sweep", help="only the runs of this sweep")
+    out = Parser(prog="python -m fractal_ifs.dashboard", description=__doc__, formatter_class=description)
+    out.add_argument("entity", type=wandb_name, metavar="ENTITY", help="the W&B user or team")
+    out.add_argument("--project", type=wandb_name, default="fractal_ifs", help="default: fractal_ifs")
+    out.add_argument("--sweep", type=line, help="only the runs of this sweep")
     out.add_argument("--print", action="store_true", dest="show", help="print the workspace as JSON and save nothing")
     given = out.parse_args(arguments)
     try:
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         print(made.save().url)
     except Exception as error:  # any of W&B's, or of the network's
-        sys.exit(f"error: W&B doesn't take it: {str(error).splitlines()[0]}")
+        sys.exit(f"error: W&B doesn't take it: {short(message(error), 300)}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
+from fractal_ifs.config import environment
 from fractal_ifs.engines import cpp
 from fractal_ifs.errors import ConfigError
 
@@ -61,9 +62,9 @@ def report() -> list[str]:
         lines.append(f"native {name:7} {state}")
     try:
         isa = cpp.isa()
-    except (cpp.Unavailable, ConfigError) as error:
+    except cpp.Unavailable as error:
         return [*lines, f"engine         torch ({error})"]
-    chosen = " (FRACTAL_IFS_ISA)" if os.environ.get("FRACTAL_IFS_ISA") else ""
+    chosen = " (FRACTAL_IFS_ISA)" if environment.isa() else ""
     lines.append(f"engine         native, {isa}{chosen}, built by {cpp.module().COMPILER}")
     lines.append(f"limit          {cpp.module().fma_peak(0.2, 1):.0f} GFLOP/s of one core")
     for width in WIDTHS:
@@ -84,6 +85,10 @@ def versions() -> list[str]:
 
 def main() -> int:
     """The command line. Returns the exit status."""
+    try:
+        environment.check_environment()
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
     print("\n".join([*versions(), *report()]))
     return 0
 

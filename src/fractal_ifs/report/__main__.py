@@ -15,16 +15,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.config.options import Parser, path, whole
+from fractal_ifs.errors import ConfigError, of_system
 
 
 def parser() -> argparse.ArgumentParser:
     """The options of a report itself, without a subcommand."""
-    out = argparse.ArgumentParser(
+    out = Parser(
         prog="python -m fractal_ifs.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    out.add_argument("paths", nargs="+", type=Path, metavar="DIR", help="a sweep's directory, or a results.csv")
-    out.add_argument("-o", "--output", type=Path, default=Path("report"), metavar="OUT", help="default: report")
+    out.add_argument("paths", nargs="+", type=path, metavar="DIR", help="a sweep's directory, or a results.csv")
+    out.add_argument("-o", "--output", type=path, default=Path("report"), metavar="OUT", help="default: report")
     out.add_argument("--no-figures", action="store_true", help="only tables and verdicts: no pictures, no page")
     return out
 
@@ -33,11 +34,11 @@ def collect(arguments: Sequence[str]) -> str:
     """Add the finished runs below some directories to a table, as the key ``kept`` does during training."""
     from fractal_ifs.results import finished_runs
 
-    out = argparse.ArgumentParser(prog="python -m fractal_ifs.report collect", description=collect.__doc__)
-    out.add_argument("paths", nargs="+", type=Path, metavar="DIR", help="a sweep's directory")
-    out.add_argument("--into", type=Path, required=True, metavar="FILE", help="a CSV file, created if there is none")
+    out = Parser(prog="python -m fractal_ifs.report collect", description=collect.__doc__)
+    out.add_argument("paths", nargs="+", type=path, metavar="DIR", help="a sweep's directory")
+    out.add_argument("--into", type=path, required=True, metavar="FILE", help="a CSV file, created if there is none")
     given = out.parse_args(arguments)
-    added, notes = finished_runs.add_below(given.into, given.paths)
+    added, notes = finished_runs.add_below(given.into, given.paths, "--into")
     lines = [f"note: {note}" for note in notes]
     return "\n".join([*lines, f"{added} runs added to {given.into}, which has {len(finished_runs.read(given.into))}"])
 
@@ -46,11 +47,12 @@ def check(arguments: Sequence[str]) -> None:
     """Train some runs of a table of kept runs again, each by its own command. The exit status is 1 if one differs."""
     from fractal_ifs.results.retrain import retrain
 
-    out = argparse.ArgumentParser(prog="python -m fractal_ifs.report check", description=check.__doc__)
-    out.add_argument("path", type=Path, metavar="FILE", help="the table")
-    out.add_argument("-n", "--number", type=int, default=3, help="how many runs, drawn at random; default: 3")
-    out.add_argument("--width", type=int, help="the largest width that is drawn; default: any")
-    out.add_argument("--seed", type=int, help="of the draw: the same seed draws the same runs")
+    out = Parser(prog="python -m fractal_ifs.report check", description=check.__doc__)
+    out.add_argument("path", type=path, metavar="FILE", help="the table")
+    count, seed = whole(1, 10**9), whole(0, 2**32 - 1)
+    out.add_argument("-n", "--number", type=count, default=3, help="how many runs, drawn at random; default: 3")
+    out.add_argument("--width", type=count, help="the largest width that is drawn; default: any")
+    out.add_argument("--seed", type=seed, help="of the draw: the same seed draws the same runs")
     given = out.parse_args(arguments)
     good = True
     for text, same in retrain(given.path, given.number, given.width, given.seed):
@@ -64,7 +66,9 @@ def status(arguments: Sequence[str]) -> str:
     """How far the sweeps in some directories are; default: multirun."""
     from fractal_ifs.sweeps.status import show
 
-    return "\n".join(show(Path(path)) for path in arguments or ["multirun"])
+    out = Parser(prog="python -m fractal_ifs.report status", description=status.__doc__)
+    out.add_argument("paths", nargs="*", type=path, metavar="DIR", default=[Path("multirun")], help="default: multirun")
+    return "\n".join(map(show, out.parse_args(arguments).paths))
 
 
 def report(arguments: Sequence[str]) -> str:
@@ -87,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     except BrokenPipeError:
         sys.exit(1)
+    except OSError as error:
+        sys.exit(f"error: {of_system(error)}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fractal_ifs.config.machine import check_writable
+from fractal_ifs.config.machine import check_writable, obstacle
+from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import write
 from fractal_ifs.report import figures, forms, page, pictures, tables, verdicts
 from fractal_ifs.results.cells import form_cells
@@ -20,8 +21,10 @@ def write_report(paths: Sequence[Path], output: Path, with_figures: bool = True)
 
     Raises ConfigError where a path holds no run, or one of a later format, or ``output`` can't be written.
     """
-    check_writable(output)
+    if reason := obstacle(output):
+        raise ConfigError(f"output directory {output}: {reason}")
     runs, notes = read_runs(paths)
+    check_writable(output)
     cells, claimed = form_cells(runs)
     made = tables.tables(cells)
     found = verdicts.verdicts(made)
