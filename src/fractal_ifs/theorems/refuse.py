@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fractal_ifs.config.compose import resolved
@@ -27,4 +27,5 @@ class Refuse(Callback):
         except ConfigError as error:
             sys.exit(f"error: {error}")
         except OmegaConfBaseException as error:
-            sys.exit(f"error: {one_line(error, list(config.hydra.overrides.task))}")
+            words: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+            sys.exit(f"error: {one_line(error, words)}")
