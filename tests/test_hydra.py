@@ -121,7 +121,7 @@ def test_the_sweeper_launches_in_batches(command, tmp_path, launcher):
     ("word", "allowed"),
     [
         ("hydra.sweeper.max_batch_size=0", "must be a whole number >= 1"),
-        ("hydra.sweeper.best_lr=3", "must be text"),
+        ("hydra.sweeper.best_lr=3", "must be the path of a CSV of finished runs"),
         ("hydra.launcher.executor=joblib", "must be one of inline, local"),
     ],
 )
@@ -383,7 +383,13 @@ def test_names_are_safe_flat_and_told_apart():
 def test_runs_in_directories_of_the_old_names_go_on(command, tmp_path, fractions, sweep):
     """A list with fractions made nested directories."""
     maps = ",".join(f"{{matrix:[[1/{40 + n},0],[0,1/{40 + n}]],offset:[{n}/10,0]}}" for n in range(fractions))
-    words = ["fractal=custom", "fractal.depth=2", f"fractal.maps=[{maps}]", *QUICK, *(["-m", "sweep=s"] if sweep else [])]
+    words = [
+        "fractal=custom",
+        "fractal.depth=2",
+        f"fractal.maps=[{maps}]",
+        *QUICK,
+        *(["-m", "sweep=s"] if sweep else []),
+    ]
     assert command(*words).status == 0
     [path] = records(tmp_path)
     assert "1 of 1 jobs are finished" in command(*words).out

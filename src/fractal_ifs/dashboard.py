@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.config.options import line, wandb_name
+from fractal_ifs.errors import ConfigError, message, short
 from fractal_ifs.extras import require
 from fractal_ifs.help.layout import Examples, Parser, program
 
@@ -81,9 +82,9 @@ def parser() -> Parser:
         ("my-team --print", "show it as JSON, without a login or the network"),
     )
     out = Parser(program("dashboard"), text, given)
-    out.add_argument("entity", metavar="ENTITY", help="the W&B user or team")
-    out.add_argument("--project", default="fractal_ifs", help="default: fractal_ifs")
-    out.add_argument("--sweep", help="only the runs of this sweep")
+    out.add_argument("entity", type=wandb_name, metavar="ENTITY", help="the W&B user or team")
+    out.add_argument("--project", type=wandb_name, default="fractal_ifs", help="default: fractal_ifs")
+    out.add_argument("--sweep", type=line, help="only the runs of this sweep")
     out.add_argument("--print", action="store_true", dest="show", help="print the workspace as JSON and save nothing")
     return out
 
@@ -101,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         print(made.save().url)
     except Exception as error:  # any of W&B's, or of the network's
-        sys.exit(f"error: W&B doesn't take it: {str(error).splitlines()[0]}")
+        sys.exit(f"error: W&B doesn't take it: {short(message(error), 300)}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from fractal_ifs.config import environment
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.help.layout import Parser, program
 from fractal_ifs.version import __version__
@@ -75,9 +76,9 @@ def report() -> list[str]:
         lines.append(f"native {name:7} {state}")
     try:
         isa = cpp.isa()
-    except (cpp.Unavailable, ConfigError) as error:
+    except cpp.Unavailable as error:
         return [*lines, f"engine         torch ({error})"]
-    chosen = " (FRACTAL_IFS_ISA)" if os.environ.get("FRACTAL_IFS_ISA") else ""
+    chosen = " (FRACTAL_IFS_ISA)" if environment.isa() else ""
     lines.append(f"engine         native, {isa}{chosen}, built by {cpp.module().COMPILER}")
     lines.append(f"limit          {cpp.module().fma_peak(0.2, 1):.0f} GFLOP/s of one core")
     for width in WIDTHS:
@@ -109,6 +110,10 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit status."""
     parser().parse_args(arguments)
+    try:
+        environment.check_environment()
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
     print("\n".join([*versions(), *report()]))
     return 0
 

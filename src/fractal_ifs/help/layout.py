@@ -92,7 +92,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Refuse the arguments in one line."""
-        self.exit(2, f"error: {message}; {self.prog} --help says what it takes\n")
+        told = re.sub(r"^argument (?:\S*/)?(\S+): (=?)", lambda found: found[1] + (found[2] or ": "), message)
+        self.exit(2, f"error: {' '.join(told.split())}; {self.prog} --help says what it takes\n")
 
     def options(self) -> list[str]:
         """Its options, as they are typed."""

@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.config.options import path, whole
+from fractal_ifs.errors import ConfigError, of_system
 from fractal_ifs.help.layout import Examples, Parser, program
 
 
@@ -29,8 +30,8 @@ def parser() -> Parser:
         ("check kept.csv", "train a few runs of such a table again, and compare"),
     )
     out = Parser(command, text, given)
-    out.add_argument("paths", nargs="+", type=Path, metavar="DIR", help="a sweep's directory, or a results.csv")
-    out.add_argument("-o", "--output", type=Path, default=Path("report"), metavar="OUT", help="default: report")
+    out.add_argument("paths", nargs="+", type=path, metavar="DIR", help="a sweep's directory, or a results.csv")
+    out.add_argument("-o", "--output", type=path, default=Path("report"), metavar="OUT", help="default: report")
     out.add_argument("--no-figures", action="store_true", help="only tables and verdicts: no pictures, no page")
     return out
 
@@ -44,7 +45,7 @@ def status_parser() -> Parser:
         """
     given: Examples = (("", "all in multirun"), ("multirun/mine multirun/other", ""))
     out = Parser(command if command.endswith(" status") else f"{command} status", text, given)
-    out.add_argument("paths", nargs="*", type=Path, metavar="DIR", help="a sweep's directory; default: multirun")
+    out.add_argument("paths", nargs="*", type=path, metavar="DIR", help="a sweep's directory; default: multirun")
     return out
 
 
@@ -52,8 +53,8 @@ def collect_parser() -> Parser:
     """The options of ``collect``."""
     text = "Add the finished runs below some directories to a table, as the key 'kept' does during training."
     out = Parser(f"{program('report')} collect", text, [("multirun/mine --into kept.csv", "")])
-    out.add_argument("paths", nargs="+", type=Path, metavar="DIR", help="a sweep's directory")
-    out.add_argument("--into", type=Path, required=True, metavar="FILE", help="a CSV file, created if there is none")
+    out.add_argument("paths", nargs="+", type=path, metavar="DIR", help="a sweep's directory")
+    out.add_argument("--into", type=path, required=True, metavar="FILE", help="a CSV file, created if there is none")
     return out
 
 
@@ -64,10 +65,12 @@ def check_parser() -> Parser:
         """
     given: Examples = [("kept.csv -n 5 --width 20", "five runs, none wider than 20")]
     out = Parser(f"{program('report')} check", text, given)
-    out.add_argument("path", type=Path, metavar="FILE", help="the table")
-    out.add_argument("-n", "--number", type=int, default=3, help="how many runs, drawn at random; default: 3")
-    out.add_argument("--width", type=int, help="the largest width that is drawn; default: any")
-    out.add_argument("--seed", type=int, help="of the draw: the same seed draws the same runs")
+    out.add_argument("path", type=path, metavar="FILE", help="the table")
+    out.add_argument(
+        "-n", "--number", type=whole(1, 10**9), default=3, help="how many runs, drawn at random; default: 3"
+    )
+    out.add_argument("--width", type=whole(1, 10**9), help="the largest width that is drawn; default: any")
+    out.add_argument("--seed", type=whole(0, 2**32 - 1), help="of the draw: the same seed draws the same runs")
     return out
 
 
@@ -79,7 +82,7 @@ def collect(arguments: Sequence[str]) -> str:
     given = collect_parser().parse_args(arguments)
     from fractal_ifs.results import finished_runs
 
-    added, notes = finished_runs.add_below(given.into, given.paths)
+    added, notes = finished_runs.add_below(given.into, given.paths, "--into")
     lines = [f"note: {note}" for note in notes]
     return "\n".join([*lines, f"{added} runs added to {given.into}, which has {len(finished_runs.read(given.into))}"])
 
@@ -102,7 +105,7 @@ def status(arguments: Sequence[str]) -> str:
     paths = status_parser().parse_args(arguments).paths or [Path("multirun")]
     from fractal_ifs.sweeps.status import show
 
-    return "\n".join(show(path) for path in paths)
+    return "\n".join(show(each) for each in paths)
 
 
 def report(arguments: Sequence[str]) -> str:
@@ -125,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     except BrokenPipeError:
         sys.exit(1)
+    except OSError as error:
+        sys.exit(f"error: {of_system(error)}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fractal_ifs.config.machine import check_writable
+from fractal_ifs.config.machine import check_writable, obstacle
+from fractal_ifs.errors import ConfigError
 from fractal_ifs.extras import require
 from fractal_ifs.files import write
 from fractal_ifs.report import figures, forms, page, pictures, tables, verdicts
@@ -23,8 +24,10 @@ def write_report(paths: Sequence[Path], output: Path, with_figures: bool = True)
     the extra ``report`` is not installed.
     """
     require("report", *([] if with_figures else ["pyarrow"]))
-    check_writable(output)
+    if reason := obstacle(output):
+        raise ConfigError(f"output directory {output}: {reason}")
     runs, notes = read_runs(paths)
+    check_writable(output)
     cells, claimed = form_cells(runs)
     made = tables.tables(cells)
     found = verdicts.verdicts(made)

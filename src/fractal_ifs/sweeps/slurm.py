@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fractal_ifs.config.environment import slurm_restarts
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError, FailedElsewhere
 from fractal_ifs.extras import require
@@ -46,7 +47,7 @@ class Task:
 
     def __call__(self) -> None:
         logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", force=True)
-        restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        restarts = slurm_restarts()
         # Only the driver writes the table ``kept``. With ``overwrite`` a run starts anew once, not at each requeue.
         keys = {"kept": ""} | ({"overwrite": False} if restarts else {})
         jobs = [job._replace(config=replace(job.config, **keys)) for job in self.jobs]
