@@ -23,7 +23,11 @@ def compose(**keywords: Any) -> RunConfig:
     Write a key with a dot as ``**{"fractal.depth": 6}`` or with two underscores, ``fractal__depth=6``.
     Raises ConfigError.
     """
-    overrides = [f"{key.replace('__', '.')}={_literal(value)}" for key, value in keywords.items()]
+    named = {key.replace("__", "."): value for key, value in keywords.items()}
+    for key, value in named.items():
+        if isinstance(value, str) and value.startswith("~"):
+            raise ConfigError(f"{key}={value}: ~ can't stand here, write $HOME")
+    overrides = [f"{key}={_literal(value)}" for key, value in named.items()]
     with borrowed(), initialize_config_dir(str(CONF), **VERSION_BASE):
         try:
             config = hydra_compose("config", overrides=overrides)
