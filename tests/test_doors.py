@@ -199,7 +199,7 @@ def test_a_line_of_help_is_the_fact_of_its_key(screen):
     flat = " ".join(screen("train").split())
     for line in (
         "depth=5 hidden layers (a whole number >= 1 and <= 100000)",
-        "lr=5e-4 learning rate (a finite number > 0 and <= 1e+38)",
+        "lr=5e-4 learning rate (a finite number > 0 and <= 1e38)",
         "training=joint all layers together, or each in turn (one of joint, layerwise)",
         "ddp only; with trainer=ddp: 2 (a whole number >= 1 and <= 1024)",
         "logger.mode=null null: as WANDB_MODE says, else online for who is logged in, else offline "
