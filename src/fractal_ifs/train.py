@@ -1,7 +1,6 @@
 """``python -m fractal_ifs.train [-m] KEY=VALUE ...``: train one network, or with ``-m`` a sweep of them."""
 
 import sys
-import warnings
 from pathlib import Path
 
 import hydra
@@ -73,8 +72,6 @@ def main() -> None:
     sys.argv[1:] = options + words
     register(words)
     run = hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)(Task(job, words))
-    # Of Hydra 1.4, about a callback that is our own. Those that a user adds are still told.
-    warnings.filterwarnings("ignore", message=r"[\s\S]*fractal_ifs_launcher\.Refuse", category=UserWarning)
     try:
         with signals.ending(), refusals("interrupted: the same command goes on from here"):
             run()

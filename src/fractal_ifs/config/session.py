@@ -7,6 +7,7 @@ asked for, Hydra is told for the time of ``borrowed``, and is then as it was.
 import contextlib
 import dataclasses
 import threading
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from functools import partialmethod
 from typing import Any, Literal, get_origin, get_type_hints
@@ -83,6 +84,9 @@ def _received(call: Callable[[DictConfig], Any], words: Sequence[str]) -> Task:
 def register(words: Sequence[str] = ()) -> None:
     """Make this process ours, for good. ``words`` are those of its command, which name a sweep."""
     _tell_hydra(_resolvers(words))
+    # Of Hydra 1.4, about callbacks that are our own. Those that a user adds are still told.
+    ours = r"[\s\S]*(fractal_ifs_launcher|theorems\.refuse)\.Refuse"
+    warnings.filterwarnings("ignore", message=ours, category=UserWarning)
 
 
 @contextlib.contextmanager
