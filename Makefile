@@ -36,7 +36,7 @@ test-slow: $(SETUP)  ## the tests that take minutes
 
 test-lowest: .lowest/.installed  ## some of the tests, with the lowest versions that pyproject.toml allows
 	PYTHONPATH="$(abspath .lowest)" $(BIN)/python -m pytest -m "not slow" $(addprefix tests/test_,$(addsuffix .py,\
-		config sweep launchers records report plot))
+		config sweep launchers records report plot dashboard)) tests/test_images.py::test_fetching
 
 test-hydra14: .hydra14/.installed  ## the tests of the command line and of sweeps, with Hydra 1.4
 	PYTHONPATH="$(abspath .hydra14)" $(BIN)/python -m pytest -m "not slow" $(addprefix tests/test_,$(addsuffix .py,\
