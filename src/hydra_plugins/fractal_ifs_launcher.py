@@ -18,9 +18,11 @@ from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf.errors import OmegaConfBaseException
 
 from fractal_ifs.config.compose import parse
 from fractal_ifs.config.machine import check_writable
+from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.extras import require
@@ -44,6 +46,8 @@ class Refuse(Callback):
             finished_or_kept(Job(parse(config), Path(str(config.hydra.run.dir)).absolute()))
         except ConfigError as error:
             sys.exit(f"error: {error}")
+        except OmegaConfBaseException as error:
+            sys.exit(f"error: {one_line(error, list(config.hydra.overrides.task))}")
 
 
 def _check_single(config: DictConfig) -> None:
