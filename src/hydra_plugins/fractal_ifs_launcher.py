@@ -24,7 +24,7 @@ from fractal_ifs.config.compose import parse
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.run import Job
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, counted
 from fractal_ifs.extras import require
 from fractal_ifs.sweeps.driver import driving, swept
 from fractal_ifs.sweeps.finished import Ended, finished_jobs, finished_or_kept
@@ -47,7 +47,8 @@ class Refuse(Callback):
         except ConfigError as error:
             sys.exit(f"error: {error}")
         except OmegaConfBaseException as error:
-            sys.exit(f"error: {one_line(error, list(config.hydra.overrides.task))}")
+            words: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+            sys.exit(f"error: {one_line(error, words)}")
 
 
 def _check_single(config: DictConfig) -> None:
@@ -112,7 +113,7 @@ class FusedLauncher(Launcher):
 
     def _train(self, composed: Sequence[Composed], sweep_dir: Path) -> Sequence[JobReturn]:
         jobs = [each.job for each in composed]
-        log.info("%d jobs in %s", len(jobs), sweep_dir)
+        log.info("%s in %s", counted(len(jobs), "job"), sweep_dir)
         ended = finished_jobs(jobs)  # raises for another config before anything is written
         returns = [self._job(each) for each in composed]
         for number, (ret, job) in enumerate(zip(returns, jobs, strict=True)):

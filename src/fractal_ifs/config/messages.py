@@ -43,7 +43,7 @@ def refusals(interrupted: str = "interrupted") -> Generator[None]:
     except ConfigError as error:
         sys.exit(f"error: {error}")
     except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {fault(sys.argv[1:], own_folders(sys.argv[1:])) or one_line(error, overrides)}")
+        sys.exit(f"error: {one_line(error, sys.argv[1:])}")
     except OSError as error:
         sys.exit(f"error: {of_system(error)}")
     except MemoryError as error:
@@ -76,20 +76,22 @@ def _refuse_hydras(error: Exception, overrides: Sequence[str]) -> None:
         sys.exit(f"error: {' '.join(own)}: can't be used ({short(message(error), 200)})")
 
 
-def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
+def one_line(error: BaseException, words: Sequence[str] = ()) -> str:
     """An error of Hydra or OmegaConf in one line: the key as it was typed, the value, what is allowed.
 
-    ``overrides``: those of the command line, to find in which a reference ``${...}`` stands.
+    ``words``: those of the command line, which lead to files of the user's own, and may have a reference ``${...}``.
     """
     cause = error.__cause__
     if isinstance(cause, ConfigError):  # of a launcher's keys: Hydra says where it made the launcher
         return str(cause)
+    if found := fault(words, own_folders(words)):
+        return found
     if isinstance(error, MissingConfigException):
         return _no_such_file(error)
     if isinstance(error, OverrideParseException):
         return unreadable(error.override)
     if isinstance(error, InterpolationKeyError | InterpolationResolutionError):
-        return _unresolved(error, overrides)
+        return _unresolved(error, words)
     if isinstance(error, MissingMandatoryValue):
         return f"{_full_key(error)}=???: this key has no default, give it a value"
     text = str(error)
@@ -163,7 +165,7 @@ def _no_such_file(error: MissingConfigException) -> str:
     return f"{short(name)}: there is no such file of this command's configuration"
 
 
-def _unresolved(error: OmegaConfBaseException, overrides: Sequence[str]) -> str:
+def _unresolved(error: OmegaConfBaseException, words: Sequence[str]) -> str:
     """A reference ${...} to a key that isn't there, or to something that can't be read."""
     text = str(error)
     if match := re.search(r"Interpolation key '(.*?)' not found", text):
@@ -174,7 +176,7 @@ def _unresolved(error: OmegaConfBaseException, overrides: Sequence[str]) -> str:
         reference, reason = f"{match[1]}:", "there is no such resolver"
     else:
         reference, reason = "", short(text.split("\n")[0], 200)
-    typed = next((line for line in overrides if "${" + reference in line), None)
+    typed = next((word for word in words if "${" + reference in word), None)
     return f"{short(typed or f'{_full_key(error)}=${{{reference}}}', 100)}: {reason}"
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -41,14 +41,14 @@ def _fault(path: Path) -> str | None:
         return ": must be keys with values"
     if path.parent.name == "experiment" and not re.search(r"^#\s*@package\s+_global_\s*$", text, re.MULTILINE):
         return ": must begin with the line # @package _global_"
-    defaults: Any = OmegaConf.to_container(content).get("defaults", [])  # pyright: ignore[reportAttributeAccessIssue]
+    defaults: Any = cast(dict[str, Any], OmegaConf.to_container(content)).get("defaults", [])
     if not isinstance(defaults, list):
         return ": defaults must be a list"
-    for item in defaults:
-        for group, value in item.items() if isinstance(item, dict) else [(item, None)]:
-            values = value if isinstance(value, list) else [value]
-            if wrong := [each for each in values if not (each is None or isinstance(each, str))]:
-                return f": {group}: {wrong[0]} must be quoted in a list of defaults, '{wrong[0]}'"
-            if not isinstance(group, str):
-                return f": {group} must be quoted in a list of defaults, '{group}'"
+    for item in cast(list[Any], defaults):
+        chosen = cast(dict[Any, Any], item) if isinstance(item, dict) else {item: None}
+        for group, value in chosen.items():
+            values = cast(list[Any], value) if isinstance(value, list) else [value]
+            for each in (group, *values):
+                if not (each is None or isinstance(each, str)):
+                    return f": {group}: {each} must be quoted in a list of defaults, '{each}'"
     return None

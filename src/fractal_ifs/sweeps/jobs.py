@@ -91,9 +91,10 @@ def compose_all(
             taken[directory] = words
             finished_or_kept(job)  # raises where the directory is another config's
             configs.append(Composed(config, values, job))
+        except ConfigError as error:
+            refused.setdefault(str(error), []).append(words)
         except Exception as error:
-            reason = str(error) if isinstance(error, ConfigError) else fault(overrides, own) or one_line(error)
-            refused.setdefault(reason, []).append(words)
+            refused.setdefault(fault(overrides, own) or one_line(error, overrides), []).append(words)
     if refused:
         raise ConfigError(_told(refused, len(jobs)))
     return configs
