@@ -5,13 +5,22 @@ class ConfigError(ValueError):
     """The user asked for something that can't be: one line that names the key, the value and what is allowed."""
 
 
+class Refused(ConfigError):
+    """A directory that is left exactly as it is, and what to do about it."""
+
+
+class Damaged(Refused):
+    """A file isn't as it was written, or never was one of ours."""
+
+
 class FailedElsewhere(Exception):
     """How a run failed in another process: the message that it sent."""
 
 
 def short(value: object, length: int = 60) -> str:
-    """A value as it appears in a message: on one line, not too long."""
+    """A value as it appears in a message: on one line, not too long, and nothing that a terminal would obey."""
     text = " ".join(str(value).split())
+    text = text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
@@ -20,3 +29,9 @@ def message(error: BaseException) -> str:
     if isinstance(error, (FailedElsewhere, ConfigError)):
         return str(error)
     return (f"{type(error).__name__}: {error}".splitlines() or [""])[0]
+
+
+def reason(error: BaseException) -> str:
+    """Why a file can't be read, in a few words: ``Permission denied``, ``not a file``."""
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+    return short(words, 200)
