@@ -6,9 +6,9 @@ Nothing here imports torch. Files can't run code. Every problem is reported as a
 import gzip
 import hashlib
 import io
-import os
 import pickle
 import tarfile
+import uuid
 import zlib
 from collections.abc import Callable
 from functools import lru_cache
@@ -90,7 +90,7 @@ def fetch(url: str, where: Path, verify: bool = True) -> Path:
         raise ConfigError(f"data.url={url}: must end in {' or '.join(ARCHIVES)}")
     try:
         where.mkdir(parents=True, exist_ok=True)
-        probe = where / f".{os.getpid()}"
+        probe = where / f".{uuid.uuid4().hex}"
         probe.touch()
         probe.unlink()
     except OSError as error:
