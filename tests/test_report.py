@@ -254,16 +254,16 @@ def test_running_torn_and_failed_runs(tmp_path):
     (failed / "result.json").write_text(json.dumps(record))
     runs, notes = rows.read_runs([tmp_path])
     assert sorted(runs.status) == ["failed", "finished", "running", "running"]
-    assert "1 records can't be read" in notes[0]
+    assert "1 files are damaged and left out, the first: " in notes[0]
     assert cell_of(tmp_path)[0].accuracy == 0.8
     text = write_report([tmp_path], tmp_path / "out", with_figures=False)
     assert "1 runs failed" in text
     assert "OSError: disk" in text
     counts = status.status(tmp_path)
     # finished and failed 10^6 each, running 400,000; the torn one's history says 10^6
-    states = {"finished": 1, "interrupted": 2, "failed": 1}
+    states = {"finished": 1, "interrupted": 1, "damaged": 1, "failed": 1}
     assert counts == {**states, "steps": 3_400_000, "steps_asked": 4_000_000, "slurm": []}
-    assert f"{tmp_path}: 4 runs: 1 failed, 1 finished, 2 interrupted" in status.show(tmp_path)
+    assert f"{tmp_path}: 4 runs: 1 damaged, 1 failed, 1 finished, 1 interrupted" in status.show(tmp_path)
 
 
 def test_a_cell_that_still_runs_has_no_place_on_the_axis_of_parameters(tmp_path):

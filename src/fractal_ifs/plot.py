@@ -195,11 +195,12 @@ def _plan_distributions(settings: Settings, configs: Sequence[DictConfig]) -> Pi
 
 def _plan_network(settings: Settings, directory: Path) -> Picture:
     """What the network of a finished run has learned."""
-    from fractal_ifs.runs.records import read_record
+    from fractal_ifs.runs.records import read_stored
 
-    record = read_record(directory)
-    if record is None:
-        raise ConfigError(f"run={directory}: must be the directory of a finished run, has no result.json")
+    try:
+        record = read_stored(directory).record
+    except FileNotFoundError:
+        raise ConfigError(f"run={directory}: must be the directory of a finished run, has no result.json") from None
     if not record.config.synthetic:
         raise ConfigError(f"run={directory}: must be a run on a fractal, its data is {record.data}")
     ifs, _ = _check_law(settings, record.config.fractal.keys, record.config.curve.keys, 0.0)

@@ -1,11 +1,11 @@
 """Every run below some directories as one table, with a row per run."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 from fractal_ifs.config.data import ImageData
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, Damaged
 from fractal_ifs.results.protocol import Setting, setting_of
 from fractal_ifs.runs import records
 from fractal_ifs.runs.records import RunRecord, Status
@@ -124,9 +124,8 @@ def train_command(run: Mapping[str, Any]) -> str | None:
 def _history(directory: Path) -> str | None:
     """The test accuracy at each evaluation, every ``eval_every`` steps and at the last step: ``0.5012 0.6044``."""
     try:
-        lines = (directory / records.HISTORY).read_text().splitlines()[1:]
-        return " ".join(f"{float(line.rsplit(',', 1)[1]):.4f}" for line in lines) or None
-    except (OSError, ValueError, IndexError):
+        return " ".join(f"{row.test_acc:.4f}" for row in records.read_history(directory)) or None
+    except (FileNotFoundError, Damaged):
         return None
 
 
@@ -155,39 +154,41 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
 def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     if not path.is_dir():
         raise ConfigError(f"{path}: there is no such directory")
-    rows, torn = [], []
+    rows: list[dict[str, Any]] = []
+    damaged: list[str] = []
     for directory, names in records.walk(path):
         found = None
         if records.RESULT in names:
             try:
-                record = records.read_record(directory)
+                found = row_of(directory, records.read_stored(directory).record)
             except records.NotUnderstood as error:
                 notes.append(f"{LEFT_OUT}{error}")
                 continue
-            found = row_of(directory, record) if record else None
-            if found is None:
-                torn.append(directory)
-        if found is None and records.HISTORY in names:
-            found = _unfinished(directory)
+            except FileNotFoundError:  # it went meanwhile
+                pass
+            except Damaged as error:
+                damaged.append(str(error))
+        if records.HISTORY in names and (found is None or found["history"] is None):
+            try:
+                found = found or _unfinished(directory, records.read_history(directory))
+            except FileNotFoundError:
+                pass
+            except Damaged as error:
+                damaged.append(str(error))
         if found is not None:
             rows.append(found)
-    if torn:
-        notes.append(f"{len(torn)} records can't be read and are left out, the first: {torn[0]}/result.json")
+    if damaged:
+        notes.append(f"{len(damaged)} files are damaged and left out, the first: {damaged[0]}")
     return rows
 
 
-def _unfinished(directory: Path) -> dict[str, Any] | None:
-    """The row of a run without a record, from its history and its config. None where these can't be read."""
+def _unfinished(directory: Path, rows: Sequence[records.Evaluation]) -> dict[str, Any] | None:
+    """The row of a run without a record, from its history and its config. None where it has none of one of them."""
     begun = records.read_begun(directory)
     config = begun.config if begun else records.read_composed(directory)
-    if config is None:
+    if config is None or not rows:
         return None
-    try:
-        rows = records.read_history(directory)
-        best = max(rows, key=lambda evaluation: evaluation.test_acc)
-    except (OSError, ValueError, TypeError):
-        return None
-    last = rows[-1]
+    best, last = max(rows, key=lambda evaluation: evaluation.test_acc), rows[-1]
     record = RunRecord.of(
         config,
         Status.RUNNING,

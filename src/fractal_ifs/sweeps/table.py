@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from fractal_ifs.errors import Refused, reason
 from fractal_ifs.files import write
 from fractal_ifs.results.rows import COLUMNS, row_of
 from fractal_ifs.runs import records
 from fractal_ifs.runs.records import Status, find
-from fractal_ifs.sweeps.driver import failed
+from fractal_ifs.sweeps.driver import driving, failed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,9 +36,9 @@ def frame(directory: Path) -> pd.DataFrame:
 
     directory = directory.absolute()
     found = dict(find(directory))
-    found |= {
-        path: record for path, record in failed.items() if directory in path.parents
-    }  # some have no record on disk
+    for path, record in failed.items():  # some have no record on disk, or one of an earlier attempt
+        if directory in path.parents and not (path in found and found[path].status.ended):
+            found[path] = record
     rows = [
         row_of(path, record)
         | {"directory": str(path.relative_to(directory))}
@@ -70,9 +71,10 @@ def show_table(directory: Path) -> None:
     if table.empty:
         return
     try:
-        write(directory / "results.csv", table.to_csv(index=False).encode())
-    except OSError as error:
-        log.error("%s can't be written (%s)", directory / "results.csv", error.strerror)
+        with driving(directory):
+            write(directory / "results.csv", table.to_csv(index=False).encode())
+    except (OSError, Refused) as error:
+        log.error("%s can't be written (%s)", directory / "results.csv", reason(error))
     inner = [str(key) for key in table if key not in COLUMNS]
     swept = [key for key in (*KEYS, *inner) if len(set(table[key].fillna("").astype(str))) > 1]
     column = swept[-1] if len(swept) > 1 else None
