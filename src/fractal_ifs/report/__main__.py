@@ -39,7 +39,9 @@ def collect(arguments: Sequence[str]) -> str:
     given = out.parse_args(arguments)
     added, notes = finished_runs.add_below(given.into, given.paths)
     lines = [f"note: {note}" for note in notes]
-    return "\n".join([*lines, f"{added} runs added to {given.into}, which has {len(finished_runs.read(given.into))}"])
+    return "\n".join(
+        [*lines, f"{added} runs added to {given.into}, which has {len(finished_runs.read(given.into).rows)}"]
+    )
 
 
 def check(arguments: Sequence[str]) -> None:

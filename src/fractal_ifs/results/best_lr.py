@@ -4,7 +4,6 @@ from pathlib import Path
 
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.results import finished_runs
 from fractal_ifs.results.cells import form_cells, results_of
 from fractal_ifs.results.rows import CellKey, read_runs
 from fractal_ifs.runs.records import keys_of
@@ -17,7 +16,7 @@ class BestLr:
     """
 
     def __init__(self, path: Path):
-        if not finished_runs.read(path):
+        if not path.exists():
             raise ConfigError(f"hydra.sweeper.best_lr={path}: holds no run; train some learning rates first")
         best, _ = form_cells(read_runs([path])[0])
         self._of_cell = {cell.key: float(cell.lr) for cell in results_of(best)}

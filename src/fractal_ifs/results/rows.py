@@ -1,11 +1,15 @@
 """Every run below some directories as one table, with a row per run."""
 
+import csv
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
+from fractal_ifs import files
 from fractal_ifs.config.data import ImageData
-from fractal_ifs.errors import ConfigError, Damaged
+from fractal_ifs.errors import ConfigError, Damaged, reason, short
 from fractal_ifs.results.protocol import Setting, setting_of
 from fractal_ifs.runs import records
 from fractal_ifs.runs.records import RunRecord, Status
@@ -47,8 +51,9 @@ _BESIDE = ("directory", "verified", "history")  # what a row has besides the rec
 # The fields of a record, with its setting after the fingerprint.
 COLUMNS = [*records.COLUMNS[:_AFTER], *Setting._fields, *records.COLUMNS[_AFTER:], *_BESIDE]
 NUMBERS = [name for name in records.COLUMNS if _TYPES[name] in (int, float, int | None, float | None)]
-TEXTS = [name for name in records.COLUMNS if _TYPES[name] in (str, str | None)] + [*Setting._fields, "history"]
-
+BOOLS = [*(name for name in records.COLUMNS if _TYPES[name] == bool | None), "verified"]
+ACCURACIES = ("best_test_acc", "final_test_acc")
+FINGERPRINT = re.compile("[0-9a-f]{16}")
 
 LEFT_OUT = "left out: "  # begins a note on a record that can't be understood
 
@@ -71,7 +76,7 @@ def read_runs(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
     notes: list[str] = []
     for path in paths:
         before = len(notes)
-        found = _read_csv(path) if path.suffix == ".csv" else _read_directory(path, notes)
+        found = _read_csv(path, notes) if path.suffix == ".csv" else _read_directory(path, notes)
         if not found and len(notes) > before:
             raise ConfigError(notes[-1].removeprefix(LEFT_OUT))
         if not found and path.is_dir() and any(".hydra" in names for _, names in records.walk(path)):
@@ -129,26 +134,107 @@ def _history(directory: Path) -> str | None:
         return None
 
 
-def _read_csv(path: Path) -> list[dict[str, Any]]:
-    import pandas as pd
+class TextTable(NamedTuple):
+    """A table of runs in a CSV file, with all values as text."""
 
+    names: list[str]  # its columns
+    rows: dict[int, dict[str, str]]  # by the numbers of their lines
+    damaged: list[str]  # a note for each line that is no row: ``line 7 is no row of it: <<<<<<< HEAD``
+
+
+def read_text(path: Path) -> TextTable:
+    """The rows of a CSV file with a run in each line. Raises FileNotFoundError, and ConfigError if it has no columns.
+
+    Each line is read by itself, so that a damaged one takes no other with it. It is left out, and ``damaged`` says so.
+    """
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: can't be read ({str(error).splitlines()[0]})") from None
-    if missing := [name for name in (*CELL, "best_test_acc", "fingerprint", "setting") if name not in table]:
-        raise ConfigError(f"{path}: not the results.csv of a report, it has no column {missing[0]}")
-    if (bad := table.index[table.fingerprint.isna() | table.setting.isna()]).size:
-        raise ConfigError(f"{path}: line {bad[0] + 2} is no row of it: {table.iloc[bad[0], 0]}")
-    table["differs"] = table["differs"].fillna("")
-    if "training" not in table:  # a kept table, which says it in ``differs``
-        layerwise = table["differs"].str.contains("training=layerwise", regex=False)
-        table["training"] = layerwise.map({True: "layerwise", False: "joint"})
-    if "directory" in table:  # in a sweep's table, directories are relative to its own place
-        beside = [path.parent / str(name) for name in table["directory"]]
-        there = [str(full) if full.is_dir() else name for full, name in zip(beside, table["directory"], strict=True)]
-        table["directory"] = there
-    return table.astype(object).where(table.notna(), None).to_dict("records")
+        lines = files.read(path).decode(errors="replace").removesuffix("\n").split("\n")
+        names = next(csv.reader([lines[0].removesuffix("\r")], strict=True), [])
+    except FileNotFoundError:
+        raise
+    except (OSError, csv.Error) as error:
+        raise ConfigError(f"{path}: can't be read ({reason(error)})") from None
+    if missing := [name for name in ("fingerprint", *CELL, "best_test_acc", "setting") if names.count(name) != 1]:
+        raise ConfigError(f"{path}: not a table of runs, it has no column {missing[0]}")
+    rows: dict[int, dict[str, str]] = {}
+    damaged: list[str] = []
+    for number, line in enumerate(lines[1:], 2):
+        row = _row(names, line.removesuffix("\r"))
+        if row is None:
+            damaged.append(f"line {number} is no row of it: {short(line)}")
+        elif wrong := _wrong(row):
+            damaged.append(f"line {number} is no row of it: {wrong}={short(row[wrong])}")
+        else:
+            rows[number] = row
+    return TextTable(names, rows, damaged)
+
+
+def _row(names: Sequence[str], line: str) -> dict[str, str] | None:
+    try:
+        values = next(csv.reader([line], strict=True), [])
+    except csv.Error:
+        return None
+    whole = len(values) == len(names) and line.isprintable() and "\ufffd" not in line
+    return dict(zip(names, values, strict=True)) if whole else None
+
+
+def _wrong(row: Mapping[str, str]) -> str | None:
+    """The name of a value that can't be right."""
+    if not FINGERPRINT.fullmatch(row["fingerprint"]):
+        return "fingerprint"
+    if not row["setting"]:
+        return "setting"
+    for name in (*NUMBERS, "depth", "width"):
+        value = row.get(name, "")
+        number = _number(value)
+        if (value and number is None) or (number is not None and name in ACCURACIES and not 0 <= number <= 1):
+            return name
+    if row.get("status", Status.FINISHED) not in tuple(Status):
+        return "status"
+    curve = row.get("history", "").split()
+    if any(_number(value) is None for value in curve):
+        return "history"
+    # The learning curve has the same accuracies again, in four digits.
+    best, final = (_number(row.get(name, "")) for name in ACCURACIES)
+    if curve and row.get("status") == Status.FINISHED:
+        if best is not None and f"{best:.4f}" not in curve:
+            return "best_test_acc"
+        if final is not None and f"{final:.4f}" != curve[-1]:
+            return "final_test_acc"
+    return None
+
+
+def _number(text: str) -> float | None:
+    """A finite number; None for any other text."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _read_csv(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    try:
+        table = read_text(path)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file") from None
+    if table.damaged and not table.rows:
+        raise ConfigError(f"{path}: {table.damaged[0]}")
+    notes += [f"{LEFT_OUT}{path}: {each}" for each in table.damaged]
+    return [_typed(row, path.parent) for row in table.rows.values()]
+
+
+def _typed(row: Mapping[str, str], beside: Path) -> dict[str, Any]:
+    """A row of a CSV file with its values as ``row_of`` has them, None where it has none."""
+    found: dict[str, Any] = {name: text or None for name, text in row.items()}
+    found |= {name: _number(row[name]) for name in NUMBERS if name in row}
+    found |= {name: {"True": True, "False": False}.get(row[name]) for name in BOOLS if name in row}
+    found["differs"] = row.get("differs", "")
+    # A kept table has no such column, and says it in ``differs``.
+    found.setdefault("training", "layerwise" if "training=layerwise" in found["differs"] else "joint")
+    if found.get("directory") and (beside / found["directory"]).is_dir():  # in a sweep's table, relative to its place
+        found["directory"] = str(beside / found["directory"])
+    return found
 
 
 def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:

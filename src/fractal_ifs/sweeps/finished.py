@@ -22,11 +22,13 @@ Ended = RunRecord | KeptRun | Exception  # a job's record, its result in its tab
 def finished_or_kept(job: Job) -> RunRecord | KeptRun | None:
     """The record of a job that needs no more training, or its result in the table that its key ``kept`` names.
 
-    None where the job is still to be trained. Raises ConfigError where another config was trained in its directory.
+    None where the job is still to be trained. Raises ConfigError where another config was trained in its directory, or
+    its key ``kept`` names another file than a table of finished runs.
     """
+    finished_runs.check(job)
     record = finished(job)
     if record is None and job.directory is not None and not job.config.overwrite:
-        return None if read_record(job.directory) else finished_runs.find(job.config)
+        return None if read_record(job.directory) else finished_runs.find(job)
     return record
 
 
@@ -36,6 +38,8 @@ def finished_jobs(jobs: Sequence[Job]) -> dict[int, Ended]:
     A run whose history.csv is damaged isn't among them if it has a checkpoint, from which ``sweeps.sweep`` mends it.
     Raises ConfigError where another config was trained in a job's directory.
     """
+    for job in jobs:
+        finished_runs.check(job)
     Keeper(jobs).add()
     results: dict[int, Ended] = {
         number: ended
