@@ -185,7 +185,8 @@ RECORDS = {
     "its config can't be right": {"config": None},
     "lr=0.5, but its config says 0.001": {"lr": 0.5, "fingerprint": "0" * 16},
     "torch=2.0 [now] all is well": {"torch": "2.0\n[now] all is well"},
-    "its digests can't be right": {"digests": 3},
+    "its digests can't be right": {"digests": "x"},
+    "can't be read: its digests can't be right": {"digests": {"record": 3}},
     "another digest": {"digests": {"record": "0" * 64}},
     "not a record": {"format": None},
 }

@@ -268,7 +268,7 @@ def _stored(found: Any) -> Stored:
 def _digests(content: Mapping[str, Any]) -> Digests:
     """The digests in a record, whose own is compared. Raises Damaged."""
     stored: Any = content.get("digests", {})
-    found = cast(dict[str, Any], stored if isinstance(stored, dict) else {"record": stored})
+    found = cast(dict[str, Any], stored if isinstance(stored, dict) else {"record": None})
     if not all(isinstance(value, str) for value in found.values()):
         raise Damaged("its digests can't be right")
     if "digests" in content and found.get("record") != _digest(content):
