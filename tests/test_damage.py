@@ -180,7 +180,7 @@ RECORDS = {
     "has no accuracy": {"best_test_acc": None},
     "seconds=inf": {"seconds": float("inf")},
     "steps=100.5": {"steps": 100.5},
-    "steps=True": {"steps": True},
+    "steps=true": {"steps": True},
     "status=done: must be one of": {"status": "done"},
     "its config can't be right": {"config": None},
     "lr=0.5, but its config says 0.001": {"lr": 0.5, "fingerprint": "0" * 16},

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fractal_ifs.config.compose import CONF, compose
+from fractal_ifs.config.compose import compose
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.files import CONF
 from fractal_ifs.report import __main__ as report
 from fractal_ifs.report import figures as report_figures
 from fractal_ifs.report import tables as report_tables
@@ -559,7 +560,7 @@ def test_mistakes_cost_one_line(tmp_path):
     with pytest.raises(ConfigError, match=r"format 99; this version reads up to \d+, update it$"):
         write_report([tmp_path / "later"], tmp_path / "out")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ConfigError, match=r"not a table of runs, it has no column fingerprint"):
+    with pytest.raises(ConfigError, match=r"not the results.csv of a report, it has no column fingerprint"):
         write_report([tmp_path / "other.csv"], tmp_path / "out")
 
 

@@ -18,8 +18,12 @@ class FailedElsewhere(Exception):
 
 
 def short(value: object, length: int = 60) -> str:
-    """A value as it appears in a message: on one line, not too long, and nothing that a terminal would obey."""
-    text = " ".join(str(value).split())
+    """A value as it appears in a message: as the command line spells it, on one line, not too long.
+
+    Nothing in it is obeyed by a terminal.
+    """
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    text = " ".join(text.split())
     text = text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if len(text) <= length else text[: length - 3] + "..."
 
@@ -32,6 +36,12 @@ def message(error: BaseException) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Why a file can't be read, in a few words: ``Permission denied``, ``not a file``."""
+    """Why a file can't be read or written, in a few words: ``Permission denied``, ``not a file``."""
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
     return short(words, 200)
+
+
+def of_system(error: OSError) -> str:
+    """An error of the operating system in one line: the file, and what is wrong."""
+    names = [short(name, 100) for name in (error.filename, error.filename2) if name is not None]
+    return f"{' and '.join(names)}: {reason(error)}" if names else short(error, 300)

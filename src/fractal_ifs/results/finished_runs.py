@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fractal_ifs import files
+from fractal_ifs.config.keys import shown
+from fractal_ifs.config.machine import check_table
 from fractal_ifs.config.run import Job
-from fractal_ifs.errors import ConfigError, Damaged, Refused, reason
+from fractal_ifs.errors import ConfigError, Damaged, Refused, reason, short
 from fractal_ifs.results.rows import CELL, COLUMNS, ENDED, TextTable, read_text, row_of
 from fractal_ifs.runs.locks import Lock
 from fractal_ifs.runs.records import NOT_KEPT, RunRecord, Status, read_stored, understood, walk
@@ -43,19 +45,19 @@ class Kept(NamedTuple):
     damaged: list[str]  # a note for each line that is no such row, and left out
 
 
-def read(path: Path) -> Kept:
-    """The rows of a table. Empty where there is no file. Raises ConfigError where the file is not such a table."""
+def read(path: Path, key: str = "kept") -> Kept:
+    """The rows of a table. Empty where there is no file.
+
+    Raises ConfigError where the file is not such a table. ``key`` is what the user named it by.
+    """
     try:
-        table = read_text(path)
+        table = read_text(path, "a table of finished runs")
     except FileNotFoundError:
         return Kept({}, [])
     except ConfigError as error:
-        raise ConfigError(f"kept={error}") from None
-    for name in ("status", "best_step"):
-        if name not in table.names:
-            raise ConfigError(f"kept={path}: not a table of finished runs, it has no column {name}")
+        raise ConfigError(f"{key}={error}") from None
     if other := [name for name in table.names if name not in KEPT]:
-        raise ConfigError(f"kept={path}: not a table of finished runs, it has a column {other[0]}")
+        raise ConfigError(f"{key}={short(path, 200)}: not a table of finished runs, it has a column {short(other[0])}")
     return _finished(table)
 
 
@@ -72,49 +74,53 @@ def _finished(table: TextTable) -> Kept:
     return Kept(rows, damaged)
 
 
-def add(path: Path, directories: Iterable[Path]) -> tuple[int, list[str]]:
+def add(path: Path, directories: Iterable[Path], key: str = "kept") -> tuple[int, list[str]]:
     """Add the runs of these directories that have ended. Returns how many were new, and notes.
 
     A run that the table has already stays as it is. A note says where its accuracy is another one here.
 
-    Raises ConfigError where the file is not such a table, or has damaged lines, or can't be written.
+    Raises ConfigError where the file is not such a table, or has damaged lines, or can't be written. ``key`` is what
+    the user named it by.
     """
+    check_table(path.absolute(), f"{key}={short(path, 200)}")
     records = ((directory, understood(directory)) for directory in directories)
-    return _add(path, {directory: record for directory, record in records if record and record.status.ended})
+    return _add(path, {directory: record for directory, record in records if record and record.status.ended}, key=key)
 
 
-def add_below(path: Path, roots: Iterable[Path]) -> tuple[int, list[str]]:
+def add_below(path: Path, roots: Iterable[Path], key: str = "kept") -> tuple[int, list[str]]:
     """``add`` for all runs at or below some directories. Raises ConfigError where one of these doesn't exist."""
     roots = list(roots)
     if missing := [root for root in roots if not root.is_dir()]:
-        raise ConfigError(f"{missing[0]}: there is no such directory")
-    return add(path, (directory for root in roots for directory, _ in walk(root)))
+        raise ConfigError(f"{short(missing[0], 200)}: there is no such directory")
+    return add(path, (directory for root in roots for directory, _ in walk(root)), key)
 
 
-def _add(path: Path, ended: Mapping[Path, RunRecord], others: Mapping[str, Row] | None = None) -> tuple[int, list[str]]:
+def _add(
+    path: Path, ended: Mapping[Path, RunRecord], others: Mapping[str, Row] | None = None, key: str = "kept"
+) -> tuple[int, list[str]]:
     """Add finished runs, and other rows by their fingerprints. Result and errors are those of ``add``."""
+    asked = f"{key}={short(path, 200)}"
     path = Path(os.path.realpath(path))  # a link to the table stays one
     found = {**(others or {}), **_rows(ended)}
     names = {record.fingerprint: record.config.fingerprints for record in ended.values()}
     try:
-        there = read(path)
+        there = read(path, key)
         new = _new(there.rows, found, names)
         if new:
-            path.parent.mkdir(parents=True, exist_ok=True)
             lock = Lock.of_table(path, PATIENCE)
             try:
                 if lock.held:
                     files.remove_abandoned(path.parent, (path.name,))
-                there = read(path)  # again: another process may have written meanwhile
+                there = read(path, key)  # again: another process may have written meanwhile
                 if there.damaged:
-                    raise Damaged(f"kept={path}: {there.damaged[0]}; mend it, until then nothing is written there")
+                    raise Damaged(f"{asked}: {there.damaged[0]}; mend it, until then nothing is written there")
                 new = _new(there.rows, found, names)
                 if new:
                     write(path, {**there.rows, **new})
             finally:
                 lock.release()
     except OSError as error:
-        raise ConfigError(f"kept={path}: can't be written ({reason(error)})") from None
+        raise ConfigError(f"{asked}: can't be written ({reason(error)})") from None
     return len(new), _differing(there.rows, ended)
 
 
@@ -171,8 +177,9 @@ def find(job: Job) -> KeptRun | None:
 
 
 def check(job: Job) -> None:
-    """Raises ConfigError where the key ``kept`` of a job names a file that is not a table of finished runs."""
+    """Raises ConfigError where the key ``kept`` of a job names no table of finished runs, and no place for one."""
     if job.config.kept:
+        check_table(Path(job.config.kept).absolute(), f"kept={shown(job.config.kept)}")
         _table_of(job)
 
 

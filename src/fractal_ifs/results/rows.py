@@ -55,6 +55,11 @@ BOOLS = [*(name for name in records.COLUMNS if _TYPES[name] == bool | None), "ve
 ACCURACIES = ("best_test_acc", "final_test_acc")
 FINGERPRINT = re.compile("[0-9a-f]{16}")
 
+# What every row has, and the columns of every table of runs. The others may be of any version.
+_ALWAYS = ("fingerprint", "data", "depth", "width", "lr", "seed", "status", "steps_asked", "eval_every", "setting")
+_NEEDED = tuple(dict.fromkeys((*_ALWAYS, *CELL, "best_test_acc", "best_step")))
+_AT_LEAST_1 = ("fractal_depth", "depth", "width", "steps_asked", "eval_every")  # no number is below 0
+
 LEFT_OUT = "left out: "  # begins a note on a record that can't be understood
 
 
@@ -76,7 +81,7 @@ def read_runs(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
     notes: list[str] = []
     for path in paths:
         before = len(notes)
-        found = _read_csv(path, notes) if path.suffix == ".csv" else _read_directory(path, notes)
+        found = _read_csv(path, notes) if path.suffix == ".csv" or path.is_file() else _read_directory(path, notes)
         if not found and len(notes) > before:
             raise ConfigError(notes[-1].removeprefix(LEFT_OUT))
         if not found and path.is_dir() and any(".hydra" in names for _, names in records.walk(path)):
@@ -142,10 +147,11 @@ class TextTable(NamedTuple):
     damaged: list[str]  # a note for each line that is no row: ``line 7 is no row of it: <<<<<<< HEAD``
 
 
-def read_text(path: Path) -> TextTable:
-    """The rows of a CSV file with a run in each line. Raises FileNotFoundError, and ConfigError if it has no columns.
+def read_text(path: Path, kind: str) -> TextTable:
+    """The rows of a CSV file with a run in each line.
 
     Each line is read by itself, so that a damaged one takes no other with it. It is left out, and ``damaged`` says so.
+    Raises FileNotFoundError, and ConfigError where it lacks a column. ``kind``: what the file should be.
     """
     try:
         lines = files.read(path).decode(errors="replace").removesuffix("\n").split("\n")
@@ -153,9 +159,9 @@ def read_text(path: Path) -> TextTable:
     except FileNotFoundError:
         raise
     except (OSError, csv.Error) as error:
-        raise ConfigError(f"{path}: can't be read ({reason(error)})") from None
-    if missing := [name for name in ("fingerprint", *CELL, "best_test_acc", "setting") if names.count(name) != 1]:
-        raise ConfigError(f"{path}: not a table of runs, it has no column {missing[0]}")
+        raise ConfigError(f"{short(path, 200)}: can't be read ({reason(error)})") from None
+    if missing := [name for name in _NEEDED if names.count(name) != 1]:
+        raise ConfigError(f"{short(path, 200)}: not {kind}, it has no column {missing[0]}")
     rows: dict[int, dict[str, str]] = {}
     damaged: list[str] = []
     for number, line in enumerate(lines[1:], 2):
@@ -182,21 +188,22 @@ def _wrong(row: Mapping[str, str]) -> str | None:
     """The name of a value that can't be right."""
     if not FINGERPRINT.fullmatch(row["fingerprint"]):
         return "fingerprint"
-    if not row["setting"]:
-        return "setting"
-    for name in (*NUMBERS, "depth", "width"):
-        value = row.get(name, "")
-        number = _number(value)
-        if (value and number is None) or (number is not None and name in ACCURACIES and not 0 <= number <= 1):
-            return name
-    if row.get("status", Status.FINISHED) not in tuple(Status):
+    if row["status"] not in tuple(Status):
         return "status"
+    for name in (*_ALWAYS, *(("fractal_depth",) if row["data"] == "fractal" else ())):
+        if not row[name]:
+            return name
+    for name in NUMBERS:
+        if text := row.get(name):
+            number, least, most = _number(text), name in _AT_LEAST_1, 1 if name in ACCURACIES else 1e38
+            if number is None or not least <= number <= most:
+                return name
     curve = row.get("history", "").split()
     if any(_number(value) is None for value in curve):
         return "history"
     # The learning curve has the same accuracies again, in four digits.
     best, final = (_number(row.get(name, "")) for name in ACCURACIES)
-    if curve and row.get("status") == Status.FINISHED:
+    if curve and row["status"] == Status.FINISHED:
         if best is not None and f"{best:.4f}" not in curve:
             return "best_test_acc"
         if final is not None and f"{final:.4f}" != curve[-1]:
@@ -215,7 +222,7 @@ def _number(text: str) -> float | None:
 
 def _read_csv(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     try:
-        table = read_text(path)
+        table = read_text(path, "the results.csv of a report")
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file") from None
     if table.damaged and not table.rows:

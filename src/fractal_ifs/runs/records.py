@@ -246,11 +246,12 @@ def _stored(found: Any) -> Stored:
         raise Damaged(f"it has no {missing[0]}")
     if content["status"] not in tuple(Status):
         raise Damaged(f"status={short(content['status'])}: must be one of {', '.join(Status)}")
+    keys: Any = content["config"]
+    if not isinstance(keys, dict):
+        raise Damaged("its config can't be right")
     try:
-        config = _config_of(content["config"])
+        config = _config_of(cast(dict[str, Any], keys))
     except (ConfigError, TypeError, AttributeError) as error:
-        if not isinstance(content["config"], dict):
-            raise Damaged("its config can't be right") from None
         raise NotUnderstood(f"can't be understood by this version: {short(error, 500)}") from None
     values = _values(content)
     if content["fingerprint"] in config.fingerprints:  # of several spellings the one that tables may have

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from fractal_ifs.config.machine import check_outside
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import Damaged
 from fractal_ifs.results import finished_runs
@@ -23,10 +24,12 @@ def finished_or_kept(job: Job) -> RunRecord | KeptRun | None:
     """The record of a job that needs no more training, or its result in the table that its key ``kept`` names.
 
     None where the job is still to be trained. Raises ConfigError where another config was trained in its directory, or
-    its key ``kept`` names another file than a table of finished runs.
+    its key ``kept`` names another file than a table of finished runs, or what it needs besides its config isn't there.
     """
     finished_runs.check(job)
     record = finished(job)
+    if record is None:
+        check_outside(job.config)
     if record is None and job.directory is not None and not job.config.overwrite:
         return None if read_record(job.directory) else finished_runs.find(job)
     return record

@@ -49,7 +49,7 @@ def status(path: Path) -> dict[str, Any]:
     Raises ConfigError where there is no run.
     """
     if not path.is_dir():
-        raise ConfigError(f"{path}: there is no such directory")
+        raise ConfigError(f"{path}: there is no such directory" + (", it is a file" if path.exists() else ""))
     tasks: dict[str, list[Path]] = {}
     for folder, below, _ in os.walk(path):
         if "slurm" in below:

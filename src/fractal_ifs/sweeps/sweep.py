@@ -9,6 +9,7 @@ from fractal_ifs.config.machine import on_this_machine
 from fractal_ifs.config.run import Job
 from fractal_ifs.data.images import check_images
 from fractal_ifs.engines.choice import choose
+from fractal_ifs.errors import ConfigError
 from fractal_ifs.results.finished_runs import Keeper
 from fractal_ifs.runs.load import repaired
 from fractal_ifs.runs.records import RunRecord, Status
@@ -39,7 +40,10 @@ def train_jobs(jobs: Sequence[Job], executor: str = "inline", stack: int = 0, to
 
 
 def train_unfinished(jobs: Sequence[Job], executor: str, stack: int, together: bool) -> list[Outcome]:
-    """Train jobs that ``finished_jobs`` doesn't have. Arguments, result and errors are those of ``train_jobs``."""
+    """Train jobs that ``finished_jobs`` doesn't have. Arguments, result and errors are those of ``train_jobs``.
+
+    Raises ConfigError too where the native engine is asked for and can't train a job.
+    """
     outcomes: dict[int, Outcome] = {n: record for n, job in enumerate(jobs) if (record := _ended(job)) is not None}
     todo = [number for number in range(len(jobs)) if number not in outcomes]
     if todo:
@@ -57,6 +61,11 @@ def _train(jobs: Sequence[Job], executor: str, stack: int, together: bool) -> li
     outcomes: dict[int, Outcome] = {}
     keeper = Keeper(jobs)
     jobs = [on_this_machine(job) for job in jobs]
+    for job in jobs:
+        if job.config.engine == "native" and (chosen := choose(job.config)).engine != "native":
+            raise ConfigError(
+                f"engine=native: must be auto or torch here ({chosen.reason or 'CNNs have another engine'})"
+            )
     for reason in sorted({str(choose(job.config).reason) for job in jobs} - {"None"}):
         log.info("engine=torch: %s", reason)
     check_images(job.config for job in jobs)
