@@ -391,6 +391,18 @@ def test_only_a_table_of_finished_runs_is_filled(command, tmp_path):
     assert own.read_bytes() == before
 
 
+def test_a_damaged_table_has_no_best_learning_rate(tmp_path):
+    table = tmp_path / "runs.csv"
+    kept.add(table, records_of(tmp_path / "runs", (1, 2)))
+    BestLr(table)
+    table.write_text(table.read_text().replace("0.502", "x"))
+    with pytest.raises(ConfigError, match=r"hydra.sweeper.best_lr=.*runs.csv: line 3 is no row of it: best_test_acc=x"):
+        BestLr(table)
+    table.write_text(table.read_text().splitlines()[0] + "\n")
+    with pytest.raises(ConfigError, match=r"hydra.sweeper.best_lr=.*runs.csv: holds no run"):
+        BestLr(table)
+
+
 def test_a_link_to_a_table_stays_one(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link.csv").symlink_to(tmp_path / "real" / "runs.csv")

@@ -537,9 +537,41 @@ def test_an_experiment_sweeps_the_cells_of_its_table(name):
     assert compose(experiment=name, width=10).width == 10
 
 
-def call(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+def call(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "fractal_ifs.report", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
+    )
+
+
+def test_a_terminal_that_knows_ascii_alone_gets_a_report(tmp_path):
+    add(tmp_path / "runs", 0.8)
+    ascii_alone = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONWARNINGS": "ignore"}
+    done = call("runs", cwd=tmp_path, **ascii_alone)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("index.html\n")
+    usual = call("runs", "-o", "usual", cwd=tmp_path, PYTHONWARNINGS="ignore", PYTHONUTF8="1")
+    assert done.stdout.replace("report/", "usual/") == usual.stdout.encode("ascii", "replace").decode()
+    for name in ("report.md", "index.html", "tables.md"):
+        assert (tmp_path / "report" / name).read_bytes() == (tmp_path / "usual" / name).read_bytes()
+
+
+def test_a_run_whose_name_is_no_text_is_said_and_left_out(tmp_path):
+    add(tmp_path, 0.8)
+    os.rename(add(tmp_path, 0.7, seed=1), os.fsencode(tmp_path) + b"/gr\xf6\xdfe")
+    runs, notes = rows.read_runs([tmp_path])
+    assert list(runs.best_test_acc) == [0.8]
+    assert notes == [f"left out: {tmp_path}/gr??e: has a name that can't be printed in this locale"]
+
+
+def test_an_interrupted_report_says_so_in_a_word(monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "report", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        report.main(["runs"])
+    assert ended.value.code == "interrupted"
 
 
 def test_mistakes_cost_one_line(tmp_path):

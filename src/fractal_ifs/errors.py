@@ -1,5 +1,9 @@
 """What goes wrong, and how it is told: in one line."""
 
+import contextlib
+import sys
+from collections.abc import Generator
+
 
 class ConfigError(ValueError):
     """The user asked for something that can't be: one line that names the key, the value and what is allowed."""
@@ -45,3 +49,21 @@ def of_system(error: OSError) -> str:
     """An error of the operating system in one line: the file, and what is wrong."""
     names = [short(name, 100) for name in (error.filename, error.filename2) if name is not None]
     return f"{' and '.join(names)}: {reason(error)}" if names else short(error, 300)
+
+
+@contextlib.contextmanager
+def told(interrupted: str = "interrupted") -> Generator[None]:
+    """Within: what the user can mend ends the command with one line instead of a traceback.
+
+    ``interrupted`` is the line for KeyboardInterrupt.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(interrupted)
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.exit(1)
+    except OSError as error:
+        sys.exit(f"error: {of_system(error)}")

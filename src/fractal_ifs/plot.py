@@ -15,7 +15,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fractal_ifs.errors import ConfigError, of_system, short
+from fractal_ifs.errors import ConfigError, short, told
 from fractal_ifs.extras import require
 from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import asked, show
@@ -40,13 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked(arguments):
         show(screen(arguments))
         return
-    try:
+    with told():
         for path in write_pictures(arguments):
             print(path)
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {of_system(error)}")
 
 
 def write_pictures(overrides: Sequence[str]) -> list[Path]:

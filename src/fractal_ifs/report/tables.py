@@ -25,7 +25,7 @@ CURVES = tuple("123456")
 @lru_cache
 def paper() -> dict[str, Any]:
     """The content of paper.json: the paper's numbers, as its appendix prints them, or read off its figures."""
-    return json.loads((Path(__file__).parent / "paper.json").read_text())
+    return json.loads((Path(__file__).parent / "paper.json").read_bytes())
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,9 @@ def read_runs(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
         found = _read_csv(path, notes) if path.suffix == ".csv" or path.is_file() else _read_directory(path, notes)
         if not found and len(notes) > before:
             raise ConfigError(notes[-1].removeprefix(LEFT_OUT))
-        if not found and path.is_dir() and any(".hydra" in names for _, names in records.walk(path)):
+        if not found and path.is_file():
+            raise ConfigError(f"{path}: holds no run")
+        if not found and any(".hydra" in names for _, names in records.walk(path)):
             raise ConfigError(f"{path}: no run has a measurement yet; `report status {path}` says how far they are")
         if not found:
             raise ConfigError(
@@ -250,6 +252,9 @@ def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     damaged: list[str] = []
     for directory, names in records.walk(path):
+        if not str(directory).isprintable():  # no table could name it
+            notes.append(f"{LEFT_OUT}{short(directory, 200)}: has a name that can't be printed in this locale")
+            continue
         found = None
         if records.RESULT in names:
             try:

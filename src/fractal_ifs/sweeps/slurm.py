@@ -215,6 +215,6 @@ def snapshot(folder: Path) -> Path:
     if not code.exists():
         begun = folder / f".{code.name}.{uuid.uuid4().hex}"
         shutil.copytree(PACKAGE, begun / "fractal_ifs", ignore=shutil.ignore_patterns("__pycache__"))
-        (begun / "fractal_ifs" / "commit").write_text(commit_line())
+        (begun / "fractal_ifs" / "commit").write_text(commit_line(), encoding="utf-8")
         begun.rename(code)
     return code
