@@ -6,6 +6,7 @@ import shutil
 import zipfile
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,18 @@ def test_a_checkpoint_that_no_run_wrote_is_refused_and_left_alone(lying, reason)
     assert isinstance(again, RunRecord)
 
 
+def test_a_checkpoint_with_another_fingerprint_falls_back(lying, caplog):
+    directory, job = lying("interrupted")
+    straight = load(lying("finished")[0])
+    entry(fingerprint="0" * 16)(directory / "checkpoint.pt")
+    [record] = train_jobs([job])
+    assert isinstance(record, RunRecord)
+    said = f"{directory / 'checkpoint.pt'} can't be used: it is of another config: set aside as checkpoint.pt.damaged"
+    assert said in caplog.text
+    assert said in (directory / "train.log").read_text()
+    assert all(map(torch.equal, load(directory).model.parameters(), straight.model.parameters()))
+
+
 def test_a_checkpoint_of_a_later_format_is_left_alone(lying):
     directory, job = lying("interrupted")
     entry(format=99)(directory / "checkpoint.pt")
@@ -216,6 +229,34 @@ def test_a_record_that_no_run_wrote_is_said_and_left_out(lying, reason, tmp_path
         load(other)
 
 
+def test_any_value_in_place_of_any_other_is_a_record_or_a_line(lying):
+    directory, _ = lying("finished")
+    path, deep = directory / "result.json", [None]
+    for _ in range(300):
+        deep = [deep]
+    whole = undigested(path)
+    groups = [name for name, value in whole["config"].items() if isinstance(value, dict)]
+    places = [(name,) for name in whole] + [("config", name) for name in whole["config"]]
+    places += [("config", group, name) for group in groups for name in whole["config"][group]]
+    refused = 0
+    for *outer, last in places:
+        for value in (None, [], {"a": None}, "x", deep, float("nan"), float("inf"), -1, 10**30, True):
+            record = json.loads(json.dumps(whole))
+            inner = record
+            for name in outer:
+                inner = inner[name]
+            inner[last] = value
+            path.write_text(json.dumps(record))
+            (directory / "begun.json").write_text(json.dumps(record))
+            records.read_begun(directory)
+            try:
+                records.read_stored(directory)
+            except Refused as error:
+                refused += 1
+                assert "\n" not in str(error)  # noqa: PT017
+    assert refused > 5 * len(places)
+
+
 @pytest.mark.parametrize("nested", ["[", '{"a":'])
 def test_a_record_nested_deeply_is_damaged(tmp_path, nested):
     (tmp_path / "result.json").write_text(nested * 100_000)
@@ -296,6 +337,14 @@ def test_a_history_that_is_none_costs_one_line(lying, content):
     with pytest.raises(ConfigError, match=r"history.csv can't be read|there is no run|no run has") as error:
         rows.read_runs([directory.parent])
     assert "\n" not in str(error.value)
+
+
+def test_a_config_of_few_lines_that_stand_for_gigabytes_is_none(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    levels = [f"{name}: &{name} [{','.join([f'*{before}'] * 10)}]" for before, name in pairwise("abcdefghijklm")]
+    text = "\n".join(["a: &a [x]", *levels, "fractal: *m", ""])
+    (tmp_path / ".hydra" / "config.yaml").write_text(text)
+    assert records.read_composed(tmp_path) is None
 
 
 def test_a_begun_file_of_another_config_is_none(lying):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from fractal_ifs.config.run import Job
-from fractal_ifs.errors import Damaged
+from fractal_ifs.errors import Damaged, Refused
 from fractal_ifs.files import remove_abandoned, set_aside
 from fractal_ifs.runs import shapes
 from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, read_whole
@@ -108,23 +108,30 @@ def _tell(directory: Path, text: str) -> None:
 
 
 def _newest(run: Run, job: Job, directory: Path, begun: Begun | None) -> tuple[Checkpoint | None, dict[str, str]]:
-    """The newest whole checkpoint in a run's directory, None if there is none, and why newer ones can't be used.
+    """The newest good checkpoint in a run's directory, None if there is none, and why newer ones can't be used.
 
-    Raises Refused if one is another config's, or all are damaged.
+    Raises Refused if one is of a later format, or if all are damaged or another config's.
     """
     shape = run.shape
     unusable: dict[str, str] = {}
+    another: Refused | None = None
     for name in CHECKPOINTS:
         path = directory / name
         try:
             state = read_whole(path, shape.most_bytes)
-            check_same(job, state["fingerprint"], begun.config if begun else None)
+            try:
+                check_same(job, state["fingerprint"], begun.config if begun else None)
+            except Refused as error:
+                another = error
+                raise Damaged("it is of another config") from None
             shapes.check(state, shape)
             return state, unusable
         except FileNotFoundError:
             continue
         except Damaged as error:
             unusable[name] = f"{path} can't be used: {error}"
+    if another:
+        raise another
     if unusable:
         reasons = "; ".join(unusable.values())
         raise Damaged(f"{reasons}. No checkpoint is left to go on from. {_way_out(*unusable)}")

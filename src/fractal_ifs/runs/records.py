@@ -430,7 +430,10 @@ def read_composed(directory: Path) -> RunConfig | None:
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return RunConfig.parse(yaml.load(read(directory / ".hydra" / "config.yaml", MOST_BYTES), loader))
+        content = read(directory / ".hydra" / "config.yaml", MOST_BYTES)
+        if any(isinstance(event, yaml.AliasEvent) for event in cast(Any, yaml).parse(content, loader)):
+            return None  # Hydra writes none, and a few lines of them can stand for gigabytes
+        return RunConfig.parse(yaml.load(content, loader))
     except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError):
         return None
 
