@@ -15,7 +15,8 @@ from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.report.tables import CURVES, FRACTALS, Table, difference, legend, paper
 from fractal_ifs.report.verdicts import Verdict
 from fractal_ifs.results.cells import CellResult, form_cells, results_of
-from fractal_ifs.results.rows import CellKey, train_command
+from fractal_ifs.results.columns import CellKey
+from fractal_ifs.results.rows import train_command
 
 if TYPE_CHECKING:
     import pandas as pd

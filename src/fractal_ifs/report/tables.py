@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.results.cells import CellResult, results_of
-from fractal_ifs.results.rows import CellKey
+from fractal_ifs.results.columns import CellKey
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,8 @@ from pathlib import Path
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.results.cells import form_cells, results_of
-from fractal_ifs.results.rows import LEFT_OUT, CellKey, read_runs
+from fractal_ifs.results.columns import CellKey
+from fractal_ifs.results.rows import LEFT_OUT, read_runs
 from fractal_ifs.runs.records import keys_of
 
 

@@ -24,7 +24,9 @@ from fractal_ifs.config.keys import shown
 from fractal_ifs.config.machine import check_table
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError, Damaged, Refused, reason, short
-from fractal_ifs.results.rows import CELL, COLUMNS, ENDED, TextTable, read_text, row_of
+from fractal_ifs.results.columns import CELL, COLUMNS, ENDED
+from fractal_ifs.results.rows import row_of
+from fractal_ifs.results.text_table import TextTable, read_text
 from fractal_ifs.runs.locks import Lock
 from fractal_ifs.runs.records import NOT_KEPT, RunRecord, Status, read_stored, understood, walk
 

@@ -1,64 +1,20 @@
 """Every run below some directories as one table, with a row per run."""
 
-import csv
-import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any
 
-from fractal_ifs import files
 from fractal_ifs.config.data import ImageData
-from fractal_ifs.errors import ConfigError, Damaged, reason, short
-from fractal_ifs.results.protocol import Setting, setting_of
+from fractal_ifs.errors import ConfigError, Damaged, short
+from fractal_ifs.results.columns import BOOLS, COLUMNS, ENDED, NUMBERS
+from fractal_ifs.results.protocol import setting_of
+from fractal_ifs.results.text_table import number_of, read_text
 from fractal_ifs.runs import records
 from fractal_ifs.runs.records import RunRecord, Status
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-class CellKey(NamedTuple):
-    """What names a cell of a table. On images the fractal, its depth and the curve are None."""
-
-    data: str
-    fractal: str | None
-    fractal_depth: int | None
-    curve: str | None
-    depth: int
-    width: int
-
-    @classmethod
-    def of(cls, run: Mapping[str, Any]) -> "CellKey":
-        """The cell of a run, given its row or any mapping with these keys."""
-        synthetic = run["data"] == "fractal"
-        where = (run["fractal"], int(run["fractal_depth"]), str(run["curve"])) if synthetic else (None, None, None)
-        return cls(run["data"], *where, int(run["depth"]), int(run["width"]))
-
-    def __str__(self) -> str:
-        """``vicsek n=5 curve 4 depth 5 width 20``."""
-        synthetic = self.data == "fractal"
-        where = f"{self.fractal} n={self.fractal_depth} curve {self.curve}" if synthetic else self.data
-        return f"{where} depth {self.depth} width {self.width}"
-
-
-CELL = CellKey._fields
-ENDED = tuple(status for status in Status if status.ended)  # runs of such a status have used their budget
-
-_TYPES = get_type_hints(RunRecord)
-_AFTER = records.COLUMNS.index("fingerprint") + 1
-_BESIDE = ("directory", "verified", "history")  # what a row has besides the record and the setting
-# The fields of a record, with its setting after the fingerprint.
-COLUMNS = [*records.COLUMNS[:_AFTER], *Setting._fields, *records.COLUMNS[_AFTER:], *_BESIDE]
-NUMBERS = [name for name in records.COLUMNS if _TYPES[name] in (int, float, int | None, float | None)]
-BOOLS = [*(name for name in records.COLUMNS if _TYPES[name] == bool | None), "verified"]
-ACCURACIES = ("best_test_acc", "final_test_acc")
-FINGERPRINT = re.compile("[0-9a-f]{16}")
-
-# What every row has, and the columns of every table of runs. The others may be of any version.
-_ALWAYS = ("fingerprint", "data", "depth", "width", "lr", "seed", "status", "steps_asked", "eval_every", "setting")
-_NEEDED = tuple(dict.fromkeys((*_ALWAYS, *CELL, "best_test_acc", "best_step")))
-_AT_LEAST_1 = ("fractal_depth", "depth", "width", "steps_asked", "eval_every")  # no number is below 0
 
 LEFT_OUT = "left out: "  # begins a note on a record that can't be understood
 
@@ -141,87 +97,6 @@ def _history(directory: Path) -> str | None:
         return None
 
 
-class TextTable(NamedTuple):
-    """A table of runs in a CSV file, with all values as text."""
-
-    names: list[str]  # its columns
-    rows: dict[int, dict[str, str]]  # by the numbers of their lines
-    damaged: list[str]  # a note for each line that is no row: ``line 7 is no row of it: <<<<<<< HEAD``
-
-
-def read_text(path: Path, kind: str) -> TextTable:
-    """The rows of a CSV file with a run in each line.
-
-    Each line is read by itself, so that a damaged one takes no other with it. It is left out, and ``damaged`` says so.
-    Raises FileNotFoundError, and ConfigError where it lacks a column. ``kind``: what the file should be.
-    """
-    try:
-        lines = files.read(path).decode(errors="replace").removesuffix("\n").split("\n")
-        names = next(csv.reader([lines[0].removesuffix("\r")], strict=True), [])
-    except FileNotFoundError:
-        raise
-    except (OSError, csv.Error) as error:
-        raise ConfigError(f"{short(path, 200)}: can't be read ({reason(error)})") from None
-    if missing := [name for name in _NEEDED if names.count(name) != 1]:
-        raise ConfigError(f"{short(path, 200)}: not {kind}, it has no column {missing[0]}")
-    rows: dict[int, dict[str, str]] = {}
-    damaged: list[str] = []
-    for number, line in enumerate(lines[1:], 2):
-        row = _row(names, line.removesuffix("\r"))
-        if row is None:
-            damaged.append(f"line {number} is no row of it: {short(line)}")
-        elif wrong := _wrong(row):
-            damaged.append(f"line {number} is no row of it: {wrong}={short(row[wrong])}")
-        else:
-            rows[number] = row
-    return TextTable(names, rows, damaged)
-
-
-def _row(names: Sequence[str], line: str) -> dict[str, str] | None:
-    try:
-        values = next(csv.reader([line], strict=True), [])
-    except csv.Error:
-        return None
-    whole = len(values) == len(names) and line.isprintable() and "\ufffd" not in line
-    return dict(zip(names, values, strict=True)) if whole else None
-
-
-def _wrong(row: Mapping[str, str]) -> str | None:
-    """The name of a value that can't be right."""
-    if not FINGERPRINT.fullmatch(row["fingerprint"]):
-        return "fingerprint"
-    if row["status"] not in tuple(Status):
-        return "status"
-    for name in (*_ALWAYS, *(("fractal_depth",) if row["data"] == "fractal" else ())):
-        if not row[name]:
-            return name
-    for name in NUMBERS:
-        if text := row.get(name):
-            number, least, most = _number(text), name in _AT_LEAST_1, 1 if name in ACCURACIES else 1e38
-            if number is None or not least <= number <= most:
-                return name
-    curve = row.get("history", "").split()
-    if any(_number(value) is None for value in curve):
-        return "history"
-    # The learning curve has the same accuracies again, in four digits.
-    best, final = (_number(row.get(name, "")) for name in ACCURACIES)
-    if curve and row["status"] == Status.FINISHED:
-        if best is not None and f"{best:.4f}" not in curve:
-            return "best_test_acc"
-        if final is not None and f"{final:.4f}" != curve[-1]:
-            return "final_test_acc"
-    return None
-
-
-def _number(text: str) -> float | None:
-    """A finite number; None for any other text."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
 def _read_csv(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     try:
         table = read_text(path, "the results.csv of a report")
@@ -236,7 +111,7 @@ def _read_csv(path: Path, notes: list[str]) -> list[dict[str, Any]]:
 def _typed(row: Mapping[str, str], beside: Path) -> dict[str, Any]:
     """A row of a CSV file with its values as ``row_of`` has them, None where it has none."""
     found: dict[str, Any] = {name: text or None for name, text in row.items()}
-    found |= {name: _number(row[name]) for name in NUMBERS if name in row}
+    found |= {name: number_of(row[name]) for name in NUMBERS if name in row}
     found |= {name: {"True": True, "False": False}.get(row[name]) for name in BOOLS if name in row}
     found["differs"] = row.get("differs", "")
     # A kept table has no such column, and says it in ``differs``.

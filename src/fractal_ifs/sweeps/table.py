@@ -12,7 +12,8 @@ from rich.table import Table
 
 from fractal_ifs.errors import Refused, reason
 from fractal_ifs.files import read, write
-from fractal_ifs.results.rows import COLUMNS, row_of
+from fractal_ifs.results.columns import COLUMNS
+from fractal_ifs.results.rows import row_of
 from fractal_ifs.runs import records
 from fractal_ifs.runs.records import Status, find
 from fractal_ifs.sweeps.driver import driving, failed
@@ -29,7 +30,7 @@ KEYS = tuple(name for name in records.KEYS if name != "fingerprint")
 def frame(directory: Path) -> pd.DataFrame:
     """A row per record below a sweep's directory.
 
-    The columns are those of ``results.rows``, then the keys of groups in which runs differ: ``data.margin``, ....
+    The columns are those of ``results.columns``, then the keys of groups in which runs differ: ``data.margin``, ....
     Directories are relative to the sweep's.
     """
     import pandas as pd
