@@ -29,23 +29,25 @@ def refusals(interrupted: str = "interrupted") -> Generator[None]:
     """As ``errors.told``, also for errors of Hydra. The environment and the command line are checked first."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its exceptions, so that we print them
     _, overrides = split(sys.argv[1:])
-    try:
-        with told(interrupted):
+    with told(interrupted):
+        try:
             check_environment()
             check_overrides(sys.argv[1:])
             yield
-    except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {one_line(error, overrides)}")
-    except MemoryError as error:
-        sys.exit(f"error: there is not enough memory on this machine ({short(error, 200) or 'MemoryError'})")
-    except ValueError as error:
-        if not str(error).startswith("Only one of --run"):  # how Hydra refuses `-m --cfg job`
+        except (HydraException, OmegaConfBaseException) as error:  # before OSError, which some of Hydra's are
+            sys.exit(f"error: {one_line(error, overrides)}")
+        except (ConfigError, OSError):
+            raise
+        except MemoryError as error:
+            sys.exit(f"error: there is not enough memory on this machine ({short(error, 200) or 'MemoryError'})")
+        except ValueError as error:
+            if not str(error).startswith("Only one of --run"):  # how Hydra refuses `-m --cfg job`
+                _refuse_hydras(error, overrides)
+                raise
+            sys.exit(f"error: {error}")
+        except Exception as error:
             _refuse_hydras(error, overrides)
             raise
-        sys.exit(f"error: {error}")
-    except Exception as error:
-        _refuse_hydras(error, overrides)
-        raise
 
 
 def _refuse_hydras(error: Exception, overrides: Sequence[str]) -> None:
