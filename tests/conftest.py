@@ -1,6 +1,7 @@
 """What the tests of training share: small jobs, and the command line in this process."""
 
 import contextlib
+import json
 import logging
 import signal
 import sys
@@ -52,6 +53,11 @@ def changed(config: Any, key: str, value: Any) -> Any:
     if group:
         return replace(config, **{group: replace(getattr(config, group), **{inner: value})})
     return replace(config, **{inner: value})
+
+
+def undigested(path: Path) -> dict[str, Any]:
+    """The content of a result.json without its digests, so that a test may change it and write it back."""
+    return {key: value for key, value in json.loads(path.read_text()).items() if key != "digests"}
 
 
 def slurm_settings(**keys: Any) -> Any:

@@ -47,3 +47,55 @@ def test_a_written_file_may_be_read_by_whoever_the_umask_lets(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_the_disk_is_waited_for_once_for_a_checkpoint_and_at_the_end_for_the_record(tmp_path, monkeypatch):
+    """The file before its rename, and the directory after the last: else a loss of power could empty or lose them."""
+    from conftest import small
+
+    from fractal_ifs.config.run import Job
+    from fractal_ifs.training import rounds
+    from fractal_ifs.training.train import train
+
+    calls = []
+
+    def fsync(descriptor, fsync=os.fsync):
+        name = os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
+        calls.append(("sync", name if name == tmp_path.name else name.split(".")[1]))
+        fsync(descriptor)
+
+    def replace(old, new, replace=os.replace):
+        calls.append(("rename", os.path.basename(new).rpartition(".")[0]))
+        replace(old, new)
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    monkeypatch.setattr(files.os, "replace", replace)
+    monkeypatch.setattr(rounds, "CHECKPOINT_SECONDS", -1.0)  # after each evaluation
+    train([Job(small(steps=60, eval_every=20), tmp_path)], threads=1)
+    begin = [("rename", "begun")]
+    checkpoint = [
+        ("sync", "checkpoint"),
+        ("rename", "checkpoint.previous"),
+        ("rename", "checkpoint"),
+        ("rename", "history"),
+    ]
+    first = [call for call in checkpoint if call != ("rename", "checkpoint.previous")]
+    end = [("sync", "result"), ("rename", "result"), ("sync", tmp_path.name)]
+    assert calls == [*begin, *first, *checkpoint, *checkpoint, *end]
+
+
+def test_only_regular_files_of_a_sensible_size_are_read(tmp_path):
+    path = tmp_path / "file"
+    with pytest.raises(FileNotFoundError):
+        files.read(path)
+    path.write_bytes(b"12345")
+    assert files.read(path, 5) == b"12345"
+    with pytest.raises(OSError, match="5 bytes, at most 4 are expected"):
+        files.read(path, 4)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "good link").symlink_to("file")
+    assert files.read(tmp_path / "good link") == b"12345"
+    for name, reason in (("pipe", "not a file"), ("", "not a file"), ("link", "a link to nothing")):
+        with pytest.raises(OSError, match=reason):
+            files.read(tmp_path / name)

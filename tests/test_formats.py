@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import changed, small
+from conftest import changed, small, undigested
 from test_images import binary, parts
 
 from fractal_ifs import load
@@ -35,6 +35,7 @@ from fractal_ifs.runs.records import FORMAT, KEYS, NotUnderstood, RunRecord, rea
 from fractal_ifs.sweeps import status
 
 FORMAT1 = Path(__file__).parent / "fixtures" / "format1"
+FORMAT2 = FORMAT1.with_name("format2")
 RUNS = json.loads((FORMAT1 / "expected.json").read_text())["runs"]
 REPRODUCTION = Path(__file__).parents[1] / "docs" / "reproduction"
 STATE = ("params", "exp_avg", "exp_avg_sq")
@@ -127,6 +128,30 @@ def test_an_interrupted_run_of_format_1_goes_on(name, command, beside_images, mo
         assert np.delete(found, 1, 1)[:, 1:3] == pytest.approx(wanted[:, 1:3], rel=0.05)
     begun_at = expected["step"] if "layer" not in expected else expected["history"][-1][0] % record.config.steps
     assert f"training from step {begun_at} " in (directory / "train.log").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in FORMAT2.iterdir() if path.is_dir()))
+def test_runs_without_digests_are_read_and_go_on(name, command, tmp_path, monkeypatch):
+    """What their checkpoints can be compared with: the archive's checksums, and the sizes that the network needs."""
+    if cpp.variants()["base"] != "ok":
+        pytest.skip("the native engine isn't built")
+    monkeypatch.setenv("FRACTAL_IFS_ISA", "base")
+    directory = Path(shutil.copytree(FORMAT2 / name, tmp_path / name))
+    finished = name == "native_finished"
+    before, state = (directory / "checkpoint.pt").read_bytes(), read_checkpoint(directory)
+    assert state is not None
+    assert "digest" not in state
+    if (directory / "result.json").exists():
+        assert len(load(directory).history) == len(state["history"])
+    ended = command(*words(RUNS[name]))
+    assert ended.status == 0, ended.status
+    after, state = RUNS[name].get("after", RUNS[name]), read_checkpoint(directory)
+    assert state is not None
+    assert [digest(state, part) for part in STATE] == [after[part] for part in STATE]
+    assert np.array_equal(np.delete(np.array(state["history"], float), 1, 1), np.array(after["history"], float))
+    assert ((directory / "checkpoint.pt").read_bytes() == before) == finished
+    assert ("digest" in state) != finished
+    assert load(directory).record.best_test_acc == after["best_test_acc"]
 
 
 def test_every_kept_run_is_recognised():
@@ -270,8 +295,7 @@ def test_a_record_that_is_not_understood_is_left_alone(command, tmp_path, caplog
     keys = ["width=4", "depth=1", "steps=20", "eval_every=10", "data.train_size=200", "logger=none", "sweep=s"]
     assert command("-m", "curve=1,4", *keys).status == 0
     path = next(tmp_path.rglob("*curve=4*/result.json"))
-    whole = path.read_text()
-    for record, reason in odd(json.loads(whole)):
+    for record, reason in odd(undigested(path)):
         path.write_text(json.dumps(record))
         with pytest.raises(NotUnderstood, match=reason):
             read_record(path.parent)
@@ -292,7 +316,7 @@ def test_keys_that_change_no_result_need_not_be_valid_in_a_record(command, tmp_p
     keys = ["width=4", "depth=1", "steps=20", "eval_every=10", "data.train_size=200", "logger=none"]
     assert command(*keys).status == 0
     path = next(tmp_path.rglob("result.json"))
-    record = json.loads(path.read_text())
+    record = undigested(path)
     record["config"] |= {"logger": {"name": "wandb", "timeout": 0, "mine": 1}, "workers": -1, "engine": "gone"}
     path.write_text(json.dumps(record))
     found = read_record(path.parent)
@@ -371,6 +395,6 @@ def test_a_record_says_what_its_bits_rest_on(command, tmp_path):
         assert record["native_build"] == cpp.build()
         assert "-O3" in record["native_build"]
     assert set(KEYS) <= record.keys()
-    assert record.keys() == {"format", *(field.name for field in fields(RunRecord))}
+    assert record.keys() == {"format", "digests", *(field.name for field in fields(RunRecord))}
     state = torch.load(next(tmp_path.rglob("checkpoint.pt")), weights_only=True)
     assert state["native_build"] == record["native_build"]

@@ -1,7 +1,9 @@
 """Images: files and what is refused of them, the pipeline against a slow reference, the networks, their training."""
 
+import gzip
 import io
 import math
+import os
 import pickle
 import signal
 import tarfile
@@ -350,6 +352,33 @@ def test_checksums(tmp_path, monkeypatch):
         cifar10.load(data_of(tmp_path))
 
 
+def test_what_little_would_become_terabytes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar10, "MOST_BYTES", 1 << 20)
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    contents = {f"{name}.bin": binary(x, y) for name, (x, y) in parts(2).items()}
+    archive(path, contents | {"readme.txt": bytes(1 << 20)})
+    with pytest.raises(ConfigError, match=r"can't be unpacked \(more than 1048576 bytes\)"):
+        cifar10.load(data_of(tmp_path))
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            if name == "test_batch.bin":
+                member.pax_headers = {"GNU.sparse.map": f"0,{len(content)}", "GNU.sparse.size": str(1 << 45)}
+            tar.addfile(member, io.BytesIO(content))
+    with pytest.raises(ConfigError, match=r"can't be unpacked \(test_batch.bin has holes\)"):
+        cifar10.load(data_of(tmp_path))
+    path.unlink()
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    os.truncate(tmp_path / "test_batch.bin", 1 << 40)
+    with pytest.raises(ConfigError, match=r"test_batch.bin can't be read \(1099511627776 bytes, at most 1048576"):
+        cifar10.load(data_of(tmp_path))
+    bomb = {"train_images": gzip.compress(bytes(1 << 21))}
+    with pytest.raises(ConfigError, match="more than 1048576 bytes"):
+        fashion_mnist.load(fashion(tmp_path, **bomb))
+
+
 def test_fetching(tmp_path, monkeypatch):
     """From a server on this machine: the whole file, a wrong one, one that breaks off, none; and an odd name."""
     import functools
@@ -399,7 +428,6 @@ def test_fetching(tmp_path, monkeypatch):
 
 def fashion(where: Path, **changed: bytes) -> ImageData:
     """The four IDX files of Fashion-MNIST with 20 images each; returns the config group."""
-    import gzip
     import struct
 
     n = 20
@@ -415,7 +443,6 @@ def fashion(where: Path, **changed: bytes) -> ImageData:
 
 def test_fashion_mnist(tmp_path):
     """Read, refused, and trained on as grey images."""
-    import gzip
 
     data = fashion(tmp_path)
     found = fashion_mnist.load(data)

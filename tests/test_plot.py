@@ -222,7 +222,7 @@ def test_refusals_come_before_anything_is_drawn(arguments, message, tmp_path):
 
 
 def test_a_run_on_other_data_is_refused(tmp_path):
-    record = RunRecord.of(compose(data="cifar10", model="cnn"), Status.FINISHED)
+    record = RunRecord.of(compose(data="cifar10", model="cnn"), Status.FINISHED, best_test_acc=0.5, best_step=1)
     (tmp_path / "result.json").write_text(json.dumps(record.plain()))
     with pytest.raises(ConfigError, match="must be a run on a fractal, its data is cifar10"):
         plot.write_pictures([f"run={tmp_path}", f"out={tmp_path / 'out'}"])

@@ -1,12 +1,13 @@
 """What a run leaves on disk, read back, torn, or of another version."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import files, small
+from conftest import files, small, undigested
 
 import fractal_ifs
 from fractal_ifs import ConfigError
@@ -31,7 +32,11 @@ def timeless(record):
 def test_what_a_run_leaves(trained):
     directory, record = trained
     written = json.loads((directory / "result.json").read_text())
+    digests = written.pop("digests")
     assert written == record.plain() == {"format": 2, **record}
+    assert digests["history"] == hashlib.sha256((directory / "history.csv").read_bytes()).hexdigest()
+    weights = torch.load(directory / "checkpoint.pt", weights_only=True)["params"]
+    assert digests["weights"] == hashlib.sha256(weights.numpy().tobytes()).hexdigest()
     for key in ("status", "error", "seconds", "engine", "isa", "precision", "torch", "fractal_ifs", "git_commit"):
         assert key in written
     expected = {"fractal": "cantor2d", "fractal_depth": 5, "curve": "1", "width": 8, "depth": 3, "lr": 1e-3, "seed": 0}
@@ -123,7 +128,7 @@ def interrupted(directory, rounds):
 
 
 @pytest.mark.parametrize("torn", ["newest", "both"])
-def test_a_torn_checkpoint_falls_back(tmp_path, torn, caplog):
+def test_a_torn_checkpoint_falls_back_or_is_refused(tmp_path, torn, caplog):
     interrupted(tmp_path, 2)
     interrupted(tmp_path, 1)
     newest, previous = (tmp_path / name for name in checkpoints.CHECKPOINTS)
@@ -133,11 +138,27 @@ def test_a_torn_checkpoint_falls_back(tmp_path, torn, caplog):
         path.write_bytes(path.read_bytes()[:100])
     state = checkpoints.read_checkpoint(tmp_path)
     assert (state and state["step"]) == (40 if torn == "newest" else None)
-    assert "checkpoint.pt can't be read" in caplog.text
-    [record] = train_jobs([Job(small(eval_every=20), tmp_path)])
+    before = files(tmp_path)
+    job = Job(small(eval_every=20), tmp_path)
+    [record] = train_jobs([job])
+    if torn == "both":
+        assert isinstance(record, ConfigError)
+        reason = "can't be used: File is not a zip file"
+        assert str(record).startswith(f"{newest} {reason}; {previous} {reason}. No checkpoint is left to go on from.")
+        assert "remove checkpoint.pt and checkpoint.previous.pt (or give overwrite=true)" in str(record)
+        assert "\n" not in str(record)
+        assert files(tmp_path) == before
+        (tmp_path / "result.json").unlink()
+        for path in (newest, previous):
+            path.unlink()
+        [record] = train_jobs([job])
+    else:
+        said = f"{newest} can't be used: File is not a zip file: set aside as checkpoint.pt.damaged"
+        assert said in caplog.text
+        assert said in (tmp_path / "train.log").read_text()
+        assert "training from step 40" in (tmp_path / "train.log").read_text()
     [straight] = train_jobs([Job(small(eval_every=20), None)])
     assert timeless(record) == timeless(straight)
-    assert "training from step 40" in (tmp_path / "train.log").read_text() or torn == "both"
 
 
 def test_a_checkpoint_runs_no_code(tmp_path):
@@ -166,10 +187,10 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_result_is_not_trained_
 
 def test_a_record_reads_as_the_mapping_that_it_was(trained):
     directory, record = trained
-    plain = json.loads((directory / "result.json").read_text())
+    written = undigested(directory / "result.json")
     read = fractal_ifs.load(directory).record
     assert read == record
-    assert {**read} == dict(read) == read | {} == {} | read == {k: v for k, v in plain.items() if k != "format"}
+    assert {**read} == dict(read) == read | {} == {} | read == {k: v for k, v in written.items() if k != "format"}
     assert (read | {"status": "mine"})["status"] == "mine"
     assert read.get("nothing") is None
     with pytest.raises(KeyError):

@@ -209,15 +209,47 @@ def test_a_fractal_or_curve_of_ones_own_is_reported_like_any(tmp_path):
     assert list(page["P"]) == ["1 5"]
 
 
-def test_a_table_with_the_marks_of_a_merge_is_refused(tmp_path):
+def test_damaged_lines_of_a_kept_table_are_said_left_out_and_never_overwritten(tmp_path):
+    path = tmp_path / "kept.csv"
     add(tmp_path, 0.8)
-    report.collect([str(tmp_path), "--into", str(tmp_path / "kept.csv")])
-    head, line = (tmp_path / "kept.csv").read_text().splitlines()
-    for bad in ("<<<<<<< HEAD", line[: len(line) // 2]):
-        (tmp_path / "kept.csv").write_text("\n".join([head, line, bad, ""]))
-        for read in (lambda: rows.read_runs([tmp_path / "kept.csv"]), lambda: kept.read(tmp_path / "kept.csv")):
-            with pytest.raises(ConfigError, match="line 3 is no row of it"):
-                read()
+    report.collect([str(tmp_path), "--into", str(path)])
+    head, line = path.read_text().splitlines()
+    wrong = [line.replace("0.8,", f"{accuracy},") for accuracy in ("nan", "0.x", "1.8", "0.85")]
+    wrong += [
+        "<<<<<<< HEAD",
+        line[: len(line) // 2],
+        line.replace("cantor2d", "cantor\x1b2d"),
+        f"{line},1",
+        f'{line}"',
+        "",
+    ]
+    for bad in (*wrong, line.replace("finished", "running")):
+        path.write_text("\n".join([head, bad, line, ""]))
+        runs, notes = rows.read_runs([path])
+        assert len(runs) == 1
+        assert bad not in wrong or notes[0].startswith(f"left out: {path}: line 2 is no row of it: ")
+        found = kept.read(path)
+        assert list(found.rows.values()) == [dict(zip(head.split(","), line.split(","), strict=True))]
+        assert [note.startswith("line 2 is ") for note in found.damaged] == [True]
+        before = path.read_bytes()
+        add(tmp_path, 0.7, seed=1)
+        with pytest.raises(ConfigError, match=r"kept.csv: line 2 is .*; mend it, until then nothing is written there"):
+            report.collect([str(tmp_path), "--into", str(path)])
+        assert path.read_bytes() == before
+    path.write_text("\n".join([head, "<<<<<<< HEAD", ""]))
+    with pytest.raises(ConfigError, match="line 2 is no row of it: <<<<<<< HEAD"):
+        rows.read_runs([path])
+    path.write_text("\n".join([head, line, line.replace("0.8,", "0.7,").replace("0.8000", "0.7000"), ""]))
+    assert kept.read(path).damaged == ["line 3 is of a run that is there already: best_test_acc=0.8, and 0.7"]
+
+
+@pytest.mark.parametrize("change", [{"best_test_acc": None}, {"best_test_acc": "high"}, {"best_step": None}])
+def test_a_record_without_a_number_is_not_collected(tmp_path, change, caplog):
+    path = add(tmp_path, 0.8) / "result.json"
+    add(tmp_path, 0.7, seed=1)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert report.collect([str(tmp_path), "--into", str(tmp_path / "kept.csv")]).startswith("1 runs added")
+    assert f"{path} can't be read" in caplog.text
 
 
 def test_other_configs_that_claim_a_cell_are_said_and_never_averaged(tmp_path):
@@ -255,16 +287,16 @@ def test_running_torn_and_failed_runs(tmp_path):
     (failed / "result.json").write_text(json.dumps(record))
     runs, notes = rows.read_runs([tmp_path])
     assert sorted(runs.status) == ["failed", "finished", "running", "running"]
-    assert "1 records can't be read" in notes[0]
+    assert "1 files are damaged and left out, the first: " in notes[0]
     assert cell_of(tmp_path)[0].accuracy == 0.8
     text = write_report([tmp_path], tmp_path / "out", with_figures=False)
     assert "1 runs failed" in text
     assert "OSError: disk" in text
     counts = status.status(tmp_path)
     # finished and failed 10^6 each, running 400,000; the torn one's history says 10^6
-    states = {"finished": 1, "interrupted": 2, "failed": 1}
+    states = {"finished": 1, "interrupted": 1, "damaged": 1, "failed": 1}
     assert counts == {**states, "steps": 3_400_000, "steps_asked": 4_000_000, "slurm": []}
-    assert f"{tmp_path}: 4 runs: 1 failed, 1 finished, 2 interrupted" in status.show(tmp_path)
+    assert f"{tmp_path}: 4 runs: 1 damaged, 1 failed, 1 finished, 1 interrupted" in status.show(tmp_path)
 
 
 def test_a_cell_that_still_runs_has_no_place_on_the_axis_of_parameters(tmp_path):
@@ -505,9 +537,41 @@ def test_an_experiment_sweeps_the_cells_of_its_table(name):
     assert compose(experiment=name, width=10).width == 10
 
 
-def call(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+def call(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "fractal_ifs.report", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
+    )
+
+
+def test_a_terminal_that_knows_ascii_alone_gets_a_report(tmp_path):
+    add(tmp_path / "runs", 0.8)
+    ascii_alone = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONWARNINGS": "ignore"}
+    done = call("runs", cwd=tmp_path, **ascii_alone)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("index.html\n")
+    usual = call("runs", "-o", "usual", cwd=tmp_path, PYTHONWARNINGS="ignore", PYTHONUTF8="1")
+    assert done.stdout.replace("report/", "usual/") == usual.stdout.encode("ascii", "replace").decode()
+    for name in ("report.md", "index.html", "tables.md"):
+        assert (tmp_path / "report" / name).read_bytes() == (tmp_path / "usual" / name).read_bytes()
+
+
+def test_a_run_whose_name_is_no_text_is_said_and_left_out(tmp_path):
+    add(tmp_path, 0.8)
+    os.rename(add(tmp_path, 0.7, seed=1), os.fsencode(tmp_path) + b"/gr\xf6\xdfe")
+    runs, notes = rows.read_runs([tmp_path])
+    assert list(runs.best_test_acc) == [0.8]
+    assert notes == [f"left out: {tmp_path}/gr??e: has a name that can't be printed in this locale"]
+
+
+def test_an_interrupted_report_says_so_in_a_word(monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "report", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        report.main(["runs"])
+    assert ended.value.code == "interrupted"
 
 
 def test_mistakes_cost_one_line(tmp_path):
@@ -528,7 +592,7 @@ def test_mistakes_cost_one_line(tmp_path):
     with pytest.raises(ConfigError, match=r"format 99; this version reads up to \d+, update it$"):
         write_report([tmp_path / "later"], tmp_path / "out")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ConfigError, match=r"not the results.csv of a report, it has no column data"):
+    with pytest.raises(ConfigError, match=r"not the results.csv of a report, it has no column fingerprint"):
         write_report([tmp_path / "other.csv"], tmp_path / "out")
 
 

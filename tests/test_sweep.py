@@ -3,12 +3,20 @@
 import csv
 import json
 import math
+import os
+import signal
 from pathlib import Path
 
 import pytest
-from conftest import files
+from conftest import files as files_in
+from conftest import small
 
+from fractal_ifs import files
+from fractal_ifs.config.run import Job
+from fractal_ifs.runs.records import RunRecord
 from fractal_ifs.runs.run import Run
+from fractal_ifs.sweeps.executors import Worker
+from fractal_ifs.training import signals
 
 QUICK = ["width=8", "depth=2", "steps=60", "eval_every=30", "data.train_size=1000", "data.test_size=200", "logger=csv"]
 GRID = ["-m", "fractal=vicsek", "curve=1,4,6", *QUICK, "sweep=grid"]
@@ -39,6 +47,59 @@ def refused(ended):
     return ended.status
 
 
+def interrupt(*_, **__):
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_while_the_table_is_written_leaves_the_old_one(command, tmp_path, monkeypatch):
+    one = ["-m", "curve=1", *QUICK, "sweep=grid"]
+    assert command(*one).status == 0
+    before = table(tmp_path)
+
+    def replace(old, new, replace=os.replace):
+        interrupt() if new.name == "results.csv" else replace(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", replace)
+        ended = command(*one)
+    assert ended.status == "interrupted: the same command goes on from here"
+    assert "Traceback" not in ended.err
+    assert table(tmp_path) == before
+    assert {path.name for path in (tmp_path / "multirun" / "grid").iterdir() if path.is_file()} == {
+        "multirun.yaml",
+        "results.csv",
+    }
+
+
+def test_a_second_interrupt_ends_at_once_also_while_the_table_is_written(command, tmp_path, monkeypatch):
+    def end(status):
+        raise SystemExit(status)
+
+    monkeypatch.setattr(signals.os, "_exit", end)
+    monkeypatch.setattr("fractal_ifs.sweeps.sweep.execute", interrupt)
+    monkeypatch.setattr("fractal_ifs.sweeps.table.frame", interrupt)
+    ended = command("-m", "curve=1", *QUICK, "sweep=grid")
+    assert ended.status == 130
+    assert "Traceback" not in ended.err
+
+
+def test_workers_need_no_shared_memory(tmp_path, monkeypatch):
+    """As where /dev/shm is read-only."""
+
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("multiprocessing.heap.Arena.__init__", refuse)
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", refuse)
+    worker = Worker(None, 0)
+    job = Job(small(), tmp_path / "run")
+    worker.begin([0], [job])
+    [outcome] = worker.end([job])
+    assert isinstance(outcome, RunRecord)
+    worker.connection.close()
+    worker.join()
+
+
 def test_a_sweep_joins_and_is_refused(command, tmp_path):
     """One directory's life: trained, left alone, joined by more jobs, refused to another config."""
     ended = command(*GRID)
@@ -65,11 +126,11 @@ def test_a_sweep_joins_and_is_refused(command, tmp_path):
         assert f"{record['best_test_acc']:.4f}" in ended.out  # the table on the terminal
     sweep = tmp_path / "multirun" / "grid"
 
-    before = {directory: files(directory) for directory in found}
+    before = {directory: files_in(directory) for directory in found}
     again = command(*GRID)
     assert again.status == 0
     assert "3 of 3 jobs are finished already" in again.out
-    assert {directory: files(directory) for directory in found} == before
+    assert {directory: files_in(directory) for directory in found} == before
     assert again.out.count("best test accuracy") == ended.out.count(
         "best test accuracy"
     )  # the table comes all the same
@@ -80,16 +141,16 @@ def test_a_sweep_joins_and_is_refused(command, tmp_path):
     assert len(results(tmp_path)) == 4
     assert {row["curve"] for row in table(tmp_path)} == {"1", "4", "5", "6"}
     for directory in found:
-        assert files(directory) == before[directory]
+        assert files_in(directory) == before[directory]
 
     # The same directory, asked for another config.
     [(directory, record)] = [(d, r) for d, r in found.items() if r["curve"] == "4"]
-    before_all = files(sweep, "**/curve*/**/*")
+    before_all = files_in(sweep, "**/curve*/**/*")
     changed = command(
         "-m", "fractal=vicsek", "curve=4", *QUICK, "lr=0.25", "sweep=grid", f"hydra.sweep.subdir='{directory.name}'"
     )
     assert f"lr={record['lr']} there, 0.25 asked" in refused(changed)
-    assert files(sweep, "**/curve*/**/*") == before_all
+    assert files_in(sweep, "**/curve*/**/*") == before_all
 
 
 def test_the_basic_launcher_gives_the_same_numbers(command, tmp_path):

@@ -1,11 +1,10 @@
 """``python -m fractal_ifs.dashboard ENTITY``: a W&B workspace with panels for a sweep of this package."""
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.config.options import line, wandb_name
-from fractal_ifs.errors import ConfigError, message, short
+from fractal_ifs.errors import ConfigError, message, short, told
 from fractal_ifs.extras import require
 from fractal_ifs.help.layout import Examples, Parser, program
 
@@ -92,17 +91,16 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     given = parser().parse_args(arguments)
-    try:
+    with told():
         made = workspace(given.entity, given.project, given.sweep)
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
-    if given.show:
-        print(made._to_model().model_dump_json(by_alias=True, indent=1))
-        return
-    try:
-        print(made.save().url)
-    except Exception as error:  # any of W&B's, or of the network's
-        sys.exit(f"error: W&B doesn't take it: {short(message(error), 300)}")
+        if given.show:
+            print(made._to_model().model_dump_json(by_alias=True, indent=1))
+            return
+        try:
+            url = made.save().url
+        except Exception as error:  # any of W&B's, or of the network's
+            raise ConfigError(f"W&B doesn't take it: {short(message(error), 300)}") from None
+        print(url)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from fractal_ifs.config import environment
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import told
 from fractal_ifs.help.layout import Parser, program
 from fractal_ifs.version import __version__
 
@@ -110,11 +110,9 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit status."""
     parser().parse_args(arguments)
-    try:
+    with told():
         environment.check_environment()
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
-    print("\n".join([*versions(), *report()]))
+        print("\n".join([*versions(), *report()]))
     return 0
 
 

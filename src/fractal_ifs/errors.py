@@ -1,8 +1,20 @@
 """What goes wrong, and how it is told: in one line."""
 
+import contextlib
+import sys
+from collections.abc import Generator
+
 
 class ConfigError(ValueError):
     """The user asked for something that can't be: one line that names the key, the value and what is allowed."""
+
+
+class Refused(ConfigError):
+    """A directory that is left exactly as it is, and what to do about it."""
+
+
+class Damaged(Refused):
+    """A file isn't as it was written, or never was one of ours."""
 
 
 class FailedElsewhere(Exception):
@@ -10,9 +22,13 @@ class FailedElsewhere(Exception):
 
 
 def short(value: object, length: int = 60) -> str:
-    """A value as it appears in a message: as the command line spells it, on one line, not too long."""
+    """A value as it appears in a message: as the command line spells it, on one line, not too long.
+
+    Nothing in it is obeyed by a terminal.
+    """
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     text = " ".join(text.split())
+    text = text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
@@ -28,7 +44,31 @@ def message(error: BaseException) -> str:
     return (f"{type(error).__name__}: {error}".splitlines() or [""])[0]
 
 
+def reason(error: BaseException) -> str:
+    """Why a file can't be read or written, in a few words: ``Permission denied``, ``not a file``."""
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+    return short(words, 200)
+
+
 def of_system(error: OSError) -> str:
     """An error of the operating system in one line: the file, and what is wrong."""
     names = [short(name, 100) for name in (error.filename, error.filename2) if name is not None]
-    return f"{' and '.join(names)}: {error.strerror}" if names and error.strerror else short(error, 300)
+    return f"{' and '.join(names)}: {reason(error)}" if names else short(error, 300)
+
+
+@contextlib.contextmanager
+def told(interrupted: str = "interrupted") -> Generator[None]:
+    """Within: what the user can mend ends the command with one line instead of a traceback.
+
+    ``interrupted`` is the line for KeyboardInterrupt.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(interrupted)
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.exit(1)
+    except OSError as error:
+        sys.exit(f"error: {of_system(error)}")

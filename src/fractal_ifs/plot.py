@@ -15,7 +15,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fractal_ifs.errors import ConfigError, of_system, short
+from fractal_ifs.errors import ConfigError, short, told
 from fractal_ifs.extras import require
 from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import asked, show
@@ -40,13 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked(arguments):
         show(screen(arguments))
         return
-    try:
+    with told():
         for path in write_pictures(arguments):
             print(path)
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {of_system(error)}")
 
 
 def write_pictures(overrides: Sequence[str]) -> list[Path]:
@@ -227,11 +223,12 @@ def _plan_distributions(settings: Settings, configs: Sequence[DictConfig]) -> Pi
 
 def _plan_network(settings: Settings, directory: Path) -> Picture:
     """What the network of a finished run has learned."""
-    from fractal_ifs.runs.records import read_record
+    from fractal_ifs.runs.records import read_stored
 
-    record = read_record(directory)
-    if record is None:
-        raise ConfigError(f"run={directory}: must be the directory of a finished run, has no result.json")
+    try:
+        record = read_stored(directory).record
+    except FileNotFoundError:
+        raise ConfigError(f"run={directory}: must be the directory of a finished run, has no result.json") from None
     if not record.config.synthetic:
         raise ConfigError(f"run={directory}: must be a run on a fractal, its data is {record.data}")
     ifs, _ = _check_law(settings, record.config.fractal.keys, record.config.curve.keys, 0.0)

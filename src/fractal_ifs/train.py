@@ -72,18 +72,18 @@ def main() -> None:
     sys.argv[1:] = options + words
     register(words)
     run = hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)(Task(job, words))
-    try:
-        with signals.ending(), refusals("interrupted: the same command goes on from here"):
+    with signals.ending(), refusals("interrupted: the same command goes on from here"):
+        try:
             run()
-    except JobsFailed as error:
-        sys.exit(f"error: jobs failed, the first with {error}")
-    finally:
-        if swept:
-            from fractal_ifs.sweeps.table import show_table
+        except JobsFailed as error:
+            sys.exit(f"error: jobs failed, the first with {error}")
+        finally:
+            if swept:
+                from fractal_ifs.sweeps.table import show_table
 
-            for directory in swept:
-                show_table(directory)
-        show_failed()
+                for directory in swept:
+                    show_table(directory)
+            show_failed()
 
 
 if __name__ == "__main__":

@@ -102,8 +102,6 @@ def obstacle(directory: Path) -> str | None:
 
 def check_outside(config: RunConfig) -> None:
     """Raises ConfigError if what a run needs besides its config is missing or bad: a directory, W&B's mode."""
-    if config.kept:
-        check_table(Path(config.kept).absolute(), f"kept={shown(config.kept)}")
     if isinstance(config.data, ImageData) and config.data.dir is not None:
         _check_images(str(Path(config.data.dir).expanduser().absolute()), config.data.dir)
     if isinstance(config.logger, WandbLogger) and config.logger.mode is None:
@@ -112,12 +110,15 @@ def check_outside(config: RunConfig) -> None:
 
 @lru_cache
 def check_table(path: Path, asked: str) -> None:
-    """Raises ConfigError if a table can't be written at an absolute path. ``asked`` is what the message begins with."""
+    """Raises ConfigError if no table can be at an absolute path. ``asked`` is what the message begins with.
+
+    A table that is there may be read-only: it is read all the same.
+    """
     if not is_path(str(path)) or (os.path.exists(path) and not os.path.isfile(path)):
         raise ConfigError(f"{asked}: must be the path of a CSV file, {short(path, 200)} is none")
     if not os.path.isdir(path.parent):
         raise ConfigError(f"{asked}: must be the path of a CSV file, there is no directory {short(path.parent, 200)}")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
+    if not os.path.exists(path) and not os.access(path.parent, os.W_OK | os.X_OK):
         raise ConfigError(f"{asked}: must be the path of a CSV file, {short(path.parent, 200)} can't be written")
 
 

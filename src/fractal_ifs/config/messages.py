@@ -23,39 +23,33 @@ from fractal_ifs.config.overrides import check_overrides, split, unreadable
 from fractal_ifs.config.own_files import fault
 from fractal_ifs.config.own_folders import own_folders
 from fractal_ifs.config.run import KINDS, RunConfig
-from fractal_ifs.errors import ConfigError, message, of_system, short
+from fractal_ifs.errors import ConfigError, message, short, told
 
 
 @contextlib.contextmanager
 def refusals(interrupted: str = "interrupted") -> Generator[None]:
-    """Within: an error that the user can fix ends the command with one line instead of a traceback.
-
-    The environment and the command line are checked first. ``interrupted`` is the line for KeyboardInterrupt.
-    """
+    """As ``errors.told``, also for errors of Hydra. The environment and the command line are checked first."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its exceptions, so that we print them
     _, overrides = split(sys.argv[1:])
-    try:
-        check_environment()
-        check_overrides(sys.argv[1:])
-        yield
-    except KeyboardInterrupt:
-        sys.exit(interrupted)
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
-    except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {one_line(error, sys.argv[1:])}")
-    except OSError as error:
-        sys.exit(f"error: {of_system(error)}")
-    except MemoryError as error:
-        sys.exit(f"error: there is not enough memory on this machine ({short(error, 200) or 'MemoryError'})")
-    except ValueError as error:
-        if not str(error).startswith("Only one of --run"):  # how Hydra refuses `-m --cfg job`
+    with told(interrupted):
+        try:
+            check_environment()
+            check_overrides(sys.argv[1:])
+            yield
+        except (HydraException, OmegaConfBaseException) as error:  # before OSError, which some of Hydra's are
+            sys.exit(f"error: {one_line(error, sys.argv[1:])}")
+        except (ConfigError, OSError):
+            raise
+        except MemoryError as error:
+            sys.exit(f"error: there is not enough memory on this machine ({short(error, 200) or 'MemoryError'})")
+        except ValueError as error:
+            if not str(error).startswith("Only one of --run"):  # how Hydra refuses `-m --cfg job`
+                _refuse_hydras(error, overrides)
+                raise
+            sys.exit(f"error: {error}")
+        except Exception as error:
             _refuse_hydras(error, overrides)
             raise
-        sys.exit(f"error: {error}")
-    except Exception as error:
-        _refuse_hydras(error, overrides)
-        raise
 
 
 def _refuse_hydras(error: Exception, overrides: Sequence[str]) -> None:
@@ -95,9 +89,9 @@ def one_line(error: BaseException, words: Sequence[str] = ()) -> str:
     if isinstance(error, MissingMandatoryValue):
         return f"{_full_key(error)}=???: this key has no default, give it a value"
     text = str(error)
-    for pattern, told in _TOLD:
+    for pattern, found in _TOLD:
         if match := re.search(pattern, text, re.DOTALL):
-            return told.format(*(short(group, 100) for group in match.groups()))
+            return found.format(*(short(group, 100) for group in match.groups()))
     if match := re.search(r"Could not override '([^']+)'(?:\.\n.*?use \+(.*))?", text, re.DOTALL):
         key, line = match.groups()
         inner = _full_key(cause)

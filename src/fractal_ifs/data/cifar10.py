@@ -6,9 +6,9 @@ Nothing here imports torch. Files can't run code. Every problem is reported as a
 import gzip
 import hashlib
 import io
-import os
 import pickle
 import tarfile
+import uuid
 import zlib
 from collections.abc import Callable
 from functools import lru_cache
@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fractal_ifs.config.data import ImageData
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, reason
 from fractal_ifs.extras import require
+from fractal_ifs.files import opened
+from fractal_ifs.files import read as read_file
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIZE = 32  # height and width of an image
@@ -30,6 +32,7 @@ ARCHIVES = {
     "cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530",
     "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
 }
+MOST_BYTES = 1 << 28  # of an archive unpacked, and so of a file in it; CIFAR-10 has 186 million
 FOLDERS = (".", "cifar-10-batches-bin", "cifar-10-batches-py")
 
 
@@ -66,7 +69,7 @@ def load(data: ImageData) -> Arrays:
                 f"data.dir={where}: has unpacked files, for which no checksum is published: put "
                 f"{' or '.join(ARCHIVES)} there, or read them as they are with data.verify=false"
             )
-        return read(lambda name: (loose / name).read_bytes(), _ending(_is_in(loose)), loose)
+        return read(lambda name: read_file(loose / name, MOST_BYTES), _ending(_is_in(loose)), loose)
     if archive is None:
         archive = fetch(data.url or "", where, data.verify)
     elif data.verify and (found := md5(archive)) != ARCHIVES[archive.name]:
@@ -93,7 +96,7 @@ def fetch(url: str, where: Path, verify: bool = True) -> Path:
         raise ConfigError(f"data.url={url}: must end in {' or '.join(ARCHIVES)}")
     try:
         where.mkdir(parents=True, exist_ok=True)
-        probe = where / f".{os.getpid()}"
+        probe = where / f".{uuid.uuid4().hex}"
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -104,34 +107,43 @@ def fetch(url: str, where: Path, verify: bool = True) -> Path:
     try:  # pooch downloads to a temporary name, compares, then renames
         return Path(pooch.retrieve(url, checksum, fname=name, path=where))
     except ValueError as error:
-        reason = "what came is not the published file" if "hash" in str(error) else str(error).splitlines()[0]
+        why = "what came is not the published file" if "hash" in str(error) else reason(error)
     except (OSError, requests.RequestException) as error:
-        reason = f"{type(error).__name__}: no connection?"
+        why = f"{type(error).__name__}: no connection?"
     raise ConfigError(
-        f"data.url={url}: can't be fetched ({reason}); put {' or '.join(ARCHIVES)} into {where}, "
+        f"data.url={url}: can't be fetched ({why}); put {' or '.join(ARCHIVES)} into {where}, "
         "or name its directory: data.dir=DIR"
     ) from None
 
 
 def read_archive(archive: Path) -> Arrays:
-    """All images of a packed distribution. Raises ConfigError."""
+    """All images of a packed distribution. Raises ConfigError, also where little packed would become terabytes."""
     members = {}
     try:
-        with gzip.open(archive) as stream, tarfile.open(fileobj=stream) as tar:
+        with tarfile.open(fileobj=io.BytesIO(unpacked(archive))) as tar:
             for member in tar:
                 name = PurePosixPath(member.name).name
-                if member.isfile() and name.startswith(("data_batch_", "test_batch")):
+                if member.isfile() and name.removesuffix(".bin") in (*BATCHES, "test_batch"):
+                    if member.issparse():
+                        raise ValueError(f"{name} has holes")
                     file = tar.extractfile(member)
                     assert file is not None
                     members[name] = file.read()
-            while stream.read(1 << 20):  # read on to gzip's checksum at the end, which tarfile ignores
-                pass
     except (OSError, EOFError, tarfile.TarError, ValueError, zlib.error) as error:
-        raise ConfigError(f"{archive}: can't be unpacked ({' '.join(str(error).split())}); delete it") from None
+        raise ConfigError(f"{archive}: can't be unpacked ({reason(error)}); delete it") from None
     ending = _ending(members.__contains__)
     if ending is None:
         raise ConfigError(f"{archive}: holds no CIFAR-10 (data_batch_1.bin or data_batch_1)")
     return read(members.__getitem__, ending, archive)
+
+
+def unpacked(path: Path) -> bytes:
+    """The content of a gzip file, compared with its checksum. Raises OSError, EOFError and zlib.error, ValueError."""
+    with opened(path, MOST_BYTES) as file, gzip.open(file) as stream:
+        content = stream.read(MOST_BYTES + 1)  # as far as the checksum at the end
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES} bytes")
+    return content
 
 
 def _ending(there: Callable[[str], bool]) -> str | None:

@@ -4,7 +4,6 @@ This is also the example of how to add a data set. It takes a reader like ``load
 in ``config.data.IMAGE_SETS``, and conf/data/NAME.yaml; if it trains with other defaults, also conf/protocol/NAME.yaml.
 """
 
-import gzip
 import struct
 import zlib
 from pathlib import Path
@@ -12,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from fractal_ifs.config.data import ImageData
-from fractal_ifs.data.cifar10 import Arrays, check_labels, md5
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.data.cifar10 import Arrays, check_labels, md5, unpacked
+from fractal_ifs.errors import ConfigError, reason
 
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 # Each with two MD5 sums: the one published on https://github.com/zalandoresearch/fashion-mnist, and that of Debian's
@@ -43,9 +42,9 @@ def load(data: ImageData) -> Arrays:
                 "read it as it is with data.verify=false"
             )
         try:
-            arrays.append(idx(gzip.decompress(path.read_bytes()), 3 if "images" in name else 1))
+            arrays.append(idx(unpacked(path), 3 if "images" in name else 1))
         except (OSError, EOFError, ValueError, zlib.error) as error:
-            raise ConfigError(f"{path}: is truncated, or no IDX file ({error})") from None
+            raise ConfigError(f"{path}: is truncated, or no IDX file ({reason(error)})") from None
     x, y, x_test, y_test = arrays
     for images, labels, name in ((x, y, "train-images"), (x_test, y_test, "t10k-images")):
         if images.shape[1:] != (28, 28) or len(images) != len(labels):

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import told
 from fractal_ifs.help.layout import asked, show
 from fractal_ifs.help.options import split
 from fractal_ifs.help.shells import SCRIPTS
@@ -18,10 +18,8 @@ def answered(arguments: Sequence[str], screen: Callable[[Sequence[str]], str]) -
     if asked(arguments):
         show(screen(arguments))
         return True
-    try:
+    with told():
         parts = list(split(arguments))
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
     if not any(option and option.long == "--shell-completion" for _, option in parts):
         return False
     # Hydra's completion knows neither these commands nor `python -m`, and offers groups that a command refuses.

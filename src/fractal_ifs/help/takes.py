@@ -92,7 +92,7 @@ def choices(*files: Path) -> list[Choices]:
     Of the experiments those that set nothing but keys of the command.
     """
     entries: list[str | dict[str, Any]] = [
-        each for path in files for each in yaml.safe_load(path.read_text())["defaults"]
+        each for path in files for each in yaml.safe_load(path.read_bytes())["defaults"]
     ]
     pairs = [pair for entry in entries if isinstance(entry, dict) for pair in entry.items()]
     defaults = {name.removeprefix("override "): value for name, value in pairs}
@@ -148,13 +148,17 @@ def shapes() -> list[Keys]:
 
 def content(path: Path) -> dict[str, Any]:
     """What a file of conf/ sets, without what it says to Hydra."""
-    found: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
+    found: dict[str, Any] = yaml.safe_load(path.read_bytes()) or {}
     return {str(name): value for name, value in found.items() if name not in ("defaults", "hydra")}
 
 
 def headline(path: Path) -> str:
     """The first sentence of the comment at the top of a file of conf/."""
-    lines = [line[1:].strip() for line in path.read_text().split("\n\n")[0].splitlines() if line.startswith("#")]
+    lines = [
+        line[1:].strip()
+        for line in path.read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+        if line.startswith("#")
+    ]
     text = " ".join(line for line in lines if not line.startswith(("@package", "python -m")))
     return re.split(r"(?<=[.]) (?=[A-Z\"])|[.:;]$|: (?=\w+=)", text)[0].removesuffix(".")
 
@@ -170,5 +174,7 @@ def written(value: Any) -> str:
 
 def _comments(path: Path) -> dict[str, str]:
     """The comments behind keys and entries of lists, by their names."""
-    lines = re.findall(r"^(?:  - )?(?:override )?([\w/]+):.*?\s#\s+(.*)$", path.read_text(), re.MULTILINE)
+    lines = re.findall(
+        r"^(?:  - )?(?:override )?([\w/]+):.*?\s#\s+(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE
+    )
     return {name: text.strip() for name, text in lines}

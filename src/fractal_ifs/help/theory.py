@@ -25,12 +25,12 @@ def takes() -> Takes:
 
     Read from the sources of the statements: importing them takes seconds, for they import torch.
     """
-    source = ast.parse((THEOREMS / "statements.py").read_text())
+    source = ast.parse((THEOREMS / "statements.py").read_bytes())
     table = next(
         node.value for node in source.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)
     )
     names = [str(ast.literal_eval(name)) for name in table.keys if name]
-    sources = {name: ast.parse((THEOREMS / f"{name}.py").read_text()) for name in names}
+    sources = {name: ast.parse((THEOREMS / f"{name}.py").read_bytes()) for name in names}
     words = {"all": "all of these but conjecture1"}
     words |= {name: (ast.get_docstring(tree) or "").splitlines()[0].split(": ", 1)[1] for name, tree in sources.items()}
     values, docs = content(CONF / "theory.yaml"), _docs(source)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fractal_ifs.config.options import path, whole
-from fractal_ifs.errors import ConfigError, counted, of_system
+from fractal_ifs.errors import counted, told
 from fractal_ifs.help.layout import Examples, Parser, program
 
 
@@ -84,7 +84,7 @@ def collect(arguments: Sequence[str]) -> str:
 
     added, notes = finished_runs.add_below(given.into, given.paths, "--into")
     lines = [f"note: {note}" for note in notes]
-    there = len(finished_runs.read(given.into))
+    there = len(finished_runs.read(given.into).rows)
     return "\n".join([*lines, f"{counted(added, 'run')} added to {given.into}, which has {there}"])
 
 
@@ -121,16 +121,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     command = {"status": status, "collect": collect, "check": check}.get(arguments[0] if arguments else "")
-    try:
+    with told():
         text = command(arguments[1:]) if command else report(arguments)
         if text is not None:
-            print(text)
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
-    except BrokenPipeError:
-        sys.exit(1)
-    except OSError as error:
-        sys.exit(f"error: {of_system(error)}")
+            encoding = sys.stdout.encoding or "utf-8"
+            print(text.encode(encoding, "replace").decode(encoding))  # a terminal may lack a minus or a path's letters
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from fractal_ifs.files import write
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.report.tables import CURVES, FRACTALS, lookup, paper
 from fractal_ifs.results.cells import CellResult
-from fractal_ifs.results.rows import ENDED, CellKey, learning_curve
+from fractal_ifs.results.columns import ENDED, CellKey
+from fractal_ifs.results.rows import learning_curve
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,8 @@ from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.report.tables import CURVES, FRACTALS, Table, difference, legend, paper
 from fractal_ifs.report.verdicts import Verdict
 from fractal_ifs.results.cells import CellResult, form_cells, results_of
-from fractal_ifs.results.rows import CellKey, train_command
+from fractal_ifs.results.columns import CellKey
+from fractal_ifs.results.rows import train_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +56,7 @@ def render_page(
     known = {(e["curve"], e["n"]) for e in entries if e["curve"] in CURVES}
     levels = {f"{curve} {n}": _levels(curve, n) for curve, n in sorted(known)}
     data = {"entries": entries, "curves": curves, "pictures": images, "P": levels}
-    template, script = (Path(__file__).with_suffix(kind).read_text() for kind in (".html", ".js"))
+    template, script = (Path(__file__).with_suffix(kind).read_text(encoding="utf-8") for kind in (".html", ".js"))
     parts = {
         "@SUMMARY@": "".join(f"<li>{html.escape(line)}</li>" for table in tables for line in _summary(table)),
         "@VERDICTS@": _verdicts(verdicts),

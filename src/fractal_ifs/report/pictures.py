@@ -13,7 +13,7 @@ from fractal_ifs.fractals.membership import deepest
 from fractal_ifs.plotting.style import BLUE, ORANGE, PALE_BLUE, PALE_ORANGE
 from fractal_ifs.report.tables import FRACTALS, lookup, paper
 from fractal_ifs.results.cells import CellResult, results_of
-from fractal_ifs.results.rows import CellKey
+from fractal_ifs.results.columns import CellKey
 from fractal_ifs.runs.load import load
 
 if TYPE_CHECKING:

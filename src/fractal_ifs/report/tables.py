@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.results.cells import CellResult, results_of
-from fractal_ifs.results.rows import CellKey
+from fractal_ifs.results.columns import CellKey
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ CURVES = tuple("123456")
 @lru_cache
 def paper() -> dict[str, Any]:
     """The content of paper.json: the paper's numbers, as its appendix prints them, or read off its figures."""
-    return json.loads((Path(__file__).parent / "paper.json").read_text())
+    return json.loads((Path(__file__).parent / "paper.json").read_bytes())
 
 
 @dataclass(frozen=True)

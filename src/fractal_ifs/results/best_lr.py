@@ -4,24 +4,28 @@ from pathlib import Path
 
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError, short
-from fractal_ifs.results import finished_runs
 from fractal_ifs.results.cells import form_cells, results_of
-from fractal_ifs.results.rows import CellKey, read_runs
+from fractal_ifs.results.columns import CellKey
+from fractal_ifs.results.rows import LEFT_OUT, read_runs
 from fractal_ifs.runs.records import keys_of
 
 
 class BestLr:
     """For each cell (data, fractal, its depth, curve, depth, width), the learning rate that the report shows.
 
-    Raises ConfigError where the file is no such table, or holds no run.
+    Raises ConfigError where the file is no such table, or has damaged lines, or holds no run.
     """
 
     def __init__(self, path: Path):
-        if not finished_runs.read(path, "hydra.sweeper.best_lr"):
-            raise ConfigError(
-                f"hydra.sweeper.best_lr={short(path, 200)}: holds no run; train some learning rates first"
-            )
-        best, _ = form_cells(read_runs([path])[0])
+        try:
+            if not path.is_file():
+                raise ConfigError(f"{short(path, 200)}: holds no run; train some learning rates first")
+            runs, notes = read_runs([path])
+            if left_out := [note for note in notes if note.startswith(LEFT_OUT)]:
+                raise ConfigError(left_out[0].removeprefix(LEFT_OUT))
+        except ConfigError as error:
+            raise ConfigError(f"hydra.sweeper.best_lr={error}") from None
+        best, _ = form_cells(runs)
         self._of_cell = {cell.key: float(cell.lr) for cell in results_of(best)}
 
     def of(self, config: RunConfig) -> float | None:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fractal_ifs.results.columns import CELL, ENDED, CellKey
 from fractal_ifs.results.protocol import PAPER_EVALUATIONS, PAPER_STEPS
-from fractal_ifs.results.rows import CELL, ENDED, CellKey
 from fractal_ifs.runs.records import Status
 
 if TYPE_CHECKING:

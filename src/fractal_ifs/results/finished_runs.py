@@ -2,12 +2,17 @@
 
 A row is a run that has used its budget. It has the columns of a report's results.csv, without the run's directory.
 With ``kept=FILE`` a sweep reads the table and fills it while it trains; ``report collect`` fills it later.
+
+Several processes may fill one table: each locks it, reads it again and adds its rows. Where the file system has no
+locks (``runs.locks`` warns), or they don't hold between two machines, one may overwrite what the other added at that
+moment. The runs' records still have it, and the same command adds it at its next start.
 """
 
 import csv
 import io
 import logging
 import math
+import os
 import time
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -15,46 +20,60 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fractal_ifs import files
+from fractal_ifs.config.keys import shown
 from fractal_ifs.config.machine import check_table
-from fractal_ifs.config.run import Job, RunConfig
-from fractal_ifs.errors import ConfigError, short
-from fractal_ifs.results.rows import CELL, COLUMNS, row_of
-from fractal_ifs.runs.records import NOT_KEPT, Status, understood, walk
+from fractal_ifs.config.run import Job
+from fractal_ifs.errors import ConfigError, Damaged, Refused, reason, short
+from fractal_ifs.results.columns import CELL, COLUMNS, ENDED
+from fractal_ifs.results.rows import row_of
+from fractal_ifs.results.text_table import TextTable, read_text
+from fractal_ifs.runs.locks import Lock
+from fractal_ifs.runs.records import NOT_KEPT, RunRecord, Status, read_stored, understood, walk
 
 log = logging.getLogger(__name__)
 
 KEPT = [name for name in COLUMNS if name not in ("directory", *NOT_KEPT)]
-_NEEDED = ("fingerprint", *CELL, "best_test_acc", "best_step", "status")
 ORDER = (*CELL, "steps_asked", "lr", "seed", "fingerprint")  # the rows are sorted by these columns
+TABLE = "results.csv"  # of a sweep, in its directory
+PATIENCE = 10.0  # seconds to wait for another process that writes the same table
+
+Row = Mapping[str, Any]
 
 
-def read(path: Path, key: str = "kept") -> dict[str, dict[str, str]]:
-    """The rows of a table by fingerprint, with all values as text. Empty where there is no file.
+class Kept(NamedTuple):
+    """The rows of a table of finished runs, with all values as text."""
+
+    rows: dict[str, dict[str, str]]  # by fingerprint
+    damaged: list[str]  # a note for each line that is no such row, and left out
+
+
+def read(path: Path, key: str = "kept") -> Kept:
+    """The rows of a table. Empty where there is no file.
 
     Raises ConfigError where the file is not such a table. ``key`` is what the user named it by.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            columns, rows = reader.fieldnames or (), list(reader)
+        table = read_text(path, "a table of finished runs")
     except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, csv.Error) as error:
-        raise ConfigError(f"{key}={short(path, 200)}: can't be read ({short(error)})") from None
-    if missing := [name for name in _NEEDED if name not in columns]:
-        raise ConfigError(f"{key}={short(path, 200)}: not a table of finished runs, it has no column {missing[0]}")
-    for number, line in enumerate(rows, 2):
-        if None in line or None in line.values() or not _is_row(line):
-            raise ConfigError(
-                f"{key}={short(path, 200)}: line {number} is no row of it: {short(next(iter(line.values())))}"
-            )
-    return {line["fingerprint"]: line for line in rows}
+        return Kept({}, [])
+    except ConfigError as error:
+        raise ConfigError(f"{key}={error}") from None
+    if other := [name for name in table.names if name not in KEPT]:
+        raise ConfigError(f"{key}={short(path, 200)}: not a table of finished runs, it has a column {short(other[0])}")
+    return _finished(table)
 
 
-def _is_row(line: Mapping[str, str]) -> bool:
-    """Whether the values that we read are there: the others may be of any version."""
-    numbers = (_number(line[name]) for name in ("best_test_acc", "best_step"))
-    return bool(line["fingerprint"]) and None not in numbers and line["status"] in {*Status}
+def _finished(table: TextTable) -> Kept:
+    """The rows of runs that have ended, each once."""
+    rows: dict[str, dict[str, str]] = {}
+    damaged = list(table.damaged)
+    for number, row in table.rows.items():
+        name, accuracy = row["fingerprint"], row["best_test_acc"]
+        if row["status"] not in ENDED or not accuracy or not row["best_step"]:
+            damaged.append(f"line {number} is not of a finished run: status={row['status']}, best_test_acc={accuracy}")
+        elif (first := rows.setdefault(name, row)["best_test_acc"]) != accuracy:
+            damaged.append(f"line {number} is of a run that is there already: best_test_acc={first}, and {accuracy}")
+    return Kept(rows, damaged)
 
 
 def add(path: Path, directories: Iterable[Path], key: str = "kept") -> tuple[int, list[str]]:
@@ -62,23 +81,12 @@ def add(path: Path, directories: Iterable[Path], key: str = "kept") -> tuple[int
 
     A run that the table has already stays as it is. A note says where its accuracy is another one here.
 
-    Raises ConfigError where the file is not such a table, or can't be written.
+    Raises ConfigError where the file is not such a table, or has damaged lines, or can't be written. ``key`` is what
+    the user named it by.
     """
     check_table(path.absolute(), f"{key}={short(path, 200)}")
-    rows = read(path, key)
-    before, notes = len(rows), []
-    for directory in directories:
-        record = understood(directory)
-        if record is None or not record.status.ended or record.best_test_acc is None:
-            continue
-        found = row_of(directory, record)
-        known = next((name for name in record.config.fingerprints if name in rows), record.fingerprint)
-        there = rows.setdefault(known, {name: _text(found[name]) for name in KEPT})
-        if float(there["best_test_acc"]) != record.best_test_acc:
-            notes.append(f"{directory}: best test accuracy {record.best_test_acc}, kept {there['best_test_acc']}")
-    if len(rows) > before:
-        write(path, rows)
-    return len(rows) - before, notes
+    records = ((directory, understood(directory)) for directory in directories)
+    return _add(path, {directory: record for directory, record in records if record and record.status.ended}, key=key)
 
 
 def add_below(path: Path, roots: Iterable[Path], key: str = "kept") -> tuple[int, list[str]]:
@@ -89,12 +97,64 @@ def add_below(path: Path, roots: Iterable[Path], key: str = "kept") -> tuple[int
     return add(path, (directory for root in roots for directory, _ in walk(root)), key)
 
 
-def write(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the table, sorted by ``ORDER``."""
+def _add(
+    path: Path, ended: Mapping[Path, RunRecord], others: Mapping[str, Row] | None = None, key: str = "kept"
+) -> tuple[int, list[str]]:
+    """Add finished runs, and other rows by their fingerprints. Result and errors are those of ``add``."""
+    asked = f"{key}={short(path, 200)}"
+    path = Path(os.path.realpath(path))  # a link to the table stays one
+    found = {**(others or {}), **_rows(ended)}
+    names = {record.fingerprint: record.config.fingerprints for record in ended.values()}
+    try:
+        there = read(path, key)
+        new = _new(there.rows, found, names)
+        if new:
+            lock = Lock.of_table(path, PATIENCE)
+            try:
+                if lock.held:
+                    files.remove_abandoned(path.parent, (path.name,))
+                there = read(path, key)  # again: another process may have written meanwhile
+                if there.damaged:
+                    raise Damaged(f"{asked}: {there.damaged[0]}; mend it, until then nothing is written there")
+                new = _new(there.rows, found, names)
+                if new:
+                    write(path, {**there.rows, **new})
+            finally:
+                lock.release()
+    except OSError as error:
+        raise ConfigError(f"{asked}: can't be written ({reason(error)})") from None
+    return len(new), _differing(there.rows, ended)
+
+
+def _rows(ended: Mapping[Path, RunRecord]) -> dict[str, Row]:
+    found: dict[str, Row] = {}
+    for directory, record in ended.items():
+        row = row_of(directory, record)
+        found[record.fingerprint] = {name: _text(row[name]) for name in KEPT}
+    return found
+
+
+def _new(there: Mapping[str, Row], found: Mapping[str, Row], names: Mapping[str, Iterable[str]]) -> dict[str, Row]:
+    """Those rows that a table lacks under all the fingerprints that their runs may have."""
+    return {one: row for one, row in found.items() if not any(name in there for name in names.get(one, (one,)))}
+
+
+def _differing(there: Mapping[str, Row], ended: Mapping[Path, RunRecord]) -> list[str]:
+    """A note for each run that has another accuracy here than in the table."""
+    notes: list[str] = []
+    for directory, record in ended.items():
+        row = next((there[name] for name in record.config.fingerprints if name in there), None)
+        if row is not None and float(row["best_test_acc"]) != record.best_test_acc:
+            notes.append(f"{directory}: best test accuracy {record.best_test_acc}, kept {row['best_test_acc']}")
+    return notes
+
+
+def write(path: Path, rows: Mapping[str, Row]) -> None:
+    """Write the table, sorted by ``ORDER``. Raises OSError."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, KEPT, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(text, KEPT, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(sorted(rows.values(), key=lambda line: [_order(line[name]) for name in ORDER]))
+    writer.writerows(sorted(rows.values(), key=lambda line: [_order(line.get(name, "")) for name in ORDER]))
     files.write(path, text.getvalue().encode())
 
 
@@ -106,36 +166,61 @@ class KeptRun(NamedTuple):
     best_step: int
 
 
-def find(config: RunConfig) -> KeptRun | None:
-    """The result of a run in the table that its key ``kept`` names. None where the table doesn't have it.
+def find(job: Job) -> KeptRun | None:
+    """The result of a job in the table that its key ``kept`` names. None where the table doesn't have it.
 
     Raises ConfigError where the file is not such a table.
     """
-    rows = _fingerprints(Path(config.kept)) if config.kept else {}
-    there = next((rows[name] for name in config.fingerprints if name in rows), None)
+    rows = _table_of(job)
+    there = next((rows[name] for name in job.config.fingerprints if name in rows), None)
     if there is None:
         return None
     return KeptRun(Status(there["status"]), float(there["best_test_acc"]), int(float(there["best_step"])))
 
 
+def check(job: Job) -> None:
+    """Raises ConfigError where the key ``kept`` of a job names no table of finished runs, and no place for one."""
+    if job.config.kept:
+        check_table(Path(job.config.kept).absolute(), f"kept={shown(job.config.kept)}")
+        _table_of(job)
+
+
+def _table_of(job: Job) -> dict[str, dict[str, str]]:
+    """The rows of the table that a job's key ``kept`` names, read only once for all jobs of a sweep."""
+    if not job.config.kept:
+        return {}
+    path = Path(job.config.kept).absolute()
+    if job.directory is not None and path == (job.directory.parent / TABLE).absolute():
+        raise ConfigError(f"kept={path}: the sweep itself writes its table there; name another file")
+    try:
+        modified = path.stat().st_mtime_ns
+    except OSError:
+        modified = 0
+    return _read_version(path, modified)
+
+
 @lru_cache(maxsize=1)
 def _read_version(path: Path, modified: int) -> dict[str, dict[str, str]]:
-    return read(path)
-
-
-def _fingerprints(path: Path) -> dict[str, dict[str, str]]:
-    """``read``, but only once for all jobs of a sweep."""
-    return _read_version(path.absolute(), path.stat().st_mtime_ns if path.exists() else 0)
+    found = read(path)
+    for each in found.damaged:
+        log.warning("kept=%s: %s", path, each)
+    return found.rows
 
 
 class Keeper:
-    """Adds the runs of some jobs to the tables that their keys ``kept`` name, as they end."""
+    """Adds the runs of some jobs to the tables that their keys ``kept`` name, as they end.
+
+    Training never ends because of a table. What can't be added now is written beside the runs, into a table of its own,
+    and added as soon as it can be: by this process, or by the next start of the same command.
+    """
 
     def __init__(self, jobs: Iterable[Job]):
         self.waiting: dict[Path, set[Path]] = {}
         for job in jobs:
             if job.config.kept and job.directory is not None:
                 self.waiting.setdefault(Path(job.config.kept).absolute(), set()).add(job.directory)
+        self.beside = {path: _beside(path, directories) for path, directories in self.waiting.items()}
+        self.said: set[str] = set()
         self.looked = time.monotonic()
 
     def add(self, every: float = 0.0) -> None:
@@ -143,30 +228,61 @@ class Keeper:
         if time.monotonic() - self.looked < every:
             return
         for path, waiting in self.waiting.items():
-            ended = sorted(directory for directory in waiting if _has_ended(directory))
-            waiting.difference_update(ended)
-            for note in add(path, ended)[1]:
-                log.warning("%s", note)
+            ended = {directory: record for directory in sorted(waiting) if (record := _ended(directory))}
+            if self._added(path, ended):
+                waiting.difference_update(ended)
         self.looked = time.monotonic()
 
+    def _added(self, path: Path, ended: Mapping[Path, RunRecord]) -> bool:
+        """Add finished runs to a table, with those that are still beside. False where that has to wait."""
+        beside, others = self.beside[path], {}
+        try:
+            others = read(beside).rows
+        except ConfigError as error:
+            self._say(str(error))
+        try:
+            _, notes = _add(path, ended, others)
+            if others:
+                beside.unlink(missing_ok=True)
+        except (ConfigError, OSError) as error:
+            self._say(f"{error}: finished runs are written to {beside} until they can be added")
+            try:
+                _add(beside, ended)
+            except ConfigError as second:
+                self._say(f"{second}; the same command adds the runs at its next start")
+            return False
+        for note in notes:
+            self._say(note)
+        return True
 
-def _has_ended(directory: Path) -> bool:
-    """Whether a run has ended. The record of an earlier, interrupted training doesn't count."""
-    record = understood(directory)
-    return record is not None and record.status.ended
+    def _say(self, text: str) -> None:
+        if text not in self.said:
+            self.said.add(text)
+            log.warning("%s", text)
+
+
+def _beside(path: Path, directories: Iterable[Path]) -> Path:
+    """Where the rows for a table wait: in the directory that holds the runs."""
+    return min(directories).absolute().parent / f"{path.stem}.waiting.csv"
+
+
+def _ended(directory: Path) -> RunRecord | None:
+    """The record of a run that has ended. The record of an earlier, interrupted training doesn't count."""
+    try:
+        record = read_stored(directory).record
+    except (FileNotFoundError, Refused):
+        return None
+    return record if record.status.ended else None
 
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _number(text: str) -> float | None:
-    try:
-        return None if math.isnan(number := float(text)) else number
-    except ValueError:
-        return None
-
-
 def _order(text: str) -> tuple[float, str]:
     """Numbers by value, then texts."""
-    return (math.inf, text) if (number := _number(text)) is None else (number, "")
+    try:
+        number = float(text)
+    except ValueError:
+        return math.inf, text
+    return (math.inf, text) if math.isnan(number) else (number, "")

@@ -45,14 +45,14 @@ def _protocol(*names: str) -> dict[str, Any]:
     """The flat keys of the paper's protocol, which are the defaults in conf/, for these members of the four groups."""
     import yaml
 
-    config = yaml.safe_load((CONF / "config.yaml").read_text())
+    config = yaml.safe_load((CONF / "config.yaml").read_bytes())
     own = CONF / "protocol" / f"{names[2]}.yaml"
-    config |= yaml.safe_load(own.read_text()) if own.exists() else {}
+    config |= yaml.safe_load(own.read_bytes()) if own.exists() else {}
     flat = {key: value for key, value in config.items() if key not in (*_OUTSIDE, "defaults", "hydra")}
     for group, name in zip(("fractal", "curve", "data", "model"), names, strict=True):
         path = CONF / group / f"{name}.yaml"
         if path.exists():
-            flat[group] = yaml.safe_load(path.read_text())
+            flat[group] = yaml.safe_load(path.read_bytes())
     return _flat(flat) | {"trainer.precision": "32-true"}
 
 

@@ -1,58 +1,20 @@
 """Every run below some directories as one table, with a row per run."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.config.data import ImageData
-from fractal_ifs.errors import ConfigError, short
-from fractal_ifs.results.protocol import Setting, setting_of
+from fractal_ifs.errors import ConfigError, Damaged, short
+from fractal_ifs.results.columns import BOOLS, COLUMNS, ENDED, NUMBERS
+from fractal_ifs.results.protocol import setting_of
+from fractal_ifs.results.text_table import number_of, read_text
 from fractal_ifs.runs import records
 from fractal_ifs.runs.records import RunRecord, Status
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-class CellKey(NamedTuple):
-    """What names a cell of a table. On images the fractal, its depth and the curve are None."""
-
-    data: str
-    fractal: str | None
-    fractal_depth: int | None
-    curve: str | None
-    depth: int
-    width: int
-
-    @classmethod
-    def of(cls, run: Mapping[str, Any]) -> "CellKey":
-        """The cell of a run, given its row or any mapping with these keys."""
-        synthetic = run["data"] == "fractal"
-        where = (run["fractal"], int(run["fractal_depth"]), str(run["curve"])) if synthetic else (None, None, None)
-        return cls(run["data"], *where, int(run["depth"]), int(run["width"]))
-
-    def __str__(self) -> str:
-        """``vicsek n=5 curve 4 depth 5 width 20``."""
-        synthetic = self.data == "fractal"
-        where = f"{self.fractal} n={self.fractal_depth} curve {self.curve}" if synthetic else self.data
-        return f"{where} depth {self.depth} width {self.width}"
-
-
-CELL = CellKey._fields
-ENDED = tuple(status for status in Status if status.ended)  # runs of such a status have used their budget
-
-_TYPES = get_type_hints(RunRecord)
-_AFTER = records.COLUMNS.index("fingerprint") + 1
-_BESIDE = ("directory", "verified", "history")  # what a row has besides the record and the setting
-# The fields of a record, with its setting after the fingerprint.
-COLUMNS = [*records.COLUMNS[:_AFTER], *Setting._fields, *records.COLUMNS[_AFTER:], *_BESIDE]
-NUMBERS = [name for name in records.COLUMNS if _TYPES[name] in (int, float, int | None, float | None)]
-TEXTS = [name for name in records.COLUMNS if _TYPES[name] in (str, str | None)] + [*Setting._fields, "history"]
-
-
-# What every row of a table has, and the least that it can be.
-_ALWAYS = {"depth": 1, "width": 1, "lr": 0, "seed": 0, "steps_asked": 1, "eval_every": 1}
-_TEXTS_ALWAYS = ("data", "status", "fingerprint", "setting")
 
 LEFT_OUT = "left out: "  # begins a note on a record that can't be understood
 
@@ -75,10 +37,12 @@ def read_runs(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
     notes: list[str] = []
     for path in paths:
         before = len(notes)
-        found = _read_csv(path) if path.suffix == ".csv" else _read_directory(path, notes)
+        found = _read_csv(path, notes) if path.suffix == ".csv" or path.is_file() else _read_directory(path, notes)
         if not found and len(notes) > before:
             raise ConfigError(notes[-1].removeprefix(LEFT_OUT))
-        if not found and path.is_dir() and any(".hydra" in names for _, names in records.walk(path)):
+        if not found and path.is_file():
+            raise ConfigError(f"{path}: holds no run")
+        if not found and any(".hydra" in names for _, names in records.walk(path)):
             raise ConfigError(f"{path}: no run has a measurement yet; `report status {path}` says how far they are")
         if not found:
             raise ConfigError(
@@ -128,85 +92,76 @@ def train_command(run: Mapping[str, Any]) -> str | None:
 def _history(directory: Path) -> str | None:
     """The test accuracy at each evaluation, every ``eval_every`` steps and at the last step: ``0.5012 0.6044``."""
     try:
-        lines = (directory / records.HISTORY).read_text().splitlines()[1:]
-        return " ".join(f"{float(line.rsplit(',', 1)[1]):.4f}" for line in lines) or None
-    except (OSError, ValueError, IndexError):
+        return " ".join(f"{row.test_acc:.4f}" for row in records.read_history(directory)) or None
+    except (FileNotFoundError, Damaged):
         return None
 
 
-def _read_csv(path: Path) -> list[dict[str, Any]]:
-    import pandas as pd
-
+def _read_csv(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: can't be read ({short(error, 200)})") from None
-    if missing := [name for name in (*CELL, *_ALWAYS, *_TEXTS_ALWAYS) if name not in table]:
-        raise ConfigError(f"{path}: not the results.csv of a report, it has no column {missing[0]}")
-    for name in (*_TEXTS_ALWAYS, *_ALWAYS, "fractal_depth", "best_test_acc"):
-        if (bad := table.index[_is_bad(table, name)]).size:
-            raise ConfigError(f"{path}: line {bad[0] + 2} is no row of it: {name}={short(table[name][bad[0]])}")
-    table["differs"] = table["differs"].fillna("") if "differs" in table else ""
-    if "training" not in table:  # a kept table, which says it in ``differs``
-        layerwise = table["differs"].str.contains("training=layerwise", regex=False)
-        table["training"] = layerwise.map({True: "layerwise", False: "joint"})
-    if "directory" in table:  # in a sweep's table, directories are relative to its own place
-        beside = [path.parent / str(name) for name in table["directory"]]
-        there = [str(full) if full.is_dir() else name for full, name in zip(beside, table["directory"], strict=True)]
-        table["directory"] = there
-    return table.astype(object).where(table.notna(), None).to_dict("records")
+        table = read_text(path, "the results.csv of a report")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file") from None
+    if table.damaged and not table.rows:
+        raise ConfigError(f"{path}: {table.damaged[0]}")
+    notes += [f"{LEFT_OUT}{path}: {each}" for each in table.damaged]
+    return [_typed(row, path.parent) for row in table.rows.values()]
 
 
-def _is_bad(table: "pd.DataFrame", name: str) -> Any:
-    """For each row of a table whether it lacks a value that every row has, or has one that can't be."""
-    import pandas as pd
-
-    value: Any = table[name]
-    if name in _TEXTS_ALWAYS:
-        return value.isna() | ((name == "status") & ~value.isin([*Status]))
-    number: Any = pd.to_numeric(value, errors="coerce")
-    if name == "best_test_acc":  # a run that failed may have none
-        return value.notna() & ~number.between(0, 1)
-    wrong = ~number.between(_ALWAYS.get(name, 1), 1e38)
-    return wrong & (table["data"] == "fractal") if name == "fractal_depth" else wrong
+def _typed(row: Mapping[str, str], beside: Path) -> dict[str, Any]:
+    """A row of a CSV file with its values as ``row_of`` has them, None where it has none."""
+    found: dict[str, Any] = {name: text or None for name, text in row.items()}
+    found |= {name: number_of(row[name]) for name in NUMBERS if name in row}
+    found |= {name: {"True": True, "False": False}.get(row[name]) for name in BOOLS if name in row}
+    found["differs"] = row.get("differs", "")
+    # A kept table has no such column, and says it in ``differs``.
+    found.setdefault("training", "layerwise" if "training=layerwise" in found["differs"] else "joint")
+    if found.get("directory") and (beside / found["directory"]).is_dir():  # in a sweep's table, relative to its place
+        found["directory"] = str(beside / found["directory"])
+    return found
 
 
 def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     if not path.is_dir():
         raise ConfigError(f"{path}: there is no such directory")
-    rows, torn = [], []
+    rows: list[dict[str, Any]] = []
+    damaged: list[str] = []
     for directory, names in records.walk(path):
+        if not str(directory).isprintable():  # no table could name it
+            notes.append(f"{LEFT_OUT}{short(directory, 200)}: has a name that can't be printed in this locale")
+            continue
         found = None
         if records.RESULT in names:
             try:
-                record = records.read_record(directory)
+                found = row_of(directory, records.read_stored(directory).record)
             except records.NotUnderstood as error:
                 notes.append(f"{LEFT_OUT}{error}")
                 continue
-            found = row_of(directory, record) if record else None
-            if found is None:
-                torn.append(directory)
-        if found is None and records.HISTORY in names:
-            found = _unfinished(directory)
+            except FileNotFoundError:  # it went meanwhile
+                pass
+            except Damaged as error:
+                damaged.append(str(error))
+        if records.HISTORY in names and (found is None or found["history"] is None):
+            try:
+                found = found or _unfinished(directory, records.read_history(directory))
+            except FileNotFoundError:
+                pass
+            except Damaged as error:
+                damaged.append(str(error))
         if found is not None:
             rows.append(found)
-    if torn:
-        notes.append(f"{len(torn)} records can't be read and are left out, the first: {torn[0]}/result.json")
+    if damaged:
+        notes.append(f"{len(damaged)} files are damaged and left out, the first: {damaged[0]}")
     return rows
 
 
-def _unfinished(directory: Path) -> dict[str, Any] | None:
-    """The row of a run without a record, from its history and its config. None where these can't be read."""
+def _unfinished(directory: Path, rows: Sequence[records.Evaluation]) -> dict[str, Any] | None:
+    """The row of a run without a record, from its history and its config. None where it has none of one of them."""
     begun = records.read_begun(directory)
     config = begun.config if begun else records.read_composed(directory)
-    if config is None:
+    if config is None or not rows:
         return None
-    try:
-        rows = records.read_history(directory)
-        best = max(rows, key=lambda evaluation: evaluation.test_acc)
-    except (OSError, ValueError, TypeError):
-        return None
-    last = rows[-1]
+    best, last = max(rows, key=lambda evaluation: evaluation.test_acc), rows[-1]
     record = RunRecord.of(
         config,
         Status.RUNNING,

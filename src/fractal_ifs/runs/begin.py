@@ -8,22 +8,39 @@ from pathlib import Path
 import torch
 
 from fractal_ifs.config.run import Job
-from fractal_ifs.runs.checkpoints import CHECKPOINTS, read_checkpoint
+from fractal_ifs.errors import Damaged, Refused
+from fractal_ifs.files import remove_abandoned, set_aside
+from fractal_ifs.runs import shapes
+from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, read_whole
 from fractal_ifs.runs.finished import check_same
 from fractal_ifs.runs.layerwise import LayerwiseRun
 from fractal_ifs.runs.locks import Lock
-from fractal_ifs.runs.records import BEGUN, HISTORY, RESULT, note, read_begun, read_record
+from fractal_ifs.runs.records import (
+    BEGUN,
+    HISTORY,
+    RESULT,
+    Begun,
+    note,
+    read_begun,
+    read_history,
+    read_record,
+    read_stored,
+    write_history,
+)
 from fractal_ifs.runs.run import Run
 from fractal_ifs.runs.versions import bits_rest_on, differences
 
 log = logging.getLogger(__name__)
+
+FILES = (RESULT, HISTORY, BEGUN, *CHECKPOINTS)  # of a run, each written whole
 
 
 def begin(job: Job, device: str | torch.device, engine: str, isa: str | None, native_build: str | None) -> Run:
     """Lock the job's directory and make its run, from its checkpoint if it has one.
 
     ``engine``, ``isa`` and ``native_build`` name the engine that will train it, as in ``engines.protocol.Engine``.
-    Raises Busy if another process trains there, ConfigError if the directory holds another config's run.
+    Raises Busy if another process trains there, and Refused if the directory holds another config's run, or one that
+    can't go on because its files are damaged. Then these are left as they are.
     """
     kind = LayerwiseRun if job.config.training == "layerwise" else Run
     lock = None
@@ -31,9 +48,11 @@ def begin(job: Job, device: str | torch.device, engine: str, isa: str | None, na
         job.directory.mkdir(parents=True, exist_ok=True)
         lock = Lock(job.directory, "run")
     try:
-        if job.directory is not None and job.config.overwrite:
-            for name in (RESULT, HISTORY, BEGUN, *CHECKPOINTS):
-                (job.directory / name).unlink(missing_ok=True)
+        if job.directory is not None:
+            if lock and lock.held:
+                remove_abandoned(job.directory, FILES)
+            if job.config.overwrite:
+                _discard(job.directory)
         run = kind(job.config, job.directory, device)
         run.lock, run.engine, run.isa, run.native_build = lock, engine, isa, native_build
         if job.directory is not None:
@@ -46,20 +65,91 @@ def begin(job: Job, device: str | torch.device, engine: str, isa: str | None, na
 
 
 def _go_on(run: Run, job: Job, directory: Path) -> None:
-    """Restore the run from the checkpoint in its directory, if there is one."""
+    """Restore the run from the checkpoint in its directory, if there is one. Raises Refused."""
     begun = read_begun(directory)
     run.wandb_id = begun.wandb_id if begun else None
-    record = read_record(directory)
-    if (directory / RESULT).exists() and record is None:
-        log.warning("%s can't be read: the run goes on from its last checkpoint", directory / RESULT)
-    state = read_checkpoint(directory)
+    state, unusable = _newest(run, job, directory, begun)
+    if damaged := _damage(directory, RESULT):
+        if state is None:
+            raise Damaged(f"{damaged}; there is no checkpoint to write it anew from. {_way_out(RESULT)}")
+        unusable[RESULT] = damaged
+    for name, why in unusable.items():
+        _tell(directory, f"{why}: set aside as {set_aside(directory / name).name}")
+    history = _damage(directory, HISTORY)
+    for name in FILES:
+        if _is_directory(directory / name):  # no file can be renamed to it
+            set_aside(directory / name)
     if state is not None:
-        stored = begun or record
-        check_same(job, state["fingerprint"], stored.config if stored else None)
         there = {**state.get("versions", {}), "isa": state.get("isa"), "native_build": state.get("native_build")}
         if changed := differences(there, bits_rest_on(run.isa, run.native_build)):
             text = f"goes on from a checkpoint of other versions ({changed}): perhaps not bit for bit"
             log.warning("%s: %s", directory, text)
             note(directory, text)
         run.restore(state)
+        if history:
+            _tell(directory, f"{history}: written anew from the checkpoint")
+            write_history(directory, run.history)
     note(directory, f"training from step {run.step} to {run.config.steps}")
+
+
+def _discard(directory: Path) -> None:
+    """Remove the run in a directory. Raises OSError."""
+    for name in FILES:
+        if not _is_directory(directory / name):
+            (directory / name).unlink(missing_ok=True)
+
+
+def _is_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _tell(directory: Path, text: str) -> None:
+    log.warning("%s", text)
+    note(directory, text)
+
+
+def _newest(run: Run, job: Job, directory: Path, begun: Begun | None) -> tuple[Checkpoint | None, dict[str, str]]:
+    """The newest good checkpoint in a run's directory, None if there is none, and why newer ones can't be used.
+
+    Raises Refused if one is of a later format, or if all are damaged or another config's.
+    """
+    shape, stored = run.shape, begun or read_record(directory)
+    unusable: dict[str, str] = {}
+    another: Refused | None = None
+    for name in CHECKPOINTS:
+        path = directory / name
+        try:
+            state = read_whole(path, shape.most_bytes)
+            try:
+                check_same(job, state["fingerprint"], stored.config if stored else None)
+            except Refused as error:
+                another = error
+                raise Damaged("it is of another config") from None
+            shapes.check(state, shape)
+            return state, unusable
+        except FileNotFoundError:
+            continue
+        except Damaged as error:
+            unusable[name] = f"{path} can't be used: {error}"
+    if another:
+        raise another
+    if unusable:
+        reasons = "; ".join(unusable.values())
+        raise Damaged(f"{reasons}. No checkpoint is left to go on from. {_way_out(*unusable)}")
+    return None, unusable
+
+
+def _damage(directory: Path, name: str) -> str | None:
+    """Why a run's record or history can't be read; None if it can be, or there is none."""
+    try:
+        read_stored(directory) if name == RESULT else read_history(directory)
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        return str(error)
+    return None
+
+
+def _way_out(*names: str) -> str:
+    what = " and ".join(names)
+    return f"Nothing is changed: put a good copy there, or remove {what} (or give overwrite=true) to train it anew"

@@ -1,21 +1,33 @@
-"""checkpoint.pt and the checkpoint before it: all that a run needs to go on with the same bits."""
+"""checkpoint.pt and the checkpoint before it: all that a run needs to go on with the same bits.
+
+A checkpoint holds a digest of its content. It is compared before anything of it is used, with the archive's checksums,
+because a network with one wrong bit trains on like any other.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import logging
+import math
 import os
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, BinaryIO, NotRequired, TypedDict, cast
 
-from fractal_ifs.files import written
+from fractal_ifs.errors import Damaged, Refused, reason, short
+from fractal_ifs.files import LARGEST, opened, written
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:  # ``sweeps.finished`` imports this module and must not wait for torch
     from torch import Tensor
 
-log = logging.getLogger(__name__)
-
-CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
+FORMAT = 2  # of checkpoints and records
+NEWEST, PREVIOUS = CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
+ENTRIES = 100  # more than torch.save makes of a checkpoint
 
 
 class Checkpoint(TypedDict):
@@ -34,7 +46,9 @@ class Checkpoint(TypedDict):
     best: tuple[float, int]  # test accuracy, and the step at which it was measured
     history: list[tuple[Any, ...]]  # ``records.Evaluation``, as plain tuples
     wandb_id: str | None
-    isa: NotRequired[str | None]  # earlier checkpoints lack this and the next two
+    digest: NotRequired[str]  # ``digest`` of all other entries; earlier checkpoints lack it and the next four
+    engine: NotRequired[str | None]
+    isa: NotRequired[str | None]
     native_build: NotRequired[str | None]
     versions: NotRequired[dict[str, Any]]
     layer: NotRequired[int]  # layer-wise training only, like the next one: which layer is in training
@@ -44,12 +58,13 @@ class Checkpoint(TypedDict):
 def write_checkpoint(directory: Path, state: Checkpoint) -> None:
     """Keep the two newest checkpoints. If this one can't be written (a full disk), the two before it stay.
 
-    Raises OSError.
+    Its content is on the disk when this returns. The renames may still be lost with the power: then the two before are
+    there. Raises OSError.
     """
     import torch
 
     buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
+    torch.save({**state, "digest": digest(state)}, buffer)
     newest, previous = (directory / name for name in CHECKPOINTS)
     with written(newest, buffer.getvalue()) as temporary:
         if newest.exists():
@@ -58,14 +73,191 @@ def write_checkpoint(directory: Path, state: Checkpoint) -> None:
 
 
 def read_checkpoint(directory: Path) -> Checkpoint | None:
-    """The newest checkpoint that can be read, or None. Code in a checkpoint is never run."""
+    """The newest checkpoint in a directory that is as it was written, whatever run it is of; None if there is none."""
+    for name in CHECKPOINTS:
+        try:
+            return read_whole(directory / name)
+        except (FileNotFoundError, Damaged) as error:
+            log.debug("%s", error)
+    return None
+
+
+def read_whole(path: Path, most: int = LARGEST) -> Checkpoint:
+    """The checkpoint in a file, as it was written.
+
+    Code in it is never run, and what it takes in memory is no more than its file has bytes.
+
+    Args:
+        most: bytes that the file may have.
+
+    Raises FileNotFoundError where there is none, Damaged for anything else that isn't a whole checkpoint, and Refused
+    for one of a later format. Whether it belongs to a run, ``shapes.check`` says.
+    """
     import torch
 
-    for name in CHECKPOINTS:
-        path = directory / name
-        if path.exists():
-            try:
-                return torch.load(path, weights_only=True)
-            except Exception as error:  # a torn file can raise almost anything
-                log.warning("%s can't be read (%s): falling back", path, type(error).__name__)
-    return None
+    try:
+        with opened(path, most) as file:
+            _check_archive(file)
+            file.seek(0)
+            found: object = torch.load(file, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, Damaged):
+        raise
+    except Exception as error:  # a damaged file can raise almost anything
+        raise Damaged(reason(error)) from None
+    state = _typed(found, path)
+    if "digest" in state and state["digest"] != digest(state):
+        raise Damaged("its content has another digest")
+    return state
+
+
+def digest(state: Mapping[str, Any]) -> str:
+    """The SHA-256 of the content of a checkpoint, without its own entry ``digest``."""
+    found = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name]
+        if _is_tensor(value):
+            found.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
+            found.update(_bytes(value))
+        elif name != "digest":
+            found.update(json.dumps([name, value]).encode())
+    return found.hexdigest()
+
+
+def weights_digest(state: Checkpoint) -> str:
+    """The SHA-256 of the network's parameters, which a record names."""
+    return hashlib.sha256(_bytes(state["params"])).hexdigest()
+
+
+def _bytes(vector: Tensor) -> memoryview:
+    return vector.numpy().data
+
+
+def _check_archive(file: BinaryIO) -> None:
+    """Raises Damaged for an archive that a checkpoint can't be: torn, with a wrong checksum, or packed."""
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        names = {entry.filename for entry in entries}
+        if len(names) < len(entries) or len(names) > ENTRIES:
+            raise Damaged("an archive that isn't a checkpoint's")
+        if any(e.compress_type != zipfile.ZIP_STORED or e.file_size != e.compress_size for e in entries):
+            raise Damaged("a packed archive, which no checkpoint is")
+        if sum(e.file_size for e in entries) > file.seek(0, io.SEEK_END):
+            raise Damaged("an archive of more bytes than its file has")
+        if (name := archive.testzip()) is not None:
+            raise Damaged(f"{short(name)} has another checksum")
+
+
+def _typed(found: object, path: Path) -> Checkpoint:
+    """What was loaded, if it has all entries of a checkpoint, with their types. Raises Damaged, or Refused."""
+    if not isinstance(found, dict):
+        raise Damaged("not a checkpoint")
+    state = cast(dict[Any, Any], found)
+    number: Any = state.get("format")
+    if _count(number) and number > FORMAT:
+        raise Refused(f"{path}: format {number}; this version reads up to {FORMAT}, update it")
+    if missing := [name for name in _REQUIRED if name not in state]:
+        raise Damaged(f"it has no {missing[0]}")
+    entries = {**_REQUIRED, **_OPTIONAL}
+    for name, value in state.items():
+        if not (_line(name) and entries.get(name, _unknown)(value)):
+            raise Damaged(f"its {short(name)} can't be right")
+    return cast(Checkpoint, state)
+
+
+def _is_tensor(value: object) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor)
+
+
+def _vector(value: Any) -> bool:
+    import torch
+
+    return (
+        type(value) is torch.Tensor
+        and (value.dtype, value.layout) in ((torch.float32, torch.strided), (torch.float64, torch.strided))
+        and value.device.type == "cpu"
+        and value.dim() == 1
+        and value.is_contiguous()  # not one number that claims to be many
+        and not value.requires_grad
+    )
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _line(value: Any) -> bool:
+    return isinstance(value, str) and len(value) < 10_000 and value.isprintable()
+
+
+def _line_or_none(value: Any) -> bool:
+    return value is None or _line(value)
+
+
+def _number(value: Any) -> bool:
+    return type(value) is float or _count(value)
+
+
+def _share(value: Any) -> bool:
+    return _number(value) and 0 <= value <= 1
+
+
+def _best(value: Any) -> bool:
+    return isinstance(value, tuple | list) and len(cast(Any, value)) == 2 and _share(value[0]) and _count(value[1])
+
+
+def _history(value: Any) -> bool:
+    """Rows (step, seconds, train_loss, test_loss, test_acc), with rising steps."""
+    if not isinstance(value, list):
+        return False
+    before = -1
+    for each in cast(list[Any], value):
+        if not isinstance(each, tuple):
+            return False
+        row = cast(tuple[Any, ...], each)
+        if not (
+            len(row) == 5 and _count(row[0]) and row[0] > before and all(map(_number, row[1:4])) and _share(row[4])
+        ):
+            return False
+        before = row[0]
+    return True
+
+
+def _scalar(value: Any) -> bool:
+    return value is None or isinstance(value, bool) or _number(value) or _line(value)
+
+
+def _versions(value: Any) -> bool:
+    return isinstance(value, dict) and all(_line(k) and _scalar(v) for k, v in cast(dict[Any, Any], value).items())
+
+
+def _unknown(value: Any) -> bool:
+    """An entry of a later version of the same format."""
+    return _scalar(value) or _versions(value) or _vector(value)
+
+
+_REQUIRED: dict[str, Callable[[Any], bool]] = {
+    "format": _count,
+    "fingerprint": _line,
+    "d": _count,
+    "params": _vector,
+    "exp_avg": _vector,
+    "exp_avg_sq": _vector,
+    "step": _count,
+    "seconds": lambda value: _number(value) and math.isfinite(value) and value >= 0,
+    "loss_sum": _number,
+    "loss_steps": _count,
+    "best": _best,
+    "history": _history,
+    "wandb_id": _line_or_none,
+}
+_OPTIONAL: dict[str, Callable[[Any], bool]] = {
+    "digest": _line,
+    "engine": _line_or_none,
+    "isa": _line_or_none,
+    "native_build": _line_or_none,
+    "versions": _versions,
+    "layer": _count,
+    "layer_params": _vector,
+}

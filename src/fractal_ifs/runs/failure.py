@@ -7,8 +7,7 @@ import logging
 import traceback
 
 from fractal_ifs.config.run import Job, RunConfig
-from fractal_ifs.errors import message
-from fractal_ifs.runs.locks import Busy
+from fractal_ifs.errors import Refused, message, short
 from fractal_ifs.runs.records import RunRecord, Status, note, write_record
 from fractal_ifs.runs.versions import versions
 
@@ -17,22 +16,25 @@ log = logging.getLogger(__name__)
 
 def failure(config: RunConfig, error: BaseException, so_far: RunRecord | None = None) -> RunRecord:
     """The record of a failed run. ``so_far`` is its record at the time of the error, if training had begun."""
-    why = {"error": message(error), **versions().plain()}
+    why = {"error": short(message(error), 1000), **versions().plain()}
     if so_far is not None:
         return dataclasses.replace(so_far, status=Status.FAILED, **why)
     return RunRecord.of(config, Status.FAILED, **why)
 
 
 def fail(job: Job, error: Exception, so_far: RunRecord | None = None) -> RunRecord:
-    """Write the record of a failed run, and its traceback to the log, if the disk allows. Returns the record."""
+    """Write the record of a failed run, and its traceback to the log, if the disk allows. Returns the record.
+
+    A directory that was refused is left as it is: another process may write there, or the files may still be of use.
+    """
     log.debug("failed", exc_info=error)
     record = failure(job.config, error, so_far)
-    if job.directory is None or isinstance(error, Busy):  # another process is writing there
+    if job.directory is None or isinstance(error, Refused):
         return record
     try:
         job.directory.mkdir(parents=True, exist_ok=True)
         write_record(job.directory, record)
-        note(job.directory, "failed\n" + "".join(traceback.format_exception(error)))
+        note(job.directory, "failed", "".join(traceback.format_exception(error)))
     except OSError as second:
         log.error("%s: that it failed can't be written there either (%s)", job.directory, second.strerror)
     return record

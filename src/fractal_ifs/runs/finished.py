@@ -6,19 +6,29 @@ from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 from fractal_ifs.config.run import Job, RunConfig, placement
-from fractal_ifs.errors import ConfigError, short
+from fractal_ifs.errors import Refused, short
+from fractal_ifs.runs import locks
 from fractal_ifs.runs.checkpoints import CHECKPOINTS
-from fractal_ifs.runs.records import RunRecord, read_begun, read_record
+from fractal_ifs.runs.records import LOG, RunRecord, read_begun, read_record
+
+# What a run or Hydra writes in place, and so through links.
+IN_PLACE = (locks.NAME, LOG, ".hydra", *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")))
 
 
 def finished(job: Job) -> RunRecord | None:
-    """The record of a job that needs no more training, or None. Raises ConfigError if another config's run is there."""
-    if job.directory is None or job.config.overwrite:
+    """The record of a job that needs no more training, or None. Raises Refused if another config's run is there."""
+    if job.directory is None:
         return None
-    record = read_record(job.directory)
+    record = None if job.config.overwrite else read_record(job.directory)
     if record is not None:
         check_same(job, record.fingerprint, record.config)
-        return record if record.status.ended else None
+        if record.status.ended:
+            return record
+    for name in IN_PLACE:
+        if (job.directory / name).is_symlink():
+            raise Refused(f"{job.directory / name}: a link, which would be written through; remove it")
+    if record is not None or job.config.overwrite:
+        return None
     half = any((job.directory / name).exists() for name in CHECKPOINTS)  # killed before it had a record
     if half and (begun := read_begun(job.directory)):
         check_same(job, begun.config.fingerprint, begun.config)
@@ -26,13 +36,13 @@ def finished(job: Job) -> RunRecord | None:
 
 
 def check_same(job: Job, fingerprint: str, there: RunConfig | None) -> None:
-    """Raises ConfigError, with the keys that differ, if the job's directory holds a run of another config.
+    """Raises Refused, with the keys that differ, if the job's directory holds a run of another config.
 
     ``fingerprint`` is the stored one; ``there`` is the stored config, if it is known.
     """
     if fingerprint not in job.config.fingerprints:
         differing = f" ({difference(there.plain(), job.config.plain(), skip=placement())})" if there else ""
-        raise ConfigError(f"{job.directory}: holds a run of another config{differing}; overwrite=true trains it again")
+        raise Refused(f"{job.directory}: holds a run of another config{differing}; overwrite=true trains it again")
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", skip: Collection[str] = ()) -> str:

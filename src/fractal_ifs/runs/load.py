@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs]  (pandas has none)
 import torch
 from torch import nn
 
+from fractal_ifs.config.data import ImageData
+from fractal_ifs.config.machine import check_memory
 from fractal_ifs.config.run import RunConfig
-from fractal_ifs.errors import ConfigError, short
+from fractal_ifs.errors import ConfigError, Damaged
+from fractal_ifs.files import set_aside
+from fractal_ifs.networks.convnet import ConvNet
+from fractal_ifs.networks.mlp import MLP
+from fractal_ifs.runs import shapes
 from fractal_ifs.runs.build import build_network
-from fractal_ifs.runs.checkpoints import read_checkpoint
-from fractal_ifs.runs.records import HISTORY, Evaluation, RunRecord, read_record
+from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, read_whole, weights_digest
+from fractal_ifs.runs.records import (
+    HISTORY,
+    Evaluation,
+    RunRecord,
+    Stored,
+    note,
+    read_history,
+    read_stored,
+    write_history,
+)
+from fractal_ifs.runs.shapes import Shape
+
+log = logging.getLogger(__name__)
 
 
 class Finished(NamedTuple):
@@ -28,26 +47,83 @@ class Finished(NamedTuple):
 def load(directory: str | Path) -> Finished:
     """Read the record, history, config and trained network of the run in ``directory``.
 
-    Raises ConfigError if there is no finished run, or its files don't belong together.
+    The network is the one that the record describes. Raises ConfigError if there is no such run, or its record is
+    damaged, or no checkpoint is left that holds this network.
     """
     directory = Path(directory)
-    record, state = read_record(directory), read_checkpoint(directory)
-    if record is None or state is None:
-        raise ConfigError(f"run={directory}: there is no finished run in this directory")
-    if state["fingerprint"] not in record.config.fingerprints:
-        raise ConfigError(f"run={directory}: its checkpoint is of another run than its result.json")
-    network = build_network(record.config, state["d"])
+    try:
+        stored = read_stored(directory)
+    except FileNotFoundError:
+        raise ConfigError(f"run={directory}: there is no finished run in this directory") from None
+    except ConfigError as error:
+        raise ConfigError(f"run={directory}: {error}") from None
+    state, network = _checkpoint(directory, stored)
     with torch.no_grad():
         nn.utils.vector_to_parameters(state["params"], network.parameters())
-    return Finished(record, _history(directory), record.config, network.eval())
+    rows = [Evaluation(*row)._replace(seconds=round(row[1], 3)) for row in state["history"]]
+    history = pd.DataFrame(rows, columns=pd.Index(Evaluation._fields))
+    return Finished(stored.record, history, stored.record.config, network.eval())
 
 
-def _history(directory: Path) -> pd.DataFrame:
+def repaired(directory: Path) -> RunRecord | None:
+    """The record of a run that has ended, once its history.csv is that of the record; None if it has not ended.
+
+    Raises NotUnderstood.
+    """
     try:
-        table: Any = pd.read_csv(directory / HISTORY)
-        return table[list(Evaluation._fields)].astype(float).astype({"step": int})
-    except OSError as error:
-        reason = error.strerror
-    except (ValueError, KeyError) as error:  # pandas' own errors are ValueErrors
-        reason = short(error)
-    raise ConfigError(f"run={directory}: its {HISTORY} can't be read ({reason})")
+        stored = read_stored(directory)
+    except (FileNotFoundError, Damaged):
+        return None
+    if not stored.record.status.ended:
+        return None
+    try:
+        read_history(directory, stored)
+    except (FileNotFoundError, Damaged) as error:
+        why = f"{error}" if isinstance(error, Damaged) else f"{directory}: history.csv is missing"
+        try:
+            state, _ = _checkpoint(directory, stored)
+            if (directory / HISTORY).is_dir():
+                set_aside(directory / HISTORY)
+            write_history(directory, [Evaluation(*row) for row in state["history"]])
+        except (ConfigError, OSError) as second:
+            log.warning("%s, and can't be written anew: %s", why, second)
+        else:
+            log.warning("%s: written anew from the checkpoint", why)
+            note(directory, f"{why}: written anew from the checkpoint")
+    return stored.record
+
+
+def _checkpoint(directory: Path, stored: Stored) -> tuple[Checkpoint, MLP | ConvNet]:
+    """The checkpoint that holds what a record describes, and a network of its shape. Raises ConfigError."""
+    config = stored.record.config
+    check_memory(config)
+    inputs = 3 if isinstance(config.data, ImageData) else config.fractal.ifs.d
+    network = build_network(config, inputs)
+    reasons: list[str] = []
+    for name in CHECKPOINTS:
+        try:
+            state = read_whole(directory / name, Shape.of(config, network, inputs).most_bytes)
+            if isinstance(config.data, ImageData) and state["d"] == 1:  # of grey images
+                network, inputs = build_network(config, 1), 1
+            if state["fingerprint"] not in config.fingerprints:
+                raise Damaged("is of another config")
+            shapes.check(state, Shape.of(config, network, inputs))
+            _check_same(state, stored)
+            return state, network
+        except FileNotFoundError:
+            reasons.append(f"{name} is missing")
+        except ConfigError as error:
+            reasons.append(f"{name}: {error}")
+    raise ConfigError(f"run={directory}: no checkpoint holds the network of its record ({'; '.join(reasons)})")
+
+
+def _check_same(state: Checkpoint, stored: Stored) -> None:
+    """Raises Damaged where a checkpoint isn't the one that was written with the record."""
+    record = stored.record
+    step = state.get("layer", 0) * record.config.steps + state["step"]
+    if step != record.steps:
+        raise Damaged(f"is of step {step}, the record of step {record.steps}")
+    if stored.digests.weights not in (None, weights_digest(state)):
+        raise Damaged("holds other weights than those that the record names")
+    if record.final_test_acc is not None and state["history"] and record.final_test_acc != state["history"][-1][4]:
+        raise Damaged("has another accuracy than the record")

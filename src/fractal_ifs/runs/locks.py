@@ -1,8 +1,10 @@
-"""One process at a time trains in a directory: the file system locks it, until the process ends.
+"""One process at a time trains in a directory, or writes a table: the file system locks it, until the process ends.
 
 A killed process may leave the lock's file behind, but nobody holds it, so it stops nobody. On a network file system
 with locks (NFS, Lustre with ``flock``) they hold between machines. Without locks we warn once and lock nothing.
 """
+
+from __future__ import annotations
 
 import contextlib
 import errno
@@ -15,7 +17,8 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import Refused, reason, short
+from fractal_ifs.files import opened_in_place, read
 
 log = logging.getLogger(__name__)
 
@@ -25,34 +28,53 @@ GLANCE = 0.5  # seconds to wait, because ``held`` takes the lock for a moment
 PATIENCE = 60.0  # seconds to wait for the workers of a killed driver, or for a preempted Slurm node, to end
 
 
-class Busy(ConfigError):
-    """Another process trains in this directory."""
+class Busy(Refused):
+    """Another process trains in this directory, or writes this table."""
 
 
 class Lock:
     """The lock of a directory, held until ``release`` or the end of the process. ``what``: a "run" or a "sweep".
 
     Waits up to ``PATIENCE`` if the holder is a worker whose driver was killed. Does so too in a Slurm job, where the
-    holder may be an earlier attempt of the same job on another node. Raises Busy if another process keeps the lock.
+    holder may be an earlier attempt of the same job on another node. Raises Busy if another process keeps the lock,
+    and Refused where a link stands in the place of its file.
     """
 
     _warned: ClassVar[bool] = False  # whether this process has said that the file system has no locks
 
     def __init__(self, directory: Path, what: str):
-        self.path = directory / NAME
-        self.file = -1
+        self._take(directory / NAME, GLANCE, f"{directory}: {{}} trains this {what} now; wait for it, or end it")
+
+    @classmethod
+    def of_table(cls, path: Path, patience: float) -> Lock:
+        """The lock of a table that several processes write, which lies beside it. Waits up to ``patience`` seconds."""
+        lock = cls.__new__(cls)
+        lock._take(path.with_name(f".{path.name}{NAME}"), patience, f"{path}: {{}} is writing it")
+        return lock
+
+    def _take(self, path: Path, patience: float, busy: str) -> None:
+        self.path, self.file = path, -1
         begun = time.monotonic()
         while not self._taken():
             owner = _owner(self.path)
-            gone = owner.get("host") == socket.gethostname() and not _alive(int(owner.get("driver", 0)))
-            patience = PATIENCE if gone or "SLURM_JOB_ID" in os.environ else GLANCE
-            if time.monotonic() - begun > patience:
+            gone = owner.get("host") == socket.gethostname() and not _alive(owner.get("driver"))
+            if time.monotonic() - begun > (PATIENCE if gone or "SLURM_JOB_ID" in os.environ else patience):
                 by = f"process {owner.get('pid')} on {owner.get('host')}" if owner else "another process"
-                raise Busy(f"{directory}: {by} trains this {what} now; wait for it, or end it")
+                raise Busy(busy.format(short(by)))
             time.sleep(0.05)
 
+    @property
+    def held(self) -> bool:
+        """Whether the file system keeps others out; False where it has no locks."""
+        return self.file >= 0
+
     def _taken(self) -> bool:
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            file = opened_in_place(self.path, os.O_RDWR)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENXIO):
+                raise
+            raise Refused(f"{self.path}: {reason(error)}; remove it") from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -87,7 +109,7 @@ class Lock:
 def held(directory: Path) -> bool:
     """Whether a process trains in this directory now."""
     try:
-        file = os.open(directory / NAME, os.O_RDONLY)
+        file = os.open(directory / NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -109,16 +131,19 @@ def driver() -> int:
 
 def _owner(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = json.loads(read(path, 10_000))
+    except (OSError, ValueError, RecursionError):
         return {}
     return cast(dict[str, Any], found) if isinstance(found, dict) else {}
 
 
-def _alive(process: int) -> bool:
+def _alive(process: Any) -> bool:
+    """Whether a process of this machine, or perhaps of another container on it, may be alive."""
+    if not (type(process) is int and process > 0):
+        return False
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True

@@ -6,25 +6,28 @@ result.json is a public contract with a format number. ``_UPGRADES`` turn record
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast, get_args, get_type_hints
 
-from fractal_ifs.config.keys import checked
 from fractal_ifs.config.run import RunConfig, placement
-from fractal_ifs.errors import ConfigError, short
-from fractal_ifs.files import write
+from fractal_ifs.errors import ConfigError, Damaged, Refused, reason, short
+from fractal_ifs.files import append, read, write
+from fractal_ifs.runs.checkpoints import FORMAT
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+MOST_BYTES = 1 << 24  # of a file in JSON
 RESULT = "result.json"
 HISTORY = "history.csv"
 BEGUN = "begun.json"  # identifies a run that has no record yet
@@ -46,7 +49,7 @@ class Status(StrEnum):
         return self in (Status.FINISHED, Status.DIVERGED)
 
 
-class NotUnderstood(ConfigError):
+class NotUnderstood(Refused):
     """An intact record that this version can't read: it has a later format or unknown keys."""
 
 
@@ -149,10 +152,15 @@ class RunRecord(Mapping[str, Any]):
 
 
 _NAMES = tuple(field.name for field in dataclasses.fields(RunRecord))
-_NUMBERS = ("best_test_acc", "best_step", "final_test_acc", "steps", "seconds", "params")
 COLUMNS = tuple(name for name in _NAMES if name != "config")
 NOT_KEPT = tuple(field.name for field in dataclasses.fields(RunRecord) if not field.metadata.get("kept", True))
 KEYS = tuple(field.name for field in dataclasses.fields(RunRecord) if field.metadata.get("of_config"))
+# The fields that only training can fill, and their types.
+_OF_RUN: dict[str, type] = {
+    name: get_args(hint)[0]
+    for name, hint in get_type_hints(RunRecord).items()
+    if name in _NAMES and name not in (*KEYS, "status", "config")
+}
 
 
 def keys_of(config: RunConfig) -> dict[str, Any]:
@@ -171,49 +179,130 @@ def keys_of(config: RunConfig) -> dict[str, Any]:
     return {name: special[name] if name in special else getattr(config, name) for name in KEYS}
 
 
-def write_record(directory: Path, record: RunRecord) -> None:
-    """Write result.json. Raises OSError."""
-    write(directory / RESULT, (json.dumps(record.plain(), indent=1) + "\n").encode())
+class Digests(NamedTuple):
+    """SHA-256 of what belongs to a record, as it stores them; None where an earlier version wrote it."""
+
+    weights: str | None = None  # of the parameters in its checkpoint
+    history: str | None = None  # of the file history.csv
+
+
+class Stored(NamedTuple):
+    """The content of result.json."""
+
+    record: RunRecord
+    digests: Digests
+
+
+def write_record(directory: Path, record: RunRecord, digests: Digests | None = None) -> None:
+    """Write result.json, with a digest of its own content. Raises OSError."""
+    others = digests._asdict() if digests else {}
+    content = {**record.plain(), "digests": {name: value for name, value in others.items() if value}}
+    content["digests"]["record"] = _digest(content)
+    write(directory / RESULT, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """The SHA-256 of a record's content, but for this digest itself."""
+    others = {name: value for name, value in content["digests"].items() if name != "record"}
+    return hashlib.sha256(json.dumps({**content, "digests": others}, sort_keys=True).encode()).hexdigest()
 
 
 def read_record(directory: Path) -> RunRecord | None:
-    """The record of the run in ``directory``, or None if there is none or it is torn.
+    """The record of the run in ``directory``, or None if there is none or it is damaged.
 
     Raises NotUnderstood for a later format or an unknown key: this version must not overwrite such a record.
     """
+    try:
+        return read_stored(directory).record
+    except (FileNotFoundError, Damaged):
+        return None
+
+
+def read_stored(directory: Path) -> Stored:
+    """The content of result.json. Raises FileNotFoundError if there is none, Damaged, and NotUnderstood."""
     path = directory / RESULT
     try:
-        found = json.loads(path.read_text())
-        number = int(found["format"])
-        if number < 1 or (number <= FORMAT and not {"status", "fingerprint", "config"} <= found.keys()):
-            return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+        return _stored(json.loads(read(path, MOST_BYTES)))
+    except FileNotFoundError:
+        raise
+    except NotUnderstood as error:
+        raise NotUnderstood(f"{path}: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise Damaged(f"{path} can't be read: {reason(error)}") from None
+
+
+def _stored(found: Any) -> Stored:
+    """The record from the values in result.json. Raises Damaged, and NotUnderstood."""
+    content = cast(dict[str, Any], found if isinstance(found, dict) else {})
+    number: Any = content.get("format")
+    if not (type(number) is int and number > 0):
+        raise Damaged("not a record")
     if number > FORMAT:
-        raise NotUnderstood(f"{path}: format {number}; this version reads up to {FORMAT}, update it")
+        raise NotUnderstood(f"format {number}; this version reads up to {FORMAT}, update it")
+    digests = _digests(content)
     for older in range(number, FORMAT):
-        found = _UPGRADES[older](found)
+        content = _UPGRADES[older](content)
+    if missing := [name for name in ("status", "fingerprint", "config") if name not in content]:
+        raise Damaged(f"it has no {missing[0]}")
+    if content["status"] not in tuple(Status):
+        raise Damaged(f"status={short(content['status'])}: must be one of {', '.join(Status)}")
+    keys: Any = content["config"]
+    if not isinstance(keys, dict):
+        raise Damaged("its config can't be right")
     try:
-        status = Status(found["status"])
-    except ValueError:
-        return None
-    try:
-        config = _config_of(found["config"])
+        config = _config_of(cast(dict[str, Any], keys))
     except (ConfigError, TypeError, AttributeError) as error:
-        raise NotUnderstood(f"{path}: can't be understood by this version: {error}") from None
-    values = {name: found.get(name) for name in _NAMES if name not in (*KEYS, "status", "config")}
-    for name in _NUMBERS:
-        if not (values[name] is None or (isinstance(values[name], int | float) and not isinstance(values[name], bool))):
-            reason = f"{name}={short(values[name])}: must be a number"
-            raise NotUnderstood(f"{path}: can't be understood by this version: {reason}")
-    if found["fingerprint"] in config.fingerprints:  # of several spellings the one that tables may have
-        values["fingerprint"] = found["fingerprint"]
-    return RunRecord.of(config, status, **values)
+        raise NotUnderstood(f"can't be understood by this version: {short(error, 500)}") from None
+    values = _values(content)
+    if content["fingerprint"] in config.fingerprints:  # of several spellings the one that tables may have
+        values["fingerprint"] = content["fingerprint"]
+    else:
+        for name, value in keys_of(config).items():
+            if name != "fingerprint" and content.get(name) not in (None, value):
+                raise Damaged(f"{name}={short(content[name])}, but its config says {short(value)}")
+    record = RunRecord.of(config, Status(content["status"]), **values)
+    if record.status.ended and (record.best_test_acc is None or record.best_step is None):
+        raise Damaged(f"status={record.status}, but it has no accuracy")
+    return Stored(record, digests)
+
+
+def _digests(content: Mapping[str, Any]) -> Digests:
+    """The digests in a record, whose own is compared. Raises Damaged."""
+    stored: Any = content.get("digests", {})
+    found = cast(dict[str, Any], stored if isinstance(stored, dict) else {"record": None})
+    if not all(isinstance(value, str) for value in found.values()):
+        raise Damaged("its digests can't be right")
+    if "digests" in content and found.get("record") != _digest(content):
+        raise Damaged("its content has another digest (if you changed it, remove its digests)")
+    return Digests(found.get("weights"), found.get("history"))
+
+
+def _values(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The values in a record that only training could fill. Raises Damaged for one that can't be right."""
+    values: dict[str, Any] = {name: content.get(name) for name in _OF_RUN}
+    if values["error"] is not None:
+        values["error"] = short(values["error"], 1000)
+    for name, value in values.items():
+        if value is not None and not _good(name, value):
+            raise Damaged(f"{name}={short(value)}: can't be right")
+    if values["final_test_acc"] is None and not Status(content["status"]).ended:
+        values |= {"best_test_acc": None, "best_step": None}  # earlier versions wrote 0 before the first evaluation
+    return values
+
+
+def _good(name: str, value: Any) -> bool:
+    """Whether a field of a record that only training could fill may have this value."""
+    kind = _OF_RUN[name]
+    if kind is str:
+        return isinstance(value, str) and value.isprintable()
+    if kind is bool:
+        return isinstance(value, bool)
+    most = 1 if name in ("best_test_acc", "final_test_acc") else sys.float_info.max
+    return type(value) in (int, kind) and 0 <= value <= most
 
 
 def _config_of(keys: dict[str, Any]) -> RunConfig:
     """The config in a record. What can't change a result need not be valid any more. Raises ConfigError."""
-    checked("config", keys, Mapping[str, Any], {})
     try:
         return RunConfig.parse(keys)
     except ConfigError:
@@ -222,10 +311,12 @@ def _config_of(keys: dict[str, Any]) -> RunConfig:
 
 
 def understood(directory: Path) -> RunRecord | None:
-    """As ``read_record``, but None, with a warning, for a record that this version doesn't understand."""
+    """As ``read_record``, but None, with a warning, for a record that is damaged or that this version can't read."""
     try:
-        return read_record(directory)
-    except NotUnderstood as error:
+        return read_stored(directory).record
+    except FileNotFoundError:
+        return None
+    except (Damaged, NotUnderstood) as error:
         log.warning("left out: %s", error)
         return None
 
@@ -238,17 +329,56 @@ def _from_1(record: dict[str, Any]) -> dict[str, Any]:
 _UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
 
 
-def write_history(directory: Path, history: Sequence[Evaluation]) -> None:
-    """Write history.csv: one row per evaluation. Raises OSError."""
+def write_history(directory: Path, history: Sequence[Evaluation]) -> str:
+    """Write history.csv: one row per evaluation. Returns the SHA-256 of the file. Raises OSError.
+
+    Nobody waits for the disk: the checkpoint has the history, too.
+    """
     lines = [",".join(Evaluation._fields)] + [f"{s},{t:.3f},{a!r},{b!r},{c!r}" for s, t, a, b, c in history]
-    write(directory / HISTORY, ("\n".join(lines) + "\n").encode())
+    content = ("\n".join(lines) + "\n").encode()
+    write(directory / HISTORY, content, durable=False)
+    return hashlib.sha256(content).hexdigest()
 
 
-def read_history(directory: Path) -> list[Evaluation]:
-    """The rows of history.csv. Raises OSError or ValueError if it can't be read."""
-    lines = (directory / HISTORY).read_text().splitlines()[1:]
-    rows = [line.split(",") for line in lines]
-    return [Evaluation(int(row[0]), *map(float, row[1:5])) for row in rows]
+def read_history(directory: Path, expected: Stored | None = None) -> list[Evaluation]:
+    """The rows of history.csv, with all that ``expected`` says of them: the record of the same run.
+
+    Raises FileNotFoundError if there is none, and Damaged.
+    """
+    path = directory / HISTORY
+    try:
+        content = read(path)
+        if expected and expected.digests.history not in (None, hashlib.sha256(content).hexdigest()):
+            raise ValueError("its content has another digest")
+        lines = content.decode().splitlines()
+        if not lines or lines[0] != ",".join(Evaluation._fields):
+            raise ValueError("its head isn't that of a history")
+        rows = [_evaluation(line) for line in lines[1:]]
+        if any(row.step <= before.step for before, row in pairwise(rows)):
+            raise ValueError("its steps don't rise")
+        if expected and not _fits(rows, expected.record):
+            raise ValueError("its last row isn't the record's")
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{path} can't be read: {reason(error)}") from None
+    return rows
+
+
+def _fits(rows: Sequence[Evaluation], record: RunRecord) -> bool:
+    """Whether a history ends where a record does, as far as the record says."""
+    if not rows:
+        return record.final_test_acc is None
+    return rows[-1].step == record.steps and record.final_test_acc in (None, rows[-1].test_acc)
+
+
+def _evaluation(line: str) -> Evaluation:
+    """A row of history.csv. Raises ValueError."""
+    step, *others = line.split(",")
+    row = Evaluation(int(step), *map(float, others)) if len(others) == 4 else None
+    if row is None or row.step < 0 or not 0 <= row.test_acc <= 1:
+        raise ValueError(f"a row is {short(line)}")
+    return row
 
 
 class Begun(NamedTuple):
@@ -259,18 +389,20 @@ class Begun(NamedTuple):
 
 
 def write_begun(directory: Path, begun: Begun) -> None:
-    """Write begun.json. Raises OSError."""
+    """Write begun.json. Raises OSError. Nobody waits for the disk: it is needed for a while only."""
     content = {"fingerprint": begun.config.fingerprint, "wandb_id": begun.wandb_id, "config": begun.config.plain()}
-    write(directory / BEGUN, json.dumps(content).encode())
+    write(directory / BEGUN, json.dumps(content).encode(), durable=False)
 
 
 def read_begun(directory: Path) -> Begun | None:
-    """The content of begun.json; None if it is missing or can't be read."""
+    """The content of begun.json; None if it is missing or damaged."""
     try:
-        found = json.loads((directory / BEGUN).read_text())
-        return Begun(RunConfig.parse(found["config"]), found.get("wandb_id"))
+        found = json.loads(read(directory / BEGUN, MOST_BYTES))
+        config, name = RunConfig.parse(found["config"]), found.get("wandb_id")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # a ConfigError is a ValueError
         return None
+    good = found.get("fingerprint") in config.fingerprints
+    return Begun(config, name if isinstance(name, str) and name.isalnum() else None) if good else None
 
 
 def find(directory: Path) -> Iterator[tuple[Path, RunRecord]]:
@@ -298,13 +430,24 @@ def read_composed(directory: Path) -> RunConfig | None:
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return RunConfig.parse(yaml.load((directory / ".hydra" / "config.yaml").read_text(), loader))
-    except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError):
+        content = read(directory / ".hydra" / "config.yaml", MOST_BYTES)
+        if any(isinstance(event, yaml.AliasEvent) for event in cast(Any, yaml).parse(content, loader)):
+            return None  # Hydra writes none, and a few lines of them can stand for gigabytes
+        return RunConfig.parse(yaml.load(content, loader))
+    except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def note(directory: Path | None, text: str) -> None:
-    """Append a line to the log in a run's directory, the file that Hydra's launchers log to. None: do nothing."""
-    if directory is not None:
-        with open(directory / LOG, "a", encoding="utf-8") as file:
-            file.write(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {text}\n")
+def note(directory: Path | None, text: str, more: str = "") -> None:
+    """Append a line to the log in a run's directory, the file that Hydra's launchers log to. None: do nothing.
+
+    ``more`` follows in lines of its own, indented: no text can pass for another line of the log. Whoever can't write
+    the log goes on, because a result doesn't depend on it.
+    """
+    if directory is None:
+        return
+    lines = [f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {short(text, 10_000)}", *(f"  {x}" for x in more.splitlines())]
+    try:
+        append(directory / LOG, "\n".join(lines) + "\n")
+    except OSError as error:
+        log.warning("%s can't be written: %s", directory / LOG, reason(error))

@@ -16,12 +16,12 @@ from fractal_ifs.data.seeds import stream
 from fractal_ifs.networks.convnet import ConvNet
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs.build import build_data, build_network
-from fractal_ifs.runs.checkpoints import Checkpoint, write_checkpoint
+from fractal_ifs.runs.checkpoints import FORMAT, Checkpoint, weights_digest, write_checkpoint
 from fractal_ifs.runs.locks import Lock
 from fractal_ifs.runs.records import (
     BEGUN,
-    FORMAT,
     Begun,
+    Digests,
     Evaluation,
     RunRecord,
     Status,
@@ -29,6 +29,7 @@ from fractal_ifs.runs.records import (
     write_history,
     write_record,
 )
+from fractal_ifs.runs.shapes import Shape
 from fractal_ifs.runs.versions import versions
 
 
@@ -59,6 +60,7 @@ class Run:
         self.engine: str | None = None
         self.isa: str | None = None
         self.native_build: str | None = None
+        self.versions = versions().plain()
         self.wandb_id: str | None = None
         self.lock: Lock | None = None
         self.checkpointed = time.monotonic()
@@ -75,6 +77,11 @@ class Run:
     def trained(self) -> MLP | ConvNet:
         """The network that the record describes: ``model``, or in layer-wise training the whole network."""
         return self.model
+
+    @property
+    def shape(self) -> Shape:
+        """What a checkpoint of this run holds."""
+        return Shape.of(self.config, self.trained, self.inputs)
 
     def detach(self) -> None:
         """Copy the vectors out of the memory that an engine shares between runs."""
@@ -133,9 +140,10 @@ class Run:
             "best": (self.best_test_acc, self.best_step),
             "history": [tuple(row) for row in self.history],
             "wandb_id": self.wandb_id,
+            "engine": self.engine,
             "isa": self.isa,
             "native_build": self.native_build,
-            "versions": versions().plain(),
+            "versions": self.versions,
         }
 
     def restore(self, state: Checkpoint) -> None:
@@ -152,22 +160,28 @@ class Run:
             self.status = Status.DIVERGED
         elif self.step >= self.config.steps:
             self.status = Status.FINISHED
+        if self.done:  # nothing is computed here any more: the record names what computed it
+            self.engine, self.isa = state.get("engine", self.engine), state.get("isa", self.isa)
+            self.native_build = state.get("native_build", self.native_build)
+            there = state.get("versions", self.versions)
+            self.versions = {name: there.get(name) for name in self.versions}
 
     def record(self) -> RunRecord:
-        """The content of result.json."""
+        """The content of result.json. Before the first evaluation there is no accuracy."""
+        measured = bool(self.history)
         return RunRecord.of(
             self.config,
             self.status,
-            best_test_acc=self.best_test_acc,
-            best_step=self.best_step,
-            final_test_acc=self.history[-1].test_acc if self.history else None,
+            best_test_acc=self.best_test_acc if measured else None,
+            best_step=self.best_step if measured else None,
+            final_test_acc=self.history[-1].test_acc if measured else None,
             steps=self.steps_before + self.step,
             seconds=round(self.seconds, 3),
             params=self.params.numel(),
             engine=self.engine,
             isa=self.isa,
             native_build=self.native_build,
-            **versions().plain(),
+            **self.versions,
         )
 
     def write_begun(self) -> None:
@@ -175,14 +189,18 @@ class Run:
         if self.directory is not None:
             write_begun(self.directory, Begun(self.config, self.wandb_id))
 
-    def save(self, checkpoint: bool = True) -> None:
-        """Write the history, a checkpoint if asked for, and result.json if training has ended. Raises OSError."""
+    def save(self) -> None:
+        """Write a checkpoint, the history, and result.json if training has ended. Raises OSError.
+
+        The disk is waited for where it matters: for a checkpoint, and at the end for the record and all renames. A
+        rename that is lost with the power leaves the checkpoint before. The history follows from the checkpoint.
+        """
         if self.directory is None:
             return
-        if checkpoint:
-            write_checkpoint(self.directory, self.state())
-            self.checkpointed = time.monotonic()
-        write_history(self.directory, self.history)
+        state = self.state()
+        write_checkpoint(self.directory, state)
+        self.checkpointed = time.monotonic()
+        history = write_history(self.directory, self.history)
         if self.done:
-            write_record(self.directory, self.record())
+            write_record(self.directory, self.record(), Digests(weights_digest(state), history))
             (self.directory / BEGUN).unlink(missing_ok=True)

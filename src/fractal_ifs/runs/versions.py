@@ -45,7 +45,7 @@ def _torch() -> str:
     spec = importlib.util.find_spec("torch")
     if "torch" not in sys.modules and spec and spec.origin:
         with contextlib.suppress(OSError):
-            text = Path(spec.origin).with_name("version.py").read_text()
+            text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
             if found := re.search(r"^__version__ = '([^']+)'$", text, re.MULTILINE):
                 return found[1]
     import torch
@@ -61,7 +61,7 @@ def _git() -> tuple[str | None, bool | None]:
         changes = _output(root, "status", "--porcelain", "--untracked-files=no") if commit else None
         return commit or None, None if changes is None else bool(changes)
     if (copied := PACKAGE / "commit").exists():  # in a Slurm job, see ``sweeps.slurm.snapshot``
-        commit, _, modified = copied.read_text().strip().partition(" ")
+        commit, _, modified = copied.read_text(encoding="utf-8").strip().partition(" ")
         return commit or None, bool(modified)
     return None, None
 

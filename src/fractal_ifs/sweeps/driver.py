@@ -9,11 +9,14 @@ from pathlib import Path
 
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import counted, message
+from fractal_ifs.files import remove_abandoned
 from fractal_ifs.runs.failure import failure
 from fractal_ifs.runs.locks import Busy, Lock
 from fractal_ifs.runs.records import LOG, RunRecord
 
 log = logging.getLogger(__name__)
+
+WRITTEN = ("results.csv",)  # what a driver writes into a sweep's directory, whole
 
 swept: list[Path] = []  # the directories of this process's sweeps
 failed: dict[Path, RunRecord] = {}  # the record of each job that failed, by the job's directory
@@ -28,6 +31,8 @@ def driving(directory: Path) -> Iterator[None]:
     """Lock a sweep's directory, so that no second process drives the sweep. Raises Busy where one does."""
     lock = Lock(directory, "sweep")
     try:
+        if lock.held:
+            remove_abandoned(directory, WRITTEN)
         yield
     finally:
         lock.release()

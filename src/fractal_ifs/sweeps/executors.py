@@ -103,8 +103,9 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self.device, self.numbers = device, []
         self.connection, self.theirs = context.Pipe()
-        self.ready = context.RawValue("b", False)  # an Event has a lock, which a killed worker would never release
-        self.process = context.Process(target=_work, args=(self.theirs, self.ready, device, stack, rank))
+        # A shared value would need a /dev/shm that can be written; a killed worker would never release an Event's lock.
+        self.ready, self.says_ready = context.Pipe(duplex=False)
+        self.process = context.Process(target=_work, args=(self.theirs, self.says_ready, device, stack, rank))
 
     def begin(self, numbers: list[int], jobs: Sequence[Job]) -> None:
         """Send the worker a group. The first call starts its process: register the worker for clean-up before.
@@ -118,13 +119,14 @@ class Worker:
             with signals.held_back():  # a signal must not break its imports; it accepts signals when it is ready
                 self.process.start()
             self.theirs.close()
+            self.says_ready.close()
         with contextlib.suppress(OSError):  # it has died: ``end`` will notice
             self.connection.send([jobs[n] for n in numbers])
 
     def interrupt(self) -> None:
         """Tell the worker to checkpoint its runs and end. One that is still importing has no runs, and is killed."""
         if self.process.pid and self.process.is_alive():
-            os.kill(self.process.pid, signal.SIGINT if self.ready.value else signal.SIGKILL)
+            os.kill(self.process.pid, signal.SIGINT if self.ready.poll() else signal.SIGKILL)
 
     def join(self) -> None:
         """Wait for the process to end, at most ``ENDING_SECONDS``."""
@@ -205,7 +207,7 @@ def _on_devices(job: Job) -> Outcome:
 def _work(connection: Any, ready: Any, device: str | None, stack: int, rank: ddp.Rank | None = None) -> None:
     """The main function of a worker. It ends when its driver closes the connection, or ends.
 
-    ``ready`` is set once the worker accepts signals.
+    The worker says so to ``ready`` once it accepts signals.
     """
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device  # before anything here uses CUDA
@@ -215,7 +217,7 @@ def _work(connection: Any, ready: Any, device: str | None, stack: int, rank: ddp
         if rank is not None and rank.number:
             for kind in signals.ENDING:
                 signal.signal(kind, signal.SIG_IGN)  # its driver ends it, after the first rank has checkpointed
-        ready.value = True
+        ready.send(True)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.HELD_BACK)
         while True:
             jobs = connection.recv()

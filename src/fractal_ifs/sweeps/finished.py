@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 from fractal_ifs.config.machine import check_outside
 from fractal_ifs.config.run import Job
+from fractal_ifs.errors import Damaged
 from fractal_ifs.results import finished_runs
 from fractal_ifs.results.finished_runs import Keeper, KeptRun
+from fractal_ifs.runs.checkpoints import CHECKPOINTS
 from fractal_ifs.runs.finished import finished
-from fractal_ifs.runs.records import RunRecord, read_record
+from fractal_ifs.runs.records import RunRecord, read_history, read_record, read_stored
 from fractal_ifs.runs.versions import bits_rest_on, differences
 
 log = logging.getLogger(__name__)
@@ -22,26 +24,46 @@ def finished_or_kept(job: Job) -> RunRecord | KeptRun | None:
     """The record of a job that needs no more training, or its result in the table that its key ``kept`` names.
 
     None where the job is still to be trained. Raises ConfigError where another config was trained in its directory, or
-    what it needs besides its config isn't there.
+    its key ``kept`` names another file than a table of finished runs, or what it needs besides its config isn't there.
     """
+    finished_runs.check(job)
     record = finished(job)
-    if record is None or job.config.kept:
+    if record is None:
         check_outside(job.config)
     if record is None and job.directory is not None and not job.config.overwrite:
-        return None if read_record(job.directory) else finished_runs.find(job.config)
+        return None if read_record(job.directory) else finished_runs.find(job)
     return record
 
 
 def finished_jobs(jobs: Sequence[Job]) -> dict[int, Ended]:
     """The jobs that need no more training, by their numbers. Logs how many, and adds them to their tables of kept runs.
 
+    A run whose history.csv is damaged isn't among them if it has a checkpoint, from which ``sweeps.sweep`` mends it.
     Raises ConfigError where another config was trained in a job's directory.
     """
+    for job in jobs:
+        finished_runs.check(job)
     Keeper(jobs).add()
-    results: dict[int, Ended] = {number: ended for number, job in enumerate(jobs) if (ended := finished_or_kept(job))}
+    results: dict[int, Ended] = {
+        number: ended
+        for number, job in enumerate(jobs)
+        if (ended := finished_or_kept(job)) and not (isinstance(ended, RunRecord) and _mendable(job))
+    }
     if results:
         log.info("%d of %d jobs are finished already: skipped", len(results), len(jobs))
         records = [record for record in results.values() if isinstance(record, RunRecord)]
         for changed in sorted({differences(record, bits_rest_on()) for record in records} - {""}):
             log.warning("of these, some were trained by other versions: %s", changed)
     return results
+
+
+def _mendable(job: Job) -> bool:
+    """Whether the history.csv of a run that has ended is damaged, and there is a checkpoint to write it anew from."""
+    assert job.directory is not None
+    try:
+        read_history(job.directory, read_stored(job.directory))
+    except (FileNotFoundError, Damaged) as error:
+        if any((job.directory / name).exists() for name in CHECKPOINTS):
+            return True
+        log.warning("%s, and there is no checkpoint to write it anew from", error)
+    return False

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -213,8 +214,8 @@ def snapshot(folder: Path) -> Path:
         digest.update(str(path.relative_to(PACKAGE)).encode() + path.read_bytes())
     code = folder / f"code-{digest.hexdigest()[:12]}"
     if not code.exists():
-        begun = folder / f".{code.name}.{os.getpid()}"
+        begun = folder / f".{code.name}.{uuid.uuid4().hex}"
         shutil.copytree(PACKAGE, begun / "fractal_ifs", ignore=shutil.ignore_patterns("__pycache__"))
-        (begun / "fractal_ifs" / "commit").write_text(commit_line())
+        (begun / "fractal_ifs" / "commit").write_text(commit_line(), encoding="utf-8")
         begun.rename(code)
     return code

@@ -28,7 +28,7 @@ def submitted_tasks(directory: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in sorted((directory / "slurm").glob("*.json"), key=lambda path: path.stat().st_mtime):
         try:
-            found |= {task: [Path(run) for run in runs] for task, runs in json.loads(path.read_text()).items()}
+            found |= {task: [Path(run) for run in runs] for task, runs in json.loads(path.read_bytes()).items()}
         except (OSError, ValueError, AttributeError):
             log.warning("%s can't be read", path)
     return found

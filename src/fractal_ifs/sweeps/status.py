@@ -3,11 +3,12 @@
 Locks in the runs' directories and Slurm's queue show which runs are in training.
 """
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
-from fractal_ifs.errors import ConfigError, counted
+from fractal_ifs.errors import ConfigError, Damaged, Refused, counted
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.checkpoints import CHECKPOINTS
 from fractal_ifs.runs.records import (
@@ -18,12 +19,16 @@ from fractal_ifs.runs.records import (
     Status,
     read_begun,
     read_composed,
-    understood,
+    read_history,
+    read_stored,
     walk,
 )
 from fractal_ifs.sweeps.slurm_queue import active_tasks, submitted_tasks
 
-QUEUED, WAITING = "queued", "waiting"  # states besides those of ``Status``, both of runs that have not begun
+log = logging.getLogger(__name__)
+
+# States besides those of ``Status``; the first two are of runs that have not begun.
+QUEUED, WAITING, DAMAGED = "queued", "waiting", "damaged"
 
 
 def status(path: Path) -> dict[str, Any]:
@@ -36,6 +41,7 @@ def status(path: Path) -> dict[str, Any]:
     - ``running``: a process trains it now.
     - ``interrupted``: begun, and no process trains it now.
     - ``finished``, ``diverged``, ``failed``: as its record says.
+    - ``damaged``: its record isn't as it was written. The same command writes it anew from the checkpoint, or refuses.
 
     Besides these, ``steps`` and ``steps_asked`` are the steps done and asked for by all runs together, and ``slurm``
     has a line for each state and reason that Slurm gives for tasks of this sweep.
@@ -67,11 +73,19 @@ def status(path: Path) -> dict[str, Any]:
 
 def _run(directory: Path, names: set[str], in_slurm: str | None) -> tuple[str, int, int] | None:
     """The state, the steps done and the steps asked for of a run. None where the directory is not a run's."""
-    record = understood(directory) if RESULT in names else None
+    record, damaged = None, False
+    if RESULT in names:
+        try:
+            record = read_stored(directory).record
+        except FileNotFoundError:
+            pass
+        except Refused as error:
+            damaged = isinstance(error, Damaged)
+            log.warning("%s", error)
     begun = read_begun(directory)
     config = record.config if record else begun.config if begun else read_composed(directory)
     if config is None:
-        return None
+        return (DAMAGED, 0, 0) if damaged else None
     asked = config.steps_in_all
     steps = (record.steps if record else None) or _last_step(directory)
     if record and record.status.ended:
@@ -80,6 +94,8 @@ def _run(directory: Path, names: set[str], in_slurm: str | None) -> tuple[str, i
         return Status.RUNNING, steps, asked
     if record and record.status == Status.FAILED and not in_slurm:
         return Status.FAILED, steps, asked
+    if damaged:
+        return DAMAGED, steps, asked
     if in_slurm or locks.held(directory.parent):
         return QUEUED, steps, asked
     half = record or names & {BEGUN, HISTORY, *CHECKPOINTS, LOG}
@@ -88,10 +104,10 @@ def _run(directory: Path, names: set[str], in_slurm: str | None) -> tuple[str, i
 
 def _last_step(directory: Path) -> int:
     try:
-        last = (directory / HISTORY).read_text(errors="replace").splitlines()[-1].split(",")[0]
-    except (OSError, IndexError):
+        rows = read_history(directory)
+    except (FileNotFoundError, Damaged):
         return 0
-    return int(last) if last.isdecimal() and len(last) < 20 else 0
+    return rows[-1].step if rows else 0
 
 
 def show(path: Path) -> str:

@@ -11,7 +11,8 @@ from fractal_ifs.data.images import check_images
 from fractal_ifs.engines.choice import choose
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.results.finished_runs import Keeper
-from fractal_ifs.runs.records import Status
+from fractal_ifs.runs.load import repaired
+from fractal_ifs.runs.records import RunRecord, Status
 from fractal_ifs.sweeps.driver import report_failure
 from fractal_ifs.sweeps.executors import Outcome, execute
 from fractal_ifs.sweeps.finished import Ended, finished_jobs
@@ -39,10 +40,24 @@ def train_jobs(jobs: Sequence[Job], executor: str = "inline", stack: int = 0, to
 
 
 def train_unfinished(jobs: Sequence[Job], executor: str, stack: int, together: bool) -> list[Outcome]:
-    """Train jobs none of which is finished. Arguments, result and errors are those of ``train_jobs``.
+    """Train jobs that ``finished_jobs`` doesn't have. Arguments, result and errors are those of ``train_jobs``.
 
     Raises ConfigError too where the native engine is asked for and can't train a job.
     """
+    outcomes: dict[int, Outcome] = {n: record for n, job in enumerate(jobs) if (record := _ended(job)) is not None}
+    todo = [number for number in range(len(jobs)) if number not in outcomes]
+    if todo:
+        outcomes |= dict(zip(todo, _train([jobs[number] for number in todo], executor, stack, together), strict=True))
+    return [outcomes[number] for number in range(len(jobs))]
+
+
+def _ended(job: Job) -> RunRecord | None:
+    """The record of a run that has ended, whose damaged history.csv is mended here. Raises NotUnderstood."""
+    return None if job.directory is None or job.config.overwrite else repaired(job.directory)
+
+
+def _train(jobs: Sequence[Job], executor: str, stack: int, together: bool) -> list[Outcome]:
+    """``train_unfinished``, where nothing is left to be mended."""
     outcomes: dict[int, Outcome] = {}
     keeper = Keeper(jobs)
     jobs = [on_this_machine(job) for job in jobs]

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from fractal_ifs.files import write
-from fractal_ifs.results.rows import COLUMNS, row_of
+from fractal_ifs.errors import Refused, reason
+from fractal_ifs.files import read, write
+from fractal_ifs.results.columns import COLUMNS
+from fractal_ifs.results.rows import row_of
 from fractal_ifs.runs import records
 from fractal_ifs.runs.records import Status, find
-from fractal_ifs.sweeps.driver import failed
+from fractal_ifs.sweeps.driver import driving, failed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,16 +30,16 @@ KEYS = tuple(name for name in records.KEYS if name != "fingerprint")
 def frame(directory: Path) -> pd.DataFrame:
     """A row per record below a sweep's directory.
 
-    The columns are those of ``results.rows``, then the keys of groups in which runs differ: ``data.margin``, ....
+    The columns are those of ``results.columns``, then the keys of groups in which runs differ: ``data.margin``, ....
     Directories are relative to the sweep's.
     """
     import pandas as pd
 
     directory = directory.absolute()
     found = dict(find(directory))
-    found |= {
-        path: record for path, record in failed.items() if directory in path.parents
-    }  # some have no record on disk
+    for path, record in failed.items():  # some have no record on disk, or one of an earlier attempt
+        if directory in path.parents and not (path in found and found[path].status.ended):
+            found[path] = record
     rows = [
         row_of(path, record)
         | {"directory": str(path.relative_to(directory))}
@@ -69,10 +71,15 @@ def show_table(directory: Path) -> None:
     table = frame(directory)
     if table.empty:
         return
+    path = directory / "results.csv"
     try:
-        write(directory / "results.csv", table.to_csv(index=False).encode())
-    except OSError as error:
-        log.error("%s can't be written (%s)", directory / "results.csv", error.strerror)
+        with driving(directory):
+            if _is_ours(path):
+                write(path, table.to_csv(index=False).encode())
+            else:
+                log.error("%s is left as it is: no sweep wrote this table", path)
+    except (OSError, Refused) as error:
+        log.error("%s can't be written (%s)", path, reason(error))
     inner = [str(key) for key in table if key not in COLUMNS]
     swept = [key for key in (*KEYS, *inner) if len(set(table[key].fillna("").astype(str))) > 1]
     column = swept[-1] if len(swept) > 1 else None
@@ -94,7 +101,15 @@ def show_table(directory: Path) -> None:
     for key in sorted(grid, key=lambda values: [_order(v) for v in values]):
         out.add_row(*(str(v) for v in key), *(grid[key].get(c, "") for c in columns))
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200).print(out)
-    print(f"{directory / 'results.csv'}")
+    print(path)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether there is no file yet, or a sweep's table, which says where its runs are. A kept table doesn't."""
+    try:
+        return b"directory" in read(path).partition(b"\n")[0].rstrip(b"\r").split(b",")
+    except FileNotFoundError:
+        return True
 
 
 def _order(value: Any) -> tuple[int, float, str]:

@@ -13,10 +13,10 @@ import pytorch_lightning as pl
 from fractal_ifs.config.environment import checkpoint_seconds
 from fractal_ifs.config.run import Job
 from fractal_ifs.engines.protocol import Engine, Stop
+from fractal_ifs.errors import Refused
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.begin import begin
 from fractal_ifs.runs.failure import fail
-from fractal_ifs.runs.locks import Busy
 from fractal_ifs.runs.records import Status, note
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training import signals
@@ -114,7 +114,7 @@ class SweepRounds(pl.LightningModule):
                     continue
                 self.ended[number] = error
                 fail(self.jobs[number], error)
-                if not isinstance(error, Busy):
+                if not isinstance(error, Refused):  # its W&B run may be another process's, or go on later
                     WandbRun(self.jobs[number].config, self.jobs[number].directory).finish(Status.FAILED)
 
     def _evaluate(self, numbers: Sequence[int]) -> None:

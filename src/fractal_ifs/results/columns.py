@@ -1,0 +1,45 @@
+"""The columns of all tables of runs, and what names a cell of them."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, get_type_hints
+
+from fractal_ifs.results.protocol import Setting
+from fractal_ifs.runs import records
+from fractal_ifs.runs.records import RunRecord, Status
+
+
+class CellKey(NamedTuple):
+    """What names a cell of a table. On images the fractal, its depth and the curve are None."""
+
+    data: str
+    fractal: str | None
+    fractal_depth: int | None
+    curve: str | None
+    depth: int
+    width: int
+
+    @classmethod
+    def of(cls, run: Mapping[str, Any]) -> "CellKey":
+        """The cell of a run, given its row or any mapping with these keys."""
+        synthetic = run["data"] == "fractal"
+        where = (run["fractal"], int(run["fractal_depth"]), str(run["curve"])) if synthetic else (None, None, None)
+        return cls(run["data"], *where, int(run["depth"]), int(run["width"]))
+
+    def __str__(self) -> str:
+        """``vicsek n=5 curve 4 depth 5 width 20``."""
+        synthetic = self.data == "fractal"
+        where = f"{self.fractal} n={self.fractal_depth} curve {self.curve}" if synthetic else self.data
+        return f"{where} depth {self.depth} width {self.width}"
+
+
+CELL = CellKey._fields
+ENDED = tuple(status for status in Status if status.ended)  # runs of such a status have used their budget
+
+_TYPES = get_type_hints(RunRecord)
+_AFTER = records.COLUMNS.index("fingerprint") + 1
+_BESIDE = ("directory", "verified", "history")  # what a row has besides the record and the setting
+# The fields of a record, with its setting after the fingerprint.
+COLUMNS = [*records.COLUMNS[:_AFTER], *Setting._fields, *records.COLUMNS[_AFTER:], *_BESIDE]
+NUMBERS = [name for name in records.COLUMNS if _TYPES[name] in (int, float, int | None, float | None)]
+BOOLS = [*(name for name in records.COLUMNS if _TYPES[name] == bool | None), "verified"]
+ACCURACIES = ("best_test_acc", "final_test_acc")

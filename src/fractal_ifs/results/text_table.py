@@ -1,0 +1,101 @@
+"""A CSV file of runs as text, line by line: a damaged line takes no other with it."""
+
+import csv
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fractal_ifs import files
+from fractal_ifs.errors import ConfigError, reason, short
+from fractal_ifs.results.columns import ACCURACIES, CELL, NUMBERS
+from fractal_ifs.runs.records import Status
+
+FINGERPRINT = re.compile("[0-9a-f]{16}")
+
+# What every row has, and the columns of every table of runs. The others may be of any version.
+_ALWAYS = ("fingerprint", "data", "depth", "width", "lr", "seed", "status", "steps_asked", "eval_every", "setting")
+_NEEDED = tuple(dict.fromkeys((*_ALWAYS, *CELL, "best_test_acc", "best_step")))
+_AT_LEAST_1 = ("fractal_depth", "depth", "width", "steps_asked", "eval_every")  # no number is below 0
+
+
+class TextTable(NamedTuple):
+    """A table of runs in a CSV file, with all values as text."""
+
+    names: list[str]  # its columns
+    rows: dict[int, dict[str, str]]  # by the numbers of their lines
+    damaged: list[str]  # a note for each line that is no row: ``line 7 is no row of it: <<<<<<< HEAD``
+
+
+def read_text(path: Path, kind: str) -> TextTable:
+    """The rows of a CSV file with a run in each line.
+
+    Each line is read by itself, so that a damaged one takes no other with it. It is left out, and ``damaged`` says so.
+    Raises FileNotFoundError, and ConfigError where it lacks a column. ``kind``: what the file should be.
+    """
+    try:
+        lines = files.read(path).decode(errors="replace").removesuffix("\n").split("\n")
+        names = next(csv.reader([lines[0].removesuffix("\r")], strict=True), [])
+    except FileNotFoundError:
+        raise
+    except (OSError, csv.Error) as error:
+        raise ConfigError(f"{short(path, 200)}: can't be read ({reason(error)})") from None
+    if missing := [name for name in _NEEDED if names.count(name) != 1]:
+        raise ConfigError(f"{short(path, 200)}: not {kind}, it has no column {missing[0]}")
+    rows: dict[int, dict[str, str]] = {}
+    damaged: list[str] = []
+    for number, line in enumerate(lines[1:], 2):
+        row = _row(names, line.removesuffix("\r"))
+        if row is None:
+            damaged.append(f"line {number} is no row of it: {short(line)}")
+        elif wrong := _wrong(row):
+            damaged.append(f"line {number} is no row of it: {wrong}={short(row[wrong])}")
+        else:
+            rows[number] = row
+    return TextTable(names, rows, damaged)
+
+
+def _row(names: Sequence[str], line: str) -> dict[str, str] | None:
+    try:
+        values = next(csv.reader([line], strict=True), [])
+    except csv.Error:
+        return None
+    whole = len(values) == len(names) and line.isprintable() and "\ufffd" not in line
+    return dict(zip(names, values, strict=True)) if whole else None
+
+
+def _wrong(row: Mapping[str, str]) -> str | None:
+    """The name of a value that can't be right."""
+    if not FINGERPRINT.fullmatch(row["fingerprint"]):
+        return "fingerprint"
+    if row["status"] not in tuple(Status):
+        return "status"
+    for name in (*_ALWAYS, *(("fractal_depth",) if row["data"] == "fractal" else ())):
+        if not row[name]:
+            return name
+    for name in NUMBERS:
+        if text := row.get(name):
+            number, least, most = number_of(text), name in _AT_LEAST_1, 1 if name in ACCURACIES else 1e38
+            if number is None or not least <= number <= most:
+                return name
+    curve = row.get("history", "").split()
+    if any(number_of(value) is None for value in curve):
+        return "history"
+    # The learning curve has the same accuracies again, in four digits.
+    best, final = (number_of(row.get(name, "")) for name in ACCURACIES)
+    if curve and row["status"] == Status.FINISHED:
+        if best is not None and f"{best:.4f}" not in curve:
+            return "best_test_acc"
+        if final is not None and f"{final:.4f}" != curve[-1]:
+            return "final_test_acc"
+    return None
+
+
+def number_of(text: str) -> float | None:
+    """A finite number; None for any other text."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,94 @@
+"""What a checkpoint must hold to be that of a config's run: how many numbers, of which type, how far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+
+from fractal_ifs.config.run import RunConfig
+from fractal_ifs.errors import Damaged
+from fractal_ifs.networks.convnet import ConvNet
+from fractal_ifs.networks.mlp import MLP
+from fractal_ifs.runs.checkpoints import Checkpoint
+
+ROW_BYTES = 200  # of a row of the history in a checkpoint, at most
+OTHER_BYTES = 1 << 20  # of all else besides the vectors, at most
+
+
+class Shape(NamedTuple):
+    """The sizes of a run's vectors, with the bounds of its counts."""
+
+    d: int
+    params: int  # of the whole network
+    trained: tuple[int, ...]  # parameters that train together: of all, or in layer-wise training of each layer
+    dtype: torch.dtype
+    steps: int  # of each layer in layer-wise training, else of all
+    eval_every: int
+    layerwise: bool
+
+    @classmethod
+    def of(cls, config: RunConfig, network: MLP | ConvNet, d: int) -> Shape:
+        """The shape of the checkpoints of a config's run, which trains ``network`` on inputs of dimension d."""
+        sizes = [p.numel() for p in network.parameters()]
+        layerwise = config.training == "layerwise"
+        readout = sum(p.numel() for p in network.readout.parameters())
+        layers = tuple(sum(p.numel() for p in layer.parameters()) + readout for layer in network.hidden)
+        return cls(
+            d=d,
+            params=sum(sizes),
+            trained=layers if layerwise else (sum(sizes),),
+            dtype=next(network.parameters()).dtype,
+            steps=config.steps,
+            eval_every=config.eval_every,
+            layerwise=layerwise,
+        )
+
+    @property
+    def most_bytes(self) -> int:
+        """More bytes than a checkpoint's file has."""
+        rows = len(self.trained) * (self.steps // self.eval_every + 2)
+        return (self.params + 3 * max(self.trained)) * self.dtype.itemsize + rows * ROW_BYTES + OTHER_BYTES
+
+
+def check(state: Checkpoint, shape: Shape) -> None:
+    """Raises Damaged if a whole checkpoint can't be one of a run of this shape."""
+    if ("layer" in state, "layer_params" in state) != (shape.layerwise, shape.layerwise):
+        raise Damaged("of joint training" if shape.layerwise else "of layer-wise training")
+    layer = state.get("layer", 0)
+    if state["d"] != shape.d or layer >= len(shape.trained):
+        raise Damaged("of another network")
+    size = shape.trained[layer]
+    vectors = {
+        "params": (state["params"], shape.params),
+        "exp_avg": (state["exp_avg"], size),
+        "exp_avg_sq": (state["exp_avg_sq"], size),
+    }
+    if "layer_params" in state:
+        vectors["layer_params"] = (state["layer_params"], size)
+    for name, (vector, needed) in vectors.items():
+        if vector.numel() != needed or vector.dtype != shape.dtype:
+            found = f"{vector.numel()} numbers of {vector.dtype}"
+            raise Damaged(f"its {name} has {found}, the network needs {needed} of {shape.dtype}")
+    done = layer * shape.steps + state["step"]
+    last = state["history"][-1][0] if state["history"] else 0
+    since = state["loss_steps"]  # steps since the last evaluation
+    if state["step"] > shape.steps or done - last != since or since > shape.eval_every or state["best"][1] > last:
+        raise Damaged("its steps can't be right")
+    if "digest" not in state:
+        _check_values(state, {name: vector for name, (vector, _) in vectors.items()})
+
+
+def _check_values(state: Checkpoint, vectors: Mapping[str, torch.Tensor]) -> None:
+    """Raises Damaged for numbers that training hardly leaves. Only where no digest says that it did leave them."""
+    diverged = bool(state["history"]) and not all(map(_finite, state["history"][-1][2:4]))
+    for name, vector in vectors.items():
+        if not (diverged or bool(vector.isfinite().all())):
+            raise Damaged(f"its {name} has numbers that aren't finite")
+    if bool((state["exp_avg_sq"] < 0).any()):
+        raise Damaged("its exp_avg_sq has numbers below 0")
+
+
+def _finite(value: float) -> bool:
+    return abs(value) < float("inf")
