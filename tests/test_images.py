@@ -3,6 +3,7 @@
 import io
 import math
 import pickle
+import random
 import signal
 import tarfile
 import tempfile
@@ -621,6 +622,37 @@ def test_where_an_interrupt_comes_changes_no_bit_of_the_losses(folder):
             run.advanced(steps, engine.advance([run], [steps], [])[0], 0.0)
         found.append(run.loss_sum)
     assert found[0] == found[1]
+
+
+def test_bits_do_not_depend_on_where_an_interrupt_comes(folder, tmp_path, monkeypatch):
+    """Small networks at random; what was allocated in between moves their memory."""
+    cross_entropy, left = functional.cross_entropy, 0
+
+    def signalled(*arguments: Any, **keys: Any) -> torch.Tensor:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            signal.raise_signal(signal.SIGINT)
+        return cross_entropy(*arguments, **keys)
+
+    monkeypatch.setattr(functional, "cross_entropy", signalled)
+    for number in range(5):
+        chance = random.Random(number)
+        shape = {"width": chance.randint(1, 24), "depth": chance.randint(1, 4), "batch_size": chance.randint(1, 33)}
+        shape |= {"steps": chance.randint(6, 9), "eval_every": chance.randint(2, 4)}
+        shape |= {"trainer.precision": chance.choice(["32-true", "64-true", "bf16-mixed"])}
+        shape |= {"trainer.channels_last": chance.random() < 0.5, "trainer.threads": chance.randint(1, 2)}
+        asked = config(folder, **shape)
+        straight = trained(asked)
+        left = chance.randint(2, 5)
+        with pytest.raises(KeyboardInterrupt):
+            trained(asked, tmp_path / str(number))
+        kept = torch.zeros(chance.randint(1, 10**5))
+        resumed = trained(asked, tmp_path / str(number))
+        for name in ("params", "exp_avg", "exp_avg_sq"):
+            assert torch.equal(getattr(resumed, name), getattr(straight, name)), shape
+        assert [row[2:] for row in resumed.history] == [row[2:] for row in straight.history], shape
+        del kept
 
 
 def test_processes_and_their_threads_share_the_cores(folder, monkeypatch):

@@ -10,6 +10,7 @@ import numpy as np
 
 from fractal_ifs.engines import cpp
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.runs.kernels import torch_kernels
 
 WIDTHS = (10, 20, 50, 100)
 PACKAGES = ("fractal_ifs", "torch", "pytorch_lightning", "hydra-core", "numpy", "wandb")
@@ -72,14 +73,14 @@ def report() -> list[str]:
 
 
 def versions() -> list[str]:
-    """Lines on Python, the platform and the versions of packages."""
+    """Lines on Python, the platform, the versions of packages, and what torch computes with here."""
     lines = [f"{'python':14} {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores"]
     for package in PACKAGES:
         try:
             lines.append(f"{package:14} {version(package)}")
         except PackageNotFoundError:
             lines.append(f"{package:14} not installed")
-    return lines
+    return [*lines, f"{'torch kernels':14} {torch_kernels()}"]
 
 
 def main() -> int:

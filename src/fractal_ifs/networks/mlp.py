@@ -77,6 +77,8 @@ def mlp(parameters: Sequence[Tensor], x: Tensor, sum_last: bool = False) -> Tens
 def _affine(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
     if weight.dim() == 2:
         return nn.functional.linear(x, weight, bias)
+    if weight.shape[1] == 1:  # a row times a matrix: one matrix times a column has other bits than several at once
+        return torch.baddbmm(bias.unsqueeze(-1), weight, x.mT).mT
     return torch.baddbmm(bias.unsqueeze(-2), x, weight.mT)
 
 

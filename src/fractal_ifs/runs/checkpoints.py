@@ -37,6 +37,7 @@ class Checkpoint(TypedDict):
     isa: NotRequired[str | None]  # earlier checkpoints lack this and the next two
     native_build: NotRequired[str | None]
     versions: NotRequired[dict[str, Any]]
+    torch_kernels: NotRequired[str | None]  # later than these three
     layer: NotRequired[int]  # layer-wise training only, like the next one: which layer is in training
     layer_params: NotRequired[Tensor]  # this layer and its readout
 
