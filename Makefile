@@ -27,8 +27,8 @@ test: $(SETUP)  ## the tests that CI runs
 test-slow: $(SETUP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-torture: $(SETUP)  ## 60 random kills of sweeps and runs, which must end as if undisturbed (about 15 min)
-	$(BIN)/python tests/torture.py
+torture: $(SETUP)  ## 60 random kills of random sweeps and runs, which must end as if undisturbed (about 20 min); SEED=7: the same ones again
+	$(BIN)/python tests/torture.py $(if $(SEED),--seed $(SEED))
 
 lint: $(SETUP)  ## ruff, clang-format, yamllint and pyright
 	$(BIN)/ruff check
