@@ -22,8 +22,9 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from fractal_ifs.config.compose import parse, register
+from fractal_ifs.config.compose import parse
 from fractal_ifs.config.fast_compose import Composer
+from fractal_ifs.config.session import VERSION_BASE, borrowed
 from fractal_ifs.files import CONF
 
 
@@ -75,8 +76,7 @@ def resident(pid: int) -> int:
 
 def composing(jobs: int = 480) -> float:
     """Milliseconds to compose and check one job of a sweep over all fractals and curves, and seeds."""
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with borrowed(), initialize_config_dir(str(CONF), **VERSION_BASE):
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("config", [], RunMode.MULTIRUN)
         compose = Composer(loader, master)

@@ -20,11 +20,12 @@ from torch import nn
 from torch.nn import functional
 
 from fractal_ifs import ConfigError
-from fractal_ifs.config.compose import CONF, compose
+from fractal_ifs.config.compose import compose
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.data import augment, cifar10, fashion_mnist, images, seeds
 from fractal_ifs.engines.conv import ConvEngine
+from fractal_ifs.files import CONF
 from fractal_ifs.networks.convnet import ConvNet, multiplications
 from fractal_ifs.report.forms import markdown
 from fractal_ifs.report.write import write_report
@@ -810,9 +811,8 @@ def test_the_protocol_of_figure_7():
         ({"model.readout": "max"}, "model.readout=max: must be one of flatten, mean"),
         ({"trainer.channels_last": 2}, "trainer.channels_last=2: must be true or false"),
         ({"trainer.threads": 0}, "trainer.threads=0: must be a whole number >= 1"),
-        ({"data.dir": 2024}, "data.dir=2024: must be the path of a directory, as ./2024"),
-        ({"data": "fashion_mnist", "data.dir": None}, "data.dir=None: must be the path of a directory"),
-        ({"data.url": None}, "data.url=None: must be an address"),
+        ({"data": "fashion_mnist", "data.dir": None}, "data.dir=null: must be the path of a directory"),
+        ({"data.url": None}, "data.url=null: must be an address"),
         ({"data.dir": "~/cifar"}, "data.dir=~/cifar: ~ can't stand here, write $HOME"),
     ],
     ids=str,

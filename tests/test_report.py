@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fractal_ifs.config.compose import CONF, compose
+from fractal_ifs.config.compose import compose
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.files import CONF
 from fractal_ifs.report import __main__ as report
 from fractal_ifs.report import figures as report_figures
 from fractal_ifs.report import tables as report_tables

@@ -22,32 +22,24 @@ from omegaconf import DictConfig, OmegaConf
 from fractal_ifs import files
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
+from fractal_ifs.config.session import VERSION_BASE, Task, register
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.extras import require
 from fractal_ifs.files import CONF
+from fractal_ifs.help.before_hydra import answered
+from fractal_ifs.help.options import options_and_words
+from fractal_ifs.help.theory import screen
 
 if TYPE_CHECKING:
     from fractal_ifs.theorems.problem import Check, Problem
     from fractal_ifs.theorems.statements import Statement
 
-OPTIONS_WITH_VALUE = (
-    "--config-dir",
-    "-cd",
-    "--config-path",
-    "-cp",
-    "--config-name",
-    "-cn",
-    "--cfg",
-    "-c",
-    "--package",
-    "-p",
-)
 FORMAT = 1
 
 failed: list[str] = []  # what was refused or did not hold in this process, one line each
 
 
-@hydra.main(config_path=str(CONF), config_name="theory", version_base="1.3")
-def run(config: DictConfig) -> int | None:
+def job(config: DictConfig) -> int | None:
     """One set of statements: returns the number of checks that don't hold, None where the input is refused.
 
     A refusal is told at the end: the other jobs of a sweep still run.
@@ -68,6 +60,8 @@ def _run(config: DictConfig, directory: Path) -> int:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # pyright: ignore[reportAssignmentType]
     begin = time.perf_counter()
     keys, asked = problems(plain)
+    if keys.figures and any(STATEMENTS[name].draw for name, _ in asked):
+        require("plot")
     torch.set_num_threads(keys.threads)
     checks: list[Check] = []
     seconds: dict[str, float] = {}
@@ -137,29 +131,27 @@ def _record(keys: dict[str, Any], checks: Sequence[Check], seconds: dict[str, fl
 
 def _words_to_keys(arguments: list[str]) -> list[str]:
     """``theorem1 theorem3 fractal=vicsek -m`` -> ``-m statement=[theorem1,theorem3] fractal=vicsek``."""
-    words, options, keys, value = [], [], [], False
-    for argument in arguments:
-        # a word is a statement unless it is an option or an option's value
-        if value or argument.startswith("-"):
-            options.append(argument)
-            value = argument in OPTIONS_WITH_VALUE
-        elif "=" in argument or argument.startswith("~"):
-            keys.append(argument)
-        else:
-            words.append(argument)
-    if words:
-        keys.insert(0, f"statement={words[0]}" if len(words) == 1 else f"statement=[{','.join(words)}]")
+    options, words = options_and_words(arguments)
+    names = [word for word in words if "=" not in word and not word.startswith("~")]
+    keys = [word for word in words if word not in names]
+    if names:
+        keys.insert(0, f"statement={names[0]}" if len(names) == 1 else f"statement=[{','.join(names)}]")
     return options + keys
 
 
 def main() -> None:
     """The command line."""
-    sys.argv[1:] = _words_to_keys(sys.argv[1:])
+    if answered(sys.argv[1:], screen):
+        return
+    sys.argv[1:] = words = _words_to_keys(sys.argv[1:])
+    register(words)
     with refusals():
-        run()
+        hydra.main(config_path=str(CONF), config_name="theory", **VERSION_BASE)(Task(job, words))()
     if failed:
         sys.exit("\n".join(failed))
 
 
 if __name__ == "__main__":
-    main()
+    from fractal_ifs import theory as door  # so that ``job`` has a module that other processes can import
+
+    door.main()

@@ -8,19 +8,22 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fractal_ifs.config.compose import parse, register
+from fractal_ifs.config.compose import parse
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
 from fractal_ifs.config.run import Job
+from fractal_ifs.config.session import VERSION_BASE, Task, register
 from fractal_ifs.errors import ConfigError, message
 from fractal_ifs.files import CONF
+from fractal_ifs.help.before_hydra import answered
+from fractal_ifs.help.options import options_and_words
+from fractal_ifs.help.train import screen
 from fractal_ifs.sweeps.driver import JobsFailed, show_failed, swept
 from fractal_ifs.sweeps.finished import finished_jobs
 from fractal_ifs.training import signals
 
 
-@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
-def run(config: DictConfig) -> float | None:
+def job(config: DictConfig) -> float | None:
     """Train one job; called by Hydra. Returns the best test accuracy.
 
     A ConfigError ends the process of a single run, and is raised in a sweep.
@@ -43,27 +46,32 @@ def train(config: DictConfig, single: bool) -> float | None:
 
     Returns the best test accuracy. Raises ConfigError, and in a sweep the exception that the job failed with.
     """
-    job = Job(parse(config), Path(HydraConfig.get().runtime.output_dir))
-    assert job.directory is not None
-    check_writable(job.directory)
-    ended = finished_jobs([job]).get(0)
+    asked = Job(parse(config), Path(HydraConfig.get().runtime.output_dir))
+    assert asked.directory is not None
+    check_writable(asked.directory)
+    ended = finished_jobs([asked]).get(0)
     if ended is None:
         from fractal_ifs.sweeps.sweep import train_unfinished
 
-        [ended] = train_unfinished([job], "inline", stack=0)
+        [ended] = train_unfinished([asked], "inline", stack=0)
     if isinstance(ended, Exception):
         if single:
             sys.exit(f"error: {message(ended)}")
         raise ended
     if single:
         print(f"best test accuracy {ended.best_test_acc:.4f} at step {ended.best_step:,} ({ended.status})")
-        print(job.directory)
+        print(asked.directory)
     return ended.best_test_acc
 
 
 def main() -> None:
     """The command line."""
-    register(sys.argv[1:])
+    if answered(sys.argv[1:], screen):
+        return
+    options, words = options_and_words(sys.argv[1:])
+    sys.argv[1:] = options + words
+    register(words)
+    run = hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)(Task(job, words))
     try:
         with signals.ending(), refusals("interrupted: the same command goes on from here"):
             run()
@@ -79,4 +87,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from fractal_ifs import train as door  # so that ``Task`` has a module that other processes can import
+
+    door.main()

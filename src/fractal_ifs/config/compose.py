@@ -1,74 +1,20 @@
 """How Hydra composes a config from conf/, and how the typed ``RunConfig`` is made from it."""
 
-import dataclasses
-import hashlib
-import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast, get_origin, get_type_hints
+from typing import Any, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fractal_ifs.config.machine import check_gpus, check_memory
 from fractal_ifs.config.messages import one_line
-from fractal_ifs.config.run import GROUPS, RunConfig
+from fractal_ifs.config.run import RunConfig
+from fractal_ifs.config.session import VERSION_BASE, borrowed
+from fractal_ifs.config.words import quoted
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
-
-# Keys that are left out of a sweep's name, as conf/config.yaml leaves them out of a run's: sweeps keep their names.
-NOT_IN_NAMES = ("sweep", "overwrite", "kept", "engine", "workers", "logger", "experiment", "data.dir", "data.url")
-
-
-def schema() -> type:
-    """The structured config of a run's keys. With it, Hydra refuses any other key and any value of the wrong type.
-
-    Here a group is a plain mapping, because users may add files to it. ``RunConfig.parse`` checks its keys later.
-    """
-    hints = get_type_hints(RunConfig)
-    types = {field.name: hints[field.name] for field in dataclasses.fields(RunConfig)}
-    fields = [
-        (name, dict[str, Any] if name in GROUPS else str if get_origin(kind) is Literal else kind)
-        for name, kind in types.items()
-    ]
-    return dataclasses.make_dataclass(
-        "Schema", [(name, kind, dataclasses.field(default=MISSING)) for name, kind in fields]
-    )
-
-
-def register(overrides: Sequence[str] = ()) -> None:
-    """Tell Hydra the schema and the resolver ``sweep_name``, which names a sweep after its ``overrides``."""
-    _numbers_name_groups()
-    ConfigStore.instance().store(name="schema", node=schema(), provider="fractal_ifs")
-    if OmegaConf.has_resolver("sweep_name") and not overrides:
-        return
-    # Cached, so that every job of a sweep gets the name made from the sweep's own overrides.
-    OmegaConf.register_new_resolver("sweep_name", lambda: _sweep_name(overrides), use_cache=True, replace=True)
-
-
-def _numbers_name_groups() -> None:
-    """Let ``curve=1`` choose conf/curve/1.yaml. Hydra reads 1 as a number and refuses it as a group's choice."""
-    original = OverridesParser.parse_overrides
-    if getattr(original, "numbers_name_groups", False):
-        return
-
-    def parse_overrides(self: OverridesParser, overrides: list[str]) -> list[Override]:
-        parsed = original(self, overrides)
-        for override in parsed:
-            # Hydra's public ``value()`` can't be set, and it converts what it returns.
-            key, value = override.key_or_group, override._value  # pyright: ignore[reportPrivateUsage]
-            if key in GROUPS and type(value) is int:
-                override._value = str(value)  # pyright: ignore[reportPrivateUsage]
-            elif not key or (key in GROUPS and (value is None or isinstance(value, (float, bool, list, dict)))):
-                raise ConfigError(f"{override.input_line}: must be KEY=VALUE, for {', '.join(GROUPS)} one name")
-        return parsed
-
-    parse_overrides.numbers_name_groups = True  # pyright: ignore[reportFunctionMemberAccess]
-    OverridesParser.parse_overrides = parse_overrides
 
 
 def compose(**keywords: Any) -> RunConfig:
@@ -77,15 +23,18 @@ def compose(**keywords: Any) -> RunConfig:
     Write a key with a dot as ``**{"fractal.depth": 6}`` or with two underscores, ``fractal__depth=6``.
     Raises ConfigError.
     """
-    register()
-    overrides = [f"{key.replace('__', '.')}={_literal(value)}" for key, value in keywords.items()]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    named = {key.replace("__", "."): value for key, value in keywords.items()}
+    for key, value in named.items():
+        if isinstance(value, str) and value.startswith("~"):
+            raise ConfigError(f"{key}={value}: ~ can't stand here, write $HOME")
+    overrides = [f"{key}={_literal(value)}" for key, value in named.items()]
+    with borrowed(), initialize_config_dir(str(CONF), **VERSION_BASE):
         try:
             config = hydra_compose("config", overrides=overrides)
+            values = resolved(config)
         except Exception as error:
-            raise ConfigError(one_line(error)) from None
-    return parse(config)
+            raise error if isinstance(error, ConfigError) else ConfigError(one_line(error)) from None
+    return accepted(values)
 
 
 def parse(config: DictConfig, here: bool = True) -> RunConfig:
@@ -130,28 +79,17 @@ def _missing(values: Mapping[str, Any], prefix: str = "") -> str | None:
 
 
 def _literal(value: Any) -> str:
+    """A Python value as Hydra's command line takes it."""
     if value is None:
         return "null"
-    if isinstance(value, (Mapping, list, tuple)):
-        return json.dumps(value).replace('": ', '":').replace('"', "")
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _sweep_name(overrides: Sequence[str]) -> str:
-    """The name of a sweep, for example ``fractal=vicsek,curve,width``: fixed keys with their value, swept keys without.
-
-    So the sweep keeps its name, and its finished runs, when swept values are added.
-    """
-    parts: list[str] = []
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key.startswith(("-", "hydra")) or key.lstrip("+~") in NOT_IN_NAMES:
-            continue
-        swept = ("," in value and value[:1] not in "[{(") or value.startswith(
-            ("range(", "choice(", "interval(", "glob(")
-        )
-        parts.append(key if swept else f"{key}={value}")
-    name = ",".join(parts).replace("/", "_") or "default"
-    if len(name) > 150:
-        name = name[:120] + "-" + hashlib.sha256(name.encode()).hexdigest()[:12]
-    return name
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        pairs = cast(Mapping[str, Any], value).items()
+        return "{" + ",".join(f"{key}:{_literal(each)}" for key, each in pairs) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(_literal, cast(Sequence[Any], value))) + "]"
+    text = str(value)
+    if isinstance(value, (int, float)) or re.fullmatch(r"[A-Za-z0-9_./+-]+", text):
+        return text
+    return quoted(text)

@@ -5,51 +5,78 @@ Hydra reads some 20 files for every job, which takes 30 ms or more. Most jobs of
 """
 
 import copy
+import re
 from collections.abc import Sequence
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.types import RunMode
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fractal_ifs.config.names import run_name
+from fractal_ifs.errors import ConfigError
+
+# hydra.*: Hydra reads these once, before any job; our launcher the logging too.
+OF_A_SWEEP = ("launcher", "sweeper", "callbacks", "searchpath", "hydra_logging", "job_logging", "verbose")
 
 
 class Composer:
     """``composer(overrides)`` returns the same as ``loader.load_sweep_config(master, overrides)``, ten times as fast.
 
-    Raises what Hydra raises.
+    Raises what Hydra raises, and ConfigError where a job's choice of files sets what belongs to the whole sweep.
     """
 
     def __init__(self, loader: ConfigLoader, master: DictConfig):
         self.loader, self.master = loader, master
         self.composed: dict[tuple[str, ...], DictConfig] = {}
+        self.groups: dict[str, bool] = {}
 
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
-        loader = self.loader
-        if not isinstance(loader, ConfigLoaderImpl):
-            return loader.load_sweep_config(self.master, list(overrides))
         parsed = OverridesParser.create().parse_overrides(list(overrides))
-        loader.validate_sweep_overrides_legal(parsed, RunMode.RUN, from_shell=True)
-        values = [override for override in parsed if self._sets_value(override, loader)]
+        values = [override for override in parsed if self._sets_value(override)]
         files = tuple(override.input_line or "" for override in parsed if override not in values)
         if files not in self.composed:
-            self.composed[files] = loader.load_sweep_config(self.master, list(files))
+            self.composed[files] = self._compose(files)
         config = copy.deepcopy(self.composed[files])
-        # Hydra has no public function for this step of its own ``load_sweep_config``.
-        loader._apply_overrides_to_config(values, config)  # pyright: ignore[reportPrivateUsage]
-        config.hydra.overrides.task = [override.input_line for override in parsed]
-        names = config.hydra.job.config.override_dirname
-        config.hydra.job.override_dirname = get_overrides_dirname(
-            parsed, names.exclude_keys, item_sep=names.item_sep, kv_sep=names.kv_sep
-        )
+        try:
+            for override in values:
+                OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+        except OmegaConfBaseException:
+            return self.loader.load_sweep_config(self.master, list(overrides))  # raises Hydra's own error
+        words = [override.input_line or "" for override in parsed]
+        config.hydra.overrides.task = words
+        if not OmegaConf.is_interpolation(config.hydra.job, "override_dirname"):  # as it is since Hydra 1.4
+            how = config.hydra.job.config.override_dirname
+            config.hydra.job.override_dirname = run_name(words, how.exclude_keys, how.item_sep, how.kv_sep)
         OmegaConf.copy_cache(from_config=self.master, to_config=config)
         return config
 
-    def _sets_value(self, override: Override, loader: ConfigLoaderImpl) -> bool:
+    def _compose(self, files: Sequence[str]) -> DictConfig:
+        try:
+            config = self.loader.load_sweep_config(self.master, list(files))
+        except HydraException as error:  # Hydra 1.4 looks at two of them itself
+            if not (found := re.match(r"'hydra[./](\w+)' must be .* before the sweep starts", str(error))):
+                raise
+            raise self._of_a_sweep(files, found[1]) from None
+        for name in OF_A_SWEEP:
+            if config.hydra[name] != self.master.hydra[name]:
+                raise self._of_a_sweep(files, name)
+        return config
+
+    def _of_a_sweep(self, files: Sequence[str], name: str) -> ConfigError:
+        swept = [word for word in files if word not in self.master.hydra.overrides.task]
+        return ConfigError(f"{' '.join(swept)}: sets hydra.{name}, which belongs to a whole sweep: give one at a time")
+
+    def _sets_value(self, override: Override) -> bool:
         """Whether an override sets one key of the composed config, without changing which files are read."""
-        if override.is_hydra_override() or override.is_add() or override.is_force_add() or override.is_delete():
+        if override.type != OverrideType.CHANGE or override.package or override.is_hydra_override():
+            return False
+        if override.is_sweep_override():
             return False
         key = override.key_or_group
-        group = key in self.master.hydra.runtime.choices or loader.repository.group_exists(key)
-        return isinstance(override.value(), dict) or not group
+        if key not in self.groups:
+            chosen = key in self.master.hydra.runtime.choices
+            self.groups[key] = chosen or bool(self.loader.get_group_options(key))
+        return isinstance(override.value(), dict) or not self.groups[key]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fractal_ifs.config.environment import wandb_mode
 from fractal_ifs.config.logger import WandbLogger
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.runs.records import Evaluation, Status
@@ -51,14 +52,14 @@ def mode(asked: str | None) -> str:
 
     So W&B never asks a new user to log in.
     """
-    if found := asked or os.environ.get("WANDB_MODE"):
+    if found := asked or wandb_mode():
         return found
     if os.environ.get("WANDB_API_KEY"):
         return "online"
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
     try:
         return "online" if netrc.netrc(os.environ.get("NETRC")).authenticators(host) else "offline"
-    except (OSError, netrc.NetrcParseError):
+    except (OSError, ValueError, netrc.NetrcParseError):
         return "offline"
 
 
@@ -111,9 +112,9 @@ class WandbRun:
             "console": "off",
             "x_disable_stats": True,
             "init_timeout": self.timeout,
+            "finish_timeout": min(self.timeout, FINISH_SECONDS),  # so that a lost connection doesn't delay the sweep
+            "finish_timeout_raises": True,
         }
-        if "finish_timeout" in wandb.Settings.model_fields:  # so that a lost connection doesn't delay the sweep
-            quiet |= {"finish_timeout": min(self.timeout, FINISH_SECONDS), "finish_timeout_raises": True}
 
         def init(chosen: str) -> None:
             self.arguments["mode"] = chosen

@@ -1,0 +1,78 @@
+"""The names of sweeps and of runs' directories, made from the words of the command."""
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from fractal_ifs.errors import ConfigError
+
+# Keys that are left out of names: they don't change a result, or only say where it lies. conf/config.yaml has the same.
+NOT_IN_NAMES = ("sweep", "overwrite", "kept", "engine", "workers", "logger", "experiment", "data.dir", "data.url")
+LENGTH = 200  # bytes of a name; file systems allow 255, and temporary files have longer names
+
+
+def sweep_name(words: Sequence[str]) -> str:
+    """The name of a sweep, for example ``fractal=vicsek,curve,width``: fixed keys with their value, swept keys without.
+
+    So the sweep keeps its name, and its finished runs, when swept values are added.
+    """
+    parts: list[str] = []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key.startswith(("-", "hydra")) or key.lstrip("+~") in NOT_IN_NAMES:
+            continue
+        swept = ("," in value and value[:1] not in "[{('\"") or value.startswith(
+            ("range(", "choice(", "interval(", "glob(", "shuffle(", "sort(")
+        )
+        parts.append(key if swept else f"{key}={value}")
+    name = ",".join(parts).replace("/", "_") or "default"
+    if len(name) > 150:
+        name = name[:120] + "-" + _digest(name)
+    return name
+
+
+def run_name(words: Sequence[str], exclude: Sequence[str], item_sep: str = ",", kv_sep: str = "=") -> str:
+    """The name of a run's directory: its words in order, as Hydra's ``hydra.job.override_dirname``.
+
+    ``exclude`` are keys that are left out; ``item_sep`` stands between words, ``kv_sep`` for their "=".
+    """
+    kept = [word for word in words if re.split("[=@]", word.lstrip("+~"))[0] not in exclude]
+    return item_sep.join(sorted(kept)).replace("=", kv_sep)
+
+
+def safe(name: str) -> str:
+    """A name as one directory, without blanks, quotes, slashes and wildcards. One that has none stays as it is.
+
+    Other characters become "_", and a few digits of a hash keep names apart that would be the same.
+    """
+    plain = re.sub(r"[^\w=,.+~@%()\[\]{}-]", "_", name)
+    if plain == name and name.strip(".") and len(name.encode()) <= LENGTH:
+        return name
+    short = plain.encode()[: LENGTH - 13].decode(errors="ignore")
+    return f"{short}-{_digest(name)}"
+
+
+def sweep_directory(sweep: str) -> str:
+    """The directory of the sweep of a name: below multirun/, or where an absolute path says.
+
+    A sweep that earlier versions began under an unsafe name is found there. Raises ConfigError for an empty name.
+    """
+    path, former = Path(sweep), f"multirun/{sweep}"
+    if not path.parts:
+        raise ConfigError(f"sweep={sweep}: must be a name, or the path of a directory")
+    if os.path.exists(former):  # not Path.exists, which raises OSError for a name that is too long
+        return former
+    if path.is_absolute():
+        return sweep
+    return str(Path("multirun", *(part if part == ".." else safe(part) for part in path.parts)))
+
+
+def run_directory(parent: str, name: str) -> str:
+    """The name of a run's directory below ``parent``. One of an unsafe name that earlier versions made is kept."""
+    return safe(name) if name and not os.path.exists(os.path.join(parent, name)) else name
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,151 @@
+"""What Hydra is told of this package: the schema of a run's keys, resolvers, and how words are read.
+
+A process of ours is told once, by ``register``. In another application's process, where ``run`` or a picture may be
+asked for, Hydra is told for the time of ``borrowed``, and is then as it was.
+"""
+
+import contextlib
+import dataclasses
+import threading
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from functools import partialmethod
+from typing import Any, Literal, get_origin, get_type_hints
+
+import hydra
+import omegaconf
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobRuntime
+from hydra.version import VersionBase
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from fractal_ifs.config.names import run_directory, run_name, sweep_directory, sweep_name
+from fractal_ifs.config.run import GROUPS, RunConfig
+from fractal_ifs.config.words import Parse, read
+
+SCHEMA = "fractal_ifs_schema"  # as conf/config.yaml calls it. Hydra's ConfigStore belongs to all applications
+
+_BORROWING = threading.RLock()  # what Hydra is told is told to the whole process
+
+# Since 1.4 Hydra behaves in one way only, and warns of the argument that chose it before.
+VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+
+# The name of OmegaConf 2.4 is another function in 2.3, and that of 2.3 is deprecated in 2.4.
+_NAME = "register_new_resolver" if omegaconf.__version__.startswith("2.3") else "register_resolver"
+register_resolver: Any = getattr(OmegaConf, _NAME)
+
+
+def _schema() -> type:
+    hints = get_type_hints(RunConfig)
+    types = {field.name: hints[field.name] for field in dataclasses.fields(RunConfig)}
+    fields = [
+        (name, dict[str, Any] if name in GROUPS else str if get_origin(kind) is Literal else kind)
+        for name, kind in types.items()
+    ]
+    made = dataclasses.make_dataclass(
+        "Schema", [(name, kind, dataclasses.field(default=MISSING)) for name, kind in fields]
+    )
+    made.__module__ = __name__  # so that configs can be pickled
+    return made
+
+
+# The structured config of a run's keys. With it, Hydra refuses any other key and any value of the wrong type. A group
+# is a plain mapping here, because users may add files to it: ``RunConfig.parse`` checks its keys later.
+Schema = _schema()
+
+
+class Task:
+    """What Hydra calls for each job. A process that is sent it, by a launcher of others, becomes ours with it.
+
+    Args:
+        call: a function of an importable module.
+        words: those of the command, which name its sweep.
+    """
+
+    def __init__(self, call: Callable[[DictConfig], Any], words: Sequence[str] = ()):
+        self.call, self.words = call, tuple(words)
+        self.__module__ = call.__module__  # which Hydra names the job after
+
+    def __call__(self, config: DictConfig) -> Any:
+        return self.call(config)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (self.call, self.words)
+
+
+def _received(call: Callable[[DictConfig], Any], words: Sequence[str]) -> Task:
+    register(words)
+    return Task(call, words)
+
+
+def register(words: Sequence[str] = ()) -> None:
+    """Make this process ours, for good. ``words`` are those of its command, which name a sweep."""
+    _tell_hydra(_resolvers(words))
+    # Of Hydra 1.4, about callbacks that are our own. Those that a user adds are still told.
+    ours = r"[\s\S]*(fractal_ifs_launcher|theorems\.refuse)\.Refuse"
+    warnings.filterwarnings("ignore", message=ours, category=UserWarning)
+
+
+@contextlib.contextmanager
+def borrowed() -> Generator[None]:
+    """Within: Hydra has no session, and knows our configs. Afterwards it is as it was, whoever's process this is."""
+    with _BORROWING:
+        yield from _borrowed()
+
+
+def _borrowed() -> Generator[None]:
+    session, job, version = GlobalHydra.instance(), JobRuntime.instance(), VersionBase.instance()
+    hydra_before, name, base = session.hydra, job.get("name"), version.version_base
+    parse, theirs = vars(OverridesParser)["parse_overrides"], not _is_ours()
+    resolvers = _resolvers(())
+    try:
+        session.clear()
+        if theirs:
+            _tell_hydra(resolvers)
+        yield
+    finally:
+        if theirs:
+            OverridesParser.parse_overrides = parse
+            ConfigStore.instance().repo.pop(f"{SCHEMA}.yaml", None)
+            for resolver in resolvers:
+                OmegaConf.clear_resolver(resolver)
+        session.hydra = GlobalHydra.instance().hydra = hydra_before  # Hydra's own way back leaves a copy
+        job.set("name", name)
+        version.version_base = base
+
+
+def _tell_hydra(resolvers: dict[str, Callable[..., str]]) -> None:
+    if f"{SCHEMA}.yaml" not in ConfigStore.instance().repo:
+        ConfigStore.instance().store(name=SCHEMA, node=Schema, provider="fractal_ifs")
+    if not _is_ours():
+        ours = partialmethod(_read, OverridesParser.parse_overrides)
+        OverridesParser.parse_overrides = ours  # pyright: ignore[reportAttributeAccessIssue]
+    for name, resolve in resolvers.items():
+        # The sweep's name is cached, so that every job of it gets the name made from the sweep's own words.
+        register_resolver(name, resolve, use_cache=name.endswith("sweep_name"), replace=True)
+
+
+def _is_ours() -> bool:
+    return isinstance(vars(OverridesParser)["parse_overrides"], partialmethod)
+
+
+def _read(parser: OverridesParser, parse: Parse, overrides: list[str]) -> list[Override]:
+    return read(parse, parser, overrides)
+
+
+def _resolvers(words: Sequence[str]) -> dict[str, Callable[..., str]]:
+    """The resolvers of conf/config.yaml."""
+    return {
+        "fractal_ifs.sweep_name": lambda: sweep_name(words),
+        "fractal_ifs.sweep_directory": sweep_directory,
+        "fractal_ifs.run_directory": _run_directory,
+    }
+
+
+def _run_directory(parent: str, *, _root_: DictConfig) -> str:
+    how = _root_.hydra.job.config.override_dirname
+    words = list(_root_.hydra.overrides.task)
+    return run_directory(parent, run_name(words, how.exclude_keys, how.item_sep, how.kv_sep))

@@ -1,0 +1,80 @@
+"""How the words of a command are read where Hydra's grammar refuses what a user means.
+
+``curve=1`` chooses conf/curve/1.yaml, ``steps=1e5`` is 100000, and ``sweep=1e5`` and ``sweep=größe`` are text.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import get_type_hints
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from fractal_ifs.config.run import GROUPS, RunConfig
+from fractal_ifs.errors import ConfigError
+
+Parse = Callable[[OverridesParser, list[str]], list[Override]]
+
+CHOICES = (*GROUPS, "budget", "protocol", "experiment")  # a choice of a file
+_HINTS = get_type_hints(RunConfig)
+COUNTS = tuple(field.name for field in fields(RunConfig) if _HINTS[field.name] is int)
+TEXTS = (
+    *(field.name for field in fields(RunConfig) if _HINTS[field.name] is str),
+    *("data.dir", "data.url", "logger.project", "logger.entity"),
+    *("run", "out"),  # of plot: directories as the shell completes them
+)
+
+
+def read(parse: Parse, parser: OverridesParser, words: Sequence[str]) -> list[Override]:
+    """The overrides of some words, by Hydra's own ``parse``. They keep the words as they were typed.
+
+    Raises ConfigError where a choice of a file isn't a name, and HydraException as Hydra does.
+    """
+    return [_read(parse, parser, word) for word in words]
+
+
+def as_typed(key: str, text: str) -> str:
+    """A value of a sweep, ``text``, as it stands in a job's words: a whole number without a point."""
+    return str(int(float(text))) if key in COUNTS and text.endswith(".0") else text
+
+
+def _read(parse: Parse, parser: OverridesParser, word: str) -> Override:
+    key, _, text = word.partition("=")
+    try:
+        [override] = parse(parser, [word])
+    except HydraException:
+        if key.lstrip("+") not in TEXTS or not text or text[0] in "~'\"":
+            raise
+        return _quoted(parse, parser, key, text)
+    key, value = override.key_or_group, override.value()
+    if not key:
+        raise ConfigError(f"{word}: must be KEY=VALUE")
+    if key in CHOICES:
+        if type(value) is int:
+            return _quoted(parse, parser, override.get_key_element(), str(value), word)
+        if not override.is_delete() and (value is None or isinstance(value, (bool, float, list, dict))):
+            raise ConfigError(f"{word}: must be KEY=VALUE, for {key} one name")
+    elif key in COUNTS and isinstance(value, float) and value.is_integer():
+        return _with(parse, parser, f"{override.get_key_element()}={int(value)}", word)
+    elif key in TEXTS and isinstance(value, (bool, int, float)):
+        return _quoted(parse, parser, override.get_key_element(), text, word)
+    return override
+
+
+def quoted(text: str) -> str:
+    """Text as Hydra's grammar takes it, whatever is in it. Backslashes count before a quote and at the end alone."""
+    return "'" + re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", "\\'") + "'"
+
+
+def _quoted(parse: Parse, parser: OverridesParser, key: str, text: str, word: str | None = None) -> Override:
+    """The override ``key=text`` whose value is text, whatever Hydra would make of it."""
+    return _with(parse, parser, f"{key}={quoted(text)}", word or f"{key}={text}")
+
+
+def _with(parse: Parse, parser: OverridesParser, read_as: str, word: str) -> Override:
+    """The override that ``read_as`` gives, with the word that the user typed in its place."""
+    [override] = parse(parser, [read_as])
+    override.input_line = word
+    return override

@@ -1,0 +1,434 @@
+"""What Hydra documents under ``hydra.*`` holds under our launcher, or is refused: docs/hydra.md, key by key."""
+
+import json
+import logging
+import os
+import re
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import OmegaConf
+
+from fractal_ifs.config.names import LENGTH, run_directory, run_name, safe, sweep_directory, sweep_name
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.training.rounds import SweepRounds
+
+HYDRA_13 = hydra.__version__.startswith("1.3")
+QUICK = ["width=4", "depth=1", "steps=20", "eval_every=10", "data.train_size=200", "data.test_size=50", "logger=none"]
+SWEEP = ["-m", "curve=1,4", *QUICK, "sweep=s"]
+SINGLE = "curve=1,data.test_size=50,data.train_size=200,depth=1,eval_every=10,steps=20,width=4"
+
+# Hydra 1.4 warns of every callback of a user's.
+CALLBACKS = pytest.mark.filterwarnings(r"ignore:[\s\S]*_execution_whitelist_")
+
+
+def records(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("result.json"))
+
+
+def experiment(folder: Path, text: str) -> str:
+    """The word that lets Hydra find the experiment ``mine``."""
+    (folder / "mine" / "experiment").mkdir(parents=True, exist_ok=True)
+    (folder / "mine" / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}")
+    return "hydra.searchpath=[mine]"
+
+
+def refused(command, *arguments: str) -> str:
+    """The one line with which a command is refused."""
+    ended = command(*arguments)
+    assert isinstance(ended.status, str), "accepted"
+    assert ended.status.startswith("error: ")
+    assert "Traceback" not in ended.err
+    assert not records(Path())
+    return ended.status
+
+
+# hydra.launcher, hydra.sweeper, hydra.mode
+
+
+def test_an_experiment_chooses_launcher_and_sweeper(command, tmp_path):
+    """Where nothing is said ours are chosen, and the command line has the last word."""
+    mine = experiment(tmp_path, "defaults:\n  - override /hydra/launcher: slurm\n  - override /hydra/sweeper: basic\n")
+
+    def chosen(*arguments: str) -> list[str]:
+        out = command("--cfg", "hydra", *arguments).out
+        return [re.findall(rf"hydra/{what}: (\w+)", out)[-1] for what in ("launcher", "sweeper")]
+
+    assert chosen() == ["fused", "checked"]
+    assert chosen("experiment=mine", mine) == ["slurm", "basic"]
+    assert chosen("experiment=mine", mine, "hydra/launcher=basic") == ["basic", "basic"]
+    assert chosen("hydra/launcher=slurm") == ["slurm", "checked"]
+
+
+def test_what_only_a_sweep_has_needs_m(command, tmp_path):
+    assert refused(command, *QUICK, "hydra/launcher=slurm").endswith("hydra/launcher=slurm: is for a sweep: add -m")
+    mine = experiment(tmp_path, "defaults:\n  - override /hydra/launcher: slurm\n")
+    assert "hydra/launcher=slurm: is for a sweep" in refused(command, *QUICK, "experiment=mine", mine)
+    mine = experiment(tmp_path, "hydra:\n  sweeper:\n    params:\n      curve: 1,4\n")
+    assert "experiment=mine: is a sweep: add -m" in refused(command, *QUICK, "experiment=mine", mine)
+    if not HYDRA_13:  # 1.3 makes it a sweep
+        assert "this experiment is a sweep: add -m" in refused(command, *QUICK, "experiment=figure4")
+
+
+def test_a_job_cannot_choose_what_belongs_to_the_sweep(command, tmp_path):
+    """Two experiments with a grid each would train the default network under both names."""
+    line = refused(command, "-m", "experiment=table2,figure6", *QUICK)
+    for name in ("table2", "figure6"):
+        assert f"experiment={name}: sets hydra.sweeper, which belongs to a whole sweep: give one at a time" in line
+    for name, lr in (("a", "1e-3"), ("b", "2e-3")):  # experiments that set a run's keys are swept as any choice
+        experiment(tmp_path, f"lr: {lr}\n")
+        (tmp_path / "mine" / "experiment" / "mine.yaml").rename(tmp_path / "mine" / "experiment" / f"{name}.yaml")
+    ended = command("-m", "experiment=a,b", *QUICK, "sweep=s", "hydra.searchpath=[mine]")
+    assert "is that of" in str(ended.status)  # no name tells them apart
+    (tmp_path / "mine" / "experiment" / "c.yaml").write_text("# @package _global_\nhydra: {job: {chdir: true}}\n")
+    (tmp_path / "mine" / "experiment" / "d.yaml").write_text("# @package _global_\nhydra: {verbose: true}\n")
+    subdir = "hydra.sweep.subdir=${hydra.job.num}"
+    for name, told in (("c", "hydra.job.chdir=true: must be false"), ("d", "experiment=d: sets hydra.verbose")):
+        words = [f"experiment=a,{name}", *QUICK, "sweep=s", "hydra.searchpath=[mine]", subdir]
+        assert told in refused(command, "-m", *words)
+    assert command("-m", "experiment=a,b", *QUICK, "sweep=s", "hydra.searchpath=[mine]", subdir).status == 0
+    assert [json.loads(path.read_text())["lr"] for path in records(tmp_path)] == [0.001, 0.002]
+
+
+@pytest.mark.parametrize("word", ["curve=glob([1-4])", "fractal=glob(x*)", "seed=range(3,3)"])
+def test_a_sweep_without_jobs_is_refused(command, word):
+    assert f"{word}: matches no value, so the sweep has no jobs" in refused(command, "-m", word, *QUICK)
+
+
+def test_the_grid_is_hydras(command, tmp_path):
+    """Choices, ranges, globs, and an experiment's ``params`` below the command line's words."""
+    mine = experiment(tmp_path, "hydra:\n  sweeper:\n    params:\n      curve: 1,2,3\n      seed: range(2)\n")
+    assert command("-m", "experiment=mine", "curve=glob('[45]')", *QUICK, "sweep=s", mine).status == 0
+    found = [json.loads(path.read_text()) for path in records(tmp_path)]
+    assert sorted((record["curve"], record["seed"]) for record in found) == [("4", 0), ("4", 1), ("5", 0), ("5", 1)]
+
+
+@pytest.mark.parametrize("launcher", ["fused", "basic"])
+def test_the_sweeper_launches_in_batches(command, tmp_path, launcher):
+    words = ["seed=1,2", "hydra.sweeper.max_batch_size=3", "hydra.sweep.subdir=${hydra.job.num}"]
+    ended = command(*SWEEP, *words, f"hydra/launcher={launcher}")
+    assert ended.status == 0
+    if launcher == "fused":
+        assert "3 jobs in" in ended.out
+        assert "1 jobs in" in ended.out
+    assert [path.parent.name for path in records(tmp_path)] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("word", "allowed"),
+    [
+        ("hydra.sweeper.max_batch_size=0", "must be a whole number >= 1"),
+        ("hydra.sweeper.best_lr=3", "must be the path of a CSV of finished runs"),
+        ("hydra.launcher.executor=joblib", "must be one of inline, local"),
+    ],
+)
+def test_keys_of_sweeper_and_launcher_are_checked(command, word, allowed):
+    assert f"{word}: {allowed}" in refused(command, *SWEEP, word)
+    assert not Path("multirun").exists()
+
+
+# hydra.job
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The value of a variable of the environment while each round trains."""
+    values = []
+    step = SweepRounds.training_step
+
+    def looking(self, *arguments, **keywords):
+        values.append(os.environ.get("FRACTAL_IFS_TEST"))
+        return step(self, *arguments, **keywords)
+
+    monkeypatch.setattr(SweepRounds, "training_step", looking)
+    monkeypatch.delenv("FRACTAL_IFS_TEST", raising=False)
+    return values
+
+
+@pytest.mark.parametrize("launcher", ["fused", "basic"])
+def test_env_set_holds_in_training_and_no_longer(command, seen, launcher):
+    assert command(*SWEEP, "+hydra.job.env_set.FRACTAL_IFS_TEST=yes", f"hydra/launcher={launcher}").status == 0
+    assert set(seen) == {"yes"}
+    assert "FRACTAL_IFS_TEST" not in os.environ
+
+
+def test_env_set_reaches_wandb(command, tmp_path):
+    """``WANDB_MODE=disabled`` there: no W&B run is made."""
+    pytest.importorskip("wandb")
+    keys = [*SWEEP[:-2], "sweep=s", "logger=wandb", "+hydra.job.env_set.WANDB_MODE=disabled"]
+    assert command(*keys).status == 0
+    assert len(records(tmp_path)) == 2
+    assert not list(tmp_path.rglob("offline-run-*"))
+
+
+def test_env_set_that_differs_between_jobs_is_refused(command):
+    line = refused(command, *SWEEP, "seed=1,2", "+hydra.job.env_set.FRACTAL_IFS_TEST='${seed}'")
+    assert "hydra.job.env_set.FRACTAL_IFS_TEST=1: must be the same for all jobs" in line
+
+
+def test_chdir(command, tmp_path):
+    """A single run trains in its directory; jobs that train together can't."""
+    assert "hydra.job.chdir=true: must be false where jobs train together" in refused(
+        command, *SWEEP, "hydra.job.chdir=true"
+    )
+    assert command("curve=1", *QUICK, "hydra.job.chdir=true").status == 0
+    assert [path.parent.name for path in records(tmp_path)] == [SINGLE]
+    assert command(*SWEEP, "hydra.job.chdir=true", "hydra/launcher=basic").status == 0
+    assert len(records(tmp_path / "multirun")) == 2
+
+
+def test_numbers_names_and_directories_of_jobs(command, tmp_path):
+    subdir = "hydra.sweep.subdir=${hydra.job.name}-${hydra.job.num}-${hydra.job.id}-${hydra.job.config_name}"
+    assert command(*SWEEP, "hydra.job.name=mine", "hydra.sweep.dir=there", subdir).status == 0
+    assert [str(path.parent.relative_to(tmp_path)) for path in records(tmp_path)] == [
+        "there/mine-0-0-config",
+        "there/mine-1-1-config",
+    ]
+    assert command("curve=1", *QUICK, "hydra.run.dir=one").status == 0
+    assert (tmp_path / "one" / "result.json").exists()
+
+
+def test_separators_and_left_out_keys_of_names(command, tmp_path):
+    how = "hydra.job.config.override_dirname"
+    words = [f"{how}.kv_sep=-", f"{how}.item_sep=_", f"{how}.exclude_keys=[width,depth,steps,logger,sweep]"]
+    assert command(*SWEEP, *words).status == 0
+    assert [path.parent.name for path in records(tmp_path)] == [
+        f"curve-{curve}_data.test_size-50_data.train_size-200_eval_every-10" for curve in (1, 4)
+    ]
+
+
+# hydra.callbacks, hydra.output_subdir, hydra.verbose, logging
+
+
+class Heard(Callback):
+    """Writes down what it hears."""
+
+    heard: list[tuple[str, object]] = []  # noqa: RUF012
+    ends = 0
+
+    def on_multirun_start(self, config, **_):
+        self.heard.append(("multirun start", None))
+
+    def on_multirun_end(self, config, **_):
+        self.heard.append(("multirun end", self.ends))
+
+    def on_job_start(self, config, *, task_function, **_):
+        assert callable(task_function)
+        assert HydraConfig.get().job.num == config.hydra.job.num
+        self.heard.append((f"start {config.hydra.job.num}", config.curve.name))
+
+    def on_job_end(self, config, job_return, **_):
+        self.ends += 1
+        assert job_return.status.name == "COMPLETED"
+        assert Path(config.hydra.runtime.output_dir, "result.json").exists()
+        self.heard.append((f"end {config.hydra.job.num}", job_return.return_value))
+
+
+@CALLBACKS
+@pytest.mark.parametrize("launcher", ["fused", "basic"])
+def test_callbacks_hear_of_every_job(command, tmp_path, launcher):
+    Heard.heard.clear()
+    assert command(*SWEEP, "+hydra.callbacks.mine._target_=test_hydra.Heard", f"hydra/launcher={launcher}").status == 0
+    best = [json.loads(path.read_text())["best_test_acc"] for path in records(tmp_path)]
+    assert sorted(Heard.heard[1:-1], key=str) == sorted(
+        [("start 0", "1"), ("start 1", "4"), ("end 0", best[0]), ("end 1", best[1])], key=str
+    )
+    for number in (0, 1):
+        moments = [moment for moment, _ in Heard.heard]
+        assert moments.index(f"start {number}") < moments.index(f"end {number}")
+    # Each job has a copy of its own, under our launcher: what that assigns to itself isn't seen at the sweep's end.
+    assert Heard.heard[0] == ("multirun start", None)
+    assert Heard.heard[-1] == ("multirun end", 0 if launcher == "fused" else 2)
+
+
+@CALLBACKS
+def test_slurm_that_is_not_waited_for_hears_of_no_end(command):
+    words = ["hydra/launcher=slurm", "hydra.launcher.wait=false", "+hydra.callbacks.mine._target_=test_hydra.Heard"]
+    line = refused(command, *SWEEP, *words)
+    assert "hydra.launcher.wait=false: must be true with hydra.callbacks.mine" in line
+
+
+def test_output_subdir(command, tmp_path):
+    assert command(*SWEEP, "hydra.output_subdir=words").status == 0
+    [first, second] = records(tmp_path)
+    written = first.parent / "words"
+    assert {path.name for path in written.iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+    assert OmegaConf.load(written / "config.yaml").curve.name == "1"
+    assert "curve=4" in (second.parent / "words" / "overrides.yaml").read_text()
+    assert not list(tmp_path.rglob(".hydra"))
+    assert command("-m", "curve=1,4", *QUICK, "sweep=t", "hydra.output_subdir=null").status == 0
+    assert not list((tmp_path / "multirun" / "t").rglob("overrides.yaml"))
+
+
+def test_the_sweep_keeps_its_own_config(command, tmp_path):
+    assert command(*SWEEP).status == 0
+    kept = OmegaConf.load(tmp_path / "multirun" / "s" / "multirun.yaml")
+    assert "curve=1,4" in kept.hydra.overrides.task
+
+
+def test_logging_of_hydra_and_of_jobs(command, tmp_path):
+    ended = command(*SWEEP)
+    assert "2 jobs in multirun/s" in ended.out
+    assert "2 jobs in" not in command(*SWEEP[:-1], "sweep=t", "hydra/hydra_logging=none").out
+    mine = experiment(
+        tmp_path,
+        "hydra:\n  job_logging:\n    formatters:\n      simple:\n        format: 'MINE %(message)s'\n",
+    )
+    named = "hydra.job_logging.formatters.simple.format='${hydra.job.name}: %(message)s'"
+    assert "train: engine=torch" in command(*SWEEP[:-1], "sweep=w", "trainer.precision=64-true", named).out
+    words = ["experiment=mine", mine, "trainer.precision=64-true"]
+    assert "MINE engine=torch" in command(*SWEEP[:-1], "sweep=u", *words).out
+    assert "engine=torch" not in command(*SWEEP[:-1], "sweep=v", *words[2:], "hydra/job_logging=disabled").out
+    for path in records(tmp_path):  # every run has its own log all the same
+        assert "training from step 0 to 20" in (path.parent / "train.log").read_text()
+
+
+@pytest.mark.parametrize(("word", "level"), [("false", logging.INFO), ("true", logging.DEBUG), ("[fractal_ifs]", 10)])
+def test_verbose(command, monkeypatch, word, level):
+    levels = []
+    step = SweepRounds.training_step
+
+    def looking(self, *arguments, **keywords):
+        levels.append(logging.getLogger("fractal_ifs.training").getEffectiveLevel())
+        return step(self, *arguments, **keywords)
+
+    monkeypatch.setattr(SweepRounds, "training_step", looking)
+    assert command(*SWEEP, f"hydra.verbose={word}").status == 0
+    assert set(levels) == {level}
+
+
+# The command line's options
+
+
+@CALLBACKS
+@pytest.mark.skipif(not HYDRA_13, reason="Hydra 1.4 has no --experimental-rerun")
+@pytest.mark.filterwarnings("ignore:Experimental rerun")
+def test_a_pickled_job_runs_again(command, tmp_path):
+    pickle = "+hydra.callbacks.pickle._target_=hydra.experimental.callbacks.PickleJobInfoCallback"
+    assert command(*SWEEP, pickle).status == 0
+    [first, _] = sorted(tmp_path.rglob("config.pickle"))
+    assert first.with_name("job_return.pickle").exists()
+    first.parents[1].joinpath("result.json").unlink()
+    assert command("--experimental-rerun", str(first)).status == 0
+    assert len(records(tmp_path)) == 2
+
+
+def test_options_may_stand_anywhere(command, tmp_path):
+    assert command(*QUICK, "-m", "curve=1,4", "sweep=s").status == 0
+    assert len(records(tmp_path)) == 2
+
+
+# Values as they are meant
+
+
+@pytest.mark.parametrize("name", ["größe", "1e5", "12", "true", "a b"])
+def test_a_sweep_may_have_any_name(command, tmp_path, name):
+    assert command("-m", "curve=1,4", *QUICK, f"sweep={name}").status == 0
+    [folder] = (tmp_path / "multirun").iterdir()
+    assert folder.name == safe(name)
+    assert json.loads(records(tmp_path)[0].read_text())["config"]["sweep"] == name
+
+
+def test_a_sweep_of_an_absolute_path_lies_there(command, tmp_path):
+    assert command("-m", "curve=1,4", *QUICK, f"sweep={tmp_path / 'there'}").status == 0
+    assert len(records(tmp_path / "there")) == 2
+    assert not (tmp_path / "multirun").exists()
+
+
+def test_whole_numbers_may_have_exponents(command, tmp_path):
+    assert command("curve=1", *QUICK, "steps=2e1").status == 0
+    assert json.loads(records(tmp_path)[0].read_text())["config"]["steps"] == 20
+    assert command("-m", "steps=1e1,2e1", *QUICK[:2], *QUICK[3:], "sweep=steps-${steps}").status == 0
+    assert sorted(str(path.parent.relative_to(tmp_path / "multirun")) for path in records(tmp_path / "multirun")) == [
+        f"steps-{steps}/{SINGLE.replace('curve=1,', '').replace('steps=20', f'steps={steps}')}" for steps in (10, 20)
+    ]
+
+
+# Names
+
+
+def test_names_that_are_safe_stay_as_they_were():
+    for name in (SINGLE, "curve.weights=[0,0,1,2,4],fractal=custom", "+data.note=1", "~logger.mode", "größe"):
+        assert safe(name) == name
+
+
+def test_names_are_safe_flat_and_told_apart():
+    names = [
+        "ratio=1/5",
+        "ratio=1_5",
+        "ratio=1:5",
+        "a b",
+        "a'b",
+        "..",
+        "x" * 300,
+        "x" * 301,
+        "é" * 200,
+        "a\nb",
+        "$HOME",
+    ]
+    made = [safe(name) for name in names]
+    assert len(set(made)) == len(names)
+    for name in made:
+        assert len(name.encode()) <= LENGTH
+        assert not set(name) & set("/\\ '\"\n$*?:;&|<>`")
+        assert safe(name) == name
+        assert name not in (".", "..")
+
+
+@pytest.mark.parametrize("fractions", [1, 6])  # six make a name of more than 255 bytes
+@pytest.mark.parametrize("sweep", [True, False])
+def test_runs_in_directories_of_the_old_names_go_on(command, tmp_path, fractions, sweep):
+    """A list with fractions made nested directories."""
+    maps = ",".join(f"{{matrix:[[1/{40 + n},0],[0,1/{40 + n}]],offset:[{n}/10,0]}}" for n in range(fractions))
+    words = [
+        "fractal=custom",
+        "fractal.depth=2",
+        f"fractal.maps=[{maps}]",
+        *QUICK,
+        *(["-m", "sweep=s"] if sweep else []),
+    ]
+    assert command(*words).status == 0
+    [path] = records(tmp_path)
+    assert "1 of 1 jobs are finished" in command(*words).out
+    assert records(tmp_path) == [path]
+    if fractions > 1:
+        return
+    old = path.parents[1] / ",".join(
+        sorted(word for word in words if "=" in word and word[:6] not in ("logger", "sweep="))
+    )
+    old.parent.mkdir(parents=True)
+    path.parent.rename(old)
+    assert "1 of 1 jobs are finished" in command(*words).out
+    assert records(tmp_path) == [old / "result.json"]
+
+
+def test_directories_of_the_old_names(tmp_path, monkeypatch):
+    """A list with fractions made nested directories; a sweep's absolute path lay below multirun/."""
+    monkeypatch.chdir(tmp_path)
+    old = Path("multirun/s/fractal.ratio=1/5,seed=1")
+    assert run_directory("multirun/s", "fractal.ratio=1/5,seed=1") != "fractal.ratio=1/5,seed=1"
+    old.mkdir(parents=True)
+    assert run_directory("multirun/s", "fractal.ratio=1/5,seed=1") == "fractal.ratio=1/5,seed=1"
+    assert run_directory("multirun/s", "fractal.ratio=1/5,seed=2").startswith("fractal.ratio=1_5,seed=2-")
+    Path("multirun/abs/path").mkdir(parents=True)
+    assert sweep_directory("/abs/path") == "multirun//abs/path"
+    assert sweep_directory("/abs/other") == "/abs/other"
+    assert len(sweep_directory("x" * 300)) <= len("multirun/") + LENGTH
+    for name in ("", "."):
+        with pytest.raises(ConfigError, match="must be a name"):
+            sweep_directory(name)
+
+
+def test_a_sweeps_name_is_of_its_words():
+    words = ["-m", "fractal=vicsek", "curve=1,4", "width=range(1,9)", "logger=csv", "hydra.launcher.stack=3"]
+    assert sweep_name(words) == "fractal=vicsek,curve,width"
+    assert sweep_name(["-m", "kept=x.csv"]) == "default"
+
+
+def test_a_runs_name_is_hydras():
+    words = ["width=4", "+data.note=1", "curve=1", "sweep=s", "logger=csv", "fractal@x=vicsek"]
+    assert run_name(words, ["sweep", "logger"]) == "+data.note=1,curve=1,fractal@x=vicsek,width=4"
+    assert run_name(words, ["fractal", "data.note", "sweep"], "_", "-") == "curve-1_logger-csv_width-4"
