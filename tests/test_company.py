@@ -191,54 +191,72 @@ def test_adams_corrections_do_not_depend_on_the_place():
 # --- what the bits rest on
 
 
-@pytest.mark.parametrize(
-    ("own", "asked"),
-    [
-        (None, "AUTO,STRICT"),
-        ("AUTO", "AUTO,STRICT"),
-        ("COMPATIBLE,STRICT", "AUTO,STRICT"),  # MKL takes it, and is not strict
-        ("auto,strict", "AUTO,STRICT"),  # MKL doesn't understand it
-        ("AVX2", "AVX2,STRICT"),
-        ("BRANCH=AVX512,STRICT", "AVX512,STRICT"),
-    ],
-)
-def test_a_users_own_branch_of_mkl_becomes_strict(monkeypatch, own, asked):
-    monkeypatch.delenv(mkl.VARIABLE, raising=False)
-    if own:
-        monkeypatch.setenv(mkl.VARIABLE, own)
-    mkl.ask_for_equal_bits()
-    assert os.environ[mkl.VARIABLE] == asked
-
-
 needs_mkl = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this torch has no MKL")
 TRAIN = """
+import os
 from fractal_ifs import run
+before = dict(os.environ)
 keys = dict(width=7, depth=1, steps=2, eval_every=1, engine="torch", data__train_size=200, data__test_size=50)
 for seed in (0, 1):
     print(run(**keys, seed=seed)[0].torch_kernels)
+assert os.environ == before
 """
+TELL = "\nfrom fractal_ifs.runs.kernels import torch_kernels; print(torch_kernels())"
+MULTIPLY = "import torch; torch.ones(3, 9, 9) @ torch.ones(3, 9, 9)"
+ADVICE = "before): start the process with MKL_CBWR=AUTO,STRICT"
 
 
-def python(code: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != mkl.VARIABLE}
+def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != mkl.VARIABLE} | variables
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
 
 
 @needs_mkl
-def test_mkl_is_asked_in_time_here_and_where_torch_is_imported_first():
-    assert not kernels.company_matters()
-    assert os.environ[mkl.VARIABLE] in kernels.torch_kernels()
-    done = python("import torch" + TRAIN)
-    assert "STRICT" in done.stdout
+def test_mkl_is_asked_where_points_are_drawn_before_a_run():
+    done = python("from fractal_ifs import FractalDistribution; FractalDistribution('vicsek').sample(200)" + TRAIN)
+    assert done.stdout.count("AUTO,STRICT") == 2
     assert kernels.UNEQUAL not in done.stdout + done.stderr
 
 
 @needs_mkl
-def test_where_mkl_has_multiplied_already_record_and_warning_say_so():
-    done = python("import torch; torch.ones(3, 9, 9) @ torch.ones(3, 9, 9)" + TRAIN)
+def test_mkl_is_asked_where_a_network_is_used_before_a_run(tmp_path):
+    trained([small(steps=2, eval_every=1, width=20)], 0, [tmp_path])
+    code = f"import torch; from fractal_ifs import load; load({str(tmp_path)!r}).model(torch.ones(9, 2))"
+    assert "AUTO,STRICT, " in python(code + TELL).stdout
+
+
+@needs_mkl
+def test_where_others_had_multiplied_record_and_warning_say_so():
+    done = python(MULTIPLY + TRAIN)
     assert done.stdout.count(kernels.UNEQUAL) == 2
     assert "STRICT" not in done.stdout
-    assert done.stderr.count("import fractal_ifs before anything is multiplied") == 1
+    assert done.stderr.count(ADVICE) == 1
+
+
+@needs_mkl
+def test_a_users_own_mode_of_mkl_stays_and_is_told():
+    found = python(MULTIPLY + TELL, MKL_CBWR="COMPATIBLE").stdout
+    assert " COMPATIBLE, " in found
+    assert kernels.UNEQUAL not in found
+
+
+@needs_mkl
+def test_a_users_own_mode_is_tried_not_believed():
+    done = python(MULTIPLY + "; import os; os.environ['MKL_CBWR'] = 'AUTO,STRICT'" + TELL)
+    assert f" AUTO,STRICT, {kernels.UNEQUAL}, " in done.stdout
+    assert "(MKL_CBWR=AUTO,STRICT): start the process with" in done.stderr
+
+
+def test_the_environment_is_as_it_was(monkeypatch):
+    """Also where the variable was empty."""
+    ask = mkl.ask_for_equal_bits.__wrapped__
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    for before in (None, "", "AVX2"):
+        monkeypatch.delenv(mkl.VARIABLE, raising=False)
+        if before is not None:
+            monkeypatch.setenv(mkl.VARIABLE, before)
+        ask()
+        assert os.environ.get(mkl.VARIABLE) == before
 
 
 @pytest.mark.parametrize(("matters", "word"), [(False, "equal bits as far as tried"), (True, kernels.UNEQUAL)])

@@ -8,9 +8,5 @@ record, history, config, model = load("multirun/table2/...")
 
 import lazy_loader
 
-from fractal_ifs import mkl
-
-mkl.ask_for_equal_bits()  # before torch multiplies
-
 # What __init__.pyi names is imported when first used: `--help` and a refused config don't wait for torch and Lightning.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,6 +11,7 @@ from torch import nn
 
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError, short
+from fractal_ifs.mkl import ask_for_equal_bits
 from fractal_ifs.runs.build import build_network
 from fractal_ifs.runs.checkpoints import read_checkpoint
 from fractal_ifs.runs.records import HISTORY, Evaluation, RunRecord, read_record
@@ -36,6 +37,7 @@ def load(directory: str | Path) -> Finished:
         raise ConfigError(f"run={directory}: there is no finished run in this directory")
     if state["fingerprint"] not in record.config.fingerprints:
         raise ConfigError(f"run={directory}: its checkpoint is of another run than its result.json")
+    ask_for_equal_bits()  # in a notebook this network may be used before the next is trained
     network = build_network(record.config, state["d"])
     with torch.no_grad():
         nn.utils.vector_to_parameters(state["params"], network.parameters())
