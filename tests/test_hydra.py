@@ -93,6 +93,29 @@ def test_a_job_cannot_choose_what_belongs_to_the_sweep(command, tmp_path):
     assert [json.loads(path.read_text())["lr"] for path in records(tmp_path)] == [0.001, 0.002]
 
 
+class Told(Callback):
+    """Keeps what its config tells it."""
+
+    told: list[object] = []  # noqa: RUF012
+
+    def __init__(self, steps: int, sweep_dir: str):
+        self.told.append((steps, sweep_dir))
+
+
+@CALLBACKS
+def test_what_belongs_to_the_sweep_may_refer_to_a_runs_keys(command, tmp_path):
+    """Which values of the command set, and every job has: nothing that differs between the jobs."""
+    Told.told.clear()
+    told = ["_target_=test_hydra.Told", "steps=${steps}", "sweep_dir=${hydra.sweep.dir}"]
+    words = [*(f"+hydra.callbacks.mine.{word}" for word in told), "hydra.launcher.stack=${workers}", "workers=1"]
+    mine = experiment(tmp_path, "hydra:\n  sweeper:\n    params:\n      eval_every: 10,${steps}\n")
+    sweep = [word for word in SWEEP if not word.startswith("eval_every")]
+    assert command(*sweep, *words, "experiment=mine", mine).status == 0
+    assert Told.told == [(20, "multirun/s")]
+    evaluated = [json.loads(path.read_text())["config"]["eval_every"] for path in records(tmp_path)]
+    assert sorted(evaluated) == [10, 10, 20, 20]
+
+
 @pytest.mark.parametrize("word", ["curve=glob([1-4])", "fractal=glob(x*)", "seed=range(3,3)"])
 def test_a_sweep_without_jobs_is_refused(command, word):
     assert f"{word}: matches no value, so the sweep has no jobs" in refused(command, "-m", word, *QUICK)
