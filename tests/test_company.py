@@ -39,7 +39,7 @@ def points(d: int, n: int, n_test: int, seed: int) -> Points:
 
 
 class Case:
-    """Three runs of one random shape, which differ in all that may differ within a stack."""
+    """Some runs of one random shape, which differ in all that may differ within a stack."""
 
     def __init__(self, chance: random.Random, precision: str, largest: int):
         odd = (1, 2, 3, 5, 7, 9, 11, 13, 15, 17, 20)
@@ -56,7 +56,7 @@ class Case:
         self.d = chance.randint(1, 5)
         self.configs: list[Any] = []
         longest = 400 if shape["width"] < 25 and chance.random() < 0.2 else 24
-        for number in range(3):
+        for number in range(chance.randint(2, 5)):
             own = {
                 "eval_every": chance.randint(1, longest // 2),
                 "steps": chance.randint(1, longest),
@@ -111,20 +111,21 @@ def interrupted(configs: list[Any], directories: list[Path], chance: random.Rand
     return directories
 
 
-def try_companies(seed: int, count: int, precision: str, largest: int, root: Path) -> None:
-    for number in range(count):
+def try_companies(seed: int, cases: int, precision: str, largest: int, root: Path) -> None:
+    for number in range(cases):
         chance = random.Random(f"{seed} {number} {precision}")
         case = Case(chance, precision, largest)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("fractal_ifs.runs.run.build_data", case.build_data)
             patch.setattr("fractal_ifs.training.rounds.CHECKPOINT_SECONDS", 0)
             alone = [trained([config])[0] for config in case.configs]
-            order = chance.sample(range(3), 3)
+            count = len(case.configs)
+            order = chance.sample(range(count), count)
             configs = [case.configs[place] for place in order]
             directories = [root / f"{number}-{place}" for place in order]
             disturb = chance.choice([killed, interrupted])
             directories = disturb(configs, directories, chance)
-            company = trained(configs, chance.randint(0, 3))
+            company = trained(configs, chance.randint(0, count))
             resumed = trained(configs[::-1], 0, directories[::-1])[::-1]
             for runs in (company, resumed):
                 for place, run in zip(order, runs, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,34 +36,30 @@ class NativeEngine:
 
     def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
         """Advance each run by exactly its ``steps``, unless ``stop`` ends them, as ``Engine`` says."""
-        tasks: list[cpp.Task] = []
-        able: list[Run] = []
-        for run, count in zip(runs, steps, strict=True):
-            if not run.params.isfinite().all():  # interrupted after it had diverged: nothing is left to compute
-                run.step += count
-                continue
-            able.append(run)
-            tasks.append(
-                cpp.Task(
-                    **_network(run),
-                    x=run.data.x_train,
-                    y=run.data.y_train,
-                    exp_avg=run.exp_avg,
-                    exp_avg_sq=run.exp_avg_sq,
-                    shuffle_seed=run.shuffle_seed,
-                    step=run.step,
-                    steps=count,
-                    batch_size=run.config.batch_size,
-                    lr=run.config.lr,
-                    optimizer=run.config.optimizer,
-                )
+        tasks = {
+            id(run): cpp.Task(
+                **_network(run),
+                x=run.data.x_train,
+                y=run.data.y_train,
+                exp_avg=run.exp_avg,
+                exp_avg_sq=run.exp_avg_sq,
+                shuffle_seed=run.shuffle_seed,
+                step=run.step,
+                steps=count,
+                batch_size=run.config.batch_size,
+                lr=run.config.lr,
+                optimizer=run.config.optimizer,
             )
-        cpp.advance(tasks, self.threads, stop)
-        sums = {id(run): run.loss_sum for run in runs}
-        for run, task in zip(able, tasks, strict=True):
-            run.step = task.step
-            sums[id(run)] += task.loss_sum
-        return [sums[id(run)] for run in runs]
+            for run, count in zip(runs, steps, strict=True)
+            if run.params.isfinite().all()  # else interrupted after it had diverged: nothing is left to compute
+        }
+        cpp.advance(list(tasks.values()), self.threads, stop)
+        sums: list[float] = []
+        for run, count in zip(runs, steps, strict=True):
+            task = tasks.get(id(run))
+            run.step = task.step if task else run.step + count
+            sums.append(run.loss_sum + (task.loss_sum if task else math.nan))
+        return sums
 
     def evaluate(self, runs: Sequence[Run]) -> list[Measurement]:
         """Measure each run, as ``Engine`` says."""
