@@ -27,6 +27,6 @@ def ask_for_equal_bits() -> None:
         one = torch.ones(1, 1, dtype=torch.float64, device="cpu")  # which autocast leaves alone
         _ = one @ one
     finally:
-        del os.environ[VARIABLE]
+        os.environ.pop(VARIABLE, None)
         if before is not None:
             os.environ[VARIABLE] = before

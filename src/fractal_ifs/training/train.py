@@ -13,7 +13,6 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from fractal_ifs.config.machine import cores
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.engines.choice import choose, create
-from fractal_ifs.mkl import ask_for_equal_bits
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training.rounds import SweepRounds
 
@@ -45,7 +44,6 @@ def train(
 
     Raises KeyboardInterrupt on an interrupt, once every active run has a checkpoint and a record that says interrupted.
     """
-    ask_for_equal_bits()
     trainer = jobs[0].config.trainer
     name = choose(jobs[0].config).engine
     engine = create(name, threads or cores(), trainer, stack)
