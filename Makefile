@@ -42,8 +42,8 @@ test-hydra14: .hydra14/.installed  ## the tests of the command line and of sweep
 	PYTHONPATH="$(abspath .hydra14)" $(BIN)/python -m pytest -m "not slow" $(addprefix tests/test_,$(addsuffix .py,\
 		config command_line sweep launchers foreign hydra doors package))
 
-torture: $(SETUP)  ## 60 random kills of sweeps and runs, which must end as if undisturbed (about 15 min)
-	$(BIN)/python tests/torture.py
+torture: $(SETUP)  ## 60 random kills of random sweeps and runs, which must end as if undisturbed (about 20 min); SEED=7: the same ones again
+	$(BIN)/python tests/torture.py $(if $(SEED),--seed $(SEED))
 
 lint: $(SETUP)  ## ruff, clang-format, yamllint and pyright
 	$(BIN)/ruff check

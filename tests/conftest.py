@@ -13,9 +13,12 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from fractal_ifs.mkl import ask_for_equal_bits
+
 # What a shell starts in the background ignores Ctrl-C, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # several threads on tiny tensors only wait for each other
+ask_for_equal_bits()  # before any test multiplies
 
 SMALL = {
     "width": 8,

@@ -12,19 +12,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fractal_ifs.runs import checkpoints, records
 
 SMALL = ["depth=3", "eval_every=200", "data.train_size=1500", "data.test_size=300", "logger=none"]
 CIRCUMSTANCES = ("seconds", "git_commit")  # of a record: what may differ between equal runs
 
 
-def start(directory: Path, *overrides: str, **environment: str) -> subprocess.Popen:
-    """``python -m fractal_ifs.train`` in a directory of its own, checkpointing after every round."""
+def start(directory: Path, *overrides: str, code: str | None = None, **environment: str) -> subprocess.Popen:
+    """``python -m fractal_ifs.train``, or ``code``, in a directory of its own, checkpointing after every round."""
     told = {"FRACTAL_IFS_CHECKPOINT_SECONDS": "0", "PYTHONUNBUFFERED": "1", **environment}
     return subprocess.Popen(
-        [sys.executable, "-m", "fractal_ifs.train", *overrides],
+        [sys.executable, *(["-c", code] if code else ["-m", "fractal_ifs.train"]), *overrides],
         cwd=directory,
         env={
             **{k: v for k, v in os.environ.items() if k == "SLURM_CONF" or not k.startswith(("WANDB_", "SLURM_"))},
@@ -96,7 +94,7 @@ def results(directory: Path) -> dict[str, Any]:
         assert state is not None
         digest = hashlib.sha256()
         for name in ("params", "exp_avg", "exp_avg_sq"):
-            digest.update(state[name].to(torch.float32).numpy().tobytes())
+            digest.update(state[name].numpy().tobytes())
         with open(path / "history.csv", newline="") as file:
             history = [[v for k, v in row.items() if k != "seconds"] for row in csv.DictReader(file)]
         told = {k: v for k, v in record.items() if k not in (*CIRCUMSTANCES, "config")}

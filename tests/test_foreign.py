@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 APPLICATION = """
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -27,12 +28,16 @@ ConfigStore.instance().store(name="schema", node=Schema)
 def main(config):
     print(OmegaConf.to_yaml(config), hydra.core.hydra_config.HydraConfig.get().job.override_dirname)
     print(sorted(name for name in ConfigStore.instance().repo if name != "hydra" and not name.startswith("_")))
+    if hydra.core.hydra_config.HydraConfig.get().mode.name == "RUN":
+        print("fractal_ifs" in sys.modules, "torch" in sys.modules, os.environ == ENVIRONMENT)
 
+ENVIRONMENT = dict(os.environ)
 main()
 """
 
 # An application in whose process this package is used, between two sessions of its own.
 COMPOSER = """
+import os
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -48,7 +53,8 @@ def state():
     session = GlobalHydra.instance()
     parse = OverridesParser.__dict__["parse_overrides"]
     return [session.hydra, hydra.version.getbase(), parse, sorted(ConfigStore.instance().repo),
-            JobRuntime.instance().get("name"), OmegaConf.has_resolver("fractal_ifs.sweep_name")]
+            JobRuntime.instance().get("name"), OmegaConf.has_resolver("fractal_ifs.sweep_name"),
+            os.environ.get("MKL_CBWR")]
 
 with initialize_config_dir(FOLDER, job_name="theirs", VERSION):
     before = state()
@@ -99,7 +105,12 @@ def test_an_application_reads_its_own_words(tmp_path):
     """Its keys have names that are groups here, and its ConfigStore has a node called schema."""
     out = ran(tmp_path, APPLICATION, "data=7", "model=0.5", "curve=4")
     assert out.startswith("data: 7\nmodel: 0.5\ncurve: 4\n curve=4,data=7,model=0.5\n")
-    assert out.splitlines()[-1] == "['schema.yaml']"
+    assert out.splitlines()[-2] == "['schema.yaml']"
+
+
+def test_an_application_keeps_its_environment_and_imports_nothing_heavy(tmp_path):
+    """Although Hydra imports our plugins in its process."""
+    assert ran(tmp_path, APPLICATION).splitlines()[-1] == "True False True"
 
 
 def test_a_sweep_of_an_application_is_hydras_own(tmp_path):

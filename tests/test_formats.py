@@ -394,6 +394,7 @@ def test_a_record_says_what_its_bits_rest_on(command, tmp_path):
     if record["engine"] == "native":
         assert record["native_build"] == cpp.build()
         assert "-O3" in record["native_build"]
+        assert record["torch_kernels"] is None
     assert set(KEYS) <= record.keys()
     assert record.keys() == {"format", "digests", *(field.name for field in fields(RunRecord))}
     state = torch.load(next(tmp_path.rglob("checkpoint.pt")), weights_only=True)

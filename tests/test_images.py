@@ -5,6 +5,7 @@ import io
 import math
 import os
 import pickle
+import random
 import signal
 import tarfile
 import tempfile
@@ -651,6 +652,37 @@ def test_where_an_interrupt_comes_changes_no_bit_of_the_losses(folder):
     assert found[0] == found[1]
 
 
+def test_bits_do_not_depend_on_where_an_interrupt_comes(folder, tmp_path, monkeypatch):
+    """Small networks at random; what was allocated in between moves their memory."""
+    cross_entropy, left = functional.cross_entropy, 0
+
+    def signalled(*arguments: Any, **keys: Any) -> torch.Tensor:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            signal.raise_signal(signal.SIGINT)
+        return cross_entropy(*arguments, **keys)
+
+    monkeypatch.setattr(functional, "cross_entropy", signalled)
+    for number in range(5):
+        chance = random.Random(number)
+        shape = {"width": chance.randint(1, 24), "depth": chance.randint(1, 4), "batch_size": chance.randint(1, 33)}
+        shape |= {"steps": chance.randint(6, 9), "eval_every": chance.randint(2, 4)}
+        shape |= {"trainer.precision": chance.choice(["32-true", "64-true", "bf16-mixed"])}
+        shape |= {"trainer.channels_last": chance.random() < 0.5, "trainer.threads": chance.randint(1, 2)}
+        asked = config(folder, **shape)
+        straight = trained(asked)
+        left = chance.randint(2, 5)
+        with pytest.raises(KeyboardInterrupt):
+            trained(asked, tmp_path / str(number))
+        kept = torch.zeros(chance.randint(1, 10**5))
+        resumed = trained(asked, tmp_path / str(number))
+        for name in ("params", "exp_avg", "exp_avg_sq"):
+            assert torch.equal(getattr(resumed, name), getattr(straight, name)), shape
+        assert [row[2:] for row in resumed.history] == [row[2:] for row in straight.history], shape
+        del kept
+
+
 def test_processes_and_their_threads_share_the_cores(folder, monkeypatch):
     monkeypatch.setattr("fractal_ifs.sweeps.executors.cores", lambda: 8)
     counts = [processes(config(folder, **{"trainer.threads": n})) for n in (1, 2, 3, 16)]
@@ -776,7 +808,7 @@ def test_the_protocol_of_figure_7():
     c = compose(data="cifar10", model="cnn")
     expected = {"loss": "cross_entropy", "batch_size": 128, "steps": 60_000, "optimizer": "adam"}
     assert {key: getattr(c, key) for key in expected} == expected
-    experiment = compose(experiment="figure7", data__verify=False)
+    experiment = compose(experiment="figure7", depth=2, width=8, data__verify=False)
     assert {key: getattr(experiment, key) for key in expected} == expected
     assert (experiment.data.name, experiment.model.name) == ("cifar10", "cnn")
     assert compose(data="cifar10", model="cnn", budget="quick").steps == 20_000

@@ -88,6 +88,44 @@ def test_a_killed_sweep_goes_on_and_is_joined(tmp_path, engine):
     assert table(killed / "multirun/s") == table(straight / "multirun/s")
 
 
+AT_ITS_FIRST_CHECKPOINT = """
+import os, signal
+from fractal_ifs.runs import run
+from fractal_ifs.train import main
+write = run.write_checkpoint
+def killed(*arguments):
+    write(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+run.write_checkpoint = killed
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("width", "precision"),
+    [
+        (11, "32-true"),
+        pytest.param(13, "32-true", marks=pytest.mark.slow),
+        pytest.param(20, "64-true", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_goes_on_beside_one_that_is_ahead_of_it(tmp_path, width, precision):
+    """Killed when the first of two had its checkpoint and the other had none, it ends as two that never met."""
+    arguments = ["-m", "fractal=vicsek", "curve=1,4", *SMALL, "steps=800", "sweep=s", "engine=torch"]
+    arguments += [f"width={width}", f"trainer.precision={precision}"]
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    straight.mkdir()
+    killed.mkdir()
+    assert command(straight, *arguments, "workers=2")[0] == 0
+    process = start(killed, *arguments, "workers=1", code=AT_ITS_FIRST_CHECKPOINT)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, text
+    assert len(list(killed.rglob("checkpoint.pt"))) == 1
+    status, text = command(killed, *arguments, "workers=1")
+    assert status == 0, text
+    assert results(killed) == results(straight)
+
+
 def test_a_second_driver_is_told_and_touches_nothing(tmp_path):
     arguments = ["-m", "curve=1,4", *SMALL, "width=20", "steps=10000000", "sweep=s"]
     first = start(tmp_path, *arguments)

@@ -20,6 +20,7 @@ from fractal_ifs import doctor
 from fractal_ifs.engines import cpp as native
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.networks.mlp import MLP
+from fractal_ifs.runs.kernels import torch_kernels
 
 ISAS = [name for name, state in native.variants().items() if state == "ok"]
 pytestmark = pytest.mark.skipif(not ISAS, reason="native engine not built")
@@ -689,6 +690,7 @@ def test_doctor(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert f"engine         native, {native.isa()}" in out
     assert "us per step" in out
+    assert f"torch kernels  {torch_kernels()}" in out
 
 
 # --- without Python -------------------------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
-FLOORS = ["errors", "extras", "files", "version", "fractals", "config", "networks", "data", "runs", "plotting"]
+FLOORS = ["errors", "extras", "files", "mkl", "version", "fractals", "config", "networks", "data", "runs"]
 # each may import itself and those before it
-FLOORS += ["engines", "training", "results", "sweeps", "theorems", "report", "help"]
+FLOORS += ["plotting", "engines", "training", "results", "sweeps", "theorems", "report", "help"]
 DOORS = ["__main__", "train", "plot", "theory", "doctor", "dashboard", "completion", "api", "report/__main__"]
 DOORS += ["hydra_plugins"]  # all of them
 

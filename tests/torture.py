@@ -1,8 +1,9 @@
-"""``make torture``: a sweep, on both engines, killed at random again and again, must end as if nothing had happened.
+"""``make torture``: sweeps and runs, killed at random again and again, must end as if nothing had happened.
 
-Each time something is killed at a random moment: the driver (SIGKILL, SIGTERM or SIGINT) or one of its worker processes
-(SIGKILL); then the same command is given again. In the end the table and all weights, moments and histories must be
-those of the sweep that nobody disturbed, bit for bit. The single run's command has its share of the kills.
+Each is of a network, a precision and an engine drawn at random. Each time something is killed at a random moment: the
+driver (SIGKILL, SIGTERM or SIGINT) or one of its worker processes (SIGKILL); then the same command is given again. In
+the end the table and all weights, moments and histories must be those of the command that nobody disturbed, bit for
+bit, although other runs trained beside each. ``--seed`` draws the same commands and kills again.
 """
 
 import argparse
@@ -21,15 +22,26 @@ from pathlib import Path
 from killed import SMALL, children, kill, results, start, table, untouched, wait_for
 
 EVERY = 200  # steps between two checkpoints: eval_every of SMALL
-SWEEP = ["-m", "fractal=vicsek", "curve=1,4", "lr=1e-3,2e-3", *SMALL, "sweep=s", "workers=2"]
-RUN = ["fractal=vicsek", "curve=4", *SMALL, "workers=1"]
-CASES = {  # and the share of the kills that each has; only the torch engine's sweeps have worker processes
-    "sweep, native engine": (4, [*SWEEP, "width=20", "steps=60000"]),
-    "sweep, torch engine": (8, [*SWEEP, "width=10", "steps=6000", "engine=torch"]),
-    "run, native engine": (2, [*RUN, "width=20", "steps=120000"]),
-    "run, torch engine": (2, [*RUN, "width=10", "steps=6000", "engine=torch"]),
-}
+SECONDS = 6.0  # of training in an undisturbed command, roughly
 DRIVER = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
+
+
+def draw(chance: random.Random) -> list[str]:
+    """The words of a command: a sweep of four runs, half of which end early, or one run in four times."""
+    sweep = chance.random() < 0.75
+    width, depth, batch = chance.randint(1, 70), chance.randint(1, 5), chance.randint(1, 128)
+    engine = chance.choice(["auto", "torch", "torch"])
+    precision = chance.choice(["32-true", "32-true", "64-true", "bf16-mixed"])
+    by_torch = engine == "torch" or precision != "32-true"
+    work = 6.0 * width * (width + 1) * depth * batch * (4 if sweep else 1)  # of a step of all runs
+    step = 5e-4 + work / 1e10 if by_torch else 2e-6 + work / 1e11  # seconds, roughly
+    rounds = max(4, min(150, round(SECONDS / (EVERY * step + 0.03))))
+    words = ["fractal=vicsek", *(word for word in SMALL if not word.startswith("depth=")), f"engine={engine}"]
+    words += [f"width={width}", f"depth={depth}", f"batch_size={batch}", f"trainer.precision={precision}"]
+    words += [f"loss={chance.choice(['hinge', 'logistic', 'squared'])}"]
+    if not sweep:
+        return [*words, "curve=4", f"steps={rounds * EVERY}", "workers=1"]
+    return ["-m", *words, "curve=1,4", f"steps={rounds * EVERY},{rounds // 2 * EVERY}", "sweep=s"]
 
 
 def strike(directory: Path, arguments: list[str], chance: random.Random, lasting: float) -> str | None:
@@ -63,39 +75,38 @@ def strike(directory: Path, arguments: list[str], chance: random.Random, lasting
     return f"driver {kind}"
 
 
-def torture(name: str, kills: int, chance: random.Random, root: Path) -> tuple[Counter, int, int]:
-    """Kill at least so often; returns what was killed, how often a run lost steps, and how many results were lost."""
-    straight = root / name / "straight"
+def torture(arguments: list[str], chance: random.Random, root: Path) -> tuple[Counter, int, int, list[str]]:
+    """Give a command again until it comes to its end.
+
+    Returns what was killed, how often a run lost steps, how many results were lost, and which runs have other bits than
+    undisturbed.
+    """
+    straight, killed = root / "straight", root / "killed"
     straight.mkdir(parents=True)
-    _, arguments = CASES[name]
-    process = start(straight, *arguments)
+    killed.mkdir()
+    # Other workers put other runs side by side.
+    one, other = (["workers=1"], ["workers=2"]) if arguments[0] == "-m" else ([], [])
+    process = start(straight, *arguments, *one)
     wait_for(lambda: marks(straight), process)
     begun = time.monotonic()
     text, _ = process.communicate()
     assert process.returncode == 0, text
     lasting = time.monotonic() - begun
     counts: Counter = Counter()
-    again = lost = rounds = 0
-    while counts.total() < kills:
-        rounds += 1
-        killed = root / name / f"killed{rounds}"
-        killed.mkdir()
-        finished: dict[str, int] = {}
-        while (kind := strike(killed, arguments, chance, lasting)) is not None:
-            counts[kind] += 1
-            now = untouched(killed)
-            lost += sum(now.get(path) != at for path, at in finished.items())
-            finished = {path: at for path, at in now.items() if '"status": "finished"' in Path(path).read_text()}
-            print(f"{name}: {counts.total()} kills, {len(finished)} runs finished", file=sys.stderr, flush=True)
-        found, expected = results(killed), results(straight)
-        assert found.keys() == expected.keys()
-        for run in expected:
-            assert found[run][0] == expected[run][0], f"{run}: other weights"
-            assert found[run] == expected[run], f"{run}: another history or record"
-        if (straight / "multirun").exists():
-            assert table(killed / "multirun/s") == table(straight / "multirun/s")
-        again += sum(stints_cut_short(path.read_text()) for path in killed.rglob("train.log"))
-    return counts, again, lost
+    lost = 0
+    finished: dict[str, int] = {}
+    while (kind := strike(killed, [*arguments, *chance.choice([one, other])], chance, lasting)) is not None:
+        counts[kind] += 1
+        now = untouched(killed)
+        lost += sum(now.get(path) != at for path, at in finished.items())
+        finished = {path: at for path, at in now.items() if '"status": "finished"' in Path(path).read_text()}
+    found, expected = results(killed), results(straight)
+    assert found.keys() == expected.keys()
+    others = [run for run in expected if found[run] != expected[run]]
+    if not others and (straight / "multirun").exists():
+        assert table(killed / "multirun/s") == table(straight / "multirun/s")
+    again = sum(stints_cut_short(path.read_text()) for path in killed.rglob("train.log"))
+    return counts, again, lost, others
 
 
 def marks(directory: Path) -> dict[Path, int]:
@@ -111,22 +122,29 @@ def stints_cut_short(log: str) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=60, help="at least so many, dealt out to sweeps and runs")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=60, help="at least so many, of one command after the other")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     given = parser.parse_args()
+    print(f"--seed {given.seed}", flush=True)
     counts: Counter = Counter()
-    again = lost = 0
+    again = lost = runs = 0
+    wrong: list[str] = []
     with tempfile.TemporaryDirectory() as root:
-        shares = sum(share for share, _ in CASES.values())
-        for number, (name, (share, _)) in enumerate(CASES.items()):
-            found = torture(
-                name, -(-given.kills * share // shares), random.Random(1000 * given.seed + number), Path(root)
-            )
+        for number in itertools.count():
+            chance = random.Random(f"{given.seed} {number}")
+            arguments = draw(chance)
+            found = torture(arguments, chance, Path(root, str(number)))
             counts, again, lost = counts + found[0], again + found[1], lost + found[2]
+            wrong += [f"{run}: other bits: {' '.join(arguments)}" for run in found[3]]
+            runs += 4 if arguments[0] == "-m" else 1
+            print(f"{counts.total()} kills, {len(found[3])} runs with other bits: {' '.join(arguments)}", flush=True)
+            if counts.total() >= given.kills:
+                break
     print(f"{counts.total()} kills: {', '.join(f'{count} of {kind}' for kind, count in counts.most_common())}")
     print(f"fewer than {EVERY} steps recomputed {again} times: at most {again * (EVERY - 1):,} steps")
-    print(f"{lost} results lost; table, weights, moments and histories are those of the undisturbed runs, bit for bit")
-    sys.exit(lost > 0)
+    print("\n".join(wrong) or f"{runs} runs: table, weights, moments and histories as if undisturbed, bit for bit")
+    print(f"{lost} results lost")
+    sys.exit(bool(lost or wrong))
 
 
 if __name__ == "__main__":

@@ -87,7 +87,9 @@ def report() -> list[str]:
 
 
 def versions() -> list[str]:
-    """Lines on Python, the platform and the versions of packages."""
+    """Lines on Python, the platform, the versions of packages, and what torch computes with here."""
+    from fractal_ifs.runs.kernels import torch_kernels
+
     lines = [f"{'python':14} {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores"]
     lines.append(f"{'fractal_ifs':14} {__version__}")
     for package in PACKAGES:
@@ -95,7 +97,7 @@ def versions() -> list[str]:
             lines.append(f"{package:14} {version(package)}")
         except PackageNotFoundError:
             lines.append(f"{package:14} not installed")
-    return lines
+    return [*lines, f"{'torch kernels':14} {torch_kernels()}"]
 
 
 def parser() -> Parser:

@@ -53,7 +53,7 @@ def train(config: DictConfig, single: bool) -> float | None:
     if ended is None:
         from fractal_ifs.sweeps.sweep import train_unfinished
 
-        [ended] = train_unfinished([asked], "inline", stack=0, together=False)
+        [ended] = train_unfinished([asked], "inline", stack=0)
     if isinstance(ended, Exception):
         if single:
             sys.exit(f"error: {message(ended)}")

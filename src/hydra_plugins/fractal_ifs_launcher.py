@@ -176,7 +176,7 @@ class FusedLauncher(Launcher):
 
         todo = [number for number in range(len(jobs)) if number not in ended]
         packing = self.packing
-        trained = train_unfinished([jobs[number] for number in todo], packing.executor, packing.stack, together=True)
+        trained = train_unfinished([jobs[number] for number in todo], packing.executor, packing.stack)
         return ended | dict(zip(todo, trained, strict=True))
 
     @staticmethod

@@ -41,17 +41,16 @@ def choose(config: RunConfig) -> Choice:
     return Choice("native", None) if reason is None else Choice("torch", reason)
 
 
-def create(name: str, threads: int, trainer: Trainer, stack: int = 0, together: bool = False) -> Engine:
+def create(name: str, threads: int, trainer: Trainer, stack: int = 0) -> Engine:
     """Make the engine of this name, as ``choose`` gives it.
 
     Args:
         threads: threads of the native engine.
         trainer: the config group, whose precision and compilation the other engines follow.
         stack: largest number of runs in a stack of the stacked engine; 0: it decides.
-        together: the runs belong to a sweep, and their bits must not depend on how many of them are left to train.
     """
     if name == "native":
         return NativeEngine(threads)
     if name == "conv":
         return ConvEngine(trainer.precision, trainer.channels_last, trainer.compile)
-    return StackedEngine(trainer.precision, stack, trainer.compile, trainer.cuda_graphs, together)
+    return StackedEngine(trainer.precision, stack, trainer.compile, trainer.cuda_graphs)

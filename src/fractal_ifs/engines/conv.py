@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.data.images import Batches
 from fractal_ifs.engines.protocol import Measurement, Stop
-from fractal_ifs.engines.stacked import AUTOCAST, BETAS, EPS
+from fractal_ifs.engines.stacked import AUTOCAST, BETAS, EPS, casting
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.run import Run
 
@@ -63,7 +63,7 @@ class _Held:
     def __init__(self, run: Run, precision: str, channels_last: bool, compiled: bool):
         self.run = run
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.autocast = AUTOCAST.get(precision)
+        self.precision = precision
         self.network = torch.compile(run.model) if compiled else run.model
         assert isinstance(run.config.data, ImageData)
         self.batches = Batches(run.data, run.config.data, run.config.seed, run.config.batch_size, run.params.dtype)
@@ -81,15 +81,13 @@ class _Held:
             self.optimizer = torch.optim.SGD([flat], run.config.lr, fused=True)
 
     def logits(self, x: Tensor) -> Tensor:
-        # No cache of the cast weights: it would miss that the weights change in place.
-        cast = torch.autocast(x.device.type, self.autocast, cache_enabled=False) if self.autocast else _SAME
-        with cast, _deterministic():
+        with casting(self.precision, x.device), _deterministic():
             f = self.network(x.contiguous(memory_format=self.format))
-        return f.float() if self.autocast else f
+        return f.float() if self.precision in AUTOCAST else f
 
     def advance(self, steps: int, stop: Stop) -> float:
-        """Do ``steps`` steps, or fewer if ``stop`` says so. Returns the sum of the batch losses."""
-        total = torch.zeros((), dtype=torch.float64, device=self.grad.device)
+        """Do ``steps`` steps, or fewer if ``stop`` says so. Returns ``run.loss_sum`` plus the batch losses."""
+        total = torch.tensor(self.run.loss_sum, dtype=torch.float64, device=self.grad.device)
         for x, y in self.batches(self.run.step, steps):
             loss = F.cross_entropy(self.logits(ddp.share(x)), ddp.share(y))
             self.grad.zero_()
@@ -98,7 +96,7 @@ class _Held:
             with torch.no_grad():
                 ddp.average(loss, self.grad)
             self.optimizer.step()
-            total += loss.detach().float()  # float32 values sum exactly in float64, so interruptions don't matter
+            total += loss.detach()
             self.run.step += 1
             if stop:
                 break
@@ -113,9 +111,6 @@ class _Held:
             loss += F.cross_entropy(f, y, reduction="sum").item()
         n = len(self.run.data.y_test)
         return Measurement(right / n, loss / n)
-
-
-_SAME = contextlib.nullcontext()
 
 
 def _deterministic() -> contextlib.AbstractContextManager[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,8 +36,8 @@ class NativeEngine:
 
     def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
         """Advance each run by exactly its ``steps``, unless ``stop`` ends them, as ``Engine`` says."""
-        tasks = [
-            cpp.Task(
+        tasks = {
+            id(run): cpp.Task(
                 **_network(run),
                 x=run.data.x_train,
                 y=run.data.y_train,
@@ -50,11 +51,15 @@ class NativeEngine:
                 optimizer=run.config.optimizer,
             )
             for run, count in zip(runs, steps, strict=True)
-        ]
-        cpp.advance(tasks, self.threads, stop)
-        for run, task in zip(runs, tasks, strict=True):
-            run.step = task.step
-        return [task.loss_sum for task in tasks]
+            if run.params.isfinite().all()  # else interrupted after it had diverged: nothing is left to compute
+        }
+        cpp.advance(list(tasks.values()), self.threads, stop)
+        sums: list[float] = []
+        for run, count in zip(runs, steps, strict=True):
+            task = tasks.get(id(run))
+            run.step = task.step if task else run.step + count
+            sums.append(run.loss_sum + (task.loss_sum if task else math.nan))
+        return sums
 
     def evaluate(self, runs: Sequence[Run]) -> list[Measurement]:
         """Measure each run, as ``Engine`` says."""

@@ -45,7 +45,8 @@ class Engine(Protocol):
     def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
         """Train each run for at most its number of ``steps``, or fewer if ``stop`` says so.
 
-        Moves each ``run.step``. Returns the sum of each run's batch losses, NaN or infinite if it diverged.
+        Moves each ``run.step``. Returns each ``run.loss_sum`` plus the batch losses of these steps, NaN or infinite if
+        the run diverged.
         """
         ...
 

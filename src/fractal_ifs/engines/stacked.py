@@ -10,7 +10,7 @@ the M losses holds each network's own gradient. Adam works elementwise. So each 
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import cast
 
@@ -28,6 +28,7 @@ from fractal_ifs.runs.run import Run
 log = logging.getLogger(__name__)
 
 BETAS, EPS = (0.9, 0.999), 1e-8
+UNBIASED = 40_000  # steps after which 1 - 0.999^t is 1 in float64
 CACHE = 4 << 20  # largest size of a stack on a CPU: bytes of parameters, moments and activations
 AUTOCAST = {"bf16-mixed": torch.bfloat16}
 
@@ -36,15 +37,32 @@ def losses(loss: str, f: Tensor, y: Tensor) -> Tensor:
     """The loss hinge max(0, 1 - y f), logistic log(1 + exp(-y f)) or squared (y - f)^2: means over the last axis."""
     if loss == "hinge":
         return (1 - y * f).relu().mean(-1)
-    if loss == "logistic":
-        return torch.nn.functional.softplus(-y * f).mean(-1)
+    if loss == "logistic":  # not softplus, which computes the last elements of a tensor in another way than the others
+        return -torch.nn.functional.logsigmoid(y * f).mean(-1)
     return (y - f).square().mean(-1)
+
+
+def casting(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Within: products in the lower precision of ``trainer.precision``, if it names one. May be entered repeatedly."""
+    # No cache of the cast weights: it would miss that the weights change in place.
+    dtype = AUTOCAST.get(precision)
+    return torch.autocast(device.type, dtype, cache_enabled=False) if dtype else contextlib.nullcontext()
+
+
+@lru_cache
+def unbiasing() -> tuple[Tensor, Tensor]:
+    """1 - b1^t and 1 - b2^t for Adam's step t up to ``UNBIASED``, from where on both are 1.
+
+    A table by Python, because torch's power of the last elements of a tensor has other bits than that of the others.
+    """
+    first, second = (torch.tensor([1 - b**t for t in range(UNBIASED + 1)], dtype=torch.float64) for b in BETAS)
+    return first, second
 
 
 class Stack:
     """M runs of one shape. Their parameters are one tensor (M, P), and so are the moments. The runs' vectors are rows.
 
-    ``total`` (M,) is the sum of each run's batch losses; the engine sets it to zero. A step is done completely or not
+    ``total`` (M,) is each run's sum of batch losses; the engine says where it begins. A step is done completely or not
     at all: whatever can run out of memory comes before the first change of the state.
     """
 
@@ -54,14 +72,10 @@ class Stack:
         precision: str = "32-true",
         compiled: bool = False,
         graphs: bool = False,
-        together: bool = False,
     ):
         self.runs = list(runs)
         first = runs[0]
         self.device = first.params.device
-        if together and len(runs) == 1 and self.device.type == "cpu":
-            runs = [first, first]
-        self.rows = list(runs)
         self.params = torch.stack([run.params for run in runs])
         self.exp_avg = torch.stack([run.exp_avg for run in runs])
         self.exp_avg_sq = torch.stack([run.exp_avg_sq for run in runs])
@@ -86,22 +100,18 @@ class Stack:
         self.epoch = [len(run.data.y_train) // self.batch for run in runs]
         self.lr = torch.tensor([run.config.lr for run in runs], dtype=torch.float64)
         self.orders: list[tuple[int, Tensor]] = [(-1, torch.empty(0))] * len(runs)
-        dtype = AUTOCAST.get(precision)
-        # No cache of the cast weights: it would miss that the weights change in place.
-        self.autocast = (
-            torch.autocast(self.device.type, dtype, cache_enabled=False) if dtype else contextlib.nullcontext()
-        )
+        self.casting = casting(precision, self.device)
         self.losses, self.update = self._losses, self._update
         if compiled:
             self.losses, self.update = torch.compile(self._losses), torch.compile(self._update)
         self.step = self._graph() if graphs else self._step
-        for m, run in enumerate(self.runs):  # last, so that a failure above leaves the runs unchanged
+        for m, run in enumerate(runs):  # last, so that a failure above leaves the runs unchanged
             run.bind(self.params[m], self.exp_avg[m], self.exp_avg_sq[m])
 
     def order(self, m: int, epoch: int) -> Tensor:
         """The rows of x (n,) for run m, in the order of this epoch."""
         if self.orders[m][0] != epoch:
-            run = self.rows[m]
+            run = self.runs[m]
             order = permutation(run.shuffle_seed, epoch, len(run.data.y_train)) + self.first_row[m]
             self.orders[m] = (epoch, torch.from_numpy(order).to(self.device))
         return self.orders[m][1]
@@ -109,12 +119,12 @@ class Stack:
     def advance(self, steps: int, stop: Stop) -> None:
         """Do ``steps`` steps of every run, or fewer if ``stop`` says so."""
         while steps and not stop:
-            positions = [run.step % epoch for run, epoch in zip(self.rows, self.epoch, strict=True)]
+            positions = [run.step % epoch for run, epoch in zip(self.runs, self.epoch, strict=True)]
             ahead = min(steps, *(epoch - p for p, epoch in zip(positions, self.epoch, strict=True)))
             rows = torch.stack(
                 [
                     self.order(m, run.step // self.epoch[m])[p * self.batch : (p + ahead) * self.batch]
-                    for m, (run, p) in enumerate(zip(self.rows, positions, strict=True))
+                    for m, (run, p) in enumerate(zip(self.runs, positions, strict=True))
                 ]
             )
             rows = ddp.share(torch.unflatten(rows, 1, (ahead, self.batch)), axis=2)
@@ -129,12 +139,12 @@ class Stack:
 
     def _losses(self, row: Tensor) -> Tensor:
         """The losses (M,) of a batch: the points ``row`` (M, batch) of ``x``."""
-        with self.autocast:
+        with self.casting:
             return losses(self.loss, mlp(self.weights, self.x[row], self.sum_last), self.y[row])
 
     def _update(self, each: Tensor, size: Tensor, root: Tensor) -> None:
         """The step of Adam or SGD, from ``grad``. Allocates nothing; see the class."""
-        self.total += each.float()  # float32 values sum exactly in float64, so interruptions don't matter
+        self.total += each
         if self.adam:
             self.exp_avg.lerp_(self.grad, 1 - BETAS[0])
             self.exp_avg_sq.mul_(BETAS[1]).addcmul_(self.grad, self.grad, value=1 - BETAS[1])
@@ -154,7 +164,7 @@ class Stack:
 
     def _graph(self) -> Callable[[Tensor, Tensor, Tensor], None]:
         """A step as one CUDA graph, which launches all of its kernels at once."""
-        row = torch.zeros(len(self.rows), self.batch, dtype=torch.int64, device=self.device)
+        row = torch.zeros(len(self.runs), self.batch, dtype=torch.int64, device=self.device)
         size, root = torch.zeros_like(self.params[:, :1]), torch.ones_like(self.params[:, :1])
         state = self.params, self.exp_avg, self.exp_avg_sq, self.total
         kept = [tensor.clone() for tensor in state]
@@ -179,10 +189,10 @@ class Stack:
 
     def _corrections(self, steps: int) -> tuple[Tensor, Tensor]:
         """Adam's factors -lr / (1 - b1^t) and sqrt(1 - b2^t), each (steps, M, 1). Each run has its own step t."""
-        done = torch.tensor([run.step for run in self.rows], dtype=torch.float64)
-        t = torch.arange(1, steps + 1, dtype=torch.float64)[:, None] + done
-        size = -self.lr / (1 - BETAS[0] ** t) if self.adam else (-self.lr).expand(t.shape)
-        root = (1 - BETAS[1] ** t).sqrt()
+        t = torch.arange(1, steps + 1)[:, None] + torch.tensor([run.step for run in self.runs])
+        first, second = (table[t.clamp(max=UNBIASED)] for table in unbiasing())
+        size = -self.lr / first if self.adam else (-self.lr).expand(t.shape)
+        root = second.sqrt()
         return size[..., None].to(self.grad), root[..., None].to(self.grad)
 
 
@@ -196,11 +206,10 @@ class StackedEngine:
 
     Args:
         precision: as for ``pytorch_lightning.Trainer``.
-        stack: largest number of runs in a stack; 0: as many as suit the cache or the GPU.
+        stack: largest number of runs in a stack; 0: as many as suit the cache or the GPU. In mixed precision on a CPU
+            always one.
         compiled: compile the step with ``torch.compile``, which may add numbers in another order.
         graphs: run the step as a CUDA graph.
-        together: on a CPU, train two copies of a network that is alone in its stack. PyTorch multiplies a single
-            matrix in another way than several, so a run's bits would depend on whether the other runs have ended.
     """
 
     name, isa, build = "torch", None, None
@@ -211,10 +220,9 @@ class StackedEngine:
         stack: int = 0,
         compiled: bool = False,
         graphs: bool = False,
-        together: bool = False,
     ):
-        self.stack_size = stack
-        self._make = partial(Stack, precision=precision, compiled=compiled, graphs=graphs, together=together)
+        self.stack_size, self.precision = stack, precision
+        self._make = partial(Stack, precision=precision, compiled=compiled, graphs=graphs)
         self._runs: list[Run] = []
         self._trained: list[tuple[Run, Points]] = []
         self._stacks: list[Stack] = []
@@ -238,7 +246,7 @@ class StackedEngine:
         if self._trained != trained:
             self._unstack()
             self._runs, self._trained = list(runs), trained
-        sums = dict.fromkeys(map(id, runs), 0.0)
+        sums = {id(run): run.loss_sum for run in runs}
         todo = {id(run): min(steps) for run in runs}
         while any(todo.values()) and not stop:
             try:
@@ -259,17 +267,20 @@ class StackedEngine:
 
     def _advance(self, stack: Stack, todo: dict[int, int], sums: dict[int, float], stop: Stop) -> None:
         was = stack.runs[0].step
-        stack.total.zero_()
+        # goes on from the sum so far: then its bits don't depend on where the steps since the last evaluation were cut
+        stack.total.copy_(torch.tensor([sums[id(run)] for run in stack.runs], dtype=torch.float64))
         try:
             stack.advance(todo[id(stack.runs[0])], stop)
         finally:
             done = stack.runs[0].step - was
             totals = cast(list[float], stack.total.tolist())
-            for run, total in zip(stack.runs, totals, strict=False):  # without the copy of a single network
+            for run, total in zip(stack.runs, totals, strict=True):
                 todo[id(run)] -= done
-                sums[id(run)] += total
+                sums[id(run)] = total
 
     def _size(self) -> int:
+        if self.precision in AUTOCAST and self._runs[0].params.device.type == "cpu":
+            return 1  # the bits of oneDNN's products in bfloat16 depend on how many there are
         return min(self.stack_size or len(self._runs), len(self._runs))
 
     def _make_stacks(self, todo: dict[int, int]) -> None:
@@ -292,6 +303,7 @@ class StackedEngine:
         results: list[Measurement] = []
         for run in runs:
             x, y = run.data.x_test.to(run.params.dtype), run.data.y_test
-            f = run.model(x)
+            with casting(self.precision, run.params.device):
+                f = run.model(x)
             results.append(Measurement((y * f > 0).double().mean().item(), losses(run.config.loss, f, y).item()))
         return results

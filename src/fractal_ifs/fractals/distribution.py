@@ -21,6 +21,7 @@ from fractal_ifs.fractals.membership import deepest
 from fractal_ifs.fractals.named import read
 from fractal_ifs.fractals.numbers import Floats, number, short, whole
 from fractal_ifs.fractals.samplers import Sampler, sampler
+from fractal_ifs.mkl import ask_for_equal_bits
 
 
 class Sample(NamedTuple):
@@ -51,6 +52,7 @@ class FractalDistribution:
         depth: int | None = None,
         margin: float | str = 0.0,
     ):
+        ask_for_equal_bits()  # in a notebook points may be drawn before the first run
         own = DEPTH
         if isinstance(fractal, AffineIFS):
             self.ifs = fractal

@@ -71,13 +71,22 @@ def mlp(parameters: Sequence[Tensor], x: Tensor, sum_last: bool = False) -> Tens
         x = _affine(hidden[2 * j], hidden[2 * j + 1], x).relu()
         if sum_last:
             total = x if total is None else total + x
-    return _affine(w_out, b_out, x).squeeze(-1)
+    return _of_one_unit(w_out, b_out, x)
 
 
 def _affine(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
     if weight.dim() == 2:
         return nn.functional.linear(x, weight, bias)
+    if weight.shape[1] == 1:
+        return _of_one_unit(weight, bias, x).unsqueeze(-1)
     return torch.baddbmm(bias.unsqueeze(-2), x, weight.mT)
+
+
+def _of_one_unit(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+    if weight.dim() == 2:
+        return nn.functional.linear(x, weight, bias).squeeze(-1)
+    # A row times a matrix: one matrix times a column has other bits than several at once.
+    return torch.baddbmm(bias.unsqueeze(-1), weight, x.mT).squeeze(-2)
 
 
 def _uninitialised(fan_in: int, fan_out: int, dtype: torch.dtype) -> nn.Linear:

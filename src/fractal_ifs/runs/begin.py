@@ -13,6 +13,7 @@ from fractal_ifs.files import remove_abandoned, set_aside
 from fractal_ifs.runs import shapes
 from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, read_whole
 from fractal_ifs.runs.finished import check_same
+from fractal_ifs.runs.kernels import torch_kernels
 from fractal_ifs.runs.layerwise import LayerwiseRun
 from fractal_ifs.runs.locks import Lock
 from fractal_ifs.runs.records import (
@@ -55,6 +56,8 @@ def begin(job: Job, device: str | torch.device, engine: str, isa: str | None, na
                 _discard(job.directory)
         run = kind(job.config, job.directory, device)
         run.lock, run.engine, run.isa, run.native_build = lock, engine, isa, native_build
+        if engine != "native" and run.params.device.type == "cpu":
+            run.torch_kernels = torch_kernels()
         if job.directory is not None:
             _go_on(run, job, job.directory)
         return run
@@ -81,7 +84,8 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
             set_aside(directory / name)
     if state is not None:
         there = {**state.get("versions", {}), "isa": state.get("isa"), "native_build": state.get("native_build")}
-        if changed := differences(there, bits_rest_on(run.isa, run.native_build)):
+        there["torch_kernels"] = state.get("torch_kernels", "unknown")
+        if changed := differences(there, bits_rest_on(run.isa, run.native_build, run.torch_kernels)):
             text = f"goes on from a checkpoint of other versions ({changed}): perhaps not bit for bit"
             log.warning("%s: %s", directory, text)
             note(directory, text)

@@ -46,11 +46,12 @@ class Checkpoint(TypedDict):
     best: tuple[float, int]  # test accuracy, and the step at which it was measured
     history: list[tuple[Any, ...]]  # ``records.Evaluation``, as plain tuples
     wandb_id: str | None
-    digest: NotRequired[str]  # ``digest`` of all other entries; earlier checkpoints lack it and the next four
+    digest: NotRequired[str]  # ``digest`` of all other entries; earlier checkpoints lack it and the next five
     engine: NotRequired[str | None]
     isa: NotRequired[str | None]
     native_build: NotRequired[str | None]
     versions: NotRequired[dict[str, Any]]
+    torch_kernels: NotRequired[str | None]
     layer: NotRequired[int]  # layer-wise training only, like the next one: which layer is in training
     layer_params: NotRequired[Tensor]  # this layer and its readout
 
@@ -257,6 +258,7 @@ _OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "engine": _line_or_none,
     "isa": _line_or_none,
     "native_build": _line_or_none,
+    "torch_kernels": _line_or_none,
     "versions": _versions,
     "layer": _count,
     "layer_params": _vector,

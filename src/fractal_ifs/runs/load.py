@@ -15,6 +15,7 @@ from fractal_ifs.config.machine import check_memory
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError, Damaged
 from fractal_ifs.files import set_aside
+from fractal_ifs.mkl import ask_for_equal_bits
 from fractal_ifs.networks.convnet import ConvNet
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import shapes
@@ -58,6 +59,7 @@ def load(directory: str | Path) -> Finished:
     except ConfigError as error:
         raise ConfigError(f"run={directory}: {error}") from None
     state, network = _checkpoint(directory, stored)
+    ask_for_equal_bits()  # in a notebook this network may be used before the next is trained
     with torch.no_grad():
         nn.utils.vector_to_parameters(state["params"], network.parameters())
     rows = [Evaluation(*row)._replace(seconds=round(row[1], 3)) for row in state["history"]]

@@ -112,6 +112,7 @@ class RunRecord(Mapping[str, Any]):
     engine: str | None = of_run("what computed the steps")
     isa: str | None = of_run("instruction set of the native engine")
     native_build: str | None = of_run("compiler and flags of the native engine", kept=False)
+    torch_kernels: str | None = of_run("what torch computed with on a CPU, see ``runs.kernels``", kept=False)
     fingerprint: str = of_config("hash of everything that can change the result")
     torch: str | None = of_run("version of torch")
     fractal_ifs: str | None = of_run("version of this package")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -60,6 +59,7 @@ class Run:
         self.engine: str | None = None
         self.isa: str | None = None
         self.native_build: str | None = None
+        self.torch_kernels: str | None = None  # None: its bits don't rest on them
         self.versions = versions().plain()
         self.wandb_id: str | None = None
         self.lock: Lock | None = None
@@ -98,16 +98,15 @@ class Run:
         return min(every - self.step % every, self.config.steps - self.step)
 
     def advanced(self, steps: int, loss_sum: float, seconds: float) -> None:
-        """Add steps that an engine has done: the sum of their batch losses, and the run's share of the wall time."""
-        self.loss_sum += loss_sum
+        """Add steps that an engine has done: ``loss_sum`` with their batch losses, the run's share of the wall time."""
+        self.loss_sum = loss_sum
         self.loss_steps += steps
         self.seconds += seconds
 
     @property
     def due(self) -> bool:
-        """Whether an evaluation comes next: at the end, every ``eval_every`` steps, or once a loss isn't finite."""
-        at_end = self.step == self.config.steps
-        return self.step % self.config.eval_every == 0 or at_end or not math.isfinite(self.loss_sum)
+        """Whether an evaluation comes next: every ``eval_every`` steps and at the end, wherever others pause."""
+        return self.step % self.config.eval_every == 0 or self.step == self.config.steps
 
     def evaluated(self, test_acc: float, test_loss: float) -> Evaluation:
         """Add a measurement on the test set to the history, and update the status. Returns the new row."""
@@ -143,6 +142,7 @@ class Run:
             "engine": self.engine,
             "isa": self.isa,
             "native_build": self.native_build,
+            "torch_kernels": self.torch_kernels,
             "versions": self.versions,
         }
 
@@ -181,6 +181,7 @@ class Run:
             engine=self.engine,
             isa=self.isa,
             native_build=self.native_build,
+            torch_kernels=self.torch_kernels,
             **self.versions,
         )
 

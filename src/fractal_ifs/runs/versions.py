@@ -89,8 +89,10 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     )
 
 
-def bits_rest_on(isa: str | None = None, native_build: str | None = None) -> dict[str, str | None]:
+def bits_rest_on(
+    isa: str | None = None, native_build: str | None = None, torch_kernels: str | None = None
+) -> dict[str, str | None]:
     """What can make two runs of one config differ in their bits, with its values here."""
     here = versions()
     found = {"torch": here.torch, "fractal_ifs": here.fractal_ifs, "git_commit": here.git_commit}
-    return found | {"isa": isa, "native_build": native_build}
+    return found | {"isa": isa, "native_build": native_build, "torch_kernels": torch_kernels}

@@ -35,12 +35,12 @@ ENDING_SECONDS = 20.0  # how long an interrupted worker may take to end
 
 
 def execute(
-    jobs: Sequence[Job], executor: str, stack: int, report: Callable[[SweepRounds], None], together: bool = False
+    jobs: Sequence[Job], executor: str, stack: int, report: Callable[[SweepRounds], None]
 ) -> Iterator[tuple[list[int], list[Outcome]]]:
     """Train jobs in groups that one engine can hold, the largest group first.
 
     Args:
-        executor, stack, together: as in ``sweeps.sweep.train_jobs``.
+        executor, stack: as in ``sweeps.sweep.train_jobs``.
         report: called after every round of training in this process.
 
     Yields the numbers and the outcomes of jobs, as they end.
@@ -56,7 +56,7 @@ def execute(
             continue
         workers = processes(config)
         if executor == "inline" or name == "native" or workers == 1 or len(jobs) == 1:
-            yield numbers, train_group([jobs[n] for n in numbers], stack, report, together)
+            yield numbers, train_group([jobs[n] for n in numbers], stack, report)
         else:
             parallel += shares(numbers, workers)
     if parallel:
@@ -78,11 +78,9 @@ def processes(config: RunConfig) -> int:
     return config.workers or len(gpus())
 
 
-def train_group(
-    jobs: Sequence[Job], stack: int, report: Callable[[SweepRounds], None] | None = None, together: bool = True
-) -> list[Outcome]:
+def train_group(jobs: Sequence[Job], stack: int, report: Callable[[SweepRounds], None] | None = None) -> list[Outcome]:
     """Train a group of jobs in this process. Returns their outcomes, in order; arguments as in ``execute``."""
-    outcomes = train(jobs, jobs[0].config.workers, stack, report, together)
+    outcomes = train(jobs, jobs[0].config.workers, stack, report)
     return [outcome if isinstance(outcome, Exception) else outcome.record() for outcome in outcomes]
 
 
@@ -222,7 +220,7 @@ def _work(connection: Any, ready: Any, device: str | None, stack: int, rank: ddp
         while True:
             jobs = connection.recv()
             with ddp.joined(rank):
-                outcomes = train_group(jobs, stack, together=rank is None)
+                outcomes = train_group(jobs, stack)
             # Exceptions are sent as text: some kinds can't be pickled, or not unpickled by the driver.
             connection.send([message(found) if isinstance(found, Exception) else found for found in outcomes])
 

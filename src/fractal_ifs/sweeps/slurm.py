@@ -62,7 +62,7 @@ class Task:
         try:
             with signals.ending(at_once=False):  # SIGTERM comes from scancel, or before Slurm itself requeues
                 signal.signal(signal.SIGUSR2, warn)
-                train_jobs(jobs, "local", self.settings.stack, together=True)
+                train_jobs(jobs, "local", self.settings.stack)
         except KeyboardInterrupt:
             if warned and restarts < self.settings.requeues:
                 array, task = (os.environ.get(f"SLURM_ARRAY_{name}") for name in ("JOB_ID", "TASK_ID"))

@@ -22,24 +22,23 @@ from fractal_ifs.training.rounds import SweepRounds
 log = logging.getLogger(__name__)
 
 
-def train_jobs(jobs: Sequence[Job], executor: str = "inline", stack: int = 0, together: bool = False) -> list[Ended]:
+def train_jobs(jobs: Sequence[Job], executor: str = "inline", stack: int = 0) -> list[Ended]:
     """Train the jobs that are not finished. Returns how each job ended, in their order.
 
     Args:
         executor, stack: the keys of conf/hydra/launcher/fused.yaml. ``executor`` is ``inline`` or ``local``.
-        together: as in ``training.train.train``.
 
     Raises ConfigError where another config was trained in a job's directory, or its images are missing.
     """
     ended = finished_jobs(jobs)
     todo = [number for number in range(len(jobs)) if number not in ended]
     if todo:
-        trained = train_unfinished([jobs[number] for number in todo], executor, stack, together)
+        trained = train_unfinished([jobs[number] for number in todo], executor, stack)
         ended |= dict(zip(todo, trained, strict=True))
     return [ended[number] for number in range(len(jobs))]
 
 
-def train_unfinished(jobs: Sequence[Job], executor: str, stack: int, together: bool) -> list[Outcome]:
+def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Outcome]:
     """Train jobs that ``finished_jobs`` doesn't have. Arguments, result and errors are those of ``train_jobs``.
 
     Raises ConfigError too where the native engine is asked for and can't train a job.
@@ -47,7 +46,7 @@ def train_unfinished(jobs: Sequence[Job], executor: str, stack: int, together: b
     outcomes: dict[int, Outcome] = {n: record for n, job in enumerate(jobs) if (record := _ended(job)) is not None}
     todo = [number for number in range(len(jobs)) if number not in outcomes]
     if todo:
-        outcomes |= dict(zip(todo, _train([jobs[number] for number in todo], executor, stack, together), strict=True))
+        outcomes |= dict(zip(todo, _train([jobs[number] for number in todo], executor, stack), strict=True))
     return [outcomes[number] for number in range(len(jobs))]
 
 
@@ -56,7 +55,7 @@ def _ended(job: Job) -> RunRecord | None:
     return None if job.directory is None or job.config.overwrite else repaired(job.directory)
 
 
-def _train(jobs: Sequence[Job], executor: str, stack: int, together: bool) -> list[Outcome]:
+def _train(jobs: Sequence[Job], executor: str, stack: int) -> list[Outcome]:
     """``train_unfinished``, where nothing is left to be mended."""
     outcomes: dict[int, Outcome] = {}
     keeper = Keeper(jobs)
@@ -76,7 +75,7 @@ def _train(jobs: Sequence[Job], executor: str, stack: int, together: bool) -> li
         keeper.add(every=60.0)
 
     try:
-        for numbers, found in execute(jobs, executor, stack, report, together):
+        for numbers, found in execute(jobs, executor, stack, report):
             for number, outcome in zip(numbers, found, strict=True):
                 outcomes[number] = outcome
                 if isinstance(outcome, Exception):

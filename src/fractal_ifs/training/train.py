@@ -33,7 +33,6 @@ def train(
     threads: int = 0,
     stack: int = 0,
     report: Callable[[SweepRounds], None] | None = None,
-    together: bool = False,
 ) -> list[Run | Exception]:
     """Train jobs of one group (see ``grouping.groups_of``). Returns each job's Run, or the exception it failed with.
 
@@ -42,13 +41,12 @@ def train(
         threads: threads of the native engine; 0: one for each core.
         stack: largest number of runs in a stack of the torch engine; 0: it decides.
         report: called after each round, for the progress line.
-        together: the jobs belong to a sweep, and their bits must not depend on how many of them are left to train.
 
     Raises KeyboardInterrupt on an interrupt, once every active run has a checkpoint and a record that says interrupted.
     """
     trainer = jobs[0].config.trainer
     name = choose(jobs[0].config).engine
-    engine = create(name, threads or cores(), trainer, stack, together)
+    engine = create(name, threads or cores(), trainer, stack)
     rounds = SweepRounds(jobs, engine, report)
     threads_before = torch.get_num_threads()
     if name != "native" and trainer.accelerator == "cpu":
