@@ -52,7 +52,14 @@ class Lock:
             time.sleep(0.05)
 
     def _taken(self) -> bool:
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        except PermissionError:
+            if held(self.path.parent):
+                return False
+            if (user := _other_user(self.path)) is None:
+                raise
+            raise Busy(f"{self.path}: is {user}'s, who may be training there; if not, it may be removed") from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -113,6 +120,18 @@ def _owner(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return cast(dict[str, Any], found) if isinstance(found, dict) else {}
+
+
+def _other_user(path: Path) -> str | None:
+    """The user whom a file belongs to, if that isn't this process's."""
+    try:
+        user = path.stat().st_uid
+    except OSError:
+        return None
+    try:
+        return None if user == os.geteuid() else f"user {path.owner()}"
+    except KeyError:  # one without a name on this machine
+        return f"user {user}"
 
 
 def _alive(process: int) -> bool:
