@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fractal_ifs.streams import command
+
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
@@ -95,4 +97,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from fractal_ifs.engines import cpp
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.streams import command
 
 WIDTHS = (10, 20, 50, 100)
 PACKAGES = ("fractal_ifs", "torch", "pytorch_lightning", "hydra-core", "numpy", "wandb")
@@ -82,11 +82,10 @@ def versions() -> list[str]:
     return lines
 
 
-def main() -> int:
-    """The command line. Returns the exit status."""
+def main() -> None:
+    """The command line."""
     print("\n".join([*versions(), *report()]))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

@@ -21,6 +21,7 @@ from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
 from fractal_ifs.fractals.named import names
 from fractal_ifs.fractals.numbers import Floats, is_list, number, short, vector, whole
+from fractal_ifs.streams import command
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -260,4 +261,4 @@ def _help() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

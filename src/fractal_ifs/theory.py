@@ -26,6 +26,7 @@ from fractal_ifs.config.session import VERSION_BASE, register
 from fractal_ifs.config.words import options_and_words
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
+from fractal_ifs.streams import command
 
 if TYPE_CHECKING:
     from fractal_ifs.theorems.problem import Check, Problem
@@ -146,4 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -1,8 +1,9 @@
 """``python -m fractal_ifs.train [-m] KEY=VALUE ...``: train one network, or with ``-m`` a sweep of them."""
 
+import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from fractal_ifs import streams
 from fractal_ifs.config.compose import parse
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
@@ -52,6 +54,7 @@ class Task:
 
 
 def _received(words: Sequence[str]) -> Task:
+    streams.outlast()
     register(words)
     return Task(words)
 
@@ -83,16 +86,26 @@ def train(config: DictConfig, single: bool) -> float | None:
     return ended.best_test_acc
 
 
-def main() -> None:
-    """The command line."""
+def main() -> int:
+    """The command line. Returns 0 where all jobs are trained, whatever becomes of what it prints."""
     options, words = options_and_words(sys.argv[1:])
     sys.argv[1:] = options + words
     register(words)
     run = hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)(Task(words))
     # Of Hydra 1.4, about a callback that is our own. Those that a user adds are still told.
     warnings.filterwarnings("ignore", message=r"[\s\S]*fractal_ifs_launcher\.Refuse", category=UserWarning)
+    with signals.ending() as caught:
+        try:
+            _run_and_show(run)
+        except KeyboardInterrupt:
+            print("interrupted: the same command goes on from here", file=sys.stderr)
+            sys.exit(128 + (caught or [signal.SIGINT])[0])
+    return 0
+
+
+def _run_and_show(run: Callable[[], None]) -> None:
     try:
-        with signals.ending(), refusals("interrupted: the same command goes on from here"):
+        with refusals():
             run()
     except JobsFailed as error:
         sys.exit(f"error: jobs failed, the first with {error}")
@@ -108,4 +121,4 @@ def main() -> None:
 if __name__ == "__main__":
     from fractal_ifs import train as door  # so that ``Task`` has a module that other processes can import
 
-    door.main()
+    streams.command(door.main)

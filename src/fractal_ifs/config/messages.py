@@ -16,16 +16,11 @@ from fractal_ifs.errors import ConfigError
 
 
 @contextlib.contextmanager
-def refusals(interrupted: str = "interrupted") -> Generator[None]:
-    """Within: an error that the user can fix ends the command with one line instead of a traceback.
-
-    ``interrupted`` is the line for KeyboardInterrupt.
-    """
+def refusals() -> Generator[None]:
+    """Within: an error that the user can fix ends the command with one line instead of a traceback."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its exceptions, so that we print them
     try:
         yield
-    except KeyboardInterrupt:
-        sys.exit(interrupted)
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         sys.exit(f"error: {error if isinstance(error, ConfigError) else one_line(error)}")
     except OSError as error:

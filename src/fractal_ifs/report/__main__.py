@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fractal_ifs import streams
 from fractal_ifs.errors import ConfigError
 
 
@@ -85,9 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(text)
     except ConfigError as error:
         sys.exit(f"error: {error}")
-    except BrokenPipeError:
-        sys.exit(1)
 
 
 if __name__ == "__main__":
-    main()
+    streams.command(main)

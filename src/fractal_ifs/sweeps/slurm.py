@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fractal_ifs import streams
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError, FailedElsewhere
 from fractal_ifs.files import write
@@ -44,6 +45,7 @@ class Task:
         self.jobs, self.settings = list(jobs), settings
 
     def __call__(self) -> None:
+        streams.outlast()
         logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", force=True)
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         # Only the driver writes the table ``kept``. With ``overwrite`` a run starts anew once, not at each requeue.
@@ -52,9 +54,9 @@ class Task:
         warned = []
 
         def warn(*_: Any) -> None:
-            """The time limit or a preemption is near: do what Ctrl-C does at this moment."""
+            """The time limit or a preemption is near: do what SIGTERM does at this moment."""
             warned.append(True)
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
 
         try:
             with signals.ending(at_once=False):  # SIGTERM comes from scancel, or before Slurm itself requeues
