@@ -8,13 +8,15 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import termios
+import threading
 from pathlib import Path
 
 import pytest
-from killed import SMALL, start, steps, wait_for
+from killed import SMALL, on_a_terminal, start, steps, wait_for
 
 from fractal_ifs.runs import checkpoints
+from fractal_ifs.sweeps.progress import Progress
 
 # What a shell makes of the streams.
 CLOSED, FULL = 'exec "$@" >&- 2>&-', 'exec "$@" >/dev/full 2>/dev/full'
@@ -192,30 +194,6 @@ def test_a_run_that_cannot_tell_its_result_has_one(tmp_path):
     assert json.loads((tmp_path / "one/result.json").read_text())["status"] == "finished"
 
 
-def on_a_terminal(directory: Path, *words: str, ignore: Sequence[int] = ()) -> tuple[subprocess.Popen, int]:
-    """The training command on a terminal of its own, and the terminal's other side; ``ignore``: signals."""
-    ours, theirs = pty.openpty()
-
-    def prepare() -> None:
-        os.setsid()
-        os.close(os.open(os.ttyname(0), os.O_RDWR))  # makes it the controlling terminal
-        for kind in ignore:
-            signal.signal(kind, signal.SIG_IGN)
-
-    command = [sys.executable, "-m", "fractal_ifs.train", *words]
-    process = subprocess.Popen(
-        command,
-        cwd=directory,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        preexec_fn=prepare,
-        env={**os.environ, "FRACTAL_IFS_CHECKPOINT_SECONDS": "0"},
-    )
-    os.close(theirs)
-    return process, ours
-
-
 def close_in_training(directory: Path, process: subprocess.Popen, terminal: int) -> None:
     """Close the terminal once the runs train, as a logout does."""
     os.set_blocking(terminal, False)
@@ -243,6 +221,23 @@ def test_training_that_ignores_the_hang_up_goes_on_without_its_terminal(tmp_path
     close_in_training(tmp_path, process, terminal)
     assert process.wait(120) == 0
     assert trained(tmp_path) == ["finished", "finished"]
+
+
+def test_the_progress_line_does_not_wait_for_a_terminal_that_is_held_up():
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as reader, open(theirs, "w") as terminal:
+        progress = Progress(2, 100, terminal)
+        progress.close()
+        assert os.read(ours, 100) == b"\r\x1b[K"
+        termios.tcflow(theirs, termios.TCOOFF)  # what Ctrl-S does
+        writing = threading.Thread(target=progress.close, daemon=True)
+        writing.start()
+        writing.join(30)
+        assert not writing.is_alive()
+        termios.tcflow(theirs, termios.TCOON)
+        terminal.write("end")
+        terminal.flush()
+        assert reader.read(100) == b"end"
 
 
 @pytest.mark.parametrize("kind", [signal.SIGUSR1, signal.SIGUSR2])

@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=60, help="at least so many, dealt out to sweeps and runs")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored, and so by the commands
     counts: Counter = Counter()
     again = lost = 0
     with tempfile.TemporaryDirectory() as root:

@@ -48,9 +48,10 @@ def command(main: Callable[[], int | None]) -> NoReturn:
 def outlast() -> None:
     """From now on, no write to this process's streams fails: what can't be written is dropped.
 
-    Text that the locale can't write is escaped, and logging doesn't tell of what it couldn't log.
+    Text that the locale can't write is escaped. Logging doesn't tell of what it couldn't log, nor W&B of itself.
     """
     logging.raiseExceptions = False
+    os.environ.setdefault("WANDB_SILENT", "true")
     for number in range(3):
         _open(number)
     sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115

@@ -213,6 +213,7 @@ def _work(connection: Any, not_ready: Any, device: str | None, stack: int, rank:
     streams.outlast()
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device  # before anything here uses CUDA
+    os.environ.pop("WANDB_SERVICE", None)  # the driver's: a service of its own can be ended if it hangs
     for kind in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(kind, signal.SIG_IGN)  # warnings of a batch system, which sends them to all: the driver acts
     with contextlib.suppress(KeyboardInterrupt, EOFError, OSError), signals.ending(at_once=False):
