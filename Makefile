@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow torture lint format sanitize bench reproduce figure7 reproduce-check report wheel clean
+.PHONY: help setup demo test test-slow test-lowest test-hydra14 torture lint format sanitize bench reproduce figure7 reproduce-check report wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -26,6 +26,21 @@ test: $(SETUP)  ## the tests that CI runs
 
 test-slow: $(SETUP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+# Some packages in other versions, in a directory of their own: found before those of .venv, which stays as it is.
+.lowest/.installed .hydra14/.installed: .%/.installed: constraints-%.txt $(SETUP)
+	rm -rf .$*
+	grep -v '^torch==' $< | $(BIN)/pip install --quiet --no-deps --only-binary :all: --target .$* -r /dev/stdin \
+		|| { echo "$<: can't be installed; is there a connection?" >&2; exit 1; }
+	touch $@
+
+test-lowest: .lowest/.installed  ## some of the tests, with the lowest versions that pyproject.toml allows
+	PYTHONPATH="$(abspath .lowest)" $(BIN)/python -m pytest -m "not slow" $(addprefix tests/test_,$(addsuffix .py,\
+		config sweep launchers records report plot dashboard)) tests/test_images.py::test_fetching
+
+test-hydra14: .hydra14/.installed  ## the tests of the command line and of sweeps, with Hydra 1.4
+	PYTHONPATH="$(abspath .hydra14)" $(BIN)/python -m pytest -m "not slow" $(addprefix tests/test_,$(addsuffix .py,\
+		config command_line sweep launchers foreign hydra doors package))
 
 torture: $(SETUP)  ## 60 random kills of sweeps and runs, which must end as if undisturbed (about 15 min)
 	$(BIN)/python tests/torture.py
@@ -72,4 +87,4 @@ wheel: $(SETUP)  ## a wheel in dist/
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:  ## remove the environment and what was built
-	rm -rf $(VENV) build dist src/*.egg-info src/fractal_ifs/*.so
+	rm -rf $(VENV) .lowest .hydra14 build dist src/*.egg-info src/fractal_ifs/*.so

@@ -98,14 +98,21 @@ def command(monkeypatch, tmp_path, capsys):
     fractal_ifs.sweeps.driver.swept.clear()
 
 
+def _levels() -> dict[str, int]:
+    loggers = logging.getLogger().manager.loggerDict.items()
+    return {name: logger.level for name, logger in loggers if isinstance(logger, logging.Logger)}
+
+
 @contextlib.contextmanager
 def _logging_as_before():
-    """Hydra gives the root logger handlers that hold the run's log and pytest's captured streams."""
+    """Hydra gives the root logger handlers that hold the run's log and pytest's captured streams; loggers levels."""
     root = logging.getLogger()
-    before, level = list(root.handlers), root.level
+    before, level, levels = list(root.handlers), root.level, _levels()
     try:
         yield
     finally:
+        for name in _levels():
+            logging.getLogger(name).setLevel(levels.get(name, logging.NOTSET))
         for handler in list(root.handlers):
             if handler not in before:
                 handler.close()

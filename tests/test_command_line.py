@@ -12,11 +12,12 @@ from typing import Any, get_type_hints
 from omegaconf import OmegaConf
 
 from fractal_ifs.config.keys import Group
+from fractal_ifs.config.names import NOT_IN_NAMES
 from fractal_ifs.config.run import GROUPS, KINDS, RunConfig
 from fractal_ifs.config.session import Schema
 from fractal_ifs.files import CONF
+from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.slurm_settings import Settings
-from hydra_plugins.fractal_ifs_launcher import Packing
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "command_line.txt"
 OUTSIDE = ("defaults", "hydra")  # of a file of conf/: how Hydra puts it together
@@ -88,6 +89,7 @@ def test_every_default_stands_once_and_has_its_type():
     keys = set(content(CONF / "config.yaml"))
     assert keys == {field.name for field in dataclasses.fields(RunConfig)} - set(GROUPS)
     assert [field.name for field in dataclasses.fields(Schema)] == [f.name for f in dataclasses.fields(RunConfig)]
+    assert list(NOT_IN_NAMES) == OmegaConf.load(CONF / "config.yaml").hydra.job.config.override_dirname.exclude_keys
     for kind in (*KINDS, Packing, Settings):
         for field in dataclasses.fields(kind):
             assert field.name in GROUPS or field.metadata["doc"], f"{kind.__name__}.{field.name} isn't explained"

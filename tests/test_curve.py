@@ -111,7 +111,7 @@ def test_from_a_file_of_ones_own(tmp_path):
         (lambda: ApproximationCurve(P=[0.5, 0.6, 0.9]), "curve.P=.*: must be nondecreasing from P"),
         (lambda: ApproximationCurve(P=[0.5, 0.6, 1]).P(3), "must have 4 numbers for fractal.depth=3, has 3"),
         (lambda: ApproximationCurve.load(1).P(0), "fractal.depth=0: must be a whole number >= 1"),
-        (lambda: ApproximationCurve.load(1).P(True), "fractal.depth=True: must be a whole number >= 1"),
+        (lambda: ApproximationCurve.load(1).P(True), "fractal.depth=true: must be a whole number >= 1"),
     ],
 )
 def test_refusals_name_key_value_and_what_is_allowed(make, message):

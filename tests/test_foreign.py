@@ -41,14 +41,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobRuntime
 from omegaconf import OmegaConf
 
-OmegaConf.NEW_RESOLVER("run_directory", lambda: "theirs")
-ConfigStore.instance().store(name="schema", node={"data": 1, "name": "${run_directory:}"})
+OmegaConf.NEW_RESOLVER("sweep_name", lambda: "theirs")
+ConfigStore.instance().store(name="schema", node={"data": 1, "name": "${sweep_name:}"})
 
 def state():
     session = GlobalHydra.instance()
     parse = OverridesParser.__dict__["parse_overrides"]
     return [session.hydra, hydra.version.getbase(), parse, sorted(ConfigStore.instance().repo),
-            JobRuntime.instance().get("name"), OmegaConf.has_resolver("sweep_name")]
+            JobRuntime.instance().get("name"), OmegaConf.has_resolver("fractal_ifs.sweep_name")]
 
 with initialize_config_dir(FOLDER, job_name="theirs", VERSION):
     before = state()
@@ -63,6 +63,11 @@ USES = {
     "run": "fractal_ifs.run(fractal='vicsek', curve=1, width=4, depth=1, steps=10, eval_every=10, batch_size=10,\n"
     "        data__train_size=50, data__test_size=20)",
     "refused": "try: fractal_ifs.run(widht=3)\n    except fractal_ifs.ConfigError as error: print(error)",
+    "threads": "from concurrent.futures import ThreadPoolExecutor\n"
+    "    from fractal_ifs.config.compose import compose as ours\n"
+    "    with ThreadPoolExecutor(4) as pool:\n"
+    "        made = list(pool.map(lambda seed: ours(seed=seed), range(12)))\n"
+    "    assert [(each.seed, each.sweep) for each in made] == [(seed, 'default') for seed in range(12)]",
     "plot": "from fractal_ifs.plot import write_pictures\n"
     "    write_pictures(['fractal=vicsek', 'curve=1,4', 'points=50', 'dpi=20', 'formats=png'])",
 }

@@ -1,6 +1,7 @@
 """What Hydra documents under ``hydra.*`` holds under our launcher, or is refused: docs/hydra.md, key by key."""
 
 import json
+import logging
 import os
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 
 from fractal_ifs.config.names import LENGTH, run_directory, run_name, safe, sweep_directory, sweep_name
+from fractal_ifs.errors import ConfigError
 from fractal_ifs.training.rounds import SweepRounds
 
 HYDRA_13 = hydra.__version__.startswith("1.3")
@@ -80,8 +82,13 @@ def test_a_job_cannot_choose_what_belongs_to_the_sweep(command, tmp_path):
         experiment(tmp_path, f"lr: {lr}\n")
         (tmp_path / "mine" / "experiment" / "mine.yaml").rename(tmp_path / "mine" / "experiment" / f"{name}.yaml")
     ended = command("-m", "experiment=a,b", *QUICK, "sweep=s", "hydra.searchpath=[mine]")
-    assert "have one directory" in str(ended.status) or "is that of" in str(ended.status)  # no name tells them apart
+    assert "is that of" in str(ended.status)  # no name tells them apart
+    (tmp_path / "mine" / "experiment" / "c.yaml").write_text("# @package _global_\nhydra: {job: {chdir: true}}\n")
+    (tmp_path / "mine" / "experiment" / "d.yaml").write_text("# @package _global_\nhydra: {verbose: true}\n")
     subdir = "hydra.sweep.subdir=${hydra.job.num}"
+    for name, told in (("c", "hydra.job.chdir=true: must be false"), ("d", "experiment=d: sets hydra.verbose")):
+        words = [f"experiment=a,{name}", *QUICK, "sweep=s", "hydra.searchpath=[mine]", subdir]
+        assert told in refused(command, "-m", *words)
     assert command("-m", "experiment=a,b", *QUICK, "sweep=s", "hydra.searchpath=[mine]", subdir).status == 0
     assert [json.loads(path.read_text())["lr"] for path in records(tmp_path)] == [0.001, 0.002]
 
@@ -99,19 +106,22 @@ def test_the_grid_is_hydras(command, tmp_path):
     assert sorted((record["curve"], record["seed"]) for record in found) == [("4", 0), ("4", 1), ("5", 0), ("5", 1)]
 
 
-def test_the_sweeper_launches_in_batches(command, tmp_path):
-    ended = command(*SWEEP, "seed=1,2", "hydra.sweeper.max_batch_size=3")
+@pytest.mark.parametrize("launcher", ["fused", "basic"])
+def test_the_sweeper_launches_in_batches(command, tmp_path, launcher):
+    words = ["seed=1,2", "hydra.sweeper.max_batch_size=3", "hydra.sweep.subdir=${hydra.job.num}"]
+    ended = command(*SWEEP, *words, f"hydra/launcher={launcher}")
     assert ended.status == 0
-    assert "3 jobs in" in ended.out
-    assert "1 jobs in" in ended.out
-    assert len(records(tmp_path)) == 4
+    if launcher == "fused":
+        assert "3 jobs in" in ended.out
+        assert "1 jobs in" in ended.out
+    assert [path.parent.name for path in records(tmp_path)] == ["0", "1", "2", "3"]
 
 
 @pytest.mark.parametrize(
     ("word", "allowed"),
     [
         ("hydra.sweeper.max_batch_size=0", "must be a whole number >= 1"),
-        ("hydra.sweeper.best_lr=3", "must be text"),
+        ("hydra.sweeper.best_lr=3", "must be the path of a CSV of finished runs"),
         ("hydra.launcher.executor=joblib", "must be one of inline, local"),
     ],
 )
@@ -197,12 +207,13 @@ class Heard(Callback):
     """Writes down what it hears."""
 
     heard: list[tuple[str, object]] = []  # noqa: RUF012
+    ends = 0
 
     def on_multirun_start(self, config, **_):
         self.heard.append(("multirun start", None))
 
     def on_multirun_end(self, config, **_):
-        self.heard.append(("multirun end", None))
+        self.heard.append(("multirun end", self.ends))
 
     def on_job_start(self, config, *, task_function, **_):
         assert callable(task_function)
@@ -210,6 +221,7 @@ class Heard(Callback):
         self.heard.append((f"start {config.hydra.job.num}", config.curve.name))
 
     def on_job_end(self, config, job_return, **_):
+        self.ends += 1
         assert job_return.status.name == "COMPLETED"
         assert Path(config.hydra.runtime.output_dir, "result.json").exists()
         self.heard.append((f"end {config.hydra.job.num}", job_return.return_value))
@@ -227,7 +239,9 @@ def test_callbacks_hear_of_every_job(command, tmp_path, launcher):
     for number in (0, 1):
         moments = [moment for moment, _ in Heard.heard]
         assert moments.index(f"start {number}") < moments.index(f"end {number}")
-    assert [Heard.heard[0][0], Heard.heard[-1][0]] == ["multirun start", "multirun end"]
+    # Each job has a copy of its own, under our launcher: what that assigns to itself isn't seen at the sweep's end.
+    assert Heard.heard[0] == ("multirun start", None)
+    assert Heard.heard[-1] == ("multirun end", 0 if launcher == "fused" else 2)
 
 
 @CALLBACKS
@@ -263,6 +277,8 @@ def test_logging_of_hydra_and_of_jobs(command, tmp_path):
         tmp_path,
         "hydra:\n  job_logging:\n    formatters:\n      simple:\n        format: 'MINE %(message)s'\n",
     )
+    named = "hydra.job_logging.formatters.simple.format='${hydra.job.name}: %(message)s'"
+    assert "train: engine=torch" in command(*SWEEP[:-1], "sweep=w", "trainer.precision=64-true", named).out
     words = ["experiment=mine", mine, "trainer.precision=64-true"]
     assert "MINE engine=torch" in command(*SWEEP[:-1], "sweep=u", *words).out
     assert "engine=torch" not in command(*SWEEP[:-1], "sweep=v", *words[2:], "hydra/job_logging=disabled").out
@@ -270,9 +286,18 @@ def test_logging_of_hydra_and_of_jobs(command, tmp_path):
         assert "training from step 0 to 20" in (path.parent / "train.log").read_text()
 
 
-def test_verbose(command):
-    assert "[HYDRA] 2 jobs" in command(*SWEEP, "hydra.verbose=[fractal_ifs]").out
-    assert command(*SWEEP[:-1], "sweep=t", "hydra.verbose=true").status == 0
+@pytest.mark.parametrize(("word", "level"), [("false", logging.INFO), ("true", logging.DEBUG), ("[fractal_ifs]", 10)])
+def test_verbose(command, monkeypatch, word, level):
+    levels = []
+    step = SweepRounds.training_step
+
+    def looking(self, *arguments, **keywords):
+        levels.append(logging.getLogger("fractal_ifs.training").getEffectiveLevel())
+        return step(self, *arguments, **keywords)
+
+    monkeypatch.setattr(SweepRounds, "training_step", looking)
+    assert command(*SWEEP, f"hydra.verbose={word}").status == 0
+    assert set(levels) == {level}
 
 
 # The command line's options
@@ -353,7 +378,34 @@ def test_names_are_safe_flat_and_told_apart():
         assert name not in (".", "..")
 
 
-def test_runs_in_directories_of_the_old_names_go_on(command, tmp_path, monkeypatch):
+@pytest.mark.parametrize("fractions", [1, 6])  # six make a name of more than 255 bytes
+@pytest.mark.parametrize("sweep", [True, False])
+def test_runs_in_directories_of_the_old_names_go_on(command, tmp_path, fractions, sweep):
+    """A list with fractions made nested directories."""
+    maps = ",".join(f"{{matrix:[[1/{40 + n},0],[0,1/{40 + n}]],offset:[{n}/10,0]}}" for n in range(fractions))
+    words = [
+        "fractal=custom",
+        "fractal.depth=2",
+        f"fractal.maps=[{maps}]",
+        *QUICK,
+        *(["-m", "sweep=s"] if sweep else []),
+    ]
+    assert command(*words).status == 0
+    [path] = records(tmp_path)
+    assert "1 of 1 jobs are finished" in command(*words).out
+    assert records(tmp_path) == [path]
+    if fractions > 1:
+        return
+    old = path.parents[1] / ",".join(
+        sorted(word for word in words if "=" in word and word[:6] not in ("logger", "sweep="))
+    )
+    old.parent.mkdir(parents=True)
+    path.parent.rename(old)
+    assert "1 of 1 jobs are finished" in command(*words).out
+    assert records(tmp_path) == [old / "result.json"]
+
+
+def test_directories_of_the_old_names(tmp_path, monkeypatch):
     """A list with fractions made nested directories; a sweep's absolute path lay below multirun/."""
     monkeypatch.chdir(tmp_path)
     old = Path("multirun/s/fractal.ratio=1/5,seed=1")
@@ -364,6 +416,10 @@ def test_runs_in_directories_of_the_old_names_go_on(command, tmp_path, monkeypat
     Path("multirun/abs/path").mkdir(parents=True)
     assert sweep_directory("/abs/path") == "multirun//abs/path"
     assert sweep_directory("/abs/other") == "/abs/other"
+    assert len(sweep_directory("x" * 300)) <= len("multirun/") + LENGTH
+    for name in ("", "."):
+        with pytest.raises(ConfigError, match="must be a name"):
+            sweep_directory(name)
 
 
 def test_a_sweeps_name_is_of_its_words():

@@ -140,7 +140,7 @@ def test_a_half_done_run_of_another_config_is_refused(tmp_path, where):
 
 def test_a_refused_run_leaves_nothing(tmp_path):
     status, text = command(tmp_path, "width=0")
-    assert (status, text) == (1, "error: width=0: must be a whole number >= 1\n")
+    assert (status, text) == (1, "error: width=0: must be a whole number >= 1 and <= 1e9\n")
     assert not list(tmp_path.iterdir())
 
 

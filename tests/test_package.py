@@ -1,5 +1,6 @@
 """The package as others import it: names, version, types, and `fractals` as a library of its own."""
 
+import pydoc
 import re
 import subprocess
 import sys
@@ -24,6 +25,19 @@ def test_the_names_are_shown_and_can_be_imported():
     assert all(getattr(fractal_ifs, name) for name in names)
     with pytest.raises(AttributeError, match="nothing"):
         _ = fractal_ifs.nothing  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_pythons_own_help_shows_the_names():
+    text = pydoc.plain(pydoc.render_doc(fractal_ifs))
+    for line in (
+        "record, model = run(",
+        "class FractalDistribution(",
+        "class MLP(",
+        "run(directory:",
+        "load(directory:",
+    ):
+        assert line in text
+    assert f"VERSION\n    {fractal_ifs.__version__}\n" in text
 
 
 @pytest.mark.parametrize("room", ["fractal_ifs", "fractal_ifs.fractals", "fractal_ifs.networks"])

@@ -204,7 +204,7 @@ def test_a_fractal_of_ones_own_from_a_directory(tmp_path):
         (["window=[0,1]"], r"window=\[0.0, 1.0\]: must have 4 numbers for d=2"),
         (["fractal=cantor_dust", "fractal.d=3", "window=[0,1,0,1]"], "window=.*: must be null for samples in d=3"),
         (["fractal=cantor_dust", "fractal.d=4"], "fractal.d=4: must be at most 3"),
-        (["formats=[gif]"], "formats=.*: must be some of png, svg, pdf"),
+        (["formats=[gif]"], "formats=.*: must be one or some of png, svg, pdf"),
         (["pointz=3"], "pointz"),
         (["margin=1"], "margin=1: must be < 0.004"),
         (["fractal=vicsek,cantor2d", "fractal.depth=3,40"], "fractal.depth=40: must be <= 11"),

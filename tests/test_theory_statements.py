@@ -201,7 +201,7 @@ def test_the_conjectures_experiment_has_a_name(command, tmp_path):
     assert len(parts) == 3
     assert (tmp_path / "out/conjecture1.png").stat().st_size > 1000
     assert command("experiment=conjecture", "conjecture1.systems=5", "hydra.run.dir=out") == (
-        "error: conjecture1.systems=5: must be a whole number >= 6"
+        "error: conjecture1.systems=5: must be a whole number >= 6 and <= 1e6"
     )
 
 

@@ -31,6 +31,15 @@ def site(tmp_path_factory):
     return folder / "site"
 
 
+def test_the_command_of_the_wheel(site):
+    """Pip puts it into the folder of scripts, with the interpreter that it installs for."""
+    command = [site / "bin" / "fractal-ifs", "--version"]
+    env = {**os.environ, "PYTHONPATH": str(site)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    [name] = [path.name for path in site.glob("fractal_ifs-*.dist-info")]
+    assert (done.stdout, done.stderr) == (f"fractal_ifs {name.split('-')[1].removesuffix('.dist')}\n", "")
+
+
 def test_a_sweep_from_the_wheel(site, tmp_path):
     env = {**os.environ, "PYTHONPATH": str(site)}
     keys = ["fractal=vicsek", "curve=1,6", "width=10", "steps=200", "eval_every=100", "logger=csv", "sweep=s"]

@@ -1,14 +1,13 @@
-"""python -m fractal_ifs.dashboard ENTITY: a W&B workspace with panels for a sweep of this package.
+"""``python -m fractal_ifs.dashboard ENTITY``: a W&B workspace with panels for a sweep of this package."""
 
-It needs the extra `dashboard` (pip install "fractal_ifs[dashboard]"), and a login to save the workspace. --print shows
-what would be saved, and needs neither a login nor the network.
-"""
-
-import argparse
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fractal_ifs.config.options import line, wandb_name
+from fractal_ifs.errors import ConfigError, message, short
+from fractal_ifs.extras import require
+from fractal_ifs.help.layout import Examples, Parser, program
 from fractal_ifs.streams import command
 
 if TYPE_CHECKING:
@@ -24,8 +23,9 @@ def workspace(entity: str, project: str = "fractal_ifs", sweep: str | None = Non
         entity, project: as the keys ``logger.entity``, the W&B user or team, and ``logger.project``.
         sweep: only the runs of this sweep, which is their group in W&B. None: all runs.
 
-    Raises ImportError where W&B's library for workspaces is not installed.
+    Raises ConfigError where W&B's library for workspaces is not installed.
     """
+    require("dashboard")
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
     from wandb_workspaces.reports.v2.interface import ParallelCoordinatesPlotColumn as Column
@@ -72,28 +72,38 @@ def workspace(entity: str, project: str = "fractal_ifs", sweep: str | None = Non
     )
 
 
+def parser() -> Parser:
+    """The command's options."""
+    text = (
+        "Save a W&B workspace with panels for a sweep: accuracy by its keys, learning curves in groups, the best runs "
+        "first. It needs the extra 'dashboard', pip install 'fractal_ifs[dashboard]', and a login."
+    )
+    given: Examples = (
+        ("my-team --sweep tables-1000000", ""),
+        ("my-team --print", "show it as JSON, without a login or the network"),
+    )
+    out = Parser(program("dashboard"), text, given)
+    out.add_argument("entity", type=wandb_name, metavar="ENTITY", help="the W&B user or team")
+    out.add_argument("--project", type=wandb_name, default="fractal_ifs", help="default: fractal_ifs")
+    out.add_argument("--sweep", type=line, help="only the runs of this sweep")
+    out.add_argument("--print", action="store_true", dest="show", help="print the workspace as JSON and save nothing")
+    return out
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    description = argparse.RawDescriptionHelpFormatter
-    out = argparse.ArgumentParser(
-        prog="python -m fractal_ifs.dashboard", description=__doc__, formatter_class=description
-    )
-    out.add_argument("entity", metavar="ENTITY", help="the W&B user or team")
-    out.add_argument("--project", default="fractal_ifs", help="default: fractal_ifs")
-    out.add_argument("--sweep", help="only the runs of this sweep")
-    out.add_argument("--print", action="store_true", dest="show", help="print the workspace as JSON and save nothing")
-    given = out.parse_args(arguments)
+    given = parser().parse_args(arguments)
     try:
         made = workspace(given.entity, given.project, given.sweep)
-    except ImportError as error:
-        sys.exit(f"error: {error.name} is not installed; pip install 'fractal_ifs[dashboard]'")
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
     if given.show:
         print(made._to_model().model_dump_json(by_alias=True, indent=1))
         return
     try:
         print(made.save().url)
     except Exception as error:  # any of W&B's, or of the network's
-        sys.exit(f"error: W&B doesn't take it: {str(error).splitlines()[0]}")
+        sys.exit(f"error: W&B doesn't take it: {short(message(error), 300)}")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,26 @@
 """``python -m fractal_ifs.doctor``: which engine and instruction set run here, how fast, and which versions."""
 
+from __future__ import annotations
+
 import os
 import platform
+import sys
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from fractal_ifs.engines import cpp
+from fractal_ifs.config import environment
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.help.layout import Parser, program
 from fractal_ifs.streams import command
+from fractal_ifs.version import __version__
+
+if TYPE_CHECKING:
+    from fractal_ifs.engines import cpp
 
 WIDTHS = (10, 20, 50, 100)
-PACKAGES = ("fractal_ifs", "torch", "pytorch_lightning", "hydra-core", "numpy", "wandb")
+PACKAGES = ("torch", "pytorch_lightning", "hydra-core", "numpy", "wandb")
 
 
 def rate(width: int, seconds: float = 0.3, threads: int = 1) -> float:
@@ -24,6 +32,8 @@ def rate(width: int, seconds: float = 0.3, threads: int = 1) -> float:
         width: units of a hidden layer.
         seconds: how long it is measured, roughly.
     """
+    from fractal_ifs.engines import cpp
+
     tasks = [task(width, seed) for seed in range(threads)]
     steps, elapsed = 0, 0.0
     for chunk in (20, 0):  # the first chunk warms up, and shows how many steps fit
@@ -44,6 +54,10 @@ def task(width: int, seed: int = 0, depth: int = 5, d: int = 2, n: int = 50_000)
         d: inputs.
         n: points of the training set.
     """
+    import numpy as np
+
+    from fractal_ifs.engines import cpp
+
     rng = np.random.default_rng(seed)
     layers = [(d, width)] + [(width, width)] * (depth - 1) + [(width, 1)]
     parts = [(rng.normal(size=i * o) / np.sqrt(i), np.full(o, 0.1)) for i, o in layers]
@@ -56,14 +70,16 @@ def task(width: int, seed: int = 0, depth: int = 5, d: int = 2, n: int = 50_000)
 
 def report() -> list[str]:
     """Lines on the native engine: its instruction sets, the one in use, and its speed."""
+    from fractal_ifs.engines import cpp
+
     lines = []
     for name, state in cpp.variants().items():
         lines.append(f"native {name:7} {state}")
     try:
         isa = cpp.isa()
-    except (cpp.Unavailable, ConfigError) as error:
+    except cpp.Unavailable as error:
         return [*lines, f"engine         torch ({error})"]
-    chosen = " (FRACTAL_IFS_ISA)" if os.environ.get("FRACTAL_IFS_ISA") else ""
+    chosen = " (FRACTAL_IFS_ISA)" if environment.isa() else ""
     lines.append(f"engine         native, {isa}{chosen}, built by {cpp.module().COMPILER}")
     lines.append(f"limit          {cpp.module().fma_peak(0.2, 1):.0f} GFLOP/s of one core")
     for width in WIDTHS:
@@ -74,6 +90,7 @@ def report() -> list[str]:
 def versions() -> list[str]:
     """Lines on Python, the platform and the versions of packages."""
     lines = [f"{'python':14} {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores"]
+    lines.append(f"{'fractal_ifs':14} {__version__}")
     for package in PACKAGES:
         try:
             lines.append(f"{package:14} {version(package)}")
@@ -82,8 +99,22 @@ def versions() -> list[str]:
     return lines
 
 
-def main() -> None:
+def parser() -> Parser:
+    """The command's options: none but --help."""
+    text = (
+        "Which engine trains on this machine, compiled for which instruction set, how fast it is on one core, and the "
+        "versions of what results rest on. Takes some seconds."
+    )
+    return Parser(program("doctor"), text)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
+    parser().parse_args(arguments)
+    try:
+        environment.check_environment()
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
     print("\n".join([*versions(), *report()]))
 
 

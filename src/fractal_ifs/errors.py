@@ -10,8 +10,9 @@ class FailedElsewhere(Exception):
 
 
 def short(value: object, length: int = 60) -> str:
-    """A value as it appears in a message: on one line, not too long."""
-    text = " ".join(str(value).split())
+    """A value as it appears in a message: as the command line spells it, on one line, not too long."""
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    text = " ".join(text.split())
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
@@ -20,3 +21,9 @@ def message(error: BaseException) -> str:
     if isinstance(error, (FailedElsewhere, ConfigError)):
         return str(error)
     return (f"{type(error).__name__}: {error}".splitlines() or [""])[0]
+
+
+def of_system(error: OSError) -> str:
+    """An error of the operating system in one line: the file, and what is wrong."""
+    names = [short(name, 100) for name in (error.filename, error.filename2) if name is not None]
+    return f"{' and '.join(names)}: {error.strerror}" if names and error.strerror else short(error, 300)

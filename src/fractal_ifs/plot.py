@@ -1,26 +1,25 @@
-"""Pictures of fractal distributions and of what networks have learned of them.
-
-python -m fractal_ifs.plot fractal=vicsek curve=1,4,6      K_0..K_n, samples, and P(j): Figures 1 to 3 of the paper
-python -m fractal_ifs.plot run=DIR window=[0,1,0,1]        decision regions of a trained network, and its history
-
-A list of curves (curve=1,4,6; curve=polynomial curve.degree=1,3,9) makes one picture; any other list, one each.
-"""
+"""``python -m fractal_ifs.plot KEY=VALUE ...``: fractal distributions, and what networks have learned of them."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import os
+import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, of_system, short
+from fractal_ifs.extras import require
 from fractal_ifs.files import CONF
-from fractal_ifs.fractals.named import names
-from fractal_ifs.fractals.numbers import Floats, is_list, number, short, vector, whole
+from fractal_ifs.help.layout import asked, show
+from fractal_ifs.help.plot import screen
 from fractal_ifs.streams import command
 
 if TYPE_CHECKING:
@@ -28,21 +27,27 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from fractal_ifs.fractals.ifs import AffineIFS
+    from fractal_ifs.fractals.numbers import Floats
 
 FORMATS = ("png", "svg", "pdf")
+MOST_PICTURES = 1000
+MOST_CURVES = 100  # of one picture
+FARTHEST, NARROWEST = 1e6, 1e-9  # the edges of a window
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line: KEY=VALUE ..., with the keys of conf/plot.yaml."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if {"-h", "--help"} & set(arguments):
-        print(_help())
+    if asked(arguments):
+        show(screen(arguments))
         return
     try:
         for path in write_pictures(arguments):
             print(path)
     except ConfigError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {of_system(error)}")
 
 
 def write_pictures(overrides: Sequence[str]) -> list[Path]:
@@ -50,12 +55,22 @@ def write_pictures(overrides: Sequence[str]) -> list[Path]:
 
     Everything is checked before the first picture is drawn. Raises ConfigError.
     """
+    require("plot")
     # Closed at once where a picture is refused: at a later time it would end the session of another Hydra.
-    with contextlib.closing(_compose([_with_quotes(override) for override in overrides])) as composed:
+    with contextlib.closing(_compose(overrides)) as composed:
         pictures = [_plan(configs) for configs in composed]
+    files = [settings.out / stem for settings, stem, _ in pictures]
+    if len(set(files)) < len(files):
+        twice = next(path for path in files if files.count(path) > 1)
+        raise ConfigError(
+            f"{twice}: would be the name of several pictures; draw them apart, each with an out of its own"
+        )
+    from fractal_ifs.config.machine import check_writable
+
     written = []
     for settings, stem, draw in pictures:
         figure = draw()
+        check_writable(settings.out)
         written += [_write(figure, settings.out / f"{stem}.{kind}", settings.dpi) for kind in settings.formats]
     return written
 
@@ -75,30 +90,38 @@ class Settings:
     slice: Floats | None  # (d - 2,): x_3, ..., x_d
     formats: tuple[str, ...]
     out: Path
+    margin: float  # gamma: positives lie in K_n^gamma
 
     @classmethod
     def parse(cls, config: DictConfig) -> Settings:
         """Read the keys of a composed config. Raises ConfigError, also where ``out`` can't be written."""
+        from fractal_ifs.config.machine import is_path, obstacle
+        from fractal_ifs.fractals.numbers import is_list, number, vector, whole
+
         formats = list(config.formats) if is_list(config.formats) else [config.formats]
-        for name in formats:
-            if name not in FORMATS:
-                raise ConfigError(f"formats={short(formats)}: must be some of {', '.join(FORMATS)}")
+        if not formats or len(set(map(str, formats))) < len(formats) or not set(map(str, formats)) <= {*FORMATS}:
+            raise ConfigError(f"formats={short(config.formats)}: must be one or some of {', '.join(FORMATS)}")
+        if not isinstance(config.out, str | int | float) or not is_path(str(config.out)):
+            raise ConfigError(f"out={short(config.out)}: must be the path of a directory")
+        if reason := obstacle(Path(str(config.out))):
+            raise ConfigError(f"out={short(config.out)}: must be a directory that can be written, {reason}")
         found = cls(
             points=whole(config.points, "points", 1, 1_000_000),
-            seed=whole(config.seed, "seed", 0),
+            seed=whole(config.seed, "seed", 0, 2**63 - 1),
             pixels=whole(config.pixels, "pixels", 10, 4000),
             dpi=whole(config.dpi, "dpi", 20, 1200),
             slice=None if config.slice is None else vector(config.slice, "slice"),
             window=None if config.window is None else vector(config.window, "window"),
             formats=tuple(formats),
             out=Path(str(config.out)),
+            margin=number(config.margin, "margin"),
         )
+        for name, values in (("window", found.window), ("slice", found.slice)):
+            if values is not None and (abs(values) > FARTHEST).any():
+                raise ConfigError(f"{name}={short(config[name])}: must be numbers from -1e6 to 1e6")
         window = found.window
-        if window is not None and (len(window) not in (2, 4) or (window[::2] >= window[1::2]).any()):
+        if window is not None and (len(window) not in (2, 4) or (window[1::2] - window[::2] < NARROWEST).any()):
             raise ConfigError(f"window={short(config.window)}: must be [x0,x1,y0,y1] with x0 < x1 and y0 < y1")
-        from fractal_ifs.config.machine import check_writable
-
-        check_writable(found.out)
         return found
 
 
@@ -110,25 +133,25 @@ class Picture(NamedTuple):
     draw: Callable[[], Figure]
 
 
-def _with_quotes(override: str) -> str:
-    """Quote a directory as the shell completes it: the names of runs have characters that Hydra's grammar reads."""
-    key, _, value = override.partition("=")
-    plain = key not in ("run", "out") or value.startswith(("'", '"')) or "=" not in value
-    return override if plain else f'{key}="{value}"'
-
-
 def _compose(overrides: Sequence[str]) -> Generator[list[DictConfig]]:
     """The configs of each picture, which differ only in their curves. Raises ConfigError."""
     from hydra import compose, initialize_config_dir
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from fractal_ifs.config.messages import one_line
+    from fractal_ifs.config.overrides import check_overrides
     from fractal_ifs.config.session import VERSION_BASE, borrowed
 
     overrides = list(_with_searchpath(overrides))
     with borrowed(), initialize_config_dir(str(CONF), **VERSION_BASE):
+        check_overrides(overrides)
+        if unknown := [text for text in overrides if re.match(r"\W*hydra[./](?!searchpath)", text)]:
+            raise ConfigError(
+                f"{short(unknown[0])}: there is no such key here; of hydra's there is hydra.searchpath alone"
+            )
         try:
             parsed = OverridesParser.create().parse_overrides(overrides)
             curves, others = [], []  # for each override, the overrides of one value that it stands for
@@ -138,22 +161,31 @@ def _compose(overrides: Sequence[str]) -> Generator[list[DictConfig]]:
                     values = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
                 is_curve = override.key_or_group.split(".")[0] == "curve"
                 (curves if is_curve else others).append(values)
+            if (most := prod(map(len, curves))) > MOST_CURVES:
+                raise ConfigError(f"curve: must be at most {MOST_CURVES} curves in a picture, not {most}")
+            if (most := prod(map(len, others))) > MOST_PICTURES:
+                raise ConfigError(f"{short(' '.join(overrides))}: must be at most {MOST_PICTURES} pictures, not {most}")
             for fixed in product(*others):
-                yield [compose("plot", overrides=[*fixed, *curve]) for curve in product(*curves)]
+                configs = [compose("plot", overrides=[*fixed, *curve]) for curve in product(*curves)]
+                for config in configs:
+                    OmegaConf.resolve(config)  # here, where an error of it is told in one line
+                yield configs
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(one_line(error)) from None
+            raise ConfigError(one_line(error, overrides)) from None
 
 
 def _with_searchpath(arguments: Sequence[str]) -> Iterator[str]:
     """Turn Hydra's option --config-dir DIR into an override. Raises ConfigError for any other option."""
+    from fractal_ifs.config.words import quoted
+
     rest = iter(arguments)
     for argument in rest:
         option, _, value = argument.partition("=")
         if option in ("--config-dir", "-cd"):
-            directory = Path(value or next(rest, "")).absolute()
-            if not directory.is_dir():
-                raise ConfigError(f"{option}={directory}: must be a directory")
-            yield f"hydra.searchpath=[file://{directory}]"
+            directory = value if "=" in argument else next(rest, "")
+            if not os.path.isdir(directory):
+                raise ConfigError(f"{option}={short(directory)}: must be a directory")
+            yield f"hydra.searchpath=[{quoted(f'file://{Path(directory).absolute()}')}]"
         elif argument.startswith("-"):
             raise ConfigError(f"{argument}: unknown option; allowed are --help, --config-dir DIR and KEY=VALUE")
         elif "=" not in argument and not argument.startswith("~"):
@@ -164,16 +196,21 @@ def _with_searchpath(arguments: Sequence[str]) -> Iterator[str]:
 
 def _plan(configs: Sequence[DictConfig]) -> Picture:
     """Check one picture, without the seconds that importing torch takes. Raises ConfigError."""
+    from fractal_ifs.config.machine import is_path
+
     settings, run = Settings.parse(configs[0]), configs[0].run
-    return _plan_distributions(settings, configs) if run is None else _plan_network(settings, Path(str(run)))
+    if run is None:
+        return _plan_distributions(settings, configs)
+    if not isinstance(run, str | int | float) or isinstance(run, bool) or not is_path(str(run)):
+        raise ConfigError(f"run={short(run)}: must be the directory of a finished run")
+    return _plan_network(settings, Path(str(run)))
 
 
 def _plan_distributions(settings: Settings, configs: Sequence[DictConfig]) -> Picture:
     """One fractal, with a panel of samples for each curve."""
     from fractal_ifs.fractals.ifs import depth_of
 
-    margin = number(configs[0].margin, "margin")
-    laws = [_check_law(settings, config.fractal, config.curve, margin) for config in configs]
+    laws = [_check_law(settings, config.fractal, config.curve, settings.margin) for config in configs]
     ifs = laws[0][0]
     if ifs.d > 3:
         raise ConfigError(f"fractal.d={ifs.d}: must be at most 3 to be drawn")
@@ -184,7 +221,7 @@ def _plan_distributions(settings: Settings, configs: Sequence[DictConfig]) -> Pi
         from fractal_ifs.fractals.distribution import FractalDistribution
         from fractal_ifs.plotting.distributions import draw_distributions
 
-        made = [FractalDistribution.from_config(config.fractal, config.curve, margin) for config in configs]
+        made = [FractalDistribution.from_config(config.fractal, config.curve, settings.margin) for config in configs]
         return draw_distributions(made, settings.points, settings.seed, settings.window)
 
     name = f"{ifs.name}-n{depth_of(configs[0].fractal)}-curve{'_'.join(name for _, name in laws)}"
@@ -235,7 +272,10 @@ def _stem(name: str, window: Floats | None) -> str:
     """A file name of letters, digits and "._-"."""
     if window is not None:
         name += "-window" + "_".join(f"{edge:g}" for edge in window)
-    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
+    stem = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
+    if len(stem.encode()) <= 200:
+        return stem
+    return stem.encode()[:180].decode(errors="ignore") + "-" + hashlib.sha256(stem.encode()).hexdigest()[:12]
 
 
 def _write(figure: Figure, path: Path, dpi: int) -> Path:
@@ -250,14 +290,6 @@ def _write(figure: Figure, path: Path, dpi: int) -> Path:
         figure.savefig(buffer, format=path.suffix[1:], dpi=dpi, metadata={date: None} if date else {})
     write(path, buffer.getvalue())
     return path
-
-
-def _help() -> str:
-    keys = (CONF / "plot.yaml").read_text().split("_self_\n", 1)[1].strip()
-    return (
-        f"{__doc__}\nfractal: {', '.join(names('fractal'))}\ncurve: {', '.join(names('curve'))}\n"
-        f"Their keys are set as fractal.depth=6, curve.degree=3. Other keys, with their defaults:\n\n{keys}"
-    )
 
 
 if __name__ == "__main__":

@@ -22,10 +22,13 @@ from omegaconf import DictConfig, OmegaConf
 from fractal_ifs import files
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
-from fractal_ifs.config.session import VERSION_BASE, register
-from fractal_ifs.config.words import options_and_words
+from fractal_ifs.config.session import VERSION_BASE, Task, register
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.extras import require
 from fractal_ifs.files import CONF
+from fractal_ifs.help.before_hydra import answered
+from fractal_ifs.help.options import options_and_words
+from fractal_ifs.help.theory import screen
 from fractal_ifs.streams import command
 
 if TYPE_CHECKING:
@@ -37,8 +40,7 @@ FORMAT = 1
 failed: list[str] = []  # what was refused or did not hold in this process, one line each
 
 
-@hydra.main(config_path=str(CONF), config_name="theory", **VERSION_BASE)
-def run(config: DictConfig) -> int | None:
+def job(config: DictConfig) -> int | None:
     """One set of statements: returns the number of checks that don't hold, None where the input is refused.
 
     A refusal is told at the end: the other jobs of a sweep still run.
@@ -59,6 +61,8 @@ def _run(config: DictConfig, directory: Path) -> int:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # pyright: ignore[reportAssignmentType]
     begin = time.perf_counter()
     keys, asked = problems(plain)
+    if keys.figures and any(STATEMENTS[name].draw for name, _ in asked):
+        require("plot")
     torch.set_num_threads(keys.threads)
     checks: list[Check] = []
     seconds: dict[str, float] = {}
@@ -138,13 +142,17 @@ def _words_to_keys(arguments: list[str]) -> list[str]:
 
 def main() -> None:
     """The command line."""
-    sys.argv[1:] = _words_to_keys(sys.argv[1:])
-    register(sys.argv[1:])
+    if answered(sys.argv[1:], screen):
+        return
+    sys.argv[1:] = words = _words_to_keys(sys.argv[1:])
+    register(words)
     with refusals():
-        run()
+        hydra.main(config_path=str(CONF), config_name="theory", **VERSION_BASE)(Task(job, words))()
     if failed:
         sys.exit("\n".join(failed))
 
 
 if __name__ == "__main__":
-    command(main)
+    from fractal_ifs import theory as door  # so that ``job`` has a module that other processes can import
+
+    command(door.main)

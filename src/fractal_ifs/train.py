@@ -2,10 +2,8 @@
 
 import signal
 import sys
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,46 +15,29 @@ from fractal_ifs.config.compose import parse
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
 from fractal_ifs.config.run import Job
-from fractal_ifs.config.session import VERSION_BASE, register
-from fractal_ifs.config.words import options_and_words
+from fractal_ifs.config.session import VERSION_BASE, Task, register
 from fractal_ifs.errors import ConfigError, message
 from fractal_ifs.files import CONF
+from fractal_ifs.help.before_hydra import answered
+from fractal_ifs.help.options import options_and_words
+from fractal_ifs.help.train import screen
 from fractal_ifs.sweeps.driver import JobsFailed, show_failed, swept
 from fractal_ifs.sweeps.finished import finished_jobs
 from fractal_ifs.training import signals
 
 
-class Task:
-    """What Hydra calls for each job. A process that is sent it, by a launcher of others, becomes ours with it.
+def job(config: DictConfig) -> float | None:
+    """Train one job; called by Hydra. Returns the best test accuracy.
 
-    Args:
-        words: those of the command, which name its sweep.
+    A ConfigError ends the process of a single run, and is raised in a sweep.
     """
-
-    def __init__(self, words: Sequence[str] = ()):
-        self.words = tuple(words)
-
-    def __call__(self, config: DictConfig) -> float | None:
-        """Train one job. Returns the best test accuracy.
-
-        A ConfigError ends the process of a single run, and is raised in a sweep.
-        """
-        single = HydraConfig.get().mode == RunMode.RUN
-        try:
-            return train(config, single)
-        except ConfigError as error:
-            if single:  # Hydra would print more than one line of an exception
-                sys.exit(f"error: {error}")
-            raise
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _received, (self.words,)
-
-
-def _received(words: Sequence[str]) -> Task:
-    streams.outlast()
-    register(words)
-    return Task(words)
+    single = HydraConfig.get().mode == RunMode.RUN
+    try:
+        return train(config, single)
+    except ConfigError as error:
+        if single:  # Hydra would print more than one line of an exception
+            sys.exit(f"error: {error}")
+        raise
 
 
 def train(config: DictConfig, single: bool) -> float | None:
@@ -68,32 +49,32 @@ def train(config: DictConfig, single: bool) -> float | None:
 
     Returns the best test accuracy. Raises ConfigError, and in a sweep the exception that the job failed with.
     """
-    job = Job(parse(config), Path(HydraConfig.get().runtime.output_dir))
-    assert job.directory is not None
-    check_writable(job.directory)
-    ended = finished_jobs([job]).get(0)
+    asked = Job(parse(config), Path(HydraConfig.get().runtime.output_dir))
+    assert asked.directory is not None
+    check_writable(asked.directory)
+    ended = finished_jobs([asked]).get(0)
     if ended is None:
         from fractal_ifs.sweeps.sweep import train_unfinished
 
-        [ended] = train_unfinished([job], "inline", stack=0, together=False)
+        [ended] = train_unfinished([asked], "inline", stack=0, together=False)
     if isinstance(ended, Exception):
         if single:
             sys.exit(f"error: {message(ended)}")
         raise ended
     if single:
         print(f"best test accuracy {ended.best_test_acc:.4f} at step {ended.best_step:,} ({ended.status})")
-        print(job.directory)
+        print(asked.directory)
     return ended.best_test_acc
 
 
 def main() -> int:
     """The command line. Returns 0 where all jobs are trained, whatever becomes of what it prints."""
+    if answered(sys.argv[1:], screen):
+        return 0
     options, words = options_and_words(sys.argv[1:])
     sys.argv[1:] = options + words
     register(words)
-    run = hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)(Task(words))
-    # Of Hydra 1.4, about a callback that is our own. Those that a user adds are still told.
-    warnings.filterwarnings("ignore", message=r"[\s\S]*fractal_ifs_launcher\.Refuse", category=UserWarning)
+    run = hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)(Task(job, words))
     with signals.ending() as caught:
         try:
             _run_and_show(run)

@@ -1,4 +1,4 @@
-"""Launchers and a sweeper for Hydra's multirun: ``hydra/launcher=fused`` and ``hydra/launcher=slurm``.
+"""Launchers for Hydra's multirun: ``hydra/launcher=fused`` and ``hydra/launcher=slurm``.
 
 All jobs are checked before the first one starts, and are trained together. Each job leaves what it leaves with Hydra's
 basic launcher: its directory, its ``.hydra``, its log, its return value.
@@ -6,119 +6,31 @@ basic launcher: its directory, its ``.hydra``, its log, its return value.
 
 import contextlib
 import copy
-import itertools
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus, configure_log, env_override, filter_overrides, setup_globals
-from hydra.errors import HydraException
+from hydra.core.utils import JobReturn, JobStatus, configure_log, env_override, setup_globals
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
-from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, flag_override, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf, flag_override
 
-from fractal_ifs.config.compose import accepted, parse, resolved
-from fractal_ifs.config.fast_compose import Composer
-from fractal_ifs.config.keys import Group, key
+from fractal_ifs.config.compose import parse
 from fractal_ifs.config.machine import check_writable
-from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.run import Job
-from fractal_ifs.config.words import CHOICES, as_typed
-from fractal_ifs.errors import ConfigError, message
-from fractal_ifs.files import write
-from fractal_ifs.sweeps.driver import JobsFailed, driving, swept
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.extras import require
+from fractal_ifs.sweeps.driver import driving, swept
 from fractal_ifs.sweeps.finished import Ended, finished_jobs, finished_or_kept
+from fractal_ifs.sweeps.jobs import Composed, compose_all, current
+from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.slurm_settings import Settings
 
 log = logging.getLogger(__name__)
-
-
-@contextlib.contextmanager
-def current(config: DictConfig) -> Iterator[None]:
-    """Let ``${hydra:...}`` refer to this job's config."""
-    before = HydraConfig.instance().cfg
-    # not by set_config, which would copy it and takes 10 ms a job
-    HydraConfig.instance().cfg = config  # pyright: ignore[reportAttributeAccessIssue]
-    try:
-        yield
-    finally:
-        HydraConfig.instance().cfg = before
-
-
-def output_directory(config: DictConfig, number: int) -> Path:
-    """The directory of job ``number`` of a sweep. Also writes both into the job's config, as Hydra's launchers do."""
-    with read_write(config.hydra), open_dict(config.hydra), current(config):
-        config.hydra.job.id = str(number)
-        config.hydra.job.num = number
-        directory = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).absolute()
-        config.hydra.runtime.output_dir = str(directory)
-    return directory
-
-
-class Composed(NamedTuple):
-    """A job of a sweep."""
-
-    whole: DictConfig  # all that Hydra composed, with its own node ``hydra``
-    values: dict[str, Any]  # the job's keys as plain values
-    job: Job
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The variables that ``hydra.job.env_set`` sets."""
-        if not (variables := self.whole.hydra.job.env_set):
-            return {}
-        with current(self.whole):
-            return {str(name): str(value) for name, value in variables.items()}
-
-
-def compose_all(
-    context: HydraContext, master: DictConfig, jobs: Sequence[Sequence[str]], first: int = 0, here: bool = True
-) -> list[Composed]:
-    """Compose and check the config of every job.
-
-    Args:
-        master: the config of the whole sweep.
-        jobs: the overrides of each job.
-        first: the number of the first job.
-        here: as in ``config.compose.accepted``.
-
-    Raises a ConfigError that names all invalid jobs. Two jobs with the same directory are invalid, too.
-    """
-    configs: list[Composed] = []
-    refused: list[str] = []
-    compose = Composer(context.config_loader, master)
-    taken: dict[Path, str] = {}
-    for number, overrides in enumerate(jobs):
-        words = " ".join(filter_overrides(overrides))
-        try:
-            config = compose(overrides)
-            values = resolved(config)
-            directory = output_directory(config, first + number)
-            job = Job(accepted(values, here), directory)
-            if directory in taken:
-                raise ConfigError(f"hydra.sweep.subdir: {directory} is that of {taken[directory]} too")
-            taken[directory] = words
-            finished_or_kept(job)  # raises where the directory is another config's
-            configs.append(Composed(config, values, job))
-        except Exception as error:
-            reason = str(error) if isinstance(error, ConfigError) else one_line(error)
-            refused.append(f"{words}: {reason}")
-    if refused:
-        listed = "\n  ".join(refused)
-        raise ConfigError(
-            refused[0] if len(refused) == 1 else f"{len(refused)} of {len(jobs)} jobs are refused\n  {listed}"
-        )
-    return configs
 
 
 class Refuse(Callback):
@@ -144,127 +56,6 @@ def _check_single(config: DictConfig) -> None:
     if grid or str(config.hydra.mode).endswith("MULTIRUN"):
         name = f"experiment={chosen.experiment}" if chosen.get("experiment") else "hydra.sweeper.params"
         raise ConfigError(f"{name}: is a sweep: add -m")
-
-
-class CheckedSweeper(Sweeper):
-    """The grid of all values, as Hydra's own sweeper has it. Every job of a batch is checked before the batch begins.
-
-    Args:
-        max_batch_size: how many jobs are given to the launcher at a time; None: all.
-        params: words of the grid, below those of the command line.
-        best_lr: a table of finished runs (``results.finished_runs``). Every job then gets the learning rate that is
-            best for its cell in this table, whatever the grid says. Jobs that become the same are trained once.
-    """
-
-    def __init__(
-        self, max_batch_size: int | None = None, params: dict[str, str] | None = None, best_lr: str | None = None
-    ):
-        self.keys = Grid(max_batch_size=max_batch_size, params=params, best_lr=best_lr)
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra gives a sweeper before ``sweep``."""
-        self.hydra_context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
-
-    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
-        """Run the sweep. Raises ConfigError, and JobsFailed where a job fails."""
-        assert self.config is not None
-        directory = Path(str(self.config.hydra.sweep.dir))
-        jobs = self._jobs(arguments)
-        size = self.keys.max_batch_size or len(jobs)
-        if directory not in swept:
-            swept.append(directory)
-        returns: list[Sequence[JobReturn]] = []
-        try:
-            for first in range(0, len(jobs), size):
-                returns.append(self._launch(jobs[first : first + size], first, directory))
-                for job in returns[-1]:
-                    _ = job.return_value  # raises the exception that the job failed with
-        except (ConfigError, HydraException, OmegaConfBaseException):
-            raise
-        except Exception as error:
-            raise JobsFailed(message(error)) from error
-        return returns
-
-    def _launch(self, batch: list[list[str]], first: int, directory: Path) -> Sequence[JobReturn]:
-        assert self.config is not None
-        assert self.launcher is not None
-        if isinstance(self.launcher, FusedLauncher):
-            self.launcher.check(batch, first)
-        else:
-            self.validate_batch_is_legal(batch)
-        if not first:
-            directory.mkdir(parents=True, exist_ok=True)
-            write(directory / "multirun.yaml", OmegaConf.to_yaml(self.config).encode())
-        return self.launcher.launch(batch, initial_job_idx=first)
-
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Check a batch for other launchers. Raises ConfigError."""
-        assert self.hydra_context is not None
-        assert self.config is not None
-        compose_all(self.hydra_context, self.config, batch)
-
-    def _jobs(self, arguments: Sequence[str]) -> list[list[str]]:
-        """The words of every job of the grid. Raises ConfigError if there is none."""
-        assert self.hydra_context is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        words = [*(f"{name}={value}" for name, value in (self.keys.params or {}).items()), *arguments]
-        choices = {override.get_key_element(): _choices(override) for override in parser.parse_overrides(words)}
-        jobs = [list(job) for job in itertools.product(*choices.values())]
-        return self._with_best_lr(jobs) if self.keys.best_lr else jobs
-
-    def _with_best_lr(self, jobs: Sequence[Sequence[str]]) -> list[list[str]]:
-        from fractal_ifs.results.best_lr import BestLr
-
-        assert self.hydra_context is not None
-        assert self.config is not None
-        best = BestLr(Path(str(self.keys.best_lr)))
-        compose = Composer(self.hydra_context.config_loader, self.config)
-        found = []
-        for others in dict.fromkeys(tuple(word for word in job if not word.startswith("lr=")) for job in jobs):
-            if (lr := best.of(parse(compose(others)))) is None:
-                words = " ".join(filter_overrides(others))
-                raise ConfigError(f"hydra.sweeper.best_lr={self.keys.best_lr}: has no run of {words}")
-            found.append([*others, f"lr={lr!r}"])
-        return found
-
-
-def _choices(override: Override) -> list[str]:
-    """The words that an override of a grid stands for, one per value. Raises ConfigError if there is none."""
-    name, word = override.get_key_element(), str(override.input_line)
-    if not override.is_sweep_override():
-        same = override.key_or_group in CHOICES or isinstance(override.value(), str)
-        return [word if same else f"{name}={override.get_value_element_as_str()}"]
-    if not override.is_discrete_sweep():
-        raise ConfigError(f"{word}: the grid needs separate values; an interval needs a sweeper that draws from it")
-    found = [f"{name}={as_typed(override.key_or_group, text)}" for text in override.sweep_string_iterator()]
-    if not found:
-        hint = "; quote a pattern: glob('[1-4]')" if "glob([" in word else ""
-        raise ConfigError(f"{word}: matches no value, so the sweep has no jobs{hint}")
-    return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grid(Group):
-    """The keys of conf/hydra/sweeper/checked.yaml."""
-
-    PREFIX: ClassVar[str] = "hydra.sweeper."
-
-    max_batch_size: int | None = key("jobs that are launched at a time; null: all", least=1)
-    params: Mapping[str, Any] | None = key("words of the grid, below those of the command line")
-    best_lr: str | None = key("a CSV of finished runs: of the learning rates only the best there, cell by cell")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Packing(Group):
-    """The keys of conf/hydra/launcher/fused.yaml."""
-
-    PREFIX: ClassVar[str] = "hydra.launcher."
-
-    executor: Literal["inline", "local"] = key("this process, or where the engine needs it one per GPU or core")
-    stack: int = key("networks of one shape in a program of the stacked engine; 0: chosen for the machine", least=0)
 
 
 class FusedLauncher(Launcher):
@@ -303,11 +94,11 @@ class FusedLauncher(Launcher):
         composed = compose_all(self.hydra_context, self.config, batch, first, self.here)
         if not composed:
             raise ConfigError("the sweep has no jobs")
-        if self.config.hydra.job.chdir:
-            raise ConfigError(
-                "hydra.job.chdir=true: must be false where jobs train together; hydra/launcher=basic has it"
-            )
         for each in composed:
+            if each.whole.hydra.job.chdir:
+                raise ConfigError(
+                    "hydra.job.chdir=true: must be false where jobs train together; hydra/launcher=basic has it"
+                )
             for name, value in sorted(each.environment.items() ^ composed[0].environment.items()):
                 raise ConfigError(
                     f"hydra.job.env_set.{name}={value}: must be the same for all jobs, which train together; "
@@ -368,7 +159,7 @@ class FusedLauncher(Launcher):
         for logger in (logs.get("root"), *(logs.get("loggers") or {}).values()):
             if logger and "handlers" in logger:
                 logger["handlers"] = [name for name in logger["handlers"] if name not in to_files]
-        configure_log(DictConfig(logs), self.config.hydra.verbose)
+        configure_log(DictConfig(logs, parent=self.config.hydra), self.config.hydra.verbose)
         try:
             yield
         finally:
@@ -422,7 +213,8 @@ class SlurmLauncher(FusedLauncher):
         self.settings = Settings.parse(plain)
 
     def check(self, batch: Sequence[Sequence[str]], first: int) -> None:
-        """As of ``FusedLauncher``. Raises ConfigError too where callbacks would hear of no job's end."""
+        """As of ``FusedLauncher``. Raises ConfigError too without submitit, or where callbacks would hear of no end."""
+        require("slurm")
         if not self.settings.wait and (hearing := self._listeners()):
             raise ConfigError(
                 f"hydra.launcher.wait=false: must be true with hydra.callbacks.{hearing[0]}, which hears of jobs' ends"

@@ -12,6 +12,7 @@ from fractal_ifs.config.machine import check_gpus, check_memory
 from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.config.session import VERSION_BASE, borrowed
+from fractal_ifs.config.words import quoted
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
 
@@ -22,7 +23,11 @@ def compose(**keywords: Any) -> RunConfig:
     Write a key with a dot as ``**{"fractal.depth": 6}`` or with two underscores, ``fractal__depth=6``.
     Raises ConfigError.
     """
-    overrides = [f"{key.replace('__', '.')}={_literal(value)}" for key, value in keywords.items()]
+    named = {key.replace("__", "."): value for key, value in keywords.items()}
+    for key, value in named.items():
+        if isinstance(value, str) and value.startswith("~"):
+            raise ConfigError(f"{key}={value}: ~ can't stand here, write $HOME")
+    overrides = [f"{key}={_literal(value)}" for key, value in named.items()]
     with borrowed(), initialize_config_dir(str(CONF), **VERSION_BASE):
         try:
             config = hydra_compose("config", overrides=overrides)
@@ -87,4 +92,4 @@ def _literal(value: Any) -> str:
     text = str(value)
     if isinstance(value, (int, float)) or re.fullmatch(r"[A-Za-z0-9_./+-]+", text):
         return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return quoted(text)

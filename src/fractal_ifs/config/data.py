@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from fractal_ifs.config.keys import Group, checked, key
 from fractal_ifs.errors import ConfigError
 
+MOST_POINTS = 2**32 - 1  # a permutation numbers them in 32 bits
+
 
 @dataclass(frozen=True, kw_only=True)
 class FractalData(Group):
@@ -17,8 +19,8 @@ class FractalData(Group):
     PREFIX: ClassVar[str] = "data."
 
     name: Literal["fractal"] = key("which data")
-    train_size: int = key("training points", least=1)
-    test_size: int = key("test points", least=1)
+    train_size: int = key("training points", least=1, most=MOST_POINTS)
+    test_size: int = key("test points", least=1, most=MOST_POINTS)
     margin: float = key("gamma: positives lie in K_n^gamma", least=0)
     balanced: bool = key("exact class counts")
 
@@ -31,7 +33,7 @@ class ImageSet(NamedTuple):
     test_size: int
 
 
-LOW_HIGH = "[low, high], finite numbers with 0 <= low <= high"
+LOW_HIGH = "[low, high], finite numbers with 0 <= low <= high <= 1e4"
 AN_ADDRESS = "an address, https://..."
 A_DIRECTORY = "the path of a directory, as ./2024 or /data/cifar"
 IMAGE_SETS = {"cifar10": ImageSet(32, 50_000, 10_000), "fashion_mnist": ImageSet(28, 60_000, 10_000)}
@@ -50,8 +52,8 @@ class ImageData(Group):
     test_size: int = key("number of test images: the first of the set", least=1)
     crop: int = key("height and width in pixels of what a network sees", least=1)
     augment: bool = key("random crops, flips, brightness and contrast in training; false: the central crop")
-    brightness: float = key("most that is added to a pixel of 0 to 255", least=0)
-    contrast: tuple[float, float] = key("between which factors contrast changes", allowed=LOW_HIGH)
+    brightness: float = key("most that is added to a pixel of 0 to 255", least=0, most=1e4)
+    contrast: tuple[float, float] = key("between which factors contrast changes", least=0, most=1e4, allowed=LOW_HIGH)
     url: str | None = key("where the archive is fetched from if missing", later=None, result=False, allowed=AN_ADDRESS)
 
     def check(self) -> None:
@@ -61,10 +63,10 @@ class ImageData(Group):
             if getattr(self, name) > most:
                 raise ConfigError(f"data.{name}={getattr(self, name)}: must be at most {most}, as {self.name} has")
         low, high = self.contrast
-        if not 0 <= low <= high:
+        if low > high:
             raise ConfigError(f"data.contrast=[{low:g}, {high:g}]: must be {LOW_HIGH}")
         if self.dir is None and self.name != "cifar10":
-            raise ConfigError(f"data.dir=None: must be {A_DIRECTORY}")
+            raise ConfigError(f"data.dir=null: must be {A_DIRECTORY}")
         if self.url is not None and self.name != "cifar10":
             raise ConfigError(f"data.url={self.url}: goes with data=cifar10; {self.name} is read from data.dir")
 
@@ -87,5 +89,5 @@ def parse_data(keys: Mapping[str, Any]) -> Data:
     """The dataclass for the data that ``keys["name"]`` names. Raises ConfigError."""
     name = checked("data.name", keys.get("name"), Literal["fractal", "cifar10", "fashion_mnist"], {})
     if name == "cifar10" and keys.get("url", "") is None:  # it may be absent, as from a DataModule's caller
-        raise ConfigError(f"data.url=None: must be {AN_ADDRESS}")
+        raise ConfigError(f"data.url=null: must be {AN_ADDRESS}")
     return (FractalData if name == "fractal" else ImageData).parse(keys)

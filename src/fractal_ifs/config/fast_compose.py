@@ -18,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from fractal_ifs.config.names import run_name
 from fractal_ifs.errors import ConfigError
 
-OF_A_SWEEP = ("launcher", "sweeper", "callbacks", "searchpath")  # hydra.*: Hydra reads them once, before any job
+# hydra.*: Hydra reads these once, before any job; our launcher the logging too.
+OF_A_SWEEP = ("launcher", "sweeper", "callbacks", "searchpath", "hydra_logging", "job_logging", "verbose")
 
 
 class Composer:

@@ -6,14 +6,17 @@ import dataclasses
 import difflib
 import math
 import operator
+import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from fractal_ifs.errors import ConfigError, short
 
 G = TypeVar("G", bound="Group")
+
+A_SEED = "a whole number >= 0 and < 2^63"  # what every generator takes
 
 
 def key(
@@ -75,7 +78,7 @@ class Group:
             if name not in names:
                 near = difflib.get_close_matches(str(name), names, 1, 0.6)
                 hint = f"did you mean {near[0]}?" if near else f"keys are {', '.join(names)}"
-                raise ConfigError(f"{cls.PREFIX}{name}={keys[name]}: there is no such key; {hint}")
+                raise ConfigError(f"{cls.PREFIX}{short(name)}={shown(keys[name])}: there is no such key; {hint}")
         absent = {field.name: field.metadata.get("absent", dataclasses.MISSING) for field in dataclasses.fields(cls)}
         keys = {name: value for name, value in absent.items() if value is not dataclasses.MISSING} | dict(keys)
         for field in dataclasses.fields(cls):
@@ -105,6 +108,51 @@ def _fields(group: type[Group]) -> list[tuple[dataclasses.Field[Any], Any]]:
     return [(field, hints[field.name]) for field in dataclasses.fields(group) if field.metadata]
 
 
+class Described(NamedTuple):
+    """A key as its type describes it."""
+
+    name: str
+    doc: str
+    allowed: str  # which values; empty for any text
+    values: tuple[str, ...]  # all of them, where they are few
+    result: bool  # whether it can change what a run computes
+
+
+def describe(group: type[Group]) -> list[Described]:
+    """The keys of a group, described."""
+    return [
+        Described(
+            field.name, field.metadata["doc"], _described(hint, field.metadata), _few(hint), field.metadata["result"]
+        )
+        for field, hint in _fields(group)
+    ]
+
+
+def _described(hint: Any, limits: Mapping[str, Any]) -> str:
+    allowed = limits.get("allowed") or _allowed(hint, limits)
+    if allowed == "text":
+        return ""
+    return f"{allowed}, or null" if _is_union(hint) and type(None) in get_args(hint) else allowed
+
+
+def _few(hint: Any) -> tuple[str, ...]:
+    """All values that a type has, as on the command line."""
+    if _is_union(hint):
+        few = [_few(choice) for choice in get_args(hint)]
+        return tuple(value for values in few for value in values) if all(few) else ()
+    if hint is type(None):
+        return ("null",)
+    if hint is bool:
+        return ("true", "false")
+    return tuple(map(str, get_args(hint))) if get_origin(hint) is Literal else ()
+
+
+def allowed(group: type[Group], name: str) -> str | None:
+    """What an error message says is allowed for a key of a group. None if the group has no such key."""
+    found = {field.name: (hint, field.metadata) for field, hint in _fields(group)}.get(name)
+    return found and (found[1].get("allowed") or _allowed(*found))
+
+
 def checked(name: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:
     """``value`` converted to the type ``hint``, within the field's ``limits`` (see ``key``).
 
@@ -114,7 +162,7 @@ def checked(name: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:
         return None
     found = _converted(value, hint)
     if found is None or not _within(found, limits):
-        raise ConfigError(f"{name}={_shown(value)}: must be {limits.get('allowed') or _allowed(hint, limits)}")
+        raise ConfigError(f"{name}={shown(value)}: must be {limits.get('allowed') or _allowed(hint, limits)}")
     return found
 
 
@@ -146,8 +194,8 @@ def _within(value: Any, limits: Mapping[str, Any]) -> bool:
     return all(holds(value, limits[name]) for name, (_, holds) in _LIMITS.items() if limits.get(name) is not None)
 
 
-def _shown(value: Any) -> str:
-    """With quotes where blanks would not be seen."""
+def shown(value: Any) -> str:
+    """A value as it appears in a message, with quotes where blanks would not be seen."""
     return repr(value) if isinstance(value, str) and value != value.strip() else short(value)
 
 
@@ -164,9 +212,15 @@ def _allowed(hint: Any, limits: Mapping[str, Any]) -> str:
         return f"a list{'' if limits.get('empty') else ' that is not empty'}, each entry {_allowed(kinds[0], limits)}"
     if get_origin(hint) is Mapping:
         return "keys with values"
-    bounds = [f"{sign} {limits[name]:g}" for name, (sign, _) in _LIMITS.items() if limits.get(name) is not None]
+    bounds = [f"{sign} {_number(limits[name])}" for name, (sign, _) in _LIMITS.items() if limits.get(name) is not None]
     kind = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[hint]
     return f"{kind} {' and '.join(bounds)}" if bounds and hint in (int, float) else kind
+
+
+def _number(limit: float) -> str:
+    """A limit as a user may type it: 1e12, 4294967295."""
+    text = f"{limit:g}"
+    return re.sub(r"e\+0*", "e", text) if float(text) == limit else str(limit)
 
 
 def _int(value: Any, _: Any) -> int | None:
@@ -183,7 +237,7 @@ def _float(value: Any, _: Any) -> float | None:
     try:
         top, _, bottom = value.partition("/") if isinstance(value, str) else (value, "", "")
         found = float(top) / float(bottom or 1)
-    except (TypeError, ValueError, ZeroDivisionError):
+    except (TypeError, ValueError, ArithmeticError):
         return None
     return found if math.isfinite(found) else None
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from fractal_ifs.config.keys import Group, checked, key
+from fractal_ifs.config.keys import Group, checked, key, shown
+from fractal_ifs.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,14 @@ class PlainLogger(Group):
     name: Literal["csv", "none"] = key("which logger", result=False)
 
 
+A_NAME = "a name of 1 to 128 characters without / \\ # ? % :"  # W&B's rule for projects
+
+
+def is_name(text: str) -> bool:
+    """Whether W&B takes a text as the name of a project, a user or a team."""
+    return bool(text.strip()) and len(text) <= 128 and text.isprintable() and not set(text) & set("/\\#?%:")
+
+
 @dataclass(frozen=True, kw_only=True)
 class WandbLogger(Group):
     """``logger=wandb``: one W&B run per network."""
@@ -25,12 +34,18 @@ class WandbLogger(Group):
     PREFIX: ClassVar[str] = "logger."
 
     name: Literal["wandb"] = key("which logger", result=False)
-    project: str = key("W&B's project", result=False)
-    entity: str | None = key("W&B's user or team; null: your default", result=False)
+    project: str = key("W&B's project", result=False, allowed=A_NAME)
+    entity: str | None = key("W&B's user or team; null: your default", result=False, allowed=f"null or {A_NAME}")
     mode: Literal["online", "offline", "disabled"] | None = key(
         "null: as WANDB_MODE says, else online for who is logged in, else offline", result=False
     )
-    timeout: float = key("seconds to wait for W&B before falling back to offline", above=0, result=False)
+    timeout: float = key("seconds to wait for W&B before falling back to offline", above=0, most=86400, result=False)
+
+    def check(self) -> None:
+        """Raises ConfigError for names that W&B refuses: it would only do so when the run begins."""
+        for name, text in (("project", self.project), ("entity", self.entity)):
+            if text is not None and not is_name(text):
+                raise ConfigError(f"logger.{name}={shown(text)}: must be {A_NAME}")
 
 
 Logger = PlainLogger | WandbLogger

@@ -8,16 +8,22 @@ import shutil
 from functools import lru_cache
 from pathlib import Path
 
-from fractal_ifs.config.data import ImageData
+from fractal_ifs.config import environment
+from fractal_ifs.config.data import A_DIRECTORY, ImageData
+from fractal_ifs.config.keys import shown
+from fractal_ifs.config.logger import WandbLogger
 from fractal_ifs.config.run import Job, RunConfig
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, short
 
 
 def cores() -> int:
-    """How many cores this process may use: those it is bound to, and no more than its container or Slurm grants."""
+    """How many cores this process may use: those it is bound to, and no more than its container or Slurm grants.
+
+    Raises ConfigError where Slurm's variable isn't a number.
+    """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # A part of a core counts as one, so that all of the container's share is used.
-    granted = min(bound, math.ceil(min(bound, _quota())), int(os.environ.get("SLURM_CPUS_PER_TASK", bound)))
+    granted = min(bound, math.ceil(min(bound, _quota())), environment.slurm_cpus() or bound)
     return max(1, granted)
 
 
@@ -117,8 +123,56 @@ def on_this_machine(job: Job) -> Job:
     return job._replace(config=job.config.on("gpu" if torch.cuda.is_available() else "cpu"))
 
 
+def is_path(text: str) -> bool:
+    """Whether a text can be the path of a file or directory: not empty, on one line, no name in it too long."""
+    return bool(text.strip()) and text.isprintable() and all(len(os.fsencode(name)) < 256 for name in text.split("/"))
+
+
+def obstacle(directory: Path) -> str | None:
+    """Why a directory can't be made or written, as the end of a sentence. None if it can. Makes nothing."""
+    there = directory.absolute()
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not os.path.isdir(there):
+        return f"{there} is a file" if os.path.exists(there) else f"{there} is a broken link"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"{there} can't be written"
+
+
+def check_outside(config: RunConfig) -> None:
+    """Raises ConfigError if what a run needs besides its config is missing or bad: a directory, W&B's mode."""
+    if config.kept:
+        check_table(Path(config.kept).absolute(), f"kept={shown(config.kept)}")
+    if isinstance(config.data, ImageData) and config.data.dir is not None:
+        _check_images(str(Path(config.data.dir).expanduser().absolute()), config.data.dir)
+    if isinstance(config.logger, WandbLogger) and config.logger.mode is None:
+        environment.wandb_mode()
+
+
+@lru_cache
+def check_table(path: Path, asked: str) -> None:
+    """Raises ConfigError if a table can't be written at an absolute path. ``asked`` is what the message begins with."""
+    if not is_path(str(path)) or (os.path.exists(path) and not os.path.isfile(path)):
+        raise ConfigError(f"{asked}: must be the path of a CSV file, {short(path, 200)} is none")
+    if not os.path.isdir(path.parent):
+        raise ConfigError(f"{asked}: must be the path of a CSV file, there is no directory {short(path.parent, 200)}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"{asked}: must be the path of a CSV file, {short(path.parent, 200)} can't be written")
+
+
+@lru_cache
+def _check_images(path: str, asked: str) -> None:
+    """Raises ConfigError unless images can be in a directory: it is there, or can be made in one that is."""
+    there = path if os.path.lexists(path) else os.path.dirname(path)
+    if not is_path(path) or not os.path.isdir(there):
+        raise ConfigError(f"data.dir={shown(asked)}: must be {A_DIRECTORY}; {short(there, 200)} is none")
+    if not os.access(there, os.R_OK | os.X_OK):
+        raise ConfigError(f"data.dir={shown(asked)}: must be {A_DIRECTORY}; {short(there, 200)} can't be read")
+
+
 def check_writable(directory: Path, bytes_needed: int = 50_000_000) -> None:
     """Make the output directory. Raises ConfigError if it can't be made or written, or its disk is nearly full."""
+    if reason := obstacle(directory):
+        raise ConfigError(f"output directory {directory}: {reason}")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:

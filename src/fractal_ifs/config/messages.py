@@ -6,61 +6,198 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Generator
+import traceback
+from collections.abc import Generator, Sequence
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import (
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
-from fractal_ifs.config.run import RunConfig
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.config.environment import check_environment
+from fractal_ifs.config.keys import allowed
+from fractal_ifs.config.overrides import check_overrides, split, unreadable
+from fractal_ifs.config.run import KINDS, RunConfig
+from fractal_ifs.errors import ConfigError, message, of_system, short
 
 
 @contextlib.contextmanager
 def refusals() -> Generator[None]:
-    """Within: an error that the user can fix ends the command with one line instead of a traceback."""
+    """Within: an error that the user can fix ends the command with one line instead of a traceback.
+
+    The environment and the command line are checked first.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its exceptions, so that we print them
+    _, overrides = split(sys.argv[1:])
     try:
+        check_environment()
+        check_overrides(sys.argv[1:])
         yield
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {error if isinstance(error, ConfigError) else one_line(error)}")
-    except OSError as error:
+    except ConfigError as error:
         sys.exit(f"error: {error}")
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"error: {one_line(error, overrides)}")
+    except OSError as error:
+        sys.exit(f"error: {of_system(error)}")
+    except MemoryError as error:
+        sys.exit(f"error: there is not enough memory on this machine ({short(error, 200) or 'MemoryError'})")
     except ValueError as error:
         if not str(error).startswith("Only one of --run"):  # how Hydra refuses `-m --cfg job`
+            _refuse_hydras(error, overrides)
             raise
         sys.exit(f"error: {error}")
+    except Exception as error:
+        _refuse_hydras(error, overrides)
+        raise
 
 
-def one_line(error: BaseException) -> str:
-    """An error of Hydra or OmegaConf in one line, with the closest names if a name is unknown."""
-    text = str(error)
-    if match := re.search(r"Could not find '([^'/]+(?:/[^'/]+)*)/([^'/]+)'", text):
-        group, value = match.groups()
-        options = [line.strip() for line in text.split("Available options", 1)[-1].splitlines()[1:] if line.strip()]
-        options = [option for option in options if ":" not in option and " " not in option]
-        near = difflib.get_close_matches(value, options, 3, 0.5)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        return f"{group}={value}: must be one of {', '.join(options)}{hint}"
-    if text.startswith("hydra.mode changed"):  # by an experiment; Hydra 1.4 doesn't follow it
-        return "this experiment is a sweep: add -m"
+def _refuse_hydras(error: Exception, overrides: Sequence[str]) -> None:
+    """End the process with one line if Hydra itself failed on a key of its own, before any code of this package ran."""
+    own = [short(text) for text in overrides if text.lstrip("+~").startswith("hydra")]
+    frames = [
+        (frame.f_globals.get("__name__", ""), frame.f_code.co_name)
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    ours = [
+        (module, name) for module, name in frames if module.startswith(("fractal_ifs.", "hydra_plugins.fractal_ifs"))
+    ]
+    begun = any(name != "main" and not module.startswith("fractal_ifs.config.") for module, name in ours)
+    if own and not begun:
+        sys.exit(f"error: {' '.join(own)}: can't be used ({short(message(error), 200)})")
+
+
+def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
+    """An error of Hydra or OmegaConf in one line: the key as it was typed, the value, what is allowed.
+
+    ``overrides``: those of the command line, to find in which a reference ``${...}`` stands.
+    """
     cause = error.__cause__
     if isinstance(cause, ConfigError):  # of a launcher's keys: Hydra says where it made the launcher
         return str(cause)
-    if match := re.search(r"LexerNoViableAltException: (\S+=~\S*)", text):
-        return f"{match.group(1)}: ~ can't stand here, write $HOME"
-    if match := re.search(r"Could not override '([^']+)'", text):
-        key = match.group(1)
-        names = [field.name for field in dataclasses.fields(RunConfig)]
-        near = [] if key in names else difflib.get_close_matches(key, names, 1, 0.6)
-        hint = f"; did you mean {near[0]}?" if near else f"; to add one: +{key}=..." if key.startswith("hydra.") else ""
-        return f"{key}: there is no such key{hint}"
-    if match := re.search(r"In 'experiment/(\w+)'.*Key '(\w+)' not in", text, re.DOTALL):
-        return f"experiment={match.group(1)}: sets {match.group(2)}, which is not a key of this command"
-    if match := re.search(r"Error merging override (\S+)", text):
-        return f"{match.group(1)}: {str(cause).splitlines()[0]}"
-    first = " ".join(line.strip() for line in text.splitlines() if line.strip())
-    if cause is not None and str(cause).splitlines() and str(cause).splitlines()[0] not in first:
-        first += ": " + str(cause).splitlines()[0]
-    key = re.search(r"full_key: (\S+)", text + " " + str(cause))
-    first = re.sub(r"\s*full_key: \S+|\s*object_type=\S+|\s*reference_type=\S+", "", first)
-    return f"{first} (key {key.group(1)})" if key and key.group(1) not in first else first
+    if isinstance(error, MissingConfigException):
+        return _no_such_file(error)
+    if isinstance(error, OverrideParseException):
+        return unreadable(error.override)
+    if isinstance(error, InterpolationKeyError | InterpolationResolutionError):
+        return _unresolved(error, overrides)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{_full_key(error)}=???: this key has no default, give it a value"
+    text = str(error)
+    for pattern, told in _TOLD:
+        if match := re.search(pattern, text, re.DOTALL):
+            return told.format(*(short(group, 100) for group in match.groups()))
+    if match := re.search(r"Could not override '([^']+)'(?:\.\n.*?use \+(.*))?", text, re.DOTALL):
+        key, line = match.groups()
+        inner = _full_key(cause)
+        return _no_such_key(inner if inner.startswith(f"{key}.") else short(line or key, 100))
+    if match := re.search(r"Error merging override (.*)", text, re.DOTALL):
+        return _wrong_type(match[1], cause)
+    first = _plain(text)
+    if cause is not None and (reason := _plain(str(cause).split("\n")[0])) and reason not in first:
+        first += f": {reason}"
+    key = _full_key(error) or _full_key(cause)
+    return short(f"{first} (key {key})" if key and key not in first else first, 400)
+
+
+# Errors of Hydra by their texts, and how they are told: the groups of the pattern take the places of {}.
+_TOLD = [
+    (r"^hydra\.mode changed", "this experiment is a sweep: add -m"),  # Hydra 1.4 doesn't follow it
+    (
+        r"Ambiguous value for argument '(.*?)'\n1\. To use",
+        "{}: several values are a sweep: add -m; one value that is a list needs brackets, [1,2]",
+    ),
+    (r"Sweep parameters '(.*)' requires --multirun", "{}: several values are a sweep: add -m"),
+    (r"Sweeping over Hydra's configuration is not supported : '(.*)'", "{}: must be one value, the same for all jobs"),
+    (r"In 'experiment/(\w+)'.*Key '(\w+)' not in", "experiment={}: sets {}, which is not a key of this command"),
+    (r"Could not delete from config\. '(.*)' does not exist", "~{}: there is no such key"),
+    (r"Could not delete from config\. The value of '(.*?)' is", "~{}: must stand alone, without another value"),
+    (r"Could not delete '(.*?)'\. No match", "~{}: is not chosen, so it can't be left out"),
+    (r"An item is already at '(.*?)'.*?remove \+ prefix: '(.*?)'\n", "+{}: the key is there already, without +: {}"),
+    (r"Override (.*) looks like a config group override", "{}: there is no such group"),
+    (r"Additional config directory '(.*)' not found", "--config-dir={}: must be a directory"),
+    (r"Primary config (?:module|directory) '?(.*?)'? not found", "--config-path: there is no {}"),
+    (r"You must specify '(.*?)', e\.g", "{}=???: must be the name of one of its files"),
+    (
+        r"_target_ field type must be a string|does not have a `_target_` field",
+        "hydra: _target_ must be a class's name",
+    ),
+    (r"Error locating target '(.*?)', set env", "{}: there is no such class or function (_target_)"),
+]
+
+# How OmegaConf says that a value is of the wrong type, and what it should have been.
+_KINDS = [
+    ("could not be converted to Integer", "a whole number"),
+    ("could not be converted to Float", "a number"),
+    ("is not a valid bool", "true or false"),
+    ("Cannot convert .* to string", "text"),
+    ("Cannot assign|not a subclass|not a dict", "keys with values"),
+    ("is not a ListConfig|ListConfig", "a list"),
+    ("is not Optional", "a value, not null"),
+]
+
+
+def _no_such_file(error: MissingConfigException) -> str:
+    """A name that no file of a group has, with the names that are there."""
+    name, options = error.missing_cfg_file or "", list(error.options or ())
+    if match := re.search(r"Available options in '(.*?)':", str(error)):
+        group = match[1]
+        value = name.removeprefix(f"{group}/")
+        near = difflib.get_close_matches(value, options, 3, 0.5)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        return f"{group}={short(value)}: must be one of {', '.join(options)}{hint}"
+    if str(error).startswith("Cannot find primary config"):
+        return f"--config-name={short(name)}: there is no such file"
+    return f"{short(name)}: there is no such file of this command's configuration"
+
+
+def _unresolved(error: OmegaConfBaseException, overrides: Sequence[str]) -> str:
+    """A reference ${...} to a key that isn't there, or to something that can't be read."""
+    text = str(error)
+    if match := re.search(r"Interpolation key '(.*?)' not found", text):
+        reference, reason = match[1], "there is no such key to refer to"
+    elif match := re.search(r"Environment variable '(.*?)' not found", text):
+        reference, reason = f"oc.env:{match[1]}", f"the environment variable {match[1]} is not set"
+    elif match := re.search(r"Unsupported interpolation type (.*)", text.split("\n")[0]):
+        reference, reason = f"{match[1]}:", "there is no such resolver"
+    else:
+        reference, reason = "", short(text.split("\n")[0], 200)
+    typed = next((line for line in overrides if "${" + reference in line), None)
+    return f"{short(typed or f'{_full_key(error)}=${{{reference}}}', 100)}: {reason}"
+
+
+def _no_such_key(line: str) -> str:
+    """``line``: KEY=VALUE or KEY."""
+    key = line.partition("=")[0].lstrip("+")
+    names = [f"{kind.PREFIX}{field.name}" for kind in KINDS for field in dataclasses.fields(kind)]
+    near = [] if key in names or key.startswith("hydra") else difflib.get_close_matches(key, names, 1, 0.6)
+    hint = f"; did you mean {near[0]}?" if near else f"; to add one: +{key}=..." if key.startswith("hydra.") else ""
+    return f"{line}: there is no such key{hint}"
+
+
+def _wrong_type(line: str, cause: BaseException | None) -> str:
+    """An override whose value is of another type than its key."""
+    key = line.partition("=")[0].lstrip("+")
+    reason = str(cause).split("\n")[0]
+    kind = allowed(RunConfig, key) or next((kind for pattern, kind in _KINDS if re.search(pattern, reason)), None)
+    if "Cannot merge DictConfig with ListConfig" in reason:  # whichever of the two it was
+        kind = "a list" if "={" in line else "keys with values"
+    return f"{short(line, 100)}: must be {kind}" if kind else f"{short(line, 100)}: {_plain(reason)}"
+
+
+def _full_key(error: BaseException | None) -> str:
+    """The key that an error of OmegaConf is about, "" if it doesn't say."""
+    found = getattr(error, "full_key", None) or ""
+    match = re.search(r"full_key: (\S+)", str(error))
+    return str(found or (match[1] if match else ""))
+
+
+def _plain(text: str) -> str:
+    """A text of Hydra on one line, without the parts that say where in its code it is."""
+    text = re.sub(
+        r"(Config s|S)earch path:.*|See https://\S+.*|, set env var HYDRA_FULL_ERROR=1.*", "", text, flags=re.DOTALL
+    )
+    text = re.sub(r"\s*(full_key|object_type|reference_type)[:=] ?.*", "", text)
+    return " ".join(text.split())

@@ -28,7 +28,7 @@ class CNNModel(Group):
 
     name: Literal["cnn"] = key("which network")
     init: Literal["paper", "he", "pytorch"] = key("initial weights")
-    pools: int = key("how many of the first layers 2x2 max-pooling follows", least=0)
+    pools: int = key("how many of the first layers 2x2 max-pooling follows", least=0, most=100_000)
     readout: Literal["flatten", "mean"] = key("linear in every value of the last map, or in its channels' means")
 
 

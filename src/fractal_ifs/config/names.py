@@ -1,9 +1,12 @@
 """The names of sweeps and of runs' directories, made from the words of the command."""
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+
+from fractal_ifs.errors import ConfigError
 
 # Keys that are left out of names: they don't change a result, or only say where it lies. conf/config.yaml has the same.
 NOT_IN_NAMES = ("sweep", "overwrite", "kept", "engine", "workers", "logger", "experiment", "data.dir", "data.url")
@@ -40,7 +43,7 @@ def run_name(words: Sequence[str], exclude: Sequence[str], item_sep: str = ",", 
 
 
 def safe(name: str) -> str:
-    """A name as one directory that any shell and file system takes. One that is safe already stays as it is.
+    """A name as one directory, without blanks, quotes, slashes and wildcards. One that has none stays as it is.
 
     Other characters become "_", and a few digits of a hash keep names apart that would be the same.
     """
@@ -54,12 +57,13 @@ def safe(name: str) -> str:
 def sweep_directory(sweep: str) -> str:
     """The directory of the sweep of a name: below multirun/, or where an absolute path says.
 
-    A sweep that earlier versions began under an unsafe name is found there.
+    A sweep that earlier versions began under an unsafe name is found there. Raises ConfigError for an empty name.
     """
-    former = f"multirun/{sweep}"
-    if Path(former).exists():
+    path, former = Path(sweep), f"multirun/{sweep}"
+    if not path.parts:
+        raise ConfigError(f"sweep={sweep}: must be a name, or the path of a directory")
+    if os.path.exists(former):  # not Path.exists, which raises OSError for a name that is too long
         return former
-    path = Path(sweep)
     if path.is_absolute():
         return sweep
     return str(Path("multirun", *(part if part == ".." else safe(part) for part in path.parts)))
@@ -67,7 +71,7 @@ def sweep_directory(sweep: str) -> str:
 
 def run_directory(parent: str, name: str) -> str:
     """The name of a run's directory below ``parent``. One of an unsafe name that earlier versions made is kept."""
-    return safe(name) if name and not Path(parent, name).exists() else name
+    return safe(name) if name and not os.path.exists(os.path.join(parent, name)) else name
 
 
 def _digest(text: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from fractal_ifs.config.data import Data, FractalData, ImageData, parse_data
 from fractal_ifs.config.fractal import Curve, Fractal, check_distribution
-from fractal_ifs.config.keys import Group, key
+from fractal_ifs.config.keys import A_SEED, Group, checked, key
 from fractal_ifs.config.logger import Logger, PlainLogger, WandbLogger, parse_logger
 from fractal_ifs.config.model import CNNModel, MLPModel, Model, parse_model
 from fractal_ifs.config.trainer import Trainer
@@ -42,20 +42,20 @@ class RunConfig(Group):
     trainer: Trainer
     logger: Logger
 
-    depth: int = key("hidden layers", least=1)
-    width: int = key("units of a hidden layer, or channels of a CNN's", least=1)
-    lr: float = key("learning rate", above=0)
+    depth: int = key("hidden layers", least=1, most=100_000)
+    width: int = key("units of a hidden layer, or channels of a CNN's", least=1, most=10**9)
+    lr: float = key("learning rate", above=0, most=1e38)  # about the largest number of float32
     loss: Literal["hinge", "logistic", "squared", "cross_entropy"] = key("loss; cross_entropy for images")
     optimizer: Literal["adam", "sgd"] = key("optimizer")
     training: Literal["joint", "layerwise"] = key("all layers together, or each in turn", later="joint")
-    batch_size: int = key("points in a batch", least=1)
-    steps: int = key("optimizer steps; in layer-wise training, of each layer", least=1)
-    eval_every: int = key("steps from one measurement of the test accuracy to the next", least=1)
-    seed: int = key("seed of everything random in the run", least=0)
+    batch_size: int = key("points in a batch", least=1, most=10**9)
+    steps: int = key("optimizer steps; in layer-wise training, of each layer", least=1, most=10**12)
+    eval_every: int = key("steps from one measurement of the test accuracy to the next", least=1, most=10**12)
+    seed: int = key("seed of everything random in the run", least=0, most=2**63 - 1, allowed=A_SEED)
 
     engine: Literal["auto", "native", "torch"] = key("what computes the steps", later="auto", result=False)
-    workers: int = key("how many cores or GPUs to use; 0: all of them", least=0, later=0, result=False)
-    sweep: str = key("directory of a sweep under multirun/", later="", result=False)
+    workers: int = key("how many cores or GPUs to use; 0: all of them", least=0, most=4096, later=0, result=False)
+    sweep: str = key("directory of a sweep under multirun/; if not given, its overrides", later="", result=False)
     kept: str = key(
         "a table of finished runs, which this run may be taken from and is added to", later="", result=False
     )
@@ -64,7 +64,8 @@ class RunConfig(Group):
     @classmethod
     def parse(cls, keys: Mapping[str, Any]) -> RunConfig:
         """The config from plain values, those of a composed config or of a record. Raises ConfigError."""
-        made = {name: parse({} if keys.get(name) is None else keys[name]) for name, parse in GROUPS.items()}
+        given: dict[str, Any] = {name: {} if keys.get(name) is None else keys[name] for name in GROUPS}
+        made = {name: parse(checked(name, given[name], Mapping[str, Any], {})) for name, parse in GROUPS.items()}
         return super().parse({**keys, **made})
 
     def check(self) -> None:

@@ -6,6 +6,8 @@ asked for, Hydra is told for the time of ``borrowed``, and is then as it was.
 
 import contextlib
 import dataclasses
+import threading
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from functools import partialmethod
 from typing import Any, Literal, get_origin, get_type_hints
@@ -20,11 +22,14 @@ from hydra.core.utils import JobRuntime
 from hydra.version import VersionBase
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from fractal_ifs import streams
 from fractal_ifs.config.names import run_directory, run_name, sweep_directory, sweep_name
 from fractal_ifs.config.run import GROUPS, RunConfig
 from fractal_ifs.config.words import Parse, read
 
 SCHEMA = "fractal_ifs_schema"  # as conf/config.yaml calls it. Hydra's ConfigStore belongs to all applications
+
+_BORROWING = threading.RLock()  # what Hydra is told is told to the whole process
 
 # Since 1.4 Hydra behaves in one way only, and warns of the argument that chose it before.
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
@@ -53,28 +58,61 @@ def _schema() -> type:
 Schema = _schema()
 
 
+class Task:
+    """What Hydra calls for each job. A process that is sent it, by a launcher of others, becomes ours with it.
+
+    Args:
+        call: a function of an importable module.
+        words: those of the command, which name its sweep.
+    """
+
+    def __init__(self, call: Callable[[DictConfig], Any], words: Sequence[str] = ()):
+        self.call, self.words = call, tuple(words)
+        self.__module__ = call.__module__  # which Hydra names the job after
+
+    def __call__(self, config: DictConfig) -> Any:
+        return self.call(config)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (self.call, self.words)
+
+
+def _received(call: Callable[[DictConfig], Any], words: Sequence[str]) -> Task:
+    streams.outlast()
+    register(words)
+    return Task(call, words)
+
+
 def register(words: Sequence[str] = ()) -> None:
     """Make this process ours, for good. ``words`` are those of its command, which name a sweep."""
     _tell_hydra(_resolvers(words))
+    # Of Hydra 1.4, about callbacks that are our own. Those that a user adds are still told.
+    ours = r"[\s\S]*(fractal_ifs_launcher|theorems\.refuse)\.Refuse"
+    warnings.filterwarnings("ignore", message=ours, category=UserWarning)
 
 
 @contextlib.contextmanager
 def borrowed() -> Generator[None]:
     """Within: Hydra has no session, and knows our configs. Afterwards it is as it was, whoever's process this is."""
+    with _BORROWING:
+        yield from _borrowed()
+
+
+def _borrowed() -> Generator[None]:
     session, job, version = GlobalHydra.instance(), JobRuntime.instance(), VersionBase.instance()
     hydra_before, name, base = session.hydra, job.get("name"), version.version_base
     parse, theirs = vars(OverridesParser)["parse_overrides"], not _is_ours()
-    added = {name: make for name, make in _resolvers(()).items() if not OmegaConf.has_resolver(name)}
+    resolvers = _resolvers(())
     try:
         session.clear()
         if theirs:
-            _tell_hydra(added)
+            _tell_hydra(resolvers)
         yield
     finally:
         if theirs:
             OverridesParser.parse_overrides = parse
             ConfigStore.instance().repo.pop(f"{SCHEMA}.yaml", None)
-            for resolver in added:
+            for resolver in resolvers:
                 OmegaConf.clear_resolver(resolver)
         session.hydra = GlobalHydra.instance().hydra = hydra_before  # Hydra's own way back leaves a copy
         job.set("name", name)
@@ -89,7 +127,7 @@ def _tell_hydra(resolvers: dict[str, Callable[..., str]]) -> None:
         OverridesParser.parse_overrides = ours  # pyright: ignore[reportAttributeAccessIssue]
     for name, resolve in resolvers.items():
         # The sweep's name is cached, so that every job of it gets the name made from the sweep's own words.
-        register_resolver(name, resolve, use_cache=name == "sweep_name", replace=True)
+        register_resolver(name, resolve, use_cache=name.endswith("sweep_name"), replace=True)
 
 
 def _is_ours() -> bool:
@@ -103,9 +141,9 @@ def _read(parser: OverridesParser, parse: Parse, overrides: list[str]) -> list[O
 def _resolvers(words: Sequence[str]) -> dict[str, Callable[..., str]]:
     """The resolvers of conf/config.yaml."""
     return {
-        "sweep_name": lambda: sweep_name(words),
-        "sweep_directory": sweep_directory,
-        "run_directory": _run_directory,
+        "fractal_ifs.sweep_name": lambda: sweep_name(words),
+        "fractal_ifs.sweep_directory": sweep_directory,
+        "fractal_ifs.run_directory": _run_directory,
     }
 
 

@@ -18,13 +18,15 @@ class Trainer(Group):
     accelerator: Literal["cpu", "gpu", "auto"] = key(
         "kind of device; auto: a GPU if there is one", absent="cpu", result=False
     )
-    devices: int = key("devices that share a run's batches; more than one with trainer=ddp only", least=1, later=1)
+    devices: int = key(
+        "devices that share a run's batches; more than one with trainer=ddp only", least=1, most=1024, later=1
+    )
     strategy: Literal["auto", "ddp"] = key("how several devices train one run", result=False)
     precision: Literal["32-true", "bf16-mixed", "64-true"] = key("precision of numbers", absent="32-true")
     compile: bool = key("compile the step with torch.compile, which may add numbers in another order", later=False)
     cuda_graphs: bool = key("stacked engine on a GPU: replay a step as a CUDA graph", later=False, result=False)
     channels_last: bool = key("store a CNN's maps with channels innermost in memory", later=True)
-    threads: int = key("threads of a process that trains a CNN on a CPU", least=1, later=1)
+    threads: int = key("threads of a process that trains a CNN on a CPU", least=1, most=1024, later=1)
 
     def check(self) -> None:
         """Raises ConfigError if keys contradict each other."""

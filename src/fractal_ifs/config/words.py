@@ -3,6 +3,7 @@
 ``curve=1`` chooses conf/curve/1.yaml, ``steps=1e5`` is 100000, and ``sweep=1e5`` and ``sweep=größe`` are text.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import get_type_hints
@@ -16,16 +17,13 @@ from fractal_ifs.errors import ConfigError
 
 Parse = Callable[[OverridesParser, list[str]], list[Override]]
 
-OPTIONS_WITH_VALUE = (  # of Hydra's command line
-    *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p"),
-    "--experimental-rerun",
-)
 CHOICES = (*GROUPS, "budget", "protocol", "experiment")  # a choice of a file
 _HINTS = get_type_hints(RunConfig)
 COUNTS = tuple(field.name for field in fields(RunConfig) if _HINTS[field.name] is int)
 TEXTS = (
     *(field.name for field in fields(RunConfig) if _HINTS[field.name] is str),
     *("data.dir", "data.url", "logger.project", "logger.entity"),
+    *("run", "out"),  # of plot: directories as the shell completes them
 )
 
 
@@ -35,18 +33,6 @@ def read(parse: Parse, parser: OverridesParser, words: Sequence[str]) -> list[Ov
     Raises ConfigError where a choice of a file isn't a name, and HydraException as Hydra does.
     """
     return [_read(parse, parser, word) for word in words]
-
-
-def options_and_words(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A command's options, with their values, and its other words. Hydra 1.3 wants the options first."""
-    options: list[str] = []
-    words: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        (options if argument.startswith("-") else words).append(argument)
-        if argument in OPTIONS_WITH_VALUE:
-            options += [value for value in [next(rest, None)] if value is not None]
-    return options, words
 
 
 def as_typed(key: str, text: str) -> str:
@@ -77,10 +63,14 @@ def _read(parse: Parse, parser: OverridesParser, word: str) -> Override:
     return override
 
 
+def quoted(text: str) -> str:
+    """Text as Hydra's grammar takes it, whatever is in it. Backslashes count before a quote and at the end alone."""
+    return "'" + re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", "\\'") + "'"
+
+
 def _quoted(parse: Parse, parser: OverridesParser, key: str, text: str, word: str | None = None) -> Override:
     """The override ``key=text`` whose value is text, whatever Hydra would make of it."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return _with(parse, parser, f"{key}='{escaped}'", word or f"{key}={text}")
+    return _with(parse, parser, f"{key}={quoted(text)}", word or f"{key}={text}")
 
 
 def _with(parse: Parse, parser: OverridesParser, read_as: str, word: str) -> Override:

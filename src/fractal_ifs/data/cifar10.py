@@ -19,6 +19,7 @@ import numpy as np
 
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.extras import require
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIZE = 32  # height and width of an image
@@ -45,6 +46,7 @@ def directory(data: ImageData) -> Path:
     """The directory for CIFAR-10's files: ``data.dir``, or one in the user's cache."""
     if data.dir:
         return Path(data.dir).expanduser()
+    require("images")
     import pooch
 
     return Path(pooch.os_cache("fractal_ifs")) / "cifar10"
@@ -80,6 +82,7 @@ def fetch(url: str, where: Path, verify: bool = True) -> Path:
 
     The file appears only once it is complete and, with ``verify``, has the published checksum.
     """
+    require("images")
     import logging
 
     import pooch

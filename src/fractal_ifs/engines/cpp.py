@@ -9,7 +9,6 @@ The first call picks the best compiled module that the processor supports. The e
 
 import importlib
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from fractal_ifs.config import environment
+from fractal_ifs.config.environment import ISAS
 from fractal_ifs.config.machine import cores
-from fractal_ifs.errors import ConfigError
 
-ISAS = ("avx512", "avx2", "base")  # best first
 LOSSES = ("hinge", "logistic", "squared")
 OPTIMIZERS = ("adam", "sgd")
 EPS = 1e-30  # the least eps of Adam: a gradient that has always been zero (padding, dead units) steps by 0 / eps
@@ -172,14 +171,15 @@ def variants() -> dict[str, str]:
 
 
 def module(name: str | None = None) -> ModuleType:
-    """The compiled module of an instruction set; by default $FRACTAL_IFS_ISA, or the best. Raises Unavailable."""
-    return _module(name or os.environ.get("FRACTAL_IFS_ISA") or "")
+    """The compiled module of an instruction set; by default $FRACTAL_IFS_ISA, or the best.
+
+    Raises Unavailable where it can't run here, ConfigError where the variable names no instruction set.
+    """
+    return _module(name or environment.isa() or "")
 
 
 @lru_cache
 def _module(name: str) -> ModuleType:
-    if name and name not in ISAS:
-        raise ConfigError(f"FRACTAL_IFS_ISA={name}: must be one of {', '.join(ISAS)}")
     state = variants()
     usable = [n for n in ([name] if name else ISAS) if state[n] == "ok"]
     if not usable:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.fractals.named import checked, read
+from fractal_ifs.fractals.named import checked, name_of, read
 from fractal_ifs.fractals.numbers import Floats, number, short, vector, whole
 
 KINDS = ("degree", "last", "weights", "mass", "P")
@@ -65,7 +65,7 @@ class ApproximationCurve:
     def from_config(cls, config: Mapping[str, Any]) -> ApproximationCurve:
         """From the keys of a conf/curve/*.yaml: `name`, and degree, last, weights, mass or P. Raises ConfigError."""
         keys = checked(config, "curve", ("name", *KINDS))
-        keys["name"] = str(keys["name"]) if "name" in keys else None
+        keys["name"] = name_of(keys, "curve")
         return cls(**keys)
 
     @classmethod

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.convex import TOLERANCE, Box, Convex, distance, hull, overlap
-from fractal_ifs.fractals.named import checked, read
+from fractal_ifs.fractals.named import checked, name_of, read
 from fractal_ifs.fractals.numbers import Floats, is_list, number, short, vector, whole
 
 DEPTH = 5  # n of K_n, unless one is given: that of the paper's experiments
@@ -115,7 +115,9 @@ class AffineIFS:
         matrices, offsets = _maps(keys, d)
         d = len(offsets[0])
         negatives = _box(keys["negatives"], "fractal.negatives", d) if "negatives" in keys else None
-        return cls(matrices, offsets, _base(keys.get("base", "cube"), d), negatives, str(keys.get("name", "custom")))
+        return cls(
+            matrices, offsets, _base(keys.get("base", "cube"), d), negatives, name_of(keys, "fractal") or "custom"
+        )
 
     @classmethod
     def load(cls, name: str, **keys: Any) -> AffineIFS:

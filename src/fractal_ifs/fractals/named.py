@@ -58,6 +58,17 @@ def checked(config: Any, group: str, allowed: Iterable[str]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
+def name_of(keys: Mapping[str, Any], group: str) -> str | None:
+    """The `name` of a fractal or a curve as text, None where it has none. Raises ConfigError for what is no name."""
+    name = keys.get("name")
+    if name is None:
+        return None
+    text = str(name)
+    if not isinstance(name, str | int | float) or isinstance(name, bool) or not text.isprintable() or len(text) > 100:
+        raise ConfigError(f"{group}.name={short(name)}: must be text of at most 100 characters")
+    return text
+
+
 def nearest(name: str, known: Sequence[str]) -> str:
     """What to say after an unknown name: the known ones near it, or all."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)

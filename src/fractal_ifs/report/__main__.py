@@ -1,58 +1,98 @@
-"""python -m fractal_ifs.report DIR...: what sweeps found, beside the paper.
+"""``python -m fractal_ifs.report DIR...``: what sweeps found, beside the paper; and status, collect and check."""
 
-report status DIR...: how far they are.
-report collect DIR... --into FILE: add their finished runs to a table to keep.
-report check FILE: train a few runs of such a table again, and compare.
-
-DIR is the directory of a sweep that has ended, is still running, or was killed, with runs at any depth below it. It may
-also be the results.csv of an earlier report. OUT gets results.csv and .parquet (a row per run), cells.csv (the best
-over learning rates, the mean over seeds), tables.md, .tex and .txt, report.md, figures/*.png, pictures/*.png (what each
-cell's network has learned, where its checkpoint is below DIR) and index.html, one page that needs no network.
-"""
-
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from fractal_ifs import streams
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.config.options import path, whole
+from fractal_ifs.errors import ConfigError, of_system
+from fractal_ifs.help.layout import Examples, Parser, program
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The options of a report itself, without a subcommand."""
-    out = argparse.ArgumentParser(
-        prog="python -m fractal_ifs.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    command = program("report")
+    text = f"""
+        Write what sweeps found beside the paper's tables and figures.
+
+        DIR is the directory of a sweep that has ended, is running or was killed, with runs at any depth below it, or
+        the results.csv of an earlier report. OUT gets index.html, a page that needs no network; report.md; tables.md,
+        .tex and .txt; results.csv and .parquet, a row for each run; cells.csv, the best over learning rates and the
+        mean over seeds; figures/, and pictures/ of what networks have learned, where their checkpoints are below DIR.
+
+        {command} status, {command} collect and {command} check do other things with runs; each has its --help.
+        """
+    given: Examples = (
+        ("multirun/mine", ""),
+        ("multirun/mine multirun/other -o out", "two together"),
+        ("status multirun/mine", "how far it is"),
+        ("collect multirun/mine --into kept.csv", "add its finished runs to a table to keep"),
+        ("check kept.csv", "train a few runs of such a table again, and compare"),
     )
-    out.add_argument("paths", nargs="+", type=Path, metavar="DIR", help="a sweep's directory, or a results.csv")
-    out.add_argument("-o", "--output", type=Path, default=Path("report"), metavar="OUT", help="default: report")
+    out = Parser(command, text, given)
+    out.add_argument("paths", nargs="+", type=path, metavar="DIR", help="a sweep's directory, or a results.csv")
+    out.add_argument("-o", "--output", type=path, default=Path("report"), metavar="OUT", help="default: report")
     out.add_argument("--no-figures", action="store_true", help="only tables and verdicts: no pictures, no page")
     return out
 
 
+def status_parser() -> Parser:
+    """The options of ``status``."""
+    command = program("report")
+    text = """
+        How far sweeps are: how many of their runs are finished, running, waiting or failed, and how many steps are
+        done. It asks Slurm about the tasks of a sweep there.
+        """
+    given: Examples = (("", "all in multirun"), ("multirun/mine multirun/other", ""))
+    out = Parser(command if command.endswith(" status") else f"{command} status", text, given)
+    out.add_argument("paths", nargs="*", type=path, metavar="DIR", help="a sweep's directory; default: multirun")
+    return out
+
+
+def collect_parser() -> Parser:
+    """The options of ``collect``."""
+    text = "Add the finished runs below some directories to a table, as the key 'kept' does during training."
+    out = Parser(f"{program('report')} collect", text, [("multirun/mine --into kept.csv", "")])
+    out.add_argument("paths", nargs="+", type=path, metavar="DIR", help="a sweep's directory")
+    out.add_argument("--into", type=path, required=True, metavar="FILE", help="a CSV file, created if there is none")
+    return out
+
+
+def check_parser() -> Parser:
+    """The options of ``check``."""
+    text = """
+        Train some runs of a table of kept runs again, each by its own command. The exit status is 1 if one differs.
+        """
+    given: Examples = [("kept.csv -n 5 --width 20", "five runs, none wider than 20")]
+    out = Parser(f"{program('report')} check", text, given)
+    out.add_argument("path", type=path, metavar="FILE", help="the table")
+    out.add_argument(
+        "-n", "--number", type=whole(1, 10**9), default=3, help="how many runs, drawn at random; default: 3"
+    )
+    out.add_argument("--width", type=whole(1, 10**9), help="the largest width that is drawn; default: any")
+    out.add_argument("--seed", type=whole(0, 2**32 - 1), help="of the draw: the same seed draws the same runs")
+    return out
+
+
+PARSERS = {"status": status_parser, "collect": collect_parser, "check": check_parser}
+
+
 def collect(arguments: Sequence[str]) -> str:
-    """Add the finished runs below some directories to a table, as the key ``kept`` does during training."""
+    """Add the finished runs below some directories to a table, and return how many there are."""
+    given = collect_parser().parse_args(arguments)
     from fractal_ifs.results import finished_runs
 
-    out = argparse.ArgumentParser(prog="python -m fractal_ifs.report collect", description=collect.__doc__)
-    out.add_argument("paths", nargs="+", type=Path, metavar="DIR", help="a sweep's directory")
-    out.add_argument("--into", type=Path, required=True, metavar="FILE", help="a CSV file, created if there is none")
-    given = out.parse_args(arguments)
-    added, notes = finished_runs.add_below(given.into, given.paths)
+    added, notes = finished_runs.add_below(given.into, given.paths, "--into")
     lines = [f"note: {note}" for note in notes]
     return "\n".join([*lines, f"{added} runs added to {given.into}, which has {len(finished_runs.read(given.into))}"])
 
 
 def check(arguments: Sequence[str]) -> None:
-    """Train some runs of a table of kept runs again, each by its own command. The exit status is 1 if one differs."""
+    """Train some runs of a table again. The exit status is 1 if one differs."""
+    given = check_parser().parse_args(arguments)
     from fractal_ifs.results.retrain import retrain
 
-    out = argparse.ArgumentParser(prog="python -m fractal_ifs.report check", description=check.__doc__)
-    out.add_argument("path", type=Path, metavar="FILE", help="the table")
-    out.add_argument("-n", "--number", type=int, default=3, help="how many runs, drawn at random; default: 3")
-    out.add_argument("--width", type=int, help="the largest width that is drawn; default: any")
-    out.add_argument("--seed", type=int, help="of the draw: the same seed draws the same runs")
-    given = out.parse_args(arguments)
     good = True
     for text, same in retrain(given.path, given.number, given.width, given.seed):
         print(text, flush=True)
@@ -62,10 +102,11 @@ def check(arguments: Sequence[str]) -> None:
 
 
 def status(arguments: Sequence[str]) -> str:
-    """How far the sweeps in some directories are; default: multirun."""
+    """How far the sweeps in some directories are."""
+    paths = status_parser().parse_args(arguments).paths or [Path("multirun")]
     from fractal_ifs.sweeps.status import show
 
-    return "\n".join(show(Path(path)) for path in arguments or ["multirun"])
+    return "\n".join(show(each) for each in paths)
 
 
 def report(arguments: Sequence[str]) -> str:
@@ -86,6 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(text)
     except ConfigError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {of_system(error)}")
 
 
 if __name__ == "__main__":

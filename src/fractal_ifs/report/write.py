@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fractal_ifs.config.machine import check_writable
+from fractal_ifs.config.machine import check_writable, obstacle
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.extras import require
 from fractal_ifs.files import write
 from fractal_ifs.report import figures, forms, page, pictures, tables, verdicts
 from fractal_ifs.results.cells import form_cells
@@ -18,10 +20,14 @@ def write_report(paths: Sequence[Path], output: Path, with_figures: bool = True)
         paths: as for ``results.rows.read_runs``.
         with_figures: also figures, pictures and the page, not only tables and verdicts.
 
-    Raises ConfigError where a path holds no run, or one of a later format, or ``output`` can't be written.
+    Raises ConfigError where a path holds no run, or one of a later format, ``output`` can't be written, or a package of
+    the extra ``report`` is not installed.
     """
-    check_writable(output)
+    require("report", *([] if with_figures else ["pyarrow"]))
+    if reason := obstacle(output):
+        raise ConfigError(f"output directory {output}: {reason}")
     runs, notes = read_runs(paths)
+    check_writable(output)
     cells, claimed = form_cells(runs)
     made = tables.tables(cells)
     found = verdicts.verdicts(made)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fractal_ifs.config.run import RunConfig
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.results import finished_runs
 from fractal_ifs.results.cells import form_cells, results_of
 from fractal_ifs.results.rows import CellKey, read_runs
@@ -17,8 +17,10 @@ class BestLr:
     """
 
     def __init__(self, path: Path):
-        if not finished_runs.read(path):
-            raise ConfigError(f"hydra.sweeper.best_lr={path}: holds no run; train some learning rates first")
+        if not finished_runs.read(path, "hydra.sweeper.best_lr"):
+            raise ConfigError(
+                f"hydra.sweeper.best_lr={short(path, 200)}: holds no run; train some learning rates first"
+            )
         best, _ = form_cells(read_runs([path])[0])
         self._of_cell = {cell.key: float(cell.lr) for cell in results_of(best)}
 

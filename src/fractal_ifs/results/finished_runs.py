@@ -15,50 +15,61 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fractal_ifs import files
+from fractal_ifs.config.machine import check_table
 from fractal_ifs.config.run import Job, RunConfig
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.results.rows import CELL, COLUMNS, row_of
 from fractal_ifs.runs.records import NOT_KEPT, Status, understood, walk
 
 log = logging.getLogger(__name__)
 
 KEPT = [name for name in COLUMNS if name not in ("directory", *NOT_KEPT)]
+_NEEDED = ("fingerprint", *CELL, "best_test_acc", "best_step", "status")
 ORDER = (*CELL, "steps_asked", "lr", "seed", "fingerprint")  # the rows are sorted by these columns
 
 
-def read(path: Path) -> dict[str, dict[str, str]]:
+def read(path: Path, key: str = "kept") -> dict[str, dict[str, str]]:
     """The rows of a table by fingerprint, with all values as text. Empty where there is no file.
 
-    Raises ConfigError where the file is not such a table.
+    Raises ConfigError where the file is not such a table. ``key`` is what the user named it by.
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            rows = list(reader)
+            columns, rows = reader.fieldnames or (), list(reader)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, csv.Error) as error:
-        raise ConfigError(f"kept={path}: can't be read ({error})") from None
-    if missing := [name for name in ("fingerprint", *CELL, "best_test_acc") if name not in (reader.fieldnames or ())]:
-        raise ConfigError(f"kept={path}: not a table of finished runs, it has no column {missing[0]}")
+        raise ConfigError(f"{key}={short(path, 200)}: can't be read ({short(error)})") from None
+    if missing := [name for name in _NEEDED if name not in columns]:
+        raise ConfigError(f"{key}={short(path, 200)}: not a table of finished runs, it has no column {missing[0]}")
     for number, line in enumerate(rows, 2):
-        if None in line or None in line.values() or not line["fingerprint"] or _number(line["best_test_acc"]) is None:
-            raise ConfigError(f"kept={path}: line {number} is no row of it: {next(iter(line.values()))}")
+        if None in line or None in line.values() or not _is_row(line):
+            raise ConfigError(
+                f"{key}={short(path, 200)}: line {number} is no row of it: {short(next(iter(line.values())))}"
+            )
     return {line["fingerprint"]: line for line in rows}
 
 
-def add(path: Path, directories: Iterable[Path]) -> tuple[int, list[str]]:
+def _is_row(line: Mapping[str, str]) -> bool:
+    """Whether the values that we read are there: the others may be of any version."""
+    numbers = (_number(line[name]) for name in ("best_test_acc", "best_step"))
+    return bool(line["fingerprint"]) and None not in numbers and line["status"] in {*Status}
+
+
+def add(path: Path, directories: Iterable[Path], key: str = "kept") -> tuple[int, list[str]]:
     """Add the runs of these directories that have ended. Returns how many were new, and notes.
 
     A run that the table has already stays as it is. A note says where its accuracy is another one here.
 
-    Raises ConfigError where the file is not such a table.
+    Raises ConfigError where the file is not such a table, or can't be written.
     """
-    rows = read(path)
+    check_table(path.absolute(), f"{key}={short(path, 200)}")
+    rows = read(path, key)
     before, notes = len(rows), []
     for directory in directories:
         record = understood(directory)
-        if record is None or not record.status.ended:
+        if record is None or not record.status.ended or record.best_test_acc is None:
             continue
         found = row_of(directory, record)
         known = next((name for name in record.config.fingerprints if name in rows), record.fingerprint)
@@ -70,12 +81,12 @@ def add(path: Path, directories: Iterable[Path]) -> tuple[int, list[str]]:
     return len(rows) - before, notes
 
 
-def add_below(path: Path, roots: Iterable[Path]) -> tuple[int, list[str]]:
+def add_below(path: Path, roots: Iterable[Path], key: str = "kept") -> tuple[int, list[str]]:
     """``add`` for all runs at or below some directories. Raises ConfigError where one of these doesn't exist."""
     roots = list(roots)
     if missing := [root for root in roots if not root.is_dir()]:
-        raise ConfigError(f"{missing[0]}: there is no such directory")
-    return add(path, (directory for root in roots for directory, _ in walk(root)))
+        raise ConfigError(f"{short(missing[0], 200)}: there is no such directory")
+    return add(path, (directory for root in roots for directory, _ in walk(root)), key)
 
 
 def write(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
@@ -84,7 +95,6 @@ def write(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
     writer = csv.DictWriter(text, KEPT, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(sorted(rows.values(), key=lambda line: [_order(line[name]) for name in ORDER]))
-    path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, text.getvalue().encode())
 
 

@@ -40,7 +40,8 @@ def retrain(
     runs = runs.loc[(runs.engine == "native") & (runs.width <= (width or float("inf")))]
     runs = runs.loc[[train_command(run) is not None for run in runs.to_dict("records")]]
     if runs.empty:
-        raise ConfigError(f"{path}: has no run of the paper's protocol and the native engine of width <= {width}")
+        narrow = "" if width is None else f" of width <= {width}"
+        raise ConfigError(f"{path}: has no run of the paper's protocol and the native engine{narrow}")
     state = cpp.variants()
     here = runs.loc[[state.get(str(isa)) == "ok" for isa in runs.isa]]
     if here.empty:

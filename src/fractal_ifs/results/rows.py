@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 from fractal_ifs.config.data import ImageData
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.results.protocol import Setting, setting_of
 from fractal_ifs.runs import records
 from fractal_ifs.runs.records import RunRecord, Status
@@ -49,6 +49,10 @@ COLUMNS = [*records.COLUMNS[:_AFTER], *Setting._fields, *records.COLUMNS[_AFTER:
 NUMBERS = [name for name in records.COLUMNS if _TYPES[name] in (int, float, int | None, float | None)]
 TEXTS = [name for name in records.COLUMNS if _TYPES[name] in (str, str | None)] + [*Setting._fields, "history"]
 
+
+# What every row of a table has, and the least that it can be.
+_ALWAYS = {"depth": 1, "width": 1, "lr": 0, "seed": 0, "steps_asked": 1, "eval_every": 1}
+_TEXTS_ALWAYS = ("data", "status", "fingerprint", "setting")
 
 LEFT_OUT = "left out: "  # begins a note on a record that can't be understood
 
@@ -136,12 +140,13 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: can't be read ({str(error).splitlines()[0]})") from None
-    if missing := [name for name in (*CELL, "best_test_acc", "fingerprint", "setting") if name not in table]:
+        raise ConfigError(f"{path}: can't be read ({short(error, 200)})") from None
+    if missing := [name for name in (*CELL, *_ALWAYS, *_TEXTS_ALWAYS) if name not in table]:
         raise ConfigError(f"{path}: not the results.csv of a report, it has no column {missing[0]}")
-    if (bad := table.index[table.fingerprint.isna() | table.setting.isna()]).size:
-        raise ConfigError(f"{path}: line {bad[0] + 2} is no row of it: {table.iloc[bad[0], 0]}")
-    table["differs"] = table["differs"].fillna("")
+    for name in (*_TEXTS_ALWAYS, *_ALWAYS, "fractal_depth", "best_test_acc"):
+        if (bad := table.index[_is_bad(table, name)]).size:
+            raise ConfigError(f"{path}: line {bad[0] + 2} is no row of it: {name}={short(table[name][bad[0]])}")
+    table["differs"] = table["differs"].fillna("") if "differs" in table else ""
     if "training" not in table:  # a kept table, which says it in ``differs``
         layerwise = table["differs"].str.contains("training=layerwise", regex=False)
         table["training"] = layerwise.map({True: "layerwise", False: "joint"})
@@ -150,6 +155,20 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
         there = [str(full) if full.is_dir() else name for full, name in zip(beside, table["directory"], strict=True)]
         table["directory"] = there
     return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def _is_bad(table: "pd.DataFrame", name: str) -> Any:
+    """For each row of a table whether it lacks a value that every row has, or has one that can't be."""
+    import pandas as pd
+
+    value: Any = table[name]
+    if name in _TEXTS_ALWAYS:
+        return value.isna() | ((name == "status") & ~value.isin([*Status]))
+    number: Any = pd.to_numeric(value, errors="coerce")
+    if name == "best_test_acc":  # a run that failed may have none
+        return value.notna() & ~number.between(0, 1)
+    wrong = ~number.between(_ALWAYS.get(name, 1), 1e38)
+    return wrong & (table["data"] == "fractal") if name == "fractal_depth" else wrong
 
 
 def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:

@@ -17,8 +17,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fractal_ifs.config.keys import checked
 from fractal_ifs.config.run import RunConfig, placement
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.files import write
 
 log = logging.getLogger(__name__)
@@ -148,6 +149,7 @@ class RunRecord(Mapping[str, Any]):
 
 
 _NAMES = tuple(field.name for field in dataclasses.fields(RunRecord))
+_NUMBERS = ("best_test_acc", "best_step", "final_test_acc", "steps", "seconds", "params")
 COLUMNS = tuple(name for name in _NAMES if name != "config")
 NOT_KEPT = tuple(field.name for field in dataclasses.fields(RunRecord) if not field.metadata.get("kept", True))
 KEYS = tuple(field.name for field in dataclasses.fields(RunRecord) if field.metadata.get("of_config"))
@@ -185,7 +187,7 @@ def read_record(directory: Path) -> RunRecord | None:
         number = int(found["format"])
         if number < 1 or (number <= FORMAT and not {"status", "fingerprint", "config"} <= found.keys()):
             return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     if number > FORMAT:
         raise NotUnderstood(f"{path}: format {number}; this version reads up to {FORMAT}, update it")
@@ -200,6 +202,10 @@ def read_record(directory: Path) -> RunRecord | None:
     except (ConfigError, TypeError, AttributeError) as error:
         raise NotUnderstood(f"{path}: can't be understood by this version: {error}") from None
     values = {name: found.get(name) for name in _NAMES if name not in (*KEYS, "status", "config")}
+    for name in _NUMBERS:
+        if not (values[name] is None or (isinstance(values[name], int | float) and not isinstance(values[name], bool))):
+            reason = f"{name}={short(values[name])}: must be a number"
+            raise NotUnderstood(f"{path}: can't be understood by this version: {reason}")
     if found["fingerprint"] in config.fingerprints:  # of several spellings the one that tables may have
         values["fingerprint"] = found["fingerprint"]
     return RunRecord.of(config, status, **values)
@@ -207,6 +213,7 @@ def read_record(directory: Path) -> RunRecord | None:
 
 def _config_of(keys: dict[str, Any]) -> RunConfig:
     """The config in a record. What can't change a result need not be valid any more. Raises ConfigError."""
+    checked("config", keys, Mapping[str, Any], {})
     try:
         return RunConfig.parse(keys)
     except ConfigError:
@@ -262,7 +269,7 @@ def read_begun(directory: Path) -> Begun | None:
     try:
         found = json.loads((directory / BEGUN).read_text())
         return Begun(RunConfig.parse(found["config"]), found.get("wandb_id"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a ConfigError is a ValueError
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # a ConfigError is a ValueError
         return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from fractal_ifs.config.machine import check_outside
 from fractal_ifs.config.run import Job
 from fractal_ifs.results import finished_runs
 from fractal_ifs.results.finished_runs import Keeper, KeptRun
@@ -20,9 +21,12 @@ Ended = RunRecord | KeptRun | Exception  # a job's record, its result in its tab
 def finished_or_kept(job: Job) -> RunRecord | KeptRun | None:
     """The record of a job that needs no more training, or its result in the table that its key ``kept`` names.
 
-    None where the job is still to be trained. Raises ConfigError where another config was trained in its directory.
+    None where the job is still to be trained. Raises ConfigError where another config was trained in its directory, or
+    what it needs besides its config isn't there.
     """
     record = finished(job)
+    if record is None or job.config.kept:
+        check_outside(job.config)
     if record is None and job.directory is not None and not job.config.overwrite:
         return None if read_record(job.directory) else finished_runs.find(job.config)
     return record

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from fractal_ifs import streams
+from fractal_ifs.config.environment import slurm_restarts
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError, FailedElsewhere
+from fractal_ifs.extras import require
 from fractal_ifs.files import write
 from fractal_ifs.results.finished_runs import Keeper
 from fractal_ifs.runs.records import RunRecord, Status, read_record
@@ -47,7 +49,7 @@ class Task:
     def __call__(self) -> None:
         streams.outlast()
         logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", force=True)
-        restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        restarts = slurm_restarts()
         # Only the driver writes the table ``kept``. With ``overwrite`` a run starts anew once, not at each requeue.
         keys = {"kept": ""} | ({"overwrite": False} if restarts else {})
         jobs = [job._replace(config=replace(job.config, **keys)) for job in self.jobs]
@@ -164,10 +166,9 @@ def submit(hands: Sequence[Sequence[Job]], directory: Path, settings: Settings) 
 
     Raises ConfigError where submitit is not installed, or Slurm refuses.
     """
-    try:
-        import submitit
-    except ImportError:
-        raise ConfigError("hydra/launcher=slurm: needs submitit: pip install 'fractal_ifs[slurm]'") from None
+    require("slurm")
+    import submitit
+
     folder = directory.absolute() / "slurm"
     folder.mkdir(parents=True, exist_ok=True)
     code = snapshot(folder)

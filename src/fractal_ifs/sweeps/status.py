@@ -43,7 +43,7 @@ def status(path: Path) -> dict[str, Any]:
     Raises ConfigError where there is no run.
     """
     if not path.is_dir():
-        raise ConfigError(f"{path}: there is no such directory")
+        raise ConfigError(f"{path}: there is no such directory" + (", it is a file" if path.exists() else ""))
     tasks: dict[str, list[Path]] = {}
     for folder, below, _ in os.walk(path):
         if "slurm" in below:
@@ -88,10 +88,10 @@ def _run(directory: Path, names: set[str], in_slurm: str | None) -> tuple[str, i
 
 def _last_step(directory: Path) -> int:
     try:
-        last = (directory / HISTORY).read_text().splitlines()[-1].split(",")[0]
+        last = (directory / HISTORY).read_text(errors="replace").splitlines()[-1].split(",")[0]
     except (OSError, IndexError):
         return 0
-    return int(last) if last.isdigit() else 0
+    return int(last) if last.isdecimal() and len(last) < 20 else 0
 
 
 def show(path: Path) -> str:

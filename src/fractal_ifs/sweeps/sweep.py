@@ -9,6 +9,7 @@ from fractal_ifs.config.machine import on_this_machine
 from fractal_ifs.config.run import Job
 from fractal_ifs.data.images import check_images
 from fractal_ifs.engines.choice import choose
+from fractal_ifs.errors import ConfigError
 from fractal_ifs.results.finished_runs import Keeper
 from fractal_ifs.runs.records import Status
 from fractal_ifs.sweeps.driver import report_failure
@@ -38,10 +39,18 @@ def train_jobs(jobs: Sequence[Job], executor: str = "inline", stack: int = 0, to
 
 
 def train_unfinished(jobs: Sequence[Job], executor: str, stack: int, together: bool) -> list[Outcome]:
-    """Train jobs none of which is finished. Arguments, result and errors are those of ``train_jobs``."""
+    """Train jobs none of which is finished. Arguments, result and errors are those of ``train_jobs``.
+
+    Raises ConfigError too where the native engine is asked for and can't train a job.
+    """
     outcomes: dict[int, Outcome] = {}
     keeper = Keeper(jobs)
     jobs = [on_this_machine(job) for job in jobs]
+    for job in jobs:
+        if job.config.engine == "native" and (chosen := choose(job.config)).engine != "native":
+            raise ConfigError(
+                f"engine=native: must be auto or torch here ({chosen.reason or 'CNNs have another engine'})"
+            )
     for reason in sorted({str(choose(job.config).reason) for job in jobs} - {"None"}):
         log.info("engine=torch: %s", reason)
     check_images(job.config for job in jobs)

@@ -33,14 +33,14 @@ class Settings(Section):
 
     PREFIX: ClassVar[str] = "conjecture1."
 
-    systems: int = key("random IFSs, depths and curves", least=6)
-    width: int = key("units of a hidden layer", least=1)
-    shallow: int = key("hidden layers of the shallow networks", least=1)
-    deep: int = key("hidden layers of the deep networks", least=1)
-    steps: int = key("steps of Adam", least=1)
-    lrs: tuple[float, ...] = key("learning rates, of which the best counts", above=0)
-    seeds: int = key("networks for each learning rate, of which the best counts", least=1)
-    train_size: int = key("training points", least=BATCH)
+    systems: int = key("random IFSs, depths and curves", least=6, most=10**6)
+    width: int = key("units of a hidden layer", least=1, most=10**6)
+    shallow: int = key("hidden layers of the shallow networks", least=1, most=1000)
+    deep: int = key("hidden layers of the deep networks", least=1, most=1000)
+    steps: int = key("steps of Adam", least=1, most=10**9)
+    lrs: tuple[float, ...] = key("learning rates, of which the best counts", above=0, most=1e38)
+    seeds: int = key("networks for each learning rate, of which the best counts", least=1, most=10**6)
+    train_size: int = key("training points", least=BATCH, most=10**9)
 
 
 def random_system(rng: np.random.Generator, d: int) -> CubeIFS:

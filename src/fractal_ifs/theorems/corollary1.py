@@ -31,7 +31,7 @@ class Settings(Section):
 
     PREFIX: ClassVar[str] = "corollary1."
 
-    points: int = key("points that a network is checked on", least=1)
+    points: int = key("points that a network is checked on", least=1, most=10**9)
     s: tuple[int, ...] | None = key("levels that a block folds; null: every s whose network is narrow enough", least=1)
 
     def check_for(self, ifs: CubeIFS, n: int) -> None:

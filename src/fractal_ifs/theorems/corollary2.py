@@ -39,8 +39,8 @@ class Settings(Section):
     width: int = key("k", least=10, most=1000)
     delta: float = key("the network is stuck with probability 1 - delta", least=LEAST, below=1)
     biases: tuple[float, ...] = key("b, the initial value of every bias", least=LEAST, most=0.5)
-    initialisations: int = key("networks for each bias", least=1)
-    train_steps: int = key("steps of Adam", least=1)
+    initialisations: int = key("networks for each bias", least=1, most=10**9)
+    train_steps: int = key("steps of Adam", least=1, most=10**9)
 
     def check(self) -> None:
         """Raises ConfigError where Theorem 5 needs a network that is too deep for float64."""

@@ -29,13 +29,13 @@ class Settings(LineSection):
 
     PREFIX: ClassVar[str] = "corollary3."
 
-    width: int = key("k", least=1)
-    t: int = key("depth, the readout counted", least=2)
+    width: int = key("k", least=1, most=10**6)
+    t: int = key("depth, the readout counted", least=2, most=1000)
     delta: float = key("both bounds hold with probability 1 - delta", least=LEAST, below=1)
     n: int = key("depth of the Cantor set", least=1, most=DEEPEST)
     biases: tuple[float, ...] = key("b, the initial value of every bias", least=LEAST, most=0.5)
     curves: tuple[str | int, ...] = key("curves", allowed=CURVES)
-    initialisations: int = key("networks for each bias", least=1)
+    initialisations: int = key("networks for each bias", least=1, most=10**9)
 
 
 def forced(n: int) -> float:

@@ -49,13 +49,13 @@ class LineSection(Section):
                 ) from None
 
 
-NETWORKS = "a list that is not empty, each entry [width k, depth t]: whole numbers, k >= 1 and t >= 2"
+NETWORKS = "a list that is not empty, each entry [width k, depth t]: whole numbers, 1 <= k <= 1e6 and 2 <= t <= 1000"
 
 
 def check_networks(key: str, networks: Sequence[tuple[int, int]]) -> None:
-    """Raises ConfigError for a network without a hidden layer."""
+    """Raises ConfigError for a network without a hidden layer, or with more than anyone trains."""
     for k, t in networks:
-        if t < 2:
+        if not 2 <= t <= 1000:
             raise ConfigError(f"{key}={[k, t]}: must be {NETWORKS}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fractal_ifs.config.keys import Group, checked, key
+from fractal_ifs.config.keys import A_SEED, Group, checked, key
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.fractals.ifs import AffineIFS, depth_of
@@ -69,8 +69,8 @@ class Keys(Group):
     statement: str | tuple[str, ...] = key("which statements", allowed=NAMES)
     shrink: float = key("every image of K0 so many times as large", above=0, most=1)
     margin: float | None = key("gamma of Assumption 3; null: a tenth of the smallest cell's inradius", above=0)
-    points: int = key("points that a constructed network is checked on", least=1)
-    seed: int = key("seed of everything random", least=0, most=2**63 - 1, allowed="a whole number >= 0 and < 2^63")
+    points: int = key("points that a constructed network is checked on", least=1, most=10**9)
+    seed: int = key("seed of everything random", least=0, most=2**63 - 1, allowed=A_SEED)
     threads: int = key("threads of torch", least=1, most=1024)
     figures: bool = key("a picture of each statement")
 

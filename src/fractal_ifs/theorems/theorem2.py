@@ -40,10 +40,10 @@ class Settings(Section):
 
     PREFIX: ClassVar[str] = "theorem2."
 
-    width: int = key("units of a hidden layer", least=1)
-    depth: int = key("hidden layers", least=1)
-    lines: int = key("segments across K0, where d > 1", least=1)
-    train_steps: int = key("steps of Adam", least=1)
+    width: int = key("units of a hidden layer", least=1, most=10**6)
+    depth: int = key("hidden layers", least=1, most=1000)
+    lines: int = key("segments across K0, where d > 1", least=1, most=10**6)
+    train_steps: int = key("steps of Adam", least=1, most=10**9)
 
 
 def least_width_printed(d: int, r: int, n: int, t: int) -> float:

@@ -28,8 +28,8 @@ class Settings(Section):
 
     PREFIX: ClassVar[str] = "theorem3."
 
-    width: int = key("units of a hidden layer", least=1)
-    train_steps: int = key("steps of Adam", least=1)
+    width: int = key("units of a hidden layer", least=1, most=10**6)
+    train_steps: int = key("steps of Adam", least=1, most=10**9)
 
 
 def level_errors(problem: Problem[Section], j: int, s: int) -> np.ndarray:

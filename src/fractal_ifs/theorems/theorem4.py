@@ -32,12 +32,14 @@ class Settings(LineSection):
 
     PREFIX: ClassVar[str] = "theorem4."
 
-    n: int = key("depth", least=1)
-    networks: tuple[tuple[int, int], ...] = key("[width k, depth t], the readout counted", least=1, allowed=NETWORKS)
+    n: int = key("depth", least=1, most=40)
+    networks: tuple[tuple[int, int], ...] = key(
+        "[width k, depth t], the readout counted", least=1, most=10**6, allowed=NETWORKS
+    )
     curves: tuple[str | int, ...] = key(
         "curves beside the chosen one", empty=True, allowed="a list of curves, names or files"
     )
-    train_steps: int = key("steps of Adam", least=1)
+    train_steps: int = key("steps of Adam", least=1, most=10**9)
 
     def check(self) -> None:
         """Raises ConfigError for bad networks and curves."""
@@ -61,7 +63,8 @@ def proven_bounds(P: np.ndarray, r: int, k: int, t: int) -> np.ndarray:
     A network has at most (k + 1)^(t - 1) linear pieces.
     """
     j = np.arange(len(P), dtype=float)
-    return np.maximum(1 - (k + 1) ** (t - 1) / r**j, 0) * (1 - P)
+    pieces = float(min((k + 1) ** (t - 1), 10**300))
+    return np.maximum(1 - pieces / r**j, 0) * (1 - P)
 
 
 def constructed_error(problem: Problem[LineSection], distribution: LineDistribution, k: int, t: int) -> float:
@@ -94,7 +97,7 @@ def check(problem: Problem[Settings]) -> list[Check]:
         for k, t in keys.networks:
             allowed = printed_bounds(P, ifs.r, k, t)
             proof = proven_bounds(P, ifs.r, k, t)
-            least = best_error(labelled, (k + 1) ** (t - 1))[-1]
+            least = best_error(labelled, min((k + 1) ** (t - 1), labelled.shape[1]))[-1]
             built = constructed_error(problem, distribution, k, t)
             trained = distribution.error(
                 problem.train(seeded_networks(1, k, t - 1, range(8), "pytorch"), x, y, keys.train_steps, 1e-2)

@@ -40,10 +40,12 @@ class Settings(LineSection):
 
     n: int = key("depth of the Cantor set", least=2, most=DEEPEST)
     delta: float = key("the gradient is small with probability 1 - delta", least=LEAST, below=1)
-    networks: tuple[tuple[int, int], ...] = key("[width k, depth t], the readout counted", least=1, allowed=NETWORKS)
+    networks: tuple[tuple[int, int], ...] = key(
+        "[width k, depth t], the readout counted", least=1, most=10**6, allowed=NETWORKS
+    )
     biases: tuple[float, ...] = key("b, the initial value of every bias", least=LEAST, most=0.5)
     curves: tuple[str | int, ...] = key("curves; own: the chosen one", allowed=f"{CURVES}, or own")
-    initialisations: int = key("networks of each kind", least=1)
+    initialisations: int = key("networks of each kind", least=1, most=10**9)
 
     @property
     def curve_names(self) -> list[str]:

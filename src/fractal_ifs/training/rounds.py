@@ -4,13 +4,13 @@ A single run is a set of one. New runs begin as others end, so memory holds only
 """
 
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 import pytorch_lightning as pl
 
+from fractal_ifs.config.environment import checkpoint_seconds
 from fractal_ifs.config.run import Job
 from fractal_ifs.engines.protocol import Engine, Stop
 from fractal_ifs.runs import ddp
@@ -23,7 +23,7 @@ from fractal_ifs.training import signals, wandb_run
 from fractal_ifs.training.wandb_run import WandbRun, finish_all, new_id
 
 log = logging.getLogger(__name__)
-CHECKPOINT_SECONDS = float(os.environ.get("FRACTAL_IFS_CHECKPOINT_SECONDS", "30"))
+CHECKPOINT_SECONDS = checkpoint_seconds()
 
 
 class SweepRounds(pl.LightningModule):

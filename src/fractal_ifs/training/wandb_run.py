@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fractal_ifs.config.environment import wandb_mode
 from fractal_ifs.config.logger import WandbLogger
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.runs.records import Evaluation, Status
@@ -60,7 +61,7 @@ _ended = threading.Condition()
 
 def mode(asked: str | None) -> str:
     """The mode of W&B: ``asked``, or $WANDB_MODE, or online. But offline without a login, which W&B would ask for."""
-    found = asked or os.environ.get("WANDB_MODE")
+    found = asked or wandb_mode()
     if found not in (None, "online"):
         return found
     if _logged_in():
@@ -76,7 +77,7 @@ def _logged_in() -> bool:
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
     try:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
+    except (OSError, ValueError, netrc.NetrcParseError):
         return False
 
 
@@ -204,9 +205,9 @@ class WandbRun:
                 "console": "off",
                 "x_disable_stats": True,
                 "init_timeout": self.timeout,
+                "finish_timeout": min(self.timeout, FINISH_SECONDS),
+                "finish_timeout_raises": True,
             }
-            if "finish_timeout" in wandb.Settings.model_fields:  # so that a lost connection doesn't delay the sweep
-                quiet |= {"finish_timeout": min(self.timeout, FINISH_SECONDS), "finish_timeout_raises": True}
 
             def init(chosen: str) -> None:
                 with within(self.timeout + BEGIN_SECONDS):

@@ -1,0 +1,305 @@
+"""What a command line may ask of Hydra, checked before Hydra reads it.
+
+Hydra answers some bad values of its own keys with a traceback, or drops them and runs without what was asked. The keys
+of a run are not checked here but where the config is parsed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import logging
+import math
+import os
+import re
+import types
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from hydra.conf import HydraConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override, QuotedString, RangeSweep
+from hydra.errors import HydraException
+
+from fractal_ifs.config.keys import checked, shown
+from fractal_ifs.config.machine import is_path, obstacle
+from fractal_ifs.errors import ConfigError, short
+from fractal_ifs.files import CONF
+
+# Hydra's options that take a value.
+OPTIONS = (
+    *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p"),
+    *("--experimental-rerun", "--info", "-i"),
+)
+MOST_JOBS = 10**7
+
+A_DIRECTORY = "the path of a directory that can be written"
+_SET_BY_HYDRA = ("hydra.runtime", "hydra.overrides", "hydra.job.override_dirname", "hydra.job.config_name")
+
+
+def split(arguments: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """The options that have a value, and the overrides of a command line."""
+    options: list[tuple[str, str]] = []
+    overrides: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if not argument.startswith("-"):
+            overrides.append(argument)
+        elif name in OPTIONS:
+            options.append((name, value if equals else next(rest, "")))
+    return options, overrides
+
+
+def check_overrides(arguments: Sequence[str]) -> None:
+    """Raises ConfigError for what Hydra can't read, and for bad values of its keys, groups and options."""
+    options, texts = split(arguments)
+    for name, value in options:
+        if name in ("--config-dir", "-cd") and not os.path.isdir(value):
+            raise ConfigError(f"{name}={shown(value)}: must be a directory")
+    overrides = [_parsed(text) for text in texts]
+    folders = _folders([value for name, value in options if name in ("--config-dir", "-cd")], overrides)
+    jobs: dict[str, int] = {}
+    for override in overrides:
+        key = override.key_or_group
+        if override.is_delete():
+            _check_deletion(override)
+        elif _is_group(key):
+            _check_choice(override, folders)
+        elif key == "hydra" or key.startswith("hydra."):
+            _check_hydra(override)
+        elif key == "sweep" and not override.is_sweep_override():
+            _check_place(key, override.value())
+        jobs[key] = _count(override, folders)
+    if (count := math.prod(jobs.values())) > MOST_JOBS:
+        words = " ".join(short(override.input_line) for override in overrides if override.is_sweep_override())
+        raise ConfigError(f"{words}: must be at most {MOST_JOBS} jobs, not {count}")
+
+
+def unreadable(text: str) -> str:
+    """What is wrong with an override that Hydra can't parse."""
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"(\+\+?|~)?[\w./@:$-]+", key):
+        return f"{short(text)}: must be KEY=VALUE, as width=20"
+    if value.startswith("~"):
+        return f"{short(text)}: ~ can't stand here, write $HOME"
+    return f"{short(text)}: can't be read; a value with special characters needs two pairs of quotes: '{key}=\"...\"'"
+
+
+def _parsed(text: str) -> Override:
+    try:
+        [override] = OverridesParser.create().parse_overrides([text])  # as ``words`` reads them
+    except ConfigError:
+        raise
+    except (HydraException, RecursionError, ValueError, ArithmeticError):
+        raise ConfigError(unreadable(text)) from None
+    if not override.key_or_group:
+        raise ConfigError(f"{short(text)}: must be KEY=VALUE, as width=20")
+    return override
+
+
+def _text(value: Any) -> Any:
+    """A value as the config gets it: Hydra gives those of a sweep with their quotes."""
+    return value.text if isinstance(value, QuotedString) else value
+
+
+def _is_group(key: str) -> bool:
+    return key.startswith("hydra/") or ("." not in key and (CONF / key).is_dir())
+
+
+def _folders(directories: Sequence[str], overrides: Sequence[Override]) -> list[Path] | None:
+    """Where Hydra looks for the files of groups. None where that can't be told here, as in a Python package."""
+    found = [CONF, *map(Path, directories)]
+    for override in overrides:
+        if override.key_or_group == "hydra.searchpath":
+            value = override.value()
+            for place in value if isinstance(value, list) else []:
+                path = str(place).removeprefix("file://")
+                if "://" in path:
+                    return None
+                if not os.path.isdir(path):
+                    raise ConfigError(f"hydra.searchpath=[{short(place)}]: must be a list of directories that exist")
+                found.append(Path(path))
+    return found
+
+
+def _names(group: str, folders: Sequence[Path]) -> list[str]:
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+def _check_deletion(override: Override) -> None:
+    value = override.value()
+    if _is_group(override.key_or_group) and not (value is None or isinstance(value, str)):
+        raise ConfigError(f"{short(override.input_line)}: must be ~{override.key_or_group} alone")
+
+
+def _check_choice(override: Override, folders: Sequence[Path] | None) -> None:
+    """Raises ConfigError unless a group is given the name of one of its files, or several in a sweep."""
+    group, line = override.key_or_group, short(override.input_line)
+    there = ", ".join(_names(group, folders or [CONF]))
+    allowed = f"one of {there}" if there else "one name"
+    if override.is_add() or override.is_force_add():
+        raise ConfigError(f"{line}: must be without +, {group}=NAME")
+    if override.is_sweep_override():
+        if group.startswith("hydra/"):
+            raise ConfigError(f"{line}: must be {allowed}: it is the same for all jobs of a sweep")
+        values = list(override.sweep_iterator()) if not isinstance(override.value(), Glob) else []
+    else:
+        values = [override.value()]
+        if group == "experiment" and isinstance(values[0], list):  # Hydra takes several of them, one after the other
+            values = values[0]
+    for value in map(_text, values):
+        name = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+        if not name.strip() or "${" in name or name == "???" or len(name) > 200 or not name.isprintable():
+            raise ConfigError(f"{group}={shown(value)}: must be {allowed}")
+        if group == "protocol" and folders and not any((path / group / f"{name}.yaml").is_file() for path in folders):
+            raise ConfigError(f"{group}={shown(value)}: must be {allowed}")  # it is optional: Hydra says nothing
+
+
+def _check_hydra(override: Override) -> None:
+    """Raises ConfigError for a bad value of a key of Hydra's own."""
+    key, value = override.key_or_group, override.value()
+    if override.is_sweep_override():
+        raise ConfigError(f"{short(override.input_line)}: must be one value: it is the same for all jobs of a sweep")
+    if key.startswith(_SET_BY_HYDRA):
+        raise ConfigError(f"{key}={shown(value)}: can't be set; hydra.run.dir and hydra.sweep.dir say where runs go")
+    if key in ("hydra.launcher", "hydra.sweeper") and not isinstance(value, dict):
+        raise ConfigError(f"{key}={shown(value)}: must be keys with values; {key.replace('.', '/')}=NAME chooses one")
+    hint = _HINTS.get(key) or _declared(key)
+    interpolated = isinstance(value, str) and "${" in value
+    if hint is Any or (interpolated and hint is not Mapping[str, Any] and key != "hydra.mode"):
+        return
+    if value == "???":
+        raise ConfigError(f"{key}=???: this key has no default, give it a value")
+    if isinstance(value, int | float) and str in (hint, *get_args(hint)):  # hydra.run.dir=2024
+        value = value if bool in get_args(hint) else str(value)
+    checked(key, value, hint, {"empty": True})
+    if key in _RULES:
+        _RULES[key](key, value)
+
+
+def _declared(key: str) -> Any:
+    """The type that Hydra declares for a key of its own, Any where it has none. Raises ConfigError if there is none."""
+    kind: Any = HydraConf
+    for name in key.split(".")[1:]:
+        if not dataclasses.is_dataclass(kind):
+            return Any  # within a mapping
+        hints = _hints(kind)
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, 1, 0.6)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{key}: there is no such key{hint}")
+        kind = hints[name]
+    return _translated(kind)
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _translated(kind: Any) -> Any:
+    """A type of Hydra's structured config as ``keys.checked`` takes it."""
+    if dataclasses.is_dataclass(kind) or get_origin(kind) is dict:
+        return Mapping[str, Any]
+    if get_origin(kind) is list:
+        return tuple[(get_args(kind)[0], ...)]  # pyright: ignore[reportInvalidTypeArguments]
+    if get_origin(kind) in (Union, types.UnionType):
+        return Union[tuple(None if each is type(None) else _translated(each) for each in get_args(kind))]  # noqa: UP007
+    members: Any = kind
+    return Literal[tuple(members.__members__)] if isinstance(kind, type) and issubclass(kind, Enum) else members
+
+
+def _check_place(key: str, value: Any) -> None:
+    if not (value is not None and is_path(str(value))) or value == "???":
+        raise ConfigError(f"{key}={shown(value)}: must be the name of a directory")
+
+
+def _check_directory(key: str, value: Any) -> None:
+    text = str(value)
+    if not is_path(text):
+        raise ConfigError(f"{key}={shown(value)}: must be {A_DIRECTORY}")
+    if reason := obstacle(Path(text)):
+        raise ConfigError(f"{key}={shown(value)}: must be {A_DIRECTORY}, {reason}")
+
+
+def _check_file_name(key: str, value: Any) -> None:
+    if not is_path(str(value)) or "/" in str(value) or len(str(value)) > 100:
+        raise ConfigError(f"{key}={shown(value)}: must be a file's name of 1 to 100 characters, without /")
+
+
+def _check_subdirectory(key: str, value: Any) -> None:
+    if value is not None:
+        _check_place(key, value)
+
+
+def _check_environment(key: str, value: Any) -> None:
+    for name in value:
+        if name not in os.environ:
+            raise ConfigError(f"{key}={shown(value)}: {short(name)} is not set in the environment")
+
+
+def _check_format(key: str, value: Any) -> None:
+    try:
+        logging.Formatter(value)
+    except ValueError:
+        raise ConfigError(f"{key}={shown(value)}: must be a format of Python's logging, as %(message)s") from None
+
+
+def _check_batch(key: str, value: Any) -> None:
+    checked(key, value, int | None, {"least": 1, "most": 10**9})
+
+
+def _check_table(key: str, value: Any) -> None:
+    if value is not None and not os.path.isfile(value):
+        raise ConfigError(f"{key}={shown(value)}: must be the path of a CSV of finished runs")
+
+
+_WHO = bool | str | tuple[str, ...]
+# What Hydra leaves open, but not the code that reads it.
+_HINTS: dict[str, Any] = {
+    "hydra.verbose": _WHO,
+    "hydra.callbacks.refuse": Mapping[str, Any],
+    "hydra.job_logging.formatters": Mapping[str, Any],
+    "hydra.job_logging.formatters.simple": Mapping[str, Any],
+    "hydra.job_logging.formatters.simple.format": str,
+    "hydra.sweeper.max_batch_size": int | None,
+    "hydra.sweeper.params": Mapping[str, Any] | None,
+    "hydra.sweeper.best_lr": str | None,
+}
+_RULES = {
+    "hydra.run.dir": _check_directory,
+    "hydra.sweep.dir": _check_directory,
+    "hydra.sweep.subdir": _check_place,
+    "hydra.output_subdir": _check_subdirectory,
+    "hydra.job.name": _check_file_name,
+    "hydra.job.env_copy": _check_environment,
+    "hydra.job_logging.formatters.simple.format": _check_format,
+    "hydra.sweeper.max_batch_size": _check_batch,
+    "hydra.sweeper.best_lr": _check_table,
+}
+
+
+def _count(override: Override, folders: Sequence[Path] | None) -> int:
+    """How many jobs an override makes of one. Raises ConfigError for none, or a range without an end."""
+    if not override.is_sweep_override():
+        return 1
+    value, line = override.value(), short(override.input_line)
+    if isinstance(value, Glob):
+        count = len(value.filter(_names(override.key_or_group, folders))) if folders else 1
+    elif isinstance(value, RangeSweep):
+        start, stop, step = (float(each or 0) for each in (value.start, value.stop, value.step))
+        if not (math.isfinite(start) and math.isfinite(stop) and math.isfinite(step) and step):
+            raise ConfigError(f"{line}: must be range(START,STOP,STEP) of finite numbers, STEP not 0")
+        count = max(0, math.ceil((stop - start) / step))
+    elif override.is_interval_sweep():  # for sweepers that draw from it; the grid refuses it itself
+        return 1
+    else:
+        count = sum(1 for _ in override.sweep_iterator())
+    if not count:
+        hint = "; quote a pattern: glob('[1-4]')" if "glob([" in line else ""
+        raise ConfigError(f"{line}: matches no value, so the sweep has no jobs{hint}")
+    return count

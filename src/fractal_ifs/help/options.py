@@ -1,0 +1,99 @@
+"""The options of Hydra's command line, which the commands train and theory take."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from fractal_ifs.errors import ConfigError
+
+
+class Option(NamedTuple):
+    """An option of Hydra's."""
+
+    long: str
+    short: str = ""
+    value: str = ""  # what follows it, in brackets if nothing need follow
+    doc: str = ""  # empty for those that are seldom needed: Hydra's own help has them
+
+
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+HYDRA = (
+    Option("--multirun", "-m", doc="a sweep: a list of values, curve=1,4, means a job for each"),
+    Option("--cfg", "-c", "job|hydra|all", "show the config that is composed, and do nothing else"),
+    Option("--resolve", doc="with --cfg: values in place of references to other keys"),
+    Option("--package", "-p", "KEY", "with --cfg: this part of it"),
+    Option("--config-dir", "-cd", "DIR", "take choices of groups from DIR/GROUP/*.yaml too"),
+    Option("--info", "-i", "[WHAT]", f"what Hydra knows, WHAT of {', '.join(INFO)}"),
+    Option("--help", "-h", doc="this help"),
+    Option("--hydra-help", doc="Hydra's own options and keys"),
+    Option("--version", doc="Hydra's version"),
+    Option("--run", "-r"),
+    Option("--config-name", "-cn", "NAME"),
+    Option("--config-path", "-cp", "DIR"),
+    Option("--experimental-rerun", value="FILE"),
+    Option("--shell-completion", "-sc"),
+)
+# As a help shows them.
+OPTIONS = tuple(
+    (f"{option.short + ', ' if option.short else ''}{option.long} {option.value}".strip(), option.doc)
+    for option in HYDRA
+    if option.doc
+)
+
+
+def split(arguments: Sequence[str]) -> Iterator[tuple[str, Option | None]]:
+    """Every argument, with the option that it is or is the value of, None for others.
+
+    Like Hydra it takes ``--cfg=job`` and the beginning of a long name, ``--multi``.
+    Raises ConfigError for an unknown option, and where a value is missing or unknown.
+    """
+    waiting: Option | None = None  # an option, for its value
+    for argument in arguments:
+        if waiting and (not waiting.value.startswith("[") or argument in INFO):
+            _check(waiting, argument)
+            yield argument, waiting
+            waiting = None
+        elif argument.startswith("-") and argument.strip("-"):
+            option, value = _option(argument)
+            waiting = option if option.value and value is None else None
+            if option.value and value is not None:
+                _check(option, value)
+            yield argument, option
+        else:
+            waiting = None
+            yield argument, None
+    if waiting and not waiting.value.startswith("["):
+        _check(waiting, "")
+
+
+def options_and_words(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command's options, with their values, and its other words: Hydra 1.3 wants the options first.
+
+    Raises ConfigError as ``split`` does.
+    """
+    parts = list(split(arguments))
+    options = [argument for argument, option in parts if option]
+    if options[-1:] and options[-1] in ("--info", "-i"):  # else it would take the first word for its value
+        options[-1] = "--info=all"
+    return options, [argument for argument, option in parts if not option]
+
+
+def _option(argument: str) -> tuple[Option, str | None]:
+    """The option, and its value where that is part of the argument: --cfg=job or -cjob."""
+    name, equals, value = argument.partition("=")
+    for option in HYDRA:
+        if name in (option.long, option.short):
+            return option, value if equals else None
+    longer = [option for option in HYDRA if name.startswith("--") and option.long.startswith(name)]
+    if len(longer) > 1:
+        raise ConfigError(f"{argument}: may be {' or '.join(option.long for option in longer)}")
+    if longer:
+        return longer[0], value if equals else None
+    for option in HYDRA:
+        if option.short == argument[:2]:
+            return option, argument[2:]
+    raise ConfigError(f"{argument}: there is no such option; --help shows those that there are")
+
+
+def _check(option: Option, value: str) -> None:
+    if not value or ("|" in option.value and value not in option.value.split("|")):
+        raise ConfigError(f"{option.long} {value}".rstrip() + f": must be {option.long} {option.value}")

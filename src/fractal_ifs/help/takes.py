@@ -1,0 +1,174 @@
+"""What a command takes, described for its help and for completion in a shell: groups and keys, from conf/ and types."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import yaml
+
+from fractal_ifs.config.keys import Group, describe
+from fractal_ifs.files import CONF
+from fractal_ifs.help.layout import Examples, examples, paragraph, rows
+from fractal_ifs.help.options import OPTIONS
+
+
+class Choices(NamedTuple):
+    """A config group."""
+
+    name: str  # as on the command line, such as hydra/launcher
+    default: str
+    doc: str
+    among: tuple[str, ...]
+
+    def row(self) -> tuple[str, str]:
+        """Its line in a help."""
+        return f"{self.name}={self.default}", f"{self.doc}: {', '.join(self.among)}"
+
+
+class Key(NamedTuple):
+    """A key."""
+
+    name: str  # as on the command line, such as trainer.devices
+    default: str  # as it is written there
+    doc: str
+    allowed: str = ""
+    values: tuple[str, ...] = ()  # all that are allowed, where they are few
+
+    def row(self) -> tuple[str, str]:
+        """Its line in a help."""
+        return f"{self.name}={self.default}", f"{self.doc} ({self.allowed})" if self.allowed else self.doc
+
+
+class Keys(NamedTuple):
+    """Keys that belong together, under a title."""
+
+    title: str
+    keys: Sequence[Key]
+
+    def text(self) -> str:
+        """The part of a help that explains them."""
+        return f"{self.title}:\n{rows(key.row() for key in self.keys)}"
+
+
+class Takes(NamedTuple):
+    """All that a command takes."""
+
+    groups: Sequence[Choices]
+    keys: Sequence[Keys]
+    options: Sequence[tuple[str, str]] = OPTIONS
+    words: Mapping[str, str] = {}  # what may stand alone, without a key, and what it means
+    besides: Sequence[tuple[str, str]] = ()  # choices, and what each sets besides the keys of its group
+
+    def screen(self, command: str, usage: str, text: str, given: Examples, arguments: Sequence[str] = ()) -> str:
+        """The help of a command; where ``arguments`` name a group, the help on that group."""
+        if asked := [group for group in self.groups if group.name in arguments]:
+            return "\n\n".join(map(self._on_group, asked))
+        parts = [f"usage: {command} {usage}", *map(paragraph, text.split("\n\n")), examples(command, given)]
+        if self.words:
+            parts.append("statements:\n" + rows(self.words.items(), 15))
+        parts.append(
+            "groups, with their defaults; --help GROUP explains the choices of one:\n"
+            + rows(group.row() for group in self.groups)
+        )
+        if self.besides:
+            parts.append("what choices set besides, where it is not given:\n" + rows(self.besides))
+        return "\n\n".join([*parts, "options:\n" + rows(self.options), *(keys.text() for keys in self.keys)])
+
+    def _on_group(self, group: Choices) -> str:
+        lines = rows((choice, headline(CONF / group.name / f"{choice}.yaml")) for choice in group.among)
+        prefix = "hydra.launcher." if group.name == "hydra/launcher" else f"{group.name}."
+        own = [keys.text() for keys in self.keys if any(key.name.startswith(prefix) for key in keys.keys)]
+        head = f"{group.name}: {group.doc}. The default is {group.name}={group.default}."
+        return "\n\n".join([paragraph(head), lines, *own])
+
+
+def choices(*files: Path) -> list[Choices]:
+    """The groups in the lists of defaults of some files of conf/, those that have a comment on their line there.
+
+    Of the experiments those that set nothing but keys of the command.
+    """
+    entries: list[str | dict[str, Any]] = [
+        each for path in files for each in yaml.safe_load(path.read_text())["defaults"]
+    ]
+    pairs = [pair for entry in entries if isinstance(entry, dict) for pair in entry.items()]
+    defaults = {name.removeprefix("override "): value for name, value in pairs}
+    docs = {name: doc for path in files for name, doc in _comments(path).items()}
+    keys = {name for path in files for name in content(path)} | set(defaults)
+    found: list[Choices] = []
+    for name, default in defaults.items():
+        there = sorted((CONF / name).glob("*.yaml"))
+        if name == "experiment":
+            there = [file for file in there if {key.split(".")[0] for key in content(file)} <= keys]
+        if there and name in docs:
+            found.append(Choices(name, written(default), docs[name], tuple(file.stem for file in there)))
+    return found
+
+
+def typed(kind: type[Group], path: Path, *others: Path) -> list[Key]:
+    """The keys of a type with their defaults in a file, and in the files of other choices where those differ."""
+    values, found = content(path), list[Key]()
+    for key in describe(kind):
+        if key.name == "name":  # set by choosing the file
+            continue
+        differing = [
+            f"with {other.parent.name}={other.stem}: {written(content(other)[key.name])}"
+            for other in others
+            if content(other).get(key.name, values[key.name]) != values[key.name]
+        ]
+        doc = "; ".join([key.doc, *differing])
+        found.append(Key(f"{kind.PREFIX}{key.name}", written(values[key.name]), doc, key.allowed, key.values))
+    return found
+
+
+def commented(path: Path, prefix: str = "") -> list[Key]:
+    """The keys of a file with their defaults, and the comment that each has on its line."""
+    docs = _comments(path)
+    return [
+        Key(f"{prefix}{name}", written(value), docs[name])
+        for name, value in content(path).items()
+        if name in docs and not isinstance(value, dict)
+    ]
+
+
+def shapes() -> list[Keys]:
+    """The keys of the groups fractal and curve, which have no types: in place of a choice's, or those that it lacks."""
+    curves = [
+        Key(f"curve.{name}", written(value), f"of curve={path.stem}: {headline(path)}")
+        for path in sorted((CONF / "curve").glob("*.yaml"))
+        for name, value in content(path).items()
+        if value == "???"
+    ]
+    fractals = commented(CONF / "fractal" / "custom.yaml", "fractal.")
+    return [Keys("keys of a fractal (here fractal=custom)", fractals), Keys("keys of a curve", curves)]
+
+
+def content(path: Path) -> dict[str, Any]:
+    """What a file of conf/ sets, without what it says to Hydra."""
+    found: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
+    return {str(name): value for name, value in found.items() if name not in ("defaults", "hydra")}
+
+
+def headline(path: Path) -> str:
+    """The first sentence of the comment at the top of a file of conf/."""
+    lines = [line[1:].strip() for line in path.read_text().split("\n\n")[0].splitlines() if line.startswith("#")]
+    text = " ".join(line for line in lines if not line.startswith(("@package", "python -m")))
+    return re.split(r"(?<=[.]) (?=[A-Z\"])|[.:;]$|: (?=\w+=)", text)[0].removesuffix(".")
+
+
+def written(value: Any) -> str:
+    """A value as on the command line; empty where it is made from others."""
+    if isinstance(value, str):
+        return "" if value.startswith("${") else value
+    if isinstance(value, (list, dict)):
+        return json.dumps(cast(Any, value), separators=(",", ":")).replace('"', "")
+    return "null" if value is None else str(value).lower()
+
+
+def _comments(path: Path) -> dict[str, str]:
+    """The comments behind keys and entries of lists, by their names."""
+    lines = re.findall(r"^(?:  - )?(?:override )?([\w/]+):.*?\s#\s+(.*)$", path.read_text(), re.MULTILINE)
+    return {name: text.strip() for name, text in lines}

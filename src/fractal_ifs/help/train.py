@@ -1,0 +1,90 @@
+"""The help of ``fractal-ifs train``: everything that the command takes, from the typed keys and conf/."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fractal_ifs.config.data import FractalData, ImageData
+from fractal_ifs.config.keys import describe
+from fractal_ifs.config.logger import WandbLogger
+from fractal_ifs.config.model import CNNModel, MLPModel
+from fractal_ifs.config.run import RunConfig
+from fractal_ifs.config.trainer import Trainer
+from fractal_ifs.files import CONF
+from fractal_ifs.help.layout import Examples, program
+from fractal_ifs.help.takes import Key, Keys, Takes, choices, content, shapes, typed, written
+from fractal_ifs.sweeps.grid import Grid
+from fractal_ifs.sweeps.packing import Packing
+from fractal_ifs.sweeps.slurm_settings import Settings
+
+EXAMPLES: Examples = (
+    ("fractal=vicsek curve=4 width=20 budget=quick", "one network: 20,000 steps instead of the paper's 10^6"),
+    (
+        "-m fractal=vicsek curve=1,4,6 steps=20000",
+        "a sweep of three; the same command again trains only what is not finished",
+    ),
+    ("-m curve='range(1,7)' width=10,20 sweep=mine", "a sweep of twelve, in multirun/mine"),
+    ("-m experiment=table2 curve=1 width=10 budget=quick", "twelve networks of the paper's Table 2"),
+    ("-m data=cifar10 model=cnn depth=1,2,3 width=8", "CNNs on CIFAR-10"),
+    ("fractal=carpet depth=3 --cfg job", "shows this config, and trains nothing"),
+)
+
+
+def takes() -> Takes:
+    """The groups, keys and options of the command."""
+    results = {key.name: key.result for key in describe(RunConfig)}
+    own = typed(RunConfig, CONF / "config.yaml")
+    data, model, trainer, hydra = CONF / "data", CONF / "model", CONF / "trainer", CONF / "hydra"
+    keys = [
+        Keys("keys of what is trained, which belong to a run's result", [key for key in own if results[key.name]]),
+        Keys("keys of where and how, which change no result", [key for key in own if not results[key.name]]),
+        *shapes(),
+        Keys("keys of data=fractal", typed(FractalData, data / "fractal.yaml")),
+        Keys(
+            "keys of data=cifar10 and data=fashion_mnist",
+            typed(ImageData, data / "cifar10.yaml", data / "fashion_mnist.yaml"),
+        ),
+        Keys("keys of model=mlp", typed(MLPModel, model / "mlp.yaml")),
+        Keys("keys of model=cnn", typed(CNNModel, model / "cnn.yaml")),
+        Keys("keys of a trainer", typed(Trainer, trainer / "cpu.yaml", trainer / "gpu.yaml", trainer / "ddp.yaml")),
+        Keys("keys of logger=wandb", typed(WandbLogger, CONF / "logger" / "wandb.yaml")),
+        Keys(
+            "keys of a sweep on this machine, hydra/launcher=fused", typed(Packing, hydra / "launcher" / "fused.yaml")
+        ),
+        Keys("keys of a sweep in Slurm, hydra/launcher=slurm", typed(Settings, hydra / "launcher" / "slurm.yaml")),
+        Keys("keys of any sweep", typed(Grid, hydra / "sweeper" / "checked.yaml")),
+        Keys("keys of Hydra's", directories()),
+    ]
+    return Takes(choices(CONF / "config.yaml", CONF / "launching.yaml"), keys, besides=besides())
+
+
+def directories() -> list[Key]:
+    """Keys of Hydra's own that users of this command need."""
+    return [
+        Key(
+            "hydra.run.dir",
+            "DIR",
+            "the directory of a single run; by default below outputs/, named after its overrides",
+        ),
+        Key("hydra.sweep.dir", "DIR", "the directory of a sweep; by default multirun/ and what the key sweep says"),
+        Key("hydra.searchpath", "[DIR]", "take choices of groups from DIR/GROUP/*.yaml too, as --config-dir does"),
+    ]
+
+
+def besides() -> list[tuple[str, str]]:
+    """What choices set that are not the keys of their own group: ``budget=quick sets``, ``steps=20000 ...``."""
+    return [
+        (f"{group}={path.stem}", " ".join(f"{name}={written(value)}" for name, value in content(path).items()))
+        for group, folder in (("budget", "budget"), ("data", "protocol"))
+        for path in sorted((CONF / folder).glob("*.yaml"))
+        if content(path)
+    ]
+
+
+def screen(arguments: Sequence[str] = ()) -> str:
+    """The help; where a group is named among the arguments, the help on that group."""
+    text = """
+        Train one network, or with -m a sweep of many. What is not given is the paper's protocol. A run leaves its
+        directory in outputs/, a sweep in multirun/. If interrupted, it goes on where the same command is given again.
+        """
+    return takes().screen(program("train"), "[-m] [KEY=VALUE ...]", text, EXAMPLES, arguments)

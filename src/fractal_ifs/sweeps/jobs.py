@@ -1,0 +1,96 @@
+"""The jobs of a sweep: each composed by Hydra, typed and checked, before the first one starts."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import filter_overrides
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict, read_write
+
+from fractal_ifs.config.compose import accepted, resolved
+from fractal_ifs.config.fast_compose import Composer
+from fractal_ifs.config.messages import one_line
+from fractal_ifs.config.run import Job
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.sweeps.finished import finished_or_kept
+
+
+@contextlib.contextmanager
+def current(config: DictConfig) -> Iterator[None]:
+    """Let ``${hydra:...}`` refer to this job's config."""
+    before = HydraConfig.instance().cfg
+    # not by set_config, which would copy it and takes 10 ms a job
+    HydraConfig.instance().cfg = config  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def output_directory(config: DictConfig, number: int) -> Path:
+    """The directory of job ``number`` of a sweep. Also writes both into the job's config, as Hydra's launchers do."""
+    with read_write(config.hydra), open_dict(config.hydra), current(config):
+        config.hydra.job.id = str(number)
+        config.hydra.job.num = number
+        directory = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).absolute()
+        config.hydra.runtime.output_dir = str(directory)
+    return directory
+
+
+class Composed(NamedTuple):
+    """A job of a sweep."""
+
+    whole: DictConfig  # all that Hydra composed, with its own node ``hydra``
+    values: dict[str, Any]  # the job's keys as plain values
+    job: Job
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that ``hydra.job.env_set`` sets."""
+        if not (variables := self.whole.hydra.job.env_set):
+            return {}
+        with current(self.whole):
+            return {str(name): str(value) for name, value in variables.items()}
+
+
+def compose_all(
+    context: HydraContext, master: DictConfig, jobs: Sequence[Sequence[str]], first: int = 0, here: bool = True
+) -> list[Composed]:
+    """Compose and check the config of every job.
+
+    Args:
+        master: the config of the whole sweep.
+        jobs: the overrides of each job.
+        first: the number of the first job.
+        here: as in ``config.compose.accepted``.
+
+    Raises a ConfigError that names all invalid jobs. Two jobs with the same directory are invalid, too.
+    """
+    configs: list[Composed] = []
+    refused: list[str] = []
+    compose = Composer(context.config_loader, master)
+    taken: dict[Path, str] = {}
+    for number, overrides in enumerate(jobs):
+        words = " ".join(filter_overrides(overrides))
+        try:
+            config = compose(overrides)
+            values = resolved(config)
+            directory = output_directory(config, first + number)
+            job = Job(accepted(values, here), directory)
+            if directory in taken:
+                raise ConfigError(f"hydra.sweep.subdir: {directory} is that of {taken[directory]} too")
+            taken[directory] = words
+            finished_or_kept(job)  # raises where the directory is another config's
+            configs.append(Composed(config, values, job))
+        except Exception as error:
+            reason = str(error) if isinstance(error, ConfigError) else one_line(error)
+            refused.append(f"{words}: {reason}")
+    if refused:
+        listed = "\n  ".join(refused)
+        raise ConfigError(
+            refused[0] if len(refused) == 1 else f"{len(refused)} of {len(jobs)} jobs are refused\n  {listed}"
+        )
+    return configs

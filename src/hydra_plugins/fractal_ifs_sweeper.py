@@ -1,0 +1,123 @@
+"""A sweeper for Hydra's multirun: ``hydra/sweeper=checked``, the grid of all values."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, filter_overrides
+from hydra.errors import HydraException
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fractal_ifs.config.compose import parse
+from fractal_ifs.config.fast_compose import Composer
+from fractal_ifs.config.machine import check_writable
+from fractal_ifs.config.words import CHOICES, as_typed
+from fractal_ifs.errors import ConfigError, message
+from fractal_ifs.files import write
+from fractal_ifs.sweeps.driver import JobsFailed, swept
+from fractal_ifs.sweeps.grid import Grid
+from fractal_ifs.sweeps.jobs import compose_all
+from hydra_plugins.fractal_ifs_launcher import FusedLauncher
+
+
+class CheckedSweeper(Sweeper):
+    """The grid of all values, as Hydra's own sweeper has it. Every job of a batch is checked before the batch begins.
+
+    Args:
+        max_batch_size: how many jobs are given to the launcher at a time; None: all.
+        params: words of the grid, below those of the command line.
+        best_lr: a table of finished runs (``results.finished_runs``). Every job then gets the learning rate that is
+            best for its cell in this table, whatever the grid says. Jobs that become the same are trained once.
+    """
+
+    def __init__(
+        self, max_batch_size: int | None = None, params: dict[str, str] | None = None, best_lr: str | None = None
+    ):
+        self.keys = Grid(max_batch_size=max_batch_size, params=params, best_lr=best_lr)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra gives a sweeper before ``sweep``."""
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        """Run the sweep. Raises ConfigError, and JobsFailed where a job fails."""
+        assert self.config is not None
+        directory = Path(str(self.config.hydra.sweep.dir))
+        jobs = self._jobs(arguments)
+        size = self.keys.max_batch_size or len(jobs)
+        if directory not in swept:
+            swept.append(directory)
+        returns: list[Sequence[JobReturn]] = []
+        try:
+            for first in range(0, len(jobs), size):
+                returns.append(self._launch(jobs[first : first + size], first, directory))
+                for job in returns[-1]:
+                    _ = job.return_value  # raises the exception that the job failed with
+        except (ConfigError, HydraException, OmegaConfBaseException):
+            raise
+        except Exception as error:
+            raise JobsFailed(message(error)) from error
+        return returns
+
+    def _launch(self, batch: list[list[str]], first: int, directory: Path) -> Sequence[JobReturn]:
+        assert self.config is not None
+        assert self.launcher is not None
+        if isinstance(self.launcher, FusedLauncher):
+            self.launcher.check(batch, first)
+        else:
+            assert self.hydra_context is not None
+            target = str(self.config.hydra.launcher.get("_target_"))
+            here = not target.endswith("SlurmLauncher")  # as hydra-submitit-launcher calls its own
+            compose_all(self.hydra_context, self.config, batch, first, here)
+        if not first:
+            check_writable(directory)
+            write(directory / "multirun.yaml", OmegaConf.to_yaml(self.config).encode())
+        return self.launcher.launch(batch, initial_job_idx=first)
+
+    def _jobs(self, arguments: Sequence[str]) -> list[list[str]]:
+        """The words of every job of the grid. Raises ConfigError if there is none."""
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        words = [*(f"{name}={value}" for name, value in (self.keys.params or {}).items()), *arguments]
+        choices = {override.get_key_element(): _choices(override) for override in parser.parse_overrides(words)}
+        jobs = [list(job) for job in itertools.product(*choices.values())]
+        return self._with_best_lr(jobs) if self.keys.best_lr else jobs
+
+    def _with_best_lr(self, jobs: Sequence[Sequence[str]]) -> list[list[str]]:
+        from fractal_ifs.results.best_lr import BestLr
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        best = BestLr(Path(str(self.keys.best_lr)))
+        compose = Composer(self.hydra_context.config_loader, self.config)
+        found = []
+        for others in dict.fromkeys(tuple(word for word in job if not word.startswith("lr=")) for job in jobs):
+            if (lr := best.of(parse(compose(others)))) is None:
+                words = " ".join(filter_overrides(others))
+                raise ConfigError(f"hydra.sweeper.best_lr={self.keys.best_lr}: has no run of {words}")
+            found.append([*others, f"lr={lr!r}"])
+        return found
+
+
+def _choices(override: Override) -> list[str]:
+    """The words that an override of a grid stands for, one per value. Raises ConfigError if there is none."""
+    name, word = override.get_key_element(), str(override.input_line)
+    if not override.is_sweep_override():
+        same = override.key_or_group in CHOICES or isinstance(override.value(), str)
+        return [word if same else f"{name}={override.get_value_element_as_str()}"]
+    if not override.is_discrete_sweep():
+        raise ConfigError(f"{word}: the grid needs separate values; an interval needs a sweeper that draws from it")
+    found = [f"{name}={as_typed(override.key_or_group, text)}" for text in override.sweep_string_iterator()]
+    if not found:
+        hint = "; quote a pattern: glob('[1-4]')" if "glob([" in word else ""
+        raise ConfigError(f"{word}: matches no value, so the sweep has no jobs{hint}")
+    return found
