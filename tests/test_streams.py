@@ -145,6 +145,8 @@ DOORS = {
     "theory": ["theory", "theorem1", "figures=false", "fractal.depth=1"],
     "doctor": ["doctor"],
     "help": ["train", "--help"],
+    "verb": ["__main__", "status", "multirun/s"],
+    "completion": ["completion", "bash"],
 }
 
 
@@ -160,6 +162,29 @@ def test_a_door_whose_reader_has_gone_says_nothing(sweep, door):
 def test_a_status_that_cannot_be_written_is_a_failure(sweep):
     name, *words = DOORS["status"]
     assert run("-m", f"fractal_ifs.{name}", *words, through='exec "$@" >/dev/full', cwd=sweep).returncode == 1
+
+
+# A signal at the first line that a verb prints: in the middle of its work, or at its end.
+AT_PRINT = """
+import builtins, os, sys
+from fractal_ifs.__main__ import script
+def kill(*_, **__):
+    builtins.print = said
+    os.kill(os.getpid(), {kind})
+said, builtins.print = print, kill
+script()
+"""
+
+
+@pytest.mark.parametrize("verb", ["train", "theory", "status"])
+def test_a_signal_ends_every_verb_with_its_status(sweep, tmp_path, verb):
+    words = {"train": ["train", *SHORT], "status": ["status", "multirun/s"]}.get(verb) or DOORS[verb]
+    folder = tmp_path if verb == "train" else sweep
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        done = run("-c", AT_PRINT.format(kind=int(kind)), *words, through='"$@"; exit $?', cwd=folder)
+        assert done.returncode == 128 + kind, done.stderr
+        assert "Traceback" not in done.stderr
+        assert ("interrupted" in done.stderr) == (kind == signal.SIGINT or verb == "train")
 
 
 @pytest.mark.parametrize("door", ["report", "status", "train", "theory"])
