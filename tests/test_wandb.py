@@ -518,12 +518,19 @@ def test_nobody_is_asked_for_a_login(tmp_path):
 # The real service, stopped
 
 
-def stopped(directory, steps_asked: int) -> subprocess.Popen:
-    """A sweep of two runs whose service of W&B is stopped in mid-run."""
+def logging(directory, steps_asked: int) -> subprocess.Popen:
+    """A sweep of two runs, once W&B's service writes their files."""
     keys = [word for word in SMALL if not word.startswith(("logger=", "eval_every="))]
     keys += ["width=20", f"steps={steps_asked}", "eval_every=100", "sweep=s", "logger.timeout=1"]
     process = start(directory, "-m", "seed=0,1", *keys, WANDB_MODE="offline")
-    assert wait_for(lambda: len(list(directory.rglob("*.wandb"))) == 2 and len(steps(directory)) == 2, process)
+    wait_for(lambda: len(list(directory.rglob("*.wandb"))) == 2 and len(steps(directory)) == 2, process)
+    return process
+
+
+def stopped(directory, steps_asked: int) -> subprocess.Popen:
+    """The same, and its service is stopped."""
+    process = logging(directory, steps_asked)
+    assert process.poll() is None
     for service in services(process.pid):
         os.kill(service, signal.SIGSTOP)
     return process
@@ -550,3 +557,20 @@ def test_a_stopped_service_does_not_hold_up_the_end(tmp_path):
     assert text.endswith("interrupted: the same command goes on from here\n")
     assert "Traceback" not in text
     assert not services(process.pid)
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_with_the_service_and_goes_on_has_every_row_once(tmp_path):
+    process = logging(tmp_path, 80_000)
+    assert process.poll() is None
+    for each in (process.pid, *services(process.pid)):
+        os.kill(each, signal.SIGKILL)
+    process.communicate()
+    assert not list(tmp_path.rglob("result.json"))
+    process = logging(tmp_path, 80_000)  # the same command
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, text
+    ended = list(tmp_path.rglob("result.json"))
+    assert len(ended) == 2
+    for path in ended:
+        assert logged_in_all(path.parent) == list(range(100, 80_001, 100))

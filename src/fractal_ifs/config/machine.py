@@ -23,8 +23,7 @@ def cores() -> int:
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # A part of a core counts as one, so that all of the container's share is used.
-    granted = min(bound, math.ceil(min(bound, _quota())), environment.slurm_cpus() or bound)
-    return max(1, granted)
+    return math.ceil(min(bound, _quota(), environment.slurm_cpus() or bound))
 
 
 def _quota(system: Path = Path("/")) -> float:

@@ -10,7 +10,7 @@ import netrc
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from fractal_ifs.config.run import RunConfig
 from fractal_ifs.runs.records import Evaluation, Status
 from fractal_ifs.training import wandb_service
 from fractal_ifs.training.wandb_files import logged_steps
-from fractal_ifs.training.wandb_service import Hangs, within
+from fractal_ifs.training.wandb_service import within
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +98,7 @@ class WandbRun:
     def __init__(
         self, config: RunConfig, directory: Path | None, id: str | None = None, history: Sequence[Evaluation] = ()
     ):
-        self.run: Any = None
-        self.id, self.history, self.service, self.online = id, history, 0, False
+        self.id, self.history, self.service = id, history, 0
         self._final: tuple[Status, Mapping[str, Any]] | None = None  # what ``finish`` was told
         self.hurry = False  # whether to give up at once where W&B's service has died, or hangs
         self._over = True
@@ -110,7 +109,6 @@ class WandbRun:
         self.id = self.id or new_id(config, directory)
         self.directory, self.timeout, self.mode = directory, logger.timeout, logger.mode
         self._counts_from = config.steps_in_all - config.steps  # layer-wise, only the last layer counts
-        self._place, self._best, self._has = 0, 0.0, set[int]()
         tags = {"fractal": config.fractal.name, "curve": config.curve.name}
         if not config.synthetic:
             tags = {"data": config.data.name}
@@ -144,47 +142,50 @@ class WandbRun:
         self._wake.set()
 
     def _keep_up(self) -> None:
-        """What the thread does."""
+        """What the thread does. If W&B's service process dies, it begins again in a new one, under the same id."""
         try:
-            self._tried(self._begin)
-            while self.run is not None:
-                self._wake.wait()
-                self._wake.clear()
-                if self._final is None:
-                    self._tried(self._log_rows)
-                else:
-                    self._tried(self._finish, *self._final)
+            while True:
+                try:
+                    return self._follow()
+                except (Exception, SystemExit) as error:
+                    if self.hurry or not _service_died(error) or experience.dead_services >= SERVICES:
+                        raise
+                    self._leave_service()
+        except (Exception, SystemExit) as error:
+            experience.warn(
+                f"W&B is away ({type(error).__name__}: {error}): results are in the run's directory all the same"
+            )
         finally:
             with _ended:
                 self._over = True
                 _ending.discard(self)
                 _ended.notify_all()
 
-    def _tried(self, action: Callable[..., None], *arguments: Any) -> None:
-        """Call ``action``. If W&B's service process has died, begin again in a new one under the same id, and retry."""
-        try:
-            try:
-                action(*arguments)
-            except (Exception, SystemExit) as error:
-                if not _service_died(error) or self.hurry or experience.dead_services >= SERVICES:
-                    raise
-                self._leave_service(isinstance(error, Hangs))
-                self._begin()
-                if action != self._begin:
-                    action(*arguments)
-        except (Exception, SystemExit) as error:
-            experience.warn(
-                f"W&B is away ({type(error).__name__}: {error}): results are in the run's directory all the same"
-            )
-            self.run = None
+    def _follow(self) -> None:
+        """Begin the W&B run, log what is new in the history whenever there is something, and finish."""
+        run, has = self._begin()
+        place, best = 0, 0.0
+        while True:
+            final = self._final  # read before the history, which is whole once this is set
+            for row in self.history[place:]:
+                place += 1
+                if row.finite and row.step > self._counts_from:
+                    best = max(best, row.test_acc)
+                if row.step not in has:
+                    with within(self.timeout):
+                        run.log({**row._asdict(), "best_test_acc": best})
+            if final is not None:
+                return self._finish(run, *final)
+            self._wake.wait()
+            self._wake.clear()
 
-    def _leave_service(self, hangs: bool) -> None:
+    def _leave_service(self) -> None:
         """Let W&B forget a service process that has died or hangs, unless another run has done so."""
         with _beginning:
             if self.service != experience.dead_services:
                 return
             experience.dead_services += 1
-            if wandb_service.late() or hangs:
+            if wandb_service.late():
                 experience.unreachable = True
                 experience.warn("W&B's service process doesn't answer: going on offline in a new one")
             else:
@@ -195,82 +196,71 @@ class WandbRun:
             with contextlib.suppress(Exception, SystemExit), within(self.timeout):
                 wandb.teardown()
 
-    def _begin(self) -> None:
+    def _begin(self) -> tuple[Any, set[int]]:
+        """The W&B run, begun or going on, and the steps of the rows that it has."""
         with _beginning:
-            import wandb
-
             self.service = experience.dead_services  # counts up with each new service process
-            quiet: dict[str, Any] = {
-                "silent": True,
-                "console": "off",
-                "x_disable_stats": True,
-                "init_timeout": self.timeout,
-                "finish_timeout": min(self.timeout, FINISH_SECONDS),
-                "finish_timeout_raises": True,
-            }
-
-            def init(chosen: str) -> None:
-                with within(self.timeout + BEGIN_SECONDS):
-                    self.run = wandb.init(**{**self.arguments, "mode": chosen}, settings=wandb.Settings(**quiet))
-
             chosen = "offline" if experience.unreachable else mode(self.mode)
             try:
-                init(chosen)
+                run = self._init(chosen)
             except Exception as error:
                 if chosen != "online" or _service_died(error):
                     raise
                 log.warning("W&B can't be reached (%s): offline; `wandb sync` sends it later", type(error).__name__)
                 experience.unreachable = True
                 chosen = "offline"
-                self._begin_offline(init)
+                run = self._init_again()
             wandb_service.guard_exit()
-            self.online = chosen == "online"
             with within(self.timeout):
-                self.run.define_metric("*", step_metric="step")
-                self._place, self._best, self._has = 0, 0.0, self._logged()
+                run.define_metric("*", step_metric="step")
+                return run, self._logged(run if chosen == "online" else None)
 
-    def _begin_offline(self, init: Callable[[str], None]) -> None:
-        """After an attempt online, which the service may not have ended yet: then it says that the id is in use."""
+    def _init(self, chosen: str) -> Any:
+        import wandb
+
+        settings = wandb.Settings(
+            silent=True,
+            console="off",
+            x_disable_stats=True,
+            init_timeout=self.timeout,
+            finish_timeout=min(self.timeout, FINISH_SECONDS),
+            finish_timeout_raises=True,
+        )
+        with within(self.timeout + BEGIN_SECONDS):
+            return wandb.init(**{**self.arguments, "mode": chosen}, settings=settings)
+
+    def _init_again(self) -> Any:
+        """Offline, after an attempt online. While the service ends that, it says that the id is in use."""
         for pause in (0.1, 0.5, 2.0):
             try:
-                return init("offline")
+                return self._init("offline")
             except Exception as error:
                 if _service_died(error):
                     raise
                 time.sleep(pause)
-        init("offline")
+        return self._init("offline")
 
-    def _logged(self) -> set[int]:
-        """The steps of the history whose rows W&B has: on its server, or in files that are still to be sent there."""
+    def _logged(self, online: Any) -> set[int]:
+        """The steps of the history whose rows W&B has: in files that are still to be sent, or on its server.
+
+        ``online``: the W&B run, which knows what the server has; None offline.
+        """
         if not self.history:
             return set()
         assert self.id is not None
-        steps = logged_steps(self.directory, self.id, "offline-" if self.online else "*")
+        steps = logged_steps(self.directory, self.id, "offline-" if online else "*")
         if steps is None:
             return {row.step for row in self.history}
-        return steps | ({row.step for row in self.history[: self.run.step]} if self.online else set[int]())
+        return steps | ({row.step for row in self.history[: online.step]} if online else set[int]())
 
-    def _log_rows(self) -> None:
-        """Log the rows of the history that W&B lacks."""
-        while self._place < len(self.history):
-            row = self.history[self._place]
-            if row.finite and row.step > self._counts_from:
-                self._best = max(self._best, row.test_acc)
-            if row.step not in self._has:
-                with within(self.timeout):
-                    self.run.log({**row._asdict(), "best_test_acc": self._best})
-            self._place += 1
-
-    def _finish(self, status: Status, summary: Mapping[str, Any]) -> None:
-        self._log_rows()
+    def _finish(self, run: Any, status: Status, summary: Mapping[str, Any]) -> None:
         with within(self.timeout):
-            self.run.summary.update({**summary, "status": str(status)})
+            run.summary.update({**summary, "status": str(status)})
         try:
             with within(min(self.timeout, FINISH_SECONDS) + (1.0 if self.hurry else ANSWER_SECONDS)):
-                self.run.finish(exit_code=0 if status == Status.FINISHED else 1)
+                run.finish(exit_code=0 if status == Status.FINISHED else 1)
         except TimeoutError:
             experience.warn("W&B doesn't take what is left of a run: `wandb sync` sends it later")
-        self.run = None
 
 
 def finish_all(endings: Sequence[tuple[WandbRun, Status, Mapping[str, Any]]]) -> bool:

@@ -19,10 +19,6 @@ GRACE = 10.0  # seconds in which a call returns once its service is killed; one 
 EXIT_SECONDS = 3.0  # for W&B to end its service at the end of this process
 
 
-class Hangs(ConnectionError):
-    """W&B's service process doesn't answer."""
-
-
 class Call:
     """A call of W&B that is under way. ``left`` is the time until its deadline."""
 
@@ -38,14 +34,14 @@ _late = False
 
 @contextlib.contextmanager
 def within(seconds: float) -> Generator[None]:
-    """Within: W&B is called, and its service is killed where that takes longer. Raises Hangs in that case."""
+    """Within: W&B is called, and its service is killed where that takes longer. Raises ConnectionError in that case."""
     call = Call(seconds)
     _add(call)
     try:
         yield
     except Exception as error:
         if call.late:
-            raise Hangs(f"no answer within {seconds:.0f} s") from error
+            raise ConnectionError(f"no answer within {seconds:.0f} s") from error
         raise
     finally:
         _calls.discard(call)
