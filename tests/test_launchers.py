@@ -37,14 +37,16 @@ def trained(folder, *arguments):
     return done.stdout + done.stderr, {(r["curve"], r["lr"]): [r[key] for key in keys] for r in records}
 
 
-def test_the_joblib_launcher_gives_the_same_numbers(tmp_path):
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="hydra-joblib-launcher is not installed")
+def test_launchers_of_others_give_the_same_numbers(tmp_path):
+    """Submitit's own settings refer to the sweep's directory, so to what ``sweep=s`` sets."""
     said = {}
-    for launcher in ("fused", "joblib"):
+    for launcher, plugin in (("fused", None), ("joblib", "joblib"), ("submitit_local", "submitit")):
+        if plugin:
+            pytest.importorskip(f"hydra_plugins.hydra_{plugin}_launcher", reason="the plugin is not installed")
         (tmp_path / launcher).mkdir()
-        _, said[launcher] = trained(tmp_path / launcher, "curve=1,4", f"hydra/launcher={launcher}")
+        _, said[launcher] = trained(tmp_path / launcher, "curve=1,4", f"hydra/launcher={launcher}", "sweep=s")
     assert len(said["fused"]) == 2
-    assert said["joblib"] == said["fused"]
+    assert said["joblib"] == said["submitit_local"] == said["fused"]
 
 
 def test_optunas_parallel_trials_fuse(tmp_path):
@@ -52,6 +54,7 @@ def test_optunas_parallel_trials_fuse(tmp_path):
     if (plugin := version("hydra-optuna-sweeper"))[:3] != hydra.__version__[:3]:
         pytest.skip(f"hydra-optuna-sweeper {plugin} is for another Hydra")
     trials = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "sweep=trials"]
+    trials += ["hydra.sweeper.study_name=${sweep}"]
     said, records = trained(tmp_path, "curve=1", "lr=interval(1e-4,1e-2)", *trials, "hydra.sweeper.direction=maximize")
     assert said.count("2 jobs in multirun/trials") == 2
     assert len(records) == 4  # each with a learning rate of its own

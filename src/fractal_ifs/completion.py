@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from fractal_ifs.config.own_folders import own_folders
 from fractal_ifs.help.layout import Parser, program, show
 from fractal_ifs.help.shells import LINES, SCRIPTS
 from fractal_ifs.help.takes import Takes
@@ -86,22 +87,10 @@ def _taken(takes: Takes, arguments: Sequence[str], word: str) -> Iterator[str]:
     else:
         before, comma, _ = value.rpartition(",")
         values = [choice for group in takes.groups if group.name == name for choice in group.among]
-        values += [path.stem for folder in _folders(arguments) for path in sorted((folder / name).glob("*.yaml"))]
+        values += [path.stem for folder in own_folders(arguments) for path in sorted((folder / name).glob("*.yaml"))]
         values += [value for key in keys if key.name == name for value in key.values]
         given = before.split(",")
         yield from (f"{name}={before}{comma}{value}" for value in values if value not in given)
-
-
-def _folders(arguments: Sequence[str]) -> Iterator[Path]:
-    """The directories of a user's own choices that a command names."""
-    for before, argument in zip(("", *arguments), arguments, strict=False):
-        option, _, value = argument.partition("=")
-        if option == "hydra.searchpath":
-            yield from (Path(each) for each in value.strip("[]").split(","))
-        elif option in ("--config-dir", "-cd") and value:
-            yield Path(value)
-        elif before in ("--config-dir", "-cd"):
-            yield Path(argument)
 
 
 def parser() -> Parser:

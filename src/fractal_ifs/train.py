@@ -1,8 +1,9 @@
 """``python -m fractal_ifs.train [-m] KEY=VALUE ...``: train one network, or with ``-m`` a sweep of them."""
 
+import contextlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Generator
 from pathlib import Path
 
 import hydra
@@ -77,17 +78,19 @@ def main() -> int:
     run = hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)(Task(job, words))
     with signals.ending() as caught:
         try:
-            _run_and_show(run)
+            with _shown(), refusals():
+                run()
         except KeyboardInterrupt:
             print("interrupted: the same command goes on from here", file=sys.stderr)
             sys.exit(128 + (caught or [signal.SIGINT])[0])
     return 0
 
 
-def _run_and_show(run: Callable[[], None]) -> None:
+@contextlib.contextmanager
+def _shown() -> Generator[None]:
+    """Within: jobs are trained. However that ends, the tables of their sweeps are shown, and the jobs that failed."""
     try:
-        with refusals():
-            run()
+        yield
     except JobsFailed as error:
         sys.exit(f"error: jobs failed, the first with {error}")
     finally:

@@ -7,6 +7,7 @@ Hydra reads some 20 files for every job, which takes 30 ms or more. Most jobs of
 import copy
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -60,8 +61,11 @@ class Composer:
             if not (found := re.match(r"'hydra[./](\w+)' must be .* before the sweep starts", str(error))):
                 raise
             raise self._of_a_sweep(files, found[1]) from None
+        # Unresolved: what ${steps} or ${hydra.sweep.dir} refers to may be among the values, which aren't set yet.
+        chosen: Any = OmegaConf.to_container(config.hydra)
+        of_the_sweep: Any = OmegaConf.to_container(self.master.hydra)
         for name in OF_A_SWEEP:
-            if config.hydra[name] != self.master.hydra[name]:
+            if chosen[name] != of_the_sweep[name]:
                 raise self._of_a_sweep(files, name)
         return config
 
