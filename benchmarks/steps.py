@@ -54,7 +54,7 @@ SLOW = {10: 1.0, 20: 1.0, 50: 0.9, 100: 0.7, 200: 0.4}  # where a step is mostly
 RUNS = {"basic": 2, "joblib": 2, "bare": 1, "torch1": 1, "torch": 24, "jax": 24, "native1": 1, "native": 24}
 
 
-def command(main: Callable[[], None], *arguments: str) -> float:
+def command(main: Callable[[], int | None], *arguments: str) -> float:
     """Seconds of a command line, run in this process in an empty directory."""
     from hydra.core.global_hydra import GlobalHydra
 

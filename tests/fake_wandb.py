@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -17,6 +18,13 @@ class Server(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+    def begun(self, count: int, seconds: float = 60) -> bool:
+        """Wait until so many runs have begun."""
+        deadline = time.monotonic() + seconds
+        while len(self.runs) < count and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return len(self.runs) == count
 
     def close(self) -> None:
         """From now on connections are refused."""

@@ -5,10 +5,12 @@ import csv
 import hashlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,30 @@ def start(directory: Path, *overrides: str, code: str | None = None, **environme
         text=True,
         start_new_session=True,
     )
+
+
+def on_a_terminal(directory: Path, *words: str, ignore: Sequence[int] = ()) -> tuple[subprocess.Popen, int]:
+    """The training command on a terminal of its own, and the terminal's other side; ``ignore``: signals."""
+    ours, theirs = pty.openpty()
+
+    def prepare() -> None:
+        os.setsid()
+        os.close(os.open(os.ttyname(0), os.O_RDWR))  # makes it the controlling terminal
+        for kind in ignore:
+            signal.signal(kind, signal.SIG_IGN)
+
+    command = [sys.executable, "-m", "fractal_ifs.train", *words]
+    process = subprocess.Popen(
+        command,
+        cwd=directory,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        preexec_fn=prepare,
+        env={**os.environ, "FRACTAL_IFS_CHECKPOINT_SECONDS": "0"},
+    )
+    os.close(theirs)
+    return process, ours
 
 
 def command(directory: Path, *overrides: str, **environment: str) -> tuple[int, str]:

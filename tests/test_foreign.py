@@ -37,7 +37,7 @@ main()
 
 # An application in whose process this package is used, between two sessions of its own.
 COMPOSER = """
-import os
+import logging, os, signal, sys
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -54,7 +54,9 @@ def state():
     parse = OverridesParser.__dict__["parse_overrides"]
     return [session.hydra, hydra.version.getbase(), parse, sorted(ConfigStore.instance().repo),
             JobRuntime.instance().get("name"), OmegaConf.has_resolver("fractal_ifs.sweep_name"),
-            os.environ.get("MKL_CBWR")]
+            os.environ.get("MKL_CBWR"), os.environ.get("WANDB_SILENT"),
+            [sys.stdin, sys.stdout, sys.stderr, logging.raiseExceptions],
+            {kind: signal.getsignal(kind) for kind in signal.valid_signals()}]
 
 with initialize_config_dir(FOLDER, job_name="theirs", VERSION):
     before = state()
@@ -68,6 +70,14 @@ print(state()[0], hydra.version.getbase())
 USES = {
     "run": "fractal_ifs.run(fractal='vicsek', curve=1, width=4, depth=1, steps=10, eval_every=10, batch_size=10,\n"
     "        data__train_size=50, data__test_size=20)",
+    "logged": "os.environ['WANDB_MODE'] = 'offline'\n"
+    "    fractal_ifs.run('.', fractal='vicsek', curve=1, width=4, depth=1, steps=10, eval_every=10, batch_size=10,\n"
+    "        data__train_size=50, data__test_size=20, logger='wandb')",
+    "interrupted": "from fractal_ifs.training.rounds import SweepRounds\n"
+    "    SweepRounds._keep = lambda _: os.kill(os.getpid(), signal.SIGINT)\n"
+    "    try: assert not fractal_ifs.run(fractal='vicsek', curve=1, width=4, depth=1, steps=10**8,\n"
+    "        data__train_size=100, data__test_size=20)\n"
+    "    except KeyboardInterrupt: pass",
     "refused": "try: fractal_ifs.run(widht=3)\n    except fractal_ifs.ConfigError as error: print(error)",
     "threads": "from concurrent.futures import ThreadPoolExecutor\n"
     "    from fractal_ifs.config.compose import compose as ours\n"

@@ -628,6 +628,7 @@ def test_slurms_warning_within_a_step_requeues_the_task(folder, tmp_path, monkey
     versions()  # asks git, once in a process
     monkeypatch.setattr(slurm.subprocess, "run", lambda command, **_: commands.append(command))
     monkeypatch.setattr(slurm.logging, "basicConfig", lambda **_: None)
+    monkeypatch.setattr(slurm.streams, "outlast", lambda: None)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     before = signal.getsignal(signal.SIGUSR2)
     try:

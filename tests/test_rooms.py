@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
-FLOORS = ["errors", "extras", "files", "mkl", "version", "fractals", "config", "networks", "data", "runs"]
+FLOORS = ["errors", "extras", "files", "mkl", "streams", "version", "fractals", "config", "networks", "data", "runs"]
 # each may import itself and those before it
 FLOORS += ["plotting", "engines", "training", "results", "sweeps", "theorems", "report", "help"]
 DOORS = ["__main__", "train", "plot", "theory", "doctor", "dashboard", "completion", "api", "report/__main__"]

@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     given = parser.parse_args()
     print(f"--seed {given.seed}", flush=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored, and so by the commands
     counts: Counter = Counter()
     again = lost = runs = 0
     wrong: list[str] = []

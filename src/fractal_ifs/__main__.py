@@ -6,8 +6,9 @@ Each verb has a module of its own, which ``python -m fractal_ifs.VERB`` runs too
 import difflib
 import sys
 from importlib import import_module
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
+from fractal_ifs import streams
 from fractal_ifs.help.layout import Examples, caller, examples, paragraph, rows, show
 
 
@@ -75,5 +76,10 @@ def main() -> int | None:
     return import_module(f"fractal_ifs.{verb.module}").main()
 
 
+def script() -> NoReturn:
+    """``fractal-ifs`` as a process of its own."""
+    streams.command(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

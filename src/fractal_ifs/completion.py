@@ -15,6 +15,7 @@ from fractal_ifs.config.own_folders import own_folders
 from fractal_ifs.help.layout import Parser, program, show
 from fractal_ifs.help.shells import LINES, SCRIPTS
 from fractal_ifs.help.takes import Takes
+from fractal_ifs.streams import command
 
 PACKAGE = "fractal_ifs"
 
@@ -120,4 +121,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

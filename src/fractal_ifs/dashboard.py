@@ -7,6 +7,7 @@ from fractal_ifs.config.options import line, wandb_name
 from fractal_ifs.errors import ConfigError, message, short, told
 from fractal_ifs.extras import require
 from fractal_ifs.help.layout import Examples, Parser, program
+from fractal_ifs.streams import command
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -104,4 +105,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from fractal_ifs.config import environment
 from fractal_ifs.errors import told
 from fractal_ifs.help.layout import Parser, program
+from fractal_ifs.streams import command
 from fractal_ifs.version import __version__
 
 if TYPE_CHECKING:
@@ -109,14 +109,13 @@ def parser() -> Parser:
     return Parser(program("doctor"), text)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns the exit status."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
     parser().parse_args(arguments)
     with told():
         environment.check_environment()
         print("\n".join([*versions(), *report()]))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

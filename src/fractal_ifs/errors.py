@@ -57,18 +57,11 @@ def of_system(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def told(interrupted: str = "interrupted") -> Generator[None]:
-    """Within: what the user can mend ends the command with one line instead of a traceback.
-
-    ``interrupted`` is the line for KeyboardInterrupt.
-    """
+def told() -> Generator[None]:
+    """Within: what the user can mend ends the command with one line instead of a traceback."""
     try:
         yield
-    except KeyboardInterrupt:
-        sys.exit(interrupted)
     except ConfigError as error:
         sys.exit(f"error: {error}")
-    except BrokenPipeError:  # whoever read our output has seen enough
-        sys.exit(1)
     except OSError as error:
         sys.exit(f"error: {of_system(error)}")

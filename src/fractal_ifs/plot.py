@@ -20,6 +20,7 @@ from fractal_ifs.extras import require
 from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import asked, show
 from fractal_ifs.help.plot import screen
+from fractal_ifs.streams import command
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -287,4 +288,4 @@ def _write(figure: Figure, path: Path, dpi: int) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

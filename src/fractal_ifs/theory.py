@@ -29,6 +29,7 @@ from fractal_ifs.files import CONF
 from fractal_ifs.help.before_hydra import answered
 from fractal_ifs.help.options import options_and_words
 from fractal_ifs.help.theory import screen
+from fractal_ifs.streams import command
 
 if TYPE_CHECKING:
     from fractal_ifs.theorems.problem import Check, Problem
@@ -154,4 +155,4 @@ def main() -> None:
 if __name__ == "__main__":
     from fractal_ifs import theory as door  # so that ``job`` has a module that other processes can import
 
-    door.main()
+    command(door.main)

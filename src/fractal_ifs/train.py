@@ -1,6 +1,9 @@
 """``python -m fractal_ifs.train [-m] KEY=VALUE ...``: train one network, or with ``-m`` a sweep of them."""
 
+import contextlib
+import signal
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import hydra
@@ -8,12 +11,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from fractal_ifs import streams
 from fractal_ifs.config.compose import parse
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
 from fractal_ifs.config.run import Job
 from fractal_ifs.config.session import VERSION_BASE, Task, register
-from fractal_ifs.errors import ConfigError, message
+from fractal_ifs.errors import ConfigError, message, told
 from fractal_ifs.files import CONF
 from fractal_ifs.help.before_hydra import answered
 from fractal_ifs.help.options import options_and_words
@@ -64,29 +68,41 @@ def train(config: DictConfig, single: bool) -> float | None:
     return ended.best_test_acc
 
 
-def main() -> None:
-    """The command line."""
+def main() -> int:
+    """The command line. Returns 0 where all jobs are trained, whatever becomes of what it prints."""
     if answered(sys.argv[1:], screen):
-        return
+        return 0
     options, words = options_and_words(sys.argv[1:])
     sys.argv[1:] = options + words
     register(words)
     run = hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)(Task(job, words))
-    with signals.ending(), refusals("interrupted: the same command goes on from here"):
+    with signals.ending() as caught:
         try:
-            run()
-        except JobsFailed as error:
-            sys.exit(f"error: jobs failed, the first with {error}")
-        finally:
-            if swept:
-                from fractal_ifs.sweeps.table import show_table
+            with told(), _shown(), refusals():
+                run()
+        except KeyboardInterrupt:
+            print("interrupted: the same command goes on from here", file=sys.stderr)
+            sys.exit(128 + (caught or [signal.SIGINT])[0])
+    return 0
 
-                for directory in swept:
-                    show_table(directory)
-            show_failed()
+
+@contextlib.contextmanager
+def _shown() -> Generator[None]:
+    """Within: jobs are trained. However that ends, the tables of their sweeps are shown, and the jobs that failed."""
+    try:
+        yield
+    except JobsFailed as error:
+        sys.exit(f"error: jobs failed, the first with {error}")
+    finally:
+        if swept:
+            from fractal_ifs.sweeps.table import show_table
+
+            for directory in swept:
+                show_table(directory)
+        show_failed()
 
 
 if __name__ == "__main__":
     from fractal_ifs import train as door  # so that ``Task`` has a module that other processes can import
 
-    door.main()
+    streams.command(door.main)

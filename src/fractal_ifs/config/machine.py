@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from functools import lru_cache
@@ -16,12 +17,48 @@ from fractal_ifs.errors import ConfigError, short
 
 
 def cores() -> int:
-    """The number of cores that this process may use: those it is bound to, but no more than Slurm has granted.
+    """How many cores this process may use: those it is bound to, and no more than its container or Slurm grants.
 
     Raises ConfigError where Slurm's variable isn't a number.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(bound, environment.slurm_cpus() or bound)
+    # A part of a core counts as one, so that all of the container's share is used.
+    return math.ceil(min(bound, _quota(), environment.slurm_cpus() or bound))
+
+
+def _quota(system: Path = Path("/")) -> float:
+    """The cores that this process's control groups allow it, as those of a container do; infinite without a limit.
+
+    ``system`` is the root of the file system.
+    """
+    try:
+        groups = (system / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return math.inf
+    allowed = math.inf
+    for line in groups:  # NUMBER:CONTROLLERS:PATH, without controllers in version 2
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = system / "sys/fs/cgroup" / controllers
+        group = top / path.lstrip("/")
+        # A container may see the path that its group has outside, where there is nothing: then the top is its own.
+        for folder in (group, *group.parents):
+            if top in (folder, *folder.parents):
+                allowed = min(allowed, _limit(folder))
+    return allowed
+
+
+def _limit(group: Path) -> float:
+    """The cores that a control group allows itself."""
+    try:
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text().split()  # version 2
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    except (OSError, ValueError, ZeroDivisionError):  # "max" and -1: no limit
+        return math.inf
 
 
 def gpus() -> list[str]:

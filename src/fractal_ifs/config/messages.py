@@ -27,11 +27,11 @@ from fractal_ifs.errors import ConfigError, message, short, told
 
 
 @contextlib.contextmanager
-def refusals(interrupted: str = "interrupted") -> Generator[None]:
+def refusals() -> Generator[None]:
     """As ``errors.told``, also for errors of Hydra. The environment and the command line are checked first."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its exceptions, so that we print them
     _, overrides = split(sys.argv[1:])
-    with told(interrupted):
+    with told():
         try:
             check_environment()
             check_overrides(sys.argv[1:])

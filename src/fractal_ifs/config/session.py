@@ -22,6 +22,7 @@ from hydra.core.utils import JobRuntime
 from hydra.version import VersionBase
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from fractal_ifs import streams
 from fractal_ifs.config.names import run_directory, run_name, sweep_directory, sweep_name, sweeps_experiments
 from fractal_ifs.config.run import GROUPS, RunConfig
 from fractal_ifs.config.words import Parse, read
@@ -77,6 +78,7 @@ class Task:
 
 
 def _received(call: Callable[[DictConfig], Any], words: Sequence[str]) -> Task:
+    streams.outlast()
     register(words)
     return Task(call, words)
 

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fractal_ifs import streams
 from fractal_ifs.config.options import path, whole
 from fractal_ifs.errors import counted, told
 from fractal_ifs.help.layout import Examples, Parser, program
@@ -124,9 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with told():
         text = command(arguments[1:]) if command else report(arguments)
         if text is not None:
-            encoding = sys.stdout.encoding or "utf-8"
-            print(text.encode(encoding, "replace").decode(encoding))  # a terminal may lack a minus or a path's letters
+            print(text)
 
 
 if __name__ == "__main__":
-    main()
+    streams.command(main)

@@ -71,6 +71,12 @@ class Lock:
     def _taken(self) -> bool:
         try:
             file = opened_in_place(self.path, os.O_RDWR)
+        except PermissionError:
+            if held(self.path.parent):
+                return False
+            if (user := _other_user(self.path)) is None:
+                raise
+            raise Busy(f"{self.path}: is {user}'s, who may be training there; if not, it may be removed") from None
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENXIO):
                 raise
@@ -135,6 +141,18 @@ def _owner(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return cast(dict[str, Any], found) if isinstance(found, dict) else {}
+
+
+def _other_user(path: Path) -> str | None:
+    """The user whom a file belongs to, if that isn't this process's."""
+    try:
+        user = path.stat().st_uid
+    except OSError:
+        return None
+    try:
+        return None if user == os.geteuid() else f"user {path.owner()}"
+    except KeyError:  # one without a name on this machine
+        return f"user {user}"
 
 
 def _alive(process: Any) -> bool:

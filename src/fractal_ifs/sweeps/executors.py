@@ -17,6 +17,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any
 
+from fractal_ifs import streams
 from fractal_ifs.config.machine import cores, gpus
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.engines.choice import choose
@@ -101,9 +102,10 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self.device, self.numbers = device, []
         self.connection, self.theirs = context.Pipe()
-        # A shared value would need a /dev/shm that can be written; a killed worker would never release an Event's lock.
-        self.ready, self.says_ready = context.Pipe(duplex=False)
-        self.process = context.Process(target=_work, args=(self.theirs, self.says_ready, device, stack, rank))
+        # The worker closes its end of this pipe when it is ready. Anything shared would need a /dev/shm that can be
+        # written, and a killed worker would never release an Event's lock.
+        self.ready, self.not_ready = context.Pipe(duplex=False)
+        self.process = context.Process(target=_work, args=(self.theirs, self.not_ready, device, stack, rank))
 
     def begin(self, numbers: list[int], jobs: Sequence[Job]) -> None:
         """Send the worker a group. The first call starts its process: register the worker for clean-up before.
@@ -117,14 +119,14 @@ class Worker:
             with signals.held_back():  # a signal must not break its imports; it accepts signals when it is ready
                 self.process.start()
             self.theirs.close()
-            self.says_ready.close()
+            self.not_ready.close()
         with contextlib.suppress(OSError):  # it has died: ``end`` will notice
             self.connection.send([jobs[n] for n in numbers])
 
     def interrupt(self) -> None:
         """Tell the worker to checkpoint its runs and end. One that is still importing has no runs, and is killed."""
         if self.process.pid and self.process.is_alive():
-            os.kill(self.process.pid, signal.SIGINT if self.ready.poll() else signal.SIGKILL)
+            os.kill(self.process.pid, signal.SIGTERM if self.ready.poll() else signal.SIGKILL)
 
     def join(self) -> None:
         """Wait for the process to end, at most ``ENDING_SECONDS``."""
@@ -202,21 +204,24 @@ def _on_devices(job: Job) -> Outcome:
                 worker.join()
 
 
-def _work(connection: Any, ready: Any, device: str | None, stack: int, rank: ddp.Rank | None = None) -> None:
+def _work(connection: Any, not_ready: Any, device: str | None, stack: int, rank: ddp.Rank | None = None) -> None:
     """The main function of a worker. It ends when its driver closes the connection, or ends.
 
-    The worker says so to ``ready`` once it accepts signals.
+    ``not_ready`` is closed once the worker accepts signals.
     """
+    streams.outlast()
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device  # before anything here uses CUDA
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm's warning is for the driver
+    os.environ.pop("WANDB_SERVICE", None)  # the driver's: a service of its own can be ended if it hangs
+    for kind in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(kind, signal.SIG_IGN)  # warnings of a batch system, which sends them to all: the driver acts
     with contextlib.suppress(KeyboardInterrupt, EOFError, OSError), signals.ending(at_once=False):
         threading.Thread(target=_end_with_driver, daemon=True).start()
         if rank is not None and rank.number:
             for kind in signals.ENDING:
                 signal.signal(kind, signal.SIG_IGN)  # its driver ends it, after the first rank has checkpointed
-        ready.send(True)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.HELD_BACK)
+        not_ready.close()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.ENDING)
         while True:
             jobs = connection.recv()
             with ddp.joined(rank):
@@ -230,6 +235,6 @@ def _end_with_driver() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(ENDING_SECONDS)
     os._exit(1)

@@ -1,5 +1,7 @@
 """A progress line for a sweep or a single run. It is shown only in a terminal."""
 
+import contextlib
+import select
 import sys
 import time
 from typing import Any
@@ -27,7 +29,7 @@ class Progress:
 
     def __call__(self, rounds: SweepRounds) -> None:
         now = time.monotonic()
-        if not self.live or now - self.shown < 0.2:
+        if not self.live or now - self.shown < 0.2 or self._held_up():
             return
         self.shown = now
         done = self.done_steps + rounds.steps_done
@@ -53,9 +55,15 @@ class Progress:
 
     def close(self) -> None:
         """Remove the line."""
-        if self.live:
+        if self.live and not self._held_up():
             self.stream.write("\r\x1b[K")
             self.stream.flush()
+
+    def _held_up(self) -> bool:
+        """Whether the terminal takes nothing now, because of Ctrl-S or a lost connection: training doesn't wait."""
+        with contextlib.suppress(OSError, ValueError):
+            return not select.select([], [self.stream], [], 0)[1]
+        return False
 
 
 def _clock(seconds: float) -> str:

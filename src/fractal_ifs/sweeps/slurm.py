@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fractal_ifs import streams
 from fractal_ifs.config.environment import slurm_restarts
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError, FailedElsewhere, counted
@@ -47,6 +48,7 @@ class Task:
         self.jobs, self.settings = list(jobs), settings
 
     def __call__(self) -> None:
+        streams.outlast()
         logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", force=True)
         restarts = slurm_restarts()
         # Only the driver writes the table ``kept``. With ``overwrite`` a run starts anew once, not at each requeue.
@@ -55,9 +57,9 @@ class Task:
         warned = []
 
         def warn(*_: Any) -> None:
-            """The time limit or a preemption is near: do what Ctrl-C does at this moment."""
+            """The time limit or a preemption is near: do what SIGTERM does at this moment."""
             warned.append(True)
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
 
         try:
             with signals.ending(at_once=False):  # SIGTERM comes from scancel, or before Slurm itself requeues

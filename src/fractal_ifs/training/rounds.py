@@ -19,12 +19,11 @@ from fractal_ifs.runs.begin import begin
 from fractal_ifs.runs.failure import fail
 from fractal_ifs.runs.records import Status, note
 from fractal_ifs.runs.run import Run
-from fractal_ifs.training import signals
-from fractal_ifs.training.wandb_run import FINISH_SECONDS, WandbRun, finish_all, new_id
+from fractal_ifs.training import signals, wandb_run
+from fractal_ifs.training.wandb_run import WandbRun, finish_all, new_id
 
 log = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = checkpoint_seconds()
-INTERRUPT_SECONDS = FINISH_SECONDS + 1  # for W&B to end its runs after an interrupt
 
 
 class SweepRounds(pl.LightningModule):
@@ -66,8 +65,12 @@ class SweepRounds(pl.LightningModule):
         if self.report:
             self.report(self)
 
+    def on_train_end(self) -> None:
+        """Wait for W&B, which may be behind."""
+        wandb_run.wait()
+
     def _round(self, stop: Stop) -> None:
-        """Steps, losses, measurements and W&B rows. No signal may come between them, or a run's bits would change."""
+        """Steps, losses and measurements. No signal may come between them, or a run's bits would change."""
         numbers, runs = list(self.active), [run for run, _ in self.active.values()]
         before = [run.step for run in runs]
         begun = time.perf_counter()
@@ -97,14 +100,15 @@ class SweepRounds(pl.LightningModule):
         while self.waiting:
             if self.active and self.engine.saturated([run for run, _ in self.active.values()], len(self.waiting)):
                 return
+            wandb_run.wait(runs=wandb_run.ENDING)
             number = self.waiting.popleft()
             try:
                 engine = self.engine
                 run = begin(self.jobs[number], self.device, engine.name, engine.isa, engine.build)
                 ddp.same_start(run)
                 run.wandb_id = run.wandb_id or new_id(run.config, run.directory)
-                run.write_begun()  # first, because W&B takes a second, and the process may be killed meanwhile
-                wandb = WandbRun(run.config, run.directory, run.wandb_id)
+                run.write_begun()
+                wandb = WandbRun(run.config, run.directory, run.wandb_id, run.history)
                 self.active[number] = (run, wandb)
                 if run.done:  # it was killed between its last checkpoint and its result
                     self._end(number)
@@ -122,7 +126,8 @@ class SweepRounds(pl.LightningModule):
         due = [number for number in numbers if self.active[number][0].loss_steps and self.active[number][0].due]
         for number, measured in zip(due, self.engine.evaluate([self.active[n][0] for n in due]), strict=True):
             run, wandb = self.active[number]
-            wandb.log(run.evaluated(*measured), run.best_test_acc)
+            run.evaluated(*measured)
+            wandb.log()
 
     def _end(self, number: int) -> None:
         run, wandb = self.active[number]
@@ -160,8 +165,8 @@ class SweepRounds(pl.LightningModule):
             except OSError as error:
                 log.error("%s: %s; its checkpoint before this one stays", run.directory, error)
         endings = [(wandb, run.status, summary(run)) for run, wandb in self.active.values()]
-        if not finish_all(endings, INTERRUPT_SECONDS):
-            log.warning("W&B is not done with what it has: `wandb sync` sends it later")
+        if not finish_all(endings):
+            log.warning("W&B didn't take all that it was given: a run logs what it lacks when it goes on")
 
 
 class _Rounds:

@@ -1,4 +1,7 @@
-"""SIGINT and SIGTERM end a command in good order, by one KeyboardInterrupt. A second SIGINT ends it at once."""
+"""Signals end a command in good order, by one KeyboardInterrupt. A second SIGINT ends it at once.
+
+Those are Ctrl-C, ``kill``, a terminal that closes, and the two that batch systems send before a time limit.
+"""
 
 import contextlib
 import os
@@ -7,31 +10,32 @@ import threading
 from collections.abc import Generator
 from typing import Any
 
-ENDING = (signal.SIGINT, signal.SIGTERM)
-HELD_BACK = (*ENDING, signal.SIGUSR2)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @contextlib.contextmanager
-def ending(at_once: bool = True) -> Generator[None]:
+def ending(at_once: bool = True) -> Generator[list[int]]:
     """Within: the first signal raises KeyboardInterrupt. With ``at_once``, a second SIGINT ends the process.
 
     Later signals are ignored otherwise, because one Ctrl-C reaches a worker twice: from the terminal and its driver.
+    Signals that this process was started to ignore stay so, as by ``nohup``. Yields the numbers of those that came.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
 
     def end(number: int, _: Any) -> None:
         caught.append(number)
         if len(caught) == 1:
             raise KeyboardInterrupt
         if number == signal.SIGINT and at_once:
-            os._exit(130)
+            os._exit(128 + number)
 
-    before = {kind: signal.signal(kind, end) for kind in ENDING}
+    heeded = [kind for kind in ENDING if signal.getsignal(kind) != signal.SIG_IGN]
+    before = {kind: signal.signal(kind, end) for kind in heeded}
     try:
-        yield
+        yield caught
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler)
@@ -48,7 +52,7 @@ def deferred() -> Generator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
-    handlers = {kind: handler for kind in HELD_BACK if callable(handler := signal.getsignal(kind))}
+    handlers = {kind: handler for kind in ENDING if callable(handler := signal.getsignal(kind))}
     try:
         for kind in handlers:
             signal.signal(kind, lambda number, _: caught.append(number))
@@ -63,7 +67,7 @@ def deferred() -> Generator[list[int]]:
 @contextlib.contextmanager
 def held_back() -> Generator[None]:
     """Within: signals are blocked. Processes that start here inherit that, and unblock them when they are ready."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield
     finally:
