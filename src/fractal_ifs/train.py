@@ -13,6 +13,7 @@ from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
 from fractal_ifs.config.run import Job
 from fractal_ifs.config.session import VERSION_BASE, Task, register
+from fractal_ifs.config.trust import check_trust
 from fractal_ifs.errors import ConfigError, message
 from fractal_ifs.files import CONF
 from fractal_ifs.help.before_hydra import answered
@@ -74,6 +75,7 @@ def main() -> None:
     run = hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)(Task(job, words))
     try:
         with signals.ending(), refusals("interrupted: the same command goes on from here"):
+            check_trust("config", sys.argv[1:])
             run()
     except JobsFailed as error:
         sys.exit(f"error: jobs failed, the first with {error}")
