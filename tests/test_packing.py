@@ -1,6 +1,7 @@
 """Where the jobs of docs/cluster.md go: 4 nodes of 8 GPUs, without any."""
 
 import re
+import stat
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -74,3 +75,19 @@ def test_a_job_that_ended_since_it_was_looked_at_is_not_submitted(tmp_path, monk
 def test_refused_settings(key, value):
     with pytest.raises(ConfigError, match=re.escape(f"hydra.launcher.{key}={value}: must be")):
         slurm_settings(**{key: value})
+
+
+def test_slurm_tasks_run_a_copy_that_nobody_could_prepare(tmp_path):
+    """A received sweep may hold a directory of code, with a compiled file that Python would take without a look."""
+    first = slurm.snapshot(tmp_path)
+    evil = first / "fractal_ifs" / "__pycache__"
+    evil.mkdir()
+    (evil / "errors.cpython-311.pyc").write_bytes(b"evil")
+    second = slurm.snapshot(tmp_path)
+    assert second != first
+    assert stat.S_IMODE(second.stat().st_mode) == 0o700
+    copied = {path.relative_to(second / "fractal_ifs") for path in (second / "fractal_ifs").rglob("*.py")}
+    package = Path(slurm.__file__).parents[1]
+    assert copied == {path.relative_to(package) for path in package.rglob("*.py")}
+    assert (second / "fractal_ifs" / "conf" / "config.yaml").is_file()
+    assert not list(second.rglob("*.pyc"))

@@ -137,11 +137,15 @@ def _compose(overrides: Sequence[str]) -> Generator[list[DictConfig]]:
 
     from fractal_ifs.config.messages import one_line
     from fractal_ifs.config.overrides import check_overrides
+    from fractal_ifs.config.own_folders import own_folders
     from fractal_ifs.config.session import VERSION_BASE, borrowed
+    from fractal_ifs.config.trust import check_groups
 
     overrides = list(_with_searchpath(overrides))
     with borrowed(), initialize_config_dir(str(CONF), **VERSION_BASE):
         check_overrides(overrides)
+        for folder in own_folders(overrides):
+            check_groups(folder)
         if unknown := [text for text in overrides if re.match(r"\W*hydra[./](?!searchpath)", text)]:
             raise ConfigError(
                 f"{short(unknown[0])}: there is no such key here; of hydra's there is hydra.searchpath alone"

@@ -23,6 +23,7 @@ from fractal_ifs import files
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
 from fractal_ifs.config.session import VERSION_BASE, Task, register
+from fractal_ifs.config.trust import check_trust
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.extras import require
 from fractal_ifs.files import CONF
@@ -147,6 +148,7 @@ def main() -> None:
     sys.argv[1:] = words = _words_to_keys(sys.argv[1:])
     register(words)
     with refusals():
+        check_trust("theory", sys.argv[1:])
         hydra.main(config_path=str(CONF), config_name="theory", **VERSION_BASE)(Task(job, words))()
     if failed:
         sys.exit("\n".join(failed))

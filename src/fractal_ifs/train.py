@@ -17,6 +17,7 @@ from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
 from fractal_ifs.config.run import Job
 from fractal_ifs.config.session import VERSION_BASE, Task, register
+from fractal_ifs.config.trust import check_trust
 from fractal_ifs.errors import ConfigError, message, told
 from fractal_ifs.files import CONF
 from fractal_ifs.help.before_hydra import answered
@@ -79,6 +80,7 @@ def main() -> int:
     with signals.ending() as caught:
         try:
             with told(), _shown(), refusals():
+                check_trust("config", sys.argv[1:])
                 run()
         except KeyboardInterrupt:
             print("interrupted: the same command goes on from here", file=sys.stderr)

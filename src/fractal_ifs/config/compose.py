@@ -10,8 +10,10 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fractal_ifs.config.machine import check_gpus, check_memory
 from fractal_ifs.config.messages import one_line
+from fractal_ifs.config.own_folders import own_folders
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.config.session import VERSION_BASE, borrowed
+from fractal_ifs.config.trust import check_groups
 from fractal_ifs.config.words import quoted
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
@@ -32,6 +34,8 @@ def compose(**keywords: Any) -> RunConfig:
     overrides = [f"{key}={_literal(value)}" for key, value in named.items()]
     with borrowed(), initialize_config_dir(str(CONF), **VERSION_BASE):
         try:
+            for folder in own_folders(overrides):
+                check_groups(folder)
             config = hydra_compose("config", overrides=overrides, return_hydra_config=True)
             if swept := [key for key in OmegaConf.select(config, "hydra.sweeper.params") or () if key not in named]:
                 raise ConfigError(

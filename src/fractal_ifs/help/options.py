@@ -66,15 +66,25 @@ def split(arguments: Sequence[str]) -> Iterator[tuple[str, Option | None]]:
 
 
 def options_and_words(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A command's options, with their values, and its other words: Hydra 1.3 wants the options first.
+    """A command's options, in their long form, ``--cfg=job``, and its other words: Hydra 1.3 wants the options first.
 
     Raises ConfigError as ``split`` does.
     """
-    parts = list(split(arguments))
-    options = [argument for argument, option in parts if option]
-    if options[-1:] and options[-1] in ("--info", "-i"):  # else it would take the first word for its value
-        options[-1] = "--info=all"
-    return options, [argument for argument, option in parts if not option]
+    options: list[str] = []
+    words: list[str] = []
+    before: Option | None = None  # an option without its value so far
+    for argument, option in split(arguments):
+        if option is None:
+            words.append(argument)
+        elif option is before:
+            options[-1] += f"={argument}"
+        else:
+            _, value = _option(argument)
+            options.append(option.long if value is None else f"{option.long}={value}")
+            before = option if value is None and option.value else None
+            continue
+        before = None
+    return [f"{each}=all" if each == "--info" else each for each in options], words
 
 
 def _option(argument: str) -> tuple[Option, str | None]:

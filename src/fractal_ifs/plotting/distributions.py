@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fractal_ifs.fractals.distribution import FractalDistribution
 from fractal_ifs.plotting.sets import draw_sets, frame, shown_levels
-from fractal_ifs.plotting.style import BLUE, INK, ORANGE, plain_axes
+from fractal_ifs.plotting.style import BLUE, INK, ORANGE, literal, plain_axes
 
 CURVE_COLORS = LinearSegmentedColormap.from_list("curves", ["#2a9d8f", "#5b4b8a", "#c2185b"])  # from coarse to fine
 
@@ -40,7 +40,7 @@ def draw_distributions(
     above = 0.34 * len(levels) + 0.7 if ifs.d == 1 else width / max(len(levels), 5) + 0.35
     figure = Figure(figsize=(width, above + below * rows + 0.4), layout="constrained")
     missing = f"   (K_{levels[-1] + 1} and finer have too many cells to be drawn)" if levels[-1] < n else ""
-    figure.suptitle(f"{ifs.name}, depth {n}{missing}", fontsize=14, color=INK)
+    figure.suptitle(f"{literal(ifs.name)}, depth {n}{missing}", fontsize=14, color=INK)
     top, bottom = figure.subfigures(2, 1, height_ratios=[above, below * rows], squeeze=False)[:, 0]
     draw_sets(top, ifs, levels)
     samples, curves = bottom.subfigures(1, 2, width_ratios=[side * per_row, 3.6], squeeze=False)[0]
@@ -51,7 +51,7 @@ def draw_distributions(
         x, y, level = (part.numpy() for part in _sample_in(law, points, seed, window))
         _DRAW_SAMPLES[ifs.d](axes, law, x, y, level)
         frame(axes, ifs, window)
-        axes.set_title(f"curve {law.curve.name}", color=colors[i], fontsize=12, fontweight="bold")
+        axes.set_title(f"curve {literal(law.curve.name)}", color=colors[i], fontsize=12, fontweight="bold")
     _draw_curves(curves.add_subplot(), laws, colors)
     return figure
 
@@ -104,9 +104,8 @@ def _size(points: int) -> float:
 def _draw_curves(axes: Axes, laws: Sequence[FractalDistribution], colors: Sequence[Any]) -> None:
     n = laws[0].depth
     for law, color in zip(laws, colors, strict=True):
-        axes.plot(
-            range(n + 1), law.approximation_curve(), "o-", color=color, lw=2, ms=5, label=f"curve {law.curve.name}"
-        )
+        label = f"curve {literal(law.curve.name)}"
+        axes.plot(range(n + 1), law.approximation_curve(), "o-", color=color, lw=2, ms=5, label=label)
     if len(laws) == 1:
         P = laws[0].approximation_curve()
         for j, p in enumerate(P):

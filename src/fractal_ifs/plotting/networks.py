@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from fractal_ifs.fractals.distribution import FractalDistribution
 from fractal_ifs.fractals.membership import deepest
 from fractal_ifs.plotting.sets import MAX_CELLS, cells, fill, outline
-from fractal_ifs.plotting.style import ACCENT, BLUE, FAINT, INK, ORANGE, PALE_BLUE, PALE_ORANGE, plain_axes
+from fractal_ifs.plotting.style import ACCENT, BLUE, FAINT, INK, ORANGE, PALE_BLUE, PALE_ORANGE, literal, plain_axes
 from fractal_ifs.runs.load import Finished
 
 
@@ -37,7 +37,7 @@ def draw_network(
     figure = Figure(figsize=(11.2, 6.0), layout="constrained")
     accuracy = record.final_test_acc
     figure.suptitle(
-        f"{record['fractal']} of depth {record['fractal_depth']}, curve {record['curve']}: "
+        f"{literal(record['fractal'])} of depth {record['fractal_depth']}, curve {literal(record['curve'])}: "
         f"{record['depth']} hidden layers of {record['width']} units after {record['steps']:,} steps"
         + ("" if accuracy is None else f", test accuracy {accuracy:.4f}"),
         fontsize=13,

@@ -12,6 +12,11 @@ PALE_BLUE, PALE_ORANGE = "#a9cbe6", "#ffd2a3"  # the network's answer outside K_
 INK, FAINT, ACCENT = "#222222", "#d9d9d9", "#c2185b"  # text and lines, grids and frames, what to look at
 
 
+def literal(text: object) -> str:
+    """A text as matplotlib writes it letter by letter: a dollar begins no formula."""
+    return str(text).replace("$", r"\$")
+
+
 def plain_axes(axes: Axes) -> None:
     """Leave only the left and the lower axis, with faint horizontal grid lines behind the curves."""
     axes.spines[["top", "right"]].set_visible(False)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.files import write
 from fractal_ifs.fractals.curve import ApproximationCurve
+from fractal_ifs.plotting.style import literal
 from fractal_ifs.report.tables import CURVES, FRACTALS, lookup, paper
 from fractal_ifs.results.cells import CellResult
 from fractal_ifs.results.columns import ENDED, CellKey
@@ -301,7 +302,7 @@ def learning_curves(runs: "pd.DataFrame", most: int = 2000) -> "Figure | None":
         own = runs.loc[runs.fractal == fractal]
         n = own.fractal_depth.mode().iloc[0]
         own = own.query("fractal_depth == @n")
-        label = f"{FRACTALS.get(fractal, fractal)}, n={n:g}"
+        label = f"{literal(FRACTALS.get(fractal, fractal))}, n={n:g}"
         for by, part, what in (
             ("depth", own.query("curve == '1'"), "curve 1"),
             ("curve", own.query("depth == 5"), "depth 5"),
@@ -325,7 +326,7 @@ def learning_curves(runs: "pd.DataFrame", most: int = 2000) -> "Figure | None":
             x = sorted(step for step, found in at.items() if len(found) >= len(group) / 2)
             low, middle, high = np.array([np.quantile(at[step], (0.25, 0.5, 0.75)) for step in x]).T
             axes.fill_between(x, low, high, color=shade, alpha=0.15, lw=0)
-            axes.plot(x, middle, color=shade, lw=1.6, label=f"{by} {value}")
+            axes.plot(x, middle, color=shade, lw=1.6, label=f"{by} {literal(value)}")
         axes.set_title(title)
         axes.set_xlabel("step")
         axes.set_ylabel("test accuracy")

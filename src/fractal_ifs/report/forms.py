@@ -1,6 +1,13 @@
 """The forms in which a table is written: Markdown, LaTeX, and text for a terminal."""
 
+import re
+
 from fractal_ifs.report.tables import FRACTALS, Cell, Table, legend, text
+
+
+def plain(text: str) -> str:
+    """A text as Markdown shows it letter by letter, on one line, whatever a record says in it."""
+    return re.sub(r"([\\`*\[\]|<])", r"\\\1", " ".join(text.split()))
 
 
 def markdown(table: Table) -> str:
@@ -13,7 +20,7 @@ def markdown(table: Table) -> str:
         for row, cells in zip(table.rows, block, strict=True):
             lines.append("| " + " | ".join([str(row), *(text(c).replace("*", "\\*") for c in cells)]) + " |")
         lines.append("")
-    return "\n".join([*lines, *(f"{line.replace('*', chr(92) + '*')}  " for line in legend(table)), ""])
+    return "\n".join([*lines, *(f"{plain(line)}  " for line in legend(table)), ""])
 
 
 def latex(table: Table) -> str:
@@ -31,7 +38,7 @@ def latex(table: Table) -> str:
             if any(c.difference is not None for c in cells):
                 lines.append(" & " + " & ".join(_latex_paper(c) for c in cells) + r" \\")
     notes = [line.replace("*", "$^*$").replace("†", r"$^\dagger$").replace("−", "$-$") for line in legend(table)]
-    caption = f"% {table.title}. {' '.join(notes)}"
+    caption = " ".join(f"% {table.title}. {' '.join(notes)}".split())  # a comment ends with its line
     return "\n".join([caption, *lines, "\\bottomrule", "\\end{tabular}", ""])
 
 

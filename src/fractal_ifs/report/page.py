@@ -7,6 +7,7 @@ import base64
 import gzip
 import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,9 +66,7 @@ def render_page(
         "@PLOTLY@": _packed(get_plotlyjs()),
         "@SCRIPT@": script,
     }
-    for name, text in parts.items():
-        template = template.replace(name, text)
-    return template
+    return re.sub("|".join(parts), lambda found: parts[found[0]], template)  # in one pass: a note may say @DATA@
 
 
 def _packed(text: str) -> str:

@@ -66,7 +66,7 @@ def write_report(paths: Sequence[Path], output: Path, with_figures: bool = True)
         "## Missing",
         "\n".join(f"- {line}" for line in gaps) or "Nothing.",
         "## Notes",
-        "\n".join(f"- {line}" for line in notes) or "None.",
+        "\n".join(f"- {forms.plain(line)}" for line in notes) or "None.",
         "## Tables",
         markdown,
         *(["## Figures", "\n\n".join(f"![{p.stem}](figures/{p.name})" for p in drawn)] if drawn else []),

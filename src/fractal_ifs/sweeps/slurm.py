@@ -5,7 +5,6 @@ running (``squeue``). So accounting (``sacct``) isn't needed, and a task that Sl
 until its runs have records.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -14,8 +13,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -207,17 +206,14 @@ def submit(hands: Sequence[Sequence[Job]], directory: Path, settings: Settings) 
 def snapshot(folder: Path) -> Path:
     """Copy this package as it is now, for tasks that start later. Returns the copy's directory.
 
-    There is one copy in the folder for each state of the code.
+    It is made anew each time, under a name that nobody can foresee, and is its owner's alone: a directory of the code
+    that lies in a received sweep is not run.
     """
-    files = sorted(path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    files += sorted(path for path in (PACKAGE / "conf").rglob("*") if path.is_file())  # conf is a link in a source tree
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(str(path.relative_to(PACKAGE)).encode() + path.read_bytes())
-    code = folder / f"code-{digest.hexdigest()[:12]}"
-    if not code.exists():
-        begun = folder / f".{code.name}.{uuid.uuid4().hex}"
-        shutil.copytree(PACKAGE, begun / "fractal_ifs", ignore=shutil.ignore_patterns("__pycache__"))
-        (begun / "fractal_ifs" / "commit").write_text(commit_line(), encoding="utf-8")
-        begun.rename(code)
+    code = Path(tempfile.mkdtemp(prefix="code-", dir=folder))
+    try:
+        shutil.copytree(PACKAGE, code / "fractal_ifs", ignore=shutil.ignore_patterns("__pycache__"))
+        (code / "fractal_ifs" / "commit").write_text(commit_line(), encoding="utf-8")
+    except BaseException:
+        shutil.rmtree(code, ignore_errors=True)
+        raise
     return code

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fractal_ifs.errors import Refused, reason
 from fractal_ifs.files import read, write
@@ -97,9 +98,9 @@ def show_table(directory: Path) -> None:
         title += f"; precision {', '.join(low)}"
     out = Table(title=title)
     for name in [*rows, *columns]:
-        out.add_column(str(name), justify="right")
+        out.add_column(Text(str(name)), justify="right")  # a Text: a value in brackets is no colour
     for key in sorted(grid, key=lambda values: [_order(v) for v in values]):
-        out.add_row(*(str(v) for v in key), *(grid[key].get(c, "") for c in columns))
+        out.add_row(*(Text(str(v)) for v in key), *(grid[key].get(c, "") for c in columns))
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200).print(out)
     print(path)
 

@@ -1,0 +1,159 @@
+"""Files of a user's own are data: no directory of fractals can run a command, or set anything but fractals."""
+
+import contextlib
+import logging
+import os
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.experimental.callback import Callback
+
+from fractal_ifs import ConfigError, run, theory
+from fractal_ifs.plot import write_pictures
+
+HYDRA_14 = not hydra.__version__.startswith("1.3")
+QUICK = ["width=4", "depth=1", "steps=20", "eval_every=10", "data.train_size=200", "data.test_size=50", "logger=none"]
+EVIL = "{_target_: os.system, command: mkdir evil}\n"
+FRACTAL = "name: mine\ndepth: 2\nratio: 1/3\ncorners: 2/3\nd: 2\n"
+
+
+def own(folder: Path, place: str, text: str) -> str:
+    path = folder / "mine" / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return "hydra.searchpath=[mine]"
+
+
+class Mine(Callback):
+    """A callback of a user's own."""
+
+    heard: list[str] = []  # noqa: RUF012
+
+    def on_run_start(self, config, **_):
+        self.heard.append(config.fractal.name)
+
+
+class Handler(logging.Handler):
+    """A handler of a user's own."""
+
+    def emit(self, record):
+        pass
+
+
+def function() -> None:
+    os.mkdir("evil")
+
+
+GROUPS = {
+    "fractal callback": ("fractal/mine.yaml", f"# @package _global_\nhydra:\n  callbacks:\n    x: {EVIL}"),
+    "fractal package": ("fractal/mine.yaml", f"# @package hydra.callbacks.x\n{EVIL}"),
+    "second header": ("fractal/mine.yaml", f"# @package fractal\n# @package _global_\n{FRACTAL}"),
+    "odd header": ("fractal/mine.yaml", f"#@package   _global_\n{FRACTAL}"),
+    "defaults": ("fractal/mine.yaml", f"defaults:\n  - /hydra/callbacks/x@hydra.callbacks.x\n{FRACTAL}"),
+    "other group": ("curve/mine.yaml", "defaults:\n  - override /hydra/launcher: slurm\nname: mine\ndegree: 0\n"),
+    "budget": ("budget/mine.yaml", "# @package _global_\nhydra:\n  job:\n    env_set: {LD_PRELOAD: evil.so}\n"),
+    "place": ("budget/mine.yaml", "# @package _global_\nsweep: /elsewhere\n"),
+    "overwrite": ("protocol/fractal.yaml", "# @package _global_\noverwrite: true\n"),
+}
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_a_file_of_a_group_sets_its_group_alone(command, tmp_path, kind):
+    place, text = GROUPS[kind]
+    search = own(tmp_path, place, text)
+    own(tmp_path, "hydra/callbacks/x.yaml", EVIL)
+    group, name = place.removesuffix(".yaml").split("/")
+    words = [] if group == "protocol" else [f"{group}={name}"]
+    for arguments in (
+        [*words, *QUICK, search],
+        ["-m", *words, "seed=1,2", *QUICK, search],
+        [*words, *QUICK, "--config-d", "mine"],
+        [*words, *QUICK, "-cd", "mine", "--cfg", "job"],
+    ):
+        line = str(command(*arguments).status)
+        assert f"mine/{place}: " in line
+        assert line.endswith(f"a file of {group}/ may set {group} alone")
+    for refused in (
+        lambda: run(hydra__searchpath=["mine"], **({} if group == "protocol" else {group: name})),
+        lambda: write_pictures([*words, search]),
+    ):
+        with pytest.raises(ConfigError, match=f"a file of {group}/ may set {group} alone"):
+            refused()
+    assert not Path("evil").exists()
+
+
+def test_files_of_groups_that_set_their_group(command, tmp_path):
+    search = own(tmp_path, "fractal/mine.yaml", f"# @package fractal\n{FRACTAL}")
+    own(tmp_path, "fractal/more.yaml", "defaults:\n  - mine\n  - _self_\ndepth: 3\n")
+    own(tmp_path, "budget/mine.yaml", "# @package _global_\nsteps: 20\neval_every: 10\n")
+    words = [word for word in QUICK if not word.startswith(("steps", "eval_every"))]
+    assert command("-m", "fractal=mine,more", "budget=mine", *words, search, "sweep=s").status == 0
+    assert len(list(tmp_path.rglob("result.json"))) == 2
+
+
+CALLS = {
+    "callback": ("hydra.callbacks.x._target_=os.system", f"callbacks:\n    x: {EVIL}"),
+    "function": (
+        "hydra.callbacks.x._target_=test_trust.function: must be a class of hydra.experimental.callback.Callback",
+        "callbacks:\n    x:\n      _target_: test_trust.function\n",
+    ),
+    "hidden": (
+        "hydra.callbacks.x._target_=os.system",
+        "callbacks:\n    x: ${oc.decode:'{_target_:os.system,command:mkdir evil}'}\n",
+    ),
+    "referred": (
+        "hydra.callbacks.x._target_=os.system",
+        "callbacks:\n    x: {_target_: '${hydra.job.name}'}\n  job:\n    name: os.system\n",
+    ),
+    "nested": (
+        "hydra.callbacks.x.inner._target_=os.system: must be left out",
+        "callbacks:\n    x:\n      _target_: test_trust.Mine\n      inner: {_target_: os.system, command: mkdir}\n",
+    ),
+    "launcher": ("hydra.launcher._target_=os.system", "launcher:\n    _target_: os.system\n"),
+    "sampler": (
+        "hydra.sweeper.params.x._target_=os.system: must be left out",
+        "sweeper:\n    params:\n      x: {_target_: os.system}\n",
+    ),
+    "handler": (
+        "hydra.job_logging.handlers.x.class=os.system: must be a class of logging.Handler",
+        "job_logging:\n    handlers:\n      x: {class: os.system, command: mkdir evil}\n",
+    ),
+    "through logging": (
+        "hydra.hydra_logging.handlers.x.()=logging.os.system",
+        "hydra_logging:\n    handlers:\n      x: {(): logging.os.system, command: mkdir evil}\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_not_even_an_experiment_calls_anything(command, tmp_path, kind):
+    told, text = CALLS[kind]
+    search = own(tmp_path, "experiment/mine.yaml", f"# @package _global_\nhydra:\n  {text}")
+    own(tmp_path, "all.yaml", f"defaults:\n  - config\n  - _self_\nhydra:\n  {text}")
+    for arguments in (
+        [*QUICK, "experiment=mine", search],
+        ["-m", *QUICK, "seed=1,2", "experiment=mine", "--config-dir", "mine"],
+        ["--config-dir", "mine", "-cn", "all", *QUICK],
+    ):
+        assert told in str(command(*arguments).status)
+    assert not Path("evil").exists()
+
+
+def test_callbacks_and_handlers_of_ones_own_may_be_called(command, tmp_path):
+    callbacks = "callbacks:\n    x:\n      _target_: test_trust.Mine\n"
+    handlers = "job_logging:\n    handlers:\n      x: {class: test_trust.Handler}\n"
+    search = own(tmp_path, "experiment/mine.yaml", f"# @package _global_\nhydra:\n  {callbacks}  {handlers}")
+    Mine.heard.clear()
+    with pytest.warns(UserWarning, match="_execution_whitelist_") if HYDRA_14 else contextlib.nullcontext():
+        assert command(*QUICK, "experiment=mine", search).status == 0
+    assert Mine.heard == ["cantor2d"]
+
+
+def test_a_theory_is_checked_too(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    own(tmp_path, "all.yaml", f"defaults:\n  - theory\n  - _self_\nhydra:\n  callbacks:\n    x: {EVIL}")
+    monkeypatch.setattr("sys.argv", ["theory", "-cn", "all", "--config-dir=mine"])
+    with pytest.raises(SystemExit, match=r"error: hydra\.callbacks\.x\._target_=os\.system: must be a class"):
+        theory.main()
+    assert not Path("evil").exists()
