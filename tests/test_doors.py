@@ -92,6 +92,19 @@ def test_the_command_alone_shows_its_verbs(monkeypatch, capsys, screen):
         ("theory theorem1 --bogus=1", "--bogus=1: there is no such option"),
         ("theory --cfg all-of-it", "--cfg all-of-it: must be --cfg job|hydra|all"),
         ("plot --bogus", "--bogus: unknown option"),
+        ("plot -m curve=1,2", "-m: is for sweeps; here a list of values makes the pictures of all of them"),
+        ("plot --cfg hydra", "--cfg hydra: must be --cfg job"),
+        ("train --help widht", "widht: there is no such key or group; did you mean width?"),
+        ("train --help train_size", "train_size: there is no such key or group; did you mean data.train_size?"),
+        ("train --help vicsek", "vicsek: there is no such key or group; it is a choice of fractal"),
+        ("train --help xyz", "xyz: there is no such key or group; --help lists them"),
+        ("train --help hydra.job.chdir", "hydra.job.chdir: there is no such key or group; --cfg hydra shows all"),
+        ("theory --help theorem6", "theorem6: there is no such key or group; did you mean theorem5?"),
+        ("plot --help pionts", "pionts: there is no such key or group; did you mean points?"),
+        ("--help trian", "trian: there is no such verb; did you mean train?"),
+        ("report --help outptu", "outptu: there is no such option; did you mean output?"),
+        ("report --help status x", "x: there is no such option; fractal-ifs report status --help lists them"),
+        ("doctor --help x", "x: there is no such option; fractal-ifs doctor --help lists them"),
         ("doctor --bogus", "unrecognized arguments: --bogus; fractal-ifs doctor --help says what it takes"),
         ("doctor vicsek", "unrecognized arguments: vicsek"),
         ("status --bogus", "unrecognized arguments: --bogus; fractal-ifs status --help"),
@@ -184,7 +197,7 @@ def test_the_help_of_train_names_every_key_group_and_choice(screen):
     keys |= {f"curve.{name}" for name in ("degree", "last", "weights", "mass", "P")} | {"hydra.sweeper.best_lr"}
     keys |= {f"fractal.{name}" for name in yaml.safe_load((CONF / "fractal" / "custom.yaml").read_text())}
     groups = {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")}
-    groups -= {".", "protocol", "hydra/sweeper"}  # the last two aren't chosen by users
+    groups -= {".", "protocol"}  # which isn't chosen by users
     assert set(GROUPS) < groups
     assert groups | keys - {"fractal.name"} <= names(text)
     flat = " ".join(text.split("groups, with")[1].split())
@@ -215,6 +228,73 @@ def test_the_help_of_a_group_explains_its_choices(screen):
         chosen = {path.stem for path in (CONF / group).glob("*.yaml")}
         assert chosen <= names(text) if verb == "train" else "conjecture" in names(text)
     assert "an X, not a plus" in screen("plot fractal")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("train --help width", ["keys of what is trained, which belong to a run's result:", "  width=100 "]),
+        ("train width -h", ["  width=100 "]),
+        ("--help train width", ["  width=100 "]),
+        (
+            "train --help data.train_size",
+            ["keys of data=fractal:", "keys of data=cifar10 ", "  data.train_size=50000 "],
+        ),
+        ("train --help trainer.", ["  trainer.devices=1 ", "  trainer.precision="]),
+        ("train --help depth hydra.sweeper", ["  depth=5 ", "  hydra.sweeper.best_lr=null\n"]),
+        ("train --help hydra/launcher", ["  slurm  ", "  basic  ", "  hydra.launcher.stack=0 "]),
+        ("train --help hydra/sweeper", ["  checked  ", "  basic  ", "  hydra.sweeper.params=null\n"]),
+        ("theory --help theorem5", ["  theorem5  ", "  theorem5.delta=0.1 "]),
+        ("plot points --help", ["  points=10000 "]),
+        ("report --help output", ["  -o OUT, --output OUT  default: report"]),
+        ("report --help status", ["usage: fractal-ifs report status "]),
+        ("--help status", ["usage: fractal-ifs status "]),
+        ("status --help dir", ["  DIR  "]),
+        ("dashboard --help sweep", ["  --sweep SWEEP  "]),
+    ],
+)
+def test_the_help_on_a_word_is_its_lines_alone(monkeypatch, capsys, words, told):
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, err = called(monkeypatch, capsys, *words.split())
+    assert (status, err) == (0, "")
+    assert all(text in out for text in told)
+    assert len(out.splitlines()) < 80
+    assert "depth" not in words or not {"lr", "steps", "fractal"} & names(out)
+
+
+def test_the_help_on_launchers_names_those_of_installed_packages(screen):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the plugin is not installed")
+    assert "joblib" in names(screen("train hydra/launcher"))
+
+
+@pytest.mark.parametrize("words", ["--config-dir mine", "hydra.searchpath=[mine]", "hydra.searchpath=['file://mine']"])
+@pytest.mark.parametrize("verb", ["train", "plot", "theory"])
+def test_the_help_lists_choices_of_ones_own(monkeypatch, capsys, tmp_path, verb, words):
+    monkeypatch.chdir(tmp_path)
+    Path("mine/fractal").mkdir(parents=True)
+    Path("mine/fractal/corners.yaml").write_bytes(b"# Three corners\xff of five. Not more.\nname: corners\n")
+    for place in ([*words.split(), "--help", "fractal"], ["--help", "fractal", *words.split()]):
+        status, out, _ = called(monkeypatch, capsys, verb, *place)
+        assert status == 0
+        assert re.search("^  corners +Three corners. of five$", out, re.MULTILINE)
+    assert ", corners" in " ".join(called(monkeypatch, capsys, verb, *words.split(), "--help")[1].split())
+
+
+def test_a_config_of_ones_own_is_begun_with(command, tmp_path):
+    """As the help on --config-name says."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "other.yaml").write_text("defaults:\n  - config\n  - _self_\nwidth: 7\n")
+    assert "\nwidth: 7\n" in command("--config-dir", "mine", "--config-name", "other", "--cfg", "job").out
+
+
+def test_plot_shows_its_config_and_draws_nothing(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = called(monkeypatch, capsys, "plot", "--cfg", "job", "fractal=vicsek", "curve=1,4", "points=7")
+    first, second = yaml.safe_load_all(out)
+    assert (status, first["fractal"]["name"], first["points"]) == (0, "vicsek", 7)
+    assert (first["curve"]["name"], second["curve"]["name"]) == ("1", "4")
+    assert not list(tmp_path.iterdir())
+    assert called(monkeypatch, capsys, "plot", "--version")[:2] == called(monkeypatch, capsys, "train", "--version")[:2]
 
 
 def test_the_help_of_theory_shows_what_it_takes_and_nothing_else(screen):
@@ -332,7 +412,7 @@ def test_every_example_is_accepted(screen, accepted):
         ("fractal-ifs train overwrite=", ["overwrite=true", "overwrite=false"]),
         ("fractal-ifs train tr", ["trainer=", "training=", "trainer."]),
         ("fractal-ifs train trainer.c", ["trainer.compile=", "trainer.cuda_graphs=", "trainer.channels_last="]),
-        ("fractal-ifs train hydra", ["hydra/launcher=", "hydra."]),
+        ("fractal-ifs train hydra", ["hydra/launcher=", "hydra/sweeper=", "hydra."]),
         ("fractal-ifs train width=1", []),
         ("fractal-ifs train --cfg ", ["job", "hydra", "all"]),
         ("fractal-ifs train --multi", ["--multirun"]),
@@ -343,7 +423,9 @@ def test_every_example_is_accepted(screen, accepted):
         ("fractal-ifs theory theorem5", ["theorem5", "theorem5."]),
         ("fractal-ifs theory statement=theorem1,theorem5", ["statement=theorem1,theorem5"]),
         ("fractal-ifs plot mod", []),
-        ("fractal-ifs plot --", ["--config-dir", "--help"]),
+        ("fractal-ifs plot --", ["--cfg", "--config-dir", "--help", "--version"]),
+        ("fractal-ifs plot --cfg ", ["job"]),
+        ("fractal-ifs train hydra/launcher=b", ["hydra/launcher=basic"]),
         ("fractal-ifs report ", ["status", "collect", "check"]),
         ("fractal-ifs report collect x --i", ["--into"]),
         ("fractal-ifs status --", ["--help"]),

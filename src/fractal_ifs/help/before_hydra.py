@@ -15,10 +15,10 @@ def answered(arguments: Sequence[str], screen: Callable[[Sequence[str]], str]) -
     Args:
         screen: makes the command's help.
     """
-    if asked(arguments):
-        show(screen(arguments))
-        return True
     try:
+        if asked(arguments):
+            show(screen(arguments))
+            return True
         parts = list(split(arguments))
     except ConfigError as error:
         sys.exit(f"error: {error}")
