@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from fractal_ifs.config.compose import parse
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
+from fractal_ifs.config.plugins import check_plugin_keys
 from fractal_ifs.config.run import Job
 from fractal_ifs.config.session import VERSION_BASE, Task, register
 from fractal_ifs.errors import ConfigError, message
@@ -74,6 +75,7 @@ def main() -> None:
     run = hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)(Task(job, words))
     try:
         with signals.ending(), refusals("interrupted: the same command goes on from here"):
+            check_plugin_keys(sys.argv[1:], "fused", "checked")
             run()
     except JobsFailed as error:
         sys.exit(f"error: jobs failed, the first with {error}")
