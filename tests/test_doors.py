@@ -297,6 +297,25 @@ def test_plot_shows_its_config_and_draws_nothing(monkeypatch, capsys, tmp_path):
     assert called(monkeypatch, capsys, "plot", "--version")[:2] == called(monkeypatch, capsys, "train", "--version")[:2]
 
 
+def test_each_door_takes_what_the_page_says(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "hydra.md").read_text()
+    lines = page.split("| command |")[1].split("\n\n")[0].splitlines()[2:]
+    said = {verb: line.split(" | ")[1:] for line in lines for verb in re.findall(r"`(\w+)`", line.split(" | ")[0])}
+    assert set(said) == set(verbs.VERBS)
+    for verb, (key, sweep, cfg, others, version, word) in said.items():
+        offered = candidates(f"fractal-ifs {verb} --")
+        for entry, option in ((sweep, "--multirun"), (cfg, "--cfg"), (others, "--config-dir"), (version, "--version")):
+            assert (option in offered) is not entry.startswith("no"), f"{verb} {option}"
+        assert ("--info" in offered) == (others == "yes")
+        assert ("[KEY=VALUE ...]" in called(monkeypatch, capsys, verb, "--help")[1]) == (key == "yes")
+        if key == "yes":
+            assert "\nseed: 7\n" in called(monkeypatch, capsys, verb, "seed=7", "--cfg", "job")[1]
+        assert word.startswith("yes")
+        status, _, err = called(monkeypatch, capsys, verb, "--help", "x")
+        assert "error: x: there is no such" in f"{status}{err}"
+
+
 def test_the_help_of_theory_shows_what_it_takes_and_nothing_else(screen):
     text = screen("theory")
     assert {"all", *STATEMENTS} <= names(text)
