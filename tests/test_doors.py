@@ -28,7 +28,7 @@ from fractal_ifs.config.run import GROUPS, KINDS
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
 from fractal_ifs.help import options
-from fractal_ifs.help.shells import SCRIPTS
+from fractal_ifs.help.shells import LINES, SCRIPTS
 from fractal_ifs.report import __main__ as report
 from fractal_ifs.sweeps.slurm_settings import Settings
 from fractal_ifs.theorems.statements import STATEMENTS, problems
@@ -505,15 +505,44 @@ def test_no_key_is_offered_that_the_command_refuses(verb):
     assert sum(map(len, asked)) > 25
 
 
+def a_tool(folder: Path) -> Path:
+    """The command ``fractal-ifs``, in a directory of its own."""
+    tool = folder / "bin" / "fractal-ifs"
+    tool.parent.mkdir()
+    tool.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m fractal_ifs "$@"\n')
+    tool.chmod(0o755)
+    return tool
+
+
+@pytest.mark.parametrize(
+    ("shell", "begin", "end"),
+    [
+        ("bash", "", "complete -p fractal-ifs"),
+        ("zsh", "autoload -U compinit; compinit -D", "print $_comps[fractal-ifs]"),
+        ("fish", "", "complete -C 'fractal-ifs train fractal=vi'; complete -C 'python -m fractal_ifs pl'"),
+    ],
+)
+def test_each_shell_reads_its_script(tmp_path, shell, begin, end):
+    """Without a complaint; and of fish, which can be asked, what a tab gives."""
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    path = f"{a_tool(tmp_path).parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "HOME": str(tmp_path)}
+    (tmp_path / "script").write_text(SCRIPTS[shell])
+    plain = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
+    for words in (["-n", "script"], [*plain, "-c", f"{begin}\n{LINES[shell]}\n{end}"]):
+        done = subprocess.run([shell, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+    told = {"bash": "_fractal_ifs_command fractal-ifs", "zsh": "_fractal_ifs_command", "fish": "fractal=vicsek\nplot"}
+    assert told[shell] in done.stdout
+
+
 @pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
 def test_tab_in_bash(tmp_path):
     """A real bash on a terminal: what stands in the line after a tab."""
     import pty
 
-    tool = tmp_path / "bin" / "fractal-ifs"
-    tool.parent.mkdir()
-    tool.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m fractal_ifs "$@"\n')
-    tool.chmod(0o755)
+    tool = a_tool(tmp_path)
     (tmp_path / "multirun" / "mine").mkdir(parents=True)
     main, other = pty.openpty()
     path = f"{tool.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
