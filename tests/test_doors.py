@@ -531,7 +531,9 @@ def test_each_shell_reads_its_script(tmp_path, shell, begin, end):
     (tmp_path / "script").write_text(SCRIPTS[shell])
     plain = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
     for words in (["-n", "script"], [*plain, "-c", f"{begin}\n{LINES[shell]}\n{end}"]):
-        done = subprocess.run([shell, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [shell, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        )
         assert (done.returncode, done.stderr) == (0, "")
     told = {"bash": "_fractal_ifs_command fractal-ifs", "zsh": "_fractal_ifs_command", "fish": "fractal=vicsek\nplot"}
     assert told[shell] in done.stdout

@@ -170,6 +170,8 @@ def _compose(overrides: Sequence[str]) -> Generator[list[DictConfig]]:
             curves, others = [], []  # for each override, the overrides of one value that it stands for
             for text, override in zip(overrides, parsed, strict=True):
                 values = [text]
+                if override.is_interval_sweep():
+                    raise ConfigError(f"{short(text)}: must be separate values, as 1,2")
                 if override.is_sweep_override():
                     values = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
                 is_curve = override.key_or_group.split(".")[0] == "curve"
@@ -182,6 +184,8 @@ def _compose(overrides: Sequence[str]) -> Generator[list[DictConfig]]:
                 configs = [compose("plot", overrides=[*fixed, *curve]) for curve in product(*curves)]
                 for config in configs:
                     OmegaConf.resolve(config)  # here, where an error of it is told in one line
+                    if missing := [key for key in config if OmegaConf.is_missing(config, key)]:
+                        raise ConfigError(f"{missing[0]}=???: this key has no default, give it a value")
                 yield configs
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(one_line(error, overrides)) from None
