@@ -33,7 +33,8 @@ class Choices(NamedTuple):
 
     def row(self) -> tuple[str, str]:
         """Its line in a help."""
-        return f"{self.name}={self.default}", f"{self.doc}: {', '.join(self.among)}"
+        more = f"; --help {self.name} names others" if self.name.startswith("hydra/") else ""  # of installed packages
+        return f"{self.name}={self.default}", f"{self.doc}: {', '.join(self.among)}{more}"
 
 
 class Key(NamedTuple):
