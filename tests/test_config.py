@@ -54,7 +54,7 @@ BAD = [
     ("data.balanced=7", "must be true or false"),
     ("data.margin=-1", "must be"),
     ("data.margin=nan", "must be"),
-    ("data.margin=0.2", "data.margin=0.2: must be < 0.00411523, else K_5^margin of vicsek has no point left"),
+    ("data.margin=0.2", "data.margin=0.2: must be < 0.00411523, else K_5^margin of cantor2d has no point left"),
     ("data.train_size=0", "must be a whole number >= 1"),
     ("fractal.depth=0", "must be a whole number >= 1"),
     ("fractal.depth=2.5", "must be a whole number >= 1"),
