@@ -148,6 +148,13 @@ def test_keys_of_launchers_and_loggers_are_refused_in_one_line(command, tmp_path
         assert reason in command("curve=1", *TINY, *argument.split()).status
 
 
+def test_a_reference_to_nothing_is_one_line(command, capsys, recwarn):
+    ended = command("lr=${stepz}")
+    assert ended.status == "error: lr=${stepz}: there is no such key to refer to"
+    assert not list(recwarn)
+    assert command("-m", "lr=${stepz}", "curve=1,4").status.startswith(f"{ended.status} (2 of 2 jobs")
+
+
 def test_model_cnn_with_a_fractal(command):
     ended = command(*TINY, "model=cnn", "fractal=vicsek")
     assert isinstance(ended.status, str)

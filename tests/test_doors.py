@@ -466,10 +466,12 @@ def test_what_a_word_may_become(line, found):
 
 
 def test_own_choices_are_offered_where_the_command_names_their_directory(tmp_path):
-    (tmp_path / "fractal").mkdir()
-    (tmp_path / "fractal" / "mine.yaml").write_text("name: mine\n")
+    for group in ("fractal", "curve"):
+        (tmp_path / group).mkdir()
+        (tmp_path / group / "mine.yaml").write_text("name: mine\n")
     for words in (f"hydra.searchpath=[{tmp_path}]", f"--config-dir {tmp_path}", f"-cd={tmp_path}"):
         assert candidates(f"fractal-ifs train {words} fractal=m") == ["fractal=mine"]
+        assert "curve=mine" in candidates(f"fractal-ifs train {words} curve=m")
 
 
 PLAIN = {

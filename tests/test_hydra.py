@@ -92,16 +92,25 @@ def test_a_job_cannot_choose_what_belongs_to_the_sweep(command, tmp_path):
     for name, lr in (("a", "1e-3"), ("b", "2e-3")):  # experiments that set a run's keys are swept as any choice
         experiment(tmp_path, f"lr: {lr}\n")
         (tmp_path / "mine" / "experiment" / "mine.yaml").rename(tmp_path / "mine" / "experiment" / f"{name}.yaml")
-    ended = command("-m", "experiment=a,b", *QUICK, "sweep=s", "hydra.searchpath=[mine]")
-    assert "is that of" in str(ended.status)  # no name tells them apart
     (tmp_path / "mine" / "experiment" / "c.yaml").write_text("# @package _global_\nhydra: {job: {chdir: true}}\n")
     (tmp_path / "mine" / "experiment" / "d.yaml").write_text("# @package _global_\nhydra: {verbose: true}\n")
     subdir = "hydra.sweep.subdir=${hydra.job.num}"
     for name, told in (("c", "hydra.job.chdir=true: must be false"), ("d", "experiment=d: sets hydra.verbose")):
         words = [f"experiment=a,{name}", *QUICK, "sweep=s", "hydra.searchpath=[mine]", subdir]
         assert told in refused(command, "-m", *words)
-    assert command("-m", "experiment=a,b", *QUICK, "sweep=s", "hydra.searchpath=[mine]", subdir).status == 0
-    assert [json.loads(path.read_text())["lr"] for path in records(tmp_path)] == [0.001, 0.002]
+    for launcher in ("fused", "basic"):
+        swept = ["-m", "experiment=a,b", *QUICK, f"sweep={launcher}", "hydra.searchpath=[mine]"]
+        assert command(*swept, f"hydra/launcher={launcher}").status == 0
+        found = records(tmp_path / "multirun" / launcher)
+        assert [json.loads(path.read_text())["lr"] for path in found] == [0.001, 0.002]
+        assert ["experiment=a" in found[0].parent.name, "experiment=b" in found[1].parent.name] == [True, True]
+
+
+def test_jobs_of_one_directory_are_told_the_way_out(command):
+    line = refused(command, "-m", "engine=native,torch", *QUICK, "sweep=s")
+    assert "is that of engine=native too; hydra.sweep.subdir='${hydra.job.num}' names jobs by their numbers" in line
+    ended = command("-m", "engine=native,torch", *QUICK, "sweep=s", "hydra.sweep.subdir=${hydra.job.num}")
+    assert ended.status == 0
 
 
 class Told(Callback):
@@ -147,7 +156,7 @@ def test_the_sweeper_launches_in_batches(command, tmp_path, launcher):
     assert ended.status == 0
     if launcher == "fused":
         assert "3 jobs in" in ended.out
-        assert "1 jobs in" in ended.out
+        assert "1 job in" in ended.out
     assert [path.parent.name for path in records(tmp_path)] == ["0", "1", "2", "3"]
 
 

@@ -17,6 +17,11 @@ def short(value: object, length: int = 60) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 job``, ``2 jobs``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def message(error: BaseException) -> str:
     """An exception in one line: ``OSError: [Errno 28] No space left on device``."""
     if isinstance(error, (FailedElsewhere, ConfigError)):

@@ -150,9 +150,7 @@ def _compose(overrides: Sequence[str]) -> Generator[list[DictConfig]]:
     """The configs of each picture, which differ only in their curves. Raises ConfigError."""
     from hydra import compose, initialize_config_dir
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     from fractal_ifs.config.messages import one_line
     from fractal_ifs.config.overrides import check_overrides
@@ -187,8 +185,8 @@ def _compose(overrides: Sequence[str]) -> Generator[list[DictConfig]]:
                     if missing := [key for key in config if OmegaConf.is_missing(config, key)]:
                         raise ConfigError(f"{missing[0]}=???: this key has no default, give it a value")
                 yield configs
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(one_line(error, overrides)) from None
+        except Exception as error:
+            raise (error if isinstance(error, ConfigError) else ConfigError(one_line(error, overrides))) from None
 
 
 def _with_searchpath(arguments: Sequence[str]) -> Iterator[str]:

@@ -18,11 +18,13 @@ from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf.errors import OmegaConfBaseException
 
 from fractal_ifs.config.compose import parse
 from fractal_ifs.config.machine import check_writable
+from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.run import Job
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, counted
 from fractal_ifs.extras import require
 from fractal_ifs.sweeps.driver import driving, swept
 from fractal_ifs.sweeps.finished import Ended, finished_jobs, finished_or_kept
@@ -44,6 +46,9 @@ class Refuse(Callback):
             finished_or_kept(Job(parse(config), Path(str(config.hydra.run.dir)).absolute()))
         except ConfigError as error:
             sys.exit(f"error: {error}")
+        except OmegaConfBaseException as error:
+            words: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+            sys.exit(f"error: {one_line(error, words)}")
 
 
 def _check_single(config: DictConfig) -> None:
@@ -108,7 +113,7 @@ class FusedLauncher(Launcher):
 
     def _train(self, composed: Sequence[Composed], sweep_dir: Path) -> Sequence[JobReturn]:
         jobs = [each.job for each in composed]
-        log.info("%d jobs in %s", len(jobs), sweep_dir)
+        log.info("%s in %s", counted(len(jobs), "job"), sweep_dir)
         ended = finished_jobs(jobs)  # raises for another config before anything is written
         returns = [self._job(each) for each in composed]
         for number, (ret, job) in enumerate(zip(returns, jobs, strict=True)):

@@ -21,19 +21,25 @@ def compose(**keywords: Any) -> RunConfig:
     """The checked config of some keywords, as on the command line: ``compose(fractal="vicsek", curve=4, width=20)``.
 
     Write a key with a dot as ``**{"fractal.depth": 6}`` or with two underscores, ``fractal__depth=6``.
-    Raises ConfigError.
+    Choices of one's own are found with ``hydra__searchpath=["mine"]``. Raises ConfigError.
     """
     named = {key.replace("__", "."): value for key, value in keywords.items()}
     for key, value in named.items():
         if isinstance(value, str) and value.startswith("~"):
             raise ConfigError(f"{key}={value}: ~ can't stand here, write $HOME")
+        if re.match(r"hydra[./](?!searchpath$)", key):
+            raise ConfigError(f"{key}: there is no such key here; of hydra's there is hydra.searchpath alone")
     overrides = [f"{key}={_literal(value)}" for key, value in named.items()]
     with borrowed(), initialize_config_dir(str(CONF), **VERSION_BASE):
         try:
-            config = hydra_compose("config", overrides=overrides)
+            config = hydra_compose("config", overrides=overrides, return_hydra_config=True)
+            if swept := [key for key in OmegaConf.select(config, "hydra.sweeper.params") or () if key not in named]:
+                raise ConfigError(
+                    f"experiment={named.get('experiment')}: is a sweep over {', '.join(swept)}: give each a value here"
+                )
             values = resolved(config)
         except Exception as error:
-            raise error if isinstance(error, ConfigError) else ConfigError(one_line(error)) from None
+            raise error if isinstance(error, ConfigError) else ConfigError(one_line(error, overrides)) from None
     return accepted(values)
 
 

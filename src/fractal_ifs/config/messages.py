@@ -20,6 +20,8 @@ from omegaconf.errors import (
 from fractal_ifs.config.environment import check_environment
 from fractal_ifs.config.keys import allowed
 from fractal_ifs.config.overrides import check_overrides, split, unreadable
+from fractal_ifs.config.own_files import fault
+from fractal_ifs.config.own_folders import own_folders
 from fractal_ifs.config.run import KINDS, RunConfig
 from fractal_ifs.errors import ConfigError, message, of_system, short
 
@@ -41,7 +43,7 @@ def refusals(interrupted: str = "interrupted") -> Generator[None]:
     except ConfigError as error:
         sys.exit(f"error: {error}")
     except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {one_line(error, overrides)}")
+        sys.exit(f"error: {one_line(error, sys.argv[1:])}")
     except OSError as error:
         sys.exit(f"error: {of_system(error)}")
     except MemoryError as error:
@@ -57,8 +59,9 @@ def refusals(interrupted: str = "interrupted") -> Generator[None]:
 
 
 def _refuse_hydras(error: Exception, overrides: Sequence[str]) -> None:
-    """End the process with one line if Hydra itself failed on a key of its own, before any code of this package ran."""
+    """End the process with one line if Hydra failed on a user's file or a key of its own, before we ran any code."""
     own = [short(text) for text in overrides if text.lstrip("+~").startswith("hydra")]
+    found = fault(sys.argv[1:], own_folders(sys.argv[1:]))
     frames = [
         (frame.f_globals.get("__name__", ""), frame.f_code.co_name)
         for frame, _ in traceback.walk_tb(error.__traceback__)
@@ -67,24 +70,28 @@ def _refuse_hydras(error: Exception, overrides: Sequence[str]) -> None:
         (module, name) for module, name in frames if module.startswith(("fractal_ifs.", "hydra_plugins.fractal_ifs"))
     ]
     begun = any(name != "main" and not module.startswith("fractal_ifs.config.") for module, name in ours)
+    if found and not begun:
+        sys.exit(f"error: {found}")
     if own and not begun:
         sys.exit(f"error: {' '.join(own)}: can't be used ({short(message(error), 200)})")
 
 
-def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
+def one_line(error: BaseException, words: Sequence[str] = ()) -> str:
     """An error of Hydra or OmegaConf in one line: the key as it was typed, the value, what is allowed.
 
-    ``overrides``: those of the command line, to find in which a reference ``${...}`` stands.
+    ``words``: those of the command line, which lead to files of the user's own, and may have a reference ``${...}``.
     """
     cause = error.__cause__
     if isinstance(cause, ConfigError):  # of a launcher's keys: Hydra says where it made the launcher
         return str(cause)
+    if found := fault(words, own_folders(words)):
+        return found
     if isinstance(error, MissingConfigException):
         return _no_such_file(error)
     if isinstance(error, OverrideParseException):
         return unreadable(error.override)
     if isinstance(error, InterpolationKeyError | InterpolationResolutionError):
-        return _unresolved(error, overrides)
+        return _unresolved(error, words)
     if isinstance(error, MissingMandatoryValue):
         return f"{_full_key(error)}=???: this key has no default, give it a value"
     text = str(error)
@@ -97,6 +104,9 @@ def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
         return _no_such_key(inner if inner.startswith(f"{key}.") else short(line or key, 100))
     if match := re.search(r"Error merging override (.*)", text, re.DOTALL):
         return _wrong_type(match[1], cause)
+    if match := re.search(r"In '([\w-]+)/([\w-]+)': \w+ raised while composing config:\s*Value '(.*?)' of", text):
+        key, value = _full_key(error) or _full_key(cause), match[3]
+        return f"{match[1]}={match[2]} sets {_wrong_type(f'{key}={value}', cause or error)}"
     first = _plain(text)
     if cause is not None and (reason := _plain(str(cause).split("\n")[0])) and reason not in first:
         first += f": {reason}"
@@ -113,7 +123,7 @@ _TOLD = [
     ),
     (r"Sweep parameters '(.*)' requires --multirun", "{}: several values are a sweep: add -m"),
     (r"Sweeping over Hydra's configuration is not supported : '(.*)'", "{}: must be one value, the same for all jobs"),
-    (r"In 'experiment/(\w+)'.*Key '(\w+)' not in", "experiment={}: sets {}, which is not a key of this command"),
+    (r"In '(\w+)/([\w-]+)'.*Key '(\w+)' not in", "{}={}: sets {}, which is not a key of this command"),
     (r"Could not delete from config\. '(.*)' does not exist", "~{}: there is no such key"),
     (r"Could not delete from config\. The value of '(.*?)' is", "~{}: must stand alone, without another value"),
     (r"Could not delete '(.*?)'\. No match", "~{}: is not chosen, so it can't be left out"),
@@ -155,7 +165,7 @@ def _no_such_file(error: MissingConfigException) -> str:
     return f"{short(name)}: there is no such file of this command's configuration"
 
 
-def _unresolved(error: OmegaConfBaseException, overrides: Sequence[str]) -> str:
+def _unresolved(error: OmegaConfBaseException, words: Sequence[str]) -> str:
     """A reference ${...} to a key that isn't there, or to something that can't be read."""
     text = str(error)
     if match := re.search(r"Interpolation key '(.*?)' not found", text):
@@ -166,7 +176,7 @@ def _unresolved(error: OmegaConfBaseException, overrides: Sequence[str]) -> str:
         reference, reason = f"{match[1]}:", "there is no such resolver"
     else:
         reference, reason = "", short(text.split("\n")[0], 200)
-    typed = next((line for line in overrides if "${" + reference in line), None)
+    typed = next((word for word in words if "${" + reference in word), None)
     return f"{short(typed or f'{_full_key(error)}=${{{reference}}}', 100)}: {reason}"
 
 

@@ -23,14 +23,16 @@ def sweep_name(words: Sequence[str]) -> str:
         key, _, value = word.partition("=")
         if key.startswith(("-", "hydra")) or key.lstrip("+~") in NOT_IN_NAMES:
             continue
-        swept = ("," in value and value[:1] not in "[{('\"") or value.startswith(
-            ("range(", "choice(", "interval(", "glob(", "shuffle(", "sort(")
-        )
-        parts.append(key if swept else f"{key}={value}")
+        parts.append(key if _is_swept(value) else f"{key}={value}")
     name = ",".join(parts).replace("/", "_") or "default"
     if len(name) > 150:
         name = name[:120] + "-" + _digest(name)
     return name
+
+
+def sweeps_experiments(words: Sequence[str]) -> bool:
+    """Whether a command's jobs differ in their experiments, which their names must then say."""
+    return any(_is_swept(word.partition("=")[2]) for word in words if word.startswith("experiment="))
 
 
 def run_name(words: Sequence[str], exclude: Sequence[str], item_sep: str = ",", kv_sep: str = "=") -> str:
@@ -72,6 +74,12 @@ def sweep_directory(sweep: str) -> str:
 def run_directory(parent: str, name: str) -> str:
     """The name of a run's directory below ``parent``. One of an unsafe name that earlier versions made is kept."""
     return safe(name) if name and not os.path.exists(os.path.join(parent, name)) else name
+
+
+def _is_swept(value: str) -> bool:
+    return ("," in value and value[:1] not in "[{('\"") or value.startswith(
+        ("range(", "choice(", "interval(", "glob(", "shuffle(", "sort(")
+    )
 
 
 def _digest(text: str) -> str:

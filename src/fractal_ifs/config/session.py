@@ -9,7 +9,7 @@ import dataclasses
 import threading
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from functools import partialmethod
+from functools import partial, partialmethod
 from typing import Any, Literal, get_origin, get_type_hints
 
 import hydra
@@ -22,7 +22,7 @@ from hydra.core.utils import JobRuntime
 from hydra.version import VersionBase
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from fractal_ifs.config.names import run_directory, run_name, sweep_directory, sweep_name
+from fractal_ifs.config.names import run_directory, run_name, sweep_directory, sweep_name, sweeps_experiments
 from fractal_ifs.config.run import GROUPS, RunConfig
 from fractal_ifs.config.words import Parse, read
 
@@ -141,11 +141,12 @@ def _resolvers(words: Sequence[str]) -> dict[str, Callable[..., str]]:
     return {
         "fractal_ifs.sweep_name": lambda: sweep_name(words),
         "fractal_ifs.sweep_directory": sweep_directory,
-        "fractal_ifs.run_directory": _run_directory,
+        "fractal_ifs.run_directory": partial(_run_directory, sweeps_experiments(words)),
     }
 
 
-def _run_directory(parent: str, *, _root_: DictConfig) -> str:
+def _run_directory(experiments: bool, parent: str, *, _root_: DictConfig) -> str:
     how = _root_.hydra.job.config.override_dirname
+    left_out = [key for key in how.exclude_keys if not (experiments and key == "experiment")]
     words = list(_root_.hydra.overrides.task)
-    return run_directory(parent, run_name(words, how.exclude_keys, how.item_sep, how.kv_sep))
+    return run_directory(parent, run_name(words, left_out, how.item_sep, how.kv_sep))

@@ -12,14 +12,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from fractal_ifs.config.run import GROUPS, RunConfig
+from fractal_ifs.config.run import GROUPS, KINDS, RunConfig
 from fractal_ifs.errors import ConfigError
 
 Parse = Callable[[OverridesParser, list[str]], list[Override]]
 
 CHOICES = (*GROUPS, "budget", "protocol", "experiment")  # a choice of a file
-_HINTS = get_type_hints(RunConfig)
-COUNTS = tuple(field.name for field in fields(RunConfig) if _HINTS[field.name] is int)
+_HINTS = {f"{kind.PREFIX}{name}": hint for kind in KINDS for name, hint in get_type_hints(kind).items()}
+COUNTS = tuple(key for key, hint in _HINTS.items() if hint is int)
 TEXTS = (
     *(field.name for field in fields(RunConfig) if _HINTS[field.name] is str),
     *("data.dir", "data.url", "logger.project", "logger.entity"),
@@ -55,7 +55,7 @@ def _read(parse: Parse, parser: OverridesParser, word: str) -> Override:
         if type(value) is int:
             return _quoted(parse, parser, override.get_key_element(), str(value), word)
         if not override.is_delete() and (value is None or isinstance(value, (bool, float, list, dict))):
-            raise ConfigError(f"{word}: must be KEY=VALUE, for {key} one name")
+            raise ConfigError(f"{word}: must be one name; without {key}=NAME its default holds")
     elif key in COUNTS and isinstance(value, float) and value.is_integer():
         return _with(parse, parser, f"{override.get_key_element()}={int(value)}", word)
     elif key in TEXTS and isinstance(value, (bool, int, float)):

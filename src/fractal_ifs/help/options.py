@@ -1,7 +1,6 @@
 """The options of Hydra's command line, which the commands train and theory take."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from fractal_ifs.errors import ConfigError
@@ -72,20 +71,6 @@ def topics(arguments: Sequence[str]) -> list[str]:
         return [word for word, option in split(arguments) if not option and "=" not in word and word[:1] not in "~-"]
     except ConfigError:
         return []
-
-
-def own_folders(arguments: Sequence[str]) -> list[Path]:
-    """The directories of a user's own choices that a command names, by --config-dir or hydra.searchpath."""
-    found: list[str] = []
-    for before, argument in zip(("", *arguments), arguments, strict=False):
-        option, _, value = argument.partition("=")
-        if option == "hydra.searchpath":
-            found += [each.strip(" '\"") for each in value.strip("'\"").strip("[]").split(",")]
-        elif option in ("--config-dir", "-cd") and value:
-            found.append(value)
-        elif before in ("--config-dir", "-cd"):
-            found.append(argument)
-    return [Path(each.removeprefix("file://")) for each in found if each]
 
 
 def options_and_words(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 import yaml
 
 from fractal_ifs.config.keys import Group, describe
+from fractal_ifs.config.own_folders import own_folders
 from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.files import CONF
 from fractal_ifs.help import options
@@ -76,7 +77,7 @@ class Takes(NamedTuple):
 
         Raises ConfigError for a name that is none.
         """
-        takes = self.beside(options.own_folders(arguments))
+        takes = self.beside(list(own_folders(arguments)))
         if asked := options.topics(arguments):
             return "\n\n".join(map(takes.on, asked))
         return takes.whole(command, usage, text, given)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fractal_ifs.config.options import path, whole
-from fractal_ifs.errors import ConfigError, of_system
+from fractal_ifs.errors import ConfigError, counted, of_system
 from fractal_ifs.help.layout import Examples, Parser, asked, program
 
 
@@ -84,7 +84,8 @@ def collect(arguments: Sequence[str]) -> str:
 
     added, notes = finished_runs.add_below(given.into, given.paths, "--into")
     lines = [f"note: {note}" for note in notes]
-    return "\n".join([*lines, f"{added} runs added to {given.into}, which has {len(finished_runs.read(given.into))}"])
+    there = len(finished_runs.read(given.into))
+    return "\n".join([*lines, f"{counted(added, 'run')} added to {given.into}, which has {there}"])
 
 
 def check(arguments: Sequence[str]) -> None:

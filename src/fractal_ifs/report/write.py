@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fractal_ifs.config.machine import check_writable, obstacle
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, counted
 from fractal_ifs.extras import require
 from fractal_ifs.files import write
 from fractal_ifs.report import figures, forms, page, pictures, tables, verdicts
@@ -38,7 +38,8 @@ def write_report(paths: Sequence[Path], output: Path, with_figures: bool = True)
     notes += claimed
     failed = runs[runs.status == Status.FAILED]
     if len(failed):
-        notes.append(f"{len(failed)} runs failed, the first: {failed.directory.iloc[0]}: {failed.error.iloc[0]}")
+        first = failed.iloc[0]
+        notes.append(f"{counted(len(failed), 'run')} failed, the first: {first.directory}: {first.error}")
 
     if not any(path.resolve() == (output / "results.csv").resolve() for path in paths):  # a kept table is left as it is
         write(output / "results.csv", runs.to_csv(index=False).encode())
@@ -58,8 +59,8 @@ def write_report(paths: Sequence[Path], output: Path, with_figures: bool = True)
         write(output / "index.html", html.encode())
     text = [
         "# Results beside the paper",
-        f"{len(runs)} runs ({counts}), {len(cells)} cells. A cell: the learning rate that is best on the seeds "
-        "all of its learning rates share, then the mean over that learning rate's seeds.",
+        f"{counted(len(runs), 'run')} ({counts}), {len(cells)} cells. A cell: the learning rate that is best on the "
+        "seeds all of its learning rates share, then the mean over that learning rate's seeds.",
         "## Verdicts",
         verdicts.markdown(found),
         "## Missing",
@@ -73,7 +74,7 @@ def write_report(paths: Sequence[Path], output: Path, with_figures: bool = True)
     write(output / "report.md", ("\n\n".join(text) + "\n").encode())
     lines = [
         terminal,
-        f"{len(runs)} runs: {counts}",
+        f"{counted(len(runs), 'run')}: {counts}",
         *(f"missing: {g}" for g in gaps),
         *(f"note: {n}" for n in notes),
         "",

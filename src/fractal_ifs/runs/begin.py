@@ -49,11 +49,13 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
     """Restore the run from the checkpoint in its directory, if there is one."""
     begun = read_begun(directory)
     run.wandb_id = begun.wandb_id if begun else None
-    if (directory / RESULT).exists() and read_record(directory) is None:
+    record = read_record(directory)
+    if (directory / RESULT).exists() and record is None:
         log.warning("%s can't be read: the run goes on from its last checkpoint", directory / RESULT)
     state = read_checkpoint(directory)
     if state is not None:
-        check_same(job, state["fingerprint"], begun.config if begun else None)
+        stored = begun or record
+        check_same(job, state["fingerprint"], stored.config if stored else None)
         there = {**state.get("versions", {}), "isa": state.get("isa"), "native_build": state.get("native_build")}
         if changed := differences(there, bits_rest_on(run.isa, run.native_build)):
             text = f"goes on from a checkpoint of other versions ({changed}): perhaps not bit for bit"

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 from fractal_ifs.config.run import Job, RunConfig, placement
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.runs.checkpoints import CHECKPOINTS
 from fractal_ifs.runs.records import RunRecord, read_begun, read_record
 
@@ -31,19 +31,18 @@ def check_same(job: Job, fingerprint: str, there: RunConfig | None) -> None:
     ``fingerprint`` is the stored one; ``there`` is the stored config, if it is known.
     """
     if fingerprint not in job.config.fingerprints:
-        differing = difference(there.plain() if there else {}, job.config.plain(), skip=placement())
-        raise ConfigError(
-            f"{job.directory}: holds a run of another config ({differing}); overwrite=true trains it again"
-        )
+        differing = f" ({difference(there.plain(), job.config.plain(), skip=placement())})" if there else ""
+        raise ConfigError(f"{job.directory}: holds a run of another config{differing}; overwrite=true trains it again")
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", skip: Collection[str] = ()) -> str:
     """``lr=0.001 there, 0.01 asked`` for every key that differs but for those of ``skip``. ``prefix``: of a group."""
     parts: list[str] = []
     for name in sorted({*old, *new}):
-        full, a, b = f"{prefix}{name}", old.get(name), new.get(name)
+        full = f"{prefix}{name}"
+        a, b = old.get(name), new.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
             parts.append(difference(cast(dict[str, Any], a), cast(dict[str, Any], b), f"{full}.", skip))
         elif a != b and full not in skip:
-            parts.append(f"{full}={a} there, {b} asked")
+            parts.append(f"{full}={short(cast(object, a), 200)} there, {short(cast(object, b), 200)} asked")
     return ", ".join(part for part in parts if part)

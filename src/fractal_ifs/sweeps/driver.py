@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fractal_ifs.config.run import Job
-from fractal_ifs.errors import message
+from fractal_ifs.errors import counted, message
 from fractal_ifs.runs.failure import failure
 from fractal_ifs.runs.locks import Busy, Lock
 from fractal_ifs.runs.records import LOG, RunRecord
@@ -43,6 +43,6 @@ def report_failure(job: Job, error: Exception) -> None:
 def show_failed() -> None:
     """Print every job that failed, with the path of its log."""
     if failed:
-        print(f"{len(failed)} jobs failed; the same command trains these again:")
+        print(f"{counted(len(failed), 'job')} failed; the same command trains these again:")
         for directory, record in failed.items():
             print(f"  {directory}: {record.error} (see {directory / LOG})")

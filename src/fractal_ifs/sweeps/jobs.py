@@ -13,6 +13,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from fractal_ifs.config.compose import accepted, resolved
 from fractal_ifs.config.fast_compose import Composer
 from fractal_ifs.config.messages import one_line
+from fractal_ifs.config.own_files import fault
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.sweeps.finished import finished_or_kept
@@ -70,27 +71,42 @@ def compose_all(
     Raises a ConfigError that names all invalid jobs. Two jobs with the same directory are invalid, too.
     """
     configs: list[Composed] = []
-    refused: list[str] = []
+    refused: dict[str, list[str]] = {}  # for each reason, the jobs
     compose = Composer(context.config_loader, master)
+    own = [Path(source.path) for source in master.hydra.runtime.config_sources if source.schema == "file"]
+    shared = set(jobs[0]).intersection(*jobs) if len(jobs) > 1 else set[str]()
     taken: dict[Path, str] = {}
     for number, overrides in enumerate(jobs):
-        words = " ".join(filter_overrides(overrides))
+        words = " ".join(word for word in filter_overrides(overrides) if word not in shared)
         try:
             config = compose(overrides)
             values = resolved(config)
             directory = output_directory(config, first + number)
             job = Job(accepted(values, here), directory)
             if directory in taken:
-                raise ConfigError(f"hydra.sweep.subdir: {directory} is that of {taken[directory]} too")
+                raise ConfigError(
+                    f"hydra.sweep.subdir: {directory} is that of {taken[directory]} too; hydra.sweep.subdir="
+                    "'${hydra.job.num}' names jobs by their numbers"
+                )
             taken[directory] = words
             finished_or_kept(job)  # raises where the directory is another config's
             configs.append(Composed(config, values, job))
+        except ConfigError as error:
+            refused.setdefault(str(error), []).append(words)
         except Exception as error:
-            reason = str(error) if isinstance(error, ConfigError) else one_line(error)
-            refused.append(f"{words}: {reason}")
+            refused.setdefault(fault(overrides, own) or one_line(error, overrides), []).append(words)
     if refused:
-        listed = "\n  ".join(refused)
-        raise ConfigError(
-            refused[0] if len(refused) == 1 else f"{len(refused)} of {len(jobs)} jobs are refused\n  {listed}"
-        )
+        raise ConfigError(_told(refused, len(jobs)))
     return configs
+
+
+def _told(refused: dict[str, list[str]], count: int) -> str:
+    """Which of ``count`` jobs are refused: each reason once, in a line of its own."""
+    if count == 1:
+        return next(iter(refused))
+    lines = [
+        f"{reason} ({len(words)} of {count} jobs, the first {words[0]})" if len(words) > 1 else f"{words[0]}: {reason}"
+        for reason, words in refused.items()
+    ]
+    number = sum(map(len, refused.values()))
+    return lines[0] if len(lines) == 1 else "\n  ".join([f"{number} of {count} jobs are refused", *lines])

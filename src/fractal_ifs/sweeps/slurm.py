@@ -22,7 +22,7 @@ from typing import Any
 
 from fractal_ifs.config.environment import slurm_restarts
 from fractal_ifs.config.run import Job
-from fractal_ifs.errors import ConfigError, FailedElsewhere
+from fractal_ifs.errors import ConfigError, FailedElsewhere, counted
 from fractal_ifs.extras import require
 from fractal_ifs.files import write
 from fractal_ifs.results.finished_runs import Keeper
@@ -120,7 +120,8 @@ def train_in_slurm(
         groups = [[new[n] for n in numbers] for numbers in groups_of([jobs[n] for n in new])]
         hands = [[jobs[n] for n in hand] for hand in deal(groups, settings.tasks)]
         names = submit(hands, directory, settings)
-        log.info("%d jobs in %d Slurm tasks of job %s", len(new), len(names), names[0].split("_")[0])
+        tasks = counted(len(names), "Slurm task")
+        log.info("%s in %s of job %s", counted(len(new), "job"), tasks, names[0].split("_")[0])
     tasks = {task: runs for task, runs in submitted_tasks(directory).items() if task in waiting or task not in there}
     if not settings.wait:
         log.info("not waited for: `python -m fractal_ifs.report status %s`", directory)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, counted
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.checkpoints import CHECKPOINTS
 from fractal_ifs.runs.records import (
@@ -102,5 +102,6 @@ def show(path: Path) -> str:
     counts = status(path)
     done, asked, lines = counts.pop("steps"), counts.pop("steps_asked"), counts.pop("slurm")
     runs = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
-    head = f"{path}: {sum(counts.values())} runs: {runs}; {done:,} of {asked:,} steps ({done / max(asked, 1):.1%})"
+    head = f"{path}: {counted(sum(counts.values()), 'run')}: {runs};"
+    head += f" {done:,} of {asked:,} steps ({done / max(asked, 1):.1%})"
     return "\n".join([head, *(f"  {line}" for line in lines)])

@@ -1,0 +1,104 @@
+"""Files of a user's own that Hydra can't use are told in one line, with the file, in every command."""
+
+import json
+
+import pytest
+
+from fractal_ifs import ConfigError, run
+from fractal_ifs.plot import write_pictures
+
+QUICK = ["width=4", "depth=1", "steps=20", "eval_every=10", "data.train_size=200", "data.test_size=50", "logger=none"]
+
+FAULTY = {
+    "number": ("defaults:\n  - override /curve: 4\n", "override /curve: 4 must be quoted in a list of defaults, '4'"),
+    "list": ("defaults:\n  - override /curve: [1]\n", "override /curve: 1 must be quoted in a list of defaults, '1'"),
+    "mapping": ("defaults: {curve: 1}\n", "defaults must be a list"),
+    "bracket": ("lr: [1e-3\nwidth: 3\n", "is not YAML (expected ',' or ']', but got ':')"),
+    "tab": ("\tlr: 1e-3\n", "is not YAML (found character"),
+    "twice": ("lr: 1e-3\nlr: 2e-3\n", "is not YAML (found duplicate key lr)"),
+    "latin": ("# größe\n", "is not YAML, which is text in UTF-8"),
+    "items": ("- lr\n", "must be keys with values"),
+}
+
+
+@pytest.fixture
+def mine(tmp_path):
+    folder = tmp_path / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    for name, (text, _) in FAULTY.items():
+        encoding = "latin-1" if name == "latin" else "utf-8"
+        (folder / f"{name}.yaml").write_text(f"# @package _global_\n{text}", encoding)
+    (folder / "bare.yaml").write_text("lr: 1e-3\n")
+    (folder / "leads.yaml").write_text("# @package _global_\ndefaults:\n  - bracket\n")
+    (folder / "wide.yaml").write_text("# @package _global_\nwidth: abc\n")
+    (folder / "strange.yaml").write_text("# @package _global_\nsize: 1\n")
+    return folder
+
+
+@pytest.mark.parametrize("option", ["hydra.searchpath=[mine]", "--config-dir=mine"])
+@pytest.mark.parametrize("name", FAULTY)
+def test_a_fault_is_told_with_its_file(command, mine, name, option):
+    """Of the file that is used, though all others there are faulty too."""
+    for many in ([], ["-m"]):
+        line = str(command(*many, *QUICK, f"experiment={name}", option).status)
+        assert line.startswith("error: ")
+        assert f"mine/experiment/{name}.yaml" in line
+        assert FAULTY[name][1] in line
+        assert len(line.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("bare", "mine/experiment/bare.yaml: must begin with the line # @package _global_"),
+        ("leads", "mine/experiment/bracket.yaml, line 3: is not YAML"),
+        ("wide", "experiment=wide sets width=abc: must be a whole number >= 1"),
+        ("strange", "experiment=strange: sets size, which is not a key of this command"),
+    ],
+)
+def test_other_faults_of_an_experiment(command, mine, name, told):
+    line = str(command(*QUICK, f"experiment={name}", "hydra.searchpath=[mine]").status)
+    assert told in line
+    assert len(line.splitlines()) == 1
+
+
+def test_each_fault_of_a_sweep_is_told_once(command, mine):
+    words = ["-m", *QUICK, "experiment=number,tab", "seed=1,2", "hydra.searchpath=[mine]"]
+    [head, first, second] = str(command(*words).status).splitlines()
+    assert head == "error: 4 of 4 jobs are refused"
+    assert first.endswith("must be quoted in a list of defaults, '4' (2 of 4 jobs, the first experiment=number seed=1)")
+    assert "mine/experiment/tab.yaml, line 2: is not YAML" in second
+
+
+def test_pictures_and_run_tell_them_too(mine, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (mine.parent / "fractal").mkdir()
+    (mine.parent / "fractal" / "odd.yaml").write_text("ratio: [1/3\n")
+    for draw in (
+        lambda: write_pictures(["fractal=odd", "hydra.searchpath=[mine]"]),
+        lambda: run(fractal="odd", hydra__searchpath=["mine"]),
+    ):
+        with pytest.raises(ConfigError, match=r"mine/fractal/odd\.yaml, line 2: is not YAML"):
+            draw()
+
+
+def test_run_refuses_what_only_the_command_line_has(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"width=8: would be a directory; keys are keywords, width=\.\.\."):
+        run("width=8")
+    with pytest.raises(ConfigError, match="experiment=table1: is a sweep over fractal, curve, depth, width, lr"):
+        run(experiment="table1")
+    with pytest.raises(ConfigError, match=r"hydra\.launcher: there is no such key here"):
+        run(hydra__launcher="slurm")
+    assert not list(tmp_path.iterdir())
+
+
+def test_run_finds_choices_of_ones_own_and_tells_another_config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "own.yaml").write_text("# @package _global_\nlr: 3e-3\n")
+    keys = {"depth": 1, "steps": 20, "eval_every": 10, "data__train_size": 200, "data__test_size": 50, "logger": "none"}
+    run("there", width=4, experiment="own", hydra__searchpath=["mine"], **keys)
+    assert json.loads((tmp_path / "there" / "result.json").read_text())["lr"] == 0.003
+    with pytest.raises(ConfigError, match=r"another config \(lr=0\.003 there, 0\.001 asked, width=4 there, 5 asked\)"):
+        run("there", width=5, lr=1e-3, **keys)
