@@ -54,7 +54,7 @@ BAD = [
     ("data.balanced=7", "must be true or false"),
     ("data.margin=-1", "must be"),
     ("data.margin=nan", "must be"),
-    ("data.margin=0.2", "no point left"),
+    ("data.margin=0.2", "data.margin=0.2: must be < 0.00411523, else K_5^margin of cantor2d has no point left"),
     ("data.train_size=0", "must be a whole number >= 1"),
     ("fractal.depth=0", "must be a whole number >= 1"),
     ("fractal.depth=2.5", "must be a whole number >= 1"),
@@ -113,6 +113,30 @@ def test_bad_input_is_refused_in_one_line(command, tmp_path, arguments, reason):
         ("logger=wandb logger.mode=offlin", "logger.mode=offlin: must be one of online, offline, disabled"),
         ("logger=wandb logger.timeout=abc", "logger.timeout=abc: must be a finite number > 0"),
         ("+model.note=1", "model.note=1: there is no such key"),
+        ("hydra.launcher.stac=2", "hydra.launcher.stac=2: there is no such key; did you mean stack?"),
+        ("+hydra.launcher.foo=2", "foo=2: there is no such key; hydra/launcher=fused has executor, stack"),
+        ("hydra.launcher={foo:2}", "foo=2: there is no such key; hydra/launcher=fused has executor, stack"),
+        ("++hydra.launcher.tasks=2", "tasks=2: there is no such key; hydra/launcher=fused has executor, stack"),
+        (
+            "hydra/launcher=slurm hydra.launcher.partitoin=x",
+            "partitoin=x: there is no such key; did you mean partition?",
+        ),
+        (
+            "hydra/launcher=slurm +hydra.launcher.foo=2",
+            "foo=2: there is no such key; hydra/launcher=slurm has partition,",
+        ),
+        ("hydra/launcher=basic +hydra.launcher.n_jobs=2", "there is no such key; hydra/launcher=basic has none"),
+        ("hydra.sweeper.parms.lr=1", "hydra.sweeper.parms=1: there is no such key; did you mean params?"),
+        (
+            "+hydra.sweeper.foo=2",
+            "hydra.sweeper.foo=2: there is no such key; hydra/sweeper=checked has max_batch_size,",
+        ),
+        (
+            "hydra/sweeper=basic +hydra.sweeper.best_lr=null",
+            "there is no such key; hydra/sweeper=basic has max_batch_size",
+        ),
+        ("hydra.searchpath=[.] +hydra.launcher.foo=2", "hydra.launcher.foo=2: there is no such key; keys are executor"),
+        ("hydra.searchpath=[.] +hydra.sweeper.foo=2", "hydra.sweeper.foo=2: there is no such key; keys are max_batch"),
     ],
 )
 def test_keys_of_launchers_and_loggers_are_refused_in_one_line(command, tmp_path, argument, reason):
@@ -120,6 +144,8 @@ def test_keys_of_launchers_and_loggers_are_refused_in_one_line(command, tmp_path
     assert reason in ended.status
     assert "Error in call" not in ended.status
     assert not list(tmp_path.rglob("overrides.yaml"))
+    if "there is no such key" in reason and "searchpath" not in argument:  # an only run would not make the launcher
+        assert reason in command("curve=1", *TINY, *argument.split()).status
 
 
 def test_a_reference_to_nothing_is_one_line(command, capsys, recwarn):

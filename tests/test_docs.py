@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from fractal_ifs.config.compose import compose
 from fractal_ifs.report.tables import FRACTALS, paper
+from fractal_ifs.results.rows import COLUMNS
+from fractal_ifs.runs.records import KEYS
 
 ROOT = Path(__file__).parents[1]
 NAMED = re.compile(r"(?:`(tests/test_\w+\.py)`: )?`(test_\w+)`")
@@ -82,6 +85,15 @@ def test_table_2_in_the_readme_is_the_reported_one():
     for (_, *entries), fractal in zip(lines, FRACTALS, strict=True):
         expected = [f"{ours[fractal, str(c), '5', '50']} ({short(theirs[fractal][c - 1][2], 2)})" for c in range(1, 7)]
         assert entries == expected, fractal
+
+
+def test_every_column_that_is_not_named_as_its_key_is_explained():
+    explained = {name for first, *_ in table("docs/howto.md", "column") for name in re.findall(r"`(\w+)`", first)}
+    assert explained <= set(COLUMNS)
+    config = compose()
+    own = {name for name in KEYS if isinstance(getattr(config, name, None), int | float | str)}
+    assert set(KEYS) - own - {"fingerprint"} <= explained
+    assert not own & explained
 
 
 def test_figure_7_in_its_page_is_the_reported_one():

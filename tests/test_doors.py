@@ -28,7 +28,7 @@ from fractal_ifs.config.run import GROUPS, KINDS
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
 from fractal_ifs.help import options
-from fractal_ifs.help.shells import SCRIPTS
+from fractal_ifs.help.shells import LINES, SCRIPTS
 from fractal_ifs.report import __main__ as report
 from fractal_ifs.sweeps.slurm_settings import Settings
 from fractal_ifs.theorems.statements import STATEMENTS, problems
@@ -92,6 +92,19 @@ def test_the_command_alone_shows_its_verbs(monkeypatch, capsys, screen):
         ("theory theorem1 --bogus=1", "--bogus=1: there is no such option"),
         ("theory --cfg all-of-it", "--cfg all-of-it: must be --cfg job|hydra|all"),
         ("plot --bogus", "--bogus: unknown option"),
+        ("plot -m curve=1,2", "-m: is for sweeps; here a list of values makes the pictures of all of them"),
+        ("plot --cfg hydra", "--cfg hydra: must be --cfg job"),
+        ("train --help widht", "widht: there is no such key or group; did you mean width?"),
+        ("train --help train_size", "train_size: there is no such key or group; did you mean data.train_size?"),
+        ("train --help vicsek", "vicsek: there is no such key or group; it is a choice of fractal"),
+        ("train --help xyz", "xyz: there is no such key or group; --help lists them"),
+        ("train --help hydra.job.chdir", "hydra.job.chdir: there is no such key or group; --cfg hydra shows all"),
+        ("theory --help theorem6", "theorem6: there is no such key or group; did you mean theorem5?"),
+        ("plot --help pionts", "pionts: there is no such key or group; did you mean points?"),
+        ("--help trian", "trian: there is no such verb; did you mean train?"),
+        ("report --help outptu", "outptu: there is no such option; did you mean output?"),
+        ("report --help status x", "x: there is no such option; fractal-ifs report status --help lists them"),
+        ("doctor --help x", "x: there is no such option; fractal-ifs doctor --help lists them"),
         ("doctor --bogus", "unrecognized arguments: --bogus; fractal-ifs doctor --help says what it takes"),
         ("doctor vicsek", "unrecognized arguments: vicsek"),
         ("status --bogus", "unrecognized arguments: --bogus; fractal-ifs status --help"),
@@ -184,7 +197,7 @@ def test_the_help_of_train_names_every_key_group_and_choice(screen):
     keys |= {f"curve.{name}" for name in ("degree", "last", "weights", "mass", "P")} | {"hydra.sweeper.best_lr"}
     keys |= {f"fractal.{name}" for name in yaml.safe_load((CONF / "fractal" / "custom.yaml").read_text())}
     groups = {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")}
-    groups -= {".", "protocol", "hydra/sweeper"}  # the last two aren't chosen by users
+    groups -= {".", "protocol"}  # which isn't chosen by users
     assert set(GROUPS) < groups
     assert groups | keys - {"fractal.name"} <= names(text)
     flat = " ".join(text.split("groups, with")[1].split())
@@ -215,6 +228,92 @@ def test_the_help_of_a_group_explains_its_choices(screen):
         chosen = {path.stem for path in (CONF / group).glob("*.yaml")}
         assert chosen <= names(text) if verb == "train" else "conjecture" in names(text)
     assert "an X, not a plus" in screen("plot fractal")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("train --help width", ["keys of what is trained, which belong to a run's result:", "  width=100 "]),
+        ("train width -h", ["  width=100 "]),
+        ("--help train width", ["  width=100 "]),
+        (
+            "train --help data.train_size",
+            ["keys of data=fractal:", "keys of data=cifar10 ", "  data.train_size=50000 "],
+        ),
+        ("train --help trainer.", ["  trainer.devices=1 ", "  trainer.precision="]),
+        ("train --help depth hydra.sweeper", ["  depth=5 ", "  hydra.sweeper.best_lr=null\n"]),
+        ("train --help hydra/launcher", ["  slurm  ", "  basic  ", "  hydra.launcher.stack=0 "]),
+        ("train --help hydra/sweeper", ["  checked  ", "  basic  ", "  hydra.sweeper.params=null\n"]),
+        ("theory --help theorem5", ["  theorem5  ", "  theorem5.delta=0.1 "]),
+        ("plot points --help", ["  points=10000 "]),
+        ("report --help output", ["  -o OUT, --output OUT  default: report"]),
+        ("report --help status", ["usage: fractal-ifs report status "]),
+        ("--help status", ["usage: fractal-ifs status "]),
+        ("status --help dir", ["  DIR  "]),
+        ("dashboard --help sweep", ["  --sweep SWEEP  "]),
+    ],
+)
+def test_the_help_on_a_word_is_its_lines_alone(monkeypatch, capsys, words, told):
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, err = called(monkeypatch, capsys, *words.split())
+    assert (status, err) == (0, "")
+    assert all(text in out for text in told)
+    assert len(out.splitlines()) < 80
+    assert "depth" not in words or not {"lr", "steps", "fractal"} & names(out)
+
+
+def test_the_help_on_launchers_names_those_of_installed_packages(screen):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the plugin is not installed")
+    assert "joblib" in names(screen("train hydra/launcher"))
+
+
+@pytest.mark.parametrize("words", ["--config-dir mine", "hydra.searchpath=[mine]", "hydra.searchpath=['file://mine']"])
+@pytest.mark.parametrize("verb", ["train", "plot", "theory"])
+def test_the_help_lists_choices_of_ones_own(monkeypatch, capsys, tmp_path, verb, words):
+    monkeypatch.chdir(tmp_path)
+    Path("mine/fractal").mkdir(parents=True)
+    Path("mine/fractal/corners.yaml").write_bytes(b"# Three corners\xff of five. Not more.\nname: corners\n")
+    for place in ([*words.split(), "--help", "fractal"], ["--help", "fractal", *words.split()]):
+        status, out, _ = called(monkeypatch, capsys, verb, *place)
+        assert status == 0
+        assert re.search("^  corners +Three corners. of five$", out, re.MULTILINE)
+    assert ", corners" in " ".join(called(monkeypatch, capsys, verb, *words.split(), "--help")[1].split())
+
+
+def test_a_config_of_ones_own_is_begun_with(command, tmp_path):
+    """As the help on --config-name says."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "other.yaml").write_text("defaults:\n  - config\n  - _self_\nwidth: 7\n")
+    assert "\nwidth: 7\n" in command("--config-dir", "mine", "--config-name", "other", "--cfg", "job").out
+
+
+def test_plot_shows_its_config_and_draws_nothing(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = called(monkeypatch, capsys, "plot", "--cfg", "job", "fractal=vicsek", "curve=1,4", "points=7")
+    first, second = yaml.safe_load_all(out)
+    assert (status, first["fractal"]["name"], first["points"]) == (0, "vicsek", 7)
+    assert (first["curve"]["name"], second["curve"]["name"]) == ("1", "4")
+    assert not list(tmp_path.iterdir())
+    assert called(monkeypatch, capsys, "plot", "--version")[:2] == called(monkeypatch, capsys, "train", "--version")[:2]
+
+
+def test_each_door_takes_what_the_page_says(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "hydra.md").read_text()
+    lines = page.split("| command |")[1].split("\n\n")[0].splitlines()[2:]
+    said = {verb: line.split(" | ")[1:] for line in lines for verb in re.findall(r"`(\w+)`", line.split(" | ")[0])}
+    assert set(said) == set(verbs.VERBS)
+    for verb, (key, sweep, cfg, others, version, word) in said.items():
+        offered = candidates(f"fractal-ifs {verb} --")
+        for entry, option in ((sweep, "--multirun"), (cfg, "--cfg"), (others, "--config-dir"), (version, "--version")):
+            assert (option in offered) is not entry.startswith("no"), f"{verb} {option}"
+        assert ("--info" in offered) == (others == "yes")
+        assert ("[KEY=VALUE ...]" in called(monkeypatch, capsys, verb, "--help")[1]) == (key == "yes")
+        if key == "yes":
+            assert "\nseed: 7\n" in called(monkeypatch, capsys, verb, "seed=7", "--cfg", "job")[1]
+        assert word.startswith("yes")
+        status, _, err = called(monkeypatch, capsys, verb, "--help", "x")
+        assert "error: x: there is no such" in f"{status}{err}"
 
 
 def test_the_help_of_theory_shows_what_it_takes_and_nothing_else(screen):
@@ -332,7 +431,7 @@ def test_every_example_is_accepted(screen, accepted):
         ("fractal-ifs train overwrite=", ["overwrite=true", "overwrite=false"]),
         ("fractal-ifs train tr", ["trainer=", "training=", "trainer."]),
         ("fractal-ifs train trainer.c", ["trainer.compile=", "trainer.cuda_graphs=", "trainer.channels_last="]),
-        ("fractal-ifs train hydra", ["hydra/launcher=", "hydra."]),
+        ("fractal-ifs train hydra", ["hydra/launcher=", "hydra/sweeper=", "hydra."]),
         ("fractal-ifs train width=1", []),
         ("fractal-ifs train --cfg ", ["job", "hydra", "all"]),
         ("fractal-ifs train --multi", ["--multirun"]),
@@ -343,7 +442,9 @@ def test_every_example_is_accepted(screen, accepted):
         ("fractal-ifs theory theorem5", ["theorem5", "theorem5."]),
         ("fractal-ifs theory statement=theorem1,theorem5", ["statement=theorem1,theorem5"]),
         ("fractal-ifs plot mod", []),
-        ("fractal-ifs plot --", ["--config-dir", "--help"]),
+        ("fractal-ifs plot --", ["--cfg", "--config-dir", "--help", "--version"]),
+        ("fractal-ifs plot --cfg ", ["job"]),
+        ("fractal-ifs train hydra/launcher=b", ["hydra/launcher=basic"]),
         ("fractal-ifs report ", ["status", "collect", "check"]),
         ("fractal-ifs report collect x --i", ["--into"]),
         ("fractal-ifs status --", ["--help"]),
@@ -365,10 +466,12 @@ def test_what_a_word_may_become(line, found):
 
 
 def test_own_choices_are_offered_where_the_command_names_their_directory(tmp_path):
-    (tmp_path / "fractal").mkdir()
-    (tmp_path / "fractal" / "mine.yaml").write_text("name: mine\n")
+    for group in ("fractal", "curve"):
+        (tmp_path / group).mkdir()
+        (tmp_path / group / "mine.yaml").write_text("name: mine\n")
     for words in (f"hydra.searchpath=[{tmp_path}]", f"--config-dir {tmp_path}", f"-cd={tmp_path}"):
         assert candidates(f"fractal-ifs train {words} fractal=m") == ["fractal=mine"]
+        assert "curve=mine" in candidates(f"fractal-ifs train {words} curve=m")
 
 
 PLAIN = {
@@ -404,15 +507,46 @@ def test_no_key_is_offered_that_the_command_refuses(verb):
     assert sum(map(len, asked)) > 25
 
 
+def a_tool(folder: Path) -> Path:
+    """The command ``fractal-ifs``, in a directory of its own."""
+    tool = folder / "bin" / "fractal-ifs"
+    tool.parent.mkdir()
+    tool.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m fractal_ifs "$@"\n')
+    tool.chmod(0o755)
+    return tool
+
+
+@pytest.mark.parametrize(
+    ("shell", "begin", "end"),
+    [
+        ("bash", "", "complete -p fractal-ifs"),
+        ("zsh", "autoload -U compinit; compinit -D", "print $_comps[fractal-ifs]"),
+        ("fish", "", "complete -C 'fractal-ifs train fractal=vi'; complete -C 'python -m fractal_ifs pl'"),
+    ],
+)
+def test_each_shell_reads_its_script(tmp_path, shell, begin, end):
+    """Without a complaint; and of fish, which can be asked, what a tab gives."""
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    path = f"{a_tool(tmp_path).parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "HOME": str(tmp_path)}
+    (tmp_path / "script").write_text(SCRIPTS[shell])
+    plain = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
+    for words in (["-n", "script"], [*plain, "-c", f"{begin}\n{LINES[shell]}\n{end}"]):
+        done = subprocess.run(
+            [shell, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    told = {"bash": "_fractal_ifs_command fractal-ifs", "zsh": "_fractal_ifs_command", "fish": "fractal=vicsek\nplot"}
+    assert told[shell] in done.stdout
+
+
 @pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
 def test_tab_in_bash(tmp_path):
     """A real bash on a terminal: what stands in the line after a tab."""
     import pty
 
-    tool = tmp_path / "bin" / "fractal-ifs"
-    tool.parent.mkdir()
-    tool.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m fractal_ifs "$@"\n')
-    tool.chmod(0o755)
+    tool = a_tool(tmp_path)
     (tmp_path / "multirun" / "mine").mkdir(parents=True)
     main, other = pty.openpty()
     path = f"{tool.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"

@@ -73,6 +73,17 @@ def test_what_only_a_sweep_has_needs_m(command, tmp_path):
         assert "this experiment is a sweep: add -m" in refused(command, *QUICK, "experiment=figure4")
 
 
+@pytest.mark.filterwarnings("ignore:[\\s\\S]*overriding with `hydra.mode=MULTIRUN`")  # which Hydra says too
+@pytest.mark.parametrize("grid", ["curve=1,4", "experiment=mine"])
+def test_m_wins_over_the_mode(command, tmp_path, grid):
+    """As in Hydra. Without it a grid is refused, of the command or of an experiment."""
+    mine = experiment(tmp_path, "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      curve: 1,4\n")
+    words = [*QUICK, "sweep=s", "hydra.mode=RUN", grid, mine]
+    assert re.search(f"{grid}: (is a sweep|several values are a sweep): add -m", refused(command, *words))
+    assert command("-m", *words).status == 0
+    assert [json.loads(path.read_text())["curve"] for path in records(tmp_path / "multirun" / "s")] == ["1", "4"]
+
+
 def test_a_job_cannot_choose_what_belongs_to_the_sweep(command, tmp_path):
     """Two experiments with a grid each would train the default network under both names."""
     line = refused(command, "-m", "experiment=table2,figure6", *QUICK)
@@ -184,6 +195,66 @@ def seen(monkeypatch):
 def test_env_set_holds_in_training_and_no_longer(command, seen, launcher):
     assert command(*SWEEP, "+hydra.job.env_set.FRACTAL_IFS_TEST=yes", f"hydra/launcher={launcher}").status == 0
     assert set(seen) == {"yes"}
+    assert "FRACTAL_IFS_TEST" not in os.environ
+
+
+WATCHED = """
+import os, sys
+with open({file!r}, "a") as file:  # one write per process
+    file.write(os.environ.get("FRACTAL_IFS_TEST", "unset") + " " + " ".join(sys.orig_argv).replace("\\n", " ") + "\\n")
+"""
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path):
+    """``started("spawn_main")``: the variable in each Python process that was started with such a command."""
+    (tmp_path / "site").mkdir()
+    file = tmp_path / "site" / "started"
+    (tmp_path / "site" / "sitecustomize.py").write_text(WATCHED.format(file=str(file)))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.delenv("FRACTAL_IFS_TEST", raising=False)
+    return lambda text: [line.split()[0] for line in file.read_text().splitlines() if text in line]
+
+
+def test_env_set_reaches_worker_processes(command, tmp_path, started):
+    words = ["engine=torch", "workers=2", "+hydra.job.env_set.FRACTAL_IFS_TEST=yes"]
+    assert command(*SWEEP, *words).status == 0
+    assert len(records(tmp_path)) == 2
+    assert started("spawn_main") == ["yes", "yes"]
+
+
+SBATCH = """#!/bin/sh
+# Starts the script at once, as tasks 7_0 and 7_1 of an array, each in the queue until it ends.
+for last; do true; done
+for task in 0 1; do
+    touch "$0.7_$task"
+    (SLURM_JOB_ID=7$task SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$task SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0 \\
+     SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_JOB_NODELIST=here sh "$last"; rm "$0.7_$task") >"$0.log" 2>&1 &
+done
+echo Submitted batch job 7
+"""
+SQUEUE = """#!/bin/sh
+for task in 7_0 7_1; do [ ! -e "${0%squeue}sbatch.$task" ] || echo "$task|RUNNING|None"; done
+"""
+SRUN = """#!/bin/sh
+while case "$1" in */python*) false;; esac; do shift; done
+exec "$@"
+"""
+
+
+def test_env_set_reaches_a_slurm_task(command, monkeypatch, tmp_path, started):
+    """Of a Slurm that takes what it is given and passes on the environment; tests/slurm has a real one."""
+    pytest.importorskip("submitit")
+    (tmp_path / "bin").mkdir()
+    for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("squeue", SQUEUE)):
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    words = ["hydra/launcher=slurm", "hydra.launcher.tasks=2", "+hydra.job.env_set.FRACTAL_IFS_TEST=yes"]
+    ended = command(*SWEEP, *words)
+    assert ended.status == 0, ended
+    assert len(records(tmp_path)) == 2
+    assert started("submitit.core._submit") == ["yes", "yes"]
     assert "FRACTAL_IFS_TEST" not in os.environ
 
 

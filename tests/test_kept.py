@@ -155,7 +155,7 @@ def test_a_check_trains_again_and_compares(tmp_path, capsys):
     first, line = lines(table)
     text = table.read_text()
     table.write_text(text.replace(f",{line['isa']},", ",sve2,", 1))  # the first is of a processor that isn't this one
-    report.check([str(table), "--width", "4"])
+    report.main(["check", str(table), "--width", "4"])
     assert "eval_every=100\n  kept: best_test_acc 0." in (said := capsys.readouterr().out)
     assert said.endswith(": the same\n")
     assert (said.count("kept:"), "seed=1" in said, line["isa"]) == (1, True, first["isa"])

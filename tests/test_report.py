@@ -13,6 +13,7 @@ import subprocess
 import sys
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -308,6 +309,19 @@ def test_a_cell_that_still_runs_has_no_place_on_the_axis_of_parameters(tmp_path)
     assert drawn is not None
     assert [axes.get_title() for axes in drawn.axes] == ["2D Cantor set"]
     assert sum(line.get_marker() == "o" for line in drawn.axes[0].lines) == 2
+
+
+def test_the_legend_of_parameters_has_the_depths_of_all_panels(tmp_path):
+    """A panel without lines, of cells that aren't of the paper's protocol, is left out: its legend would be empty."""
+    for fractal, depth in (("sierpinsky", 2), ("sierpinsky", 1), ("cantor2d", 3)):
+        add(tmp_path, 0.8, fractal=fractal, depth=depth)
+    add(tmp_path, 0.7, fractal="vicsek", loss="logistic")
+    ours = report_tables.lookup(report_data.form_cells(rows.read_runs([tmp_path])[0])[0])
+    drawn: Any = report_figures.parameters(ours)
+    assert [axes.get_title() for axes in drawn.axes] == ["Sierpinsky triangle", "2D Cantor set"]
+    assert [text.get_text() for text in drawn.axes[-1].get_legend().get_texts()] == ["depth 1", "depth 2", "depth 3"]
+    others = {key: cell for key, cell in ours.items() if key.fractal == "vicsek"}
+    assert report_figures.parameters(others) is None
 
 
 def test_a_directory_that_goes_while_a_sweep_is_read(tmp_path, monkeypatch):

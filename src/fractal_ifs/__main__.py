@@ -62,7 +62,9 @@ def main() -> int | None:
     """The command line. Returns what the verb's own ``main`` returns."""
     command, (name, *rest) = caller(), sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
-        return show(screen())
+        if not rest:
+            return show(screen())
+        name, rest = rest[0], ["--help", *rest[1:]]
     if name == "--version":
         from fractal_ifs.version import __version__
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from fractal_ifs.config.own_folders import own_folders
 from fractal_ifs.help.layout import Parser, program, show
 from fractal_ifs.help.shells import LINES, SCRIPTS
-from fractal_ifs.help.takes import Takes
+from fractal_ifs.help.takes import Takes, installed
 from fractal_ifs.streams import command
 
 PACKAGE = "fractal_ifs"
@@ -80,14 +80,14 @@ def _taken(takes: Takes, arguments: Sequence[str], word: str) -> Iterator[str]:
     if word.startswith("-"):
         yield from (spelling for option, _ in takes.options for spelling in re.findall(r"--[\w-]+", option))
     elif arguments and arguments[-1] in ("-c", "--cfg"):
-        yield from ("job", "hydra", "all")
+        yield from next(option for option, _ in takes.options if "--cfg" in option).split()[-1].split("|")
     elif not equals:
         yield from takes.words
         yield from (f"{each.name}=" for each in (*takes.groups, *keys))
     else:
         before, comma, _ = value.rpartition(",")
-        values = [choice for group in takes.groups if group.name == name for choice in group.among]
-        values += [path.stem for folder in own_folders(arguments) for path in sorted((folder / name).glob("*.yaml"))]
+        groups = [group for group in takes.beside(list(own_folders(arguments))).groups if group.name == name]
+        values = [choice for group in groups for choice in (*group.among, *installed(name))]
         values += [value for key in keys if key.name == name for value in key.values]
         given = before.split(",")
         yield from (f"{name}={before}{comma}{value}" for value in values if value not in given)

@@ -22,13 +22,10 @@ class FailedElsewhere(Exception):
 
 
 def short(value: object, length: int = 60) -> str:
-    """A value as it appears in a message: as the command line spells it, on one line, not too long.
-
-    Nothing in it is obeyed by a terminal.
-    """
+    """A value as it appears in a message: as the command line spells it, on one line, printable, not too long."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    text = " ".join(text.split())
-    text = text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
+    text = " ".join(text[: 10 * length].split())
+    text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
     return text if len(text) <= length else text[: length - 3] + "..."
 
 

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -38,12 +39,25 @@ FARTHEST, NARROWEST = 1e6, 1e-9  # the edges of a window
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line: KEY=VALUE ..., with the keys of conf/plot.yaml."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if asked(arguments):
-        show(screen(arguments))
-        return
+    options = {argument.partition("=")[0] for argument in arguments}
     with told():
-        for path in write_pictures(arguments):
-            print(path)
+        if asked(arguments):
+            show(screen(arguments))
+        elif "--version" in options:
+            print(f"Hydra {version('hydra-core')}")  # as train and theory
+        elif options & {"--cfg", "-c"}:
+            show(configs(arguments))
+        else:
+            for path in write_pictures(arguments):
+                print(path)
+
+
+def configs(arguments: Sequence[str]) -> str:
+    """The composed configs, as YAML: one for each panel of each picture. Raises ConfigError."""
+    from omegaconf import OmegaConf
+
+    with contextlib.closing(_compose(arguments)) as composed:
+        return "---\n".join(OmegaConf.to_yaml(config) for configs in composed for config in configs).rstrip()
 
 
 def write_pictures(overrides: Sequence[str]) -> list[Path]:
@@ -155,6 +169,8 @@ def _compose(overrides: Sequence[str]) -> Generator[list[DictConfig]]:
             curves, others = [], []  # for each override, the overrides of one value that it stands for
             for text, override in zip(overrides, parsed, strict=True):
                 values = [text]
+                if override.is_interval_sweep():
+                    raise ConfigError(f"{short(text)}: must be separate values, as 1,2")
                 if override.is_sweep_override():
                     values = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
                 is_curve = override.key_or_group.split(".")[0] == "curve"
@@ -167,13 +183,15 @@ def _compose(overrides: Sequence[str]) -> Generator[list[DictConfig]]:
                 configs = [compose("plot", overrides=[*fixed, *curve]) for curve in product(*curves)]
                 for config in configs:
                     OmegaConf.resolve(config)  # here, where an error of it is told in one line
+                    if missing := [key for key in config if OmegaConf.is_missing(config, key)]:
+                        raise ConfigError(f"{missing[0]}=???: this key has no default, give it a value")
                 yield configs
         except Exception as error:
             raise (error if isinstance(error, ConfigError) else ConfigError(one_line(error, overrides))) from None
 
 
 def _with_searchpath(arguments: Sequence[str]) -> Iterator[str]:
-    """Turn Hydra's option --config-dir DIR into an override. Raises ConfigError for any other option."""
+    """Turn Hydra's option --config-dir DIR into an override. Raises ConfigError for an option that isn't taken here."""
     from fractal_ifs.config.words import quoted
 
     rest = iter(arguments)
@@ -184,8 +202,14 @@ def _with_searchpath(arguments: Sequence[str]) -> Iterator[str]:
             if not os.path.isdir(directory):
                 raise ConfigError(f"{option}={short(directory)}: must be a directory")
             yield f"hydra.searchpath=[{quoted(f'file://{Path(directory).absolute()}')}]"
+        elif option in ("--cfg", "-c"):
+            if (part := value if "=" in argument else next(rest, "")) != "job":
+                raise ConfigError(f"{option} {short(part)}".rstrip() + ": must be --cfg job")
+        elif option in ("--multirun", "-m"):
+            raise ConfigError(f"{argument}: is for sweeps; here a list of values makes the pictures of all of them")
         elif argument.startswith("-"):
-            raise ConfigError(f"{argument}: unknown option; allowed are --help, --config-dir DIR and KEY=VALUE")
+            allowed = "--help, --cfg job, --config-dir DIR, --version and KEY=VALUE"
+            raise ConfigError(f"{argument}: unknown option; allowed are {allowed}")
         elif "=" not in argument and not argument.startswith("~"):
             raise ConfigError(f"{argument}: must be KEY=VALUE, such as fractal=vicsek")
         else:

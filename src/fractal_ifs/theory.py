@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from fractal_ifs import files
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
+from fractal_ifs.config.plugins import check_plugin_keys
 from fractal_ifs.config.session import VERSION_BASE, Task, register
 from fractal_ifs.config.trust import check_trust
 from fractal_ifs.errors import ConfigError
@@ -148,6 +149,7 @@ def main() -> None:
     sys.argv[1:] = words = _words_to_keys(sys.argv[1:])
     register(words)
     with refusals():
+        check_plugin_keys(sys.argv[1:], "basic", "basic")
         check_trust("theory", sys.argv[1:])
         hydra.main(config_path=str(CONF), config_name="theory", **VERSION_BASE)(Task(job, words))()
     if failed:

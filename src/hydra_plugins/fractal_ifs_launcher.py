@@ -68,8 +68,8 @@ class FusedLauncher(Launcher):
 
     here = True  # whether jobs run on this machine
 
-    def __init__(self, executor: str = "local", stack: int = 0):
-        self.packing = Packing(executor=executor, stack=stack)  # pyright: ignore[reportArgumentType]
+    def __init__(self, **keys: Any):
+        self.packing = Packing.parse({"executor": "local", "stack": 0} | keys)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives a launcher before ``launch``."""

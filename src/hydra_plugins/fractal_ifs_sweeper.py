@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -29,17 +30,13 @@ from hydra_plugins.fractal_ifs_launcher import FusedLauncher
 class CheckedSweeper(Sweeper):
     """The grid of all values, as Hydra's own sweeper has it. Every job of a batch is checked before the batch begins.
 
-    Args:
-        max_batch_size: how many jobs are given to the launcher at a time; None: all.
-        params: words of the grid, below those of the command line.
-        best_lr: a table of finished runs (``results.finished_runs``). Every job then gets the learning rate that is
-            best for its cell in this table, whatever the grid says. Jobs that become the same are trained once.
+    The keys are those of ``Grid``. With ``best_lr``, a table of finished runs (``results.finished_runs``), every job
+    gets the learning rate that is best for its cell in this table, whatever the grid says. Jobs that become the same
+    are trained once.
     """
 
-    def __init__(
-        self, max_batch_size: int | None = None, params: dict[str, str] | None = None, best_lr: str | None = None
-    ):
-        self.keys = Grid(max_batch_size=max_batch_size, params=params, best_lr=best_lr)
+    def __init__(self, **keys: Any):
+        self.keys = Grid.parse({"max_batch_size": None, "params": None, "best_lr": None} | keys)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives a sweeper before ``sweep``."""

@@ -143,6 +143,15 @@ def test_one_job_fails(tmp_path):
     assert "2 of 4 jobs are finished already" in text
 
 
+def test_env_set_reaches_the_tasks(tmp_path):
+    grid = [a.replace("steps=20000", "steps=400") for a in GRID]
+    words = ["+hydra.job.env_set.FRACTAL_IFS_TEST=yes", "hydra.launcher.setup=['env > env-$SLURM_ARRAY_TASK_ID']"]
+    status, text = command(tmp_path, "-m", *grid, *SLURM, "sweep=s", *words)
+    assert status == 0, text
+    found = [path.read_text() for path in tmp_path.glob("env-*")]
+    assert ["\nFRACTAL_IFS_TEST=yes\n" in each for each in found] == [True, True]
+
+
 def test_cancelled(tmp_path):
     sweep = tmp_path / "multirun/s"
     grid = [a.replace("steps=20000", "steps=100000000") for a in GRID]

@@ -100,5 +100,5 @@ def _curve(text: str) -> Curve:
 @lru_cache(maxsize=4096)
 def check_distribution(fractal: Fractal, curve: Curve, margin: float) -> None:
     """Check that a fractal, a curve and a margin together define a distribution. Raises ConfigError."""
-    fractal.ifs.check(fractal.depth, margin)
+    fractal.ifs.check(fractal.depth, margin, key="data.margin")
     curve.curve.level_probabilities(fractal.depth)

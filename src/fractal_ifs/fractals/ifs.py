@@ -196,16 +196,17 @@ class AffineIFS:
         offsets = self.offsets + (self.matrices - matrices) @ self.base.center
         return AffineIFS(matrices, offsets, self.base, self.negatives, self.name)
 
-    def check(self, depth: int, margin: float = 0.0, resolution: float = 2.0**-24) -> None:
+    def check(self, depth: int, margin: float = 0.0, resolution: float = 2.0**-24, key: str = "margin") -> None:
         """Raise ConfigError unless there is a fractal distribution of this depth and margin. Needs no torch.
 
         The images must stay in K_0 (Assumption 2) and leave room outside them, the cells of K_depth must be wide enough
-        for numbers of that resolution (2^-24 for float32), and K_depth^margin must not be empty.
+        for numbers of that resolution (2^-24 for float32), and K_depth^margin must not be empty. ``key`` is the
+        margin's name in a message.
         """
         depth = whole(depth, "fractal.depth", 1)
-        margin = number(margin, "margin")
+        margin = number(margin, key)
         if margin < 0:
-            raise ConfigError(f"margin={margin:g}: must be a number >= 0")
+            raise ConfigError(f"{key}={margin:g}: must be a number >= 0")
         if not self.images_inside():
             i = next(i for i, image in enumerate(self.images) if not image.inside(self.base))
             raise ConfigError(f"fractal.maps[{i}] of {self.name}: must send K_0 into itself (the paper's Assumption 2)")
@@ -221,7 +222,7 @@ class AffineIFS:
             raise ConfigError(f"fractal={self.name}: must leave a part of K_0 outside the images, for the negatives")
         if margin and margin >= (largest := self.inradius(depth)):
             raise ConfigError(
-                f"margin={margin:g}: must be < {largest:.6g}, else K_{depth}^margin of {self.name} has no point left"
+                f"{key}={margin:g}: must be < {largest:.6g}, else K_{depth}^margin of {self.name} has no point left"
             )
 
     def inradius(self, j: int) -> float:
@@ -258,9 +259,9 @@ class AffineIFS:
 
 
 def depth_of(config: Mapping[str, Any]) -> int:
-    """The n of a fractal's config: its key `depth`, DEPTH where it has none. Raises ConfigError unless it is >= 1."""
+    """The n of a fractal's config: its key `depth`, or DEPTH. Raises ConfigError unless 1 <= n <= 10^6."""
     depth = config.get("depth")
-    return DEPTH if depth is None else whole(depth, "fractal.depth", 1)
+    return DEPTH if depth is None else whole(depth, "fractal.depth", 1, 10**6)
 
 
 def _maps(keys: Mapping[str, Any], d: int | None) -> tuple[Floats, Floats]:

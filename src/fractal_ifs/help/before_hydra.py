@@ -15,10 +15,10 @@ def answered(arguments: Sequence[str], screen: Callable[[Sequence[str]], str]) -
     Args:
         screen: makes the command's help.
     """
-    if asked(arguments):
-        show(screen(arguments))
-        return True
     with told():
+        if asked(arguments):
+            show(screen(arguments))
+            return True
         parts = list(split(arguments))
     if not any(option and option.long == "--shell-completion" for _, option in parts):
         return False

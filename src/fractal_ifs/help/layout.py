@@ -1,6 +1,7 @@
 """How the help of every command is laid out: plain text that fits the terminal."""
 
 import argparse
+import difflib
 import os
 import re
 import shutil
@@ -8,6 +9,8 @@ import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
+
+from fractal_ifs.errors import short
 
 COLUMN = 26  # where explanations begin
 BY_NAME, BY_MODULE = "fractal-ifs", "python -m fractal_ifs"  # the two ways to call the command of all verbs
@@ -89,6 +92,30 @@ class Parser(argparse.ArgumentParser):
     def print_help(self, file: Any = None) -> None:
         """Print the help."""
         show(self.format_help().rstrip())
+
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:
+        """Parse as argparse does, unless help on one thing is asked for: ``--help OPTION``."""
+        given = sys.argv[1:] if args is None else list(args)
+        places = [place for place, argument in enumerate(given) if asked([argument])]
+        words = [word for word in given[places[0] + 1 :] if word.strip("-") == word] if places else []
+        if words:
+            show("\n".join(map(self._on, words)))
+            self.exit()
+        return super().parse_known_args(given, namespace)
+
+    def _on(self, word: str) -> str:
+        """The lines of the help on one option or argument."""
+        listed = re.split(r"^(?:positional arguments|options):$", self.format_help(), flags=re.MULTILINE)[1:]
+        entries = re.findall(r"^  \S.*(?:\n {4,}\S.*)*", "\n".join(listed), re.MULTILINE)
+        names = {name.strip("-"): entry for entry in entries for name in re.split(r"  |\n", entry[2:])[0].split(", ")}
+        names = {name.split()[0].lower(): entry for name, entry in names.items()}
+        if word.lower() in names:
+            return names[word.lower()]
+        near = difflib.get_close_matches(word.lower(), names, 1, 0.6)
+        hint = f"did you mean {near[0]}?" if near else f"{self.prog} --help lists them"
+        self.exit(2, f"error: {short(word)}: there is no such option; {hint}\n")
 
     def error(self, message: str) -> NoReturn:
         """Refuse the arguments in one line."""

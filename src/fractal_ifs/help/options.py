@@ -22,12 +22,12 @@ HYDRA = (
     Option("--resolve", doc="with --cfg: values in place of references to other keys"),
     Option("--package", "-p", "KEY", "with --cfg: this part of it"),
     Option("--config-dir", "-cd", "DIR", "take choices of groups from DIR/GROUP/*.yaml too"),
+    Option("--config-name", "-cn", "NAME", "with --config-dir: begin with DIR/NAME.yaml, not the package's own"),
     Option("--info", "-i", "[WHAT]", f"what Hydra knows, WHAT of {', '.join(INFO)}"),
-    Option("--help", "-h", doc="this help"),
+    Option("--help", "-h", doc="this help; --help NAME: that on a key or a group"),
     Option("--hydra-help", doc="Hydra's own options and keys"),
     Option("--version", doc="Hydra's version"),
     Option("--run", "-r"),
-    Option("--config-name", "-cn", "NAME"),
     Option("--config-path", "-cp", "DIR"),
     Option("--experimental-rerun", value="FILE"),
     Option("--shell-completion", "-sc"),
@@ -63,6 +63,14 @@ def split(arguments: Sequence[str]) -> Iterator[tuple[str, Option | None]]:
             yield argument, None
     if waiting and not waiting.value.startswith("["):
         _check(waiting, "")
+
+
+def topics(arguments: Sequence[str]) -> list[str]:
+    """The words beside --help that ask for a part of it: what is neither an option nor KEY=VALUE."""
+    try:
+        return [word for word, option in split(arguments) if not option and "=" not in word and word[:1] not in "~-"]
+    except ConfigError:
+        return []
 
 
 def options_and_words(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

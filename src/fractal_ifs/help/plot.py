@@ -19,14 +19,16 @@ EXAMPLES: Examples = (
 def takes() -> Takes:
     """The groups, keys and options of the command."""
     options = (
+        ("-c, --cfg job", "show the config that is composed, and do nothing else"),
         ("-cd, --config-dir DIR", "take choices of groups from DIR/GROUP/*.yaml too"),
-        ("-h, --help", "this help"),
+        ("-h, --help", "this help; --help NAME: that on a key or a group"),
+        ("--version", "Hydra's version"),
     )
     return Takes(choices(CONF / "plot.yaml"), [Keys("keys", commented(CONF / "plot.yaml")), *shapes()], options)
 
 
 def screen(arguments: Sequence[str] = ()) -> str:
-    """The help; where a group is named among the arguments, the help on that group."""
+    """The help, or where keys or groups are named among the arguments, the help on these. Raises ConfigError."""
     text = """
         Draw distributions: the levels K_0 to K_n of a fractal, samples, and the curves P(j), as in Figures 1 to 3 of
         the paper. Or, with run=DIR, what a trained network has learned, and its history. A list of curves makes one

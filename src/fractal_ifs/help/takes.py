@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,11 @@ from typing import Any, NamedTuple, cast
 import yaml
 
 from fractal_ifs.config.keys import Group, describe
+from fractal_ifs.config.own_folders import own_folders
+from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.files import CONF
+from fractal_ifs.help import options
 from fractal_ifs.help.layout import Examples, examples, paragraph, rows
-from fractal_ifs.help.options import OPTIONS
 
 
 class Choices(NamedTuple):
@@ -22,11 +25,17 @@ class Choices(NamedTuple):
     name: str  # as on the command line, such as hydra/launcher
     default: str
     doc: str
-    among: tuple[str, ...]
+    files: tuple[Path, ...]
+
+    @property
+    def among(self) -> tuple[str, ...]:
+        """The names that may be chosen."""
+        return tuple(file.stem for file in self.files)
 
     def row(self) -> tuple[str, str]:
         """Its line in a help."""
-        return f"{self.name}={self.default}", f"{self.doc}: {', '.join(self.among)}"
+        more = f"; --help {self.name} names others" if self.name.startswith("hydra/") else ""  # of installed packages
+        return f"{self.name}={self.default}", f"{self.doc}: {', '.join(self.among)}{more}"
 
 
 class Key(NamedTuple):
@@ -59,31 +68,68 @@ class Takes(NamedTuple):
 
     groups: Sequence[Choices]
     keys: Sequence[Keys]
-    options: Sequence[tuple[str, str]] = OPTIONS
+    options: Sequence[tuple[str, str]] = options.OPTIONS
     words: Mapping[str, str] = {}  # what may stand alone, without a key, and what it means
     besides: Sequence[tuple[str, str]] = ()  # choices, and what each sets besides the keys of its group
 
     def screen(self, command: str, usage: str, text: str, given: Examples, arguments: Sequence[str] = ()) -> str:
-        """The help of a command; where ``arguments`` name a group, the help on that group."""
-        if asked := [group for group in self.groups if group.name in arguments]:
-            return "\n\n".join(map(self._on_group, asked))
+        """The help of a command, or on the keys and groups that ``arguments`` name. With choices of a user's own.
+
+        Raises ConfigError for a name that is none.
+        """
+        takes = self.beside(list(own_folders(arguments)))
+        if asked := options.topics(arguments):
+            return "\n\n".join(map(takes.on, asked))
+        return takes.whole(command, usage, text, given)
+
+    def beside(self, folders: Sequence[Path]) -> Takes:
+        """The same with the choices of some directories, which hold files DIR/GROUP/NAME.yaml."""
+        groups: list[Choices] = []
+        for group in self.groups:
+            found = [file for folder in folders for file in sorted((folder / group.name).glob("*.yaml"))]
+            new = {file.stem: file for file in reversed(found) if file.stem not in group.among and file.is_file()}
+            groups.append(group._replace(files=(*group.files, *reversed(new.values()))))
+        return self._replace(groups=groups)
+
+    def whole(self, command: str, usage: str, text: str, given: Examples) -> str:
+        """The help of a command."""
         parts = [f"usage: {command} {usage}", *map(paragraph, text.split("\n\n")), examples(command, given)]
         if self.words:
             parts.append("statements:\n" + rows(self.words.items(), 15))
         parts.append(
-            "groups, with their defaults; --help GROUP explains the choices of one:\n"
+            "groups, with their defaults; --help NAME explains a group or a key:\n"
             + rows(group.row() for group in self.groups)
         )
         if self.besides:
             parts.append("what choices set besides, where it is not given:\n" + rows(self.besides))
         return "\n\n".join([*parts, "options:\n" + rows(self.options), *(keys.text() for keys in self.keys)])
 
-    def _on_group(self, group: Choices) -> str:
-        lines = rows((choice, headline(CONF / group.name / f"{choice}.yaml")) for choice in group.among)
-        prefix = "hydra.launcher." if group.name == "hydra/launcher" else f"{group.name}."
-        own = [keys.text() for keys in self.keys if any(key.name.startswith(prefix) for key in keys.keys)]
-        head = f"{group.name}: {group.doc}. The default is {group.name}={group.default}."
-        return "\n\n".join([paragraph(head), lines, *own])
+    def on(self, word: str) -> str:
+        """The help on a group, a key, all keys that begin so up to a dot, or a statement. Raises ConfigError."""
+        parts: list[str] = []
+        for group in self.groups:
+            if group.name == word:
+                head = f"{word}: {group.doc}. The default is {word}={group.default}."
+                others = [(name, "of Hydra or an installed package") for name in installed(word)]
+                parts += [paragraph(head), rows([*((file.stem, headline(file)) for file in group.files), *others])]
+        if word in self.words:
+            parts.append(rows([(word, self.words[word])], 15))
+        name = word.replace("/", ".").rstrip(".")
+        for title, keys in self.keys:
+            if own := [key for key in keys if f"{key.name}.".startswith(f"{name}.")]:
+                parts.append(Keys(title, own).text())
+        if not parts:
+            raise ConfigError(f"{short(word)}: there is no such key or group; {self._hint(word)}")
+        return "\n\n".join(parts)
+
+    def _hint(self, word: str) -> str:
+        if of := [group.name for group in self.groups if word in group.among]:
+            return f"it is a choice of {' and of '.join(of)}"
+        names = [*(group.name for group in self.groups), *(key.name for keys in self.keys for key in keys.keys)]
+        ours = not word.startswith("hydra")
+        if near := difflib.get_close_matches(word, [*names, *self.words], 1, 0.6 if ours else 0.8):
+            return f"did you mean {near[0]}?"
+        return "--help lists them" if ours else "--cfg hydra shows all keys of Hydra's own"
 
 
 def choices(*files: Path) -> list[Choices]:
@@ -104,8 +150,19 @@ def choices(*files: Path) -> list[Choices]:
         if name == "experiment":
             there = [file for file in there if {key.split(".")[0] for key in content(file)} <= keys]
         if there and name in docs:
-            found.append(Choices(name, written(default), docs[name], tuple(file.stem for file in there)))
+            found.append(Choices(name, written(default), docs[name], tuple(there)))
     return found
+
+
+def installed(group: str) -> list[str]:
+    """The choices of a group of Hydra's that are no files: its own, and those of installed packages."""
+    if not group.startswith("hydra/"):
+        return []
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # finds them
+    return [name.removesuffix(".yaml") for name in ConfigStore.instance().list(group) if name.endswith(".yaml")]
 
 
 def typed(kind: type[Group], path: Path, *others: Path) -> list[Key]:
@@ -154,11 +211,8 @@ def content(path: Path) -> dict[str, Any]:
 
 def headline(path: Path) -> str:
     """The first sentence of the comment at the top of a file of conf/."""
-    lines = [
-        line[1:].strip()
-        for line in path.read_text(encoding="utf-8").split("\n\n")[0].splitlines()
-        if line.startswith("#")
-    ]
+    top = path.read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
+    lines = [line[1:].strip() for line in top if line.startswith("#")]
     text = " ".join(line for line in lines if not line.startswith(("@package", "python -m")))
     return re.split(r"(?<=[.]) (?=[A-Z\"])|[.:;]$|: (?=\w+=)", text)[0].removesuffix(".")
 

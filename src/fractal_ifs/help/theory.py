@@ -55,7 +55,7 @@ def _docs(source: ast.Module) -> dict[str, str]:
 
 
 def screen(arguments: Sequence[str] = ()) -> str:
-    """The help; where a group is named among the arguments, the help on that group."""
+    """The help, or where keys or groups are named among the arguments, the help on these. Raises ConfigError."""
     text = """
         Try the paper's statements, each as a construction that runs. It prints what each bounds and what was measured,
         and leaves theory.json and pictures in outputs/theory/. The exit status is 1 where a statement doesn't hold.

@@ -82,7 +82,7 @@ def besides() -> list[tuple[str, str]]:
 
 
 def screen(arguments: Sequence[str] = ()) -> str:
-    """The help; where a group is named among the arguments, the help on that group."""
+    """The help, or where keys or groups are named among the arguments, the help on these. Raises ConfigError."""
     text = """
         Train one network, or with -m a sweep of many. What is not given is the paper's protocol. A run leaves its
         directory in outputs/, a sweep in multirun/. If interrupted, it goes on where the same command is given again.

@@ -7,7 +7,7 @@ from pathlib import Path
 from fractal_ifs import streams
 from fractal_ifs.config.options import path, whole
 from fractal_ifs.errors import counted, told
-from fractal_ifs.help.layout import Examples, Parser, program
+from fractal_ifs.help.layout import Examples, Parser, asked, program
 
 
 def parser() -> Parser:
@@ -121,6 +121,8 @@ def report(arguments: Sequence[str]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if asked(arguments[:1]) and arguments[1:2] and arguments[1] in PARSERS:
+        arguments[:2] = [arguments[1], "--help"]
     command = {"status": status, "collect": collect, "check": check}.get(arguments[0] if arguments else "")
     with told():
         text = command(arguments[1:]) if command else report(arguments)

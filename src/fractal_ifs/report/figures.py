@@ -216,17 +216,16 @@ def figure7(ours: Ours) -> "Figure | None":
 
 def parameters(ours: Ours) -> "Figure | None":
     """Accuracy against the number of parameters on curve 1: a panel per fractal, a line per depth."""
-    ours = {key: cell for key, cell in ours.items() if cell.params is not None}  # known once a run has ended
-    found = [f for f in FRACTALS if any(k[:4] == ("fractal", f, 5, "1") for k in ours)]
+    # The number of parameters is known once a run has ended.
+    ours = {key: cell for key, cell in ours.items() if cell.params is not None and not cell.differs}
+    found = [f for f in FRACTALS if any(k[:4] == ("fractal", f, 5, "1") and k.depth in range(1, 6) for k in ours)]
     if not found:
         return None
     figure, panels = _axes(len(found), 3.4, 3.2)
     for fractal, axes in zip(found, panels, strict=True):
         for depth, shade in zip(range(1, 6), _shades(5), strict=True):
             where = ("fractal", fractal, 5, "1", depth)
-            points = (
-                (c.params, c) for k, c in ours.items() if c.params is not None and k[:5] == where and not c.differs
-            )
+            points = ((c.params, c) for k, c in ours.items() if c.params is not None and k[:5] == where)
             line = sorted(points, key=lambda point: point[0])
             for i, same in enumerate(_by_budget(line)):
                 x, y = [p for p, _ in same], [cell.accuracy for _, cell in same]
@@ -237,7 +236,9 @@ def parameters(ours: Ours) -> "Figure | None":
         axes.set_xlabel("parameters")
         axes.set_title(FRACTALS[fractal])
     panels[0].set_ylabel("best test accuracy")
-    panels[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    lines = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    depths = sorted(lines)
+    panels[-1].legend([lines[d] for d in depths], depths, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.suptitle("Parameter utilisation on curve 1 (hollow: another budget)", fontsize=10)
     return figure
 

@@ -45,7 +45,9 @@ class Settings(Group):
             if not (isinstance(name, str) and _is_word(name) and isinstance(value, str | int | float)):
                 raise ConfigError(f"hydra.launcher.more.{short(name)}={shown(value)}: must be {OPTIONS}")
         if self.warning >= 60 * self.time:
-            raise ConfigError(f"hydra.launcher.warning={self.warning}: must be less than the {self.time} minutes asked")
+            raise ConfigError(
+                f"hydra.launcher.warning={shown(self.warning)}: must be less than the {self.time} minutes asked"
+            )
 
 
 def _is_word(text: str) -> bool:

@@ -1,0 +1,69 @@
+"""The names of the keys of a command's launcher and sweeper, checked before Hydra makes these.
+
+Hydra takes a key that it is told to add, ``+hydra.launcher.foo=2``, and then can't make the launcher; or without ``-m``
+doesn't try. Of one that isn't there it says how to add it. The keys' values are checked by ``overrides`` and by the
+launcher's own type.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+from fractal_ifs.config.keys import shown
+from fractal_ifs.config.overrides import split
+from fractal_ifs.errors import ConfigError, short
+from fractal_ifs.files import CONF
+
+_OF_HYDRA = {"hydra/launcher": {"basic": ()}, "hydra/sweeper": {"basic": ("max_batch_size", "params")}}
+
+
+def check_plugin_keys(arguments: Sequence[str], launcher: str, sweeper: str) -> None:
+    """Raises ConfigError for a key that the chosen launcher or sweeper doesn't have.
+
+    Those of others are left to Hydra: it isn't known here which keys they have.
+
+    Args:
+        arguments: the command line, after ``overrides.check_overrides`` has accepted it.
+        launcher, sweeper: those of a command that names none.
+    """
+    options, words = split(arguments)
+    overrides = OverridesParser.create().parse_overrides(words)
+    # A user's own file may choose another launcher, which isn't known before all is composed.
+    own = [name for name, _ in options if name.startswith(("--config-", "-cd", "-cn", "-cp"))]
+    own += [word for word in words if word.startswith("hydra.searchpath=")]
+    for group, usual in (("hydra/launcher", launcher), ("hydra/sweeper", sweeper)):
+        named = [str(override.value()) for override in overrides if override.key_or_group == group]
+        chosen = named[-1] if named else None if own else usual
+        asked = [pair for override in overrides for pair in _keys(override, group.replace("/", "."))]
+        if chosen is None or any(key.startswith("_") for key, _ in asked):  # _target_: another class than the choice's
+            continue
+        names = _names(group, chosen)
+        for key, value in asked:
+            if names is not None and key not in names:
+                near = difflib.get_close_matches(key, names, 1, 0.7)
+                has = f"{group}={chosen} has {', '.join(names) or 'none'}"
+                hint = f"did you mean {near[0]}?" if near else has
+                prefix = group.replace("/", ".")
+                raise ConfigError(f"{prefix}.{short(key)}={shown(value)}: there is no such key; {hint}")
+
+
+def _keys(override: Override, prefix: str) -> list[tuple[str, Any]]:
+    """The names of keys below ``prefix`` that an override sets, and their values."""
+    name, value = override.key_or_group, override.value()
+    if override.is_delete():
+        return []
+    if name == prefix and isinstance(value, Mapping):
+        return [(str(key), each) for key, each in value.items()]
+    return [(name.removeprefix(f"{prefix}.").split(".")[0], value)] if name.startswith(f"{prefix}.") else []
+
+
+def _names(group: str, choice: str) -> Sequence[str] | None:
+    """The names of the keys of a choice. None where it isn't one of this package or of Hydra."""
+    path = CONF / group / f"{choice}.yaml"
+    if not path.is_file():
+        return _OF_HYDRA[group].get(choice)
+    return [str(name) for name in yaml.safe_load(path.read_text()) if name != "_target_"]
