@@ -10,6 +10,7 @@ from fractal_ifs.files import write
 from fractal_ifs.report import figures, forms, page, pictures, tables, verdicts
 from fractal_ifs.results.cells import form_cells
 from fractal_ifs.results.rows import read_runs
+from fractal_ifs.results.text_table import csv_of
 from fractal_ifs.runs.records import Status
 
 
@@ -42,9 +43,9 @@ def write_report(paths: Sequence[Path], output: Path, with_figures: bool = True)
         notes.append(f"{counted(len(failed), 'run')} failed, the first: {first.directory}: {first.error}")
 
     if not any(path.resolve() == (output / "results.csv").resolve() for path in paths):  # a kept table is left as it is
-        write(output / "results.csv", runs.to_csv(index=False).encode())
+        write(output / "results.csv", csv_of(runs))
         write(output / "results.parquet", runs.to_parquet(index=False))
-    write(output / "cells.csv", cells.to_csv(index=False).encode())
+    write(output / "cells.csv", csv_of(cells))
     markdown = "\n".join(forms.markdown(table) for table in made)
     terminal = "\n".join(forms.terminal(table) for table in made)
     write(output / "tables.md", markdown.encode())

@@ -26,7 +26,7 @@ from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError, Damaged, Refused, reason, short
 from fractal_ifs.results.columns import CELL, COLUMNS, ENDED
 from fractal_ifs.results.rows import row_of
-from fractal_ifs.results.text_table import TextTable, read_text
+from fractal_ifs.results.text_table import TextTable, quoted, read_text
 from fractal_ifs.runs.locks import Lock
 from fractal_ifs.runs.records import NOT_KEPT, RunRecord, Status, read_stored, understood, walk
 
@@ -154,7 +154,8 @@ def write(path: Path, rows: Mapping[str, Row]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, KEPT, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(sorted(rows.values(), key=lambda line: [_order(line.get(name, "")) for name in ORDER]))
+    for row in sorted(rows.values(), key=lambda row: [_order(row.get(name, "")) for name in ORDER]):
+        writer.writerow({name: quoted(value) for name, value in row.items()})
     files.write(path, text.getvalue().encode())
 
 

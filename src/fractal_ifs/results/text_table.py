@@ -1,17 +1,24 @@
-"""A CSV file of runs as text, line by line: a damaged line takes no other with it."""
+"""A CSV file of runs as text, line by line: a damaged line takes no other with it.
+
+A text that a spreadsheet would take for a formula has a quote before it in the file.
+"""
 
 import csv
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fractal_ifs import files
 from fractal_ifs.errors import ConfigError, reason, short
 from fractal_ifs.results.columns import ACCURACIES, CELL, NUMBERS
 from fractal_ifs.runs.records import Status
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FORMULA = re.compile(r"'*[=+\-@]")  # what begins one, or begins so when a quote has been removed
 FINGERPRINT = re.compile("[0-9a-f]{16}")
 
 # What every row has, and the columns of every table of runs. The others may be of any version.
@@ -62,7 +69,24 @@ def _row(names: Sequence[str], line: str) -> dict[str, str] | None:
     except csv.Error:
         return None
     whole = len(values) == len(names) and line.isprintable() and "\ufffd" not in line
-    return dict(zip(names, values, strict=True)) if whole else None
+    return dict(zip(names, map(_unquoted, values), strict=True)) if whole else None
+
+
+def csv_of(table: "pd.DataFrame") -> bytes:
+    """A table as the content of a CSV file."""
+    texts = table.select_dtypes(exclude=["number", "bool"])
+    plain = {str(name): texts[name].map(quoted, na_action="ignore") for name in texts}
+    return table.assign(**plain).to_csv(index=False).encode()
+
+
+def quoted(value: Any) -> Any:
+    """A value as a cell of a CSV file. Any text is read again as it was."""
+    is_formula = isinstance(value, str) and _FORMULA.match(value) and number_of(value) is None
+    return f"'{value}" if is_formula else value
+
+
+def _unquoted(text: str) -> str:
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def _wrong(row: Mapping[str, str]) -> str | None:

@@ -15,6 +15,7 @@ from fractal_ifs.errors import Refused, reason
 from fractal_ifs.files import read, write
 from fractal_ifs.results.columns import COLUMNS
 from fractal_ifs.results.rows import row_of
+from fractal_ifs.results.text_table import csv_of
 from fractal_ifs.runs import records
 from fractal_ifs.runs.records import Status, find
 from fractal_ifs.sweeps.driver import driving, failed
@@ -76,7 +77,7 @@ def show_table(directory: Path) -> None:
     try:
         with driving(directory):
             if _is_ours(path):
-                write(path, table.to_csv(index=False).encode())
+                write(path, csv_of(table))
             else:
                 log.error("%s is left as it is: no sweep wrote this table", path)
     except (OSError, Refused) as error:
