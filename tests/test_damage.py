@@ -224,7 +224,7 @@ def test_a_record_that_no_run_wrote_is_said_and_left_out(lying, reason, tmp_path
     assert list(frame(directory.parent).training) == ["layerwise"]
     _, notes = rows.read_runs([directory.parent])
     assert reason in notes[0]
-    assert report.collect([str(directory.parent), "--into", str(tmp_path / "kept.csv")]).startswith("1 runs added")
+    assert report.collect([str(directory.parent), "--into", str(tmp_path / "kept.csv")]).startswith("1 run added")
     with pytest.raises(ConfigError, match="can't be read"):
         load(other)
 

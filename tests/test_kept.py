@@ -100,7 +100,7 @@ def test_another_accuracy_of_a_kept_run_is_said_and_changes_nothing(command, tmp
     unfinished = undigested(path) | {"status": "interrupted"}
     path.write_text(json.dumps(unfinished))
     table.unlink()
-    assert report.collect([str(tmp_path / "multirun"), "--into", str(table)]).startswith("1 runs added")
+    assert report.collect([str(tmp_path / "multirun"), "--into", str(table)]).startswith("1 run added")
 
 
 def test_further_seeds_at_the_best_learning_rate_of_each_cell(command, tmp_path):

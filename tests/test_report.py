@@ -249,7 +249,7 @@ def test_a_record_without_a_number_is_not_collected(tmp_path, change, caplog):
     path = add(tmp_path, 0.8) / "result.json"
     add(tmp_path, 0.7, seed=1)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    assert report.collect([str(tmp_path), "--into", str(tmp_path / "kept.csv")]).startswith("1 runs added")
+    assert report.collect([str(tmp_path), "--into", str(tmp_path / "kept.csv")]).startswith("1 run added")
     assert f"{path} can't be read" in caplog.text
 
 
@@ -291,7 +291,7 @@ def test_running_torn_and_failed_runs(tmp_path):
     assert "1 files are damaged and left out, the first: " in notes[0]
     assert cell_of(tmp_path)[0].accuracy == 0.8
     text = write_report([tmp_path], tmp_path / "out", with_figures=False)
-    assert "1 runs failed" in text
+    assert "1 run failed" in text
     assert "OSError: disk" in text
     counts = status.status(tmp_path)
     # finished and failed 10^6 each, running 400,000; the torn one's history says 10^6
@@ -334,7 +334,7 @@ def test_a_directory_that_goes_while_a_sweep_is_read(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    assert "1 runs: 1 finished" in status.show(tmp_path)
+    assert "1 run: 1 finished" in status.show(tmp_path)
     assert len(rows.read_runs([tmp_path])[0]) == len(dict(records.find(tmp_path))) == 1
 
 
@@ -597,7 +597,7 @@ def test_mistakes_cost_one_line(tmp_path):
     waiting = tmp_path / "waiting" / "run0" / ".hydra"
     waiting.mkdir(parents=True)
     (waiting / "config.yaml").write_text(yaml.safe_dump(config_of()))
-    assert status.show(tmp_path / "waiting").endswith("1 runs: 1 waiting; 0 of 1,000,000 steps (0.0%)")
+    assert status.show(tmp_path / "waiting").endswith("1 run: 1 waiting; 0 of 1,000,000 steps (0.0%)")
     with pytest.raises(ConfigError, match=r"no run has a measurement yet"):
         write_report([tmp_path / "waiting"], tmp_path / "out")
     run = add(tmp_path / "later", 0.8)
