@@ -346,12 +346,12 @@ def test_hydras_options_are_those_that_hydra_has():
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ("width=7 -m curve=1,4", "-m|width=7 curve=1,4"),
-        ("width=7 --cfg job -p model", "--cfg job -p model|width=7"),
-        ("--cfg=job -pmodel --multi width=7", "--cfg=job -pmodel --multi|width=7"),
-        ("-i defaults width=7", "-i defaults|width=7"),
+        ("width=7 -m curve=1,4", "--multirun|width=7 curve=1,4"),
+        ("width=7 --cfg job -p model", "--cfg=job --package=model|width=7"),
+        ("--cfg=job -pmodel --multi width=7", "--cfg=job --package=model --multirun|width=7"),
+        ("-i defaults width=7", "--info=defaults|width=7"),
         ("-i width=7", "--info=all|width=7"),
-        ("all -cd mine theorem1", "-cd mine|all theorem1"),
+        ("all -cd mine theorem1", "--config-dir=mine|all theorem1"),
     ],
 )
 def test_options_stand_before_words_with_their_values(given, told):
