@@ -17,6 +17,7 @@ from fake_wandb import Server
 from killed import SMALL, on_a_terminal, start, steps, wait_for
 
 from fractal_ifs.config.run import Job
+from fractal_ifs.engines.native import NativeEngine
 from fractal_ifs.runs import checkpoints, records
 from fractal_ifs.runs import run as run_module
 from fractal_ifs.runs.load import load
@@ -377,6 +378,26 @@ def test_training_does_not_wait_for_a_slow_wandb(tmp_path, monkeypatch):
     assert fake.rows == [50, 100]
     assert fake.ended
     assert fake.summary == {"best_test_acc": run.best_test_acc, "best_step": run.best_step, "status": "finished"}
+
+
+def test_runs_in_training_do_not_wait_for_those_that_end(tmp_path, monkeypatch):
+    """Where too many are still ending in W&B the next one waits for them, but not those that are in training."""
+    monkeypatch.setattr(wandb_run, "ENDING", 0)
+    monkeypatch.setattr(NativeEngine, "saturated", lambda self, runs, waiting: len(runs) >= 2)
+    trained = threading.Event()
+    slow = Fake(finish=lambda: trained.wait(60) or pytest.fail("training waits"))
+    begins(monkeypatch, slow, Fake(), Fake())
+    jobs = [Job(small(logger="wandb", steps=steps), tmp_path / str(n)) for n, steps in enumerate((50, 200, 50))]
+
+    def report(rounds):
+        if not trained.is_set() and any(
+            run.step == 200 for run in rounds.ended.values() if not isinstance(run, Exception)
+        ):
+            assert len(rounds.waiting) == 1
+            trained.set()
+
+    outcomes = train(jobs, threads=1, report=report)
+    assert [outcome.step for outcome in outcomes] == [50, 200, 50]
 
 
 def test_runs_end_in_wandb_side_by_side(tmp_path, monkeypatch):
