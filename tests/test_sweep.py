@@ -62,7 +62,7 @@ def test_an_interrupt_while_the_table_is_written_leaves_the_old_one(command, tmp
     with monkeypatch.context() as patch:
         patch.setattr(files.os, "replace", replace)
         ended = command(*one)
-    assert ended.status == "interrupted: the same command goes on from here"
+    assert (ended.status, ended.err) == (130, "interrupted: the same command goes on from here\n")
     assert "Traceback" not in ended.err
     assert table(tmp_path) == before
     assert {path.name for path in (tmp_path / "multirun" / "grid").iterdir() if path.is_file()} == {
