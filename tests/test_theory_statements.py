@@ -158,7 +158,7 @@ def test_conjecture_1_ranks_what_was_measured():
 def test_words_on_the_command_line_are_statements():
     assert _words_to_keys(["theorem1", "fractal=vicsek"]) == ["statement=theorem1", "fractal=vicsek"]
     assert _words_to_keys(["theorem1", "theorem3", "-m"]) == ["--multirun", "statement=[theorem1,theorem3]"]
-    assert _words_to_keys(["--config-dir", "mine", "seed=1"]) == ["--config-dir", "mine", "seed=1"]
+    assert _words_to_keys(["--config-dir", "mine", "seed=1"]) == ["--config-dir=mine", "seed=1"]
 
 
 @pytest.fixture
