@@ -98,7 +98,7 @@ def test_the_command_alone_shows_its_verbs(monkeypatch, capsys, screen):
         ("train --help train_size", "train_size: there is no such key or group; did you mean data.train_size?"),
         ("train --help vicsek", "vicsek: there is no such key or group; it is a choice of fractal"),
         ("train --help xyz", "xyz: there is no such key or group; --help lists them"),
-        ("train --help hydra.job.chdir", "hydra.job.chdir: there is no such key or group; --cfg hydra shows all"),
+        ("train --help hydra.job.chdir", "hydra.job.chdir: is for Hydra; --cfg hydra shows its keys"),
         ("theory --help theorem6", "theorem6: there is no such key or group; did you mean theorem5?"),
         ("plot --help pionts", "pionts: there is no such key or group; did you mean points?"),
         ("--help trian", "trian: there is no such verb; did you mean train?"),

@@ -106,6 +106,13 @@ def test_a_job_cannot_choose_what_belongs_to_the_sweep(command, tmp_path):
         assert ["experiment=a" in found[0].parent.name, "experiment=b" in found[1].parent.name] == [True, True]
 
 
+@pytest.mark.parametrize("word", ["sweep=a,b", "sweep=x${curve.name}", "hydra.sweep.dir=multirun/${curve.name}"])
+def test_jobs_have_one_sweep(command, word):
+    """Else its table and its end would be those of a part of it."""
+    line = refused(command, "-m", "curve=1,4", *QUICK, word)
+    assert "must be the same for all jobs" in line
+
+
 def test_jobs_of_one_directory_are_told_the_way_out(command):
     line = refused(command, "-m", "engine=native,torch", *QUICK, "sweep=s")
     assert "is that of engine=native too; hydra.sweep.subdir='${hydra.job.num}' names jobs by their numbers" in line

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from fractal_ifs.config.run import Job
 from fractal_ifs.runs.records import RunRecord
 from fractal_ifs.runs.run import Run
 from fractal_ifs.sweeps.executors import Worker
+from fractal_ifs.sweeps.table import show_table
 from fractal_ifs.training import signals
 
 QUICK = ["width=8", "depth=2", "steps=60", "eval_every=30", "data.train_size=1000", "data.test_size=200", "logger=csv"]
@@ -323,3 +325,16 @@ def test_results_are_returned_for_sweepers(command, monkeypatch):
     assert len(returned) == 3
     assert all(isinstance(value, float) and 0 < value <= 1 and not math.isnan(value) for value in returned)
     assert Path("multirun/grid/results.csv").exists()
+
+
+def test_a_table_that_is_too_wide_for_the_terminal_has_a_line_for_each_run(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert command("-m", *QUICK, "curve=1,2", "seed=range(2,12)", "sweep=wide").status == 0
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    show_table(Path("multirun/wide"))
+    lines = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= 80
+    with open("multirun/wide/results.csv", newline="") as file:
+        accuracies = [row["best_test_acc"] for row in csv.DictReader(file)]
+    assert len(accuracies) == 20
+    assert sum(f"{float(accuracy):.4f}" in " ".join(lines) for accuracy in accuracies) == 20

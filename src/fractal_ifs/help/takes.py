@@ -119,6 +119,8 @@ class Takes(NamedTuple):
             if own := [key for key in keys if f"{key.name}.".startswith(f"{name}.")]:
                 parts.append(Keys(title, own).text())
         if not parts:
+            if word.startswith("hydra."):
+                raise ConfigError(f"{short(word)}: is for Hydra; --cfg hydra shows its keys, docs/hydra.md says more")
             raise ConfigError(f"{short(word)}: there is no such key or group; {self._hint(word)}")
         return "\n\n".join(parts)
 
@@ -126,10 +128,8 @@ class Takes(NamedTuple):
         if of := [group.name for group in self.groups if word in group.among]:
             return f"it is a choice of {' and of '.join(of)}"
         names = [*(group.name for group in self.groups), *(key.name for keys in self.keys for key in keys.keys)]
-        ours = not word.startswith("hydra")
-        if near := difflib.get_close_matches(word, [*names, *self.words], 1, 0.6 if ours else 0.8):
-            return f"did you mean {near[0]}?"
-        return "--help lists them" if ours else "--cfg hydra shows all keys of Hydra's own"
+        near = difflib.get_close_matches(word, [*names, *self.words], 1, 0.6)
+        return f"did you mean {near[0]}?" if near else "--help lists them"
 
 
 def choices(*files: Path) -> list[Choices]:

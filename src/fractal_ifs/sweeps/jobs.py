@@ -76,12 +76,15 @@ def compose_all(
     own = [Path(source.path) for source in master.hydra.runtime.config_sources if source.schema == "file"]
     shared = set(jobs[0]).intersection(*jobs) if len(jobs) > 1 else set[str]()
     taken: dict[Path, str] = {}
+    there = _sweep_directory(master)
     for number, overrides in enumerate(jobs):
         words = " ".join(word for word in filter_overrides(overrides) if word not in shared)
         try:
             config = compose(overrides)
             values = resolved(config)
             directory = output_directory(config, first + number)
+            if (own := _sweep_directory(config)) != there:
+                raise ConfigError(f"hydra.sweep.dir={own}: must be the same for all jobs; {there} is the sweep's")
             job = Job(accepted(values, here), directory)
             if directory in taken:
                 raise ConfigError(
@@ -98,6 +101,11 @@ def compose_all(
     if refused:
         raise ConfigError(_told(refused, len(jobs)))
     return configs
+
+
+def _sweep_directory(config: DictConfig) -> str:
+    with current(config):
+        return str(config.hydra.sweep.dir)
 
 
 def _told(refused: dict[str, list[str]], count: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,8 +85,17 @@ def show_table(directory: Path) -> None:
         log.error("%s can't be written (%s)", path, reason(error))
     inner = [str(key) for key in table if key not in COLUMNS]
     swept = [key for key in (*KEYS, *inner) if len(set(table[key].fillna("").astype(str))) > 1]
-    column = swept[-1] if len(swept) > 1 else None
-    rows = swept[:-1] if column else swept
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
+    out = _grid(table, swept[:-1], swept[-1]) if len(swept) > 1 else _grid(table, swept, None)
+    if console.measure(out, options=console.options.update(width=10_000)).maximum > console.width:
+        # a line for each run needs the fewest columns
+        out = _grid(table, swept, None)
+    console.print(out)
+    print(path)
+
+
+def _grid(table: pd.DataFrame, rows: Sequence[str], column: str | None) -> Table:
+    """The accuracies by the keys ``rows``, with a column for each value of ``column``."""
     columns = sorted(table[column].unique(), key=_order) if column else ["best test accuracy"]
     grid: dict[tuple, dict[Any, str]] = {}
     for line in table.to_dict("records"):
@@ -102,8 +112,7 @@ def show_table(directory: Path) -> None:
         out.add_column(Text(str(name)), justify="right")  # a Text: a value in brackets is no colour
     for key in sorted(grid, key=lambda values: [_order(v) for v in values]):
         out.add_row(*(Text(str(v)) for v in key), *(grid[key].get(c, "") for c in columns))
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200).print(out)
-    print(path)
+    return out
 
 
 def _is_ours(path: Path) -> bool:
