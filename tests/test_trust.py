@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 from pathlib import Path
 
 import hydra
@@ -55,6 +56,8 @@ GROUPS = {
     "budget": ("budget/mine.yaml", "# @package _global_\nhydra:\n  job:\n    env_set: {LD_PRELOAD: evil.so}\n"),
     "place": ("budget/mine.yaml", "# @package _global_\nsweep: /elsewhere\n"),
     "overwrite": ("protocol/fractal.yaml", "# @package _global_\noverwrite: true\n"),
+    "odd line": ("fractal/mine.yaml", f"# @odd line\u2028# @package _global_\n{FRACTAL}"),
+    "up and out": ("fractal/mine.yaml", f"defaults:\n  - sub: ../../x\n{FRACTAL}"),
 }
 
 
@@ -81,6 +84,92 @@ def test_a_file_of_a_group_sets_its_group_alone(command, tmp_path, kind):
         with pytest.raises(ConfigError, match=f"a file of {group}/ may set {group} alone"):
             refused()
     assert not Path("evil").exists()
+
+
+def test_a_linked_directory_is_checked_too(command, tmp_path):
+    own(tmp_path, "x/mine.yaml", "# @package _global_\nhydra:\n  job:\n    env_set: {LD_PRELOAD: evil.so}\n")
+    search = own(tmp_path, "fractal/other.yaml", FRACTAL)
+    (tmp_path / "mine" / "fractal" / "sub").symlink_to("../x")
+    (tmp_path / "mine" / "x" / "round").symlink_to("..")
+    for words in (["--config-dir", "mine"], [search]):
+        line = str(command("fractal=sub/mine", *QUICK, *words).status)
+        assert line.endswith(
+            "mine/fractal/sub/mine.yaml: # @package _global_: a file of fractal/ may set fractal alone"
+        )
+
+
+@pytest.mark.parametrize("folder", ["a b", "a,b", "a'b", "[a]"])
+def test_directories_of_any_name_are_checked(command, tmp_path, folder):
+    own(tmp_path, "fractal/mine.yaml", f"# @package _global_\nhydra:\n  callbacks:\n    x: {EVIL}")
+    command()  # goes into tmp_path
+    (tmp_path / "mine").rename(tmp_path / folder)
+    (tmp_path / "other").mkdir()
+    for refused in (
+        lambda: run(fractal="mine", hydra__searchpath=["other", folder]),
+        lambda: write_pictures(["fractal=mine", "--config-dir", folder]),
+        lambda: write_pictures(["fractal=mine", "--config-dir", folder, "hydra.searchpath=[other]"]),
+        lambda: write_pictures(["fractal=mine", "-cd", "other", f"-cd={folder}"]),
+    ):
+        with pytest.raises(ConfigError, match="a file of fractal/ may set fractal alone"):
+            refused()
+    assert "a file of fractal/ may set fractal alone" in str(command("fractal=mine", "-cd", folder).status)
+
+
+def test_the_directory_that_hydra_takes_is_the_one_that_is_checked(command, tmp_path):
+    """Of several --config-dir it takes the last; --config-path takes the place of conf/."""
+    good, bad = (tmp_path / name / "experiment" for name in ("good", "bad"))
+    for folder, text in ((good, ""), (bad, f"hydra:\n  callbacks:\n    x: {EVIL}")):
+        folder.mkdir(parents=True)
+        (folder / "mine.yaml").write_text(f"# @package _global_\n{text}")
+    words = ["--config-dir", "good", "--config-dir", "bad", "experiment=mine", *QUICK]
+    assert "hydra.callbacks.x._target_=os.system" in str(command(*words).status)
+    (tmp_path / "bad" / "all.yaml").write_text(f"hydra:\n  callbacks:\n    x: {EVIL}")
+    words = ["--config-path", str(tmp_path / "bad"), "--config-name", "all"]
+    assert "hydra.callbacks.x._target_=os.system" in str(command(*words).status)
+    assert "must be the absolute path of a directory" in str(command("--config-path", "bad", "-cn", "all").status)
+    assert not Path("evil").exists()
+
+
+def test_what_nobody_chose_breaks_no_command(command, tmp_path):
+    search = own(tmp_path, "curve/number.yaml", "defaults: 5\n")
+    own(tmp_path, "curve/bool.yaml", "name: !!bool x\n")
+    own(tmp_path, "curve/latin.yaml", "")
+    (tmp_path / "mine" / "curve" / "latin.yaml").write_bytes("name: größe".encode("latin-1"))
+    os.mkfifo(tmp_path / "mine" / "curve" / "pipe.yaml")
+    assert command(*QUICK, search, "--cfg", "job").status == 0
+    for name, told in (
+        ("number", "defaults must be a list"),
+        ("bool", "can't be read"),
+        ("latin", "is not YAML, which is text in UTF-8"),
+        ("pipe", "curve=pipe: must be one of"),
+    ):
+        line = str(command(*QUICK, search, f"curve={name}").status)
+        assert told in line
+        assert len(line.splitlines()) == 1
+
+
+ALIASES = "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: [x]\n" + "[" * 100_000, "is not YAML|at most 50 lists and mappings deep"),
+        ("a: " + "[" * 100_000, "at most 50 lists and mappings deep"),
+        ("a: &x [*x]\n", r"must be without references within YAML, \*x"),
+        ("a: &a [x]\n" + ALIASES, r"must be without references within YAML, \*a"),
+        ("#" * (1 << 20) + "#", "1048577 bytes, at most 1048576 are expected"),
+    ],
+)
+def test_what_would_take_for_ever_is_refused_at_once(command, tmp_path, text, told):
+    """Chosen or not, for Hydra might be able to read it."""
+    search = own(tmp_path, "curve/mine.yaml", text)
+    for words in ([], ["curve=mine"]):
+        line = str(command(*QUICK, search, *words).status)
+        assert re.search(rf"mine/curve/mine\.yaml.*({told})", line) or (not words and line == "0")
+        assert len(line.splitlines()) == 1
 
 
 def test_files_of_groups_that_set_their_group(command, tmp_path):
@@ -110,6 +199,9 @@ CALLS = {
         "hydra.callbacks.x.inner._target_=os.system: must be left out",
         "callbacks:\n    x:\n      _target_: test_trust.Mine\n      inner: {_target_: os.system, command: mkdir}\n",
     ),
+    "relative": ("hydra.callbacks.x._target_=..foo: must be a class of", "callbacks:\n    x: {_target_: ..foo}\n"),
+    "broken": ("x._target_=broken.Mine: must be a class", "callbacks:\n    x: {_target_: broken.Mine}\n"),
+    "ending": ("x._target_=ending.Mine: must be a class", "callbacks:\n    x: {_target_: ending.Mine}\n"),
     "launcher": ("hydra.launcher._target_=os.system", "launcher:\n    _target_: os.system\n"),
     "sampler": (
         "hydra.sweeper.params.x._target_=os.system: must be left out",
@@ -127,8 +219,11 @@ CALLS = {
 
 
 @pytest.mark.parametrize("kind", CALLS)
-def test_not_even_an_experiment_calls_anything(command, tmp_path, kind):
+def test_not_even_an_experiment_calls_anything(command, monkeypatch, tmp_path, kind):
     told, text = CALLS[kind]
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "ending.py").write_text("raise SystemExit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
     search = own(tmp_path, "experiment/mine.yaml", f"# @package _global_\nhydra:\n  {text}")
     own(tmp_path, "all.yaml", f"defaults:\n  - config\n  - _self_\nhydra:\n  {text}")
     for arguments in (

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from fractal_ifs.config.own_folders import own_folders
 from fractal_ifs.help.layout import Parser, program, show
 from fractal_ifs.help.shells import LINES, SCRIPTS
 from fractal_ifs.help.takes import Takes, installed
@@ -86,7 +85,7 @@ def _taken(takes: Takes, arguments: Sequence[str], word: str) -> Iterator[str]:
         yield from (f"{each.name}=" for each in (*takes.groups, *keys))
     else:
         before, comma, _ = value.rpartition(",")
-        groups = [group for group in takes.beside(list(own_folders(arguments))).groups if group.name == name]
+        groups = [group for group in takes.beside(arguments).groups if group.name == name]
         values = [choice for group in groups for choice in (*group.among, *installed(name))]
         values += [value for key in keys if key.name == name for value in key.values]
         given = before.split(",")

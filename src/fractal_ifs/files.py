@@ -13,11 +13,15 @@ import stat
 import uuid
 from collections.abc import Collection, Generator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from fractal_ifs.errors import ConfigError, reason
 
 CONF = Path(__file__).parent / "conf"
 
 LARGEST = 1 << 30  # bytes of a file that is read as a whole
+LARGEST_CONFIG = 1 << 20  # of a user's own YAML
+DEEPEST = 50  # lists and mappings of a YAML file within each other
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # a file system that can't sync a directory
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{32}")
 
@@ -81,6 +85,34 @@ def read(path: Path, most: int = LARGEST) -> bytes:
     """The content of a regular file of at most so many bytes. Raises OSError."""
     with opened(path, most) as file:
         return file.read()
+
+
+def read_yaml(path: Path, loader: Any = None, most: int = LARGEST_CONFIG) -> str:
+    """The text of a YAML file that may come from elsewhere. Parsing it takes no more time or space than its size.
+
+    Args:
+        loader: of PyYAML's loaders, the one that will parse it; by default ``SafeLoader``.
+
+    Raises ConfigError, which names the file, where it is too large, too deep, or refers to its own parts, so that a few
+    lines could stand for gigabytes; OSError, UnicodeDecodeError and yaml.YAMLError where nobody can read it.
+    """
+    import yaml
+
+    try:
+        text = read(path, most).decode()
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise ConfigError(f"{path}: {reason(error)}") from None
+        raise
+    parse: Any = yaml.parse
+    deep = 0
+    for event in parse(text, loader or yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigError(f"{path}: must be without references within YAML, *{event.anchor}")
+        deep += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if deep > DEEPEST:
+            raise ConfigError(f"{path}: must be at most {DEEPEST} lists and mappings deep")
+    return text
 
 
 @contextlib.contextmanager

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import os
 import re
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import product
@@ -20,6 +19,7 @@ from fractal_ifs.errors import ConfigError, short, told
 from fractal_ifs.extras import require
 from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import asked, show
+from fractal_ifs.help.options import options_and_words
 from fractal_ifs.help.plot import screen
 from fractal_ifs.streams import command
 
@@ -39,13 +39,13 @@ FARTHEST, NARROWEST = 1e6, 1e-9  # the edges of a window
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line: KEY=VALUE ..., with the keys of conf/plot.yaml."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    options = {argument.partition("=")[0] for argument in arguments}
     with told():
         if asked(arguments):
-            show(screen(arguments))
-        elif "--version" in options:
+            return show(screen(arguments))
+        options, _ = options_and_words(arguments)
+        if "--version" in options:
             print(f"Hydra {version('hydra-core')}")  # as train and theory
-        elif options & {"--cfg", "-c"}:
+        elif any(option.startswith("--cfg=") for option in options):
             show(configs(arguments))
         else:
             for path in write_pictures(arguments):
@@ -143,27 +143,22 @@ class Picture(NamedTuple):
     draw: Callable[[], Figure]
 
 
-def _compose(overrides: Sequence[str]) -> Generator[list[DictConfig]]:
+def _compose(arguments: Sequence[str]) -> Generator[list[DictConfig]]:
     """The configs of each picture, which differ only in their curves. Raises ConfigError."""
     from hydra import compose, initialize_config_dir
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
+    from fractal_ifs.config.compose import check_own
     from fractal_ifs.config.messages import one_line
     from fractal_ifs.config.overrides import check_overrides
-    from fractal_ifs.config.own_folders import own_folders
     from fractal_ifs.config.session import VERSION_BASE, borrowed
-    from fractal_ifs.config.trust import check_groups
 
-    overrides = list(_with_searchpath(overrides))
+    arguments = _checked(arguments)
     with borrowed(), initialize_config_dir(str(CONF), **VERSION_BASE):
-        check_overrides(overrides)
-        for folder in own_folders(overrides):
-            check_groups(folder)
-        if unknown := [text for text in overrides if re.match(r"\W*hydra[./](?!searchpath)", text)]:
-            raise ConfigError(
-                f"{short(unknown[0])}: there is no such key here; of hydra's there is hydra.searchpath alone"
-            )
+        check_overrides(arguments)
+        overrides = _with_searchpath(arguments)
+        check_own(overrides)
         try:
             parsed = OverridesParser.create().parse_overrides(overrides)
             curves, others = [], []  # for each override, the overrides of one value that it stands for
@@ -190,30 +185,31 @@ def _compose(overrides: Sequence[str]) -> Generator[list[DictConfig]]:
             raise (error if isinstance(error, ConfigError) else ConfigError(one_line(error, overrides))) from None
 
 
-def _with_searchpath(arguments: Sequence[str]) -> Iterator[str]:
-    """Turn Hydra's option --config-dir DIR into an override. Raises ConfigError for an option that isn't taken here."""
+def _checked(arguments: Sequence[str]) -> list[str]:
+    """The arguments with options in their long form. Raises ConfigError for an option that isn't taken here."""
+    options, words = options_and_words(arguments)
+    for option in options:
+        name, _, value = option.partition("=")
+        if name == "--cfg" and value != "job":
+            raise ConfigError(f"--cfg {short(value)}: must be --cfg job")
+        if name == "--multirun":
+            raise ConfigError(f"{name}: is for sweeps; here a list of values makes the pictures of all of them")
+        if name not in ("--cfg", "--config-dir"):
+            raise ConfigError(f"{name}: there is no such option here; --help shows those that there are")
+    for word in words:
+        if "=" not in word and not word.startswith("~"):
+            raise ConfigError(f"{word}: must be KEY=VALUE, such as fractal=vicsek")
+    return [*options, *words]
+
+
+def _with_searchpath(arguments: Sequence[str]) -> list[str]:
+    """The overrides, with all directories that the arguments name in one: of several Hydra would take the first."""
+    from fractal_ifs.config.command import own_places, split
     from fractal_ifs.config.words import quoted
 
-    rest = iter(arguments)
-    for argument in rest:
-        option, _, value = argument.partition("=")
-        if option in ("--config-dir", "-cd"):
-            directory = value if "=" in argument else next(rest, "")
-            if not os.path.isdir(directory):
-                raise ConfigError(f"{option}={short(directory)}: must be a directory")
-            yield f"hydra.searchpath=[{quoted(f'file://{Path(directory).absolute()}')}]"
-        elif option in ("--cfg", "-c"):
-            if (part := value if "=" in argument else next(rest, "")) != "job":
-                raise ConfigError(f"{option} {short(part)}".rstrip() + ": must be --cfg job")
-        elif option in ("--multirun", "-m"):
-            raise ConfigError(f"{argument}: is for sweeps; here a list of values makes the pictures of all of them")
-        elif argument.startswith("-"):
-            allowed = "--help, --cfg job, --config-dir DIR, --version and KEY=VALUE"
-            raise ConfigError(f"{argument}: unknown option; allowed are {allowed}")
-        elif "=" not in argument and not argument.startswith("~"):
-            raise ConfigError(f"{argument}: must be KEY=VALUE, such as fractal=vicsek")
-        else:
-            yield argument
+    places = [place if "://" in place else f"file://{Path(place).absolute()}" for place in own_places(arguments)]
+    words = [word for word in split(arguments)[1] if not (places and re.match(r"\W*hydra\.searchpath=", word))]
+    return [*words, *([f"hydra.searchpath=[{','.join(map(quoted, places))}]"] if places else [])]
 
 
 def _plan(configs: Sequence[DictConfig]) -> Picture:

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fractal_ifs.config.compose import parse
 from fractal_ifs.config.fast_compose import Composer
 from fractal_ifs.config.machine import check_writable
+from fractal_ifs.config.overrides import no_jobs
 from fractal_ifs.config.words import CHOICES, as_typed
 from fractal_ifs.errors import ConfigError, message
 from fractal_ifs.files import write
@@ -115,6 +116,5 @@ def _choices(override: Override) -> list[str]:
         raise ConfigError(f"{word}: the grid needs separate values; an interval needs a sweeper that draws from it")
     found = [f"{name}={as_typed(override.key_or_group, text)}" for text in override.sweep_string_iterator()]
     if not found:
-        hint = "; quote a pattern: glob('[1-4]')" if "glob([" in word else ""
-        raise ConfigError(f"{word}: matches no value, so the sweep has no jobs{hint}")
+        raise ConfigError(no_jobs(word))
     return found

@@ -8,14 +8,14 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from fractal_ifs.config.command import own_folders
 from fractal_ifs.config.machine import check_gpus, check_memory
 from fractal_ifs.config.messages import one_line
-from fractal_ifs.config.own_folders import own_folders
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.config.session import VERSION_BASE, borrowed
 from fractal_ifs.config.trust import check_groups
 from fractal_ifs.config.words import quoted
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.files import CONF
 
 
@@ -29,13 +29,10 @@ def compose(**keywords: Any) -> RunConfig:
     for key, value in named.items():
         if isinstance(value, str) and value.startswith("~"):
             raise ConfigError(f"{key}={value}: ~ can't stand here, write $HOME")
-        if re.match(r"hydra[./](?!searchpath$)", key):
-            raise ConfigError(f"{key}: there is no such key here; of hydra's there is hydra.searchpath alone")
     overrides = [f"{key}={_literal(value)}" for key, value in named.items()]
     with borrowed(), initialize_config_dir(str(CONF), **VERSION_BASE):
         try:
-            for folder in own_folders(overrides):
-                check_groups(folder)
+            check_own(overrides)
             config = hydra_compose("config", overrides=overrides, return_hydra_config=True)
             if swept := [key for key in OmegaConf.select(config, "hydra.sweeper.params") or () if key not in named]:
                 raise ConfigError(
@@ -45,6 +42,15 @@ def compose(**keywords: Any) -> RunConfig:
         except Exception as error:
             raise error if isinstance(error, ConfigError) else ConfigError(one_line(error, overrides)) from None
     return accepted(values)
+
+
+def check_own(words: Sequence[str]) -> None:
+    """Raises ConfigError for keys of Hydra's, where it only composes, and for files that set more than their group."""
+    for key in (word.partition("=")[0] for word in words):
+        if re.match(r"\W*hydra[./](?!searchpath$)", key):
+            raise ConfigError(f"{short(key)}: there is no such key here; of hydra's there is hydra.searchpath alone")
+    for folder in own_folders(words):
+        check_groups(folder)
 
 
 def parse(config: DictConfig, here: bool = True) -> RunConfig:

@@ -17,11 +17,11 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from fractal_ifs.config.command import own_folders, split
 from fractal_ifs.config.environment import check_environment
 from fractal_ifs.config.keys import allowed
-from fractal_ifs.config.overrides import check_overrides, split, unreadable
+from fractal_ifs.config.overrides import check_overrides, unreadable
 from fractal_ifs.config.own_files import fault
-from fractal_ifs.config.own_folders import own_folders
 from fractal_ifs.config.run import KINDS, RunConfig
 from fractal_ifs.errors import ConfigError, message, short, told
 
@@ -179,7 +179,9 @@ def _no_such_key(line: str) -> str:
     key = line.partition("=")[0].lstrip("+")
     names = [f"{kind.PREFIX}{field.name}" for kind in KINDS for field in dataclasses.fields(kind)]
     near = [] if key in names or key.startswith("hydra") else difflib.get_close_matches(key, names, 1, 0.6)
-    hint = f"; did you mean {near[0]}?" if near else f"; to add one: +{key}=..." if key.startswith("hydra.") else ""
+    # A launcher or a sweeper has the keys that it has: with one more it can't be made.
+    addable = key.startswith("hydra.") and not key.startswith(("hydra.launcher.", "hydra.sweeper."))
+    hint = f"; did you mean {near[0]}?" if near else f"; to add one: +{key}=..." if addable else ""
     return f"{line}: there is no such key{hint}"
 
 

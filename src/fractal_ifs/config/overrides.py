@@ -20,48 +20,27 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.conf import HydraConf
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, QuotedString, RangeSweep
-from hydra.errors import HydraException
 
+from fractal_ifs.config.command import own_places, parsed, split
+from fractal_ifs.config.data import A_DIRECTORY
 from fractal_ifs.config.keys import checked, shown
 from fractal_ifs.config.machine import is_path, obstacle
 from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.files import CONF
 
-# Hydra's options that take a value.
-OPTIONS = (
-    *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p"),
-    *("--experimental-rerun", "--info", "-i"),
-)
 MOST_JOBS = 10**7
-
-A_DIRECTORY = "the path of a directory that can be written"
 _SET_BY_HYDRA = ("hydra.runtime", "hydra.overrides", "hydra.job.override_dirname", "hydra.job.config_name")
-
-
-def split(arguments: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """The options that have a value, and the overrides of a command line."""
-    options: list[tuple[str, str]] = []
-    overrides: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        name, equals, value = argument.partition("=")
-        if not argument.startswith("-"):
-            overrides.append(argument)
-        elif name in OPTIONS:
-            options.append((name, value if equals else next(rest, "")))
-    return options, overrides
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
     """Raises ConfigError for what Hydra can't read, and for bad values of its keys, groups and options."""
-    options, texts = split(arguments)
+    options, words = split(arguments)
     for name, value in options:
-        if name in ("--config-dir", "-cd") and not os.path.isdir(value):
+        if name == "--config-dir" and not os.path.isdir(value):
             raise ConfigError(f"{name}={shown(value)}: must be a directory")
-    overrides = [_parsed(text) for text in texts]
-    folders = _folders([value for name, value in options if name in ("--config-dir", "-cd")], overrides)
+    overrides = [_parsed(word) for word in words]
+    folders = _folders(arguments)
     jobs: dict[str, int] = {}
     for override in overrides:
         key = override.key_or_group
@@ -90,12 +69,8 @@ def unreadable(text: str) -> str:
 
 
 def _parsed(text: str) -> Override:
-    try:
-        [override] = OverridesParser.create().parse_overrides([text])  # as ``words`` reads them
-    except ConfigError:
-        raise
-    except (HydraException, RecursionError, ValueError, ArithmeticError):
-        raise ConfigError(unreadable(text)) from None
+    if (override := parsed(text)) is None:
+        raise ConfigError(unreadable(text))
     if not override.key_or_group:
         raise ConfigError(f"{short(text)}: must be KEY=VALUE, as width=20")
     return override
@@ -110,20 +85,12 @@ def _is_group(key: str) -> bool:
     return key.startswith("hydra/") or ("." not in key and (CONF / key).is_dir())
 
 
-def _folders(directories: Sequence[str], overrides: Sequence[Override]) -> list[Path] | None:
+def _folders(arguments: Sequence[str]) -> list[Path] | None:
     """Where Hydra looks for the files of groups. None where that can't be told here, as in a Python package."""
-    found = [CONF, *map(Path, directories)]
-    for override in overrides:
-        if override.key_or_group == "hydra.searchpath":
-            value = override.value()
-            for place in value if isinstance(value, list) else []:
-                path = str(place).removeprefix("file://")
-                if "://" in path:
-                    return None
-                if not os.path.isdir(path):
-                    raise ConfigError(f"hydra.searchpath=[{short(place)}]: must be a list of directories that exist")
-                found.append(Path(path))
-    return found
+    places = own_places(arguments)
+    if wrong := [place for place in places if "://" not in place and not os.path.isdir(place)]:
+        raise ConfigError(f"hydra.searchpath=[{short(wrong[0])}]: must be a list of directories that exist")
+    return None if any("://" in place for place in places) else [CONF, *map(Path, places)]
 
 
 def _names(group: str, folders: Sequence[Path]) -> list[str]:
@@ -223,7 +190,7 @@ def _check_directory(key: str, value: Any) -> None:
     if not is_path(text):
         raise ConfigError(f"{key}={shown(value)}: must be {A_DIRECTORY}")
     if reason := obstacle(Path(text)):
-        raise ConfigError(f"{key}={shown(value)}: must be {A_DIRECTORY}, {reason}")
+        raise ConfigError(f"{key}={shown(value)}: must be a directory that can be written, {reason}")
 
 
 def _check_file_name(key: str, value: Any) -> None:
@@ -300,6 +267,11 @@ def _count(override: Override, folders: Sequence[Path] | None) -> int:
     else:
         count = sum(1 for _ in override.sweep_iterator())
     if not count:
-        hint = "; quote a pattern: glob('[1-4]')" if "glob([" in line else ""
-        raise ConfigError(f"{line}: matches no value, so the sweep has no jobs{hint}")
+        raise ConfigError(no_jobs(line))
     return count
+
+
+def no_jobs(line: str) -> str:
+    """Why a sweep over no value is refused."""
+    hint = "; quote a pattern: glob('[1-4]')" if "glob([" in line else ""
+    return f"{line}: matches no value, so the sweep has no jobs{hint}"

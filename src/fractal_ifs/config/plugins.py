@@ -6,6 +6,7 @@ launcher's own type.
 """
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,8 +14,8 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
+from fractal_ifs.config.command import own_places, split
 from fractal_ifs.config.keys import shown
-from fractal_ifs.config.overrides import split
 from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.files import CONF
 
@@ -33,8 +34,7 @@ def check_plugin_keys(arguments: Sequence[str], launcher: str, sweeper: str) -> 
     options, words = split(arguments)
     overrides = OverridesParser.create().parse_overrides(words)
     # A user's own file may choose another launcher, which isn't known before all is composed.
-    own = [name for name, _ in options if name.startswith(("--config-", "-cd", "-cn", "-cp"))]
-    own += [word for word in words if word.startswith("hydra.searchpath=")]
+    own = own_places(arguments) or any(name.startswith("--config-") for name, _ in options)
     for group, usual in (("hydra/launcher", launcher), ("hydra/sweeper", sweeper)):
         named = [str(override.value()) for override in overrides if override.key_or_group == group]
         chosen = named[-1] if named else None if own else usual
@@ -64,6 +64,6 @@ def _keys(override: Override, prefix: str) -> list[tuple[str, Any]]:
 def _names(group: str, choice: str) -> Sequence[str] | None:
     """The names of the keys of a choice. None where it isn't one of this package or of Hydra."""
     path = CONF / group / f"{choice}.yaml"
-    if not path.is_file():
+    if not re.fullmatch(r"[\w-]+", choice) or not path.is_file():
         return _OF_HYDRA[group].get(choice)
-    return [str(name) for name in yaml.safe_load(path.read_text()) if name != "_target_"]
+    return [str(name) for name in yaml.safe_load(path.read_bytes()) if name != "_target_"]

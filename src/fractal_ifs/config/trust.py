@@ -6,6 +6,7 @@ callbacks, launchers, sweepers, handlers, formatters and filters.
 """
 
 import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -20,9 +21,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from fractal_ifs.config.own_folders import own_folders
+from fractal_ifs.config.command import composed_folders, own_folders, own_places, split
+from fractal_ifs.config.own_files import load
 from fractal_ifs.config.run import GROUPS, placement
 from fractal_ifs.config.session import VERSION_BASE
 from fractal_ifs.errors import ConfigError, short
@@ -30,6 +31,7 @@ from fractal_ifs.files import CONF
 
 GLOBAL = ("budget", "protocol")  # groups whose files set a run's own keys
 SAMPLERS = ("optuna", "ax", "nevergrad")  # the packages of the sweepers that have parts of their own
+MOST_FOLDERS = 10_000  # below a group
 
 
 def check_trust(config_name: str, arguments: Sequence[str]) -> None:
@@ -41,53 +43,75 @@ def check_trust(config_name: str, arguments: Sequence[str]) -> None:
 
     Raises ConfigError, and what Hydra raises where it can't compose the config.
     """
-    options = [word for word in arguments if word.startswith("--config-")]
-    words = [word for word in arguments if not word.startswith("-")]
-    if not options and not any("searchpath" in word for word in words):
+    options, words = split(arguments)
+    given = dict(options)  # of several, Hydra takes the last
+    base = given.get("--config-path", str(CONF))
+    if not (given.keys() & {"--config-path", "--config-name"} or own_places(arguments)):
         return
+    if not os.path.isabs(base):  # Hydra would look for it within this package
+        raise ConfigError(f"--config-path={short(base)}: must be the absolute path of a directory")
     for folder in own_folders(arguments):  # at once, for files that Hydra would answer with a riddle
         check_groups(folder)
-    with initialize_config_dir(str(CONF), **VERSION_BASE):
+    with initialize_config_dir(base, **VERSION_BASE):
         loader: Any = GlobalHydra.instance().config_loader()
         path = loader.get_search_path()
-        for option in options:
-            name, _, value = option.partition("=")
-            if name == "--config-dir":
-                path.prepend("command-line", value, "schema")  # which must stay the last
-            elif name == "--config-name":
-                config_name = value
-        config = type(loader)(path).load_configuration(config_name, words, RunMode.MULTIRUN, False, False)
-    for source in config.hydra.runtime.config_sources:
-        if source.schema == "file" and Path(source.path) != CONF:
-            check_groups(Path(source.path))
+        if "--config-dir" in given:
+            path.prepend("command-line", given["--config-dir"], "schema")  # which must stay the last
+        name = given.get("--config-name", config_name)
+        config = type(loader)(path).load_configuration(name, words, RunMode.MULTIRUN, False, False)
+    for folder in composed_folders(config):
+        if folder != CONF:
+            check_groups(folder)
     check_calls(config)
 
 
 def check_groups(folder: Path) -> None:
     """Raises ConfigError for a file of a group, below a directory, that sets more than the group."""
     for group in (*GROUPS, *GLOBAL):
-        for path in sorted((folder / group).glob("**/*.yaml")):
+        for path in _files(folder / group):
             try:
-                text, content = path.read_text("utf-8"), OmegaConf.load(path)
-            except (OSError, ValueError, YAMLError, OmegaConfBaseException):
-                continue  # told where it is chosen
+                text, content = load(path)
+            except ConfigError:  # Hydra might read it
+                raise
+            except Exception:  # nobody can: it is told where it is chosen
+                continue
             if isinstance(content, DictConfig) and (more := _more_than(group, text, content)):
                 raise ConfigError(f"{path}: {more}: a file of {group}/ may set {group} alone")
 
 
+def _files(folder: Path) -> Iterator[Path]:
+    """The files below a directory that Hydra can read, also through links to directories; of each directory once."""
+    seen = set[tuple[int, int]]()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        found = os.stat(place)
+        if (found.st_dev, found.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((found.st_dev, found.st_ino))
+        if len(seen) > MOST_FOLDERS:
+            raise ConfigError(f"{folder}: must have at most {MOST_FOLDERS} directories in it, with those linked to")
+        folders.sort()
+        yield from (Path(place, name) for name in sorted(names) if name.endswith(".yaml"))
+
+
 def _more_than(group: str, text: str, content: DictConfig) -> str | None:
     """What a file of a group sets or chooses besides the group; of ``GLOBAL``, besides what can change a result."""
-    packages = [line.strip() for line in re.findall(r"^[\s#]*@\s*package\b(.*)$", text, re.MULTILINE)]
+    headers = [re.match(r"[\s#]*@\s*package\b(.*)", line) for line in text.splitlines()]  # lines as Hydra sees them
+    packages = [header[1].strip() for header in headers if header]
     if group in GLOBAL and packages == ["_global_"]:
         if wrong := [key for key in map(str, content) if key == "hydra" or key in placement()]:
             return wrong[0]
     elif wrong := [package for package in packages if package != group]:
         return f"# @package {wrong[0]}"
-    plain = cast(dict[str, Any], OmegaConf.to_container(content))
-    for item in plain.get("defaults") or ():
-        for chosen in cast(dict[Any, Any], item) if isinstance(item, dict) else (item,):
+    defaults: Any = cast(dict[str, Any], OmegaConf.to_container(content)).get("defaults")
+    for item in cast(list[Any], defaults) if isinstance(defaults, list) else ():  # Hydra takes nothing else
+        pairs = cast(dict[Any, Any], item).items() if isinstance(item, dict) else ((item, None),)
+        for chosen, value in pairs:
+            values = cast(list[Any], value) if isinstance(value, list) else [value]
             if not re.fullmatch(r"(optional )?[\w-]+", str(chosen)):
                 return f"defaults: {short(chosen)}"
+            if wrong := [each for each in values if not re.fullmatch(r"[\w-]+(/[\w-]+)*", str(each))]:
+                return f"defaults: {short(chosen)}: {short(wrong[0])}"
     return None
 
 
@@ -132,5 +156,5 @@ def _located(target: object) -> object:
     module, _, name = str(target).rpartition(".")
     try:
         return getattr(import_module(module), name, None)
-    except (ImportError, ValueError):
+    except (Exception, SystemExit):  # a module may raise anything as it is imported
         return None

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, cast
 
 import yaml
 
+from fractal_ifs.config.command import own_folders
 from fractal_ifs.config.keys import Group, describe
-from fractal_ifs.config.own_folders import own_folders
 from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.files import CONF
 from fractal_ifs.help import options
@@ -77,13 +77,18 @@ class Takes(NamedTuple):
 
         Raises ConfigError for a name that is none.
         """
-        takes = self.beside(list(own_folders(arguments)))
+        takes = self.beside(arguments)
         if asked := options.topics(arguments):
             return "\n\n".join(map(takes.on, asked))
         return takes.whole(command, usage, text, given)
 
-    def beside(self, folders: Sequence[Path]) -> Takes:
-        """The same with the choices of some directories, which hold files DIR/GROUP/NAME.yaml."""
+    def beside(self, arguments: Sequence[str]) -> Takes:
+        """The same with the choices of the directories that a command names, which hold files DIR/GROUP/NAME.yaml."""
+        try:
+            given, words = options.options_and_words(arguments)
+        except ConfigError:  # an option that is refused, or isn't written to its end
+            return self
+        folders = own_folders([*given, *words])
         groups: list[Choices] = []
         for group in self.groups:
             found = [file for folder in folders for file in sorted((folder / group.name).glob("*.yaml"))]

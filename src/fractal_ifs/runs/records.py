@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, cast, get_args, get_type_hints
 
 from fractal_ifs.config.run import RunConfig, placement
 from fractal_ifs.errors import ConfigError, Damaged, Refused, reason, short
-from fractal_ifs.files import append, read, write
+from fractal_ifs.files import append, read, read_yaml, write
 from fractal_ifs.runs.checkpoints import FORMAT
 
 log = logging.getLogger(__name__)
@@ -431,11 +431,9 @@ def read_composed(directory: Path) -> RunConfig | None:
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        content = read(directory / ".hydra" / "config.yaml", MOST_BYTES)
-        if any(isinstance(event, yaml.AliasEvent) for event in cast(Any, yaml).parse(content, loader)):
-            return None  # Hydra writes none, and a few lines of them can stand for gigabytes
-        return RunConfig.parse(yaml.load(content, loader))
-    except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError):
+        text = read_yaml(directory / ".hydra" / "config.yaml", loader, MOST_BYTES)
+        return RunConfig.parse(yaml.load(text, loader))
+    except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError):
         return None
 
 

@@ -10,6 +10,7 @@ from hydra.core.utils import filter_overrides
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict, read_write
 
+from fractal_ifs.config.command import composed_folders
 from fractal_ifs.config.compose import accepted, resolved
 from fractal_ifs.config.fast_compose import Composer
 from fractal_ifs.config.messages import one_line
@@ -73,7 +74,7 @@ def compose_all(
     configs: list[Composed] = []
     refused: dict[str, list[str]] = {}  # for each reason, the jobs
     compose = Composer(context.config_loader, master)
-    own = [Path(source.path) for source in master.hydra.runtime.config_sources if source.schema == "file"]
+    own = composed_folders(master)
     shared = set(jobs[0]).intersection(*jobs) if len(jobs) > 1 else set[str]()
     taken: dict[Path, str] = {}
     there = _sweep_directory(master)
