@@ -188,11 +188,11 @@ CALLS = {
         "callbacks:\n    x:\n      _target_: test_trust.function\n",
     ),
     "hidden": (
-        "hydra.callbacks.x._target_=os.system",
+        "hydra.callbacks.x: oc.decode can't stand in files of your own",
         "callbacks:\n    x: ${oc.decode:'{_target_:os.system,command:mkdir evil}'}\n",
     ),
     "referred": (
-        "hydra.callbacks.x._target_=os.system",
+        "hydra.callbacks.x._target_=${...}: must be a class of hydra.experimental.callback.Callback",
         "callbacks:\n    x: {_target_: '${hydra.job.name}'}\n  job:\n    name: os.system\n",
     ),
     "nested": (

@@ -8,13 +8,15 @@ callbacks, launchers, sweepers, handlers, formatters and filters.
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -32,6 +34,9 @@ from fractal_ifs.files import CONF
 GLOBAL = ("budget", "protocol")  # groups whose files set a run's own keys
 SAMPLERS = ("optuna", "ax", "nevergrad")  # the packages of the sweepers that have parts of their own
 MOST_FOLDERS = 10_000  # below a group
+
+_CALLED = re.compile(r"hydra\.(callbacks|launcher|sweeper|job_logging|hydra_logging)\b")
+_STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
 
 def check_trust(config_name: str, arguments: Sequence[str]) -> None:
@@ -58,11 +63,26 @@ def check_trust(config_name: str, arguments: Sequence[str]) -> None:
         if "--config-dir" in given:
             path.prepend("command-line", given["--config-dir"], "schema")  # which must stay the last
         name = given.get("--config-name", config_name)
-        config = type(loader)(path).load_configuration(name, words, RunMode.MULTIRUN, False, False)
-    for folder in composed_folders(config):
-        if folder != CONF:
-            check_groups(folder)
-    check_calls(config)
+        configs = [
+            type(loader)(path).load_configuration(name, each, RunMode.MULTIRUN, False, False)
+            for each in _experiments_apart(words)
+        ]
+    folders = {folder.resolve() for config in configs for folder in composed_folders(config)} - {CONF.resolve()}
+    for folder in sorted(folders):
+        check_groups(folder)
+    for config in configs:
+        check_calls(config, folders)
+
+
+def _experiments_apart(words: list[str]) -> Iterator[list[str]]:
+    """The words of a command, with each experiment alone where it sweeps several: Hydra composes each for its jobs."""
+    for word, override in zip(words, OverridesParser.create().parse_overrides(words), strict=True):
+        if override.key_or_group == "experiment" and override.is_sweep_override():
+            others = [other for other in words if other != word]
+            for name in override.sweep_string_iterator():
+                yield [*others, f"experiment={name}"]
+            return
+    yield words
 
 
 def check_groups(folder: Path) -> None:
@@ -98,12 +118,14 @@ def _more_than(group: str, text: str, content: DictConfig) -> str | None:
     """What a file of a group sets or chooses besides the group; of ``GLOBAL``, besides what can change a result."""
     headers = [re.match(r"[\s#]*@\s*package\b(.*)", line) for line in text.splitlines()]  # lines as Hydra sees them
     packages = [header[1].strip() for header in headers if header]
+    plain = cast(dict[str, Any], OmegaConf.to_container(content))
     if group in GLOBAL and packages == ["_global_"]:
-        if wrong := [key for key in map(str, content) if key == "hydra" or key in placement()]:
-            return wrong[0]
+        for key in _leaves({name: value for name, value in plain.items() if name != "defaults"}):
+            if key.split(".")[0] == "hydra" or key in placement() or key in GROUPS:
+                return key
     elif wrong := [package for package in packages if package != group]:
         return f"# @package {wrong[0]}"
-    defaults: Any = cast(dict[str, Any], OmegaConf.to_container(content)).get("defaults")
+    defaults: Any = plain.get("defaults")
     for item in cast(list[Any], defaults) if isinstance(defaults, list) else ():  # Hydra takes nothing else
         pairs = cast(dict[Any, Any], item).items() if isinstance(item, dict) else ((item, None),)
         for chosen, value in pairs:
@@ -115,8 +137,23 @@ def _more_than(group: str, text: str, content: DictConfig) -> str | None:
     return None
 
 
-def check_calls(config: DictConfig) -> None:
-    """Raises ConfigError where a composed config would make Hydra or logging call anything else than it should."""
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The full names of all keys that have a value and not keys below them."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(cast(dict[str, Any], value), f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def check_calls(config: DictConfig, folders: Collection[Path]) -> None:
+    """Raises ConfigError where a composed config would make Hydra or logging call anything else than it should.
+
+    Nor may what is called lie in ``folders``, the user's own.
+    """
+    for key, text in _texts(OmegaConf.to_container(config), ""):
+        if found := re.search(r"oc\.(decode|create)|\$\{[^:{}]*\$\{", text):  # a text may become anything
+            raise ConfigError(f"{key}: {found[0]} can't stand in files of your own")
     kinds: list[tuple[str, tuple[type, ...]]] = [
         (r"hydra\.callbacks\.[^.]+\._target_", (Callback,)),
         (r"hydra\.launcher\._target_", (Launcher,)),
@@ -125,7 +162,7 @@ def check_calls(config: DictConfig) -> None:
     ]
     for key, target in _targets(config.hydra, "hydra"):
         allowed = next((kind for pattern, kind in kinds if re.fullmatch(pattern, key)), None)
-        found = _located(target)
+        found = _located(str(target), folders)
         if allowed and isinstance(found, type) and issubclass(found, allowed):
             continue
         of_a_sampler = isinstance(found, type) and found.__module__.partition(".")[0] in SAMPLERS
@@ -135,26 +172,57 @@ def check_calls(config: DictConfig) -> None:
         raise ConfigError(f"{key}={short(target)}: must be {f'a class of {names}' if names else 'left out'}")
 
 
+def _texts(node: Any, prefix: str) -> Iterator[tuple[str, str]]:
+    """All texts of plain values, by the full names of their keys."""
+    if isinstance(node, str):
+        yield prefix, node
+    elif isinstance(node, dict | list):
+        pairs: Any = node.items() if isinstance(node, dict) else enumerate(node)
+        for key, value in pairs:
+            yield from _texts(value, f"{prefix}.{key}".lstrip("."))
+
+
 def _targets(node: Any, prefix: str) -> Iterator[tuple[str, object]]:
-    """Every key that names what is to be called, with its value. What a key refers to is looked at too."""
+    """Every key that names what is to be called, with its value. What a key refers to is looked at too.
+
+    Raises ConfigError for what can't be looked at now, and might name something later.
+    """
     is_list = isinstance(node, list | ListConfig)
     values: Any = node
     for key in range(len(values)) if is_list else list(values):
         full = f"{prefix}.{key}"
         try:
             value: Any = values[key]
-        except OmegaConfBaseException:  # Hydra can't use it either
+        except OmegaConfBaseException:
+            value = OmegaConf.to_container(values)[key]
+            if _CALLED.match(full) and not re.fullmatch(r"([^$]|\$\{hydra[.:][\w.]+\})*", str(value)):
+                raise ConfigError(f"{full}={short(value)}: can't be resolved before the command begins") from None
             value = None
         if isinstance(value, dict | list | DictConfig | ListConfig):
             yield from _targets(value, full)
-        elif key in ("_target_", "()") or (key == "class" and "_logging." in full):
+        elif key in ("_target_", "()") or (key in ("class", "queue", "listener") and "_logging." in full):
+            is_reference = isinstance(values, DictConfig) and OmegaConf.is_interpolation(values, key)
+            yield full, "${...}" if is_reference else value  # what it refers to may change
+        elif value and (full == "hydra.sweeper.custom_search_space" or _is_reference(full, value)):
             yield full, value
 
 
-def _located(target: object) -> object:
-    """The class or function of a dotted name, None if there is no such."""
-    module, _, name = str(target).rpartition(".")
+def _is_reference(key: str, value: object) -> bool:
+    """Whether logging would import a value, other than the standard streams."""
+    return "_logging." in key and str(value).startswith("ext://") and value not in _STREAMS
+
+
+def _located(target: str, folders: Collection[Path]) -> object:
+    """The class or function of a dotted name outside of some directories, None if there is no such."""
+    module, _, name = target.rpartition(".")
+    parts = module.split(".")
     try:
+        for number in range(1, len(parts) + 1):  # a package is looked at before it is imported for what is in it
+            spec = find_spec(".".join(parts[:number]))
+            places = (spec.origin, *(spec.submodule_search_locations or ())) if spec else ()
+            own = [Path(place).resolve() for place in places if place and os.path.isabs(place)]
+            if any(place.is_relative_to(folder) for place in own for folder in folders):
+                return None
         return getattr(import_module(module), name, None)
     except (Exception, SystemExit):  # a module may raise anything as it is imported
         return None
