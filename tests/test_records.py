@@ -13,6 +13,7 @@ import fractal_ifs
 from fractal_ifs import ConfigError
 from fractal_ifs.config.run import Job
 from fractal_ifs.runs import checkpoints, records
+from fractal_ifs.runs.begin import begin
 from fractal_ifs.runs.records import RunRecord
 from fractal_ifs.sweeps.sweep import train_jobs
 
@@ -183,6 +184,25 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_result_is_not_trained_
     assert isinstance(again, RunRecord)
     assert (again.best_test_acc, again.steps, again.status) == (record.best_test_acc, 100, "finished")
     assert (copy / "checkpoint.pt").read_bytes() == weights
+
+
+def test_a_record_that_is_written_anew_names_the_kernels_that_computed_it(tmp_path):
+    job = Job(small(engine="torch"), tmp_path)
+    train_jobs([job])
+    (tmp_path / "result.json").unlink()
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    checkpoints.write_checkpoint(tmp_path, {**state, "torch_kernels": "BLAS of another machine"})
+    [again] = train_jobs([job])
+    assert isinstance(again, RunRecord)
+    assert again.torch_kernels == "BLAS of another machine"
+
+
+def test_a_run_takes_no_wandb_run_of_another_config(tmp_path):
+    records.write_begun(tmp_path, records.Begun(small(lr=0.5), "abc"))
+    for config, expected in ((small(), None), (small(lr=0.5), "abc")):
+        run = begin(Job(config, tmp_path), "cpu", "torch", None, None)
+        run.unlock()
+        assert run.wandb_id == expected
 
 
 def test_a_record_reads_as_the_mapping_that_it_was(trained):

@@ -387,6 +387,34 @@ def test_a_run_whose_start_fails_leaves_its_record_and_the_others_finish(tmp_pat
     assert "Traceback" in (directories[1] / "train.log").read_text()
 
 
+def test_a_run_that_cannot_begin_holds_no_lock(tmp_path, monkeypatch):
+    """The same process may try again, as a notebook does."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "write_begun", full)
+        [error] = trained([small()], 0, [tmp_path])
+    assert isinstance(error, OSError)
+    [again] = trained([small()], 0, [tmp_path])
+    assert isinstance(again, Run)
+    assert again.status == "finished"
+
+
+def test_an_interrupted_run_that_cannot_be_saved_holds_no_lock(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save", full)
+        patch.setattr("fractal_ifs.training.rounds.SweepRounds._round", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            trained([small()], 0, [tmp_path])
+    [again] = trained([small()], 0, [tmp_path])
+    assert isinstance(again, Run)
+
+
 # --- the network, the order of the batches, the data
 
 

@@ -70,7 +70,8 @@ def begin(job: Job, device: str | torch.device, engine: str, isa: str | None, na
 def _go_on(run: Run, job: Job, directory: Path) -> None:
     """Restore the run from the checkpoint in its directory, if there is one. Raises Refused."""
     begun = read_begun(directory)
-    run.wandb_id = begun.wandb_id if begun else None
+    if begun and begun.config.fingerprint in job.config.fingerprints:  # its W&B run is of this config
+        run.wandb_id = begun.wandb_id
     state, unusable = _newest(run, job, directory, begun)
     if damaged := _damage(directory, RESULT):
         if state is None:
@@ -117,7 +118,7 @@ def _newest(run: Run, job: Job, directory: Path, begun: Begun | None) -> tuple[C
 
     Raises Refused if one is of a later format, or if all are damaged or another config's.
     """
-    shape, stored = run.shape, begun or read_record(directory)
+    shape, stored = run.shape(), begun or read_record(directory)
     unusable: dict[str, str] = {}
     another: Refused | None = None
     for name in CHECKPOINTS:
