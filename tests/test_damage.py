@@ -424,10 +424,10 @@ def test_a_hard_link_is_a_link(tmp_path):
     os.link(tmp_path / "mine", tmp_path / "train.log")
     os.link(tmp_path / "mine", tmp_path / ".lock")
     records.note(tmp_path, "hello")
-    from fractal_ifs.runs.locks import Lock
+    from fractal_ifs.runs import locks
 
     with pytest.raises(Refused, match=r"\.lock: a link, or not a file; remove it"):
-        Lock(tmp_path, "run")
+        locks.of_directory(tmp_path, "run")
     assert (tmp_path / "mine").read_text() == "of somebody else"
 
 

@@ -22,7 +22,7 @@ from fractal_ifs.results import cells as report_data
 from fractal_ifs.results import finished_runs as kept
 from fractal_ifs.results import rows
 from fractal_ifs.results.best_lr import BestLr
-from fractal_ifs.runs.locks import Lock
+from fractal_ifs.runs import locks
 from fractal_ifs.runs.records import RunRecord, Status, keys_of, write_record
 
 SMALL = ["steps=40", "eval_every=20", "data.train_size=400", "data.test_size=100", "logger=none", "sweep=tests"]
@@ -312,7 +312,7 @@ def read_only(table):
 
 
 def locked(table):
-    lock = Lock.of_table(table, 0)
+    lock = locks.of_table(table, 0)
     return lock.release
 
 

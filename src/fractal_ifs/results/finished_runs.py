@@ -27,7 +27,7 @@ from fractal_ifs.errors import ConfigError, Damaged, Refused, reason, short
 from fractal_ifs.results.columns import CELL, COLUMNS, ENDED
 from fractal_ifs.results.rows import row_of
 from fractal_ifs.results.text_table import TextTable, quoted, read_text
-from fractal_ifs.runs.locks import Lock
+from fractal_ifs.runs import locks
 from fractal_ifs.runs.records import NOT_KEPT, RunRecord, Status, read_stored, understood, walk
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def _add(
         there = read(path, key)
         new = _new(there.rows, found, names)
         if new:
-            lock = Lock.of_table(path, PATIENCE)
+            lock = locks.of_table(path, PATIENCE)
             try:
                 if lock.held:
                     files.remove_abandoned(path.parent, (path.name,))

@@ -10,12 +10,11 @@ import torch
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import Damaged, Refused
 from fractal_ifs.files import remove_abandoned, set_aside
-from fractal_ifs.runs import shapes
+from fractal_ifs.runs import locks, shapes
 from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, read_whole
 from fractal_ifs.runs.finished import check_same
 from fractal_ifs.runs.kernels import torch_kernels
 from fractal_ifs.runs.layerwise import LayerwiseRun
-from fractal_ifs.runs.locks import Lock
 from fractal_ifs.runs.records import (
     BEGUN,
     HISTORY,
@@ -47,7 +46,7 @@ def begin(job: Job, device: str | torch.device, engine: str, isa: str | None, na
     lock = None
     if job.directory is not None:
         job.directory.mkdir(parents=True, exist_ok=True)
-        lock = Lock(job.directory, "run")
+        lock = locks.of_directory(job.directory, "run")
     try:
         if job.directory is not None:
             if lock and lock.held:

@@ -90,13 +90,13 @@ def _run(directory: Path, names: set[str], in_slurm: str | None) -> tuple[str, i
     steps = (record.steps if record else None) or _last_step(directory)
     if record and record.status.ended:
         return record.status, asked, asked
-    if locks.held(directory) or (in_slurm == "RUNNING" and BEGUN in names):
+    if locks.trained(directory) or (in_slurm == "RUNNING" and BEGUN in names):
         return Status.RUNNING, steps, asked
     if record and record.status == Status.FAILED and not in_slurm:
         return Status.FAILED, steps, asked
     if damaged:
         return DAMAGED, steps, asked
-    if in_slurm or locks.held(directory.parent):
+    if in_slurm or locks.trained(directory.parent):
         return QUEUED, steps, asked
     half = record or names & {BEGUN, HISTORY, *CHECKPOINTS, LOG}
     return (Status.INTERRUPTED if half else WAITING), steps, asked
