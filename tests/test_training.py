@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import small
+from conftest import read_checkpoint, small
 from torch import nn
 
 from fractal_ifs.config.run import Job
@@ -22,7 +22,7 @@ from fractal_ifs.engines import native as native_engine
 from fractal_ifs.engines import stacked as engine_torch
 from fractal_ifs.engines.stacked import StackedEngine
 from fractal_ifs.networks.mlp import MLP
-from fractal_ifs.runs import checkpoints, records
+from fractal_ifs.runs import records
 from fractal_ifs.runs.load import load
 from fractal_ifs.runs.records import Status
 from fractal_ifs.runs.run import Run
@@ -289,7 +289,7 @@ def test_an_interrupted_set_goes_on_to_the_same_bits(engine, tmp_path):
         record = records.read_record(directory)
         assert record is not None
         assert (record["status"], record["steps"]) == ("interrupted", 60)
-        assert checkpoints.read_checkpoint(directory)["step"] == 60  # pyright: ignore[reportOptionalSubscript]
+        assert read_checkpoint(directory)["step"] == 60  # pyright: ignore[reportOptionalSubscript]
     for resumed, expected in zip(trained(configs, 3, directories), straight, strict=True):
         same(resumed, expected)
         written = load(resumed.directory)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import changed, small
+from conftest import changed, read_checkpoint, small
 from fake_wandb import Server
 from killed import SMALL, on_a_terminal, start, steps, wait_for
 
 from fractal_ifs.config.run import Job
-from fractal_ifs.runs import checkpoints, records
+from fractal_ifs.runs import records
 from fractal_ifs.runs import run as run_module
 from fractal_ifs.runs.load import load
 from fractal_ifs.runs.records import Evaluation, Status
@@ -95,7 +95,7 @@ def test_two_runs_of_one_process_are_logged_apart(tmp_path):
         assert state["summary"]["best_step"] == record["best_step"]
         assert state["summary"]["status"] == "finished"
         assert state["tags"] == tags
-        assert state["run_id"] == run.wandb_id == checkpoints.read_checkpoint(directory)["wandb_id"]  # type: ignore[index]
+        assert state["run_id"] == run.wandb_id == read_checkpoint(directory)["wandb_id"]  # type: ignore[index]
         assert [row["step"] for row in rows] == [50, 100]  # optimizer steps, not calls
         assert [row["test_acc"] for row in rows] == [row[4] for row in run.history]
         assert [row["best_test_acc"] for row in rows][-1] == record["best_test_acc"]
@@ -136,7 +136,7 @@ def test_a_run_that_goes_on_keeps_its_id(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         train([Job(config, tmp_path / "a")], threads=1, report=stop)
-    first = checkpoints.read_checkpoint(tmp_path / "a")
+    first = read_checkpoint(tmp_path / "a")
     [run] = train([Job(config, tmp_path / "a")], threads=1)
     assert first is not None
     assert not isinstance(run, Exception)
@@ -298,7 +298,7 @@ def test_a_killed_service_costs_no_result(tmp_path):
         assert json.loads(path.read_text())["status"] == "finished"
         # offline-run-TIME-ID, with -1 after it where two begin in one second
         assert {wandb.name.split("-")[3] for wandb in path.parent.glob("wandb/offline-run-*")} == {
-            checkpoints.read_checkpoint(path.parent)["wandb_id"]  # pyright: ignore[reportOptionalSubscript]
+            read_checkpoint(path.parent)["wandb_id"]  # pyright: ignore[reportOptionalSubscript]
         }
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import logging
 import math
 import os
+import pickletools
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NotRequired, TypedDict, cast
 from fractal_ifs.errors import Damaged, Refused, reason, short
 from fractal_ifs.files import LARGEST, opened, written
 
-log = logging.getLogger(__name__)
-
 if TYPE_CHECKING:  # ``sweeps.finished`` imports this module and must not wait for torch
     from torch import Tensor
 
 FORMAT = 2  # of checkpoints and records
-NEWEST, PREVIOUS = CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
+CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the newest, and the one before it
 ENTRIES = 100  # more than torch.save makes of a checkpoint
+# What its pickle calls, as "module name". torch.load takes more kinds, and a bytearray may be of any size.
+CALLS = {f"torch {kind}Storage" for kind in ("Float", "Double")}
+CALLS |= {"torch._utils _rebuild_tensor_v2", "collections OrderedDict"}
 
 
 class Checkpoint(TypedDict):
@@ -73,20 +74,10 @@ def write_checkpoint(directory: Path, state: Checkpoint) -> None:
         os.replace(temporary, newest)
 
 
-def read_checkpoint(directory: Path) -> Checkpoint | None:
-    """The newest checkpoint in a directory that is as it was written, whatever run it is of; None if there is none."""
-    for name in CHECKPOINTS:
-        try:
-            return read_whole(directory / name)
-        except (FileNotFoundError, Damaged) as error:
-            log.debug("%s", error)
-    return None
-
-
 def read_whole(path: Path, most: int = LARGEST) -> Checkpoint:
     """The checkpoint in a file, as it was written.
 
-    Code in it is never run, and what it takes in memory is no more than its file has bytes.
+    Code in it is never run, and what it takes in memory is as much as its file has bytes.
 
     Args:
         most: bytes that the file may have.
@@ -134,7 +125,7 @@ def _bytes(vector: Tensor) -> memoryview:
 
 
 def _check_archive(file: BinaryIO) -> None:
-    """Raises Damaged for an archive that a checkpoint can't be: torn, with a wrong checksum, or packed."""
+    """Raises Damaged for no checkpoint's archive: torn, packed, with a wrong checksum, or with other objects."""
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         names = {entry.filename for entry in entries}
@@ -146,6 +137,11 @@ def _check_archive(file: BinaryIO) -> None:
             raise Damaged("an archive of more bytes than its file has")
         if (name := archive.testzip()) is not None:
             raise Damaged(f"{short(name)} has another checksum")
+        for entry in entries:
+            if entry.filename.lower().endswith("data.pkl"):  # torch doesn't tell small letters from large ones
+                for operation, argument, _ in pickletools.genops(archive.read(entry)):
+                    if operation.name == "GLOBAL" and argument not in CALLS:
+                        raise Damaged(f"it holds a {short(argument)}, which no checkpoint does")
 
 
 def _typed(found: object, path: Path) -> Checkpoint:
