@@ -19,8 +19,9 @@ from killed import SMALL, on_a_terminal, start, steps, wait_for
 from fractal_ifs.config.run import Job
 from fractal_ifs.runs import records
 from fractal_ifs.runs import run as run_module
+from fractal_ifs.runs.history import Evaluation
 from fractal_ifs.runs.load import load
-from fractal_ifs.runs.records import Evaluation, Status
+from fractal_ifs.runs.records import Status
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training import wandb_files, wandb_run, wandb_service
 from fractal_ifs.training.train import train

@@ -13,6 +13,7 @@ from fractal_ifs.files import remove_abandoned, set_aside
 from fractal_ifs.runs import locks, shapes
 from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, read_whole
 from fractal_ifs.runs.finished import check_same
+from fractal_ifs.runs.history import read_history, write_history
 from fractal_ifs.runs.kernels import torch_kernels
 from fractal_ifs.runs.layerwise import LayerwiseRun
 from fractal_ifs.runs.records import (
@@ -22,10 +23,8 @@ from fractal_ifs.runs.records import (
     Begun,
     note,
     read_begun,
-    read_history,
     read_record,
     read_stored,
-    write_history,
 )
 from fractal_ifs.runs.run import Run
 from fractal_ifs.runs.versions import bits_rest_on, differences
@@ -135,6 +134,8 @@ def _newest(run: Run, job: Job, directory: Path, begun: Begun | None) -> tuple[C
             continue
         except Damaged as error:
             unusable[name] = f"{path} can't be used: {error}"
+        except Refused as error:
+            raise Refused(f"{path}: {error}") from None
     if another:
         raise another
     if unusable:

@@ -27,8 +27,7 @@ FORMAT = 2  # of checkpoints and records
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the newest, and the one before it
 ENTRIES = 100  # more than torch.save makes of a checkpoint
 # What its pickle calls, as "module name". torch.load takes more kinds, and a bytearray may be of any size.
-CALLS = {f"torch {kind}Storage" for kind in ("Float", "Double")}
-CALLS |= {"torch._utils _rebuild_tensor_v2", "collections OrderedDict"}
+CALLS = ("torch FloatStorage", "torch DoubleStorage", "torch._utils _rebuild_tensor_v2", "collections OrderedDict")
 
 
 class Checkpoint(TypedDict):
@@ -45,7 +44,7 @@ class Checkpoint(TypedDict):
     loss_sum: float  # since the last evaluation
     loss_steps: int
     best: tuple[float, int]  # test accuracy, and the step at which it was measured
-    history: list[tuple[Any, ...]]  # ``records.Evaluation``, as plain tuples
+    history: list[tuple[Any, ...]]  # ``history.Evaluation``, as plain tuples
     wandb_id: str | None
     digest: NotRequired[str]  # ``digest`` of all other entries; earlier checkpoints lack it and the next five
     engine: NotRequired[str | None]
@@ -96,7 +95,7 @@ def read_whole(path: Path, most: int = LARGEST) -> Checkpoint:
         raise
     except Exception as error:  # a damaged file can raise almost anything
         raise Damaged(reason(error)) from None
-    state = _typed(found, path)
+    state = _typed(found)
     if "digest" in state and state["digest"] != digest(state):
         raise Damaged("its content has another digest")
     return state
@@ -144,14 +143,14 @@ def _check_archive(file: BinaryIO) -> None:
                         raise Damaged(f"it holds a {short(argument)}, which no checkpoint does")
 
 
-def _typed(found: object, path: Path) -> Checkpoint:
+def _typed(found: object) -> Checkpoint:
     """What was loaded, if it has all entries of a checkpoint, with their types. Raises Damaged, or Refused."""
     if not isinstance(found, dict):
         raise Damaged("not a checkpoint")
     state = cast(dict[Any, Any], found)
     number: Any = state.get("format")
     if _count(number) and number > FORMAT:
-        raise Refused(f"{path}: format {number}; this version reads up to {FORMAT}, update it")
+        raise Refused(f"format {number}; this version reads up to {FORMAT}, update it")
     if missing := [name for name in _REQUIRED if name not in state]:
         raise Damaged(f"it has no {missing[0]}")
     entries = {**_REQUIRED, **_OPTIONAL}

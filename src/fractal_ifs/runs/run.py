@@ -16,16 +16,15 @@ from fractal_ifs.networks.convnet import ConvNet
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs.build import build_data, build_network
 from fractal_ifs.runs.checkpoints import FORMAT, Checkpoint, weights_digest, write_checkpoint
+from fractal_ifs.runs.history import Evaluation, write_history
 from fractal_ifs.runs.locks import Lock
 from fractal_ifs.runs.records import (
     BEGUN,
     Begun,
     Digests,
-    Evaluation,
     RunRecord,
     Status,
     write_begun,
-    write_history,
     write_record,
 )
 from fractal_ifs.runs.shapes import Shape

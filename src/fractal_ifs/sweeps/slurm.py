@@ -138,7 +138,8 @@ def train_in_slurm(
         outcome = results[number] = _outcome(jobs[number], directory, tasks)
         if isinstance(outcome, Exception):
             report_failure(jobs[number], outcome)
-    keeper.add()
+    ended_here = {job.directory: found for job, found in zip(jobs, results, strict=True) if job.directory}
+    keeper.add({where: found for where, found in ended_here.items() if isinstance(found, RunRecord)})
     return results
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from fractal_ifs.errors import ConfigError, Damaged, Refused, counted
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.checkpoints import CHECKPOINTS
+from fractal_ifs.runs.history import read_history
 from fractal_ifs.runs.records import (
     BEGUN,
     HISTORY,
@@ -19,7 +20,6 @@ from fractal_ifs.runs.records import (
     Status,
     read_begun,
     read_composed,
-    read_history,
     read_stored,
     walk,
 )

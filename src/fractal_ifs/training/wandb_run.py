@@ -18,7 +18,8 @@ from typing import Any
 from fractal_ifs.config.environment import wandb_mode
 from fractal_ifs.config.logger import WandbLogger
 from fractal_ifs.config.run import RunConfig
-from fractal_ifs.runs.records import Evaluation, Status
+from fractal_ifs.runs.history import Evaluation
+from fractal_ifs.runs.records import Status
 from fractal_ifs.training import wandb_service
 from fractal_ifs.training.wandb_files import logged_steps
 from fractal_ifs.training.wandb_service import within
