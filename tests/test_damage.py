@@ -285,6 +285,14 @@ def test_a_record_nested_deeply_is_damaged(tmp_path, nested):
         records.read_stored(tmp_path)
 
 
+def test_a_record_of_a_later_version_has_a_state_of_its_own(lying):
+    directory, _ = lying("finished")
+    path = directory / "result.json"
+    path.write_text(json.dumps({**undigested(path), "format": 99}))
+    assert status.status(directory.parent)["not understood"] == 1
+    assert "1 run: 1 not understood" in status.show(directory.parent)
+
+
 def test_one_odd_record_takes_nothing_with_it(lying, caplog, capsys):
     directory, _ = lying("finished")
     odd, _ = lying("interrupted")

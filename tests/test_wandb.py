@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import changed, read_checkpoint, small
+from damage import within
 from fake_wandb import Server
 from killed import SMALL, on_a_terminal, start, steps, wait_for
 
@@ -37,9 +38,7 @@ def newcomer(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     (tmp_path / "home").mkdir()
-    wandb_run.experience.reset()
-    yield
-    wandb_run.experience.reset()
+    monkeypatch.setattr(wandb_run, "experience", wandb_run.Experience())
 
 
 @pytest.fixture
@@ -575,3 +574,13 @@ def test_a_sweep_that_is_killed_with_the_service_and_goes_on_has_every_row_once(
     assert len(ended) == 2
     for path in ended:
         assert logged_in_all(path.parent) == list(range(100, 80_001, 100))
+
+
+def test_what_stands_in_the_place_of_its_files_is_not_waited_for(tmp_path):
+    """In a received run there may be a pipe."""
+    folder = tmp_path / "wandb" / "offline-run-20260101_000000-abc"
+    folder.mkdir(parents=True)
+    assert wandb_files.logged_steps(tmp_path, "abc") == set()
+    os.mkfifo(folder / "run-abc.wandb")
+    with within(5):
+        assert wandb_files.logged_steps(tmp_path, "abc") is None

@@ -42,11 +42,6 @@ class Experience:
     given_up: bool = False  # W&B doesn't even return from its calls
     warnings: set[str] = field(default_factory=set[str])  # those already logged
 
-    def reset(self) -> None:
-        """Forget everything, as in a new process."""
-        self.unreachable, self.dead_services, self.given_up = False, 0, False
-        self.warnings.clear()
-
     def warn(self, text: str) -> None:
         """Log a warning, but only once in this process."""
         if text not in self.warnings:
