@@ -58,6 +58,17 @@ def changed(config: Any, key: str, value: Any) -> Any:
     return replace(config, **{inner: value})
 
 
+def read_checkpoint(directory: Path) -> Any:
+    """The newest checkpoint in a directory that is as it was written, whatever run it is of; None if there is none."""
+    from fractal_ifs.errors import Damaged
+    from fractal_ifs.runs.checkpoints import CHECKPOINTS, read_whole
+
+    for name in CHECKPOINTS:
+        with contextlib.suppress(FileNotFoundError, Damaged):
+            return read_whole(directory / name)
+    return None
+
+
 def undigested(path: Path) -> dict[str, Any]:
     """The content of a result.json without its digests, so that a test may change it and write it back."""
     return {key: value for key, value in json.loads(path.read_text()).items() if key != "digests"}

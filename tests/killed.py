@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fractal_ifs.runs import checkpoints, records
+from conftest import read_checkpoint
+
+from fractal_ifs.runs import records
 
 SMALL = ["depth=3", "eval_every=200", "data.train_size=1500", "data.test_size=300", "logger=none"]
 CIRCUMSTANCES = ("seconds", "git_commit")  # of a record: what may differ between equal runs
@@ -116,7 +118,7 @@ def results(directory: Path) -> dict[str, Any]:
     """All that a run or a sweep has found, bit for bit: per run a hash of its state, its history, its record."""
     found = {}
     for path, record in records.find(directory):
-        state = checkpoints.read_checkpoint(path)
+        state = read_checkpoint(path)
         assert state is not None
         digest = hashlib.sha256()
         for name in ("params", "exp_avg", "exp_avg_sq"):

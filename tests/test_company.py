@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import changed, small
+from conftest import changed, read_checkpoint, small
 from test_training import ENGINES, Stop, same, trained
 
 from fractal_ifs import mkl
 from fractal_ifs.data.points import Points
 from fractal_ifs.engines import stacked
 from fractal_ifs.runs import kernels
-from fractal_ifs.runs.checkpoints import read_checkpoint, write_checkpoint
+from fractal_ifs.runs.checkpoints import write_checkpoint
 from fractal_ifs.runs.records import Status
 from fractal_ifs.runs.run import Run
 

@@ -23,6 +23,7 @@ from fractal_ifs.runs import checkpoints, records
 from fractal_ifs.runs.checkpoints import read_whole
 from fractal_ifs.runs.records import RunRecord
 from fractal_ifs.sweeps import driver, status
+from fractal_ifs.sweeps.finished import finished_jobs
 from fractal_ifs.sweeps.sweep import train_jobs
 from fractal_ifs.sweeps.table import frame, show_table
 
@@ -143,6 +144,19 @@ def test_a_checkpoint_with_another_fingerprint_falls_back(lying, caplog):
     assert said in caplog.text
     assert said in (directory / "train.log").read_text()
     assert all(map(torch.equal, load(directory).model.parameters(), straight.model.parameters()))
+
+
+def test_a_checkpoint_of_a_later_format_is_told_with_its_path_once(lying):
+    directory, job = lying("finished")
+    for name in checkpoints.CHECKPOINTS:
+        path = directory / name
+        torch.save({**torch.load(path, weights_only=True), "format": 99}, path)
+    with pytest.raises(ConfigError, match=r"\(checkpoint.pt: format 99; this version reads up to 2") as error:
+        load(directory)
+    assert str(error.value).count(str(directory)) == 1
+    (directory / "result.json").unlink()
+    [refused] = train_jobs([job])
+    assert str(refused) == f"{directory / 'checkpoint.pt'}: format 99; this version reads up to 2, update it"
 
 
 def test_a_checkpoint_of_a_later_format_is_left_alone(lying):
@@ -271,6 +285,14 @@ def test_a_record_nested_deeply_is_damaged(tmp_path, nested):
         records.read_stored(tmp_path)
 
 
+def test_a_record_of_a_later_version_has_a_state_of_its_own(lying):
+    directory, _ = lying("finished")
+    path = directory / "result.json"
+    path.write_text(json.dumps({**undigested(path), "format": 99}))
+    assert status.status(directory.parent)["not understood"] == 1
+    assert "1 run: 1 not understood" in status.show(directory.parent)
+
+
 def test_one_odd_record_takes_nothing_with_it(lying, caplog, capsys):
     directory, _ = lying("finished")
     odd, _ = lying("interrupted")
@@ -309,12 +331,14 @@ def test_load_never_gives_an_older_network(lying):
         load(directory)
 
 
-def test_a_torn_history_of_a_finished_run_is_written_anew(lying, caplog):
-    directory, job = lying("finished")
+@pytest.mark.parametrize("training", ["joint", "layerwise"])
+def test_a_torn_history_of_a_finished_run_is_written_anew(lying, training, caplog):
+    caplog.set_level("INFO")
+    directory, job = lying("finished", training)
     whole = files(directory)
     path = directory / "history.csv"
     path.write_bytes(path.read_bytes()[:-30])
-    [record] = train_jobs([job])
+    [record] = finished_jobs([job]).values()  # so whoever trains the others: also Slurm
     assert isinstance(record, RunRecord)
     after = files(directory)
     assert after["history.csv"][1] == whole["history.csv"][1]
@@ -324,10 +348,28 @@ def test_a_torn_history_of_a_finished_run_is_written_anew(lying, caplog):
     for name in checkpoints.CHECKPOINTS:
         (directory / name).write_bytes(b"")
     path.write_bytes(b"\xff" * 40)
+    torn = files(directory)
+    caplog.clear()
     [again] = train_jobs([job])  # its record is whole
     assert again == record
     assert "and can't be written anew" in caplog.text
+    assert "1 of 1 jobs are finished already" in caplog.text
+    assert files(directory) == torn
     assert len(load_rows(directory)) == 1
+
+
+def test_a_history_of_another_run_is_not_taken(lying, caplog):
+    """A checkpoint of the same config, with other numbers than the record's."""
+    directory, job = lying("finished")
+    (directory / "history.csv").unlink()
+    for name in checkpoints.CHECKPOINTS:
+        state = read_whole(directory / name)
+        step, seconds, *losses, accuracy = state["history"][-1]
+        state["history"][-1] = (step, seconds, *losses, accuracy / 2)
+        torch.save({**state, "digest": checkpoints.digest(state)}, directory / name)
+    assert len(finished_jobs([job])) == 1
+    assert "history.csv is missing, and can't be written anew: checkpoint.pt: its content has another" in caplog.text
+    assert not (directory / "history.csv").exists()
 
 
 def load_rows(directory: Path) -> list:
@@ -424,10 +466,10 @@ def test_a_hard_link_is_a_link(tmp_path):
     os.link(tmp_path / "mine", tmp_path / "train.log")
     os.link(tmp_path / "mine", tmp_path / ".lock")
     records.note(tmp_path, "hello")
-    from fractal_ifs.runs.locks import Lock
+    from fractal_ifs.runs import locks
 
     with pytest.raises(Refused, match=r"\.lock: a link, or not a file; remove it"):
-        Lock(tmp_path, "run")
+        locks.of_directory(tmp_path, "run")
     assert (tmp_path / "mine").read_text() == "of somebody else"
 
 

@@ -1,5 +1,6 @@
 """Files are written whole or not at all."""
 
+import errno
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,26 @@ def test_a_failing_write_leaves_the_old_file_whole(tmp_path, monkeypatch, step):
         files.write(path, b"new")
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
     assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EINVAL])
+@pytest.mark.parametrize("call", ["open", "fsync"])
+def test_a_directory_that_cannot_be_synced_may_be_written(tmp_path, monkeypatch, call, number):
+    """Such as one of mode 300, which may not be read."""
+    path, usual = tmp_path / "result.json", getattr(os, call)
+
+    def refuse(what, *more):
+        if (call == "open" and more[0] & os.O_DIRECTORY) or (call == "fsync" and stat.S_ISDIR(os.fstat(what).st_mode)):
+            raise OSError(number, os.strerror(number))
+        return usual(what, *more)
+
+    monkeypatch.setattr(files.os, call, refuse)
+    files.write(path, b"new")
+    assert path.read_bytes() == b"new"
+    number = errno.EIO
+    with pytest.raises(OSError, match="Input/output error"):
+        files.write(path, b"newer")
+    assert path.read_bytes() == b"newer"
 
 
 def test_a_written_file_may_be_read_by_whoever_the_umask_lets(tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import changed, small, undigested
+from conftest import changed, read_checkpoint, small, undigested
 from test_images import binary, parts
 
 from fractal_ifs import load
@@ -29,7 +29,6 @@ from fractal_ifs.fractals.named import read
 from fractal_ifs.results import finished_runs, rows
 from fractal_ifs.results.protocol import setting_of
 from fractal_ifs.runs import versions
-from fractal_ifs.runs.checkpoints import read_checkpoint
 from fractal_ifs.runs.finished import check_same
 from fractal_ifs.runs.records import FORMAT, KEYS, NotUnderstood, RunRecord, read_begun, read_record
 from fractal_ifs.sweeps import status

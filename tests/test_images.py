@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import slurm_settings
+from conftest import read_checkpoint, slurm_settings
 from torch import nn
 from torch.nn import functional
 
@@ -32,7 +32,7 @@ from fractal_ifs.networks.convnet import ConvNet, multiplications
 from fractal_ifs.report.forms import markdown
 from fractal_ifs.report.write import write_report
 from fractal_ifs.results import rows
-from fractal_ifs.runs import checkpoints, records
+from fractal_ifs.runs import records
 from fractal_ifs.runs.load import load
 from fractal_ifs.runs.run import Run
 from fractal_ifs.runs.versions import versions
@@ -716,12 +716,12 @@ def test_killed_and_gone_on_to_the_same_bits(folder, tmp_path):
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     assert records.read_record(tmp_path / "killed") is None
-    state = checkpoints.read_checkpoint(tmp_path / "killed")
+    state = read_checkpoint(tmp_path / "killed")
     assert state is not None
     assert 0 < state["step"] < 600
     assert start("killed").wait(60) == 0
     assert straight.wait(60) == 0
-    ends = [checkpoints.read_checkpoint(tmp_path / name) for name in ("straight", "killed")]
+    ends = [read_checkpoint(tmp_path / name) for name in ("straight", "killed")]
     for name in ("params", "exp_avg", "exp_avg_sq"):
         assert torch.equal(*(end[name] for end in ends if end))
     first, second = ([(s, *rest) for s, _, *rest in end["history"]] for end in ends if end)

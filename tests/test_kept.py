@@ -22,8 +22,8 @@ from fractal_ifs.results import cells as report_data
 from fractal_ifs.results import finished_runs as kept
 from fractal_ifs.results import rows
 from fractal_ifs.results.best_lr import BestLr
-from fractal_ifs.runs.locks import Lock
-from fractal_ifs.runs.records import RunRecord, Status, keys_of, write_record
+from fractal_ifs.runs import locks
+from fractal_ifs.runs.records import RunRecord, Status, keys_of, read_stored, write_record
 
 SMALL = ["steps=40", "eval_every=20", "data.train_size=400", "data.test_size=100", "logger=none", "sweep=tests"]
 SWEEP = ["-m", "fractal=vicsek", "width=8", "depth=1,2", *SMALL, "kept=runs.csv"]
@@ -68,10 +68,12 @@ def test_a_run_that_was_interrupted_before_is_kept_when_it_ends(command, tmp_pat
     record = undigested(path)
     path.write_text(json.dumps(record | {"status": "interrupted"}))
     keeper = kept.Keeper([Job(replace(RunConfig.parse(record["config"]), kept=str(table)), path.parent)])
-    keeper.add()
+    keeper.add({path.parent: read_stored(path.parent).record})
     assert not table.exists()
+    assert keeper.lacking == [path.parent]
     path.write_text(whole)
-    keeper.add()
+    keeper.add({path.parent: read_stored(path.parent).record})
+    assert keeper.lacking == []
     assert [row["fingerprint"] for row in lines(table)] == [record["fingerprint"]]
 
 
@@ -312,7 +314,7 @@ def read_only(table):
 
 
 def locked(table):
-    lock = Lock.of_table(table, 0)
+    lock = locks.of_table(table, 0)
     return lock.release
 
 
@@ -350,18 +352,49 @@ def test_a_table_that_goes_while_a_sweep_trains_ends_nothing(tmp_path, caplog):
     directories, table = records_of(tmp_path / "runs", (1, 2)), tmp_path / "kept" / "runs.csv"
     table.parent.mkdir()
     jobs = [Job(replace(small(seed=1 + n), kept=str(table)), directory) for n, directory in enumerate(directories)]
-    kept.Keeper(jobs[:1]).add()
+    ended = {directory: read_stored(directory).record for directory in directories}
+    kept.Keeper(jobs[:1]).add(ended)
     back = lost(table)
     keeper = kept.Keeper(jobs)
-    for _ in range(3):
-        keeper.add()
+    for found in (ended, {}, {}):
+        keeper.add(found)
     assert caplog.text.count("until they can be added") == 1
     assert [row["seed"] for row in lines(tmp_path / "runs" / "runs.waiting.csv")] == ["1", "2"]
     back()
     table.unlink()
-    keeper.add()
+    keeper.add({})
     assert [row["seed"] for row in lines(table)] == ["1", "2"]
     assert not (tmp_path / "runs" / "runs.waiting.csv").exists()
+
+
+def test_where_nothing_has_ended_no_table_is_read(tmp_path, monkeypatch):
+    directories, table = records_of(tmp_path / "runs", (1, 2)), tmp_path / "runs.csv"
+    jobs = [Job(replace(small(seed=1 + n), kept=str(table)), directory) for n, directory in enumerate(directories)]
+    keeper, parsed = kept.Keeper(jobs), []
+    monkeypatch.setattr(kept, "read_text", lambda *asked, read=kept.read_text: parsed.append(1) or read(*asked))
+    keeper.add({})
+    assert not parsed
+    for directory in directories:
+        keeper.add({directory: read_stored(directory).record})
+    assert len(lines(table)) == 2
+    parsed.clear()
+    keeper.add({directory: read_stored(directory).record for directory in directories})  # it has them
+    assert not parsed
+
+
+def test_damaged_lines_of_the_table_beside_are_said_and_stay(tmp_path, caplog):
+    directories, table = records_of(tmp_path / "runs", (1, 2)), tmp_path / "runs.csv"
+    beside = tmp_path / "runs" / "runs.waiting.csv"
+    kept.add(beside, directories)
+    head, first, second = beside.read_text().splitlines()
+    beside.write_text("\n".join([head, first, second[:-30], ""]))
+    keeper = kept.Keeper([Job(replace(small(seed=1), kept=str(table)), directories[0])])
+    keeper.add({})
+    keeper.add({})
+    assert caplog.text.count(f"{beside}: line 3 is no row of it: ") == 1
+    assert [row["seed"] for row in lines(table)] == ["1"]
+    assert not beside.exists()
+    assert second[:-30] in beside.with_name("runs.waiting.csv.damaged").read_text()
 
 
 def test_only_a_table_of_finished_runs_is_filled(command, tmp_path):

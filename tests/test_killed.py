@@ -131,8 +131,8 @@ def test_a_second_driver_is_told_and_touches_nothing(tmp_path):
     first = start(tmp_path, *arguments)
     assert wait_for(lambda: steps(tmp_path), first)
     [directory, _] = [path.parent for path in sorted(tmp_path.rglob("begun.json"))]
-    assert locks.held(directory)
-    assert locks.held(tmp_path / "multirun/s")
+    assert locks.trained(directory)
+    assert locks.trained(tmp_path / "multirun/s")
     status, text = command(tmp_path, *arguments)
     assert status == 1
     assert f"process {first.pid} on" in text
@@ -152,7 +152,7 @@ def test_a_second_driver_is_told_and_touches_nothing(tmp_path):
     assert "Traceback" not in text
     assert "interrupted: the same command goes on from here" in text
     assert {row["status"] for row in table(tmp_path / "multirun/s")} == {"interrupted"}
-    assert not locks.held(directory)
+    assert not locks.trained(directory)
 
 
 @pytest.mark.parametrize("where", ["run", pytest.param("sweep", marks=pytest.mark.slow)])

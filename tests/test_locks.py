@@ -1,13 +1,14 @@
 """Locks of others: who trains there is told in one line."""
 
 import os
+import time
 
 import pytest
 from conftest import small
 
 from fractal_ifs.config.run import Job
 from fractal_ifs.runs import locks
-from fractal_ifs.runs.locks import Busy, Lock
+from fractal_ifs.runs.locks import Busy
 from fractal_ifs.training.train import train
 
 
@@ -32,15 +33,15 @@ def as_another_user(monkeypatch):
 def test_a_lock_of_another_user_that_cannot_be_read(tmp_path, as_another_user):
     (tmp_path / locks.NAME).write_text("")
     as_another_user(readable=False)
-    with pytest.raises(Busy, match=r"\.lock: is user \w+'s, who may be training there; if not, it may be removed"):
-        Lock(tmp_path, "run")
+    with pytest.raises(Busy, match=r"\.lock: is user \w+'s, who may be at work there; if not, it may be removed"):
+        locks.of_directory(tmp_path, "run")
 
 
 def test_a_lock_of_another_user_who_trains_there(tmp_path, as_another_user):
-    lock = Lock(tmp_path, "run")
+    lock = locks.of_directory(tmp_path, "run")
     as_another_user(readable=True)
     with pytest.raises(Busy, match=f"process {os.getpid()} on .* trains this run now"):
-        Lock(tmp_path, "run")
+        locks.of_directory(tmp_path, "run")
     lock.release()
 
 
@@ -55,4 +56,34 @@ def test_a_run_behind_it_is_busy_and_has_not_failed(tmp_path, as_another_user):
 def test_a_directory_that_cannot_be_written_is_no_other_users_lock(tmp_path, as_another_user):
     as_another_user(readable=False)
     with pytest.raises(PermissionError):
-        Lock(tmp_path, "run")
+        locks.of_directory(tmp_path, "run")
+
+
+def test_a_table_that_another_user_writes(tmp_path, as_another_user):
+    """Waited for, and no advice to remove a lock that is held."""
+    table = tmp_path / "results.csv"
+    lock = locks.of_table(table, 0)
+    as_another_user(readable=True)
+    with pytest.raises(Busy, match=f"results.csv: process {os.getpid()} on .* is writing it"):
+        locks.of_table(table, 0.1)
+    lock.release()
+
+
+@pytest.mark.parametrize("why", ["in a Slurm job", "its driver is gone"])
+def test_nobody_waits_longer_for_a_table_than_asked(tmp_path, monkeypatch, why):
+    """Training waits for it; a directory is waited for, because its worker may be ending."""
+    monkeypatch.setattr(locks, "PATIENCE", 1.0)
+    if why == "in a Slurm job":
+        monkeypatch.setenv("SLURM_JOB_ID", "1")
+    else:
+        monkeypatch.setattr(locks, "_alive", lambda _: False)
+    for take, least in ((lambda: locks.of_table(tmp_path / "t.csv", 0.1), 0.1), (lambda: directory(tmp_path), 1.0)):
+        held, begun = take(), time.monotonic()
+        with pytest.raises(Busy):
+            take()
+        assert least <= time.monotonic() - begun < least + 0.8
+        held.release()
+
+
+def directory(path):
+    return locks.of_directory(path, "run")

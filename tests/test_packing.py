@@ -1,5 +1,7 @@
 """Where the jobs of docs/cluster.md go: 4 nodes of 8 GPUs, without any."""
 
+import json
+import os
 import re
 import stat
 from collections import Counter
@@ -16,6 +18,7 @@ from fractal_ifs.runs.records import RunRecord
 from fractal_ifs.sweeps import slurm
 from fractal_ifs.sweeps.executors import processes, shares
 from fractal_ifs.sweeps.slurm import deal
+from fractal_ifs.sweeps.slurm_queue import submitted_tasks
 from fractal_ifs.sweeps.sweep import train_jobs
 from fractal_ifs.training.grouping import groups_of
 
@@ -91,3 +94,45 @@ def test_slurm_tasks_run_a_copy_that_nobody_could_prepare(tmp_path):
     assert copied == {path.relative_to(package) for path in package.rglob("*.py")}
     assert (second / "fractal_ifs" / "conf" / "config.yaml").is_file()
     assert not list(second.rglob("*.pyc"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *('{"1_0": 5}', '{"1_0": [5]}', "[1]", "5", "null", "{", "[" * 100_000, "\xff"),
+        *("a link to nothing", "a pipe", "a directory"),
+    ],
+    ids=lambda content: content[:20],
+)
+def test_a_file_of_tasks_that_is_none_costs_one_line(tmp_path, content, caplog):
+    path = tmp_path / "slurm" / "2.json"
+    path.parent.mkdir()
+    path.with_name("1.json").write_text(json.dumps({"1_0": [str(tmp_path / "run")]}))
+    if content == "a pipe":
+        os.mkfifo(path)
+    elif content == "a directory":
+        path.mkdir()
+    elif content == "a link to nothing":
+        path.symlink_to("nowhere")
+    else:
+        path.write_text(content, encoding="latin-1")
+    assert submitted_tasks(tmp_path) == {"1_0": [tmp_path / "run"]}
+    assert caplog.text.count(f"{path} can't be read: ") == 1
+
+
+def test_copies_of_the_code_that_no_task_needs_are_removed(tmp_path, monkeypatch):
+    """None of another's, and none while Slurm has a task that may run from there."""
+    folder = tmp_path / "slurm"
+    for name, mode in (("code-ours", 0o700), ("code-received", 0o755), ("aside", 0o700)):
+        (folder / name / "fractal_ifs").mkdir(parents=True)
+        (folder / name).chmod(mode)
+    (folder / "code-link").symlink_to(folder / "aside")
+    job = Job(small(), tmp_path / "0")
+    monkeypatch.setattr(slurm, "submitted_tasks", lambda _: {"1_0": [tmp_path / "1"]})
+    monkeypatch.setattr(slurm, "submit", lambda *_: ["2_0"])
+    left = ["aside", "code-link", "code-received"]
+    for active, expected in (({"1_0": "RUNNING"}, ["aside", "code-link", "code-ours", "code-received"]), ({}, left)):
+        monkeypatch.setattr(slurm, "active_tasks", lambda _, active=active: active)
+        slurm.train_in_slurm([job], {}, tmp_path, slurm_settings(wait=False))
+        assert sorted(path.name for path in folder.iterdir()) == expected
+    assert (folder / "aside" / "fractal_ifs").is_dir()

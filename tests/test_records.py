@@ -2,17 +2,20 @@
 
 import hashlib
 import json
+import resource
 import shutil
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import files, small, undigested
+from conftest import files, read_checkpoint, small, undigested
 
 import fractal_ifs
 from fractal_ifs import ConfigError
 from fractal_ifs.config.run import Job
+from fractal_ifs.errors import Damaged
 from fractal_ifs.runs import checkpoints, records
+from fractal_ifs.runs.begin import begin
 from fractal_ifs.runs.records import RunRecord
 from fractal_ifs.sweeps.sweep import train_jobs
 
@@ -136,7 +139,7 @@ def test_a_torn_checkpoint_falls_back_or_is_refused(tmp_path, torn, caplog):
     assert torch.load(previous, weights_only=True)["step"] == 40
     for path in (newest, previous)[: 1 if torn == "newest" else 2]:
         path.write_bytes(path.read_bytes()[:100])
-    state = checkpoints.read_checkpoint(tmp_path)
+    state = read_checkpoint(tmp_path)
     assert (state and state["step"]) == (40 if torn == "newest" else None)
     before = files(tmp_path)
     job = Job(small(eval_every=20), tmp_path)
@@ -169,8 +172,24 @@ def test_a_checkpoint_runs_no_code(tmp_path):
             return os.mkdir, (str(tmp_path / "ran"),)
 
     torch.save({"step": Evil()}, tmp_path / "checkpoint.pt")
-    assert checkpoints.read_checkpoint(tmp_path) is None
+    assert read_checkpoint(tmp_path) is None
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkpoint_takes_no_more_memory_than_its_file_has_bytes(trained):
+    """``torch.load`` makes a bytearray of any size from a few bytes."""
+
+    class Large:
+        def __reduce__(self):
+            return bytearray, (200 << 20,)
+
+    path = trained[0] / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "more": Large()}, path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(Damaged, match=r"it holds a .* bytearray, which no checkpoint does"):
+        checkpoints.read_whole(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + (100 << 10)
 
 
 def test_a_run_killed_between_its_last_checkpoint_and_its_result_is_not_trained_again(trained, tmp_path):
@@ -183,6 +202,26 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_result_is_not_trained_
     assert isinstance(again, RunRecord)
     assert (again.best_test_acc, again.steps, again.status) == (record.best_test_acc, 100, "finished")
     assert (copy / "checkpoint.pt").read_bytes() == weights
+
+
+def test_a_record_that_is_written_anew_names_the_kernels_that_computed_it(tmp_path):
+    job = Job(small(engine="torch"), tmp_path)
+    train_jobs([job])
+    (tmp_path / "result.json").unlink()
+    state = checkpoints.read_whole(tmp_path / "checkpoint.pt")
+    state["torch_kernels"] = "BLAS of another machine"
+    checkpoints.write_checkpoint(tmp_path, state)
+    [again] = train_jobs([job])
+    assert isinstance(again, RunRecord)
+    assert again.torch_kernels == "BLAS of another machine"
+
+
+def test_a_run_takes_no_wandb_run_of_another_config(tmp_path):
+    records.write_begun(tmp_path, records.Begun(small(lr=0.5), "abc"))
+    for config, expected in ((small(), None), (small(lr=0.5), "abc")):
+        run = begin(Job(config, tmp_path), "cpu", "torch", None, None)
+        run.unlock()
+        assert run.wandb_id == expected
 
 
 def test_a_record_reads_as_the_mapping_that_it_was(trained):

@@ -431,7 +431,7 @@ def test_a_fine_vicsek_that_gains_without_a_trend_is_undecided():
 def nothing():
     import pandas as pd
 
-    return pd.DataFrame(columns=pd.Index([*report_data.CELL, *report_data.CELL_VALUES]))
+    return pd.DataFrame(columns=pd.Index(report_data.CellResult._fields))
 
 
 def test_the_papers_own_tables_support_the_papers_claims():

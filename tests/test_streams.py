@@ -13,9 +13,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from conftest import read_checkpoint
 from killed import SMALL, on_a_terminal, start, steps, wait_for
 
-from fractal_ifs.runs import checkpoints
 from fractal_ifs.sweeps.progress import Progress
 
 # What a shell makes of the streams.
@@ -276,7 +276,7 @@ def test_signals_checkpoint_and_end(tmp_path, kind):
     assert "Traceback" not in text
     assert trained(tmp_path) == ["interrupted", "interrupted"]
     for path in tmp_path.rglob("history.csv"):
-        state = checkpoints.read_checkpoint(path.parent)
+        state = read_checkpoint(path.parent)
         assert state is not None
         assert state["step"] > 0
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import small
+from conftest import read_checkpoint, small
 from torch import nn
 
 from fractal_ifs.config.run import Job
@@ -22,7 +22,7 @@ from fractal_ifs.engines import native as native_engine
 from fractal_ifs.engines import stacked as engine_torch
 from fractal_ifs.engines.stacked import StackedEngine
 from fractal_ifs.networks.mlp import MLP
-from fractal_ifs.runs import checkpoints, records
+from fractal_ifs.runs import records
 from fractal_ifs.runs.load import load
 from fractal_ifs.runs.records import Status
 from fractal_ifs.runs.run import Run
@@ -289,7 +289,7 @@ def test_an_interrupted_set_goes_on_to_the_same_bits(engine, tmp_path):
         record = records.read_record(directory)
         assert record is not None
         assert (record["status"], record["steps"]) == ("interrupted", 60)
-        assert checkpoints.read_checkpoint(directory)["step"] == 60  # pyright: ignore[reportOptionalSubscript]
+        assert read_checkpoint(directory)["step"] == 60  # pyright: ignore[reportOptionalSubscript]
     for resumed, expected in zip(trained(configs, 3, directories), straight, strict=True):
         same(resumed, expected)
         written = load(resumed.directory)
@@ -385,6 +385,34 @@ def test_a_run_whose_start_fails_leaves_its_record_and_the_others_finish(tmp_pat
     assert record is not None
     assert (record["status"], record["error"], record["seed"]) == ("failed", "MemoryError: no room", 1)
     assert "Traceback" in (directories[1] / "train.log").read_text()
+
+
+def test_a_run_that_cannot_begin_holds_no_lock(tmp_path, monkeypatch):
+    """The same process may try again, as a notebook does."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "write_begun", full)
+        [error] = trained([small()], 0, [tmp_path])
+    assert isinstance(error, OSError)
+    [again] = trained([small()], 0, [tmp_path])
+    assert isinstance(again, Run)
+    assert again.status == "finished"
+
+
+def test_an_interrupted_run_that_cannot_be_saved_holds_no_lock(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save", full)
+        patch.setattr("fractal_ifs.training.rounds.SweepRounds._round", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            trained([small()], 0, [tmp_path])
+    [again] = trained([small()], 0, [tmp_path])
+    assert isinstance(again, Run)
 
 
 # --- the network, the order of the batches, the data

@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import changed, small
+from conftest import changed, read_checkpoint, small
+from damage import within
 from fake_wandb import Server
 from killed import SMALL, on_a_terminal, start, steps, wait_for
 
 from fractal_ifs.config.run import Job
 from fractal_ifs.engines.native import NativeEngine
-from fractal_ifs.runs import checkpoints, records
+from fractal_ifs.runs import records
 from fractal_ifs.runs import run as run_module
+from fractal_ifs.runs.history import Evaluation
 from fractal_ifs.runs.load import load
-from fractal_ifs.runs.records import Evaluation, Status
+from fractal_ifs.runs.records import Status
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training import wandb_files, wandb_run, wandb_service
 from fractal_ifs.training.train import train
@@ -37,9 +39,7 @@ def newcomer(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     (tmp_path / "home").mkdir()
-    wandb_run.experience.reset()
-    yield
-    wandb_run.experience.reset()
+    monkeypatch.setattr(wandb_run, "experience", wandb_run.Experience())
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_two_runs_of_one_process_are_logged_apart(tmp_path):
         assert state["summary"]["best_step"] == record["best_step"]
         assert state["summary"]["status"] == "finished"
         assert state["tags"] == tags
-        assert state["run_id"] == run.wandb_id == checkpoints.read_checkpoint(directory)["wandb_id"]  # type: ignore[index]
+        assert state["run_id"] == run.wandb_id == read_checkpoint(directory)["wandb_id"]  # type: ignore[index]
         assert [row["step"] for row in rows] == [50, 100]  # optimizer steps, not calls
         assert [row["test_acc"] for row in rows] == [row[4] for row in run.history]
         assert [row["best_test_acc"] for row in rows][-1] == record["best_test_acc"]
@@ -137,7 +137,7 @@ def test_a_run_that_goes_on_keeps_its_id(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         train([Job(config, tmp_path / "a")], threads=1, report=stop)
-    first = checkpoints.read_checkpoint(tmp_path / "a")
+    first = read_checkpoint(tmp_path / "a")
     [run] = train([Job(config, tmp_path / "a")], threads=1)
     assert first is not None
     assert not isinstance(run, Exception)
@@ -299,7 +299,7 @@ def test_a_killed_service_costs_no_result(tmp_path):
         assert json.loads(path.read_text())["status"] == "finished"
         # offline-run-TIME-ID, with -1 after it where two begin in one second
         assert {wandb.name.split("-")[3] for wandb in path.parent.glob("wandb/offline-run-*")} == {
-            checkpoints.read_checkpoint(path.parent)["wandb_id"]  # pyright: ignore[reportOptionalSubscript]
+            read_checkpoint(path.parent)["wandb_id"]  # pyright: ignore[reportOptionalSubscript]
         }
 
 
@@ -595,3 +595,13 @@ def test_a_sweep_that_is_killed_with_the_service_and_goes_on_has_every_row_once(
     assert len(ended) == 2
     for path in ended:
         assert logged_in_all(path.parent) == list(range(100, 80_001, 100))
+
+
+def test_what_stands_in_the_place_of_its_files_is_not_waited_for(tmp_path):
+    """In a received run there may be a pipe."""
+    folder = tmp_path / "wandb" / "offline-run-20260101_000000-abc"
+    folder.mkdir(parents=True)
+    assert wandb_files.logged_steps(tmp_path, "abc") == set()
+    os.mkfifo(folder / "run-abc.wandb")
+    with within(5):
+        assert wandb_files.logged_steps(tmp_path, "abc") is None

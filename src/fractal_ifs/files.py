@@ -22,15 +22,17 @@ CONF = Path(__file__).parent / "conf"
 LARGEST = 1 << 30  # bytes of a file that is read as a whole
 LARGEST_CONFIG = 1 << 20  # of a user's own YAML
 DEEPEST = 50  # lists and mappings of a YAML file within each other
-NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # a file system that can't sync a directory
+# A file system that can't sync a directory, and a directory that may be written but not read.
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES)
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{32}")
 
 
 def write(path: Path, content: bytes, durable: bool = True) -> None:
     """Write ``content`` to ``path``, replacing what is there. Raises OSError, and then the old file is as it was.
 
-    ``durable``: once this returns, the file outlives a loss of power. Otherwise that may leave an older or empty file,
-    but the disk isn't waited for.
+    ``durable``: once this returns, the file outlives a loss of power, where the directory can be synced. If the disk
+    fails at that, which is an OSError too, the new file is there, and a loss of power may bring back the old one.
+    Otherwise a loss of power may leave an older or empty file, but the disk isn't waited for.
     """
     with written(path, content, durable) as temporary:
         os.replace(temporary, path)
@@ -58,15 +60,19 @@ def written(path: Path, content: bytes, durable: bool = True) -> Generator[Path]
 
 
 def sync(directory: Path) -> None:
-    """Wait until the renames in a directory are on the disk. Raises OSError."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Wait until the renames in a directory are on the disk, where it can be synced.
+
+    Raises OSError where the disk fails: the renames are done, but a loss of power may undo them.
+    """
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         if error.errno not in NO_SYNC:
             raise
-    finally:
-        os.close(descriptor)
 
 
 def remove_abandoned(directory: Path, names: Collection[str]) -> None:

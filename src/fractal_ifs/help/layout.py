@@ -63,11 +63,8 @@ def examples(command: str, given: Examples) -> str:
 
 
 def show(text: str) -> None:
-    """Print a help, also into a pipe that is closed before its end."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+    """Print a help."""
+    print(text, flush=True)
 
 
 class Parser(argparse.ArgumentParser):

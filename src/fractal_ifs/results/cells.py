@@ -43,9 +43,6 @@ class CellResult(NamedTuple):
         return CellKey.of(self._asdict())
 
 
-CELL_VALUES = CellResult._fields[len(CELL) :]
-
-
 def form_cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
     """One row per cell, with the fields of ``CellResult``, and notes on cells that several configs claim.
 

@@ -11,7 +11,6 @@ moment. The runs' records still have it, and the same command adds it at its nex
 import csv
 import io
 import logging
-import math
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -23,12 +22,12 @@ from fractal_ifs import files
 from fractal_ifs.config.keys import shown
 from fractal_ifs.config.machine import check_table
 from fractal_ifs.config.run import Job
-from fractal_ifs.errors import ConfigError, Damaged, Refused, reason, short
+from fractal_ifs.errors import ConfigError, Damaged, reason, short
 from fractal_ifs.results.columns import CELL, COLUMNS, ENDED
 from fractal_ifs.results.rows import row_of
-from fractal_ifs.results.text_table import TextTable, quoted, read_text
-from fractal_ifs.runs.locks import Lock
-from fractal_ifs.runs.records import NOT_KEPT, RunRecord, Status, read_stored, understood, walk
+from fractal_ifs.results.text_table import TextTable, by_value, quoted, read_text
+from fractal_ifs.runs import locks
+from fractal_ifs.runs.records import NOT_KEPT, RunRecord, Status, understood, walk
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +108,7 @@ def _add(
         there = read(path, key)
         new = _new(there.rows, found, names)
         if new:
-            lock = Lock.of_table(path, PATIENCE)
+            lock = locks.of_table(path, PATIENCE)
             try:
                 if lock.held:
                     files.remove_abandoned(path.parent, (path.name,))
@@ -154,7 +153,7 @@ def write(path: Path, rows: Mapping[str, Row]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, KEPT, restval="", lineterminator="\n")
     writer.writeheader()
-    for row in sorted(rows.values(), key=lambda row: [_order(row.get(name, "")) for name in ORDER]):
+    for row in sorted(rows.values(), key=lambda row: [by_value(row.get(name, "")) for name in ORDER]):
         writer.writerow({name: quoted(value) for name, value in row.items()})
     files.write(path, text.getvalue().encode())
 
@@ -216,34 +215,44 @@ class Keeper:
     """
 
     def __init__(self, jobs: Iterable[Job]):
-        self.waiting: dict[Path, set[Path]] = {}
+        self.lacks: dict[Path, set[Path]] = {}  # for each table, the directories of runs that it may lack
         for job in jobs:
             if job.config.kept and job.directory is not None:
-                self.waiting.setdefault(Path(job.config.kept).absolute(), set()).add(job.directory)
-        self.beside = {path: _beside(path, directories) for path, directories in self.waiting.items()}
+                self.lacks.setdefault(Path(job.config.kept).absolute(), set()).add(job.directory)
+        self.beside = {path: _beside(path, directories) for path, directories in self.lacks.items()}
+        self.ended: dict[Path, dict[Path, RunRecord]] = {path: {} for path in self.lacks}  # those of them with a record
         self.said: set[str] = set()
         self.looked = time.monotonic()
 
-    def add(self, every: float = 0.0) -> None:
-        """Look for new records and add them, unless that was done in the last ``every`` seconds."""
-        if time.monotonic() - self.looked < every:
-            return
-        for path, waiting in self.waiting.items():
-            ended = {directory: record for directory in sorted(waiting) if (record := _ended(directory))}
-            if self._added(path, ended):
-                waiting.difference_update(ended)
+    @property
+    def lacking(self) -> list[Path]:
+        """The directories of runs that a table may lack, and of which no record was given yet."""
+        return sorted({each for path, lacks in self.lacks.items() for each in lacks if each not in self.ended[path]})
+
+    def add(self, records: Mapping[Path, RunRecord]) -> None:
+        """Add runs that have ended, given their directories. Records of others are left out."""
+        for path, lacks in self.lacks.items():
+            ended = self.ended[path]
+            ended |= {where: record for where, record in records.items() if where in lacks and record.status.ended}
+            if (ended or os.path.lexists(self.beside[path])) and self._added(path, ended):
+                lacks.difference_update(ended)
+                ended.clear()
         self.looked = time.monotonic()
 
     def _added(self, path: Path, ended: Mapping[Path, RunRecord]) -> bool:
         """Add finished runs to a table, with those that are still beside. False where that has to wait."""
-        beside, others = self.beside[path], {}
+        beside, others = self.beside[path], Kept({}, [])
         try:
-            others = read(beside).rows
+            others = read(beside)
         except ConfigError as error:
             self._say(str(error))
+        for each in others.damaged:
+            self._say(f"{beside}: {each}")
         try:
-            _, notes = _add(path, ended, others)
-            if others:
+            _, notes = _add(path, ended, others.rows)
+            if others.damaged:
+                self._say(f"{beside}: its other lines are added; set aside as {files.set_aside(beside).name}")
+            elif others.rows:
                 beside.unlink(missing_ok=True)
         except (ConfigError, OSError) as error:
             self._say(f"{error}: finished runs are written to {beside} until they can be added")
@@ -267,23 +276,5 @@ def _beside(path: Path, directories: Iterable[Path]) -> Path:
     return min(directories).absolute().parent / f"{path.stem}.waiting.csv"
 
 
-def _ended(directory: Path) -> RunRecord | None:
-    """The record of a run that has ended. The record of an earlier, interrupted training doesn't count."""
-    try:
-        record = read_stored(directory).record
-    except (FileNotFoundError, Refused):
-        return None
-    return record if record.status.ended else None
-
-
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
-
-
-def _order(text: str) -> tuple[float, str]:
-    """Numbers by value, then texts."""
-    try:
-        number = float(text)
-    except ValueError:
-        return math.inf, text
-    return (math.inf, text) if math.isnan(number) else (number, "")

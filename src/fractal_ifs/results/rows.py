@@ -10,6 +10,7 @@ from fractal_ifs.results.columns import BOOLS, COLUMNS, ENDED, NUMBERS
 from fractal_ifs.results.protocol import setting_of
 from fractal_ifs.results.text_table import number_of, read_text
 from fractal_ifs.runs import records
+from fractal_ifs.runs.history import Evaluation, read_history
 from fractal_ifs.runs.records import RunRecord, Status
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def train_command(run: Mapping[str, Any]) -> str | None:
 def _history(directory: Path) -> str | None:
     """The test accuracy at each evaluation, every ``eval_every`` steps and at the last step: ``0.5012 0.6044``."""
     try:
-        return " ".join(f"{row.test_acc:.4f}" for row in records.read_history(directory)) or None
+        return " ".join(f"{row.test_acc:.4f}" for row in read_history(directory)) or None
     except (FileNotFoundError, Damaged):
         return None
 
@@ -143,7 +144,7 @@ def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
                 damaged.append(str(error))
         if records.HISTORY in names and (found is None or found["history"] is None):
             try:
-                found = found or _unfinished(directory, records.read_history(directory))
+                found = found or _unfinished(directory, read_history(directory))
             except FileNotFoundError:
                 pass
             except Damaged as error:
@@ -155,7 +156,7 @@ def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _unfinished(directory: Path, rows: Sequence[records.Evaluation]) -> dict[str, Any] | None:
+def _unfinished(directory: Path, rows: Sequence[Evaluation]) -> dict[str, Any] | None:
     """The row of a run without a record, from its history and its config. None where it has none of one of them."""
     begun = records.read_begun(directory)
     config = begun.config if begun else records.read_composed(directory)

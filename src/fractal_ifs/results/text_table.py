@@ -123,3 +123,9 @@ def number_of(text: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+def by_value(value: Any) -> tuple[bool, float, str]:
+    """What sorts the cells of a column: numbers by value, then texts."""
+    number = number_of(str(value))
+    return (True, 0.0, str(value)) if number is None else (False, number, "")

@@ -10,12 +10,12 @@ import torch
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import Damaged, Refused
 from fractal_ifs.files import remove_abandoned, set_aside
-from fractal_ifs.runs import shapes
+from fractal_ifs.runs import locks, shapes
 from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, read_whole
 from fractal_ifs.runs.finished import check_same
+from fractal_ifs.runs.history import read_history, write_history
 from fractal_ifs.runs.kernels import torch_kernels
 from fractal_ifs.runs.layerwise import LayerwiseRun
-from fractal_ifs.runs.locks import Lock
 from fractal_ifs.runs.records import (
     BEGUN,
     HISTORY,
@@ -23,10 +23,8 @@ from fractal_ifs.runs.records import (
     Begun,
     note,
     read_begun,
-    read_history,
     read_record,
     read_stored,
-    write_history,
 )
 from fractal_ifs.runs.run import Run
 from fractal_ifs.runs.versions import bits_rest_on, differences
@@ -47,7 +45,7 @@ def begin(job: Job, device: str | torch.device, engine: str, isa: str | None, na
     lock = None
     if job.directory is not None:
         job.directory.mkdir(parents=True, exist_ok=True)
-        lock = Lock(job.directory, "run")
+        lock = locks.of_directory(job.directory, "run")
     try:
         if job.directory is not None:
             if lock and lock.held:
@@ -70,7 +68,8 @@ def begin(job: Job, device: str | torch.device, engine: str, isa: str | None, na
 def _go_on(run: Run, job: Job, directory: Path) -> None:
     """Restore the run from the checkpoint in its directory, if there is one. Raises Refused."""
     begun = read_begun(directory)
-    run.wandb_id = begun.wandb_id if begun else None
+    if begun and begun.config.fingerprint in job.config.fingerprints:  # its W&B run is of this config
+        run.wandb_id = begun.wandb_id
     state, unusable = _newest(run, job, directory, begun)
     if damaged := _damage(directory, RESULT):
         if state is None:
@@ -117,7 +116,7 @@ def _newest(run: Run, job: Job, directory: Path, begun: Begun | None) -> tuple[C
 
     Raises Refused if one is of a later format, or if all are damaged or another config's.
     """
-    shape, stored = run.shape, begun or read_record(directory)
+    shape, stored = run.shape(), begun or read_record(directory)
     unusable: dict[str, str] = {}
     another: Refused | None = None
     for name in CHECKPOINTS:
@@ -135,6 +134,8 @@ def _newest(run: Run, job: Job, directory: Path, begun: Begun | None) -> tuple[C
             continue
         except Damaged as error:
             unusable[name] = f"{path} can't be used: {error}"
+        except Refused as error:
+            raise Refused(f"{path}: {error}") from None
     if another:
         raise another
     if unusable:

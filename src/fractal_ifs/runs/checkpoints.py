@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import logging
 import math
 import os
+import pickletools
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NotRequired, TypedDict, cast
 from fractal_ifs.errors import Damaged, Refused, reason, short
 from fractal_ifs.files import LARGEST, opened, written
 
-log = logging.getLogger(__name__)
-
 if TYPE_CHECKING:  # ``sweeps.finished`` imports this module and must not wait for torch
     from torch import Tensor
 
 FORMAT = 2  # of checkpoints and records
-NEWEST, PREVIOUS = CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
+CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the newest, and the one before it
 ENTRIES = 100  # more than torch.save makes of a checkpoint
+# What its pickle calls, as "module name". torch.load takes more kinds, and a bytearray may be of any size.
+CALLS = ("torch FloatStorage", "torch DoubleStorage", "torch._utils _rebuild_tensor_v2", "collections OrderedDict")
 
 
 class Checkpoint(TypedDict):
@@ -44,7 +44,7 @@ class Checkpoint(TypedDict):
     loss_sum: float  # since the last evaluation
     loss_steps: int
     best: tuple[float, int]  # test accuracy, and the step at which it was measured
-    history: list[tuple[Any, ...]]  # ``records.Evaluation``, as plain tuples
+    history: list[tuple[Any, ...]]  # ``history.Evaluation``, as plain tuples
     wandb_id: str | None
     digest: NotRequired[str]  # ``digest`` of all other entries; earlier checkpoints lack it and the next five
     engine: NotRequired[str | None]
@@ -73,20 +73,10 @@ def write_checkpoint(directory: Path, state: Checkpoint) -> None:
         os.replace(temporary, newest)
 
 
-def read_checkpoint(directory: Path) -> Checkpoint | None:
-    """The newest checkpoint in a directory that is as it was written, whatever run it is of; None if there is none."""
-    for name in CHECKPOINTS:
-        try:
-            return read_whole(directory / name)
-        except (FileNotFoundError, Damaged) as error:
-            log.debug("%s", error)
-    return None
-
-
 def read_whole(path: Path, most: int = LARGEST) -> Checkpoint:
     """The checkpoint in a file, as it was written.
 
-    Code in it is never run, and what it takes in memory is no more than its file has bytes.
+    Code in it is never run, and what it takes in memory is as much as its file has bytes.
 
     Args:
         most: bytes that the file may have.
@@ -105,7 +95,7 @@ def read_whole(path: Path, most: int = LARGEST) -> Checkpoint:
         raise
     except Exception as error:  # a damaged file can raise almost anything
         raise Damaged(reason(error)) from None
-    state = _typed(found, path)
+    state = _typed(found)
     if "digest" in state and state["digest"] != digest(state):
         raise Damaged("its content has another digest")
     return state
@@ -134,7 +124,7 @@ def _bytes(vector: Tensor) -> memoryview:
 
 
 def _check_archive(file: BinaryIO) -> None:
-    """Raises Damaged for an archive that a checkpoint can't be: torn, with a wrong checksum, or packed."""
+    """Raises Damaged for no checkpoint's archive: torn, packed, with a wrong checksum, or with other objects."""
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         names = {entry.filename for entry in entries}
@@ -146,16 +136,21 @@ def _check_archive(file: BinaryIO) -> None:
             raise Damaged("an archive of more bytes than its file has")
         if (name := archive.testzip()) is not None:
             raise Damaged(f"{short(name)} has another checksum")
+        for entry in entries:
+            if entry.filename.lower().endswith("data.pkl"):  # torch doesn't tell small letters from large ones
+                for operation, argument, _ in pickletools.genops(archive.read(entry)):
+                    if operation.name == "GLOBAL" and argument not in CALLS:
+                        raise Damaged(f"it holds a {short(argument)}, which no checkpoint does")
 
 
-def _typed(found: object, path: Path) -> Checkpoint:
+def _typed(found: object) -> Checkpoint:
     """What was loaded, if it has all entries of a checkpoint, with their types. Raises Damaged, or Refused."""
     if not isinstance(found, dict):
         raise Damaged("not a checkpoint")
     state = cast(dict[Any, Any], found)
     number: Any = state.get("format")
     if _count(number) and number > FORMAT:
-        raise Refused(f"{path}: format {number}; this version reads up to {FORMAT}, update it")
+        raise Refused(f"format {number}; this version reads up to {FORMAT}, update it")
     if missing := [name for name in _REQUIRED if name not in state]:
         raise Damaged(f"it has no {missing[0]}")
     entries = {**_REQUIRED, **_OPTIONAL}

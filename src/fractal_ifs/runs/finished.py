@@ -9,25 +9,25 @@ from fractal_ifs.config.run import Job, RunConfig, placement
 from fractal_ifs.errors import Refused, short
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.checkpoints import CHECKPOINTS
-from fractal_ifs.runs.records import LOG, RunRecord, read_begun, read_record
+from fractal_ifs.runs.records import LOG, Stored, read_begun, stored
 
 # What a run or Hydra writes in place, and so through links.
 IN_PLACE = (locks.NAME, LOG, ".hydra", *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")))
 
 
-def finished(job: Job) -> RunRecord | None:
-    """The record of a job that needs no more training, or None. Raises Refused if another config's run is there."""
+def finished(job: Job) -> Stored | None:
+    """The result of a job that needs no more training, or None. Raises Refused if another config's run is there."""
     if job.directory is None:
         return None
-    record = None if job.config.overwrite else read_record(job.directory)
-    if record is not None:
-        check_same(job, record.fingerprint, record.config)
-        if record.status.ended:
-            return record
+    there = None if job.config.overwrite else stored(job.directory)
+    if there is not None:
+        check_same(job, there.record.fingerprint, there.record.config)
+        if there.record.status.ended:
+            return there
     for name in IN_PLACE:
         if (job.directory / name).is_symlink():
             raise Refused(f"{job.directory / name}: a link, which would be written through; remove it")
-    if record is not None or job.config.overwrite:
+    if there is not None or job.config.overwrite:
         return None
     half = any((job.directory / name).exists() for name in CHECKPOINTS)  # killed before it had a record
     if half and (begun := read_begun(job.directory)):

@@ -16,7 +16,8 @@ from fractal_ifs.data.points import Points
 from fractal_ifs.data.seeds import stream
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs.checkpoints import Checkpoint
-from fractal_ifs.runs.records import Evaluation, RunRecord, Status
+from fractal_ifs.runs.history import Evaluation
+from fractal_ifs.runs.records import RunRecord, Status
 from fractal_ifs.runs.run import Run
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,26 +13,15 @@ from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.machine import check_memory
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError, Damaged
-from fractal_ifs.files import set_aside
 from fractal_ifs.mkl import ask_for_equal_bits
 from fractal_ifs.networks.convnet import ConvNet
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import shapes
 from fractal_ifs.runs.build import build_network
 from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, read_whole, weights_digest
-from fractal_ifs.runs.records import (
-    HISTORY,
-    Evaluation,
-    RunRecord,
-    Stored,
-    note,
-    read_history,
-    read_stored,
-    write_history,
-)
+from fractal_ifs.runs.history import Evaluation
+from fractal_ifs.runs.records import RunRecord, Stored, read_stored
 from fractal_ifs.runs.shapes import Shape
-
-log = logging.getLogger(__name__)
 
 
 class Finished(NamedTuple):
@@ -65,34 +53,6 @@ def load(directory: str | Path) -> Finished:
     rows = [Evaluation(*row)._replace(seconds=round(row[1], 3)) for row in state["history"]]
     history = pd.DataFrame(rows, columns=pd.Index(Evaluation._fields))
     return Finished(stored.record, history, stored.record.config, network.eval())
-
-
-def repaired(directory: Path) -> RunRecord | None:
-    """The record of a run that has ended, once its history.csv is that of the record; None if it has not ended.
-
-    Raises NotUnderstood.
-    """
-    try:
-        stored = read_stored(directory)
-    except (FileNotFoundError, Damaged):
-        return None
-    if not stored.record.status.ended:
-        return None
-    try:
-        read_history(directory, stored)
-    except (FileNotFoundError, Damaged) as error:
-        why = f"{error}" if isinstance(error, Damaged) else f"{directory}: history.csv is missing"
-        try:
-            state, _ = _checkpoint(directory, stored)
-            if (directory / HISTORY).is_dir():
-                set_aside(directory / HISTORY)
-            write_history(directory, [Evaluation(*row) for row in state["history"]])
-        except (ConfigError, OSError) as second:
-            log.warning("%s, and can't be written anew: %s", why, second)
-        else:
-            log.warning("%s: written anew from the checkpoint", why)
-            note(directory, f"{why}: written anew from the checkpoint")
-    return stored.record
 
 
 def _checkpoint(directory: Path, stored: Stored) -> tuple[Checkpoint, MLP | ConvNet]:

@@ -33,32 +33,23 @@ class Busy(Refused):
 
 
 class Lock:
-    """The lock of a directory, held until ``release`` or the end of the process. ``what``: a "run" or a "sweep".
+    """A lock's file, held until ``release`` or the end of the process. ``of_directory`` and ``of_table`` take one.
 
-    Waits up to ``PATIENCE`` if the holder is a worker whose driver was killed. Does so too in a Slurm job, where the
-    holder may be an earlier attempt of the same job on another node. Raises Busy if another process keeps the lock,
+    Waits up to ``patience`` seconds, or ``behind_workers`` if its holder is a worker whose driver was killed, and in a
+    Slurm job. Raises Busy if another process keeps the lock, in the words of ``busy``, whose ``{}`` stands for who;
     and Refused where a link stands in the place of its file.
     """
 
     _warned: ClassVar[bool] = False  # whether this process has said that the file system has no locks
 
-    def __init__(self, directory: Path, what: str):
-        self._take(directory / NAME, GLANCE, f"{directory}: {{}} trains this {what} now; wait for it, or end it")
-
-    @classmethod
-    def of_table(cls, path: Path, patience: float) -> Lock:
-        """The lock of a table that several processes write, which lies beside it. Waits up to ``patience`` seconds."""
-        lock = cls.__new__(cls)
-        lock._take(path.with_name(f".{path.name}{NAME}"), patience, f"{path}: {{}} is writing it")
-        return lock
-
-    def _take(self, path: Path, patience: float, busy: str) -> None:
+    def __init__(self, path: Path, busy: str, patience: float, behind_workers: float):
         self.path, self.file = path, -1
         begun = time.monotonic()
         while not self._taken():
             owner = _owner(self.path)
             gone = owner.get("host") == socket.gethostname() and not _alive(owner.get("driver"))
-            if time.monotonic() - begun > (PATIENCE if gone or "SLURM_JOB_ID" in os.environ else patience):
+            most = behind_workers if gone or "SLURM_JOB_ID" in os.environ else patience
+            if time.monotonic() - begun > most:
                 by = f"process {owner.get('pid')} on {owner.get('host')}" if owner else "another process"
                 raise Busy(busy.format(short(by)))
             time.sleep(0.05)
@@ -72,11 +63,11 @@ class Lock:
         try:
             file = opened_in_place(self.path, os.O_RDWR)
         except PermissionError:
-            if held(self.path.parent):
+            if held(self.path):
                 return False
             if (user := _other_user(self.path)) is None:
                 raise
-            raise Busy(f"{self.path}: is {user}'s, who may be training there; if not, it may be removed") from None
+            raise Busy(f"{self.path}: is {user}'s, who may be at work there; if not, it may be removed") from None
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENXIO):
                 raise
@@ -112,10 +103,29 @@ class Lock:
             self.file = -1
 
 
-def held(directory: Path) -> bool:
+def of_directory(directory: Path, what: str) -> Lock:
+    """The lock of a directory. ``what``: a "run" or a "sweep".
+
+    Waits up to ``PATIENCE`` for the workers of a killed driver. Does so too in a Slurm job, where the holder may be an
+    earlier attempt of the same job on another node.
+    """
+    return Lock(directory / NAME, f"{directory}: {{}} trains this {what} now; wait for it, or end it", GLANCE, PATIENCE)
+
+
+def of_table(path: Path, patience: float) -> Lock:
+    """The lock of a table that several processes write, which lies beside it. Waits up to ``patience`` seconds."""
+    return Lock(path.with_name(f".{path.name}{NAME}"), f"{path}: {{}} is writing it", patience, patience)
+
+
+def trained(directory: Path) -> bool:
     """Whether a process trains in this directory now."""
+    return held(directory / NAME)
+
+
+def held(path: Path) -> bool:
+    """Whether a process holds the lock of this file now."""
     try:
-        file = os.open(directory / NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False
     try:

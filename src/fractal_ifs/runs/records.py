@@ -1,4 +1,4 @@
-"""The files of a run: result.json, history.csv, and begun.json until there is a result.
+"""The files of a run: result.json, and begun.json until there is one. ``runs.history`` has history.csv.
 
 result.json is a public contract with a format number. ``_UPGRADES`` turn records of older formats into the current one.
 """
@@ -9,14 +9,12 @@ import dataclasses
 import hashlib
 import json
 import logging
-import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args, get_type_hints
 
@@ -51,21 +49,6 @@ class Status(StrEnum):
 
 class NotUnderstood(Refused):
     """An intact record that this version can't read: it has a later format or unknown keys."""
-
-
-class Evaluation(NamedTuple):
-    """A row of the history."""
-
-    step: int  # optimizer steps done
-    seconds: float  # the run's share of the wall time so far
-    train_loss: float  # mean batch loss since the row before
-    test_loss: float  # mean over the test set
-    test_acc: float  # share of the test set that is classified correctly
-
-    @property
-    def finite(self) -> bool:
-        """Whether both losses are finite. If not, the run has diverged."""
-        return math.isfinite(self.train_loss) and math.isfinite(self.test_loss)
 
 
 def of_config(doc: str, kept: bool = True) -> Any:
@@ -209,12 +192,18 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def read_record(directory: Path) -> RunRecord | None:
-    """The record of the run in ``directory``, or None if there is none or it is damaged.
+    """The record of the run in ``directory``; None, and errors, as of ``stored``."""
+    found = stored(directory)
+    return found.record if found else None
+
+
+def stored(directory: Path) -> Stored | None:
+    """The content of result.json, or None if there is none or it is damaged.
 
     Raises NotUnderstood for a later format or an unknown key: this version must not overwrite such a record.
     """
     try:
-        return read_stored(directory).record
+        return read_stored(directory)
     except (FileNotFoundError, Damaged):
         return None
 
@@ -328,58 +317,6 @@ def _from_1(record: dict[str, Any]) -> dict[str, Any]:
 
 
 _UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
-
-
-def write_history(directory: Path, history: Sequence[Evaluation]) -> str:
-    """Write history.csv: one row per evaluation. Returns the SHA-256 of the file. Raises OSError.
-
-    Nobody waits for the disk: the checkpoint has the history, too.
-    """
-    lines = [",".join(Evaluation._fields)] + [f"{s},{t:.3f},{a!r},{b!r},{c!r}" for s, t, a, b, c in history]
-    content = ("\n".join(lines) + "\n").encode()
-    write(directory / HISTORY, content, durable=False)
-    return hashlib.sha256(content).hexdigest()
-
-
-def read_history(directory: Path, expected: Stored | None = None) -> list[Evaluation]:
-    """The rows of history.csv, with all that ``expected`` says of them: the record of the same run.
-
-    Raises FileNotFoundError if there is none, and Damaged.
-    """
-    path = directory / HISTORY
-    try:
-        content = read(path)
-        if expected and expected.digests.history not in (None, hashlib.sha256(content).hexdigest()):
-            raise ValueError("its content has another digest")
-        lines = content.decode().splitlines()
-        if not lines or lines[0] != ",".join(Evaluation._fields):
-            raise ValueError("its head isn't that of a history")
-        rows = [_evaluation(line) for line in lines[1:]]
-        if any(row.step <= before.step for before, row in pairwise(rows)):
-            raise ValueError("its steps don't rise")
-        if expected and not _fits(rows, expected.record):
-            raise ValueError("its last row isn't the record's")
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        raise Damaged(f"{path} can't be read: {reason(error)}") from None
-    return rows
-
-
-def _fits(rows: Sequence[Evaluation], record: RunRecord) -> bool:
-    """Whether a history ends where a record does, as far as the record says."""
-    if not rows:
-        return record.final_test_acc is None
-    return rows[-1].step == record.steps and record.final_test_acc in (None, rows[-1].test_acc)
-
-
-def _evaluation(line: str) -> Evaluation:
-    """A row of history.csv. Raises ValueError."""
-    step, *others = line.split(",")
-    row = Evaluation(int(step), *map(float, others)) if len(others) == 4 else None
-    if row is None or row.step < 0 or not 0 <= row.test_acc <= 1:
-        raise ValueError(f"a row is {short(line)}")
-    return row
 
 
 class Begun(NamedTuple):

@@ -16,16 +16,15 @@ from fractal_ifs.networks.convnet import ConvNet
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs.build import build_data, build_network
 from fractal_ifs.runs.checkpoints import FORMAT, Checkpoint, weights_digest, write_checkpoint
+from fractal_ifs.runs.history import Evaluation, write_history
 from fractal_ifs.runs.locks import Lock
 from fractal_ifs.runs.records import (
     BEGUN,
     Begun,
     Digests,
-    Evaluation,
     RunRecord,
     Status,
     write_begun,
-    write_history,
     write_record,
 )
 from fractal_ifs.runs.shapes import Shape
@@ -78,7 +77,6 @@ class Run:
         """The network that the record describes: ``model``, or in layer-wise training the whole network."""
         return self.model
 
-    @property
     def shape(self) -> Shape:
         """What a checkpoint of this run holds."""
         return Shape.of(self.config, self.trained, self.inputs)
@@ -163,6 +161,7 @@ class Run:
         if self.done:  # nothing is computed here any more: the record names what computed it
             self.engine, self.isa = state.get("engine", self.engine), state.get("isa", self.isa)
             self.native_build = state.get("native_build", self.native_build)
+            self.torch_kernels = state.get("torch_kernels", self.torch_kernels)
             there = state.get("versions", self.versions)
             self.versions = {name: there.get(name) for name in self.versions}
 
@@ -189,6 +188,11 @@ class Run:
         """Write begun.json, so that the run can be identified in training, or after it was killed. Raises OSError."""
         if self.directory is not None:
             write_begun(self.directory, Begun(self.config, self.wandb_id))
+
+    def unlock(self) -> None:
+        """Let others train in the run's directory."""
+        if self.lock:
+            self.lock.release()
 
     def save(self) -> None:
         """Write a checkpoint, the history, and result.json if training has ended. Raises OSError.

@@ -10,13 +10,13 @@ from pathlib import Path
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import counted, message
 from fractal_ifs.files import remove_abandoned
+from fractal_ifs.results.finished_runs import TABLE
+from fractal_ifs.runs import locks
 from fractal_ifs.runs.failure import failure
-from fractal_ifs.runs.locks import Busy, Lock
+from fractal_ifs.runs.locks import Busy
 from fractal_ifs.runs.records import LOG, RunRecord
 
 log = logging.getLogger(__name__)
-
-WRITTEN = ("results.csv",)  # what a driver writes into a sweep's directory, whole
 
 swept: list[Path] = []  # the directories of this process's sweeps
 failed: dict[Path, RunRecord] = {}  # the record of each job that failed, by the job's directory
@@ -29,10 +29,10 @@ class JobsFailed(Exception):
 @contextlib.contextmanager
 def driving(directory: Path) -> Iterator[None]:
     """Lock a sweep's directory, so that no second process drives the sweep. Raises Busy where one does."""
-    lock = Lock(directory, "sweep")
+    lock = locks.of_directory(directory, "sweep")
     try:
         if lock.held:
-            remove_abandoned(directory, WRITTEN)
+            remove_abandoned(directory, (TABLE,))
         yield
     finally:
         lock.release()

@@ -1,4 +1,4 @@
-"""Which jobs of a sweep need no more training. Nothing here imports torch, so a launcher can check jobs quickly."""
+"""Which jobs of a sweep need no more training. Nothing here imports torch, unless a finished run is to be mended."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 from fractal_ifs.config.machine import check_outside
 from fractal_ifs.config.run import Job
-from fractal_ifs.errors import Damaged
 from fractal_ifs.results import finished_runs
 from fractal_ifs.results.finished_runs import Keeper, KeptRun
-from fractal_ifs.runs.checkpoints import CHECKPOINTS
 from fractal_ifs.runs.finished import finished
-from fractal_ifs.runs.records import RunRecord, read_history, read_record, read_stored
+from fractal_ifs.runs.history import mend_history
+from fractal_ifs.runs.records import RunRecord, Stored, read_record
 from fractal_ifs.runs.versions import bits_rest_on, differences
 
 log = logging.getLogger(__name__)
@@ -26,44 +25,41 @@ def finished_or_kept(job: Job) -> RunRecord | KeptRun | None:
     None where the job is still to be trained. Raises ConfigError where another config was trained in its directory, or
     its key ``kept`` names another file than a table of finished runs, or what it needs besides its config isn't there.
     """
-    finished_runs.check(job)
-    record = finished(job)
-    if record is None:
-        check_outside(job.config)
-    if record is None and job.directory is not None and not job.config.overwrite:
-        return None if read_record(job.directory) else finished_runs.find(job)
-    return record
+    stored = _finished(job)
+    return stored.record if stored else _kept(job)
 
 
 def finished_jobs(jobs: Sequence[Job]) -> dict[int, Ended]:
     """The jobs that need no more training, by their numbers. Logs how many, and adds them to their tables of kept runs.
 
-    A run whose history.csv is damaged isn't among them if it has a checkpoint, from which ``sweeps.sweep`` mends it.
-    Raises ConfigError where another config was trained in a job's directory.
+    The history.csv of a finished run that is damaged is written anew from its checkpoint, if it has one. Raises
+    ConfigError as ``finished_or_kept`` does.
     """
-    for job in jobs:
-        finished_runs.check(job)
-    Keeper(jobs).add()
-    results: dict[int, Ended] = {
-        number: ended
-        for number, job in enumerate(jobs)
-        if (ended := finished_or_kept(job)) and not (isinstance(ended, RunRecord) and _mendable(job))
-    }
+    stored = {number: found for number, job in enumerate(jobs) if (found := _finished(job))}
+    records = {number: found.record for number, found in stored.items()}
+    directories = {number: directory for number in stored if (directory := jobs[number].directory)}
+    for number, directory in directories.items():
+        mend_history(directory, stored[number])
+    Keeper(jobs).add({directory: records[number] for number, directory in directories.items()})
+    kept = {number: found for number, job in enumerate(jobs) if number not in stored and (found := _kept(job))}
+    results: dict[int, Ended] = dict(sorted({**records, **kept}.items()))
     if results:
         log.info("%d of %d jobs are finished already: skipped", len(results), len(jobs))
-        records = [record for record in results.values() if isinstance(record, RunRecord)]
-        for changed in sorted({differences(record, bits_rest_on()) for record in records} - {""}):
+        for changed in sorted({differences(record, bits_rest_on()) for record in records.values()} - {""}):
             log.warning("of these, some were trained by other versions: %s", changed)
     return results
 
 
-def _mendable(job: Job) -> bool:
-    """Whether the history.csv of a run that has ended is damaged, and there is a checkpoint to write it anew from."""
-    assert job.directory is not None
-    try:
-        read_history(job.directory, read_stored(job.directory))
-    except (FileNotFoundError, Damaged) as error:
-        if any((job.directory / name).exists() for name in CHECKPOINTS):
-            return True
-        log.warning("%s, and there is no checkpoint to write it anew from", error)
-    return False
+def _finished(job: Job) -> Stored | None:
+    finished_runs.check(job)
+    stored = finished(job)
+    if stored is None:
+        check_outside(job.config)
+    return stored
+
+
+def _kept(job: Job) -> KeptRun | None:
+    """The result of an unfinished job in its table of kept runs. A run that has begun goes on instead."""
+    if job.directory is None or job.config.overwrite or read_record(job.directory):
+        return None
+    return finished_runs.find(job)

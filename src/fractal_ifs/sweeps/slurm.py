@@ -5,12 +5,14 @@ running (``squeue``). So accounting (``sacct``) isn't needed, and a task that Sl
 until its runs have records.
 """
 
+import contextlib
 import json
 import logging
 import os
 import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -113,12 +115,14 @@ def train_in_slurm(
         if jobs[number].directory not in taken:
             results[number] = finished_or_kept(jobs[number])
     if more := sum(results[number] is not None for number in todo):
-        log.info("%d more jobs are finished already: skipped", more)
+        log.info("%s finished already: skipped", counted(more, "more job"))
     todo = [number for number in todo if results[number] is None]
     new = [number for number in todo if jobs[number].directory not in taken]
     if len(new) < len(todo):
-        log.info("%d jobs are in Slurm's hands already", len(todo) - len(new))
+        log.info("%s in Slurm's hands already", counted(len(todo) - len(new), "job"))
     if new:
+        if not waiting:
+            remove_snapshots(directory / "slurm")
         groups = [[new[n] for n in numbers] for numbers in groups_of([jobs[n] for n in new])]
         hands = [[jobs[n] for n in hand] for hand in deal(groups, settings.tasks)]
         names = submit(hands, directory, settings)
@@ -138,7 +142,8 @@ def train_in_slurm(
         outcome = results[number] = _outcome(jobs[number], directory, tasks)
         if isinstance(outcome, Exception):
             report_failure(jobs[number], outcome)
-    keeper.add()
+    ended_here = {job.directory: found for job, found in zip(jobs, results, strict=True) if job.directory}
+    keeper.add({where: found for where, found in ended_here.items() if isinstance(found, RunRecord)})
     return results
 
 
@@ -217,3 +222,13 @@ def snapshot(folder: Path) -> Path:
         shutil.rmtree(code, ignore_errors=True)
         raise
     return code
+
+
+def remove_snapshots(folder: Path) -> None:
+    """Remove what ``snapshot`` made. For when Slurm has no task of the sweep any more, because tasks run from there."""
+    for path in folder.glob("code-*"):
+        with contextlib.suppress(OSError):
+            found = path.lstat()
+            ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+            if ours and stat.S_IMODE(found.st_mode) == 0o700:  # as mkdtemp makes it
+                shutil.rmtree(path)

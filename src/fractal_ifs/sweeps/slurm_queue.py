@@ -7,9 +7,14 @@ import re
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
+
+from fractal_ifs.errors import reason, short
+from fractal_ifs.files import read
 
 log = logging.getLogger(__name__)
 
+MOST_BYTES = 1 << 26  # of a file that names the runs of an array
 POLL = (1.0, 15.0)  # seconds between two looks at the queue: at first, and at most
 PENDING_SECONDS = 10.0  # a task that is pending for longer than this is named, with the reason
 
@@ -26,12 +31,29 @@ HINTS = {
 def submitted_tasks(directory: Path) -> dict[str, list[Path]]:
     """The directories of the runs of each Slurm task that was submitted for a sweep, oldest task first."""
     found: dict[str, list[Path]] = {}
-    for path in sorted((directory / "slurm").glob("*.json"), key=lambda path: path.stat().st_mtime):
+    for path in sorted((directory / "slurm").glob("*.json"), key=_time):
         try:
-            found |= {task: [Path(run) for run in runs] for task, runs in json.loads(path.read_bytes()).items()}
-        except (OSError, ValueError, AttributeError):
-            log.warning("%s can't be read", path)
+            found |= _tasks(json.loads(read(path, MOST_BYTES)))
+        except (OSError, ValueError, RecursionError) as error:
+            log.warning("%s can't be read: %s", short(path, 200), reason(error))
     return found
+
+
+def _time(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _tasks(content: Any) -> dict[str, list[Path]]:
+    """The content of a file that ``slurm.submit`` wrote. Raises ValueError for anything else."""
+    if not isinstance(content, dict):
+        raise ValueError("it has no tasks")
+    for task, runs in content.items():
+        if not (isinstance(runs, list) and all(isinstance(run, str) for run in runs)):
+            raise ValueError(f"{short(task)} can't be right")
+    return {task: [Path(run) for run in runs] for task, runs in content.items()}
 
 
 def active_tasks(tasks: dict[str, list[Path]]) -> dict[str, tuple[str, str]] | None:

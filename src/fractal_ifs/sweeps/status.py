@@ -11,6 +11,7 @@ from typing import Any
 from fractal_ifs.errors import ConfigError, Damaged, Refused, counted
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.checkpoints import CHECKPOINTS
+from fractal_ifs.runs.history import read_history
 from fractal_ifs.runs.records import (
     BEGUN,
     HISTORY,
@@ -19,7 +20,6 @@ from fractal_ifs.runs.records import (
     Status,
     read_begun,
     read_composed,
-    read_history,
     read_stored,
     walk,
 )
@@ -28,7 +28,7 @@ from fractal_ifs.sweeps.slurm_queue import active_tasks, submitted_tasks
 log = logging.getLogger(__name__)
 
 # States besides those of ``Status``; the first two are of runs that have not begun.
-QUEUED, WAITING, DAMAGED = "queued", "waiting", "damaged"
+QUEUED, WAITING, DAMAGED, NOT_UNDERSTOOD = "queued", "waiting", "damaged", "not understood"
 
 
 def status(path: Path) -> dict[str, Any]:
@@ -42,6 +42,7 @@ def status(path: Path) -> dict[str, Any]:
     - ``interrupted``: begun, and no process trains it now.
     - ``finished``, ``diverged``, ``failed``: as its record says.
     - ``damaged``: its record isn't as it was written. The same command writes it anew from the checkpoint, or refuses.
+    - ``not understood``: its record is of a later version. No command of this version changes it.
 
     Besides these, ``steps`` and ``steps_asked`` are the steps done and asked for by all runs together, and ``slurm``
     has a line for each state and reason that Slurm gives for tasks of this sweep.
@@ -67,36 +68,38 @@ def status(path: Path) -> dict[str, Any]:
     if not counts:
         raise ConfigError(f"{path}: there is no run in this directory; give one that a sweep wrote, as multirun/NAME")
     states = list(queue.values())
-    lines = [f"{states.count(pair)} Slurm tasks {pair[0].lower()} ({pair[1]})" for pair in sorted(set(states))]
+    lines = [
+        f"{counted(states.count(pair), 'Slurm task')} {pair[0].lower()} ({pair[1]})" for pair in sorted(set(states))
+    ]
     return {**counts, "steps": done, "steps_asked": asked, "slurm": lines}
 
 
 def _run(directory: Path, names: set[str], in_slurm: str | None) -> tuple[str, int, int] | None:
     """The state, the steps done and the steps asked for of a run. None where the directory is not a run's."""
-    record, damaged = None, False
+    record, unread = None, None
     if RESULT in names:
         try:
             record = read_stored(directory).record
         except FileNotFoundError:
             pass
         except Refused as error:
-            damaged = isinstance(error, Damaged)
+            unread = DAMAGED if isinstance(error, Damaged) else NOT_UNDERSTOOD
             log.warning("%s", error)
     begun = read_begun(directory)
     config = record.config if record else begun.config if begun else read_composed(directory)
     if config is None:
-        return (DAMAGED, 0, 0) if damaged else None
+        return (unread, 0, 0) if unread else None
     asked = config.steps_in_all
     steps = (record.steps if record else None) or _last_step(directory)
     if record and record.status.ended:
         return record.status, asked, asked
-    if locks.held(directory) or (in_slurm == "RUNNING" and BEGUN in names):
+    if locks.trained(directory) or (in_slurm == "RUNNING" and BEGUN in names):
         return Status.RUNNING, steps, asked
     if record and record.status == Status.FAILED and not in_slurm:
         return Status.FAILED, steps, asked
-    if damaged:
-        return DAMAGED, steps, asked
-    if in_slurm or locks.held(directory.parent):
+    if unread:
+        return unread, steps, asked
+    if in_slurm or locks.trained(directory.parent):
         return QUEUED, steps, asked
     half = record or names & {BEGUN, HISTORY, *CHECKPOINTS, LOG}
     return (Status.INTERRUPTED if half else WAITING), steps, asked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 
 from fractal_ifs.config.machine import on_this_machine
@@ -11,8 +12,8 @@ from fractal_ifs.data.images import check_images
 from fractal_ifs.engines.choice import choose
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.results.finished_runs import Keeper
-from fractal_ifs.runs.load import repaired
-from fractal_ifs.runs.records import RunRecord, Status
+from fractal_ifs.runs.records import RunRecord, Status, understood
+from fractal_ifs.runs.run import Run
 from fractal_ifs.sweeps.driver import report_failure
 from fractal_ifs.sweeps.executors import Outcome, execute
 from fractal_ifs.sweeps.finished import Ended, finished_jobs
@@ -20,6 +21,8 @@ from fractal_ifs.sweeps.progress import Progress
 from fractal_ifs.training.rounds import SweepRounds
 
 log = logging.getLogger(__name__)
+
+KEEP_SECONDS = 60.0  # between two writings of the tables ``kept`` while a group trains
 
 
 def train_jobs(jobs: Sequence[Job], executor: str = "inline", stack: int = 0) -> list[Ended]:
@@ -43,20 +46,6 @@ def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Out
 
     Raises ConfigError too where the native engine is asked for and can't train a job.
     """
-    outcomes: dict[int, Outcome] = {n: record for n, job in enumerate(jobs) if (record := _ended(job)) is not None}
-    todo = [number for number in range(len(jobs)) if number not in outcomes]
-    if todo:
-        outcomes |= dict(zip(todo, _train([jobs[number] for number in todo], executor, stack), strict=True))
-    return [outcomes[number] for number in range(len(jobs))]
-
-
-def _ended(job: Job) -> RunRecord | None:
-    """The record of a run that has ended, whose damaged history.csv is mended here. Raises NotUnderstood."""
-    return None if job.directory is None or job.config.overwrite else repaired(job.directory)
-
-
-def _train(jobs: Sequence[Job], executor: str, stack: int) -> list[Outcome]:
-    """``train_unfinished``, where nothing is left to be mended."""
     outcomes: dict[int, Outcome] = {}
     keeper = Keeper(jobs)
     jobs = [on_this_machine(job) for job in jobs]
@@ -72,7 +61,9 @@ def _train(jobs: Sequence[Job], executor: str, stack: int) -> list[Outcome]:
 
     def report(rounds: SweepRounds) -> None:
         progress(rounds)
-        keeper.add(every=60.0)
+        if time.monotonic() - keeper.looked > KEEP_SECONDS:
+            runs = (run for run in rounds.ended.values() if isinstance(run, Run))
+            keeper.add({run.directory: run.record() for run in runs if run.directory})
 
     try:
         for numbers, found in execute(jobs, executor, stack, report):
@@ -85,8 +76,9 @@ def _train(jobs: Sequence[Job], executor: str, stack: int) -> list[Outcome]:
                 len(numbers),
                 sum(isinstance(o, Exception) or o.status != Status.FINISHED for o in found),
             )
-            keeper.add()
+            ended = dict(zip((jobs[number].directory for number in numbers), found, strict=True))
+            keeper.add({where: record for where, record in ended.items() if where and isinstance(record, RunRecord)})
     finally:
         progress.close()
-        keeper.add()
+        keeper.add({where: record for where in keeper.lacking if (record := understood(where))})
     return [outcomes[number] for number in range(len(jobs))]

@@ -15,8 +15,9 @@ from rich.text import Text
 from fractal_ifs.errors import Refused, reason
 from fractal_ifs.files import read, write
 from fractal_ifs.results.columns import COLUMNS
+from fractal_ifs.results.finished_runs import TABLE
 from fractal_ifs.results.rows import row_of
-from fractal_ifs.results.text_table import csv_of
+from fractal_ifs.results.text_table import by_value, csv_of
 from fractal_ifs.runs import records
 from fractal_ifs.runs.records import Status, find
 from fractal_ifs.sweeps.driver import driving, failed
@@ -74,7 +75,7 @@ def show_table(directory: Path) -> None:
     table = frame(directory)
     if table.empty:
         return
-    path = directory / "results.csv"
+    path = directory / TABLE
     try:
         with driving(directory):
             if _is_ours(path):
@@ -96,7 +97,7 @@ def show_table(directory: Path) -> None:
 
 def _grid(table: pd.DataFrame, rows: Sequence[str], column: str | None) -> Table:
     """The accuracies by the keys ``rows``, with a column for each value of ``column``."""
-    columns = sorted(table[column].unique(), key=_order) if column else ["best test accuracy"]
+    columns = sorted(table[column].unique(), key=by_value) if column else ["best test accuracy"]
     grid: dict[tuple, dict[Any, str]] = {}
     for line in table.to_dict("records"):
         accuracy = line.get("best_test_acc")
@@ -110,7 +111,7 @@ def _grid(table: pd.DataFrame, rows: Sequence[str], column: str | None) -> Table
     out = Table(title=title)
     for name in [*rows, *columns]:
         out.add_column(Text(str(name)), justify="right")  # a Text: a value in brackets is no colour
-    for key in sorted(grid, key=lambda values: [_order(v) for v in values]):
+    for key in sorted(grid, key=lambda values: [by_value(v) for v in values]):
         out.add_row(*(Text(str(v)) for v in key), *(grid[key].get(c, "") for c in columns))
     return out
 
@@ -121,11 +122,3 @@ def _is_ours(path: Path) -> bool:
         return b"directory" in read(path).partition(b"\n")[0].rstrip(b"\r").split(b",")
     except FileNotFoundError:
         return True
-
-
-def _order(value: Any) -> tuple[int, float, str]:
-    """Numbers by value, then texts."""
-    try:
-        return (0, float(value), "")
-    except (TypeError, ValueError):
-        return (1, 0.0, str(value))

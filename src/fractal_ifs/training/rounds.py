@@ -105,13 +105,7 @@ class SweepRounds(pl.LightningModule):
                 return
             number = self.waiting.popleft()
             try:
-                engine = self.engine
-                run = begin(self.jobs[number], self.device, engine.name, engine.isa, engine.build)
-                ddp.same_start(run)
-                run.wandb_id = run.wandb_id or new_id(run.config, run.directory)
-                run.write_begun()
-                wandb = WandbRun(run.config, run.directory, run.wandb_id, run.history)
-                self.active[number] = (run, wandb)
+                self.active[number] = run, _ = self._begun(number)
                 if run.done:  # it was killed between its last checkpoint and its result
                     self._end(number)
             except Exception as error:
@@ -122,6 +116,18 @@ class SweepRounds(pl.LightningModule):
                 fail(self.jobs[number], error)
                 if not isinstance(error, Refused):  # its W&B run may be another process's, or go on later
                     WandbRun(self.jobs[number].config, self.jobs[number].directory).finish(Status.FAILED)
+
+    def _begun(self, number: int) -> tuple[Run, WandbRun]:
+        engine = self.engine
+        run = begin(self.jobs[number], self.device, engine.name, engine.isa, engine.build)
+        try:
+            ddp.same_start(run)
+            run.wandb_id = run.wandb_id or new_id(run.config, run.directory)
+            run.write_begun()
+            return run, WandbRun(run.config, run.directory, run.wandb_id, run.history)
+        except BaseException:  # else a notebook's next attempt would find its own lock
+            run.unlock()
+            raise
 
     def _evaluate(self, numbers: Sequence[int]) -> None:
         """Measure the runs whose next evaluation is due, if they have moved since the last one."""
@@ -143,8 +149,7 @@ class SweepRounds(pl.LightningModule):
         note(
             run.directory, f"{run.status} at step {run.step}, best test accuracy {run.best_test_acc} at {run.best_step}"
         )
-        if run.lock:
-            run.lock.release()
+        run.unlock()
 
     def _lose(self, number: int, error: Exception) -> None:
         """End a run that has failed. Its last checkpoint stays, so the same command can go on from there."""
@@ -152,8 +157,7 @@ class SweepRounds(pl.LightningModule):
         run.status = Status.FAILED
         self.ended[number] = error
         fail(self.jobs[number], error, run.record())
-        if run.lock:
-            run.lock.release()
+        run.unlock()
         wandb.finish(run.status, summary(run))
 
     def interrupt(self) -> None:
@@ -166,6 +170,7 @@ class SweepRounds(pl.LightningModule):
                 self._save_end(run)
             except OSError as error:
                 log.error("%s: %s; its checkpoint before this one stays", run.directory, error)
+                run.unlock()
         endings = [(wandb, run.status, summary(run)) for run, wandb in self.active.values()]
         if not finish_all(endings):
             log.warning("W&B didn't take all that it was given: a run logs what it lacks when it goes on")

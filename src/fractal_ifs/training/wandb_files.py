@@ -9,9 +9,11 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from fractal_ifs.files import read
+
 HEAD = b":W&B\xe1\xbe\x00"  # a file's first bytes; the last one is the format's version
 BLOCK = 32768
-WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+WHOLE, FIRST, LAST = 1, 2, 4  # kinds of pieces; 3 is one in the middle
 
 # As protobuf writes them: the begin of a record that is a row (its number, and then its field 2); and a row's item that
 # holds its step (the item's name, and the step as text after its length).
@@ -22,11 +24,15 @@ STEP = re.compile(rb"[\x0a\x12]\x04step\x82\x01(.)", re.DOTALL)
 def logged_steps(directory: Path, id: str, kind: str = "*") -> set[int] | None:
     """The steps of all rows of the W&B run ``id`` in the files below a run's directory.
 
-    ``kind``: of the folders' names, such as ``offline-*``. None where a file has a format that this can't read.
+    ``kind``: what stands before ``run-`` in the folders' names, such as ``offline-``; ``*``: anything. None where a
+    file can't be read, or has a format that this can't read.
     """
     steps: set[int] = set()
     for path in directory.glob(f"wandb/{kind}run-*-{id}*/*.wandb"):
-        content = path.read_bytes()
+        try:
+            content = read(path)
+        except OSError:
+            return None
         if content and not content.startswith(HEAD):
             return None
         for row in filter(ROW.match, _records(content)):

@@ -18,7 +18,8 @@ from typing import Any
 from fractal_ifs.config.environment import wandb_mode
 from fractal_ifs.config.logger import WandbLogger
 from fractal_ifs.config.run import RunConfig
-from fractal_ifs.runs.records import Evaluation, Status
+from fractal_ifs.runs.history import Evaluation
+from fractal_ifs.runs.records import Status
 from fractal_ifs.training import wandb_service
 from fractal_ifs.training.wandb_files import logged_steps
 from fractal_ifs.training.wandb_service import within
@@ -40,11 +41,6 @@ class Experience:
     dead_services: int = 0  # how many service processes of W&B have died
     given_up: bool = False  # W&B doesn't even return from its calls
     warnings: set[str] = field(default_factory=set[str])  # those already logged
-
-    def reset(self) -> None:
-        """Forget everything, as in a new process."""
-        self.unreachable, self.dead_services, self.given_up = False, 0, False
-        self.warnings.clear()
 
     def warn(self, text: str) -> None:
         """Log a warning, but only once in this process."""
