@@ -90,7 +90,7 @@ def test_the_file_that_the_words_lead_to_takes_the_blame(mine, words, name):
 
 
 def test_a_text_of_another_is_told_on_one_short_line(mine):
-    (mine / "long.yaml").write_text("# @package _global_\ndefaults:\n  - 1: " + "7" * 4000 + "\n")
+    (mine / "long.yaml").write_text("# @package _global_\ndefaults:\n  - curve: " + "7" * 4000 + "\n")
     (mine / "control.yaml").write_text("# @package _global_\n&" + "\N{RIGHT-TO-LEFT OVERRIDE}x" * 900 + "\n")
     for name in ("long", "control"):
         line = fault([f"experiment={name}"], [mine.parent]) or ""
