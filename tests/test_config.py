@@ -15,6 +15,7 @@ from fractal_ifs import ConfigError
 from fractal_ifs.config.compose import compose
 from fractal_ifs.config.keys import checked
 from fractal_ifs.config.model import MLPModel
+from fractal_ifs.config.plugins import check_plugin_keys
 from fractal_ifs.config.words import quoted
 
 # If anything slips through, it must at least be over soon.
@@ -135,6 +136,7 @@ def test_bad_input_is_refused_in_one_line(command, tmp_path, arguments, reason):
             "hydra/sweeper=basic +hydra.sweeper.best_lr=null",
             "there is no such key; hydra/sweeper=basic has max_batch_size",
         ),
+        ("hydra.searchpath=[.] hydra.launcher.foo=2", "hydra.launcher.foo=2: there is no such key"),
         ("hydra.searchpath=[.] +hydra.launcher.foo=2", "hydra.launcher.foo=2: there is no such key; keys are executor"),
         ("hydra.searchpath=[.] +hydra.sweeper.foo=2", "hydra.sweeper.foo=2: there is no such key; keys are max_batch"),
     ],
@@ -143,9 +145,15 @@ def test_keys_of_launchers_and_loggers_are_refused_in_one_line(command, tmp_path
     ended = command("-m", "curve=1,4", *TINY, *argument.split())
     assert reason in ended.status
     assert "Error in call" not in ended.status
+    assert "to add one" not in ended.status
     assert not list(tmp_path.rglob("overrides.yaml"))
     if "there is no such key" in reason and "searchpath" not in argument:  # an only run would not make the launcher
         assert reason in command("curve=1", *TINY, *argument.split()).status
+
+
+def test_a_choice_that_is_no_name_has_no_keys():
+    """conf/config.yaml isn't a launcher."""
+    check_plugin_keys(["hydra/launcher=../../config", "+hydra.launcher.foo=2"], "fused", "checked")
 
 
 def test_a_reference_to_nothing_is_one_line(command, capsys, recwarn):

@@ -55,7 +55,11 @@ def _chosen(words: Sequence[str], folders: Sequence[Path]) -> Iterator[tuple[str
     options, overrides = split(words)
     yield from (("", value) for name, value in options if name == "--config-name")
     data = ["fractal"]  # the default
-    for override in map(parsed, overrides):
+    for word in overrides:
+        try:
+            override = parsed(word)
+        except ConfigError:  # told by itself
+            continue
         if override and not override.is_delete():
             group = override.key_or_group
             if any(os.path.isdir(folder / group) for folder in folders):
