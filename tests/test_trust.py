@@ -54,6 +54,8 @@ GROUPS = {
     "defaults": ("fractal/mine.yaml", f"defaults:\n  - /hydra/callbacks/x@hydra.callbacks.x\n{FRACTAL}"),
     "other group": ("curve/mine.yaml", "defaults:\n  - override /hydra/launcher: slurm\nname: mine\ndegree: 0\n"),
     "budget": ("budget/mine.yaml", "# @package _global_\nhydra:\n  job:\n    env_set: {LD_PRELOAD: evil.so}\n"),
+    "place in a group": ("budget/mine.yaml", "# @package _global_\ndata: {dir: /elsewhere}\n"),
+    "group from elsewhere": ("budget/mine.yaml", "# @package _global_\nlogger: ${hydra.job.name}\n"),
     "place": ("budget/mine.yaml", "# @package _global_\nsweep: /elsewhere\n"),
     "overwrite": ("protocol/fractal.yaml", "# @package _global_\noverwrite: true\n"),
     "odd line": ("fractal/mine.yaml", f"# @odd line\u2028# @package _global_\n{FRACTAL}"),
@@ -196,6 +198,30 @@ def test_files_of_groups_that_set_their_group(command, tmp_path):
 
 
 CALLS = {
+    "resolved later": (
+        "can't be resolved before the command begins",
+        "callbacks:\n    x: ${later:${hydra:job.env_set.E}}\n",
+    ),
+    "another text later": (
+        "hydra.job_logging.handlers.x.class=${...}: must be a class of logging.Handler",
+        "job_logging:\n    handlers:\n      x: {class: '${oc.env:WHAT,logging.StreamHandler}'}\n",
+    ),
+    "name of a resolver": (
+        "hydra.callbacks.x: ${oc.${ can't stand in files of your own",
+        "callbacks:\n    x: ${oc.${hydra.job.name}:'{_target_:os.system}'}\n  job:\n    name: decode\n",
+    ),
+    "search space": (
+        "hydra.sweeper.custom_search_space=test_trust.function: must be left out",
+        "sweeper:\n    custom_search_space: test_trust.function\n",
+    ),
+    "stream": (
+        "hydra.job_logging.handlers.console.stream=ext://test_trust.evil: must be left out",
+        "job_logging:\n    handlers:\n      console: {stream: 'ext://test_trust.evil'}\n",
+    ),
+    "code beside the choices": (
+        "hydra.callbacks.x._target_=mine.code.Mine: must be a class of",
+        "callbacks:\n    x: {_target_: mine.code.Mine}\n",
+    ),
     "callback": ("hydra.callbacks.x._target_=os.system", f"callbacks:\n    x: {EVIL}"),
     "function": (
         "hydra.callbacks.x._target_=test_trust.function: must be a class of hydra.experimental.callback.Callback",
@@ -237,6 +263,7 @@ def test_not_even_an_experiment_calls_anything(command, monkeypatch, tmp_path, k
     told, text = CALLS[kind]
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "ending.py").write_text("raise SystemExit(0)\n")
+    own(tmp_path, "code.py", "import os\nos.mkdir('evil')\nfrom test_trust import Mine\n")
     monkeypatch.syspath_prepend(tmp_path)
     search = own(tmp_path, "experiment/mine.yaml", f"# @package _global_\nhydra:\n  {text}")
     own(tmp_path, "all.yaml", f"defaults:\n  - config\n  - _self_\nhydra:\n  {text}")
@@ -246,6 +273,17 @@ def test_not_even_an_experiment_calls_anything(command, monkeypatch, tmp_path, k
         ["--config-dir", "mine", "-cn", "all", *QUICK],
     ):
         assert told in str(command(*arguments).status)
+    assert not Path("evil").exists()
+
+
+def test_each_swept_experiment_is_looked_at(command, tmp_path):
+    search = own(tmp_path, "experiment/good.yaml", "# @package _global_\nlr: 1e-3\n")
+    own(
+        tmp_path, "experiment/evil.yaml", f"# @package _global_\nhydra:\n  job_logging:\n    handlers:\n      x: {EVIL}"
+    )
+    words = ["-m", *QUICK, "experiment=good,evil", search]
+    for more in ([], ["hydra/launcher=basic", "hydra/sweeper=basic"]):
+        assert "hydra.job_logging.handlers.x._target_=os.system" in str(command(*words, *more).status)
     assert not Path("evil").exists()
 
 

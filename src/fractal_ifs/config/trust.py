@@ -177,7 +177,8 @@ def _texts(node: Any, prefix: str) -> Iterator[tuple[str, str]]:
     if isinstance(node, str):
         yield prefix, node
     elif isinstance(node, dict | list):
-        pairs: Any = node.items() if isinstance(node, dict) else enumerate(node)
+        values: Any = cast(Any, node)
+        pairs: Any = values.items() if isinstance(node, dict) else enumerate(values)
         for key, value in pairs:
             yield from _texts(value, f"{prefix}.{key}".lstrip("."))
 
@@ -194,7 +195,8 @@ def _targets(node: Any, prefix: str) -> Iterator[tuple[str, object]]:
         try:
             value: Any = values[key]
         except OmegaConfBaseException:
-            value = OmegaConf.to_container(values)[key]
+            plain: Any = OmegaConf.to_container(values)
+            value = plain[key]
             if _CALLED.match(full) and not re.fullmatch(r"([^$]|\$\{hydra[.:][\w.]+\})*", str(value)):
                 raise ConfigError(f"{full}={short(value)}: can't be resolved before the command begins") from None
             value = None

@@ -84,8 +84,8 @@ def compose_all(
             config = compose(overrides)
             values = resolved(config)
             directory = output_directory(config, first + number)
-            if (own := _sweep_directory(config)) != there:
-                raise ConfigError(f"hydra.sweep.dir={own}: must be the same for all jobs; {there} is the sweep's")
+            if (other := _sweep_directory(config)) != there:
+                raise ConfigError(f"hydra.sweep.dir={other}: must be the same for all jobs; {there} is the sweep's")
             job = Job(accepted(values, here), directory)
             if directory in taken:
                 raise ConfigError(
