@@ -106,7 +106,7 @@ def _borrowed() -> Generator[None]:
     try:
         session.clear()
         if theirs:
-            _tell_hydra(resolvers)
+            _tell_hydra(resolvers, threading.get_ident())
         yield
     finally:
         if theirs:
@@ -119,11 +119,12 @@ def _borrowed() -> Generator[None]:
         version.version_base = base
 
 
-def _tell_hydra(resolvers: dict[str, Callable[..., str]]) -> None:
+def _tell_hydra(resolvers: dict[str, Callable[..., str]], thread: int | None = None) -> None:
+    """``thread``: the one whose words are read our way. None: all of them are."""
     if f"{SCHEMA}.yaml" not in ConfigStore.instance().repo:
         ConfigStore.instance().store(name=SCHEMA, node=Schema, provider="fractal_ifs")
     if not _is_ours():
-        ours = partialmethod(_read, OverridesParser.parse_overrides)
+        ours = partialmethod(_read, OverridesParser.parse_overrides, thread)
         OverridesParser.parse_overrides = ours  # pyright: ignore[reportAttributeAccessIssue]
     for name, resolve in resolvers.items():
         # The sweep's name is cached, so that every job of it gets the name made from the sweep's own words.
@@ -134,8 +135,9 @@ def _is_ours() -> bool:
     return isinstance(vars(OverridesParser)["parse_overrides"], partialmethod)
 
 
-def _read(parser: OverridesParser, parse: Parse, overrides: list[str]) -> list[Override]:
-    return read(parse, parser, overrides)
+def _read(parser: OverridesParser, parse: Parse, thread: int | None, overrides: list[str]) -> list[Override]:
+    """As our grammar has it, or in the other threads of an application that has lent us its process, as Hydra's."""
+    return read(parse, parser, overrides) if thread in (None, threading.get_ident()) else parse(parser, overrides)
 
 
 def _resolvers(words: Sequence[str]) -> dict[str, Callable[..., str]]:
