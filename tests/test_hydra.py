@@ -136,6 +136,12 @@ def test_what_belongs_to_the_sweep_may_refer_to_a_runs_keys(command, tmp_path):
     assert sorted(evaluated) == [10, 10, 20, 20]
 
 
+@pytest.mark.parametrize("values", ["range(1,1e9)", "shuffle(range(1,1e9))"])
+def test_a_range_without_an_end_in_sight_is_refused_at_once(command, values):
+    told = "must be at most 10000000 jobs, not 999999999"
+    assert command("-m", f"budget={values}").status == f"error: budget={values}: {told}"
+
+
 @pytest.mark.parametrize("word", ["curve=glob([1-4])", "fractal=glob(x*)", "seed=range(3,3)"])
 def test_a_sweep_without_jobs_is_refused(command, word):
     assert f"{word}: matches no value, so the sweep has no jobs" in refused(command, "-m", word, *QUICK)
@@ -382,11 +388,21 @@ def test_logging_of_hydra_and_of_jobs(command, tmp_path):
     )
     named = "hydra.job_logging.formatters.simple.format='${hydra.job.name}: %(message)s'"
     assert "train: engine=torch" in command(*SWEEP[:-1], "sweep=w", "trainer.precision=64-true", named).out
+    same = named.replace("${hydra.job.name}", "${hydra:job.name}")
+    assert "train: engine=torch" in command(*SWEEP[:-1], "sweep=x", "trainer.precision=64-true", same).out
     words = ["experiment=mine", mine, "trainer.precision=64-true"]
     assert "MINE engine=torch" in command(*SWEEP[:-1], "sweep=u", *words).out
     assert "engine=torch" not in command(*SWEEP[:-1], "sweep=v", *words[2:], "hydra/job_logging=disabled").out
     for path in records(tmp_path):  # every run has its own log all the same
         assert "training from step 0 to 20" in (path.parent / "train.log").read_text()
+
+
+@pytest.mark.parametrize("reference", ["hydra:job.num", "hydra.job.num", "hydra.runtime.output_dir", "curve.degree"])
+def test_logging_that_differs_between_jobs_is_refused(command, tmp_path, reference):
+    ended = command(*SWEEP, f"hydra.job_logging.formatters.simple.format='${{{reference}}}: %(message)s'")
+    assert ended.status.startswith("error: hydra.job_logging: must refer to what is the same for all jobs")
+    assert "jobs in" not in ended.out
+    assert not records(tmp_path)
 
 
 @pytest.mark.parametrize(("word", "level"), [("false", logging.INFO), ("true", logging.DEBUG), ("[fractal_ifs]", 10)])
@@ -416,6 +432,10 @@ def test_a_pickled_job_runs_again(command, tmp_path):
     assert first.with_name("job_return.pickle").exists()
     first.parents[1].joinpath("result.json").unlink()
     assert command("--experimental-rerun", str(first)).status == 0
+    first.write_text("garbage")
+    told = command("--experimental-rerun", str(first)).status
+    assert told.startswith(f"error: --experimental-rerun={first}"[:50])
+    assert "must be the file config.pickle of a job (" in told
     assert len(records(tmp_path)) == 2
 
 

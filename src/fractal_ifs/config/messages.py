@@ -66,6 +66,12 @@ def _refuse_hydras(error: Exception, overrides: Sequence[str]) -> None:
     begun = any(name != "main" and not module.startswith("fractal_ifs.config.") for module, name in ours)
     if found and not begun:
         sys.exit(f"error: {found}")
+    rerun = dict(split(sys.argv[1:])[0]).get("--experimental-rerun")
+    if rerun and not begun:
+        sys.exit(
+            f"error: --experimental-rerun={short(rerun)}: must be the file config.pickle of a job "
+            f"({short(message(error), 200)})"
+        )
     if own and not begun:
         sys.exit(f"error: {' '.join(own)}: can't be used ({short(message(error), 200)})")
 
