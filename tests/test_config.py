@@ -15,6 +15,7 @@ from fractal_ifs import ConfigError
 from fractal_ifs.config.compose import compose
 from fractal_ifs.config.keys import checked
 from fractal_ifs.config.model import MLPModel
+from fractal_ifs.config.plugins import check_plugin_keys
 from fractal_ifs.config.words import quoted
 
 # If anything slips through, it must at least be over soon.
@@ -83,6 +84,12 @@ BAD = [
     ("width=10,20", "width"),
     ("depth", "depth"),
     ("hydra.run.dir=/dev/null/x", "/dev/null/x"),
+    ("curve.weights=[1,2", "curve.weights=[1,2: can't be read; the bracket [ is not closed"),
+    ("curve.weights=[1,2)]", "can't be read; ) closes no bracket"),
+    ("curve.weights=[\"[\",$]", "can't be read; a value with special characters needs two pairs of quotes"),
+    ("-m sweep=.", "sweep=.: must be a name, or the path of a directory"),
+    ("-m sweep=..", "sweep=..: must be a path below multirun/, or an absolute path"),
+    ("-m sweep=../escape", "sweep=../escape: must be a path below multirun/, or an absolute path"),
 ]
 
 
@@ -126,6 +133,8 @@ def test_bad_input_is_refused_in_one_line(command, tmp_path, arguments, reason):
             "foo=2: there is no such key; hydra/launcher=slurm has partition,",
         ),
         ("hydra/launcher=basic +hydra.launcher.n_jobs=2", "there is no such key; hydra/launcher=basic has none"),
+        ("hydra/launcher=joblib hydra.launcher.njobs=3", "njobs=3: there is no such key; did you mean n_jobs?"),
+        ("hydra/launcher=joblib +hydra.launcher.foo=3", "foo=3: there is no such key; hydra/launcher=joblib has n_jobs"),
         ("hydra.sweeper.parms.lr=1", "hydra.sweeper.parms=1: there is no such key; did you mean params?"),
         (
             "+hydra.sweeper.foo=2",
@@ -135,6 +144,7 @@ def test_bad_input_is_refused_in_one_line(command, tmp_path, arguments, reason):
             "hydra/sweeper=basic +hydra.sweeper.best_lr=null",
             "there is no such key; hydra/sweeper=basic has max_batch_size",
         ),
+        ("hydra.searchpath=[.] hydra.launcher.foo=2", "hydra.launcher.foo=2: there is no such key"),
         ("hydra.searchpath=[.] +hydra.launcher.foo=2", "hydra.launcher.foo=2: there is no such key; keys are executor"),
         ("hydra.searchpath=[.] +hydra.sweeper.foo=2", "hydra.sweeper.foo=2: there is no such key; keys are max_batch"),
     ],
@@ -143,9 +153,15 @@ def test_keys_of_launchers_and_loggers_are_refused_in_one_line(command, tmp_path
     ended = command("-m", "curve=1,4", *TINY, *argument.split())
     assert reason in ended.status
     assert "Error in call" not in ended.status
+    assert "to add one" not in ended.status
     assert not list(tmp_path.rglob("overrides.yaml"))
     if "there is no such key" in reason and "searchpath" not in argument:  # an only run would not make the launcher
         assert reason in command("curve=1", *TINY, *argument.split()).status
+
+
+def test_a_choice_that_is_no_name_has_no_keys():
+    """conf/config.yaml isn't a launcher."""
+    check_plugin_keys(["hydra/launcher=../../config", "+hydra.launcher.foo=2"], "fused", "checked")
 
 
 def test_a_reference_to_nothing_is_one_line(command, capsys, recwarn):
@@ -289,3 +305,12 @@ def test_a_type_that_no_converter_knows_is_an_error(hint):
 def test_any_text_stays_as_it_is_in_quotes(text):
     [override] = OverridesParser.create().parse_overrides([f"sweep={quoted(text)}"])
     assert override.value() == text
+
+
+@pytest.mark.parametrize("name", ["SLURM_CPUS_PER_TASK", "SLURM_RESTART_COUNT"])
+def test_a_number_of_any_length_in_the_environment_is_one_line(command, monkeypatch, name):
+    monkeypatch.setenv(name, "5" * 5000)
+    told = command("curve=1", *TINY).status
+    assert told.startswith(f"error: {name}=555")
+    assert "must be a whole number" in told
+    assert len(told) < 200

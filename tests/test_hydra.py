@@ -545,6 +545,28 @@ def test_directories_of_the_old_names(tmp_path, monkeypatch):
             sweep_directory(name)
 
 
+def test_a_sweep_stays_below_multirun(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "multirun/s").mkdir(parents=True)
+    for name in ("..", "../escape", "s/../../escape"):
+        with pytest.raises(ConfigError, match=r"must be a path below multirun/, or an absolute path"):
+            sweep_directory(name)
+    (tmp_path / "escape").mkdir()
+    (tmp_path / "escape/multirun.yaml").touch()
+    assert sweep_directory("../escape") == "multirun/../escape"  # as earlier versions began it
+
+
+def test_quotes_that_change_nothing_are_not_in_a_name(command, tmp_path):
+    words = [*SWEEP[2:-1], "width='4'", 'curve="1"', "-m"]
+    assert command(*words, "sweep=s").status == 0
+    [path] = records(tmp_path)
+    assert path.parent.name == SINGLE
+    former = safe(run_name([word for word in words if "=" in word], ["logger"]))
+    path.parent.rename(path.parents[1] / former)
+    assert "1 of 1 jobs are finished" in command(*words, "sweep=s").out
+    assert [path.parent.name for path in records(tmp_path)] == [former]
+
+
 def test_a_sweeps_name_is_of_its_words():
     words = ["-m", "fractal=vicsek", "curve=1,4", "width=range(1,9)", "logger=csv", "hydra.launcher.stack=3"]
     assert sweep_name(words) == "fractal=vicsek,curve,width"

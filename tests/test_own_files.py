@@ -5,7 +5,9 @@ import json
 import pytest
 
 from fractal_ifs import ConfigError, run
-from fractal_ifs.plot import write_pictures
+from fractal_ifs.config.own_files import fault
+from fractal_ifs.help.options import options_and_words
+from fractal_ifs.plot import configs, write_pictures
 
 QUICK = ["width=4", "depth=1", "steps=20", "eval_every=10", "data.train_size=200", "data.test_size=50", "logger=none"]
 
@@ -62,6 +64,41 @@ def test_other_faults_of_an_experiment(command, mine, name, told):
     assert len(line.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("experiment=tab", "experiment/tab"),
+        ("-m experiment=wide,tab", "experiment/tab"),
+        ("-m experiment=glob(tab*)", "experiment/tab"),
+        ("experiment=leads", "experiment/bracket"),
+        ("experiment=sets", "curve/1x"),
+        ("-cn whole", "curve/1x"),
+        ("curve=tab width=x", None),  # tab.yaml is an experiment
+        ("experiment=wide width=1", None),
+        ("data.dir=tab lr=number", None),
+    ],
+)
+def test_the_file_that_the_words_lead_to_takes_the_blame(mine, words, name):
+    (mine.parent / "curve").mkdir()
+    for stem in ("1", "1x"):
+        (mine.parent / "curve" / f"{stem}.yaml").write_text("\tname: x\n")
+    (mine / "sets.yaml").write_text("# @package _global_\ndefaults:\n  - override /curve: 1x\n")
+    (mine.parent / "whole.yaml").write_text("defaults:\n  - config\n  - curve@x: ['1', 1x]\n  - _self_\n")
+    options, others = options_and_words(words.split())
+    found = fault([*options, *others], [mine.parent])
+    assert (found or "").partition(".yaml")[0] == (str(mine.parent / name) if name else "")
+
+
+def test_a_text_of_another_is_told_on_one_short_line(mine):
+    (mine / "long.yaml").write_text("# @package _global_\ndefaults:\n  - curve: " + "7" * 4000 + "\n")
+    (mine / "control.yaml").write_text("# @package _global_\n&" + "\N{RIGHT-TO-LEFT OVERRIDE}x" * 900 + "\n")
+    for name in ("long", "control"):
+        line = fault([f"experiment={name}"], [mine.parent]) or ""
+        assert f"experiment/{name}.yaml" in line
+        assert line.isprintable()
+        assert len(line) < len(str(mine)) + 400
+
+
 def test_each_fault_of_a_sweep_is_told_once(command, mine):
     words = ["-m", *QUICK, "experiment=number,tab", "seed=1,2", "hydra.searchpath=[mine]"]
     [head, first, second] = str(command(*words).status).splitlines()
@@ -80,6 +117,20 @@ def test_pictures_and_run_tell_them_too(mine, tmp_path, monkeypatch):
     ):
         with pytest.raises(ConfigError, match=r"mine/fractal/odd\.yaml, line 2: is not YAML"):
             draw()
+
+
+def test_plot_takes_choices_of_all_directories_that_it_is_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, name in (("a,b", "one"), ("p 2", "two")):
+        (tmp_path / folder / "curve").mkdir(parents=True)
+        (tmp_path / folder / "curve" / f"{name}.yaml").write_text("name: mine\ndegree: 0\n")
+    for words in (
+        ["--config-dir", "a,b", "--config-dir", "p 2"],
+        ["hydra.searchpath=['p 2']", "-cd=a,b"],
+        ["hydra.searchpath=['p 2','a,b']"],
+        ["hydra.searchpath=['p 2']", "hydra.searchpath=['a,b']"],
+    ):
+        assert configs(["curve=one,two", *words]).count("degree: 0") == 2
 
 
 def test_run_refuses_what_only_the_command_line_has(tmp_path, monkeypatch):

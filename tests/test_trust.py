@@ -98,10 +98,24 @@ def test_a_linked_directory_is_checked_too(command, tmp_path):
         )
 
 
+def test_a_choice_is_a_file_of_its_group(command, tmp_path):
+    own(tmp_path, "x/mine.yaml", f"# @package _global_\nhydra:\n  callbacks:\n    x: {EVIL}")
+    search = own(tmp_path, "fractal/other.yaml", FRACTAL)
+    for words in (["fractal=../x/mine"], ["-m", "fractal=other,../x/mine"]):
+        assert "fractal=../x/mine: must be the name of a file of fractal/" in str(
+            command(*words, *QUICK, search).status
+        )
+    for refused in (
+        lambda: run(fractal="../x/mine", hydra__searchpath=["mine"]),
+        lambda: write_pictures(["fractal=other,../x/mine", search]),
+    ):
+        with pytest.raises(ConfigError, match=r"fractal=\S*\.\./x/mine\S*: must be the name of a file of fractal/"):
+            refused()
+
+
 @pytest.mark.parametrize("folder", ["a b", "a,b", "a'b", "[a]"])
 def test_directories_of_any_name_are_checked(command, tmp_path, folder):
     own(tmp_path, "fractal/mine.yaml", f"# @package _global_\nhydra:\n  callbacks:\n    x: {EVIL}")
-    command()  # goes into tmp_path
     (tmp_path / "mine").rename(tmp_path / folder)
     (tmp_path / "other").mkdir()
     for refused in (

@@ -1,7 +1,7 @@
 """What goes wrong, and how it is told: in one line.
 
-Of an exception, ``message`` tells its type and text; ``reason`` a few words, to follow a file's name; ``of_system`` also
-the file. ``short`` shows a value. Errors of Hydra and OmegaConf are told by ``config.messages.one_line``.
+Of an exception, ``message`` tells its type and text, ``reason`` a few words that follow a file's name, ``of_system``
+also the file. ``short`` shows a value. Errors of Hydra and OmegaConf are told by ``config.messages.one_line``.
 """
 
 import contextlib

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fractal_ifs.errors import ConfigError
+
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
@@ -22,12 +24,14 @@ def split(arguments: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
 
 
 def parsed(word: str) -> Override | None:
-    """A word as Hydra reads it, None where it can't."""
+    """A word as Hydra reads it, None where it can't. Raises ConfigError where ``words.read`` does."""
     from hydra.core.override_parser.overrides_parser import OverridesParser  # help and completion seldom need it
     from hydra.errors import HydraException
 
     try:
         [override] = OverridesParser.create().parse_overrides([word])
+    except ConfigError:
+        raise
     except (HydraException, RecursionError, ValueError, ArithmeticError):
         return None
     return override

@@ -168,6 +168,8 @@ def _no_such_file(error: MissingConfigException) -> str:
 def _unresolved(error: OmegaConfBaseException, words: Sequence[str]) -> str:
     """A reference ${...} to a key that isn't there, or to something that can't be read."""
     text = str(error)
+    if match := re.match(r"ConfigError raised while resolving interpolation: (.*)", text):  # in a resolver of ours
+        return match[1]
     if match := re.search(r"Interpolation key '(.*?)' not found", text):
         reference, reason = match[1], "there is no such key to refer to"
     elif match := re.search(r"Environment variable '(.*?)' not found", text):

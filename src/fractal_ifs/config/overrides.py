@@ -71,7 +71,20 @@ def unreadable(text: str) -> str:
         return f"{short(text)}: must be KEY=VALUE, as width=20"
     if value.startswith("~"):
         return f"{short(text)}: ~ can't stand here, write $HOME"
+    if wrong := _bracket(value):
+        return f"{short(text)}: can't be read; {wrong}"
     return f"{short(text)}: can't be read; a value with special characters needs two pairs of quotes: '{key}=\"...\"'"
+
+
+def _bracket(value: str) -> str | None:
+    """What is wrong with the brackets of a value, but for those within quotes."""
+    open_ones: list[str] = []
+    for letter in re.sub(r"""'(\\.|[^'\\])*'|"(\\.|[^"\\])*"|\\.""", "", value):
+        if letter in "[{(":
+            open_ones.append(letter)
+        elif letter in "]})" and (not open_ones or "[{(".index(open_ones.pop()) != "]})".index(letter)):
+            return f"{letter} closes no bracket"
+    return f"the bracket {open_ones[-1]} is not closed" if open_ones else None
 
 
 def _parsed(text: str) -> Override:

@@ -46,6 +46,8 @@ def fault(words: Sequence[str], folders: Iterable[Path]) -> str | None:
                 told, defaults = _looked_at(path)
                 if told:
                     return told
+                if not group and not defaults:
+                    return f"{path}: must begin with defaults: [config, _self_], for theory with [theory, _self_]"
                 files += [each for item in defaults for each in _named(item, group) if each not in files]
     return None
 
@@ -55,7 +57,11 @@ def _chosen(words: Sequence[str], folders: Sequence[Path]) -> Iterator[tuple[str
     options, overrides = split(words)
     yield from (("", value) for name, value in options if name == "--config-name")
     data = ["fractal"]  # the default
-    for override in map(parsed, overrides):
+    for word in overrides:
+        try:
+            override = parsed(word)
+        except ConfigError:  # told by itself
+            continue
         if override and not override.is_delete():
             group = override.key_or_group
             if any(os.path.isdir(folder / group) for folder in folders):

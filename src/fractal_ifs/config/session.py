@@ -23,7 +23,14 @@ from hydra.version import VersionBase
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fractal_ifs import streams
-from fractal_ifs.config.names import run_directory, run_name, sweep_directory, sweep_name, sweeps_experiments
+from fractal_ifs.config.names import (
+    run_directory,
+    run_name,
+    sweep_directory,
+    sweep_name,
+    sweeps_experiments,
+    unquoted,
+)
 from fractal_ifs.config.run import GROUPS, RunConfig
 from fractal_ifs.config.words import Parse, read
 
@@ -153,4 +160,5 @@ def _run_directory(experiments: bool, parent: str, *, _root_: DictConfig) -> str
     how = _root_.hydra.job.config.override_dirname
     left_out = [key for key in how.exclude_keys if not (experiments and key == "experiment")]
     words = list(_root_.hydra.overrides.task)
-    return run_directory(parent, run_name(words, left_out, how.item_sep, how.kv_sep))
+    name, former = (run_name(each, left_out, how.item_sep, how.kv_sep) for each in (list(map(unquoted, words)), words))
+    return run_directory(parent, name, former)

@@ -56,6 +56,8 @@ def _read(parse: Parse, parser: OverridesParser, word: str) -> Override:
             return _quoted(parse, parser, override.get_key_element(), str(value), word)
         if not override.is_delete() and (value is None or isinstance(value, (bool, float, list, dict))):
             raise ConfigError(f"{word}: must be one name; without {key}=NAME its default holds")
+        if isinstance(value, str) and ".." in value.split("/"):  # files of other places are not those of a group
+            raise ConfigError(f"{word}: must be the name of a file of {key}/")
     elif key in COUNTS and isinstance(value, float) and value.is_integer():
         return _with(parse, parser, f"{override.get_key_element()}={int(value)}", word)
     elif key in TEXTS and isinstance(value, (bool, int, float)):
