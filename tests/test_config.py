@@ -86,7 +86,7 @@ BAD = [
     ("hydra.run.dir=/dev/null/x", "/dev/null/x"),
     ("curve.weights=[1,2", "curve.weights=[1,2: can't be read; the bracket [ is not closed"),
     ("curve.weights=[1,2)]", "can't be read; ) closes no bracket"),
-    ("curve.weights=[\"[\",$]", "can't be read; a value with special characters needs two pairs of quotes"),
+    ('curve.weights=["[",$]', "can't be read; a value with special characters needs two pairs of quotes"),
     ("-m sweep=.", "sweep=.: must be a name, or the path of a directory"),
     ("-m sweep=..", "sweep=..: must be a path below multirun/, or an absolute path"),
     ("-m sweep=../escape", "sweep=../escape: must be a path below multirun/, or an absolute path"),
@@ -134,7 +134,10 @@ def test_bad_input_is_refused_in_one_line(command, tmp_path, arguments, reason):
         ),
         ("hydra/launcher=basic +hydra.launcher.n_jobs=2", "there is no such key; hydra/launcher=basic has none"),
         ("hydra/launcher=joblib hydra.launcher.njobs=3", "njobs=3: there is no such key; did you mean n_jobs?"),
-        ("hydra/launcher=joblib +hydra.launcher.foo=3", "foo=3: there is no such key; hydra/launcher=joblib has n_jobs"),
+        (
+            "hydra/launcher=joblib +hydra.launcher.foo=3",
+            "foo=3: there is no such key; hydra/launcher=joblib has n_jobs",
+        ),
         ("hydra.sweeper.parms.lr=1", "hydra.sweeper.parms=1: there is no such key; did you mean params?"),
         (
             "+hydra.sweeper.foo=2",

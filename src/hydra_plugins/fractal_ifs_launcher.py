@@ -164,7 +164,7 @@ class FusedLauncher(Launcher):
             configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
 
     def _logs(self, composed: Sequence[Composed]) -> DictConfig:
-        """``hydra.job_logging`` without its files. What it refers to must be the same for all jobs, else ConfigError."""
+        """``hydra.job_logging`` without its files. Raises ConfigError where it isn't the same for all jobs."""
         logs: Any = OmegaConf.to_container(self.config.hydra.job_logging)
         handlers = logs.get("handlers") or {}
         to_files = {name for name, handler in handlers.items() if "filename" in handler}

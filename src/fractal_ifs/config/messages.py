@@ -21,7 +21,7 @@ from fractal_ifs.config.command import own_folders, split
 from fractal_ifs.config.environment import check_environment
 from fractal_ifs.config.keys import allowed
 from fractal_ifs.config.overrides import check_overrides, unreadable
-from fractal_ifs.config.own_files import fault
+from fractal_ifs.config.own_files import check_whole, fault
 from fractal_ifs.config.run import KINDS, RunConfig
 from fractal_ifs.errors import ConfigError, message, short, told
 
@@ -35,6 +35,7 @@ def refusals() -> Generator[None]:
         try:
             check_environment()
             check_overrides(sys.argv[1:])
+            check_whole(sys.argv[1:])
             yield
         except (HydraException, OmegaConfBaseException) as error:  # before OSError, which some of Hydra's are
             sys.exit(f"error: {one_line(error, sys.argv[1:])}")

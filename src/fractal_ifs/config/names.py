@@ -57,7 +57,7 @@ def safe(name: str) -> str:
 
 
 def unquoted(word: str) -> str:
-    """A word without quotes that change nothing: sweepers of others write ``curve='1'`` where a user has ``curve=1``."""
+    """A word without quotes that change nothing: sweepers of others write ``curve='1'`` for a user's ``curve=1``."""
     return re.sub(r"""=(['"])([\w.+-]+)\1$""", r"=\2", word)
 
 
