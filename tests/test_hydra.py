@@ -557,7 +557,7 @@ def test_a_sweep_stays_below_multirun(tmp_path, monkeypatch):
 
 
 def test_quotes_that_change_nothing_are_not_in_a_name(command, tmp_path):
-    words = [*SWEEP[2:-1], "width='4'", 'curve="1"', "-m"]
+    words = [*QUICK[1:], "width='4'", 'curve="1"', "-m"]
     assert command(*words, "sweep=s").status == 0
     [path] = records(tmp_path)
     assert path.parent.name == SINGLE
