@@ -86,8 +86,8 @@ USES = {
     "    assert [(each.seed, each.sweep) for each in made] == [(seed, 'default') for seed in range(12)]",
     "others": "from concurrent.futures import ThreadPoolExecutor\n"
     "    from fractal_ifs.config.session import borrowed\n"
-    "    parse = OverridesParser.create().parse_overrides\n"
-    "    def read(): return [word.value() for word in parse(['data=7', 'curve=[1,2]'])]\n"
+    "    words = ['data=7', 'curve=[1,2]']\n"
+    "    def read(): return [word.value() for word in OverridesParser.create().parse_overrides(words)]\n"
     "    with borrowed(), ThreadPoolExecutor(1) as pool: assert pool.submit(read).result() == [7, [1, 2]]\n"
     "    with borrowed():\n"
     "        try: raise SystemExit(read())\n"
