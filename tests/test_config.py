@@ -84,6 +84,13 @@ BAD = [
     ("width=10,20", "width"),
     ("depth", "depth"),
     ("hydra.run.dir=/dev/null/x", "/dev/null/x"),
+    ("curve.weights=[1,2", "curve.weights=[1,2: can't be read; the bracket [ is not closed"),
+    ("curve.weights=[1,2)]", "can't be read; ) closes no bracket"),
+    ('curve.weights=["[",#]', "can't be read; a value with special characters needs two pairs of quotes"),
+    ("fractal=['\x1b']", r"fractal=['\x1b']: must be one name"),
+    ("-m sweep=.", "sweep=.: must be a name, or the path of a directory"),
+    ("-m sweep=..", "sweep=..: must be a path below multirun/, or an absolute path"),
+    ("-m sweep=../escape", "sweep=../escape: must be a path below multirun/, or an absolute path"),
 ]
 
 
@@ -127,6 +134,11 @@ def test_bad_input_is_refused_in_one_line(command, tmp_path, arguments, reason):
             "foo=2: there is no such key; hydra/launcher=slurm has partition,",
         ),
         ("hydra/launcher=basic +hydra.launcher.n_jobs=2", "there is no such key; hydra/launcher=basic has none"),
+        ("hydra/launcher=joblib hydra.launcher.njobs=3", "njobs=3: there is no such key; did you mean n_jobs?"),
+        (
+            "hydra/launcher=joblib +hydra.launcher.foo=3",
+            "foo=3: there is no such key; hydra/launcher=joblib has n_jobs",
+        ),
         ("hydra.sweeper.parms.lr=1", "hydra.sweeper.parms=1: there is no such key; did you mean params?"),
         (
             "+hydra.sweeper.foo=2",
@@ -297,3 +309,12 @@ def test_a_type_that_no_converter_knows_is_an_error(hint):
 def test_any_text_stays_as_it_is_in_quotes(text):
     [override] = OverridesParser.create().parse_overrides([f"sweep={quoted(text)}"])
     assert override.value() == text
+
+
+@pytest.mark.parametrize("name", ["SLURM_CPUS_PER_TASK", "SLURM_RESTART_COUNT"])
+def test_a_number_of_any_length_in_the_environment_is_one_line(command, monkeypatch, name):
+    monkeypatch.setenv(name, "5" * 5000)
+    told = command("curve=1", *TINY).status
+    assert told.startswith(f"error: {name}=555")
+    assert "must be a whole number" in told
+    assert len(told) < 200

@@ -84,6 +84,14 @@ USES = {
     "    with ThreadPoolExecutor(4) as pool:\n"
     "        made = list(pool.map(lambda seed: ours(seed=seed), range(12)))\n"
     "    assert [(each.seed, each.sweep) for each in made] == [(seed, 'default') for seed in range(12)]",
+    "others": "from concurrent.futures import ThreadPoolExecutor\n"
+    "    from fractal_ifs.config.session import borrowed\n"
+    "    words = ['data=7', 'curve=[1,2]']\n"
+    "    def read(): return [word.value() for word in OverridesParser.create().parse_overrides(words)]\n"
+    "    with borrowed(), ThreadPoolExecutor(1) as pool: assert pool.submit(read).result() == [7, [1, 2]]\n"
+    "    with borrowed():\n"
+    "        try: raise SystemExit(read())\n"
+    "        except fractal_ifs.ConfigError: pass",
     "plot": "from fractal_ifs.plot import write_pictures\n"
     "    write_pictures(['fractal=vicsek', 'curve=1,4', 'points=50', 'dpi=20', 'formats=png'])",
 }

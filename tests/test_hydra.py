@@ -143,6 +143,12 @@ def test_what_belongs_to_the_sweep_may_refer_to_a_runs_keys(command, tmp_path):
     assert sorted(evaluated) == [10, 10, 20, 20]
 
 
+@pytest.mark.parametrize("values", ["range(1,1e9)", "shuffle(range(1,1e9))"])
+def test_a_range_without_an_end_in_sight_is_refused_at_once(command, values):
+    told = "must be at most 10000000 jobs, not 999999999"
+    assert command("-m", f"budget={values}").status == f"error: budget={values}: {told}"
+
+
 @pytest.mark.parametrize("word", ["curve=glob([1-4])", "fractal=glob(x*)", "seed=range(3,3)"])
 def test_a_sweep_without_jobs_is_refused(command, word):
     assert f"{word}: matches no value, so the sweep has no jobs" in refused(command, "-m", word, *QUICK)
@@ -389,11 +395,21 @@ def test_logging_of_hydra_and_of_jobs(command, tmp_path):
     )
     named = "hydra.job_logging.formatters.simple.format='${hydra.job.name}: %(message)s'"
     assert "train: engine=torch" in command(*SWEEP[:-1], "sweep=w", "trainer.precision=64-true", named).out
+    same = named.replace("${hydra.job.name}", "${hydra:job.name}")
+    assert "train: engine=torch" in command(*SWEEP[:-1], "sweep=x", "trainer.precision=64-true", same).out
     words = ["experiment=mine", mine, "trainer.precision=64-true"]
     assert "MINE engine=torch" in command(*SWEEP[:-1], "sweep=u", *words).out
     assert "engine=torch" not in command(*SWEEP[:-1], "sweep=v", *words[2:], "hydra/job_logging=disabled").out
     for path in records(tmp_path):  # every run has its own log all the same
         assert "training from step 0 to 20" in (path.parent / "train.log").read_text()
+
+
+@pytest.mark.parametrize("reference", ["hydra:job.num", "hydra.job.num", "hydra.runtime.output_dir", "curve.degree"])
+def test_logging_that_differs_between_jobs_is_refused(command, tmp_path, reference):
+    ended = command(*SWEEP, f"hydra.job_logging.formatters.simple.format='${{{reference}}}: %(message)s'")
+    assert ended.status.startswith("error: hydra.job_logging: must refer to what is the same for all jobs")
+    assert "jobs in" not in ended.out
+    assert not records(tmp_path)
 
 
 @pytest.mark.parametrize(("word", "level"), [("false", logging.INFO), ("true", logging.DEBUG), ("[fractal_ifs]", 10)])
@@ -423,6 +439,10 @@ def test_a_pickled_job_runs_again(command, tmp_path):
     assert first.with_name("job_return.pickle").exists()
     first.parents[1].joinpath("result.json").unlink()
     assert command("--experimental-rerun", str(first)).status == 0
+    first.write_text("garbage")
+    told = command("--experimental-rerun", str(first)).status
+    assert told.startswith(f"error: --experimental-rerun={first}"[:50])
+    assert "must be the file config.pickle of a job (" in told
     assert len(records(tmp_path)) == 2
 
 
@@ -530,6 +550,28 @@ def test_directories_of_the_old_names(tmp_path, monkeypatch):
     for name in ("", "."):
         with pytest.raises(ConfigError, match="must be a name"):
             sweep_directory(name)
+
+
+def test_a_sweep_stays_below_multirun(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "multirun/s").mkdir(parents=True)
+    for name in ("..", "../escape", "s/../../escape"):
+        with pytest.raises(ConfigError, match=r"must be a path below multirun/, or an absolute path"):
+            sweep_directory(name)
+    (tmp_path / "escape").mkdir()
+    (tmp_path / "escape/multirun.yaml").touch()
+    assert sweep_directory("../escape") == "multirun/../escape"  # as earlier versions began it
+
+
+def test_quotes_that_change_nothing_are_not_in_a_name(command, tmp_path):
+    words = [*QUICK[1:], "width='4'", 'curve="1"', "-m"]
+    assert command(*words, "sweep=s").status == 0
+    [path] = records(tmp_path)
+    assert path.parent.name == SINGLE
+    former = safe(run_name([word for word in words if "=" in word], ["logger"]))
+    path.parent.rename(path.parents[1] / former)
+    assert "1 of 1 jobs are finished" in command(*words, "sweep=s").out
+    assert [path.parent.name for path in records(tmp_path)] == [former]
 
 
 def test_a_sweeps_name_is_of_its_words():

@@ -153,3 +153,12 @@ def test_run_finds_choices_of_ones_own_and_tells_another_config(tmp_path, monkey
     assert json.loads((tmp_path / "there" / "result.json").read_text())["lr"] == 0.003
     with pytest.raises(ConfigError, match=r"another config \(lr=0\.003 there, 0\.001 asked, width=4 there, 5 asked\)"):
         run("there", width=5, lr=1e-3, **keys)
+
+
+@pytest.mark.parametrize("words", [[], ["logger=none"]])
+def test_a_whole_config_has_a_list_of_defaults(command, tmp_path, words):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/my2.yaml").write_text("width: 4\n")
+    told = command(f"--config-dir={tmp_path / 'mine'}", "--config-name=my2", *words).status
+    assert told.startswith("error: ")
+    assert told.endswith("my2.yaml: must begin with defaults: [config, _self_], for theory with [theory, _self_]")

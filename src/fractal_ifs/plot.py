@@ -8,7 +8,7 @@ import io
 import re
 import sys
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from itertools import product
 from math import prod
@@ -177,12 +177,26 @@ def _compose(arguments: Sequence[str]) -> Generator[list[DictConfig]]:
             for fixed in product(*others):
                 configs = [compose("plot", overrides=[*fixed, *curve]) for curve in product(*curves)]
                 for config in configs:
+                    _check_keys(config)
                     OmegaConf.resolve(config)  # here, where an error of it is told in one line
                     if missing := [key for key in config if OmegaConf.is_missing(config, key)]:
                         raise ConfigError(f"{missing[0]}=???: this key has no default, give it a value")
                 yield configs
         except Exception as error:
             raise (error if isinstance(error, ConfigError) else ConfigError(one_line(error, overrides))) from None
+
+
+def _check_keys(config: DictConfig) -> None:
+    """Raises ConfigError for a key that was added with +, and for one that was deleted with ~."""
+    from omegaconf import OmegaConf
+
+    from fractal_ifs.config.keys import check_names
+
+    keys: Any = OmegaConf.to_container(config)
+    names = ("fractal", "curve", "run", *(field.name for field in fields(Settings)))
+    check_names(keys, names)
+    if missing := [name for name in names if name not in keys]:
+        raise ConfigError(f"{missing[0]}: must be given")
 
 
 def _checked(arguments: Sequence[str]) -> list[str]:
@@ -198,7 +212,7 @@ def _checked(arguments: Sequence[str]) -> list[str]:
             raise ConfigError(f"{name}: there is no such option here; --help shows those that there are")
     for word in words:
         if "=" not in word and not word.startswith("~"):
-            raise ConfigError(f"{word}: must be KEY=VALUE, such as fractal=vicsek")
+            raise ConfigError(f"{short(word)}: must be KEY=VALUE, such as fractal=vicsek")
     return [*options, *words]
 
 

@@ -109,7 +109,7 @@ class FusedLauncher(Launcher):
                     f"hydra.job.env_set.{name}={value}: must be the same for all jobs, which train together; "
                     "hydra/launcher=basic trains them one by one"
                 )
-        self.checked = batch, composed
+        self.checked, self.logs = (batch, composed), self._logs(composed)
 
     def _train(self, composed: Sequence[Composed], sweep_dir: Path) -> Sequence[JobReturn]:
         jobs = [each.job for each in composed]
@@ -157,6 +157,14 @@ class FusedLauncher(Launcher):
     @contextlib.contextmanager
     def _job_logging(self) -> Iterator[None]:
         """Log as ``hydra.job_logging`` says while jobs train, but not to files: every run writes its own train.log."""
+        configure_log(self.logs, self.config.hydra.verbose)
+        try:
+            yield
+        finally:
+            configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+
+    def _logs(self, composed: Sequence[Composed]) -> DictConfig:
+        """``hydra.job_logging`` without its files. Raises ConfigError where it isn't the same for all jobs."""
         logs: Any = OmegaConf.to_container(self.config.hydra.job_logging)
         handlers = logs.get("handlers") or {}
         to_files = {name for name, handler in handlers.items() if "filename" in handler}
@@ -164,11 +172,18 @@ class FusedLauncher(Launcher):
         for logger in (logs.get("root"), *(logs.get("loggers") or {}).values()):
             if logger and "handlers" in logger:
                 logger["handlers"] = [name for name in logger["handlers"] if name not in to_files]
-        configure_log(DictConfig(logs, parent=self.config.hydra), self.config.hydra.verbose)
-        try:
-            yield
-        finally:
-            configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        if "${" not in str(logs):  # as it mostly is
+            return DictConfig(logs)
+        found: Any = None
+        for each in composed:
+            with current(each.whole):
+                resolved: Any = OmegaConf.to_container(DictConfig(logs, parent=each.whole.hydra), resolve=True)
+            if resolved != (found := found or resolved):
+                raise ConfigError(
+                    "hydra.job_logging: must refer to what is the same for all jobs, which train together; "
+                    "hydra/launcher=basic trains them one by one"
+                )
+        return DictConfig(found)
 
     def _results(self, jobs: Sequence[Job], ended: dict[int, Ended], sweep_dir: Path) -> Any:
         """How each job ended, by its number, or None where it wasn't waited for; some have ``ended`` already."""

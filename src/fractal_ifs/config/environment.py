@@ -47,5 +47,5 @@ def _read(name: str, hint: Any, default: Any, **limits: float) -> Any:
     text = os.environ.get(name, "")
     if not text:
         return default
-    value = int(text) if hint is int and text.isdecimal() else text
+    value = int(text) if hint is int and text.isdecimal() and len(text) < 20 else text
     return checked(name, value, hint, limits)

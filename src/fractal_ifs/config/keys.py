@@ -73,12 +73,7 @@ class Group:
     @classmethod
     def parse(cls: type[G], keys: Mapping[str, Any]) -> G:
         """The group from the keys of a config or a record. Raises ConfigError for bad, unknown and missing keys."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        for name in keys:
-            if name not in names:
-                near = difflib.get_close_matches(str(name), names, 1, 0.6)
-                hint = f"did you mean {near[0]}?" if near else f"keys are {', '.join(names)}"
-                raise ConfigError(f"{cls.PREFIX}{short(name)}={shown(keys[name])}: there is no such key; {hint}")
+        check_names(keys, [field.name for field in dataclasses.fields(cls)], cls.PREFIX)
         absent = {field.name: field.metadata.get("absent", dataclasses.MISSING) for field in dataclasses.fields(cls)}
         keys = {name: value for name, value in absent.items() if value is not dataclasses.MISSING} | dict(keys)
         for field in dataclasses.fields(cls):
@@ -192,6 +187,15 @@ def _within(value: Any, limits: Mapping[str, Any]) -> bool:
         entries = cast(tuple[Any, ...], value)
         return (len(entries) > 0 or bool(limits.get("empty"))) and all(_within(entry, limits) for entry in entries)
     return all(holds(value, limits[name]) for name, (_, holds) in _LIMITS.items() if limits.get(name) is not None)
+
+
+def check_names(keys: Mapping[str, Any], names: Sequence[str], prefix: str = "") -> None:
+    """Raises ConfigError for a key that isn't one of ``names``."""
+    for name in keys:
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, 1, 0.6)
+            hint = f"did you mean {near[0]}?" if near else f"keys are {', '.join(names)}"
+            raise ConfigError(f"{prefix}{short(name)}={shown(keys[name])}: there is no such key; {hint}")
 
 
 def shown(value: Any) -> str:

@@ -21,7 +21,7 @@ from fractal_ifs.config.command import own_folders, split
 from fractal_ifs.config.environment import check_environment
 from fractal_ifs.config.keys import allowed
 from fractal_ifs.config.overrides import check_overrides, unreadable
-from fractal_ifs.config.own_files import fault
+from fractal_ifs.config.own_files import check_whole, fault
 from fractal_ifs.config.run import KINDS, RunConfig
 from fractal_ifs.errors import ConfigError, message, short, told
 
@@ -35,6 +35,7 @@ def refusals() -> Generator[None]:
         try:
             check_environment()
             check_overrides(sys.argv[1:])
+            check_whole(sys.argv[1:])
             yield
         except (HydraException, OmegaConfBaseException) as error:  # before OSError, which some of Hydra's are
             sys.exit(f"error: {one_line(error, sys.argv[1:])}")
@@ -66,6 +67,12 @@ def _refuse_hydras(error: Exception, overrides: Sequence[str]) -> None:
     begun = any(name != "main" and not module.startswith("fractal_ifs.config.") for module, name in ours)
     if found and not begun:
         sys.exit(f"error: {found}")
+    rerun = dict(split(sys.argv[1:])[0]).get("--experimental-rerun")
+    if rerun and not begun:
+        sys.exit(
+            f"error: --experimental-rerun={short(rerun)}: must be the file config.pickle of a job "
+            f"({short(message(error), 200)})"
+        )
     if own and not begun:
         sys.exit(f"error: {' '.join(own)}: can't be used ({short(message(error), 200)})")
 
@@ -162,6 +169,8 @@ def _no_such_file(error: MissingConfigException) -> str:
 def _unresolved(error: OmegaConfBaseException, words: Sequence[str]) -> str:
     """A reference ${...} to a key that isn't there, or to something that can't be read."""
     text = str(error)
+    if match := re.match(r"ConfigError raised while resolving interpolation: (.*)", text):  # in a resolver of ours
+        return match[1]
     if match := re.search(r"Interpolation key '(.*?)' not found", text):
         reference, reason = match[1], "there is no such key to refer to"
     elif match := re.search(r"Environment variable '(.*?)' not found", text):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, short
 
 # Keys that are left out of names: they don't change a result, or only say where it lies. conf/config.yaml has the same.
 NOT_IN_NAMES = ("sweep", "overwrite", "kept", "engine", "workers", "logger", "experiment", "data.dir", "data.url")
@@ -52,28 +52,41 @@ def safe(name: str) -> str:
     plain = re.sub(r"[^\w=,.+~@%()\[\]{}-]", "_", name)
     if plain == name and name.strip(".") and len(name.encode()) <= LENGTH:
         return name
-    short = plain.encode()[: LENGTH - 13].decode(errors="ignore")
-    return f"{short}-{_digest(name)}"
+    start = plain.encode()[: LENGTH - 13].decode(errors="ignore")
+    return f"{start}-{_digest(name)}"
+
+
+def unquoted(word: str) -> str:
+    """A word without quotes that change nothing: sweepers of others write ``curve='1'`` for a user's ``curve=1``."""
+    return re.sub(r"""=(['"])([\w.+-]+)\1$""", r"=\2", word)
 
 
 def sweep_directory(sweep: str) -> str:
     """The directory of the sweep of a name: below multirun/, or where an absolute path says.
 
-    A sweep that earlier versions began under an unsafe name is found there. Raises ConfigError for an empty name.
+    A sweep that earlier versions began under an unsafe name, or outside of multirun/, is found there.
+    Raises ConfigError for an empty name, and for another that leads out of multirun/.
     """
     path, former = Path(sweep), f"multirun/{sweep}"
     if not path.parts:
         raise ConfigError(f"sweep={sweep}: must be a name, or the path of a directory")
+    if ".." in path.parts and not path.is_absolute():
+        if os.path.isfile(f"{former}/multirun.yaml"):
+            return former
+        raise ConfigError(f"sweep={short(sweep)}: must be a path below multirun/, or an absolute path")
     if os.path.exists(former):  # not Path.exists, which raises OSError for a name that is too long
         return former
-    if path.is_absolute():
-        return sweep
-    return str(Path("multirun", *(part if part == ".." else safe(part) for part in path.parts)))
+    return sweep if path.is_absolute() else str(Path("multirun", *map(safe, path.parts)))
 
 
-def run_directory(parent: str, name: str) -> str:
-    """The name of a run's directory below ``parent``. One of an unsafe name that earlier versions made is kept."""
-    return safe(name) if name and not os.path.exists(os.path.join(parent, name)) else name
+def run_directory(parent: str, name: str, former: str = "") -> str:
+    """The name of a run's directory below ``parent``. One that earlier versions made is kept.
+
+    They had unsafe names, and ``former``, which has all quotes of the words.
+    """
+    others = (safe(name), former, safe(former)) if former not in ("", name) else ()
+    kept = next((each for each in (name, *others) if each and os.path.exists(os.path.join(parent, each))), None)
+    return kept or (safe(name) if name else name)
 
 
 def _is_swept(value: str) -> bool:

@@ -16,6 +16,7 @@ import types
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -30,6 +31,7 @@ from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.files import CONF
 
 MOST_JOBS = 10**7
+MOST_NAMES = 10_000  # of one group that are looked at here
 _SET_BY_HYDRA = ("hydra.runtime", "hydra.overrides", "hydra.job.override_dirname", "hydra.job.config_name")
 
 
@@ -39,6 +41,10 @@ def check_overrides(arguments: Sequence[str]) -> None:
     for name, value in options:
         if name == "--config-dir" and not os.path.isdir(value):
             raise ConfigError(f"{name}={shown(value)}: must be a directory")
+        if name == "--experimental-rerun" and not os.path.isfile(value):
+            raise ConfigError(f"{name}={shown(value)}: must be the file config.pickle of a job")
+        if name in ("--resolve", "--package") and "--cfg" not in dict(options):
+            raise ConfigError(f"{name}: must stand beside --cfg")
     overrides = [_parsed(word) for word in words]
     folders = _folders(arguments)
     jobs: dict[str, int] = {}
@@ -46,10 +52,10 @@ def check_overrides(arguments: Sequence[str]) -> None:
         key = override.key_or_group
         if override.is_delete():
             _check_deletion(override)
-        elif _is_group(key):
-            _check_choice(override, folders)
         elif key == "hydra" or key.startswith("hydra."):
             _check_hydra(override)
+        elif _is_group(key):
+            _check_choice(override, folders)
         elif key == "sweep" and not override.is_sweep_override():
             _check_place(key, override.value())
         jobs[key] = _count(override, folders)
@@ -65,7 +71,20 @@ def unreadable(text: str) -> str:
         return f"{short(text)}: must be KEY=VALUE, as width=20"
     if value.startswith("~"):
         return f"{short(text)}: ~ can't stand here, write $HOME"
+    if wrong := _bracket(value):
+        return f"{short(text)}: can't be read; {wrong}"
     return f"{short(text)}: can't be read; a value with special characters needs two pairs of quotes: '{key}=\"...\"'"
+
+
+def _bracket(value: str) -> str | None:
+    """What is wrong with the brackets of a value, but for those within quotes."""
+    open_ones: list[str] = []
+    for letter in re.sub(r"""'(\\.|[^'\\])*'|"(\\.|[^"\\])*"|\\.""", "", value):
+        if letter in "[{(":
+            open_ones.append(letter)
+        elif letter in "]})" and (not open_ones or "[{(".index(open_ones.pop()) != "]})".index(letter)):
+            return f"{letter} closes no bracket"
+    return f"the bracket {open_ones[-1]} is not closed" if open_ones else None
 
 
 def _parsed(text: str) -> Override:
@@ -113,12 +132,13 @@ def _check_choice(override: Override, folders: Sequence[Path] | None) -> None:
     if override.is_sweep_override():
         if group.startswith("hydra/"):
             raise ConfigError(f"{line}: must be {allowed}: it is the same for all jobs of a sweep")
-        values = list(override.sweep_iterator()) if not isinstance(override.value(), Glob) else []
+        _count(override, folders)  # first: a range may have any number of values
+        values = override.sweep_iterator() if not isinstance(override.value(), Glob) else ()
     else:
         values = [override.value()]
         if group == "experiment" and isinstance(values[0], list):  # Hydra takes several of them, one after the other
             values = values[0]
-    for value in map(_text, values):
+    for value in map(_text, islice(values, MOST_NAMES)):
         name = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
         if not name.strip() or "${" in name or name == "???" or len(name) > 200 or not name.isprintable():
             raise ConfigError(f"{group}={shown(value)}: must be {allowed}")
@@ -262,6 +282,8 @@ def _count(override: Override, folders: Sequence[Path] | None) -> int:
         if not (math.isfinite(start) and math.isfinite(stop) and math.isfinite(step) and step):
             raise ConfigError(f"{line}: must be range(START,STOP,STEP) of finite numbers, STEP not 0")
         count = max(0, math.ceil((stop - start) / step))
+        if count > MOST_JOBS:
+            raise ConfigError(f"{line}: must be at most {MOST_JOBS} jobs, not {count}")
     elif override.is_interval_sweep():  # for sweepers that draw from it; the grid refuses it itself
         return 1
     else:

@@ -12,7 +12,7 @@ import yaml
 from hydra.core.override_parser.types import Glob, Override, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
-from fractal_ifs.config.command import parsed, split
+from fractal_ifs.config.command import own_folders, parsed, split
 from fractal_ifs.errors import ConfigError, reason, short
 from fractal_ifs.files import CONF, read_yaml
 
@@ -48,6 +48,18 @@ def fault(words: Sequence[str], folders: Iterable[Path]) -> str | None:
                     return told
                 files += [each for item in defaults for each in _named(item, group) if each not in files]
     return None
+
+
+def check_whole(words: Sequence[str]) -> None:
+    """Raises ConfigError where ``--config-name`` is a file that can't be read, or lacks all keys but its own."""
+    for name, value in split(words)[0]:
+        files = [folder / f"{value}.yaml" for folder in (CONF, *own_folders(words))]
+        path = next((path for path in files if name == "--config-name" and path.is_file()), None)
+        if path and path.parent != CONF:
+            told, defaults = _looked_at(path)
+            if told or not defaults:
+                told = told or f"{path}: must begin with defaults: [config, _self_], for theory with [theory, _self_]"
+                raise ConfigError(told)
 
 
 def _chosen(words: Sequence[str], folders: Sequence[Path]) -> Iterator[tuple[str, str]]:

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 
 from fractal_ifs.config.command import own_places, split
 from fractal_ifs.config.keys import shown
@@ -25,7 +27,7 @@ _OF_HYDRA = {"hydra/launcher": {"basic": ()}, "hydra/sweeper": {"basic": ("max_b
 def check_plugin_keys(arguments: Sequence[str], launcher: str, sweeper: str) -> None:
     """Raises ConfigError for a key that the chosen launcher or sweeper doesn't have.
 
-    Those of others are left to Hydra: it isn't known here which keys they have.
+    Those in files of a user's own are left to Hydra: it isn't known here which keys they have.
 
     Args:
         arguments: the command line, after ``overrides.check_overrides`` has accepted it.
@@ -62,8 +64,20 @@ def _keys(override: Override, prefix: str) -> list[tuple[str, Any]]:
 
 
 def _names(group: str, choice: str) -> Sequence[str] | None:
-    """The names of the keys of a choice. None where it isn't one of this package or of Hydra."""
+    """The names of the keys of a choice. None where it is a user's own file."""
     path = CONF / group / f"{choice}.yaml"
+    if choice in _OF_HYDRA[group]:
+        return _OF_HYDRA[group][choice]
     if not re.fullmatch(r"[\w-]+", choice) or not path.is_file():
-        return _OF_HYDRA[group].get(choice)
+        return _of_others(group, choice)
     return [str(name) for name in yaml.safe_load(path.read_bytes()) if name != "_target_"]
+
+
+def _of_others(group: str, choice: str) -> Sequence[str] | None:
+    """The names of the keys of a choice that an installed package has told Hydra of."""
+    Plugins.instance()  # finds the packages
+    store = ConfigStore.instance()
+    if f"{choice}.yaml" not in store.list(group):
+        return None
+    node: Any = store.load(f"{group}/{choice}.yaml").node
+    return [str(name) for name in node if name not in ("_target_", "defaults")]

@@ -23,7 +23,14 @@ from hydra.version import VersionBase
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fractal_ifs import streams
-from fractal_ifs.config.names import run_directory, run_name, sweep_directory, sweep_name, sweeps_experiments
+from fractal_ifs.config.names import (
+    run_directory,
+    run_name,
+    sweep_directory,
+    sweep_name,
+    sweeps_experiments,
+    unquoted,
+)
 from fractal_ifs.config.run import GROUPS, RunConfig
 from fractal_ifs.config.words import Parse, read
 
@@ -106,7 +113,7 @@ def _borrowed() -> Generator[None]:
     try:
         session.clear()
         if theirs:
-            _tell_hydra(resolvers)
+            _tell_hydra(resolvers, threading.get_ident())
         yield
     finally:
         if theirs:
@@ -119,11 +126,12 @@ def _borrowed() -> Generator[None]:
         version.version_base = base
 
 
-def _tell_hydra(resolvers: dict[str, Callable[..., str]]) -> None:
+def _tell_hydra(resolvers: dict[str, Callable[..., str]], thread: int | None = None) -> None:
+    """``thread``: the one whose words are read our way. None: all of them are."""
     if f"{SCHEMA}.yaml" not in ConfigStore.instance().repo:
         ConfigStore.instance().store(name=SCHEMA, node=Schema, provider="fractal_ifs")
     if not _is_ours():
-        ours = partialmethod(_read, OverridesParser.parse_overrides)
+        ours = partialmethod(_read, OverridesParser.parse_overrides, thread)
         OverridesParser.parse_overrides = ours  # pyright: ignore[reportAttributeAccessIssue]
     for name, resolve in resolvers.items():
         # The sweep's name is cached, so that every job of it gets the name made from the sweep's own words.
@@ -134,8 +142,9 @@ def _is_ours() -> bool:
     return isinstance(vars(OverridesParser)["parse_overrides"], partialmethod)
 
 
-def _read(parser: OverridesParser, parse: Parse, overrides: list[str]) -> list[Override]:
-    return read(parse, parser, overrides)
+def _read(parser: OverridesParser, parse: Parse, thread: int | None, overrides: list[str]) -> list[Override]:
+    """As our grammar has it, or in the other threads of an application that has lent us its process, as Hydra's."""
+    return read(parse, parser, overrides) if thread in (None, threading.get_ident()) else parse(parser, overrides)
 
 
 def _resolvers(words: Sequence[str]) -> dict[str, Callable[..., str]]:
@@ -151,4 +160,5 @@ def _run_directory(experiments: bool, parent: str, *, _root_: DictConfig) -> str
     how = _root_.hydra.job.config.override_dirname
     left_out = [key for key in how.exclude_keys if not (experiments and key == "experiment")]
     words = list(_root_.hydra.overrides.task)
-    return run_directory(parent, run_name(words, left_out, how.item_sep, how.kv_sep))
+    name, former = (run_name(each, left_out, how.item_sep, how.kv_sep) for each in (list(map(unquoted, words)), words))
+    return run_directory(parent, name, former)

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from fractal_ifs.config.run import GROUPS, KINDS, RunConfig
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, short
 
 Parse = Callable[[OverridesParser, list[str]], list[Override]]
 
@@ -50,14 +50,14 @@ def _read(parse: Parse, parser: OverridesParser, word: str) -> Override:
         return _quoted(parse, parser, key, text)
     key, value = override.key_or_group, override.value()
     if not key:
-        raise ConfigError(f"{word}: must be KEY=VALUE")
+        raise ConfigError(f"{short(word)}: must be KEY=VALUE")
     if key in CHOICES:
         if type(value) is int:
             return _quoted(parse, parser, override.get_key_element(), str(value), word)
         if not override.is_delete() and (value is None or isinstance(value, (bool, float, list, dict))):
-            raise ConfigError(f"{word}: must be one name; without {key}=NAME its default holds")
+            raise ConfigError(f"{short(word)}: must be one name; without {key}=NAME its default holds")
         if isinstance(value, str) and ".." in value.split("/"):  # files of other places are not those of a group
-            raise ConfigError(f"{word}: must be the name of a file of {key}/")
+            raise ConfigError(f"{short(word)}: must be the name of a file of {key}/")
     elif key in COUNTS and isinstance(value, float) and value.is_integer():
         return _with(parse, parser, f"{override.get_key_element()}={int(value)}", word)
     elif key in TEXTS and isinstance(value, (bool, int, float)):

@@ -1,9 +1,11 @@
 """The options of Hydra's command line, which the commands train and theory take."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, short
+from fractal_ifs.files import CONF
 
 
 class Option(NamedTuple):
@@ -55,7 +57,7 @@ def split(arguments: Sequence[str]) -> Iterator[tuple[str, Option | None]]:
         elif argument.startswith("-") and argument.strip("-"):
             option, value = _option(argument)
             waiting = option if option.value and value is None else None
-            if option.value and value is not None:
+            if value is not None:
                 _check(option, value)
             yield argument, option
         else:
@@ -101,17 +103,33 @@ def _option(argument: str) -> tuple[Option, str | None]:
     for option in HYDRA:
         if name in (option.long, option.short):
             return option, value if equals else None
+    if _is_key(name.lstrip("-")):  # before the beginning of a long name, as --experimental-rerun
+        raise ConfigError(f"{short(argument)}: keys have no dashes here: {short(f'{name}={value}'.lstrip('-'))}")
     longer = [option for option in HYDRA if name.startswith("--") and option.long.startswith(name)]
     if len(longer) > 1:
-        raise ConfigError(f"{argument}: may be {' or '.join(option.long for option in longer)}")
+        raise ConfigError(f"{short(argument)}: may be {' or '.join(option.long for option in longer)}")
     if longer:
         return longer[0], value if equals else None
     for option in HYDRA:
-        if option.short == argument[:2]:
+        if option.short == argument[:2] and option.value:
             return option, argument[2:]
-    raise ConfigError(f"{argument}: there is no such option; --help shows those that there are")
+    raise ConfigError(f"{short(argument)}: there is no such option; --help shows those that there are")
+
+
+def _is_key(name: str) -> bool:
+    """Whether it is a key or a group of one of the commands."""
+    first = re.match(r"\w*", name)[0]  # pyright: ignore[reportOptionalSubscript]: it may be empty
+    files = ("config", "plot", "theory")
+    return bool(first) and (
+        (CONF / first).is_dir()
+        or any(re.search(rf"^{first}:", (CONF / f"{file}.yaml").read_text("utf-8"), re.MULTILINE) for file in files)
+    )
 
 
 def _check(option: Option, value: str) -> None:
-    if not value or ("|" in option.value and value not in option.value.split("|")):
-        raise ConfigError(f"{option.long} {value}".rstrip() + f": must be {option.long} {option.value}")
+    given = short(f"{option.long} {value}".rstrip())
+    if not option.value:
+        raise ConfigError(f"{given}: must be {option.long} alone")
+    among = INFO if option.long == "--info" else option.value.split("|") if "|" in option.value else (value,)
+    if not value or value not in among:
+        raise ConfigError(f"{given}: must be {option.long} {'|'.join(INFO) if among is INFO else option.value}")
