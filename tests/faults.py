@@ -77,7 +77,7 @@ class Faults:
         self._shared.role, self._shared.at, self._shared.kind = role, at, kind
 
     def strike_service(self, call: str, at: int, trace: Path) -> None:
-        """Kill W&B's service at such a system call of one of its threads, by strace, which then says so in ``trace``."""
+        """Kill W&B's service at such a system call of one of its threads, by strace, which then says so in a file."""
         strace = f"{shutil.which('strace')} -D -f -qqq -o {trace} -e trace={call}"
         self._shared.service = f"{strace} -e inject={call}:signal=SIGKILL:when={at}".encode()
 

@@ -5,6 +5,7 @@ the driver would start a Python, is a fork too, made before the driver does anyt
 """
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -25,7 +26,9 @@ SPARES = 2  # worker processes of a command, at most
 
 
 class Server:
-    """The process that forks commands, one at a time."""
+    """The process that forks commands, one at a time. ``computed`` adds up their seconds of a processor."""
+
+    computed = 0.0
 
     def __init__(self, library: Path, **environment: str):
         self.process = subprocess.Popen(
@@ -42,14 +45,14 @@ class Server:
         asked = {"words": list(words), "cwd": str(cwd), "output": str(output), "environment": environment}
         self.process.stdin.write(json.dumps(asked).encode() + b"\n")
         self.process.stdin.flush()
-        return Forked(self, self.answer(None))
+        return Forked(self, int(self.answer(None)[0]))
 
     def answer(self, seconds: float | None) -> Any:
-        """The next number that the server says; None where there is none in so many seconds."""
+        """The next numbers that the server says; None where there are none in so many seconds."""
         assert self.process.stdout
         if not select.select([self.process.stdout], [], [], seconds)[0]:
             return None
-        return int(os.read(self.process.stdout.fileno(), 100).split()[0])
+        return os.read(self.process.stdout.fileno(), 100).split()
 
     def close(self) -> None:
         assert self.process.stdin
@@ -61,23 +64,28 @@ class Forked:
     """A command, with as much of ``subprocess.Popen`` as is needed."""
 
     def __init__(self, server: Server, pid: int):
-        self.server, self.pid, self.returncode = server, pid, None
+        self.server, self.pid = server, pid
+        self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        if self.returncode is None:
-            self.returncode = self.server.answer(0)
+        if self.returncode is None and (said := self.server.answer(0)):
+            self.returncode = int(said[0])
+            self.server.computed += float(said[1])
         return self.returncode
 
 
 def serve(begin: Any) -> None:
-    """Fork a command for each line that is read; say its process, and in the end its exit status."""
+    """Fork a command for each line that is read; say its process, then its exit status and how long it computed.
+
+    The seconds are of this process's clock of the processor, with those of its worker processes.
+    """
     for line in iter(sys.stdin.buffer.readline, b""):
         process = os.fork()
         if not process:
             return _command(json.loads(line), begin)
         os.write(1, b"%d\n" % process)
-        _, status = os.waitpid(process, 0)
-        os.write(1, b"%d\n" % os.waitstatus_to_exitcode(status))
+        _, status, used = os.wait4(process, 0)
+        os.write(1, b"%d %f\n" % (os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime))
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -178,4 +186,5 @@ def imported() -> None:
 if __name__ == "__main__":
     begin = ctypes.CDLL(sys.argv[1]).faults_begin
     imported()
+    gc.freeze()  # so that a fork copies less
     serve(begin)

@@ -19,7 +19,7 @@ from typing import Any
 from faults import DRIVER, WANDB, Faults, Kind, role_name
 from killed import CIRCUMSTANCES, results
 
-SECONDS = 120  # after which a command hangs
+SECONDS = 300  # after which a command hangs
 AT_OPERATIONS = {
     "killed before it": Kind.KILL_BEFORE,
     "killed in the middle of it": Kind.TEAR,
@@ -38,12 +38,12 @@ SERVICE = -1  # as a role: W&B's service
 
 @dataclass(frozen=True)
 class Strike:
-    """What happens to a command, and when: at the N-th operation of a role, or after some seconds."""
+    """What happens to a command, and when: at the N-th operation of a role, or after some time."""
 
     kind: str
     role: int = DRIVER
     at: int = 0
-    after: float = 0.0
+    after: float = 0.0  # a share of the time that the undisturbed command takes
     target: int = DRIVER  # whom "another killed" kills
     call: str = ""  # at which system call W&B's service is killed
 
@@ -51,7 +51,7 @@ class Strike:
         whom = f": {_named(self.target)}" if self.kind == "another killed" else ""
         if self.call:
             return f"{_named(SERVICE)} killed at {self.call} {self.at}"
-        when = f"operation {self.at} of {role_name(self.role)}" if self.at else f"after {self.after:.2f} s"
+        when = f"operation {self.at} of {role_name(self.role)}" if self.at else f"after {self.after:.0%} of its time"
         return f"{when}: {self.kind}{whom}"
 
     @classmethod
@@ -64,8 +64,7 @@ class Strike:
             call, most = chance.choice([("write", 8), ("openat", 4), ("pwrite64", 2), ("mkdirat", 1), ("read", 9)])
             return cls("another killed", target=SERVICE, at=chance.randint(1, most), call=call)
         if chance.random() < 0.12:
-            after = chance.uniform(0, undisturbed.seconds)
-            return cls(chance.choice(AT_MOMENTS), after=after, target=chance.choice(others))
+            return cls(chance.choice(AT_MOMENTS), after=chance.uniform(0.01, 1), target=chance.choice(others))
         kind = chance.choice(list(AT_OPERATIONS))
         role = chance.choice(list(undisturbed.counts))
         targets = [other for other in others if other != role] or [DRIVER]
@@ -115,8 +114,11 @@ class Command:
     wrong: list[str] = field(default_factory=list)
     ended: dict[str, Any] = field(default_factory=dict)  # what is finished and must stay as it is
 
-    def give(self, strike: Strike | None = None, chance: random.Random | None = None) -> None:
-        """Give the command, strike, wait for the end of all its processes, and look at what is there."""
+    def give(self, strike: Strike | None = None, chance: random.Random | None = None, usual: float = 0) -> None:
+        """Give the command, strike, wait for the end of all its processes, and look at what is there.
+
+        ``usual``: how many seconds it takes undisturbed.
+        """
         chance = chance or random.Random(0)
         self.given += 1
         self.directory.mkdir(exist_ok=True, parents=True)
@@ -136,7 +138,7 @@ class Command:
                 if (pid := faults.struck) and AT_OPERATIONS[strike.kind] == Kind.STOP and _state(pid) in "TX":
                     acted = _act(strike, process.pid, faults, self.directory, chance)
                     _signal(pid, signal.SIGCONT)
-                elif strike.after and passed > strike.after:
+                elif strike.after and passed > strike.after * usual:
                     acted = _act(strike, process.pid, faults, self.directory, chance)
             if passed > SECONDS:
                 hung = True
@@ -303,7 +305,7 @@ def case(
     while True:
         strike = Strike.draw(draw, undisturbed, strace)
         place = len(command.wrong)
-        command.give(strike, draw)
+        command.give(strike, draw, undisturbed.seconds)
         if command.struck:
             tally.strikes[strike.kind + (f": {_named(strike.target)}" if strike.kind == "another killed" else "")] += 1
         say(f"{strike}: {_outcome(command, place)}")
@@ -320,5 +322,5 @@ def case(
 
 
 def _outcome(command: Command, place: int) -> str:
-    how = f"status {command.status}" + ("" if command.struck else ", not struck")
+    how = f"status {command.status} in {command.seconds:.1f} s" + ("" if command.struck else ", not struck")
     return "\n  WRONG ".join([how, *command.wrong[place:]])

@@ -121,6 +121,7 @@ class Torture:
             _, words = draw(random.Random(f"{self.seed} command {which}"), self.root / "images")
             command = self._command(words, self.root / f"undisturbed{which}", self.server.start)
             command.give()
+            print(f"undisturbed in {command.seconds:.1f} s: {' '.join(words)}", flush=True)
             for text in command.wrong:
                 self.tally.wrong[text.split(":")[0]] += 1
                 print(f"  WRONG undisturbed: {' '.join(words)}: {text}")
@@ -157,7 +158,7 @@ def main() -> None:
         else:
             torture.case(given.only)
         torture.server.close()
-    print(torture.tally)
+    print(f"{torture.tally}; {torture.server.computed:.0f} s of a processor in forked commands")
     sys.exit(bool(torture.tally.wrong))
 
 
