@@ -71,9 +71,11 @@ __attribute__((constructor)) static void loaded(void) {
     close(file);
     for (ssize_t i = 0; i < length; i++)
         if (!words[i]) words[i] = ' ';
-    if (strstr(words, "multiprocessing.spawn"))
+    if (!strstr(program_invocation_short_name, "python"))
+        faults_begin(NOBODY);
+    else if (strstr(words, "multiprocessing.spawn"))
         faults_begin(NEXT_WORKER);
-    else if (strstr(words, "-m submitit") || strstr(words, "submitit.core"))
+    else if (strstr(words, "-m submitit"))
         faults_begin(NEXT_TASK);
     else if (strstr(words, "-m fractal_ifs.train"))
         faults_begin(DRIVER);

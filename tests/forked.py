@@ -56,7 +56,9 @@ class Server:
 
     def close(self) -> None:
         assert self.process.stdin
+        assert self.process.stdout
         self.process.stdin.close()
+        self.process.stdout.close()
         self.process.wait()
 
 

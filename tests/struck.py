@@ -34,6 +34,8 @@ AT_OPERATIONS = {
 AT_MOMENTS = ("SIGKILL", "SIGTERM", "SIGINT to all", "another killed")
 SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGINT to all": signal.SIGINT}
 SERVICE = -1  # as a role: W&B's service
+# What a run leaves that was killed just after its record: nobody writes into the directory of a finished run any more.
+LEFT = ("begun.json", ".lock")
 
 
 @dataclass(frozen=True)
@@ -273,7 +275,7 @@ def found(directory: Path) -> dict[str, Any]:
         name = str(path.relative_to(directory))
         if path.parent.name == ".hydra" and path.name != "hydra.yaml":
             there[name] = path.read_text()
-        elif "/wandb/" not in name and (path.name[0] == "." or path.name == "begun.json") and path.name != ".hydra":
+        elif "/wandb/" not in name and path.name[0] == "." and path.name not in (".hydra", *LEFT):
             there[name] = "a file that is left"
     return there
 
