@@ -9,6 +9,7 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 from faults import DRIVER, WANDB, Faults, Kind, role_name
 from killed import CIRCUMSTANCES, results
 
-SECONDS = 300  # after which a command hangs
+SECONDS = 200  # after which a command hangs
 AT_OPERATIONS = {
     "killed before it": Kind.KILL_BEFORE,
     "killed in the middle of it": Kind.TEAR,
@@ -36,6 +37,7 @@ SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGINT to all": signal.SIGINT}
 SERVICE = -1  # as a role: W&B's service
 # What a run leaves that was killed just after its record: nobody writes into the directory of a finished run any more.
 LEFT = ("begun.json", ".lock")
+OTHERS = re.compile("/wandb/|/slurm/.submission_file_")  # files that W&B and submitit write
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,11 @@ class Strike:
     after: float = 0.0  # a share of the time that the undisturbed command takes
     target: int = DRIVER  # whom "another killed" kills
     call: str = ""  # at which system call W&B's service is killed
+    hurry: bool = False  # whether it is given again while its workers or Slurm tasks may still be there
 
     def __str__(self) -> str:
         whom = f": {_named(self.target)}" if self.kind == "another killed" else ""
+        whom += "; given again at once" if self.hurry else ""
         if self.call:
             return f"{_named(SERVICE)} killed at {self.call} {self.at}"
         when = f"operation {self.at} of {role_name(self.role)}" if self.at else f"after {self.after:.0%} of its time"
@@ -60,19 +64,22 @@ class Strike:
     def draw(cls, chance: random.Random, undisturbed: "Command", straced: bool) -> "Strike":
         """A strike at a command, which is known from when nobody disturbed it."""
         others = [role for role in undisturbed.counts if role != WANDB]
+        hurry = chance.random() < 0.3
         if "logger=wandb" in undisturbed.words:
             others.append(SERVICE)
         if straced and SERVICE in others and chance.random() < 0.3:
             call, most = chance.choice([("write", 8), ("openat", 4), ("pwrite64", 2), ("mkdirat", 1), ("read", 9)])
-            return cls("another killed", target=SERVICE, at=chance.randint(1, most), call=call)
+            return cls("another killed", target=SERVICE, at=chance.randint(1, most), call=call, hurry=hurry)
         if chance.random() < 0.12:
-            return cls(chance.choice(AT_MOMENTS), after=chance.uniform(0.01, 1), target=chance.choice(others))
+            return cls(
+                chance.choice(AT_MOMENTS), after=chance.uniform(0.01, 1), target=chance.choice(others), hurry=hurry
+            )
         kind = chance.choice(list(AT_OPERATIONS))
         role = chance.choice(list(undisturbed.counts))
         targets = [other for other in others if other != role] or [DRIVER]
         # Fewer operations are left where a run goes on: rather the early ones.
         at = 1 + int(undisturbed.counts[role] * chance.random() ** 1.3)
-        return cls(kind, role, at, target=chance.choice(targets))
+        return cls(kind, role, at, target=chance.choice(targets), hurry=hurry)
 
     @property
     def statuses(self) -> set[int]:
@@ -114,6 +121,7 @@ class Command:
     seconds: float = 0.0
     counts: dict[int, int] = field(default_factory=dict)  # of file operations, by role
     wrong: list[str] = field(default_factory=list)
+    left: set[int] = field(default_factory=set)  # processes that may not have ended yet
     ended: dict[str, Any] = field(default_factory=dict)  # what is finished and must stay as it is
 
     def give(self, strike: Strike | None = None, chance: random.Random | None = None, usual: float = 0) -> None:
@@ -134,14 +142,15 @@ class Command:
         begun = time.monotonic()
         process = self.start(self.words, self.directory, output, {**faults.environment, "WANDB_MODE": "offline"})
         acted = hung = False
+        at_once = [process.pid, *self.left]
         while process.poll() is None:
             passed = time.monotonic() - begun
             if strike and not acted:
                 if (pid := faults.struck) and AT_OPERATIONS[strike.kind] == Kind.STOP and _state(pid) in "TX":
-                    acted = _act(strike, process.pid, faults, self.directory, chance)
+                    acted = _act(strike, at_once, faults, self.directory, chance)
                     _signal(pid, signal.SIGCONT)
                 elif strike.after and passed > strike.after * usual:
-                    acted = _act(strike, process.pid, faults, self.directory, chance)
+                    acted = _act(strike, at_once, faults, self.directory, chance)
             if passed > SECONDS:
                 hung = True
                 for pid in {process.pid, *faults.processes().values()}:
@@ -149,14 +158,23 @@ class Command:
             time.sleep(0.003)
         if hung:
             self.wrong.append("hung: no end")
-        for pid in faults.processes().values():
-            if not _gone(pid, 40):
-                self.wrong.append(f"hung: process {pid} outlives its command")
-                _signal(pid, signal.SIGKILL)
+        self.left |= {*faults.processes().values()}
+        if not (strike and strike.hurry and process.returncode):
+            self._wait()
         self.seconds, self.counts, self.status = time.monotonic() - begun, faults.counts(), process.returncode
         traced = trace.exists() and "killed by SIGKILL" in trace.read_text(errors="replace")
         self.struck = bool(acted or (faults.struck and strike and strike.kind != "another killed") or traced)
         self._look(strike if self.struck else None, output.read_text(errors="replace"))
+
+    def _wait(self) -> None:
+        """Until all processes of this command have ended: workers notice that their driver has."""
+        for pid in self.left:
+            if not _gone(pid, 40):
+                self.wrong.append(f"hung: process {pid} outlives its command")
+                _signal(pid, signal.SIGKILL)
+        self.left.clear()
+        while "hydra/launcher=slurm" in self.words and _slurm("squeue", "--noheader"):
+            time.sleep(0.5)
 
     def _look(self, strike: Strike | None, text: str) -> None:
         allowed = strike.statuses if strike else {0}
@@ -181,9 +199,10 @@ class Command:
                 self.wrong.append(f"bits: {what}: {ours[what]}, undisturbed {theirs[what]}"[:1500])
 
 
-def _act(strike: Strike, driver: int, faults: Faults, directory: Path, chance: random.Random) -> bool:
-    """Strike from outside. Returns whether there was something to strike."""
-    everyone = [driver, *faults.processes().values()]
+def _act(strike: Strike, began: Sequence[int], faults: Faults, directory: Path, chance: random.Random) -> bool:
+    """Strike from outside. ``began``: the driver, and what is left of commands before. Returns whether it struck."""
+    driver = began[0]
+    everyone = [*began, *faults.processes().values()]
     if strike.kind == "power lost":
         everyone += services(everyone)
         for pid in everyone:
@@ -201,6 +220,10 @@ def _act(strike: Strike, driver: int, faults: Faults, directory: Path, chance: r
         pid = driver if strike.target == DRIVER else faults.processes().get(strike.target, 0)
         return bool(pid) and _signal(pid, signal.SIGKILL)
     return True
+
+
+def _slurm(*words: str) -> str:
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def services(parents: Sequence[int]) -> list[int]:
@@ -275,7 +298,7 @@ def found(directory: Path) -> dict[str, Any]:
         name = str(path.relative_to(directory))
         if path.parent.name == ".hydra" and path.name != "hydra.yaml":
             there[name] = path.read_text()
-        elif "/wandb/" not in name and path.name[0] == "." and path.name not in (".hydra", *LEFT):
+        elif path.name[0] == "." and path.name not in (".hydra", *LEFT) and not OTHERS.search(name):
             there[name] = "a file that is left"
     return there
 
@@ -314,7 +337,7 @@ def case(
         if command.status == 0 or draw.random() < 0.4:
             break
     place = len(command.wrong)
-    if command.status != 0:
+    if command.status != 0 or command.struck:  # where just the table could not be written, the status is 0
         command.give()
     if command.status == 0:
         command.compare(undisturbed)

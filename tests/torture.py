@@ -45,13 +45,15 @@ KINDS = {  # of commands: the words that make one, and how often it is drawn
     "sweep of images": (["-m", "data=cifar10", "model=cnn", "lr=1e-3,2e-3", "sweep=s"], 1),
     "two devices": (["trainer=ddp", "trainer.accelerator=cpu", "engine=torch", "batch_size=32"], 1),
 }
+SLURM = ["-m", "curve=1,4", "lr=1e-3,2e-3", "sweep=s", "hydra/launcher=slurm"]
+SLURM += ["hydra.launcher.cpus=1", "hydra.launcher.tasks=2", "hydra.launcher.time=30"]
 IMAGES = ["data.verify=false", "data.train_size=60", "data.test_size=10", "batch_size=12", "steps=20", "eval_every=5"]
 
 
-def draw(chance: random.Random, images: Path) -> tuple[str, list[str]]:
-    """A kind of command, and its words."""
+def draw(chance: random.Random, images: Path, slurm: bool) -> list[str]:
+    """The words of a command: of a random kind, or under Slurm."""
     kind = chance.choices(list(KINDS), [weight for _, weight in KINDS.values()])[0]
-    words = [*KINDS[kind][0]]
+    words = [*SLURM] if slurm else [*KINDS[kind][0]]
     given = {word.split("=")[0] for word in words}
     logger = chance.choices(["none", "csv", "wandb"], [3, 3, 1])[0]
     drawn = [*SIZES, f"width={chance.randint(1, 24)}", f"depth={chance.randint(1, 4)}"]
@@ -63,11 +65,11 @@ def draw(chance: random.Random, images: Path) -> tuple[str, list[str]]:
         drawn += [f"trainer.precision={chance.choice(['64-true', 'bf16-mixed'])}"]
     if chance.random() < 0.3:
         words += ["kept=kept.csv"]
-    if "images" in kind:
+    if "images" in kind and not slurm:
         drawn = [*IMAGES, f"data.dir={images}", f"width={chance.randint(1, 6)}", "depth=1", f"logger={logger}"]
-    if kind == "workers" and chance.random() < 0.2:
+    if words[-1] == "workers=2" and chance.random() < 0.2:
         words[-1] = "workers=1"
-    return kind, words + [word for word in drawn if word.split("=")[0] not in given]
+    return words + [word for word in drawn if word.split("=")[0] not in given]
 
 
 def real(words: Sequence[str], cwd: Path, output: Path, environment: dict[str, str]) -> subprocess.Popen:
@@ -90,10 +92,11 @@ class Torture:
     Args:
         commands: how many different commands there are; each is first given once and not disturbed.
         share: of the cases whose commands start Python anew.
+        slurm: all commands are under Slurm.
     """
 
-    def __init__(self, root: Path, seed: int, commands: int, share: float):
-        self.root, self.seed, self.commands, self.share = root, seed, commands, share
+    def __init__(self, root: Path, seed: int, commands: int, share: float, slurm: bool = False):
+        self.root, self.seed, self.commands, self.share, self.slurm = root, seed, commands, share, slurm
         self.tally, self.strace = Tally(), straced()
         self.library = build(root)
         self.server = Server(self.library, **ENVIRONMENT)
@@ -107,7 +110,7 @@ class Torture:
         """Strike at a command until it comes to its end, say what happened, and add it up in ``tally``."""
         chance = random.Random(f"{self.seed} {number}")
         which = chance.randrange(self.commands)
-        anew = chance.random() < self.share
+        anew = chance.random() < self.share or self.slurm
         undisturbed = self._undisturbed(which)
         print(f"case {number}, seed {self.seed}{', Python anew' if anew else ''}: {' '.join(undisturbed.words)}")
         there = self.root / f"case{number}"
@@ -118,8 +121,9 @@ class Torture:
 
     def _undisturbed(self, which: int) -> Command:
         if which not in self.undisturbed:
-            _, words = draw(random.Random(f"{self.seed} command {which}"), self.root / "images")
-            command = self._command(words, self.root / f"undisturbed{which}", self.server.start)
+            words = draw(random.Random(f"{self.seed} command {which}"), self.root / "images", self.slurm)
+            start = real if self.slurm else self.server.start
+            command = self._command(words, self.root / f"undisturbed{which}", start)
             command.give()
             print(f"undisturbed in {command.seconds:.1f} s: {' '.join(words)}", flush=True)
             for text in command.wrong:
@@ -147,12 +151,13 @@ def main() -> None:
     parser.add_argument("--only", type=int, help="this case alone")
     parser.add_argument("--commands", type=int, default=60, help="how many different commands")
     parser.add_argument("--real", type=float, default=0.1, help="the share of cases whose commands start Python anew")
+    parser.add_argument("--slurm", action="store_true", help="all commands under Slurm (see tests/slurm/start.sh)")
     parser.add_argument("--keep", type=Path, help="a directory for all files; what is wrong stays there")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         if given.keep:
             given.keep.mkdir(parents=True)
-        torture = Torture(given.keep or Path(root), given.seed, given.commands, given.real)
+        torture = Torture(given.keep or Path(root), given.seed, given.commands, given.real, given.slurm)
         if given.only is None:
             torture.until(given.strikes)
         else:
