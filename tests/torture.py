@@ -37,6 +37,7 @@ KINDS = {  # of commands: the words that make one, and how often it is drawn
     "sweep": (["-m", "curve=1,4", "sweep=s"], 3),
     "sweep that joins lengths": (["-m", "steps=300,500", "curve=1,6", "sweep=s"], 1),
     "workers": (["-m", "curve=1,4", "lr=1e-3,2e-3", "sweep=s", "engine=torch", "workers=2"], 3),
+    "one worker": (["-m", "curve=1,4", "lr=1e-3,2e-3", "sweep=s", "engine=torch", "workers=1"], 1),
     "layerwise": (["training=layerwise", "depth=2", "steps=300"], 1),
     "sweep layerwise": (["-m", "training=layerwise", "curve=1,4", "depth=2", "steps=200", "sweep=s"], 1),
     "diverging": (["-m", "lr=1e-3,1e30", "loss=squared", "sweep=s"], 1),
@@ -67,8 +68,6 @@ def draw(chance: random.Random, images: Path, slurm: bool) -> list[str]:
         words += ["kept=kept.csv"]
     if "images" in kind and not slurm:
         drawn = [*IMAGES, f"data.dir={images}", f"width={chance.randint(1, 6)}", "depth=1", f"logger={logger}"]
-    if words[-1] == "workers=2" and chance.random() < 0.2:
-        words[-1] = "workers=1"
     return words + [word for word in drawn if word.split("=")[0] not in given]
 
 
