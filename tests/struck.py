@@ -330,7 +330,7 @@ def case(
     while True:
         strike = Strike.draw(draw, undisturbed, strace)
         place = len(command.wrong)
-        command.give(strike, draw, undisturbed.seconds)
+        command.give(strike, random.Random(draw.random()), undisturbed.seconds)
         if command.struck:
             tally.strikes[strike.kind + (f": {_named(strike.target)}" if strike.kind == "another killed" else "")] += 1
         say(f"{strike}: {_outcome(command, place)}")
