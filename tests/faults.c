@@ -152,7 +152,7 @@ static enum kind judge_file(int file, int writes) {
     if (!shared || role < 0 || file < 3) return NOTHING;
     snprintf(name, sizeof name, "/proc/self/fd/%d", file);
     ssize_t length = readlink(name, path, PATH_MAX);
-    if (length <= 0) return NOTHING;
+    if (length <= 0 || *path != '/') return NOTHING; /* a pipe, a socket */
     path[length] = 0;
     return judge(AT_FDCWD, path, writes, 0);
 }

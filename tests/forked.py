@@ -102,7 +102,7 @@ def _command(asked: dict[str, Any], begin: Any) -> None:
     os.close(nothing)
     os.environ.update(asked["environment"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if "-m" in asked["words"]:
+    if {"engine=torch", "trainer=ddp", "model=cnn"} & {*asked["words"]}:
         _workers_are_forks(begin)
     begin(0)
     sys.argv = ["train.py", *asked["words"]]

@@ -121,6 +121,7 @@ class Command:
     seconds: float = 0.0
     counts: dict[int, int] = field(default_factory=dict)  # of file operations, by role
     wrong: list[str] = field(default_factory=list)
+    powerless: bool = False  # whether the power was lost once
     left: set[int] = field(default_factory=set)  # processes that may not have ended yet
     ended: dict[str, Any] = field(default_factory=dict)  # what is finished and must stay as it is
 
@@ -164,6 +165,7 @@ class Command:
         self.seconds, self.counts, self.status = time.monotonic() - begun, faults.counts(), process.returncode
         traced = trace.exists() and "killed by SIGKILL" in trace.read_text(errors="replace")
         self.struck = bool(acted or (faults.struck and strike and strike.kind != "another killed") or traced)
+        self.powerless |= bool(self.struck and strike and strike.kind == "power lost")
         self._look(strike if self.struck else None, output.read_text(errors="replace"))
 
     def _wait(self) -> None:
@@ -195,6 +197,8 @@ class Command:
         self.wrong += [f"bits: {what} is missing" for what in theirs.keys() - ours.keys()]
         self.wrong += [f"bits: {what} is too much" for what in ours.keys() - theirs.keys()]
         for what in ours.keys() & theirs.keys():
+            if self.powerless and "/.hydra/" in what:  # Hydra's files are not waited for; the record has the config too
+                continue
             if ours[what] != theirs[what]:
                 self.wrong.append(f"bits: {what}: {ours[what]}, undisturbed {theirs[what]}"[:1500])
 
@@ -334,7 +338,7 @@ def case(
         if command.struck:
             tally.strikes[strike.kind + (f": {_named(strike.target)}" if strike.kind == "another killed" else "")] += 1
         say(f"{strike}: {_outcome(command, place)}")
-        if command.status == 0 or draw.random() < 0.4:
+        if command.status == 0 or draw.random() < 0.3:
             break
     place = len(command.wrong)
     if command.status != 0 or command.struck:  # where just the table could not be written, the status is 0

@@ -106,7 +106,7 @@ def test_power_is_lost_with_what_is_not_on_the_disk(tmp_path, library):
 
 @pytest.fixture(scope="module")
 def torture(tmp_path_factory):
-    torture = Torture(tmp_path_factory.mktemp("torture"), seed=7, commands=10, share=0.0)
+    torture = Torture(tmp_path_factory.mktemp("torture"), seed=7, commands=8, share=0.0)
     yield torture
     torture.server.close()
 
