@@ -42,7 +42,7 @@ test-hydra14: .hydra14/.installed  ## the tests of the command line and of sweep
 	PYTHONPATH="$(abspath .hydra14)" $(BIN)/python -m pytest -m "not slow" $(addprefix tests/test_,$(addsuffix .py,\
 		config command_line sweep launchers foreign hydra doors package))
 
-torture: $(SETUP)  ## 1,000 strikes at any file operation of commands of every kind, which must end as if undisturbed (a night); STRIKES=60 SEED=7
+torture: $(SETUP)  ## 1,000 strikes at any file operation of commands of every kind, which must end as if undisturbed (about 2 h); STRIKES=60 SEED=7 ONLY=3
 	$(BIN)/python tests/torture.py --strikes $(or $(STRIKES),1000) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
 
 lint: $(SETUP)  ## ruff, clang-format, yamllint and pyright

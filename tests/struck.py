@@ -84,7 +84,7 @@ class Strike:
     @property
     def statuses(self) -> set[int]:
         """How the command may end, if it is struck. With 0 it must be complete."""
-        kills = {-signal.SIGKILL}
+        kills = {-signal.SIGKILL, 0} if self.after else {-signal.SIGKILL}  # at a moment it may have ended already
         if self.kind in SIGNALS:
             kind = SIGNALS[self.kind]
             return {0, -kind, 128 + kind}
