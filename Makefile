@@ -42,20 +42,20 @@ test-hydra14: .hydra14/.installed  ## the tests of the command line and of sweep
 	PYTHONPATH="$(abspath .hydra14)" $(BIN)/python -m pytest -m "not slow" $(addprefix tests/test_,$(addsuffix .py,\
 		config command_line sweep launchers foreign hydra doors package))
 
-torture: $(SETUP)  ## 60 random kills of random sweeps and runs, which must end as if undisturbed (about 20 min); SEED=7: the same ones again
-	$(BIN)/python tests/torture.py $(if $(SEED),--seed $(SEED))
+torture: $(SETUP)  ## 1,000 strikes at any file operation of commands of every kind, which must end as if undisturbed (about 2 h); STRIKES=60 SEED=7 ONLY=3
+	$(BIN)/python tests/torture.py --strikes $(or $(STRIKES),1000) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
 
 lint: $(SETUP)  ## ruff, clang-format, yamllint and pyright
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/clang-format --dry-run --Werror src/native/* tests/*.cpp
+	$(BIN)/clang-format --dry-run --Werror src/native/* tests/*.c tests/*.cpp
 	$(BIN)/yamllint --strict .
 	$(BIN)/pyright
 
 format: $(SETUP)  ## let ruff and clang-format format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	$(BIN)/clang-format -i src/native/* tests/*.cpp
+	$(BIN)/clang-format -i src/native/* tests/*.c tests/*.cpp
 
 sanitize: $(SETUP)  ## the native engine under sanitizers of addresses, undefined behaviour and threads (2 min)
 	PATH="$(abspath $(BIN)):$$PATH" sh tests/native_sanitize.sh
