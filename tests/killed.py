@@ -19,7 +19,7 @@ from conftest import read_checkpoint
 from fractal_ifs.runs import records
 
 SMALL = ["depth=3", "eval_every=200", "data.train_size=1500", "data.test_size=300", "logger=none"]
-CIRCUMSTANCES = ("seconds", "git_commit")  # of a record: what may differ between equal runs
+CIRCUMSTANCES = ("seconds", "git_commit", "git_modified")  # of a record: what may differ between equal runs
 
 
 def start(directory: Path, *overrides: str, code: str | None = None, **environment: str) -> subprocess.Popen:

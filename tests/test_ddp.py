@@ -8,7 +8,7 @@ import signal
 import pandas as pd
 import pytest
 from conftest import small
-from killed import command, kill, results, start, steps, wait_for
+from killed import children, command, kill, results, start, steps, wait_for
 from test_images import binary, parts
 
 from fractal_ifs import ConfigError
@@ -69,6 +69,17 @@ def test_killed_and_interrupted_it_goes_on_to_the_same_bits(tmp_path):
     ]
     log = next(killed.rglob("train.log")).read_text()
     assert len(re.findall(r"training from step [1-9]", log)) == 2
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_before_they_meet_ends_the_run(tmp_path):
+    process = start(tmp_path, *RUN, *DDP)
+    assert wait_for(lambda: len(children(process.pid)) == 2, process)
+    os.kill(max(children(process.pid)), signal.SIGKILL)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "its worker process was killed by signal 9" in text
+    assert "Traceback" not in text
 
 
 def test_what_is_refused():

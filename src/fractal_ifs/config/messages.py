@@ -44,6 +44,8 @@ def refusals() -> Generator[None]:
         except MemoryError as error:
             sys.exit(f"error: there is not enough memory on this machine ({short(error, 200) or 'MemoryError'})")
         except ValueError as error:
+            if isinstance(error.__cause__, OSError):  # of logging, which can't open a run's log
+                raise error.__cause__ from None
             if not str(error).startswith("Only one of --run"):  # how Hydra refuses `-m --cfg job`
                 _refuse_hydras(error, overrides)
                 raise

@@ -191,6 +191,9 @@ def _on_devices(job: Job) -> Outcome:
         try:
             for worker in workers:
                 worker.begin([0], [job if worker is workers[0] else job._replace(directory=None)])
+            others = [worker.process.sentinel for worker in workers[1:]]
+            if workers[0].connection not in wait([workers[0].connection, *others]):
+                workers[0].process.kill()  # another has died, for which it would wait
             return workers[0].end([job])[0]
         except KeyboardInterrupt:
             workers[0].interrupt()

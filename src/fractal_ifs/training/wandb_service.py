@@ -110,11 +110,10 @@ def _watch_over() -> None:
 
 
 def _at_exit() -> None:
-    """Before W&B waits for its service: see that this comes to an end."""
+    """End W&B's service before W&B itself does, which would tell of one that has died, or dies now, with a traceback."""
+    import wandb
+
     if services():
         _calls.add(Call(EXIT_SECONDS))
-    else:  # it has died, of which W&B would tell with a traceback
-        import wandb
-
-        with contextlib.suppress(Exception, SystemExit):
-            wandb.teardown()
+    with contextlib.suppress(Exception, SystemExit):
+        wandb.teardown()
