@@ -110,7 +110,7 @@ def _watch_over() -> None:
 
 
 def _at_exit() -> None:
-    """End W&B's service before W&B itself does, which would tell of one that has died, or dies now, with a traceback."""
+    """End W&B's service before W&B does, which would tell of one that has died, or dies now, with a traceback."""
     import wandb
 
     if services():
