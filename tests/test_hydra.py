@@ -106,11 +106,13 @@ def test_a_job_cannot_choose_what_belongs_to_the_sweep(command, tmp_path):
         assert ["experiment=a" in found[0].parent.name, "experiment=b" in found[1].parent.name] == [True, True]
 
 
-@pytest.mark.parametrize("word", ["sweep=a,b", "sweep=x${curve.name}", "hydra.sweep.dir=multirun/${curve.name}"])
-def test_jobs_have_one_sweep(command, word):
-    """Else its table and its end would be those of a part of it."""
-    line = refused(command, "-m", "curve=1,4", *QUICK, word)
-    assert "must be the same for all jobs" in line
+def test_jobs_in_several_directories_have_a_table_in_each(command, tmp_path):
+    ended = command("-m", "curve=1,4", *QUICK, "sweep=x${curve.name}")
+    assert ended.status == 0
+    assert "2 jobs in multirun/x1, multirun/x4" in ended.out
+    for name in ("x1", "x4"):
+        assert f"multirun/{name}/results.csv" in ended.out
+        assert len((tmp_path / "multirun" / name / "results.csv").read_text().splitlines()) == 2
 
 
 def test_jobs_of_one_directory_are_told_the_way_out(command):

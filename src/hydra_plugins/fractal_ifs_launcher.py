@@ -87,12 +87,15 @@ class FusedLauncher(Launcher):
             self.check(job_overrides, initial_job_idx)
         assert self.checked is not None
         (_, composed), self.checked = self.checked, None
-        sweep_dir = Path(str(self.config.hydra.sweep.dir))
-        check_writable(sweep_dir)
-        if sweep_dir not in swept:
-            swept.append(sweep_dir)
-        with driving(sweep_dir), env_override(composed[0].environment):
-            return self._train(composed, sweep_dir)
+        directories = list(dict.fromkeys(each.sweep_directory for each in composed))
+        for directory in directories:
+            check_writable(directory)
+        swept.extend(directory for directory in directories if directory not in swept)
+        with contextlib.ExitStack() as stack:
+            for directory in directories:
+                stack.enter_context(driving(directory))
+            stack.enter_context(env_override(composed[0].environment))
+            return self._train(composed, directories)
 
     def check(self, batch: Sequence[Sequence[str]], first: int) -> None:
         """Compose and check the jobs that ``launch`` will be given. Raises ConfigError that names all invalid ones."""
@@ -111,9 +114,9 @@ class FusedLauncher(Launcher):
                 )
         self.checked, self.logs = (batch, composed), self._logs(composed)
 
-    def _train(self, composed: Sequence[Composed], sweep_dir: Path) -> Sequence[JobReturn]:
+    def _train(self, composed: Sequence[Composed], directories: Sequence[Path]) -> Sequence[JobReturn]:
         jobs = [each.job for each in composed]
-        log.info("%s in %s", counted(len(jobs), "job"), sweep_dir)
+        log.info("%s in %s", counted(len(jobs), "job"), ", ".join(map(str, directories)))
         ended = finished_jobs(jobs)  # raises for another config before anything is written
         returns = [self._job(each) for each in composed]
         for number, (ret, job) in enumerate(zip(returns, jobs, strict=True)):
@@ -123,7 +126,7 @@ class FusedLauncher(Launcher):
         for ret, heard in zip(returns, listeners, strict=True):
             self._call_back(ret, heard, "on_job_start", task_function=self.task_function)
         with self._job_logging():
-            trained = self._results(jobs, ended, sweep_dir) if len(ended) < len(jobs) else ended
+            trained = self._results(jobs, ended, directories[0]) if len(ended) < len(jobs) else ended
         for number, ret in enumerate(returns):
             result = trained[number]
             failed = isinstance(result, Exception)

@@ -50,6 +50,12 @@ class Composed(NamedTuple):
     job: Job
 
     @property
+    def sweep_directory(self) -> Path:
+        """Where ``hydra.sweep.dir`` says that its sweep is. A swept key may be part of that."""
+        with current(self.whole):
+            return Path(str(self.whole.hydra.sweep.dir))
+
+    @property
     def environment(self) -> dict[str, str]:
         """The variables that ``hydra.job.env_set`` sets."""
         if not (variables := self.whole.hydra.job.env_set):
@@ -77,15 +83,12 @@ def compose_all(
     own = composed_folders(master)
     shared = set(jobs[0]).intersection(*jobs) if len(jobs) > 1 else set[str]()
     taken: dict[Path, str] = {}
-    there = _sweep_directory(master)
     for number, overrides in enumerate(jobs):
         words = " ".join(word for word in filter_overrides(overrides) if word not in shared)
         try:
             config = compose(overrides)
             values = resolved(config)
             directory = output_directory(config, first + number)
-            if (other := _sweep_directory(config)) != there:
-                raise ConfigError(f"hydra.sweep.dir={other}: must be the same for all jobs; {there} is the sweep's")
             job = Job(accepted(values, here), directory)
             if directory in taken:
                 raise ConfigError(
@@ -102,11 +105,6 @@ def compose_all(
     if refused:
         raise ConfigError(_told(refused, len(jobs)))
     return configs
-
-
-def _sweep_directory(config: DictConfig) -> str:
-    with current(config):
-        return str(config.hydra.sweep.dir)
 
 
 def _told(refused: dict[str, list[str]], count: int) -> str:
