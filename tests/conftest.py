@@ -108,6 +108,7 @@ def command(monkeypatch, tmp_path, capsys):
 
     def run(*arguments: str) -> Ended:
         fractal_ifs.sweeps.driver.swept.clear()
+        fractal_ifs.sweeps.driver.failed.clear()
         monkeypatch.setattr(sys, "argv", ["train", *arguments])
         capsys.readouterr()
         with _logging_as_before():
@@ -120,6 +121,7 @@ def command(monkeypatch, tmp_path, capsys):
 
     yield run
     fractal_ifs.sweeps.driver.swept.clear()
+    fractal_ifs.sweeps.driver.failed.clear()
 
 
 def _levels() -> dict[str, int]:
