@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fractal_ifs.errors import Damaged, reason, short
-from fractal_ifs.files import LARGEST, read, set_aside, write
+from fractal_ifs.files import LARGEST, read, remove_abandoned, set_aside, write
 from fractal_ifs.runs.checkpoints import CHECKPOINTS, read_whole
 from fractal_ifs.runs.records import HISTORY, RunRecord, Stored, note
 
@@ -69,6 +69,7 @@ def mend_history(directory: Path, stored: Stored) -> None:
         why = f"{directory / HISTORY} is missing"
     except Damaged as error:
         why = str(error)
+    remove_abandoned(directory, (HISTORY,))  # of one who was killed at the same
     reasons: list[str] = []
     for name in CHECKPOINTS:
         try:
