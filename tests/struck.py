@@ -341,7 +341,7 @@ def case(
         if command.status == 0 or draw.random() < 0.3:
             break
     place = len(command.wrong)
-    if command.status != 0 or command.struck:  # where just the table could not be written, the status is 0
+    if command.status != 0 or command.struck:
         command.give()
     if command.status == 0:
         command.compare(undisturbed)

@@ -1,11 +1,14 @@
 """Sweeps by the command line: what every job leaves, what is refused, what a failure costs."""
 
 import csv
+import errno
 import json
 import math
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +74,53 @@ def test_an_interrupt_while_the_table_is_written_leaves_the_old_one(command, tmp
         "multirun.yaml",
         "results.csv",
     }
+
+
+def test_a_table_that_cannot_be_written_is_a_failure_of_the_command(command, tmp_path, monkeypatch):
+    one = ["-m", "curve=1", *QUICK, "sweep=grid"]
+
+    def replace(old, new, replace=os.replace):
+        if new.name == "results.csv":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", replace)
+        text = refused(command(*one))
+    assert text == "error: multirun/grid has no table of this sweep; the same command writes it"
+    assert command(*one).status == 0
+    assert [row["status"] for row in table(tmp_path)] == ["finished"]
+
+
+def test_a_disk_that_fails_after_the_record_leaves_the_record(command, tmp_path, monkeypatch):
+    """The run's files are whole, and the next command takes it as finished."""
+    one = ["-m", "curve=1", *QUICK, "sweep=grid"]
+
+    def sync(directory):
+        if (directory / "result.json").exists():
+            raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sync", sync)
+        ended = command(*one)
+    assert ended.status == "error: jobs failed, the first with OSError: [Errno 5] Input/output error"
+    [directory] = results(tmp_path)
+    assert results(tmp_path)[directory]["status"] == "finished"
+    (directory / ".lock").touch()  # as of one that was killed there
+    assert (directory / "begun.json").exists()
+    ended = command(*one)
+    assert ended.status == 0
+    assert "1 of 1 jobs are finished already" in ended.out + ended.err
+    assert not {".lock", "begun.json"} & {path.name for path in directory.iterdir()}
+
+
+def test_a_finished_sweep_does_not_wait_for_torch(command, tmp_path):
+    one = ["-m", "curve=1,4", *QUICK, "sweep=grid"]
+    assert command(*one).status == 0
+    code = "import sys; from fractal_ifs.train import main; main(); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, *one], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 jobs are finished already" in done.stdout + done.stderr
 
 
 def test_a_second_interrupt_ends_at_once_also_while_the_table_is_written(command, tmp_path, monkeypatch):

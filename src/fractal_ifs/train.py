@@ -71,7 +71,7 @@ def train(config: DictConfig, single: bool) -> float | None:
 
 
 def main() -> int:
-    """The command line. Returns 0 where all jobs are trained, whatever becomes of what it prints."""
+    """The command line. Returns 0 where all jobs are trained and in their tables, whatever becomes of what it prints."""
     if answered(sys.argv[1:], screen):
         return 0
     options, words = options_and_words(sys.argv[1:])
@@ -92,7 +92,11 @@ def main() -> int:
 
 @contextlib.contextmanager
 def _shown() -> Generator[None]:
-    """Within: jobs are trained. However that ends, the tables of their sweeps are shown, and the jobs that failed."""
+    """Within: jobs are trained. However that ends, the tables of their sweeps are shown, and the jobs that failed.
+
+    Ends the process, with status 1, where a table can't be written.
+    """
+    lacking: list[Path] = []
     try:
         yield
     except JobsFailed as error:
@@ -101,9 +105,10 @@ def _shown() -> Generator[None]:
         if swept:
             from fractal_ifs.sweeps.table import show_table
 
-            for directory in swept:
-                show_table(directory)
+            lacking = [directory for directory in swept if not show_table(directory)]
         show_failed()
+    if lacking:
+        sys.exit(f"error: {lacking[0]} has no table of this sweep; the same command writes it")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from killed import SMALL, command, results, start, steps, table, wait_for
 
+from fractal_ifs.sweeps.slurm_queue import submitted_tasks
+
 pytest.importorskip("submitit")
 
 
@@ -37,7 +39,7 @@ def queue() -> dict[str, str]:
     return dict(line.split("|") for line in lines)
 
 
-GRID = ["curve=1,4", "lr=1e-3,2e-3", *SMALL, "width=20", "steps=20000"]
+GRID = ["curve=1,4", "lr=1e-3,2e-3", *SMALL, "width=20", "steps=40000"]
 SLURM = ["hydra/launcher=slurm", "hydra.launcher.cpus=1", "hydra.launcher.tasks=2", "hydra.launcher.time=30"]
 
 
@@ -82,9 +84,15 @@ def test_a_driver_that_leaves(tmp_path, inline):
     assert status == 0, text
     assert "in Slurm's hands already" in text or "jobs are finished already" in text
     assert len(list((sweep / "slurm").glob("*.json"))) == 1  # nothing was submitted twice
-    assert "4 runs: 4 finished; 80,000 of 80,000 steps (100.0%)" in states(sweep)
+    assert "4 runs: 4 finished; 160,000 of 160,000 steps (100.0%)" in states(sweep)
     assert results(sweep) == results(inline)
     assert table(sweep) == table(inline)
+
+
+def far(sweep: Path) -> dict[str, list[int]]:
+    """How far each run of each task is. A task that isn't submitted yet is there, with no run."""
+    taken, tasks = steps(sweep), submitted_tasks(sweep) or {"none": []}
+    return {task: [taken.get(run.name, 0) for run in runs] for task, runs in tasks.items()}
 
 
 def test_requeued_and_left_by_a_killed_driver(tmp_path, inline):
@@ -93,7 +101,7 @@ def test_requeued_and_left_by_a_killed_driver(tmp_path, inline):
     arguments = ["-m", *GRID, *SLURM, "sweep=s", "logger=wandb"]
     grid = [a for a in arguments if a != "logger=none"]
     driver = start(tmp_path, *grid, WANDB_MODE="offline")
-    assert wait_for(lambda: len([d for d, s in steps(sweep).items() if s > 1000]) >= 2, driver)
+    assert wait_for(lambda: all(any(taken > 1000 for taken in task) for task in far(sweep).values()), driver)
     names = sorted(queue())
     assert len(names) == 2
     os.kill(driver.pid, signal.SIGKILL)
@@ -123,7 +131,7 @@ def test_requeued_and_left_by_a_killed_driver(tmp_path, inline):
 def test_one_job_fails(tmp_path):
     """Two of four can't be begun: these are named with their logs, the others finish."""
     sweep = tmp_path / "multirun/s"
-    grid = [a.replace("steps=20000", "steps=400") for a in GRID]
+    grid = [a.replace("steps=40000", "steps=400") for a in GRID]
     assert command(tmp_path, "-m", *grid, "sweep=names")[0] == 0
     for name in [path.parent.name for path in (tmp_path / "multirun/names").rglob("result.json")]:
         if "curve=4" in name:
@@ -144,7 +152,7 @@ def test_one_job_fails(tmp_path):
 
 
 def test_env_set_reaches_the_tasks(tmp_path):
-    grid = [a.replace("steps=20000", "steps=400") for a in GRID]
+    grid = [a.replace("steps=40000", "steps=400") for a in GRID]
     words = ["+hydra.job.env_set.FRACTAL_IFS_TEST=yes", "hydra.launcher.setup=['env > env-$SLURM_ARRAY_TASK_ID']"]
     status, text = command(tmp_path, "-m", *grid, *SLURM, "sweep=s", *words)
     assert status == 0, text
@@ -154,7 +162,7 @@ def test_env_set_reaches_the_tasks(tmp_path):
 
 def test_cancelled(tmp_path):
     sweep = tmp_path / "multirun/s"
-    grid = [a.replace("steps=20000", "steps=100000000") for a in GRID]
+    grid = [a.replace("steps=40000", "steps=100000000") for a in GRID]
     driver = start(tmp_path, "-m", *grid, *SLURM, "sweep=s")
     assert wait_for(lambda: len(steps(sweep)) == 4, driver)
     assert "4 running" in states(sweep)
@@ -214,7 +222,7 @@ squeue --noheader --array --states=all --format='%i|%T|%N'
 def test_a_time_limit_forces_it_to_requeue(tmp_path):
     """Slurm's own limit of a minute, twice: warned, checkpointed, requeued, warned again and given up."""
     sweep = tmp_path / "multirun/s"
-    grid = [a.replace("steps=20000", "steps=100000000").replace("curve=1,4", "curve=1") for a in GRID]
+    grid = [a.replace("steps=40000", "steps=100000000").replace("curve=1,4", "curve=1") for a in GRID]
     limits = ["hydra.launcher.time=1", "hydra.launcher.warning=20", "hydra.launcher.requeues=1"]
     driver = start(tmp_path, "-m", *grid, *SLURM, *limits, "hydra.launcher.tasks=1", "sweep=s")
     begun = time.monotonic()

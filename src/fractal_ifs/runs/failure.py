@@ -8,7 +8,7 @@ import traceback
 
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import Refused, message, short
-from fractal_ifs.runs.records import RunRecord, Status, note, write_record
+from fractal_ifs.runs.records import RunRecord, Status, note, stored, write_record
 from fractal_ifs.runs.versions import versions
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ def fail(job: Job, error: Exception, so_far: RunRecord | None = None) -> RunReco
     """Write the record of a failed run, and its traceback to the log, if the disk allows. Returns the record.
 
     A directory that was refused is left as it is: another process may write there, or the files may still be of use.
+    So is the record of a run that has ended, where the disk failed only after it was written.
     """
     log.debug("failed", exc_info=error)
     record = failure(job.config, error, so_far)
@@ -33,7 +34,8 @@ def fail(job: Job, error: Exception, so_far: RunRecord | None = None) -> RunReco
         return record
     try:
         job.directory.mkdir(parents=True, exist_ok=True)
-        write_record(job.directory, record)
+        if not ((there := stored(job.directory)) and there.record.status.ended):
+            write_record(job.directory, record)
         note(job.directory, "failed", "".join(traceback.format_exception(error)))
     except OSError as second:
         log.error("%s: that it failed can't be written there either (%s)", job.directory, second.strerror)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from fractal_ifs.config.run import Job, RunConfig, placement
 from fractal_ifs.errors import Refused, short
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.checkpoints import CHECKPOINTS
-from fractal_ifs.runs.records import LOG, Stored, read_begun, stored
+from fractal_ifs.runs.records import BEGUN, LOG, Stored, read_begun, stored
 
 # What a run or Hydra writes in place, and so through links.
 IN_PLACE = (locks.NAME, LOG, ".hydra", *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")))
@@ -33,6 +35,14 @@ def finished(job: Job) -> Stored | None:
     if half and (begun := read_begun(job.directory)):
         check_same(job, begun.config.fingerprint, begun.config)
     return None
+
+
+def remove_left(directory: Path) -> None:
+    """Remove what a run that was killed after its record, at its very end, left besides; if that can't be, it stays."""
+    with contextlib.suppress(OSError, Refused):
+        (directory / BEGUN).unlink(missing_ok=True)
+        if (directory / locks.NAME).exists() and not locks.trained(directory):
+            locks.of_directory(directory, "run").release()
 
 
 def check_same(job: Job, fingerprint: str, there: RunConfig | None) -> None:

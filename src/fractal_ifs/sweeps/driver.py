@@ -32,7 +32,7 @@ def driving(directory: Path) -> Iterator[None]:
     lock = locks.of_directory(directory, "sweep")
     try:
         if lock.held:
-            remove_abandoned(directory, (TABLE,))
+            remove_abandoned(directory, (TABLE, "multirun.yaml"))
         yield
     finally:
         lock.release()

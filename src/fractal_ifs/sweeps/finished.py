@@ -9,7 +9,7 @@ from fractal_ifs.config.machine import check_outside
 from fractal_ifs.config.run import Job
 from fractal_ifs.results import finished_runs
 from fractal_ifs.results.finished_runs import Keeper, KeptRun
-from fractal_ifs.runs.finished import finished
+from fractal_ifs.runs.finished import finished, remove_left
 from fractal_ifs.runs.history import mend_history
 from fractal_ifs.runs.records import RunRecord, Stored, read_record
 from fractal_ifs.runs.versions import bits_rest_on, differences
@@ -40,6 +40,7 @@ def finished_jobs(jobs: Sequence[Job]) -> dict[int, Ended]:
     directories = {number: directory for number in stored if (directory := jobs[number].directory)}
     for number, directory in directories.items():
         mend_history(directory, stored[number])
+        remove_left(directory)
     Keeper(jobs).add({directory: records[number] for number, directory in directories.items()})
     kept = {number: found for number, job in enumerate(jobs) if number not in stored and (found := _kept(job))}
     results: dict[int, Ended] = dict(sorted({**records, **kept}.items()))

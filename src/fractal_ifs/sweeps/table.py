@@ -70,20 +70,25 @@ def leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def show_table(directory: Path) -> None:
-    """Print a sweep's table, with the swept keys as rows and columns, and write the whole table to results.csv."""
+def show_table(directory: Path) -> bool:
+    """Print a sweep's table, with the swept keys as rows and columns, and write the whole table to results.csv.
+
+    Returns whether it could be written; if not, that is logged.
+    """
     table = frame(directory)
     if table.empty:
-        return
-    path = directory / TABLE
+        return True
+    path, wrong = directory / TABLE, None
     try:
         with driving(directory):
             if _is_ours(path):
                 write(path, csv_of(table))
             else:
-                log.error("%s is left as it is: no sweep wrote this table", path)
+                wrong = "is left as it is: no sweep wrote this table"
     except (OSError, Refused) as error:
-        log.error("%s can't be written (%s)", path, reason(error))
+        wrong = f"can't be written ({reason(error)})"
+    if wrong:
+        log.error("%s %s", path, wrong)
     inner = [str(key) for key in table if key not in COLUMNS]
     swept = [key for key in (*KEYS, *inner) if len(set(table[key].fillna("").astype(str))) > 1]
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
@@ -93,6 +98,7 @@ def show_table(directory: Path) -> None:
         out = _grid(table, swept, None)
     console.print(out)
     print(path)
+    return wrong is None
 
 
 def _grid(table: pd.DataFrame, rows: Sequence[str], column: str | None) -> Table:
