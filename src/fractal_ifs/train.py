@@ -71,7 +71,7 @@ def train(config: DictConfig, single: bool) -> float | None:
 
 
 def main() -> int:
-    """The command line. Returns 0 where all jobs are trained and in their tables, whatever becomes of what it prints."""
+    """The command line. Returns 0 where all jobs are trained and in tables, whatever becomes of what it prints."""
     if answered(sys.argv[1:], screen):
         return 0
     options, words = options_and_words(sys.argv[1:])
