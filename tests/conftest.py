@@ -20,10 +20,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # several threads on tiny tensors only wait for each other
 ask_for_equal_bits()  # before any test multiplies
 
-# A shell's background jobs ignore SIGINT, and so would the commands that tests start.
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
 SMALL = {
     "width": 8,
     "depth": 3,
