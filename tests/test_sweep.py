@@ -1,5 +1,6 @@
 """Sweeps by the command line: what every job leaves, what is refused, what a failure costs."""
 
+import contextlib
 import csv
 import errno
 import json
@@ -22,6 +23,7 @@ from fractal_ifs.runs.run import Run
 from fractal_ifs.sweeps.executors import Worker
 from fractal_ifs.sweeps.table import show_table
 from fractal_ifs.training import signals
+from fractal_ifs.training.rounds import SweepRounds
 
 QUICK = ["width=8", "depth=2", "steps=60", "eval_every=30", "data.train_size=1000", "data.test_size=200", "logger=csv"]
 GRID = ["-m", "fractal=vicsek", "curve=1,4,6", *QUICK, "sweep=grid"]
@@ -74,6 +76,21 @@ def test_an_interrupt_while_the_table_is_written_leaves_the_old_one(command, tmp
         "multirun.yaml",
         "results.csv",
     }
+
+
+def test_a_signal_whose_exception_python_ignored_is_heeded(command, tmp_path, monkeypatch):
+    """As it does while it forks, where a command starts git or a worker."""
+    admit = SweepRounds._admit
+
+    def ignoring(self):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        admit(self)
+
+    monkeypatch.setattr(SweepRounds, "_admit", ignoring)
+    ended = command("-m", "curve=1", *QUICK, "sweep=grid")
+    assert ended.status == 143
+    assert [row["status"] for row in table(tmp_path)] == ["interrupted"]
 
 
 def test_a_table_that_cannot_be_written_is_a_failure_of_the_command(command, tmp_path, monkeypatch):

@@ -166,6 +166,7 @@ def _local(jobs: Sequence[Job], groups: list[list[int]], stack: int) -> Iterator
                 worker = Worker(free.pop(0), stack)
                 busy[worker.connection] = worker
                 worker.begin(waiting.popleft(), jobs)
+            signals.heed()
             for connection in wait(list(busy)):
                 worker = busy[connection]  # pyright: ignore[reportArgumentType]
                 yield worker.numbers, worker.end(jobs)
@@ -191,6 +192,7 @@ def _on_devices(job: Job) -> Outcome:
         try:
             for worker in workers:
                 worker.begin([0], [job if worker is workers[0] else job._replace(directory=None)])
+            signals.heed()
             others = [worker.process.sentinel for worker in workers[1:]]
             if workers[0].connection not in wait([workers[0].connection, *others]):
                 workers[0].process.kill()  # another has died, for which it would wait

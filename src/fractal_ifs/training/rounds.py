@@ -54,6 +54,7 @@ class SweepRounds(pl.LightningModule):
     def training_step(self, batch: int, batch_idx: int) -> None:
         """One round: train every active run up to its next evaluation, or as far as the engine takes it."""
         self._admit()
+        signals.heed()
         if self.active:
             with signals.deferred() as stop:
                 try:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Generator
 from typing import Any
 
+_came: list[list[int]] = []  # of each ``ending``, the innermost last: the signals that came
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -34,11 +35,22 @@ def ending(at_once: bool = True) -> Generator[list[int]]:
 
     heeded = [kind for kind in ENDING if signal.getsignal(kind) != signal.SIG_IGN]
     before = {kind: signal.signal(kind, end) for kind in heeded}
+    _came.append(caught)
     try:
         yield caught
     finally:
+        _came.pop()
         for kind, handler in before.items():
             signal.signal(kind, handler)
+
+
+def heed() -> None:
+    """Raise the KeyboardInterrupt of a signal whose own was lost: Python ignores exceptions while it forks.
+
+    For places that are reached only while nothing has been interrupted.
+    """
+    if _came and _came[-1] and threading.current_thread() is threading.main_thread():
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
