@@ -89,7 +89,7 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 
 def _chosen(config: DictConfig, group: str) -> str | None:
     """The choice of a group that a command's words make, which wins over files. None where they make none."""
-    whole = config if "hydra" in config else HydraConfig.instance().cfg
+    whole: Any = config if "hydra" in config else HydraConfig.instance().cfg
     words: Sequence[str] = whole.hydra.overrides.task if whole is not None else ()
     made = any(word.partition("=")[0] == group for word in words)
     return str(whole.hydra.runtime.choices[group]) if whole is not None and made else None

@@ -1,4 +1,6 @@
-"""The config group ``loss``: what training makes small, a mean over the points. ``engines.losses`` has the formulas.
+"""The config group ``loss``: what training makes small, as a mean over the points.
+
+Their formulas are in ``engines.stacked.losses``.
 
 A loss of one's own would be a second kind here, beside ``Loss``, with the ``_target_`` of its function.
 """

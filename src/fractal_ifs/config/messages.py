@@ -20,9 +20,9 @@ from omegaconf.errors import (
 from fractal_ifs.config.command import own_folders, split
 from fractal_ifs.config.environment import check_environment
 from fractal_ifs.config.keys import allowed
+from fractal_ifs.config.named import Named, choices_with
 from fractal_ifs.config.overrides import check_overrides, unreadable
 from fractal_ifs.config.own_files import check_whole, fault
-from fractal_ifs.config.named import Named, choices_with
 from fractal_ifs.config.run import KINDS, RunConfig
 from fractal_ifs.errors import ConfigError, message, short, told
 

@@ -21,13 +21,19 @@ class Named(Group):
 
     def spelled(self) -> str | dict[str, Any]:
         """As a record stores it, and as it belongs to a fingerprint: the name, and the keys that aren't as usual."""
-        found = {name: list(value) if isinstance(value, tuple) else value for name, value in self.identity().items()}
+        found = _listed(self.identity())
         return self.name if len(found) == 1 else found
 
     def plain(self) -> dict[str, Any]:
         """All keys, with lists as conf/ has them."""
-        plain = super().plain()
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+        return _listed(super().plain())
+
+
+def _listed(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: list(cast(tuple[Any, ...], value)) if isinstance(value, tuple) else value
+        for name, value in values.items()
+    }
 
 
 def names_of(kind: type[Named]) -> tuple[str, ...]:

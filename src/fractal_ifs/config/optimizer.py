@@ -17,7 +17,7 @@ AVERAGE_DECAY = 0.999
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(Named):
-    """What all optimizers have."""
+    """What all optimizers have. ``average``: of the weights, see ``engines.steps.shares``."""
 
     PREFIX: ClassVar[str] = "optimizer."
 
@@ -50,7 +50,7 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Adam):
-    """``optimizer=adamw``: Loshchilov and Hutter (2019); the weights decay beside the step, lr * weight_decay of them."""
+    """``optimizer=adamw``: Loshchilov and Hutter (2019); the weights decay beside the step."""
 
     name: Literal["adamw"] = key("which optimizer")  # pyright: ignore[reportIncompatibleVariableOverride]
     weight_decay: float = key("lr times this share of the weights goes in each step", least=0, most=1e9, later=0.01)

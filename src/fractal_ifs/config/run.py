@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -24,7 +24,7 @@ from fractal_ifs.config.schedule import SCHEDULES, Schedule, parse_schedule
 from fractal_ifs.config.trainer import Trainer
 from fractal_ifs.errors import ConfigError
 
-GROUPS = {
+GROUPS: dict[str, Callable[[Any], Any]] = {
     "fractal": Fractal.parse,
     "curve": Curve.parse,
     "data": parse_data,
@@ -75,7 +75,7 @@ class RunConfig(Group):
         given: dict[str, Any] = {name: {} if keys.get(name) is None else keys[name] for name in GROUPS}
         for name in (name for name in GROUPS if name not in NAMED):
             checked(name, given[name], Mapping[str, Any], {})
-        made = {name: parse(given[name]) for name, parse in GROUPS.items()}
+        made: dict[str, Any] = {name: parse(given[name]) for name, parse in GROUPS.items()}
         return super().parse({**keys, **made})
 
     def __post_init__(self) -> None:
