@@ -137,7 +137,8 @@ def test_300_steps_are_those_of_torch(engine, name):
 @pytest.mark.parametrize("loss", ["hinge", "squared_hinge", "exponential", "squared"])
 def test_losses_are_those_of_their_formulas(engine, loss):
     keys, most = engine_keys(engine)
-    config = tiny("adam", "constant", engine=engine, **keys, loss=loss, steps=100, eval_every=100)
+    optimizer = {"name": "adam", "eps": 1e-4}  # a small one would make whole steps of gradients that are round-off
+    config = tiny(optimizer, "constant", engine=engine, **keys, loss=loss, steps=100, eval_every=100)
     [run] = trained([config])
     params, _, mean = plain_loop(config)
     assert relative(run.params, params) <= most

@@ -21,7 +21,7 @@ from torch import Tensor
 from fractal_ifs.data.points import Points
 from fractal_ifs.data.seeds import permutation
 from fractal_ifs.engines.protocol import Measurement, Stop
-from fractal_ifs.engines.steps import Steps, Vectors
+from fractal_ifs.engines.steps import Program, Steps, Vectors
 from fractal_ifs.networks.mlp import mlp
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.run import Run
@@ -271,8 +271,12 @@ class StackedEngine:
         return min(self.stack_size or len(self._runs), len(self._runs))
 
     def _make_stacks(self, todo: dict[int, int]) -> None:
-        """Stack neighbouring runs that have the same input dimension and the same number of steps to go."""
-        for _, alike in groupby(self._runs, lambda run: (todo[id(run)], run.model.d)):
+        """Stack neighbouring runs of one program, input dimension and number of steps to go."""
+
+        def shape(run: Run) -> tuple[object, ...]:
+            return todo[id(run)], run.model.d, Program.of(run.config.optimizer)
+
+        for _, alike in groupby(self._runs, shape):
             left = list(alike)
             while left:
                 self._stacks.append(self._make(left[: self._size()]))
