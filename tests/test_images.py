@@ -547,7 +547,7 @@ def plain_loop(c: RunConfig) -> tuple[nn.Module, float]:
     """The reference: a module, torch's own optimizer, autograd, the same batches."""
     run = Run(c, None)
     model = run.model
-    kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[c.optimizer]
+    kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[c.optimizer.name]
     optimizer = kind(model.parameters(), lr=c.lr)
     total = 0.0
     batches = images.Batches(run.data, images_of(c), c.seed, c.batch_size)

@@ -60,7 +60,7 @@ def numbers(run):
 def plain_loop(config, steps):
     """The reference, with nothing of the engines: a module, torch's own optimizer, the stated order of the batches."""
     run = Run(config, None)  # for its data and its initial network
-    optimizer = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[config.optimizer](
+    optimizer = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[config.optimizer.name](
         run.model.parameters(), lr=config.lr
     )
     x, y, b = run.data.x_train, run.data.y_train, config.batch_size
@@ -74,7 +74,7 @@ def plain_loop(config, steps):
             "hinge": lambda m: torch.clamp(1 - m, min=0).mean(),
             "logistic": lambda m: torch.log1p(torch.exp(-m)).mean(),
             "squared": lambda m: ((1 - m) ** 2).mean(),  # (y - f)^2 with y = +-1
-        }[config.loss](margin)
+        }[config.loss.name](margin)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

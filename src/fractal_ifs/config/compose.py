@@ -6,12 +6,13 @@ from typing import Any, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fractal_ifs.config.command import own_folders
 from fractal_ifs.config.machine import check_gpus, check_memory
 from fractal_ifs.config.messages import one_line
-from fractal_ifs.config.run import RunConfig
+from fractal_ifs.config.run import NAMED, RunConfig
 from fractal_ifs.config.session import VERSION_BASE, borrowed
 from fractal_ifs.config.trust import check_groups
 from fractal_ifs.config.words import quoted
@@ -79,9 +80,19 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         if key != "hydra":
             value = MISSING if OmegaConf.is_missing(config, key) else config[key]
             values[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            if key in NAMED and isinstance(values[key], str):  # a file says ``optimizer: sgd`` in place of the choice
+                values[key] = _chosen(config, key) or values[key]
     if missing := _missing(values):
         raise ConfigError(f"{missing}=???: this key has no default, give it a value")
     return values
+
+
+def _chosen(config: DictConfig, group: str) -> str | None:
+    """The choice of a group that a command's words make, which wins over files. None where they make none."""
+    whole: Any = config if "hydra" in config else HydraConfig.instance().cfg
+    words: Sequence[str] = whole.hydra.overrides.task if whole is not None else ()
+    made = any(word.partition("=")[0] == group for word in words)
+    return str(whole.hydra.runtime.choices[group]) if whole is not None and made else None
 
 
 def _missing(values: Mapping[str, Any], prefix: str = "") -> str | None:

@@ -20,6 +20,7 @@ from omegaconf.errors import (
 from fractal_ifs.config.command import own_folders, split
 from fractal_ifs.config.environment import check_environment
 from fractal_ifs.config.keys import allowed
+from fractal_ifs.config.named import Named, choices_with
 from fractal_ifs.config.overrides import check_overrides, unreadable
 from fractal_ifs.config.own_files import check_whole, fault
 from fractal_ifs.config.run import KINDS, RunConfig
@@ -193,6 +194,9 @@ def _no_such_key(line: str) -> str:
     # A launcher or a sweeper has the keys that it has: with one more it can't be made.
     addable = key.startswith("hydra.") and not key.startswith(("hydra.launcher.", "hydra.sweeper."))
     hint = f"; did you mean {near[0]}?" if near else f"; to add one: +{key}=..." if addable else ""
+    named = [kind for kind in KINDS if issubclass(kind, Named) and key.startswith(kind.PREFIX)]
+    if others := choices_with(key.rpartition(".")[2], named):
+        return f"{line}: goes with {' or '.join(others)}"
     return f"{line}: there is no such key{hint}"
 
 

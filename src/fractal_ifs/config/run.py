@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -17,18 +17,25 @@ from fractal_ifs.config.data import Data, FractalData, ImageData, parse_data
 from fractal_ifs.config.fractal import Curve, Fractal, check_distribution
 from fractal_ifs.config.keys import A_SEED, Group, checked, key
 from fractal_ifs.config.logger import Logger, PlainLogger, WandbLogger, parse_logger
+from fractal_ifs.config.loss import LOSSES, OF_IMAGES, OF_POINTS, Loss, parse_loss
 from fractal_ifs.config.model import CNNModel, MLPModel, Model, parse_model
+from fractal_ifs.config.optimizer import OPTIMIZERS, Optimizer, parse_optimizer
+from fractal_ifs.config.schedule import SCHEDULES, Schedule, parse_schedule
 from fractal_ifs.config.trainer import Trainer
 from fractal_ifs.errors import ConfigError
 
-GROUPS = {
+GROUPS: dict[str, Callable[[Any], Any]] = {
     "fractal": Fractal.parse,
     "curve": Curve.parse,
     "data": parse_data,
     "model": parse_model,
+    "loss": parse_loss,
+    "optimizer": parse_optimizer,
+    "schedule": parse_schedule,
     "trainer": Trainer.parse,
     "logger": parse_logger,
 }
+NAMED = ("loss", "optimizer", "schedule")  # those that a name alone may stand for, ``optimizer: adam``: see ``Named``
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +46,15 @@ class RunConfig(Group):
     curve: Curve
     data: Data
     model: Model
+    loss: Loss
+    optimizer: Optimizer
+    schedule: Schedule
     trainer: Trainer
     logger: Logger
 
     depth: int = key("hidden layers", least=1, most=100_000)
     width: int = key("units of a hidden layer, or channels of a CNN's", least=1, most=10**9)
     lr: float = key("learning rate", above=0, most=1e38)  # about the largest number of float32
-    loss: Literal["hinge", "logistic", "squared", "cross_entropy"] = key("loss; cross_entropy for images")
-    optimizer: Literal["adam", "sgd"] = key("optimizer")
     training: Literal["joint", "layerwise"] = key("all layers together, or each in turn", later="joint")
     batch_size: int = key("points in a batch", least=1, most=10**9)
     steps: int = key("optimizer steps; in layer-wise training, of each layer", least=1, most=10**12)
@@ -65,8 +73,16 @@ class RunConfig(Group):
     def parse(cls, keys: Mapping[str, Any]) -> RunConfig:
         """The config from plain values, those of a composed config or of a record. Raises ConfigError."""
         given: dict[str, Any] = {name: {} if keys.get(name) is None else keys[name] for name in GROUPS}
-        made = {name: parse(checked(name, given[name], Mapping[str, Any], {})) for name, parse in GROUPS.items()}
+        for name in (name for name in GROUPS if name not in NAMED):
+            checked(name, given[name], Mapping[str, Any], {})
+        made: dict[str, Any] = {name: parse(given[name]) for name, parse in GROUPS.items()}
         return super().parse({**keys, **made})
+
+    def __post_init__(self) -> None:
+        for name in NAMED:
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, GROUPS[name](value))
+        super().__post_init__()
 
     def check(self) -> None:
         """Raises ConfigError if keys of different groups contradict each other."""
@@ -78,11 +94,17 @@ class RunConfig(Group):
             raise ConfigError(f"training=layerwise: needs model=mlp, not {self.model.name}")
         if self.batch_size > self.data.train_size:
             raise ConfigError(f"batch_size={self.batch_size}: must be at most data.train_size={self.data.train_size}")
-        network, losses = ("mlp", "hinge, logistic, squared") if self.synthetic else ("cnn", "cross_entropy")
+        network, losses = ("mlp", OF_POINTS) if self.synthetic else ("cnn", OF_IMAGES)
         if self.model.name != network:
             raise ConfigError(f"model={self.model.name}: must be {network} with data={self.data.name}")
-        if self.loss not in losses.split(", "):
-            raise ConfigError(f"loss={self.loss}: must be one of {losses} with data={self.data.name}")
+        if self.loss.name not in losses:
+            raise ConfigError(f"loss={self.loss.name}: must be one of {', '.join(losses)} with data={self.data.name}")
+        if self.schedule.warmup > self.steps:
+            raise ConfigError(f"schedule.warmup={self.schedule.warmup}: must be at most steps={self.steps}")
+        if self.optimizer.average_begin >= self.steps:
+            raise ConfigError(f"optimizer.average_begin={self.optimizer.average_begin}: must be < steps={self.steps}")
+        if self.optimizer.average != "none" and self.training == "layerwise":
+            raise ConfigError(f"optimizer.average={self.optimizer.average}: must be none with training=layerwise")
         if isinstance(self.data, FractalData):
             check_distribution(self.fractal, self.curve, self.data.margin)
         elif isinstance(self.model, CNNModel):
@@ -112,7 +134,10 @@ class RunConfig(Group):
         plain = super().plain()
         for name in GROUPS:
             group = plain[name]
-            plain[name] = copy.deepcopy(dict(group.keys)) if isinstance(group, (Fractal, Curve)) else group.plain()
+            if isinstance(group, (Fractal, Curve)):
+                plain[name] = copy.deepcopy(dict(group.keys))
+            else:
+                plain[name] = group.spelled() if name in NAMED else group.plain()
         return plain
 
     def identity(self) -> dict[str, Any]:
@@ -120,6 +145,9 @@ class RunConfig(Group):
         own = {field.name for field in dataclasses.fields(self) if field.name not in GROUPS}
         found = {name: value for name, value in super().identity().items() if name in own}
         found |= {"data": self.data.identity(), "model": self.model.identity()}
+        found |= {name: getattr(self, name).spelled() for name in NAMED}
+        if found["schedule"] == "constant":  # as of all runs before there were schedules
+            del found["schedule"]
         found["trainer"] = self.trainer.of_network(cnn=self.model.name == "cnn")
         if self.synthetic:
             found |= {"fractal": self.fractal.identity(), "curve": self.curve.identity()}
@@ -158,6 +186,9 @@ KINDS: tuple[type[Group], ...] = (
     ImageData,
     MLPModel,
     CNNModel,
+    *LOSSES,
+    *OPTIMIZERS,
+    *SCHEDULES,
     Trainer,
     PlainLogger,
     WandbLogger,

@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fractal_ifs.config.command import composed_folders, own_folders, own_places, split
 from fractal_ifs.config.own_files import load
-from fractal_ifs.config.run import GROUPS, placement
+from fractal_ifs.config.run import GROUPS, NAMED, placement
 from fractal_ifs.config.session import VERSION_BASE
 from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.files import CONF
@@ -121,7 +121,7 @@ def _more_than(group: str, text: str, content: DictConfig) -> str | None:
     plain = cast(dict[str, Any], OmegaConf.to_container(content))
     if group in GLOBAL and packages == ["_global_"]:
         for key in _leaves({name: value for name, value in plain.items() if name != "defaults"}):
-            if key.split(".")[0] == "hydra" or key in placement() or key in GROUPS:
+            if key.split(".")[0] == "hydra" or key in placement() or (key in GROUPS and key not in NAMED):
                 return key
     elif wrong := [package for package in packages if package != group]:
         return f"# @package {wrong[0]}"

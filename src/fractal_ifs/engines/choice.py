@@ -33,8 +33,8 @@ def choose(config: RunConfig) -> Choice:
         return Choice("torch", "trainer.compile=true asks for it")
     reason = cpp.supports(
         model=config.model.name,
-        loss=config.loss,
-        optimizer=config.optimizer,
+        loss=config.loss.name,
+        optimizer=config.optimizer.name,
         dtype={"32-true": "float32"}.get(trainer.precision, trainer.precision),
         device=trainer.accelerator,
     )

@@ -8,7 +8,9 @@ from fractal_ifs.config.data import FractalData, ImageData
 from fractal_ifs.config.keys import describe
 from fractal_ifs.config.logger import WandbLogger
 from fractal_ifs.config.model import CNNModel, MLPModel
+from fractal_ifs.config.optimizer import Adam, Sgd
 from fractal_ifs.config.run import RunConfig
+from fractal_ifs.config.schedule import Decay, Inverse, Step
 from fractal_ifs.config.trainer import Trainer
 from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import Examples, program
@@ -35,6 +37,7 @@ def takes() -> Takes:
     results = {key.name: key.result for key in describe(RunConfig)}
     own = typed(RunConfig, CONF / "config.yaml")
     data, model, trainer, hydra = CONF / "data", CONF / "model", CONF / "trainer", CONF / "hydra"
+    optimizer, schedule = CONF / "optimizer", CONF / "schedule"
     keys = [
         Keys("keys of what is trained, which belong to a run's result", [key for key in own if results[key.name]]),
         Keys("keys of where and how, which change no result", [key for key in own if not results[key.name]]),
@@ -46,6 +49,14 @@ def takes() -> Takes:
         ),
         Keys("keys of model=mlp", typed(MLPModel, model / "mlp.yaml")),
         Keys("keys of model=cnn", typed(CNNModel, model / "cnn.yaml")),
+        Keys(
+            "keys of optimizer=adam and optimizer=adamw",
+            typed(Adam, optimizer / "adam.yaml", optimizer / "adamw.yaml"),
+        ),
+        Keys("keys of optimizer=sgd", typed(Sgd, optimizer / "sgd.yaml")),
+        Keys("keys of schedule=linear and schedule=cosine", typed(Decay, schedule / "linear.yaml")),
+        Keys("keys of schedule=step", typed(Step, schedule / "step.yaml")),
+        Keys("keys of schedule=inverse", typed(Inverse, schedule / "inverse.yaml")),
         Keys("keys of a trainer", typed(Trainer, trainer / "cpu.yaml", trainer / "gpu.yaml", trainer / "ddp.yaml")),
         Keys("keys of logger=wandb", typed(WandbLogger, CONF / "logger" / "wandb.yaml")),
         Keys(

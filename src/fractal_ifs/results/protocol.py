@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from fractal_ifs.config.run import RunConfig
+from fractal_ifs.config.loss import OF_IMAGES
+from fractal_ifs.config.run import NAMED, RunConfig
 from fractal_ifs.files import CONF
 
 PAPER_STEPS = {"fractal": 1_000_000, "cifar10": 60_000}  # section 5; Figure 7
@@ -49,6 +50,10 @@ def _protocol(*names: str) -> dict[str, Any]:
     own = CONF / "protocol" / f"{names[2]}.yaml"
     config |= yaml.safe_load(own.read_bytes()) if own.exists() else {}
     flat = {key: value for key, value in config.items() if key not in (*_OUTSIDE, "defaults", "hydra")}
+    chosen = {key: value for entry in config["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
+    flat |= {name: chosen[name] for name in NAMED if name != "schedule"}  # the usual one is no part of an identity
+    if names[2] != "fractal":
+        [flat["loss"]] = OF_IMAGES
     for group, name in zip(("fractal", "curve", "data", "model"), names, strict=True):
         path = CONF / group / f"{name}.yaml"
         if path.exists():
@@ -61,6 +66,8 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     flat = {}
     for key, value in config.items():
         if isinstance(value, dict):
+            if key in NAMED:  # optimizer=sgd, optimizer.momentum=0.9
+                flat[key], value = value["name"], {k: v for k, v in value.items() if k != "name"}
             flat |= {f"{key}.{k}": v for k, v in value.items() if v is not None}
         elif value is not None:
             flat[key] = value

@@ -37,7 +37,7 @@ class Checkpoint(TypedDict):
     fingerprint: str
     d: int  # dimension of a point, or channels of an image
     params: Tensor  # in layer-wise training, of the whole network
-    exp_avg: Tensor  # Adam's moments; in layer-wise training, of the layer in training
+    exp_avg: Tensor  # Adam's moments, or SGD's momentum; in layer-wise training, of the layer in training
     exp_avg_sq: Tensor
     step: int  # in layer-wise training, of the layer in training
     seconds: float
@@ -52,6 +52,7 @@ class Checkpoint(TypedDict):
     native_build: NotRequired[str | None]
     versions: NotRequired[dict[str, Any]]
     torch_kernels: NotRequired[str | None]
+    average: NotRequired[Tensor]  # of the weights, where the config asks for one: what was evaluated
     layer: NotRequired[int]  # layer-wise training only, like the next one: which layer is in training
     layer_params: NotRequired[Tensor]  # this layer and its readout
 
@@ -115,8 +116,13 @@ def digest(state: Mapping[str, Any]) -> str:
 
 
 def weights_digest(state: Checkpoint) -> str:
-    """The SHA-256 of the network's parameters, which a record names."""
-    return hashlib.sha256(_bytes(state["params"])).hexdigest()
+    """The SHA-256 of the network's parameters as they were evaluated, which a record names."""
+    return hashlib.sha256(_bytes(evaluated(state))).hexdigest()
+
+
+def evaluated(state: Checkpoint) -> Tensor:
+    """The weights that were evaluated: their average where there is one, else those of the last step."""
+    return state.get("average", state["params"])
 
 
 def _bytes(vector: Tensor) -> memoryview:
@@ -255,6 +261,7 @@ _OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "native_build": _line_or_none,
     "torch_kernels": _line_or_none,
     "versions": _versions,
+    "average": _vector,
     "layer": _count,
     "layer_params": _vector,
 }

@@ -18,7 +18,7 @@ from fractal_ifs.networks.convnet import ConvNet
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import shapes
 from fractal_ifs.runs.build import build_network
-from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, read_whole, weights_digest
+from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, evaluated, read_whole, weights_digest
 from fractal_ifs.runs.history import Evaluation
 from fractal_ifs.runs.records import RunRecord, Stored, read_stored
 from fractal_ifs.runs.shapes import Shape
@@ -36,7 +36,8 @@ class Finished(NamedTuple):
 def load(directory: str | Path) -> Finished:
     """Read the record, history, config and trained network of the run in ``directory``.
 
-    The network is the one that the record describes. Raises ConfigError if there is no such run, or its record is
+    The network is the one that the record describes: with ``optimizer.average`` it has the average of the weights,
+    whose accuracy the record tells. Raises ConfigError if there is no such run, or its record is
     damaged, or no checkpoint is left that holds this network.
     """
     directory = Path(directory)
@@ -49,7 +50,7 @@ def load(directory: str | Path) -> Finished:
     state, network = _checkpoint(directory, stored)
     ask_for_equal_bits()  # in a notebook this network may be used before the next is trained
     with torch.no_grad():
-        nn.utils.vector_to_parameters(state["params"], network.parameters())
+        nn.utils.vector_to_parameters(evaluated(state), network.parameters())
     rows = [Evaluation(*row)._replace(seconds=round(row[1], 3)) for row in state["history"]]
     history = pd.DataFrame(rows, columns=pd.Index(Evaluation._fields))
     return Finished(stored.record, history, stored.record.config, network.eval())

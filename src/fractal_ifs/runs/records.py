@@ -156,6 +156,8 @@ def keys_of(config: RunConfig) -> dict[str, Any]:
         "fractal_depth": config.fractal.depth if synthetic else None,
         "curve": config.curve.name if synthetic else None,
         "model": config.model.name,
+        "loss": config.loss.name,
+        "optimizer": config.optimizer.name,
         "init": config.model.init,
         "precision": config.trainer.precision,
         "steps_asked": config.steps,

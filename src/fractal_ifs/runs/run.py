@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.data.images import Images
@@ -35,7 +38,8 @@ class Run:
     """A network in training.
 
     ``params``, ``exp_avg`` and ``exp_avg_sq`` are flat vectors (P,) in the order of ``model.parameters()``. The last
-    two are Adam's moments. The tensors of ``model`` are views of ``params``. Engines change the vectors in place, or
+    two are Adam's moments, or the first is SGD's momentum. ``average`` (P,) is the average of the weights, None where
+    the config asks for none. The tensors of ``model`` are views of ``params``. Engines change the vectors in place, or
     move them to other memory with ``bind``.
     """
 
@@ -47,7 +51,8 @@ class Run:
         self.model: Any = build_network(config, self.inputs)
         flat = torch.cat([p.detach().reshape(-1) for p in self.model.parameters()]).to(device)
         self.params = self.exp_avg = self.exp_avg_sq = flat
-        self.bind(flat, torch.zeros_like(flat), torch.zeros_like(flat))
+        average = None if config.optimizer.average == "none" else flat.clone()
+        self.bind(flat, torch.zeros_like(flat), torch.zeros_like(flat), average)
         self.shuffle_seed = stream(config.seed, "shuffle")
         self.step, self.steps_before = 0, 0  # steps done; in layer-wise training, those of earlier layers
         self.seconds = 0.0
@@ -64,18 +69,45 @@ class Run:
         self.lock: Lock | None = None
         self.checkpointed = time.monotonic()
 
-    def bind(self, params: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor) -> None:
+    def bind(self, params: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, average: Tensor | None = None) -> None:
         """Use these vectors (P,), which already hold the same values. The model then views ``params``."""
-        self.params, self.exp_avg, self.exp_avg_sq = params, exp_avg, exp_avg_sq
+        self.params, self.exp_avg, self.exp_avg_sq, self.average = params, exp_avg, exp_avg_sq, average
+        self._view(params)
+
+    def _view(self, params: Tensor) -> None:
         start = 0
         for p in self.model.parameters():
             p.data = params[start : start + p.numel()].view(p.shape)
             start += p.numel()
 
     @property
+    def measured(self) -> Tensor:
+        """The weights (P,) that are evaluated: their average where there is one."""
+        return self.params if self.average is None else self.average
+
+    @contextlib.contextmanager
+    def averaged(self) -> Generator[None]:
+        """Within: ``model`` has the weights that are evaluated."""
+        if self.average is None:
+            yield
+            return
+        self._view(self.average)
+        try:
+            yield
+        finally:
+            self._view(self.params)
+
+    @property
     def trained(self) -> MLP | ConvNet:
-        """The network that the record describes: ``model``, or in layer-wise training the whole network."""
-        return self.model
+        """The network that the record describes, with the weights that were evaluated.
+
+        In layer-wise training the whole network.
+        """
+        if self.average is None:
+            return self.model
+        network = copy.deepcopy(self.model)
+        nn.utils.vector_to_parameters(self.average.clone(), network.parameters())
+        return network
 
     def shape(self) -> Shape:
         """What a checkpoint of this run holds."""
@@ -83,7 +115,8 @@ class Run:
 
     def detach(self) -> None:
         """Copy the vectors out of the memory that an engine shares between runs."""
-        self.bind(self.params.clone(), self.exp_avg.clone(), self.exp_avg_sq.clone())
+        average = None if self.average is None else self.average.clone()
+        self.bind(self.params.clone(), self.exp_avg.clone(), self.exp_avg_sq.clone(), average)
 
     @property
     def done(self) -> bool:
@@ -123,7 +156,7 @@ class Run:
 
     def state(self) -> Checkpoint:
         """The content of a checkpoint. The order of the data isn't part of it: it follows from seed and step."""
-        return {
+        state: Checkpoint = {
             "format": FORMAT,
             "fingerprint": self.config.fingerprint,
             "d": self.inputs,
@@ -143,12 +176,17 @@ class Run:
             "torch_kernels": self.torch_kernels,
             "versions": self.versions,
         }
+        if self.average is not None:
+            state["average"] = self.average.cpu().clone()
+        return state
 
     def restore(self, state: Checkpoint) -> None:
         """Go on from a checkpoint of ``state``, with the same bits."""
         self.params.copy_(state["params"])
         self.exp_avg.copy_(state["exp_avg"])
         self.exp_avg_sq.copy_(state["exp_avg_sq"])
+        if self.average is not None and "average" in state:
+            self.average.copy_(state["average"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.loss_sum, self.loss_steps = state["loss_sum"], state["loss_steps"]
         self.best_test_acc, self.best_step = state["best"]

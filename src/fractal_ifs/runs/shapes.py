@@ -27,6 +27,7 @@ class Shape(NamedTuple):
     steps: int  # of each layer in layer-wise training, else of all
     eval_every: int
     layerwise: bool
+    average: bool  # of the weights is kept beside them
 
     @classmethod
     def of(cls, config: RunConfig, network: MLP | ConvNet, d: int) -> Shape:
@@ -43,19 +44,23 @@ class Shape(NamedTuple):
             steps=config.steps,
             eval_every=config.eval_every,
             layerwise=layerwise,
+            average=config.optimizer.average != "none",
         )
 
     @property
     def most_bytes(self) -> int:
         """More bytes than a checkpoint's file has."""
         rows = len(self.trained) * (self.steps // self.eval_every + 2)
-        return (self.params + 3 * max(self.trained)) * self.dtype.itemsize + rows * ROW_BYTES + OTHER_BYTES
+        numbers = self.params + (3 + self.average) * max(self.trained)
+        return numbers * self.dtype.itemsize + rows * ROW_BYTES + OTHER_BYTES
 
 
 def check(state: Checkpoint, shape: Shape) -> None:
     """Raises Damaged if a whole checkpoint can't be one of a run of this shape."""
     if ("layer" in state, "layer_params" in state) != (shape.layerwise, shape.layerwise):
         raise Damaged("of joint training" if shape.layerwise else "of layer-wise training")
+    if ("average" in state) != shape.average:
+        raise Damaged("of a run with an average of the weights" if "average" in state else "it has no average")
     layer = state.get("layer", 0)
     if state["d"] != shape.d or layer >= len(shape.trained):
         raise Damaged("of another network")
@@ -65,6 +70,8 @@ def check(state: Checkpoint, shape: Shape) -> None:
         "exp_avg": (state["exp_avg"], size),
         "exp_avg_sq": (state["exp_avg_sq"], size),
     }
+    if "average" in state:
+        vectors["average"] = (state["average"], size)
     if "layer_params" in state:
         vectors["layer_params"] = (state["layer_params"], size)
     for name, (vector, needed) in vectors.items():
