@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fractal_ifs.config.data import FractalData, ImageData
 from fractal_ifs.config.keys import describe
 from fractal_ifs.config.logger import WandbLogger
-from fractal_ifs.config.model import CNNModel, MLPModel
+from fractal_ifs.config.model import CNNModel, MLPModel, ResMLPModel, Theorem1Model
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.config.trainer import Trainer
 from fractal_ifs.files import CONF
@@ -45,6 +45,8 @@ def takes() -> Takes:
             typed(ImageData, data / "cifar10.yaml", data / "fashion_mnist.yaml"),
         ),
         Keys("keys of model=mlp", typed(MLPModel, model / "mlp.yaml")),
+        Keys("keys of model=resmlp", typed(ResMLPModel, model / "resmlp.yaml")),
+        Keys("keys of model=theorem1", typed(Theorem1Model, model / "theorem1.yaml")),
         Keys("keys of model=cnn", typed(CNNModel, model / "cnn.yaml")),
         Keys("keys of a trainer", typed(Trainer, trainer / "cpu.yaml", trainer / "gpu.yaml", trainer / "ddp.yaml")),
         Keys("keys of logger=wandb", typed(WandbLogger, CONF / "logger" / "wandb.yaml")),

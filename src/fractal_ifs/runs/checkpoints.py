@@ -54,6 +54,7 @@ class Checkpoint(TypedDict):
     torch_kernels: NotRequired[str | None]
     layer: NotRequired[int]  # layer-wise training only, like the next one: which layer is in training
     layer_params: NotRequired[Tensor]  # this layer and its readout
+    buffers: NotRequired[Tensor]  # of a network that has some, see ``runs.buffers``
 
 
 def write_checkpoint(directory: Path, state: Checkpoint) -> None:
@@ -257,4 +258,5 @@ _OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "versions": _versions,
     "layer": _count,
     "layer_params": _vector,
+    "buffers": _vector,
 }

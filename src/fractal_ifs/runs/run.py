@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fractal_ifs.config.model import OwnModel
+from fractal_ifs.config.own_class import source_digest
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.data.images import Images
 from fractal_ifs.data.seeds import stream
-from fractal_ifs.networks.convnet import ConvNet
-from fractal_ifs.networks.mlp import MLP
+from fractal_ifs.runs.buffers import buffer_vector, set_buffers
 from fractal_ifs.runs.build import build_data, build_network
 from fractal_ifs.runs.checkpoints import FORMAT, Checkpoint, weights_digest, write_checkpoint
 from fractal_ifs.runs.history import Evaluation, write_history
@@ -44,7 +45,7 @@ class Run:
         # Any: Points and an MLP, or Images and a ConvNet. The config decides, and chooses the engine that knows them.
         self.data: Any = build_data(config, device)
         self.inputs: int = self.data.channels if isinstance(self.data, Images) else self.data.d
-        self.model: Any = build_network(config, self.inputs)
+        self.model: Any = build_network(config, self.inputs).to(device)
         flat = torch.cat([p.detach().reshape(-1) for p in self.model.parameters()]).to(device)
         self.params = self.exp_avg = self.exp_avg_sq = flat
         self.bind(flat, torch.zeros_like(flat), torch.zeros_like(flat))
@@ -60,6 +61,8 @@ class Run:
         self.native_build: str | None = None
         self.torch_kernels: str | None = None  # None: its bits don't rest on them
         self.versions = versions().plain()
+        if isinstance(config.model, OwnModel):
+            self.versions["model_source"] = source_digest(config.model.target)
         self.wandb_id: str | None = None
         self.lock: Lock | None = None
         self.checkpointed = time.monotonic()
@@ -73,7 +76,7 @@ class Run:
             start += p.numel()
 
     @property
-    def trained(self) -> MLP | ConvNet:
+    def trained(self) -> nn.Module:
         """The network that the record describes: ``model``, or in layer-wise training the whole network."""
         return self.model
 
@@ -123,7 +126,7 @@ class Run:
 
     def state(self) -> Checkpoint:
         """The content of a checkpoint. The order of the data isn't part of it: it follows from seed and step."""
-        return {
+        state: Checkpoint = {
             "format": FORMAT,
             "fingerprint": self.config.fingerprint,
             "d": self.inputs,
@@ -143,12 +146,16 @@ class Run:
             "torch_kernels": self.torch_kernels,
             "versions": self.versions,
         }
+        if (buffers := buffer_vector(self.model)) is not None:
+            state["buffers"] = buffers
+        return state
 
     def restore(self, state: Checkpoint) -> None:
         """Go on from a checkpoint of ``state``, with the same bits."""
         self.params.copy_(state["params"])
         self.exp_avg.copy_(state["exp_avg"])
         self.exp_avg_sq.copy_(state["exp_avg_sq"])
+        set_buffers(self.model, state.get("buffers"))
         self.step, self.seconds = state["step"], state["seconds"]
         self.loss_sum, self.loss_steps = state["loss_sum"], state["loss_steps"]
         self.best_test_acc, self.best_step = state["best"]

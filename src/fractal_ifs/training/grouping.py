@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from fractal_ifs.config.model import MLPModel
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.engines.choice import choose
 from fractal_ifs.networks.convnet import multiplications
@@ -20,8 +19,7 @@ def groups_of(jobs: Sequence[Job]) -> list[list[int]]:
         engine = choose(c).engine
         key: tuple[object, ...] = (engine, c.trainer)
         if engine == "torch":
-            sum_last = isinstance(c.model, MLPModel) and c.model.sum_last
-            key += (c.depth, c.width, c.batch_size, c.loss, c.optimizer, sum_last, c.fractal.ifs.d)
+            key += (c.depth, c.width, c.batch_size, c.loss, c.optimizer, c.model.architecture, c.fractal.ifs.d)
         elif engine == "conv":
             key += (number,)  # alone: convolutions of several networks at once are no faster
         groups.setdefault(key, []).append(number)
