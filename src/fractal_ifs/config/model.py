@@ -96,9 +96,7 @@ class Theorem1Model(Group):
     PREFIX: ClassVar[str] = "model."
 
     name: Literal["theorem1"] = key("which network")
-    noise: float = key(
-        "normal noise on the weights, as a share of the root mean square of each layer's", least=0, most=1e6
-    )
+    noise: float = key("each weight is multiplied by 1 + noise times a normal number", least=0, most=1e6)
     gamma: float | None = key(
         "how far within the set it is surely positive; null: data.margin, or where that is 0 a tenth of what fits "
         "into a cell",

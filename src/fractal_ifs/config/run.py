@@ -20,7 +20,7 @@ from fractal_ifs.config.keys import A_SEED, Group, checked, key
 from fractal_ifs.config.logger import Logger, PlainLogger, WandbLogger, parse_logger
 from fractal_ifs.config.model import OURS, CNNModel, MLPModel, Model, Theorem1Model, parse_model
 from fractal_ifs.config.trainer import Trainer
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, counted
 
 GROUPS = {
     "fractal": Fractal.parse,
@@ -155,7 +155,10 @@ def check_theorem1(fractal: Fractal, model: Theorem1Model, data: FractalData, wi
     """Raises ConfigError where the network of Theorem 1 can't be built for a fractal, in this width and depth."""
     try:
         cube = fractals.CubeIFS.of(fractal.ifs)
-        cube.require_separated()
+        if pairs := cube.touching():
+            raise ConfigError(
+                f"fractal={fractal.name}: must have cells that are apart; {counted(len(pairs), 'pair')} touch"
+            )
         cube.margin(fractal.depth, theorem1_margin(model, data))
     except ConfigError as error:
         raise ConfigError(f"model=theorem1: {error}") from None

@@ -22,7 +22,8 @@ from fractal_ifs.networks.mlp import MLP, mlp
 from fractal_ifs.runs.build import build_network
 from fractal_ifs.runs.run import Run
 
-TRIED = 3  # networks in the largest stack that is tried: an odd number, so that batches end within a vector register
+STACKS = (3, 5)  # networks in the stacks that are tried: odd numbers, so that batches end within a vector register
+BATCHES = 6  # on which each stack is tried: other bits may come seldom
 
 Forward = Callable[[Sequence[Tensor], Tensor], Tensor]  # weights, each (M, ...), and x (M, n, d) to (M, n)
 
@@ -64,6 +65,11 @@ def forward(networks: Sequence[nn.Module], fused: bool = True) -> Forward:
 _found: dict[tuple[Any, ...], str | None] = {}
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether the error means that a device or this process is out of memory."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
 def why_not(run: Run) -> str | None:
     """Why runs like this one can't train in one stack, in a few words; None if they can. Tried once in a process."""
     config, x = run.config, run.data.x_train[: run.config.batch_size].to(run.params.dtype)
@@ -74,25 +80,28 @@ def why_not(run: Run) -> str | None:
         try:
             _found[key] = _differs(run, x)
         except Exception as error:  # vmap refuses in many ways what it can't do
+            if out_of_memory(error):
+                raise
             _found[key] = short(message(error), 160)
     return _found[key]
 
 
 def _differs(run: Run, x: Tensor) -> str | None:
-    networks = [
-        build_network(dataclasses.replace(run.config, seed=seed), run.inputs).to(x.device) for seed in range(TRIED)
-    ]
+    configs = [dataclasses.replace(run.config, seed=seed) for seed in range(max(STACKS))]
+    networks = [build_network(config, run.inputs).to(x.device) for config in configs]
     before = [buffer.clone() for buffer in networks[0].buffers()]
     networks[0].train()(x)
     if any(not torch.equal(a, b) for a, b in zip(before, networks[0].buffers(), strict=True)):
         return "it changes its buffers in training, as batch normalisation does"
-    points = torch.stack([x.roll(number, 0) for number in range(TRIED)])
-    together = _outputs_and_gradients(networks, points)
-    alone = torch.cat([_outputs_and_gradients([n], points[m : m + 1]) for m, n in enumerate(networks)])
-    if x.device.type == "cpu" and not torch.equal(together, alone):
-        return "its numbers have other bits in company"
-    if not torch.allclose(together, alone, rtol=1e-3, atol=1e-5, equal_nan=True):
-        return "it isn't a function of its parameters, buffers and points alone"
+    for number in range(BATCHES):
+        points = torch.stack([x.roll(number + m, 0) + number / 64 for m in range(len(networks))])
+        alone = torch.cat([_outputs_and_gradients([n], points[m : m + 1]) for m, n in enumerate(networks)])
+        for size in STACKS:
+            together = _outputs_and_gradients(networks[-size:], points[-size:])
+            if not torch.allclose(together, alone[-size:], rtol=1e-3, atol=1e-5, equal_nan=True):
+                return "it isn't a function of its parameters, buffers and points alone"
+            if x.device.type == "cpu" and not torch.equal(together, alone[-size:]):
+                return "its numbers have other bits in company"
     return None
 
 

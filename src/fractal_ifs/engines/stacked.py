@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fractal_ifs.data.points import Points
 from fractal_ifs.data.seeds import permutation
-from fractal_ifs.engines.fusing import forward, why_not
+from fractal_ifs.engines.fusing import forward, out_of_memory, why_not
 from fractal_ifs.engines.protocol import Measurement, Stop
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.run import Run
@@ -196,11 +196,6 @@ class Stack:
         size = -self.lr / first if self.adam else (-self.lr).expand(t.shape)
         root = second.sqrt()
         return size[..., None].to(self.grad), root[..., None].to(self.grad)
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether the error means that a device or this process is out of memory."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 class StackedEngine:

@@ -27,7 +27,7 @@ def theorem1_start(
     Args:
         n: the fractal's depth. The construction needs 2 n hidden layers, and 4 d r + d + 1 units at most.
         gamma: None: as ``CubeIFS.margin`` chooses it.
-        noise: std of the normal noise on the entries of a weight or bias, as a multiple of their root mean square.
+        noise: every weight and bias is multiplied by 1 + ``noise`` times a normal number.
         generator: what draws the noise, one of seed 0 if not given.
 
     Raises ConfigError where Assumption 1 or 2 fails, or gamma is too large.
@@ -40,8 +40,7 @@ def theorem1_start(
         there.zero_()
         there[tuple(slice(size) for size in here.shape)] = here
         if noise:
-            spread = noise * there.square().mean().sqrt()
-            there += spread * torch.randn(there.shape, generator=generator, dtype=torch.float64)
+            there *= 1 + noise * torch.randn(there.shape, generator=generator, dtype=torch.float64)
     return _as(model, dtype)
 
 
