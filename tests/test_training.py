@@ -18,6 +18,7 @@ from torch import nn
 from fractal_ifs.config.run import Job
 from fractal_ifs.data import seeds
 from fractal_ifs.engines import cpp as native
+from fractal_ifs.engines import fusing
 from fractal_ifs.engines import native as native_engine
 from fractal_ifs.engines import stacked as engine_torch
 from fractal_ifs.engines.stacked import StackedEngine
@@ -197,7 +198,7 @@ def test_a_stack_that_memory_is_too_small_for_is_halved(monkeypatch, caplog):
     """Memory runs out in the middle: nothing is done twice, nothing is left out, and it is said."""
     configs = [small(engine="torch", seed=seed, eval_every=30) for seed in range(5)]
     straight = trained(configs, stack=5)
-    mlp, calls = engine_torch.mlp, []
+    mlp, calls = fusing.mlp, []
 
     def hungry(weights, x, *rest):
         calls.append(len(x))
@@ -205,7 +206,7 @@ def test_a_stack_that_memory_is_too_small_for_is_halved(monkeypatch, caplog):
             raise torch.OutOfMemoryError("no room for the activations")
         return mlp(weights, x, *rest)
 
-    monkeypatch.setattr(engine_torch, "mlp", hungry)
+    monkeypatch.setattr(fusing, "mlp", hungry)
     for halved, expected in zip(trained(configs, stack=5), straight, strict=True):
         same(halved, expected)
     assert calls[:43] == [5] * 41 + [2, 1]  # 5 -> 2 fails -> 1

@@ -10,6 +10,7 @@ from fractal_ifs.config.compose import compose
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.networks.own import check_network
 from fractal_ifs.runs.records import RunRecord
 from fractal_ifs.training.train import train
 
@@ -27,6 +28,7 @@ def run(directory: str | Path | None = None, **keywords: Any) -> tuple[RunRecord
     if isinstance(directory, str) and (key := re.match(r"([a-z_.]+)=", directory)):
         raise ConfigError(f"{directory}: would be a directory; keys are keywords, {key[1].replace('.', '__')}=...")
     config = compose(**keywords)
+    check_network(config)
     if directory is not None:
         check_writable(Path(directory))
     [outcome] = train([Job(config, None if directory is None else Path(directory))], threads=config.workers)

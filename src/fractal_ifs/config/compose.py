@@ -1,7 +1,8 @@
 """How Hydra composes a config from conf/, and how the typed ``RunConfig`` is made from it."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose as hydra_compose
@@ -9,9 +10,11 @@ from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from fractal_ifs.config.command import own_folders
+from fractal_ifs.config.command import composed_folders, own_folders
 from fractal_ifs.config.machine import check_gpus, check_memory
 from fractal_ifs.config.messages import one_line
+from fractal_ifs.config.model import TARGET, OwnModel
+from fractal_ifs.config.own_class import check_named
 from fractal_ifs.config.run import NAMED, RunConfig
 from fractal_ifs.config.session import VERSION_BASE, borrowed
 from fractal_ifs.config.trust import check_groups
@@ -39,10 +42,10 @@ def compose(**keywords: Any) -> RunConfig:
                 raise ConfigError(
                     f"experiment={named.get('experiment')}: is a sweep over {', '.join(swept)}: give each a value here"
                 )
-            values = resolved(config)
+            values, folders = resolved(config), composed_folders(config)
         except Exception as error:
             raise error if isinstance(error, ConfigError) else ConfigError(one_line(error, overrides)) from None
-    return accepted(values)
+    return accepted(values, folders=folders)
 
 
 def check_own(words: Sequence[str]) -> None:
@@ -56,16 +59,20 @@ def check_own(words: Sequence[str]) -> None:
 
 def parse(config: DictConfig, here: bool = True) -> RunConfig:
     """The typed config of a composed one. Arguments and errors are those of ``accepted``."""
-    return accepted(resolved(config), here)
+    folders = composed_folders(config) if "hydra" in config else ()
+    return accepted(resolved(config), here, folders)
 
 
-def accepted(values: Mapping[str, Any], here: bool = True) -> RunConfig:
+def accepted(values: Mapping[str, Any], here: bool = True, folders: Iterable[Path] = ()) -> RunConfig:
     """The typed config of plain values.
 
-    ``here`` says that this machine will train the run, so it must have the GPUs that the run needs.
+    ``here`` says that this machine will train the run, so it must have the GPUs that the run needs. ``folders`` are
+    those that the values come from, whose files may not bring code (``own_class``).
     Raises ConfigError for a bad value. The message names the key, the value and what is allowed.
     """
     config = RunConfig.parse(values)
+    if isinstance(config.model, OwnModel):
+        check_named(f"model.{TARGET}", config.model.target, set(folders) - {CONF})
     check_memory(config)
     if here and config.trainer.accelerator == "gpu":
         check_gpus(config.trainer.devices)

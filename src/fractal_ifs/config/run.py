@@ -8,21 +8,22 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from fractal_ifs import fractals  # whose names are imported when they are used
 from fractal_ifs.config.data import Data, FractalData, ImageData, parse_data
 from fractal_ifs.config.fractal import Curve, Fractal, check_distribution
 from fractal_ifs.config.keys import A_SEED, Group, checked, key
 from fractal_ifs.config.logger import Logger, PlainLogger, WandbLogger, parse_logger
 from fractal_ifs.config.loss import LOSSES, OF_IMAGES, OF_POINTS, Loss, parse_loss
-from fractal_ifs.config.model import CNNModel, MLPModel, Model, parse_model
+from fractal_ifs.config.model import OURS, CNNModel, MLPModel, Model, Theorem1Model, parse_model
 from fractal_ifs.config.optimizer import OPTIMIZERS, Optimizer, parse_optimizer
 from fractal_ifs.config.schedule import SCHEDULES, Schedule, parse_schedule
 from fractal_ifs.config.trainer import Trainer
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, counted
 
 GROUPS: dict[str, Callable[[Any], Any]] = {
     "fractal": Fractal.parse,
@@ -90,12 +91,13 @@ class RunConfig(Group):
             raise ConfigError(
                 f"batch_size={self.batch_size}: must be a multiple of trainer.devices={self.trainer.devices}"
             )
-        if self.training == "layerwise" and not isinstance(self.model, MLPModel):
-            raise ConfigError(f"training=layerwise: needs model=mlp, not {self.model.name}")
+        if self.training == "layerwise" and not (isinstance(self.model, MLPModel) and not self.model.varied):
+            other = self.model.varied if isinstance(self.model, MLPModel) else self.model.name
+            raise ConfigError(f"training=layerwise: needs model=mlp, not {other}")
         if self.batch_size > self.data.train_size:
             raise ConfigError(f"batch_size={self.batch_size}: must be at most data.train_size={self.data.train_size}")
         network, losses = ("mlp", OF_POINTS) if self.synthetic else ("cnn", OF_IMAGES)
-        if self.model.name != network:
+        if isinstance(self.model, CNNModel) == self.synthetic:
             raise ConfigError(f"model={self.model.name}: must be {network} with data={self.data.name}")
         if self.loss.name not in losses:
             raise ConfigError(f"loss={self.loss.name}: must be one of {', '.join(losses)} with data={self.data.name}")
@@ -107,6 +109,8 @@ class RunConfig(Group):
             raise ConfigError(f"optimizer.average={self.optimizer.average}: must be none with training=layerwise")
         if isinstance(self.data, FractalData):
             check_distribution(self.fractal, self.curve, self.data.margin)
+            if isinstance(self.model, Theorem1Model):
+                check_theorem1(self.fractal, self.model, self.data, self.width, self.depth)
         elif isinstance(self.model, CNNModel):
             halvings = min(self.depth, self.model.pools)
             if self.data.crop >> halvings < 1:
@@ -169,6 +173,34 @@ class RunConfig(Group):
         return tuple(dict.fromkeys([self.fingerprint, *found]))
 
 
+def theorem1_margin(model: Theorem1Model, data: Data) -> float | None:
+    """The gamma that the network of Theorem 1 is built for; None: it is chosen as the network is built."""
+    return model.gamma or (data.margin if isinstance(data, FractalData) else None) or None
+
+
+@lru_cache(maxsize=4096)
+def check_theorem1(fractal: Fractal, model: Theorem1Model, data: FractalData, width: int, depth: int) -> None:
+    """Raises ConfigError where the network of Theorem 1 can't be built for a fractal, in this width and depth."""
+    try:
+        cube = fractals.CubeIFS.of(fractal.ifs)
+        if pairs := cube.touching():
+            raise ConfigError(
+                f"fractal={fractal.name}: must have cells that are apart; {counted(len(pairs), 'pair')} touch"
+            )
+        cube.margin(fractal.depth, theorem1_margin(model, data))
+    except ConfigError as error:
+        raise ConfigError(f"model=theorem1: {error}") from None
+    for name, value, least in (
+        ("width", width, fractals.built_width(cube, 1)),
+        ("depth", depth, 2 * fractal.depth),
+    ):
+        if value < least:
+            raise ConfigError(
+                f"{name}={value}: must be at least {least} with model=theorem1, fractal={fractal.name} and "
+                f"fractal.depth={fractal.depth}"
+            )
+
+
 def _digest(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -184,8 +216,7 @@ KINDS: tuple[type[Group], ...] = (
     RunConfig,
     FractalData,
     ImageData,
-    MLPModel,
-    CNNModel,
+    *OURS,
     *LOSSES,
     *OPTIMIZERS,
     *SCHEDULES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fractal_ifs.config.model import CNNModel
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.config.trainer import Trainer
 from fractal_ifs.engines import cpp
@@ -22,7 +23,7 @@ class Choice(NamedTuple):
 
 def choose(config: RunConfig) -> Choice:
     """The engine that trains this run on this machine."""
-    if config.model.name == "cnn":
+    if isinstance(config.model, CNNModel):
         return Choice("conv", None)
     if config.engine == "torch":
         return Choice("torch", None)
@@ -31,8 +32,10 @@ def choose(config: RunConfig) -> Choice:
         return Choice("torch", f"trainer.devices={trainer.devices}: the native engine trains a network on one core")
     if trainer.compile:
         return Choice("torch", "trainer.compile=true asks for it")
+    if varied := config.model.varied:
+        return Choice("torch", f"{varied}: the native engine trains plain networks of ReLUs only")
     reason = cpp.supports(
-        model=config.model.name,
+        model="mlp",
         loss=config.loss.name,
         optimizer=config.optimizer.name,
         dtype={"32-true": "float32"}.get(trainer.precision, trainer.precision),

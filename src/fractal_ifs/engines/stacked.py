@@ -20,9 +20,9 @@ from torch import Tensor
 
 from fractal_ifs.data.points import Points
 from fractal_ifs.data.seeds import permutation
+from fractal_ifs.engines.fusing import forward, out_of_memory, why_not
 from fractal_ifs.engines.protocol import Measurement, Stop
 from fractal_ifs.engines.steps import Program, Steps, Vectors
-from fractal_ifs.networks.mlp import mlp
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.run import Run
 
@@ -69,6 +69,7 @@ class Stack:
         precision: str = "32-true",
         compiled: bool = False,
         graphs: bool = False,
+        fused: bool = True,
     ):
         self.runs = list(runs)
         first = runs[0]
@@ -78,10 +79,11 @@ class Stack:
         self.exp_avg_sq = torch.stack([run.exp_avg_sq for run in runs])
         self.grad, self.work = torch.zeros_like(self.params), torch.empty_like(self.params)
         self.total = torch.zeros(len(runs), dtype=torch.float64, device=self.device)
-        self.loss, self.sum_last = first.config.loss.name, first.model.sum_last
+        self.loss = first.config.loss.name
         averages = [run.average for run in runs if run.average is not None]
         self.average = torch.stack(averages) if averages else None
         self.steps = Steps([run.config for run in runs], self.params)
+        self.network = forward([run.model for run in runs], fused)
         self.weights: list[Tensor] = []
         start = 0
         for p in first.model.parameters():
@@ -140,7 +142,7 @@ class Stack:
     def _losses(self, row: Tensor) -> Tensor:
         """The losses (M,) of a batch: the points ``row`` (M, batch) of ``x``."""
         with self.casting:
-            return losses(self.loss, mlp(self.weights, self.x[row], self.sum_last), self.y[row])
+            return losses(self.loss, self.network(self.weights, self.x[row]), self.y[row])
 
     def _update(self, each: Tensor, *columns: Tensor) -> None:
         """The optimizer's step, from ``grad``. Allocates nothing; see the class."""
@@ -183,11 +185,6 @@ class Stack:
         return replay
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether the error means that a device or this process is out of memory."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
-
-
 class StackedEngine:
     """Trains runs of one shape in stacks, with PyTorch.
 
@@ -213,6 +210,8 @@ class StackedEngine:
         self._runs: list[Run] = []
         self._trained: list[tuple[Run, Points]] = []
         self._stacks: list[Stack] = []
+        self._alone: str | None = None  # why the runs don't train in one stack
+        self._told = set[str]()
 
     def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
         """Whether the runs fill the largest stack: ``stack`` runs, or 512 on a GPU, or what fits a core's cache."""
@@ -268,18 +267,24 @@ class StackedEngine:
     def _size(self) -> int:
         if self.precision in AUTOCAST and self._runs[0].params.device.type == "cpu":
             return 1  # the bits of oneDNN's products in bfloat16 depend on how many there are
+        if self._alone:
+            return 1
         return min(self.stack_size or len(self._runs), len(self._runs))
 
     def _make_stacks(self, todo: dict[int, int]) -> None:
         """Stack neighbouring runs of one program, input dimension and number of steps to go."""
+        self._alone = why_not(self._runs[0])
+        if self._alone and self._alone not in self._told:
+            self._told.add(self._alone)
+            log.info("model=%s: its networks train one by one: %s", self._runs[0].config.model.name, self._alone)
 
         def shape(run: Run) -> tuple[object, ...]:
-            return todo[id(run)], run.model.d, Program.of(run.config.optimizer)
+            return todo[id(run)], run.data.x_train.shape[1], Program.of(run.config.optimizer)
 
         for _, alike in groupby(self._runs, shape):
             left = list(alike)
             while left:
-                self._stacks.append(self._make(left[: self._size()]))
+                self._stacks.append(self._make(left[: self._size()], fused=self._alone is None))
                 left = left[self._size() :]
 
     def _unstack(self) -> None:
@@ -295,6 +300,7 @@ class StackedEngine:
         for run in runs:
             x, y = run.data.x_test.to(run.params.dtype), run.data.y_test
             with casting(self.precision, run.params.device), run.averaged():
-                f = run.model(x)
+                f = run.model.eval()(x)
+            run.model.train()
             results.append(Measurement((y * f > 0).double().mean().item(), losses(run.config.loss.name, f, y).item()))
         return results

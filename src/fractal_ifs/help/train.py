@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fractal_ifs.config.data import FractalData, ImageData
 from fractal_ifs.config.keys import describe
 from fractal_ifs.config.logger import WandbLogger
-from fractal_ifs.config.model import CNNModel, MLPModel
+from fractal_ifs.config.model import CNNModel, MLPModel, ResMLPModel, Theorem1Model
 from fractal_ifs.config.optimizer import Adam, Sgd
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.config.schedule import Decay, Inverse, Step
@@ -48,6 +48,8 @@ def takes() -> Takes:
             typed(ImageData, data / "cifar10.yaml", data / "fashion_mnist.yaml"),
         ),
         Keys("keys of model=mlp", typed(MLPModel, model / "mlp.yaml")),
+        Keys("keys of model=resmlp", typed(ResMLPModel, model / "resmlp.yaml")),
+        Keys("keys of model=theorem1", typed(Theorem1Model, model / "theorem1.yaml")),
         Keys("keys of model=cnn", typed(CNNModel, model / "cnn.yaml")),
         Keys(
             "keys of optimizer=adam and optimizer=adamw",

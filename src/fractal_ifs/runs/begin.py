@@ -84,7 +84,8 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
     if state is not None:
         there = {**state.get("versions", {}), "isa": state.get("isa"), "native_build": state.get("native_build")}
         there["torch_kernels"] = state.get("torch_kernels", "unknown")
-        if changed := differences(there, bits_rest_on(run.isa, run.native_build, run.torch_kernels)):
+        here = bits_rest_on(run.isa, run.native_build, run.torch_kernels)
+        if changed := differences(there, here | {"model_source": run.versions.get("model_source")}):
             text = f"goes on from a checkpoint of other versions ({changed}): perhaps not bit for bit"
             log.warning("%s: %s", directory, text)
             note(directory, text)

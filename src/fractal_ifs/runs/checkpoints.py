@@ -55,6 +55,7 @@ class Checkpoint(TypedDict):
     average: NotRequired[Tensor]  # of the weights, where the config asks for one: what was evaluated
     layer: NotRequired[int]  # layer-wise training only, like the next one: which layer is in training
     layer_params: NotRequired[Tensor]  # this layer and its readout
+    buffers: NotRequired[Tensor]  # of a network that has some, see ``runs.buffers``
 
 
 def write_checkpoint(directory: Path, state: Checkpoint) -> None:
@@ -264,4 +265,5 @@ _OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "average": _vector,
     "layer": _count,
     "layer_params": _vector,
+    "buffers": _vector,
 }

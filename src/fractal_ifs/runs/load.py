@@ -12,11 +12,10 @@ from torch import nn
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.machine import check_memory
 from fractal_ifs.config.run import RunConfig
-from fractal_ifs.errors import ConfigError, Damaged
+from fractal_ifs.errors import ConfigError, Damaged, message, short
 from fractal_ifs.mkl import ask_for_equal_bits
-from fractal_ifs.networks.convnet import ConvNet
-from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import shapes
+from fractal_ifs.runs.buffers import set_buffers
 from fractal_ifs.runs.build import build_network
 from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, evaluated, read_whole, weights_digest
 from fractal_ifs.runs.history import Evaluation
@@ -51,17 +50,21 @@ def load(directory: str | Path) -> Finished:
     ask_for_equal_bits()  # in a notebook this network may be used before the next is trained
     with torch.no_grad():
         nn.utils.vector_to_parameters(evaluated(state), network.parameters())
+        set_buffers(network, state.get("buffers"))
     rows = [Evaluation(*row)._replace(seconds=round(row[1], 3)) for row in state["history"]]
     history = pd.DataFrame(rows, columns=pd.Index(Evaluation._fields))
     return Finished(stored.record, history, stored.record.config, network.eval())
 
 
-def _checkpoint(directory: Path, stored: Stored) -> tuple[Checkpoint, MLP | ConvNet]:
+def _checkpoint(directory: Path, stored: Stored) -> tuple[Checkpoint, nn.Module]:
     """The checkpoint that holds what a record describes, and a network of its shape. Raises ConfigError."""
     config = stored.record.config
     check_memory(config)
     inputs = 3 if isinstance(config.data, ImageData) else config.fractal.ifs.d
-    network = build_network(config, inputs)
+    try:
+        network = build_network(config, inputs)
+    except Exception as error:  # of a class of a user's own
+        raise ConfigError(f"run={directory}: its network can't be made: {short(message(error), 400)}") from None
     reasons: list[str] = []
     for name in CHECKPOINTS:
         try:

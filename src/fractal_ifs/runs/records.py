@@ -89,7 +89,7 @@ class RunRecord(Mapping[str, Any]):
     loss: str = of_config("loss")
     optimizer: str = of_config("optimizer")
     model: str = of_config("which network")
-    init: str = of_config("initial weights")
+    init: str | None = of_config("initial weights; none of a network of one's own")
     training: str = of_config("joint or layerwise", kept=False)  # the table of finished runs says so in ``differs``
     precision: str = of_config("precision of numbers")
     engine: str | None = of_run("what computed the steps")
@@ -101,6 +101,7 @@ class RunRecord(Mapping[str, Any]):
     fractal_ifs: str | None = of_run("version of this package")
     git_commit: str | None = of_run("commit of the source tree")
     git_modified: bool | None = of_run("whether a tracked file differed from that commit", kept=False)
+    model_source: str | None = of_run("hash of the file that a network of one's own comes from", kept=False)
     error: str | None = of_run("why it failed", kept=False)
     config: RunConfig
 

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fractal_ifs.config.model import OwnModel
+from fractal_ifs.config.own_class import source_digest
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.data.images import Images
 from fractal_ifs.data.seeds import stream
-from fractal_ifs.networks.convnet import ConvNet
-from fractal_ifs.networks.mlp import MLP
+from fractal_ifs.runs.buffers import buffer_vector, set_buffers
 from fractal_ifs.runs.build import build_data, build_network
 from fractal_ifs.runs.checkpoints import FORMAT, Checkpoint, weights_digest, write_checkpoint
 from fractal_ifs.runs.history import Evaluation, write_history
@@ -48,7 +49,7 @@ class Run:
         # Any: Points and an MLP, or Images and a ConvNet. The config decides, and chooses the engine that knows them.
         self.data: Any = build_data(config, device)
         self.inputs: int = self.data.channels if isinstance(self.data, Images) else self.data.d
-        self.model: Any = build_network(config, self.inputs)
+        self.model: Any = build_network(config, self.inputs).to(device)
         flat = torch.cat([p.detach().reshape(-1) for p in self.model.parameters()]).to(device)
         self.params = self.exp_avg = self.exp_avg_sq = flat
         average = None if config.optimizer.average == "none" else flat.clone()
@@ -65,6 +66,8 @@ class Run:
         self.native_build: str | None = None
         self.torch_kernels: str | None = None  # None: its bits don't rest on them
         self.versions = versions().plain()
+        if isinstance(config.model, OwnModel):
+            self.versions["model_source"] = source_digest(config.model.target)
         self.wandb_id: str | None = None
         self.lock: Lock | None = None
         self.checkpointed = time.monotonic()
@@ -98,7 +101,7 @@ class Run:
             self._view(self.params)
 
     @property
-    def trained(self) -> MLP | ConvNet:
+    def trained(self) -> nn.Module:
         """The network that the record describes, with the weights that were evaluated.
 
         In layer-wise training the whole network.
@@ -178,6 +181,8 @@ class Run:
         }
         if self.average is not None:
             state["average"] = self.average.cpu().clone()
+        if (buffers := buffer_vector(self.model)) is not None:
+            state["buffers"] = buffers
         return state
 
     def restore(self, state: Checkpoint) -> None:
@@ -187,6 +192,7 @@ class Run:
         self.exp_avg_sq.copy_(state["exp_avg_sq"])
         if self.average is not None and "average" in state:
             self.average.copy_(state["average"])
+        set_buffers(self.model, state.get("buffers"))
         self.step, self.seconds = state["step"], state["seconds"]
         self.loss_sum, self.loss_steps = state["loss_sum"], state["loss_steps"]
         self.best_test_acc, self.best_step = state["best"]

@@ -89,7 +89,7 @@ def compose_all(
             config = compose(overrides)
             values = resolved(config)
             directory = output_directory(config, first + number)
-            job = Job(accepted(values, here), directory)
+            job = Job(accepted(values, here, own), directory)
             if directory in taken:
                 raise ConfigError(
                     f"hydra.sweep.subdir: {directory} is that of {taken[directory]} too; hydra.sweep.subdir="

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from fractal_ifs.config.model import MLPModel
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.engines.choice import choose
 from fractal_ifs.engines.steps import Program
@@ -21,8 +20,8 @@ def groups_of(jobs: Sequence[Job]) -> list[list[int]]:
         engine = choose(c).engine
         key: tuple[object, ...] = (engine, c.trainer)
         if engine == "torch":
-            sum_last = isinstance(c.model, MLPModel) and c.model.sum_last
-            key += (c.depth, c.width, c.batch_size, c.loss, Program.of(c.optimizer), sum_last, c.fractal.ifs.d)
+            key += (c.depth, c.width, c.batch_size, c.loss, Program.of(c.optimizer), c.model.architecture)
+            key += (c.fractal.ifs.d,)
         elif engine == "conv":
             key += (number,)  # alone: convolutions of several networks at once are no faster
         groups.setdefault(key, []).append(number)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -96,14 +97,14 @@ class CubeIFS:
     @cached_property
     def distances(self) -> dict[tuple[int, int], float]:
         """The distance, in the cube, of every pair of images, by bounded least squares; about 0 where they touch."""
-        from scipy.optimize import lsq_linear
+        from scipy.optimize import lsq_linear  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
-        found = {}
+        found: dict[tuple[int, int], float] = {}
         for i, j in itertools.combinations(range(self.r), 2):
             both = np.hstack([self.matrices[i], -self.matrices[j]])
             shift = self.offsets[j] - self.offsets[i]
-            u = lsq_linear(both, shift, bounds=(0, 1), method="bvls").x
-            found[i, j] = float(np.linalg.norm(both @ u - shift))
+            solved: Any = lsq_linear(both, shift, bounds=(0, 1), method="bvls")
+            found[i, j] = float(np.linalg.norm(both @ solved.x - shift))
         return found
 
     @property
@@ -170,3 +171,8 @@ class CubeIFS:
                 "and each cell of K_n keeps positives (Assumption 3)"
             )
         return float(gamma)
+
+
+def built_width(ifs: CubeIFS, s: int) -> int:
+    """The width of the networks that `networks.construction` builds, for blocks of s levels."""
+    return 4 * ifs.d * ifs.r**s + ifs.d + 1

@@ -1,0 +1,166 @@
+"""Networks of a user's own: ``model._target_`` names the class, an ``nn.Module``, by this contract.
+
+``__init__(self, d, width, depth, *, generator, **keys)``: d is the dimension of the points, ``keys`` are the other keys
+of the file; ``generator`` draws all that is random. ``forward(x)`` takes points (n, d), and returns numbers (n,) that
+are positive where the network says so.
+
+``check`` tries that before a run begins: a class that breaks it is refused in one line. Nothing here imports torch
+before a class of a user's own is asked for.
+"""
+
+# pyright: reportUnknownMemberType=false
+# (torch doesn't declare the types of fork_rng, manual_seed and Tensor.backward)
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from fractal_ifs.config.model import OF_THE_RUN, OwnModel
+from fractal_ifs.config.own_class import resolve
+from fractal_ifs.config.run import RunConfig
+from fractal_ifs.errors import ConfigError, message, short
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+POINTS = 5  # that a class is tried on
+
+
+def build(model: OwnModel, d: int, width: int, depth: int, generator: torch.Generator) -> nn.Module:
+    """The network, in float32. The global generator is left as it was. Raises ConfigError."""
+    import torch
+
+    kind = _class(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return kind(d, width, depth, generator=generator, **model.keys)
+
+
+def _class(model: OwnModel) -> Any:
+    from torch import nn
+
+    return resolve("model._target_", model.target, nn.Module)
+
+
+def check_network(config: RunConfig) -> None:
+    """Try the network of a config, if it is a user's own: once for each class, keys and shape. Raises ConfigError."""
+    if isinstance(config.model, OwnModel):
+        check(config.model, config.fractal.ifs.d, config.width, config.depth)
+
+
+@lru_cache(maxsize=4096)
+def check(model: OwnModel, d: int, width: int, depth: int) -> None:
+    """Try a class by a tiny forward and backward pass. Raises ConfigError if it isn't as the module says."""
+    import torch
+
+    told = f"model._target_={model.target}"
+    kind = _class(model)
+    _check_keys(kind, model, told)
+    x = torch.rand(POINTS, d, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    networks: list[nn.Module] = []
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        for number in (0, 0, 1):  # what is global differs in the last
+            torch.manual_seed(number)
+            generator = torch.Generator().manual_seed(0)
+            with _telling(told, f"__init__(d={d}, width={width}, depth={depth}, ...)"):
+                networks.append(kind(d, width, depth, generator=generator, **model.keys))
+        first, again, other = networks
+        _check_parameters(first, told)
+        if not _same(first, again):
+            raise ConfigError(f"{told}: isn't deterministic: the same generator gives other weights")
+        if not _same(first, other):
+            raise ConfigError(
+                f"{told}: its weights depend on the global generator of torch: draw all of them with the argument "
+                "generator, as by nn.init"
+            )
+        for mode in (True, False):
+            answers = [_answer(network.train(mode), x, told) for network in (first, other)]
+            if not torch.equal(answers[0].nan_to_num(), answers[1].nan_to_num()):
+                raise ConfigError(f"{told}: isn't deterministic: the same weights and points give other numbers")
+        _check_gradients(first.train(), x, told)
+
+
+def _check_keys(kind: type, model: OwnModel, told: str) -> None:
+    """Raises ConfigError for keys that the class doesn't take, and for those that it lacks."""
+    try:
+        parameters = inspect.signature(kind).parameters
+    except (TypeError, ValueError):
+        return
+    kinds = inspect.Parameter
+    by_name = (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
+    named = {name: each for name, each in parameters.items() if each.kind in by_name}
+    any_key = any(each.kind == kinds.VAR_KEYWORD for each in parameters.values())
+    if "generator" not in named and not any_key:
+        raise ConfigError(f"{told}: __init__ must take generator, which draws the initial weights")
+    own = [name for name in named if name not in OF_THE_RUN]
+    for key, value in model.keys.items():
+        if key not in named and not any_key:
+            near = difflib.get_close_matches(key, own, 1, 0.6)
+            hint = f"did you mean {near[0]}?" if near else f"{model.target} has {', '.join(own) or 'none'}"
+            raise ConfigError(f"model.{key}={short(value)}: there is no such key; {hint}")
+    for name in own:
+        if named[name].default is kinds.empty and name not in model.keys:
+            raise ConfigError(f"model.{name}: must be given, {model.target} has no default for it")
+
+
+def _check_parameters(network: nn.Module, told: str) -> None:
+    import torch
+
+    parameters = list(network.parameters())
+    if not parameters:
+        raise ConfigError(f"{told}: has no parameters to train")
+    if not all(each.dtype == torch.float32 and each.device.type == "cpu" for each in parameters):
+        raise ConfigError(f"{told}: its parameters must be numbers of float32 on the CPU; the run moves them")
+    if any(each.is_complex() or not each.is_contiguous() for each in network.buffers()):
+        raise ConfigError(f"{told}: its buffers must be real numbers, each contiguous in memory")
+
+
+def _same(first: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks have the same weights and buffers."""
+    import torch
+
+    pairs = zip([*first.parameters(), *first.buffers()], [*other.parameters(), *other.buffers()], strict=False)
+    return all(torch.equal(a.detach().nan_to_num(), b.detach().nan_to_num()) for a, b in pairs)
+
+
+def _answer(network: nn.Module, x: Tensor, told: str) -> Tensor:
+    """The network's numbers at points x (n, d). Raises ConfigError unless they are (n,)."""
+    import torch
+
+    with _telling(told, "forward"):
+        found = network(x)
+    if not isinstance(found, torch.Tensor):
+        raise ConfigError(f"{told}: forward must return a tensor, not {type(found).__name__}")
+    if found.shape != x.shape[:-1]:
+        hint = " (squeeze(-1) removes the last axis)" if found.shape == (*x.shape[:-1], 1) else ""
+        raise ConfigError(
+            f"{told}: forward must return shape (n,) for points (n, d), not {tuple(found.shape)} for "
+            f"{tuple(x.shape)}{hint}"
+        )
+    if found.dtype != x.dtype:
+        raise ConfigError(f"{told}: forward must return numbers of float32 for such points, not {found.dtype}")
+    return found
+
+
+def _check_gradients(network: nn.Module, x: Tensor, told: str) -> None:
+    with _telling(told, "the backward pass"):
+        _answer(network, x, told).square().sum().backward()
+    if missing := [name for name, each in network.named_parameters() if each.grad is None]:
+        raise ConfigError(f"{told}: {', '.join(missing[:3])} gets no gradient: the output must rest on every parameter")
+
+
+@contextmanager
+def _telling(told: str, what: str) -> Generator[None]:
+    """Within: an exception of a user's code becomes a ConfigError."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{told}: {what} failed ({short(message(error), 300)})") from None
