@@ -18,6 +18,7 @@ from fractal_ifs.config.fractal import Curve, Fractal, check_distribution
 from fractal_ifs.config.keys import A_SEED, Group, checked, key
 from fractal_ifs.config.logger import Logger, PlainLogger, WandbLogger, parse_logger
 from fractal_ifs.config.model import CNNModel, MLPModel, Model, parse_model
+from fractal_ifs.config.stop import Stop
 from fractal_ifs.config.trainer import Trainer
 from fractal_ifs.errors import ConfigError
 
@@ -26,6 +27,7 @@ GROUPS = {
     "curve": Curve.parse,
     "data": parse_data,
     "model": parse_model,
+    "stop": Stop.parse,
     "trainer": Trainer.parse,
     "logger": parse_logger,
 }
@@ -39,6 +41,7 @@ class RunConfig(Group):
     curve: Curve
     data: Data
     model: Model
+    stop: Stop
     trainer: Trainer
     logger: Logger
 
@@ -76,6 +79,8 @@ class RunConfig(Group):
             )
         if self.training == "layerwise" and not isinstance(self.model, MLPModel):
             raise ConfigError(f"training=layerwise: needs model=mlp, not {self.model.name}")
+        if self.training == "layerwise" and (stop := self.stop.given()):
+            raise ConfigError(f"{stop}: must be null with training=layerwise, where each layer has its own steps")
         if self.batch_size > self.data.train_size:
             raise ConfigError(f"batch_size={self.batch_size}: must be at most data.train_size={self.data.train_size}")
         network, losses = ("mlp", "hinge, logistic, squared") if self.synthetic else ("cnn", "cross_entropy")
@@ -121,6 +126,8 @@ class RunConfig(Group):
         found = {name: value for name, value in super().identity().items() if name in own}
         found |= {"data": self.data.identity(), "model": self.model.identity()}
         found["trainer"] = self.trainer.of_network(cnn=self.model.name == "cnn")
+        if stop := self.stop.identity():  # without it, a fingerprint is what it was before the group came
+            found["stop"] = stop
         if self.synthetic:
             found |= {"fractal": self.fractal.identity(), "curve": self.curve.identity()}
         return found
@@ -158,6 +165,7 @@ KINDS: tuple[type[Group], ...] = (
     ImageData,
     MLPModel,
     CNNModel,
+    Stop,
     Trainer,
     PlainLogger,
     WandbLogger,

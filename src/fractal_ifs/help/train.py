@@ -9,6 +9,7 @@ from fractal_ifs.config.keys import describe
 from fractal_ifs.config.logger import WandbLogger
 from fractal_ifs.config.model import CNNModel, MLPModel
 from fractal_ifs.config.run import RunConfig
+from fractal_ifs.config.stop import Stop
 from fractal_ifs.config.trainer import Trainer
 from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import Examples, program
@@ -46,6 +47,7 @@ def takes() -> Takes:
         ),
         Keys("keys of model=mlp", typed(MLPModel, model / "mlp.yaml")),
         Keys("keys of model=cnn", typed(CNNModel, model / "cnn.yaml")),
+        Keys("keys of what ends a run early", typed(Stop, CONF / "stop" / "never.yaml")),
         Keys("keys of a trainer", typed(Trainer, trainer / "cpu.yaml", trainer / "gpu.yaml", trainer / "ddp.yaml")),
         Keys("keys of logger=wandb", typed(WandbLogger, CONF / "logger" / "wandb.yaml")),
         Keys(

@@ -6,7 +6,6 @@ import sys
 import time
 from typing import Any
 
-from fractal_ifs.runs.records import Status
 from fractal_ifs.training.rounds import SweepRounds
 
 
@@ -36,7 +35,7 @@ class Progress:
         rate = done / max(now - self.begun, 1e-9)
         left = (self.steps - done) / rate if rate else 0.0
         ended = rounds.ended.values()
-        failed = self.failed + sum(isinstance(e, Exception) or e.status != Status.FINISHED for e in ended)
+        failed = self.failed + sum(isinstance(e, Exception) or not e.status.well for e in ended)
         if self.jobs == 1 and rounds.active:
             run = next(iter(rounds.active.values()))[0]
             loss = f"{run.history[-1].train_loss:.4f}" if run.history else "-"
