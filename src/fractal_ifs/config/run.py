@@ -188,3 +188,9 @@ class Job(NamedTuple):
 
     config: RunConfig
     directory: Path | None
+    pause: int | None = None  # the step at which it is put aside, one with a measurement. None: it trains to its end
+
+    @property
+    def steps(self) -> int:
+        """The step at which it ends, or is put aside."""
+        return self.pause or self.config.steps_in_all

@@ -54,6 +54,7 @@ def begin(job: Job, device: str | torch.device, engine: str, isa: str | None, na
                 _discard(job.directory)
         run = kind(job.config, job.directory, device)
         run.lock, run.engine, run.isa, run.native_build = lock, engine, isa, native_build
+        run.pause = job.pause
         if engine != "native" and run.params.device.type == "cpu":
             run.torch_kernels = torch_kernels()
         if job.directory is not None:
@@ -92,7 +93,7 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
         if history:
             _tell(directory, f"{history}: written anew from the checkpoint")
             write_history(directory, run.history)
-    note(directory, f"training from step {run.step} to {run.config.steps}")
+    note(directory, f"training from step {run.step} to {job.pause or run.config.steps}")
 
 
 def _discard(directory: Path) -> None:

@@ -61,6 +61,7 @@ class Run:
         self.torch_kernels: str | None = None  # None: its bits don't rest on them
         self.versions = versions().plain()
         self.wandb_id: str | None = None
+        self.pause: int | None = None  # as of a ``Job``
         self.lock: Lock | None = None
         self.checkpointed = time.monotonic()
 
@@ -91,7 +92,7 @@ class Run:
         return self.status != Status.RUNNING
 
     def steps_to_event(self) -> int:
-        """The number of steps until the next evaluation or the end."""
+        """The number of steps until the next evaluation or the end. A pause is at an evaluation."""
         every = self.config.eval_every
         return min(every - self.step % every, self.config.steps - self.step)
 
@@ -139,7 +140,9 @@ class Run:
         """The status of a run that hasn't diverged."""
         if self.step >= self.config.steps:
             return Status.FINISHED
-        return Status.STOPPED if self.stopped else Status.RUNNING
+        if self.stopped:
+            return Status.STOPPED
+        return Status.PAUSED if self.pause is not None and self.step >= self.pause else Status.RUNNING
 
     def state(self) -> Checkpoint:
         """The content of a checkpoint. The order of the data isn't part of it: it follows from seed and step."""

@@ -57,7 +57,7 @@ def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Out
     for reason in sorted({str(choose(job.config).reason) for job in jobs} - {"None"}):
         log.info("engine=torch: %s", reason)
     check_images(job.config for job in jobs)
-    progress = Progress(len(jobs), sum(job.config.steps_in_all for job in jobs))
+    progress = Progress(len(jobs), sum(job.steps for job in jobs))
 
     def report(rounds: SweepRounds) -> None:
         progress(rounds)
@@ -72,7 +72,7 @@ def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Out
                 if isinstance(outcome, Exception):
                     report_failure(jobs[number], outcome)
             progress.group_ended(
-                sum(jobs[number].config.steps_in_all for number in numbers),
+                sum(jobs[number].steps for number in numbers),
                 len(numbers),
                 sum(isinstance(o, Exception) or not o.status.well for o in found),
             )
