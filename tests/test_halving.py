@@ -57,7 +57,7 @@ def decided(runs, eta=2, least=20, by="best"):
     while len(going_on) > 1 and rung < 160:
         up_to = [[row.test_acc for row in runs[n].history if row.step <= rung] for n in going_on]
         value = [max(curve) if by == "best" else curve[-1] for curve in up_to]
-        order = sorted(range(len(going_on)), key=lambda place: (-value[place], place))  # noqa: B023
+        order = sorted(range(len(going_on)), key=lambda place: (-value[place], place))
         kept = order[: math.ceil(len(going_on) / eta)]
         for place in set(order) - set(kept):
             places[going_on[place]] = rung
@@ -104,7 +104,7 @@ def test_every_key_may_compete_and_all_others_are_cells():
 def test_interrupted_anywhere_it_ends_the_same(tmp_path, monkeypatch, place):
     jobs, straight = jobs_in(tmp_path / "a"), jobs_in(tmp_path / "b")
     halved(straight)
-    patched, name = (Progress, "__call__") if place == "in training" else (module, "_prune")
+    patched, name = (Progress, "__call__") if place == "in training" else (module, "write_record")
     whole = getattr(patched, name)
     times = 0
     while True:

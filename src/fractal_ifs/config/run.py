@@ -62,6 +62,11 @@ class RunConfig(Group):
     kept: str = key(
         "a table of finished runs, which this run may be taken from and is added to", later="", result=False
     )
+    continue_from: str = key(
+        "directory with finished runs: one that differs in nothing but fewer steps is gone on with, and stays",
+        later="",
+        result=False,
+    )
     overwrite: bool = key("discard a run that is already in the directory, and train again", later=False, result=False)
 
     @classmethod
@@ -188,6 +193,7 @@ class Job(NamedTuple):
 
     config: RunConfig
     directory: Path | None
+    source: Path | str | None = None  # the directory of a run to begin from, or why there is none: ``runs.longer``
     pause: int | None = None  # the step at which it is put aside, one with a measurement. None: it trains to its end
 
     @property

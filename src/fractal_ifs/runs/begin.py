@@ -16,6 +16,7 @@ from fractal_ifs.runs.finished import check_same
 from fractal_ifs.runs.history import read_history, write_history
 from fractal_ifs.runs.kernels import torch_kernels
 from fractal_ifs.runs.layerwise import LayerwiseRun
+from fractal_ifs.runs.longer import shorter
 from fractal_ifs.runs.records import (
     BEGUN,
     HISTORY,
@@ -59,6 +60,8 @@ def begin(job: Job, device: str | torch.device, engine: str, isa: str | None, na
             run.torch_kernels = torch_kernels()
         if job.directory is not None:
             _go_on(run, job, job.directory)
+        elif state := shorter(job, run.shape()):
+            run.restore({**state, "wandb_id": None})
         return run
     except BaseException:
         if lock:
@@ -78,6 +81,8 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
         unusable[RESULT] = damaged
     for name, why in unusable.items():
         _tell(directory, f"{why}: set aside as {set_aside(directory / name).name}")
+    if state is None and (found := shorter(job, run.shape())):
+        state = {**found, "wandb_id": run.wandb_id}
     history = _damage(directory, HISTORY)
     for name in FILES:
         if _is_directory(directory / name):  # no file can be renamed to it

@@ -75,7 +75,7 @@ def _ended(outcome: Ended | None) -> bool:
 def _asked(job: Job, competitors: int, keys: Halving, rung: int) -> Job:
     """The job up to a rung, or to its end where none competes. ``overwrite`` discards before the first rung."""
     config = job.config if rung == 1 else dataclasses.replace(job.config, overwrite=False)
-    return Job(config, job.directory, keys.rung(config, rung) if competitors > 1 else None)
+    return job._replace(config=config, pause=keys.rung(config, rung) if competitors > 1 else None)
 
 
 def _at_rest(job: Job) -> RunRecord | None:
