@@ -86,7 +86,11 @@ class FusedLauncher(Launcher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         if self.checked is None or self.checked[0] is not job_overrides:  # another sweeper than ours
-            self.check(job_overrides, initial_job_idx)
+            jobs = list(dict.fromkeys(map(tuple, job_overrides)))  # it may draw one twice
+            self.check(jobs, initial_job_idx)
+            if len(jobs) < len(job_overrides):
+                returns = dict(zip(jobs, self.launch(jobs, initial_job_idx), strict=True))
+                return [returns[tuple(words)] for words in job_overrides]
         assert self.checked is not None
         (_, composed), self.checked = self.checked, None
         directories = list(dict.fromkeys(each.sweep_directory for each in composed))
