@@ -145,6 +145,8 @@ def check_outside(config: RunConfig) -> None:
         _check_images(str(Path(config.data.dir).expanduser().absolute()), config.data.dir)
     if isinstance(config.logger, WandbLogger) and config.logger.mode is None:
         environment.wandb_mode()
+    if config.continue_from and not os.path.isdir(config.continue_from):
+        raise ConfigError(f"continue_from={shown(config.continue_from)}: must be a directory with finished runs")
 
 
 @lru_cache

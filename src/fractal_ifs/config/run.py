@@ -22,6 +22,7 @@ from fractal_ifs.config.loss import LOSSES, OF_IMAGES, OF_POINTS, Loss, parse_lo
 from fractal_ifs.config.model import OURS, CNNModel, MLPModel, Model, Theorem1Model, parse_model
 from fractal_ifs.config.optimizer import OPTIMIZERS, Optimizer, parse_optimizer
 from fractal_ifs.config.schedule import SCHEDULES, Schedule, parse_schedule
+from fractal_ifs.config.stop import Stop
 from fractal_ifs.config.trainer import Trainer
 from fractal_ifs.errors import ConfigError, counted
 
@@ -33,6 +34,7 @@ GROUPS: dict[str, Callable[[Any], Any]] = {
     "loss": parse_loss,
     "optimizer": parse_optimizer,
     "schedule": parse_schedule,
+    "stop": Stop.parse,
     "trainer": Trainer.parse,
     "logger": parse_logger,
 }
@@ -50,6 +52,7 @@ class RunConfig(Group):
     loss: Loss
     optimizer: Optimizer
     schedule: Schedule
+    stop: Stop
     trainer: Trainer
     logger: Logger
 
@@ -67,6 +70,11 @@ class RunConfig(Group):
     sweep: str = key("directory of a sweep under multirun/; if not given, its overrides", later="", result=False)
     kept: str = key(
         "a table of finished runs, which this run may be taken from and is added to", later="", result=False
+    )
+    continue_from: str = key(
+        "directory with finished runs: one that differs in nothing but fewer steps is gone on with, and stays",
+        later="",
+        result=False,
     )
     overwrite: bool = key("discard a run that is already in the directory, and train again", later=False, result=False)
 
@@ -94,6 +102,8 @@ class RunConfig(Group):
         if self.training == "layerwise" and not (isinstance(self.model, MLPModel) and not self.model.varied):
             other = self.model.varied if isinstance(self.model, MLPModel) else self.model.name
             raise ConfigError(f"training=layerwise: needs model=mlp, not {other}")
+        if self.training == "layerwise" and (stop := self.stop.given()):
+            raise ConfigError(f"{stop}: must be null with training=layerwise, where each layer has its own steps")
         if self.batch_size > self.data.train_size:
             raise ConfigError(f"batch_size={self.batch_size}: must be at most data.train_size={self.data.train_size}")
         network, losses = ("mlp", OF_POINTS) if self.synthetic else ("cnn", OF_IMAGES)
@@ -153,6 +163,8 @@ class RunConfig(Group):
         if found["schedule"] == "constant":  # as of all runs before there were schedules
             del found["schedule"]
         found["trainer"] = self.trainer.of_network(cnn=self.model.name == "cnn")
+        if stop := self.stop.identity():  # without it, a fingerprint is what it was before the group came
+            found["stop"] = stop
         if self.synthetic:
             found |= {"fractal": self.fractal.identity(), "curve": self.curve.identity()}
         return found
@@ -220,6 +232,7 @@ KINDS: tuple[type[Group], ...] = (
     *LOSSES,
     *OPTIMIZERS,
     *SCHEDULES,
+    Stop,
     Trainer,
     PlainLogger,
     WandbLogger,
@@ -242,3 +255,10 @@ class Job(NamedTuple):
 
     config: RunConfig
     directory: Path | None
+    source: Path | str | None = None  # the directory of a run to begin from, or why there is none: ``runs.longer``
+    pause: int | None = None  # the step at which it is put aside, one with a measurement. None: it trains to its end
+
+    @property
+    def steps(self) -> int:
+        """The step at which it ends, or is put aside."""
+        return self.pause or self.config.steps_in_all

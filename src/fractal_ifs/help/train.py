@@ -11,6 +11,7 @@ from fractal_ifs.config.model import CNNModel, MLPModel, ResMLPModel, Theorem1Mo
 from fractal_ifs.config.optimizer import Adam, Sgd
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.config.schedule import Decay, Inverse, Step
+from fractal_ifs.config.stop import Stop
 from fractal_ifs.config.trainer import Trainer
 from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import Examples, program
@@ -59,6 +60,7 @@ def takes() -> Takes:
         Keys("keys of schedule=linear and schedule=cosine", typed(Decay, schedule / "linear.yaml")),
         Keys("keys of schedule=step", typed(Step, schedule / "step.yaml")),
         Keys("keys of schedule=inverse", typed(Inverse, schedule / "inverse.yaml")),
+        Keys("keys of what ends a run early", typed(Stop, CONF / "stop" / "never.yaml")),
         Keys("keys of a trainer", typed(Trainer, trainer / "cpu.yaml", trainer / "gpu.yaml", trainer / "ddp.yaml")),
         Keys("keys of logger=wandb", typed(WandbLogger, CONF / "logger" / "wandb.yaml")),
         Keys(

@@ -40,11 +40,19 @@ class Status(StrEnum):
     DIVERGED = "diverged"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+    STOPPED = "stopped"  # by its own key stop.accuracy or stop.patience
+    PAUSED = "paused"  # at a rung of a sweep with hydra/sweeper=halving, which may take it further
+    PRUNED = "pruned"  # by that sweep, which doesn't; another command may
 
     @property
     def ended(self) -> bool:
         """Whether the run is complete, so that it is never trained further."""
-        return self in (Status.FINISHED, Status.DIVERGED)
+        return self in (Status.FINISHED, Status.DIVERGED, Status.STOPPED)
+
+    @property
+    def well(self) -> bool:
+        """Whether the run came as far as it was to come now."""
+        return self in (Status.FINISHED, Status.STOPPED, Status.PAUSED, Status.PRUNED)
 
 
 class NotUnderstood(Refused):
@@ -103,6 +111,7 @@ class RunRecord(Mapping[str, Any]):
     git_modified: bool | None = of_run("whether a tracked file differed from that commit", kept=False)
     model_source: str | None = of_run("hash of the file that a network of one's own comes from", kept=False)
     error: str | None = of_run("why it failed", kept=False)
+    stopped: str | None = of_run("what ended it before its last step: a key of stop, or a sweep's rung", kept=False)
     config: RunConfig
 
     @classmethod

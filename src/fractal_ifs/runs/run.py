@@ -69,6 +69,7 @@ class Run:
         if isinstance(config.model, OwnModel):
             self.versions["model_source"] = source_digest(config.model.target)
         self.wandb_id: str | None = None
+        self.pause: int | None = None  # as of a ``Job``
         self.lock: Lock | None = None
         self.checkpointed = time.monotonic()
 
@@ -127,7 +128,7 @@ class Run:
         return self.status != Status.RUNNING
 
     def steps_to_event(self) -> int:
-        """The number of steps until the next evaluation or the end."""
+        """The number of steps until the next evaluation or the end. A pause is at an evaluation."""
         every = self.config.eval_every
         return min(every - self.step % every, self.config.steps - self.step)
 
@@ -152,10 +153,32 @@ class Run:
         if self.status == Status.RUNNING:
             if test_acc > self.best_test_acc:
                 self.best_test_acc, self.best_step = test_acc, row.step
-            if self.step >= self.config.steps:
-                self.status = Status.FINISHED
+            self.status = self._reached()
         self.loss_sum, self.loss_steps = 0.0, 0
         return row
+
+    @property
+    def stopped(self) -> str | None:
+        """The key of ``stop`` that ends the run with its newest measurement, and its value. None where none does.
+
+        It follows from the history, so a run that is killed and goes on ends at the same step.
+        """
+        stop = self.config.stop
+        if not self.history:
+            return None
+        if stop.accuracy is not None and self.history[-1].test_acc >= stop.accuracy:
+            return f"stop.accuracy={stop.accuracy}"
+        if stop.patience is not None and sum(row.step > self.best_step for row in self.history) >= stop.patience:
+            return f"stop.patience={stop.patience}"
+        return None
+
+    def _reached(self) -> Status:
+        """The status of a run that hasn't diverged."""
+        if self.step >= self.config.steps:
+            return Status.FINISHED
+        if self.stopped:
+            return Status.STOPPED
+        return Status.PAUSED if self.pause is not None and self.step >= self.pause else Status.RUNNING
 
     def state(self) -> Checkpoint:
         """The content of a checkpoint. The order of the data isn't part of it: it follows from seed and step."""
@@ -200,8 +223,8 @@ class Run:
         self.wandb_id = state["wandb_id"]
         if self.history and not self.history[-1].finite:
             self.status = Status.DIVERGED
-        elif self.step >= self.config.steps:
-            self.status = Status.FINISHED
+        else:
+            self.status = self._reached()
         if self.done:  # nothing is computed here any more: the record names what computed it
             self.engine, self.isa = state.get("engine", self.engine), state.get("isa", self.isa)
             self.native_build = state.get("native_build", self.native_build)
@@ -225,6 +248,7 @@ class Run:
             isa=self.isa,
             native_build=self.native_build,
             torch_kernels=self.torch_kernels,
+            stopped=self.stopped if self.status == Status.STOPPED else None,
             **self.versions,
         )
 

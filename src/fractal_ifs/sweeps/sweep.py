@@ -13,7 +13,7 @@ from fractal_ifs.engines.choice import choose
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.networks.own import check_network
 from fractal_ifs.results.finished_runs import Keeper
-from fractal_ifs.runs.records import RunRecord, Status, understood
+from fractal_ifs.runs.records import RunRecord, understood
 from fractal_ifs.runs.run import Run
 from fractal_ifs.sweeps.driver import report_failure
 from fractal_ifs.sweeps.executors import Outcome, execute
@@ -59,7 +59,7 @@ def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Out
     for reason in sorted({str(choose(job.config).reason) for job in jobs} - {"None"}):
         log.info("engine=torch: %s", reason)
     check_images(job.config for job in jobs)
-    progress = Progress(len(jobs), sum(job.config.steps_in_all for job in jobs))
+    progress = Progress(len(jobs), sum(job.steps for job in jobs))
 
     def report(rounds: SweepRounds) -> None:
         progress(rounds)
@@ -74,9 +74,9 @@ def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Out
                 if isinstance(outcome, Exception):
                     report_failure(jobs[number], outcome)
             progress.group_ended(
-                sum(jobs[number].config.steps_in_all for number in numbers),
+                sum(jobs[number].steps for number in numbers),
                 len(numbers),
-                sum(isinstance(o, Exception) or o.status != Status.FINISHED for o in found),
+                sum(isinstance(o, Exception) or not o.status.well for o in found),
             )
             ended = dict(zip((jobs[number].directory for number in numbers), found, strict=True))
             keeper.add({where: record for where, record in ended.items() if where and isinstance(record, RunRecord)})

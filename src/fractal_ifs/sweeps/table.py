@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GROUPS = ("fractal", "curve", "data", "model")  # runs may differ in keys of these groups that have no column
+GROUPS = ("fractal", "curve", "data", "model", "stop")  # runs may differ in keys of these groups that have no column
+EARLY = (Status.STOPPED, Status.PAUSED, Status.PRUNED)  # of runs that the table says the last step of
 KEYS = tuple(name for name in records.KEYS if name != "fingerprint")
 
 
@@ -109,6 +110,7 @@ def _grid(table: pd.DataFrame, rows: Sequence[str], column: str | None) -> Table
         accuracy = line.get("best_test_acc")
         cell = "" if accuracy is None or accuracy != accuracy else f"{accuracy:.4f}"
         cell += "" if line["status"] == Status.FINISHED else f" {line['status']}"
+        cell += f" at {line['steps']:,.0f}" if line["status"] in EARLY else ""
         key = tuple(line[row] for row in rows)
         grid.setdefault(key, {})[line[column] if column else columns[0]] = cell
     title = f"best test accuracy{f', columns: {column}' if column else ''}"

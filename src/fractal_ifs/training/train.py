@@ -13,6 +13,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from fractal_ifs.config.machine import cores
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.engines.choice import choose, create
+from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training.rounds import SweepRounds
 
@@ -47,7 +48,7 @@ def train(
     trainer = jobs[0].config.trainer
     name = choose(jobs[0].config).engine
     engine = create(name, threads or cores(), trainer, stack)
-    rounds = SweepRounds(jobs, engine, report)
+    rounds = SweepRounds(with_sources(jobs), engine, report)
     threads_before = torch.get_num_threads()
     if name != "native" and trainer.accelerator == "cpu":
         torch.set_num_threads(process_threads(jobs[0].config))

@@ -1,0 +1,96 @@
+"""``continue_from=DIR``: a run begins from the end of a finished run that differs from it in nothing but fewer steps.
+
+Its bits are those of a run from step 0, because the first steps of a run don't depend on how many follow. The finished
+run is read and never changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from fractal_ifs.config.run import Job, RunConfig
+from fractal_ifs.errors import Damaged, Refused, reason
+from fractal_ifs.runs import shapes
+from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, read_whole
+from fractal_ifs.runs.records import find, note, understood
+from fractal_ifs.runs.shapes import Shape
+
+log = logging.getLogger(__name__)
+
+
+def with_sources(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs, each with the directory of the run that it can begin from, of several the longest, or why it has none.
+
+    Reads each directory of ``continue_from`` once.
+    """
+    below = {asked: _ended(Path(asked)) for asked in {job.config.continue_from for job in jobs} - {""}}
+    return [
+        job._replace(source=_source(job.config, below[asked])) if (asked := job.config.continue_from) else job
+        for job in jobs
+    ]
+
+
+def shorter(job: Job, shape: Shape) -> Checkpoint | None:
+    """The checkpoint at the end of the run that a job begins from. None, with a line in the log, where it has none.
+
+    Args:
+        shape: of the job's own checkpoints.
+    """
+    if isinstance(job.source, Path):
+        state, said = _end_of(job.source, job.config, shape)
+    else:
+        state, said = None, job.source
+    if said is not None:
+        text = f"begins from step {state['step'] if state else 0}: {said}"
+        log.info("%s: %s", job.directory or "run", text)
+        note(job.directory, text)
+    return state
+
+
+def _end_of(source: Path, config: RunConfig, shape: Shape) -> tuple[Checkpoint | None, str]:
+    """The checkpoint of a run with fewer steps, and where it is; None, and why not."""
+    there = understood(source)
+    if there is None or _but_for_steps(there.config) != _but_for_steps(config):
+        return None, f"the run in {source} is another one by now"
+    reasons: list[str] = []
+    for name in CHECKPOINTS:
+        try:
+            state = read_whole(source / name, shape.most_bytes)
+            if state["fingerprint"] not in there.config.fingerprints:
+                raise Damaged("it is of another config")
+            shapes.check(state, shape)
+            return state, f"the end of {source}"
+        except FileNotFoundError:
+            reasons.append(f"{source / name} is missing")
+        except Refused as error:
+            reasons.append(f"{source / name}: {reason(error)}")
+    return None, "; ".join(reasons)
+
+
+def _source(config: RunConfig, ended: dict[str, list[tuple[int, Path]]]) -> Path | str:
+    """The directory of the run that this one can begin from, or why there is none."""
+    if config.training == "layerwise":
+        return "training=layerwise: each layer has its own steps"
+    fewer = [pair for pair in ended.get(_but_for_steps(config), []) if pair[0] < config.steps]
+    if not fewer:
+        return f"no finished run in {config.continue_from} differs in nothing but fewer steps"
+    fitting = [pair for pair in fewer if pair[0] % config.eval_every == 0]
+    if not fitting:
+        return f"steps={max(fewer)[0]} measured at the end, between two of every eval_every={config.eval_every}"
+    return max(fitting)[1]
+
+
+def _ended(root: Path) -> dict[str, list[tuple[int, Path]]]:
+    """The runs at or below a directory that have ended, as steps asked for and directory, by all their other keys."""
+    found: dict[str, list[tuple[int, Path]]] = {}
+    for directory, record in find(root):
+        if record.status.ended:
+            found.setdefault(_but_for_steps(record.config), []).append((record.config.steps, directory))
+    return found
+
+
+def _but_for_steps(config: RunConfig) -> str:
+    return dataclasses.replace(config, steps=1).fingerprint
