@@ -17,6 +17,7 @@ from fractal_ifs.config.run import GROUPS, KINDS, RunConfig
 from fractal_ifs.config.session import Schema
 from fractal_ifs.files import CONF
 from fractal_ifs.sweeps.packing import Packing
+from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.slurm_settings import Settings
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "command_line.txt"
@@ -55,7 +56,7 @@ def typed(kind: type[Group]) -> Iterator[str]:
 def snapshot() -> str:
     """All of it, as text."""
     lines = ["Keys, and what each may be"]
-    for kind in (*KINDS, Packing, Settings):
+    for kind in (*KINDS, Packing, Settings, Halving):
         lines += ["", f"{kind.__name__} ({kind.PREFIX}*)" if kind.PREFIX else kind.__name__, *typed(kind)]
     lines += ["", "", "Defaults of the keys that have no group: conf/config.yaml", ""]
     lines += [f"  {key} = {value!r}" for key, value in leaves(content(CONF / "config.yaml"))]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -48,7 +49,8 @@ def test_it_equals_a_run_from_step_0_and_leaves_the_shorter_one(tmp_path, engine
         ["begins from step 20: the end of", "begins from step 40: the end of", "begins from step 0: no finished"]
     ):
         assert said in log(long / str(number))
-    assert read_record(long / "0").config.continue_from == str(short)
+    record: Any = read_record(long / "0")
+    assert record.config.continue_from == str(short)
 
 
 def test_of_several_the_longest_and_images_too(tmp_path):
@@ -157,5 +159,6 @@ def test_from_python_without_a_directory_of_its_own(tmp_path):
     }
     run_one(tmp_path / "short", steps=40, **keys)
     record, _ = run_one(steps=80, continue_from=str(tmp_path / "short"), **keys)
+    straight: Any
     [straight] = train_jobs([Job(dataclasses.replace(record.config, continue_from=""), None)])
     assert (record.best_test_acc, record.final_test_acc) == (straight.best_test_acc, straight.final_test_acc)

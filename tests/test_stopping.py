@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,6 @@ from fractal_ifs.results.rows import learning_curve, read_runs
 from fractal_ifs.runs.begin import begin
 from fractal_ifs.runs.records import Status, read_record
 from fractal_ifs.sweeps.status import status
-from fractal_ifs.sweeps.sweep import train_jobs
 from fractal_ifs.training.train import train
 
 KEYS = {"eval_every": 10, "steps": 200}
@@ -93,18 +93,20 @@ def test_what_is_interrupted_decides_the_same(tmp_path):
     def stop(_):
         raise KeyboardInterrupt
 
-    job = Job(config, tmp_path / "run")
+    directory = tmp_path / "run"
+    job = Job(config, directory)
     for _ in straight.history[:-1]:
         with pytest.raises(KeyboardInterrupt):
             train([job], threads=1, report=stop)
-        assert read_record(job.directory).status == Status.INTERRUPTED
+        record: Any = read_record(directory)
+        assert record.status == Status.INTERRUPTED
     [run] = train([job], threads=1)
     assert same(run, straight)
     (tmp_path / "run" / "result.json").unlink()
     run = begin(job, "cpu", straight.engine, straight.isa, straight.native_build)
     run.unlock()
     assert (run.status, run.record().stopped) == (Status.STOPPED, "stop.patience=3")
-    assert read_checkpoint(job.directory)["step"] == straight.step
+    assert read_checkpoint(directory)["step"] == straight.step
 
 
 def test_a_stopped_run_is_finished_for_everybody(tmp_path, command):
@@ -175,4 +177,5 @@ def test_bad_values_are_refused(key, value, said):
 def test_layer_by_layer_has_its_own_steps():
     with pytest.raises(ConfigError, match=r"stop.patience=2: must be null with training=layerwise"):
         stopping(small(training="layerwise"), patience=2)
-    assert train_jobs([Job(small(training="layerwise", depth=2), None)])[0].status == Status.FINISHED
+    [record] = trained([small(training="layerwise", depth=2)])
+    assert record.status == Status.FINISHED

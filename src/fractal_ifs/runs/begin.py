@@ -61,7 +61,8 @@ def begin(job: Job, device: str | torch.device, engine: str, isa: str | None, na
         if job.directory is not None:
             _go_on(run, job, job.directory)
         elif state := shorter(job, run.shape()):
-            run.restore({**state, "wandb_id": None})
+            state["wandb_id"] = run.wandb_id
+            run.restore(state)
         return run
     except BaseException:
         if lock:
@@ -81,8 +82,8 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
         unusable[RESULT] = damaged
     for name, why in unusable.items():
         _tell(directory, f"{why}: set aside as {set_aside(directory / name).name}")
-    if state is None and (found := shorter(job, run.shape())):
-        state = {**found, "wandb_id": run.wandb_id}
+    if state is None and (state := shorter(job, run.shape())):
+        state["wandb_id"] = run.wandb_id  # a W&B run of its own
     history = _damage(directory, HISTORY)
     for name in FILES:
         if _is_directory(directory / name):  # no file can be renamed to it

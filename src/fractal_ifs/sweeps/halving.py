@@ -53,13 +53,18 @@ def train_by_halving(
         competing = [cell for cell in cells if asked[cell[0]].pause is not None]
         cells: list[list[int]] = []
         for cell in competing:
-            values = {number: _value(asked[number], outcomes[number], keys) for number in cell}
-            failed = {number: value for number, value in values.items() if isinstance(value, Exception)}
-            if failed:
-                outcomes |= failed
+            values: dict[int, float] = {}
+            for number in cell:
+                value = _value(asked[number], outcomes[number], keys)
+                if isinstance(value, Exception):
+                    outcomes[number] = value
+                else:
+                    values[number] = value
+            if len(values) < len(cell):
                 continue
-            ranked = sorted(cell, key=lambda number: -float(values[number]))  # of equals, the first
-            best = ranked[: -(-len(cell) // keys.eta)]
+            best = sorted(cell, key=values.__getitem__, reverse=True)[
+                : -(-len(cell) // keys.eta)
+            ]  # of equals, the first
             cells.append(sorted(best))
             for number in set(cell).difference(best):
                 outcomes[number] = _prune(asked[number], outcomes[number], rung)
