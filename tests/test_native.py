@@ -76,6 +76,10 @@ def mean_loss(name: str, f: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return (1 - y * f).relu().mean()
     if name == "logistic":
         return torch.nn.functional.softplus(-y * f).mean()
+    if name == "squared_hinge":
+        return (1 - y * f).relu().square().mean()
+    if name == "exponential":
+        return (-y * f).exp().mean()
     return (y - f).square().mean()
 
 
@@ -161,8 +165,12 @@ def test_steps_are_those_of_autograd_and_torch_optim(isa, shape):
     relative = max(1e-5, 2e-5 * learn(task, learned)) if learned else 1e-5
     net, x, y = network(task), torch.from_numpy(task.x).double(), torch.from_numpy(task.y).double()
     parameters = list(net.parameters())
-    adam = task.optimizer == "adam"
-    optimizer = torch.optim.Adam(parameters, lr=1e-3, eps=1e-4) if adam else torch.optim.SGD(parameters, lr=1e-3)
+    adam = task.optimizer != "sgd"
+    if adam:
+        kind = torch.optim.Adam if task.optimizer == "adam" else torch.optim.AdamW
+        optimizer = kind(parameters, lr=1e-3, eps=1e-4, weight_decay=0)
+    else:
+        optimizer = torch.optim.SGD(parameters, lr=1e-3)
     per_epoch = len(task.y) // task.batch_size
     for step in range(3):
         in_epoch = step % per_epoch * task.batch_size
