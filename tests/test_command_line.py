@@ -16,6 +16,7 @@ from fractal_ifs.config.names import NOT_IN_NAMES
 from fractal_ifs.config.run import GROUPS, KINDS, RunConfig
 from fractal_ifs.config.session import Schema
 from fractal_ifs.files import CONF
+from fractal_ifs.help.takes import overridden
 from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.slurm_settings import Settings
@@ -67,6 +68,7 @@ def snapshot() -> str:
             lines += ["", f"{group}={path.stem}"]
             if group != "experiment":
                 lines += [f"  {key} = {value!r}" for key, value in leaves(content(path))]
+                lines += [f"  chooses {key} = {value!r}" for key, value in overridden(path).items()]
     for experiment in sorted((CONF / "experiment").glob("*.yaml")):
         swept: Any = OmegaConf.to_container(OmegaConf.load(experiment))
         params = swept.get("hydra", {}).get("sweeper", {}).get("params", {})

@@ -273,6 +273,7 @@ class Stop:
 def same(resumed, straight):
     for name in ("params", "exp_avg", "exp_avg_sq"):
         assert torch.equal(getattr(resumed, name), getattr(straight, name))
+    assert torch.equal(resumed.measured, straight.measured)  # their averages, where they have one
     assert numbers(resumed) == numbers(straight)
     timeless = ({k: v for k, v in run.record().items() if k != "seconds"} for run in (resumed, straight))
     assert next(timeless) == next(timeless)

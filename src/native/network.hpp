@@ -511,10 +511,10 @@ class Network {
     }
 
     const Shape shape_;
-    const Index stride_, vectors_, batch_;  // of a row; batch_ is rounded up to whole vectors
-    Floats params_, exp_avg_, exp_avg_sq_, average_;                                 // (rows, stride)
-    Floats gradient_, whole_gradient_, bias_gradients_, transposed_;                 // (rows, stride)
-    Floats outputs_, labels_, share_, slopes_, points_;                              // (batch) and (d, batch)
+    const Index stride_, vectors_, batch_;                            // of a row; batch_ is rounded up to whole vectors
+    Floats params_, exp_avg_, exp_avg_sq_, average_;                  // (rows, stride)
+    Floats gradient_, whole_gradient_, bias_gradients_, transposed_;  // (rows, stride)
+    Floats outputs_, labels_, share_, slopes_, points_;               // (batch) and (d, batch)
     float slope_sum_ = 0;
     Index sloping_ = 0;
     std::vector<Index> unlearned_;                  // the points that take part in the backward pass, where not all do

@@ -16,12 +16,11 @@
 
 namespace native {
 
-constexpr std::pair<const char*, Loss> LOSSES[] = {
-    {"hinge", Loss::Hinge},
-    {"logistic", Loss::Logistic},
-    {"squared", Loss::Squared},
-    {"squared_hinge", Loss::SquaredHinge},
-    {"exponential", Loss::Exponential}};
+constexpr std::pair<const char*, Loss> LOSSES[] = {{"hinge", Loss::Hinge},
+                                                   {"logistic", Loss::Logistic},
+                                                   {"squared", Loss::Squared},
+                                                   {"squared_hinge", Loss::SquaredHinge},
+                                                   {"exponential", Loss::Exponential}};
 constexpr std::pair<const char*, Optimizer> OPTIMIZERS[] = {
     {"adam", Optimizer::Adam}, {"adamw", Optimizer::AdamW}, {"sgd", Optimizer::Sgd}};
 
@@ -76,9 +75,9 @@ struct Training {
     Points points;
     Index batch;
     uint64_t shuffle_seed, step, steps;
-    float* average = nullptr;                        // of the parameters; where settings.averages
+    float* average = nullptr;                          // of the parameters; where settings.averages
     const double *rates = nullptr, *shares = nullptr;  // of each of the steps: its lr, and its share in the average
-    uint64_t done = 0;  // of `steps`, while `step` counts those over the run
+    uint64_t done = 0;                                 // of `steps`, while `step` counts those over the run
     double loss_sum = 0;
 
     // Floating-point operations still to do.

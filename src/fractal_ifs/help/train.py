@@ -15,7 +15,7 @@ from fractal_ifs.config.stop import Stop
 from fractal_ifs.config.trainer import Trainer
 from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import Examples, program
-from fractal_ifs.help.takes import Key, Keys, Takes, choices, content, shapes, typed, written
+from fractal_ifs.help.takes import Key, Keys, Takes, choices, content, overridden, shapes, typed, written
 from fractal_ifs.sweeps.grid import Grid
 from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.rungs import Halving
@@ -91,10 +91,10 @@ def directories() -> list[Key]:
 def besides() -> list[tuple[str, str]]:
     """What choices set that are not the keys of their own group: ``budget=quick sets``, ``steps=20000 ...``."""
     return [
-        (f"{group}={path.stem}", " ".join(f"{name}={written(value)}" for name, value in content(path).items()))
+        (f"{group}={path.stem}", " ".join(f"{name}={written(value)}" for name, value in sets.items()))
         for group, folder in (("budget", "budget"), ("data", "protocol"))
         for path in sorted((CONF / folder).glob("*.yaml"))
-        if content(path)
+        if (sets := overridden(CONF / group / path.name) | content(path))
     ]
 
 
