@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -368,6 +369,24 @@ def test_another_source_is_told_and_a_class_that_is_gone_is_one_line(nets, tmp_p
     (tmp_path / "mine" / f"{name}.py").unlink()
     with pytest.raises(ConfigError, match=rf"can't be made: model\._target_={name}\.Siren: there is no module"):
         load(directory)
+
+
+def test_the_command_itself(nets, tmp_path):
+    """In a process of its own: the class is found by PYTHONPATH, and tried only after MKL was asked for equal bits."""
+    nets(SIREN)
+    path = os.pathsep.join(["mine", *filter(None, [os.environ.get("PYTHONPATH")])])
+    words = ["model=siren", *TINY[:-1], "logger=csv", "hydra.searchpath=[mine]"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "fractal_ifs.train", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "best test accuracy" in ended.stdout
+    assert "bits depend" not in ended.stdout + ended.stderr
 
 
 @pytest.mark.slow

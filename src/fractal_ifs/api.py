@@ -34,4 +34,4 @@ def run(directory: str | Path | None = None, **keywords: Any) -> tuple[RunRecord
     [outcome] = train([Job(config, None if directory is None else Path(directory))], threads=config.workers)
     if isinstance(outcome, Exception):
         raise outcome
-    return outcome.record(), outcome.trained
+    return outcome.record(), outcome.trained.eval()

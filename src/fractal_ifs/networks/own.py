@@ -24,6 +24,7 @@ from fractal_ifs.config.model import OF_THE_RUN, OwnModel
 from fractal_ifs.config.own_class import resolve
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError, message, short
+from fractal_ifs.mkl import ask_for_equal_bits
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +44,7 @@ def build(model: OwnModel, d: int, width: int, depth: int, generator: torch.Gene
 
 
 def _class(model: OwnModel) -> Any:
+    ask_for_equal_bits()  # before a user's code may multiply
     from torch import nn
 
     return resolve("model._target_", model.target, nn.Module)
