@@ -28,6 +28,7 @@ from fractal_ifs.runs.records import (
     write_record,
 )
 from fractal_ifs.runs.shapes import Shape
+from fractal_ifs.runs.state_dicts import with_state_dicts
 from fractal_ifs.runs.versions import versions
 
 
@@ -53,6 +54,7 @@ class Run:
         self.seconds = 0.0
         self.loss_sum, self.loss_steps = 0.0, 0  # since the last evaluation
         self.best_test_acc, self.best_step = 0.0, 0
+        self.best_params: Tensor | None = None  # (P,) of the network that had this accuracy; None: there was none yet
         self.history: list[Evaluation] = []
         self.status = Status.RUNNING
         self.engine: str | None = None
@@ -76,6 +78,10 @@ class Run:
     def trained(self) -> MLP | ConvNet:
         """The network that the record describes: ``model``, or in layer-wise training the whole network."""
         return self.model
+
+    def weights(self) -> Tensor:
+        """The parameters of ``trained``, (P,). They change when training goes on."""
+        return self.params.detach()
 
     def shape(self) -> Shape:
         """What a checkpoint of this run holds."""
@@ -116,6 +122,7 @@ class Run:
         if self.status == Status.RUNNING:
             if test_acc > self.best_test_acc:
                 self.best_test_acc, self.best_step = test_acc, row.step
+                self.best_params = self.weights().clone()
             if self.step >= self.config.steps:
                 self.status = Status.FINISHED
         self.loss_sum, self.loss_steps = 0.0, 0
@@ -123,7 +130,7 @@ class Run:
 
     def state(self) -> Checkpoint:
         """The content of a checkpoint. The order of the data isn't part of it: it follows from seed and step."""
-        return {
+        state: Checkpoint = {
             "format": FORMAT,
             "fingerprint": self.config.fingerprint,
             "d": self.inputs,
@@ -143,6 +150,9 @@ class Run:
             "torch_kernels": self.torch_kernels,
             "versions": self.versions,
         }
+        if self.best_params is not None:
+            state["best_params"] = self.best_params.cpu()
+        return state
 
     def restore(self, state: Checkpoint) -> None:
         """Go on from a checkpoint of ``state``, with the same bits."""
@@ -152,6 +162,8 @@ class Run:
         self.step, self.seconds = state["step"], state["seconds"]
         self.loss_sum, self.loss_steps = state["loss_sum"], state["loss_steps"]
         self.best_test_acc, self.best_step = state["best"]
+        best = state.get("best_params")
+        self.best_params = None if best is None else best.to(self.params.device)
         self.history = [Evaluation(*row) for row in state["history"]]
         self.wandb_id = state["wandb_id"]
         if self.history and not self.history[-1].finite:
@@ -203,9 +215,10 @@ class Run:
         if self.directory is None:
             return
         state = self.state()
-        write_checkpoint(self.directory, state)
+        write_checkpoint(self.directory, with_state_dicts(state, self.trained))
         self.checkpointed = time.monotonic()
         history = write_history(self.directory, self.history)
         if self.done:
-            write_record(self.directory, self.record(), Digests(weights_digest(state), history))
+            best = weights_digest(state["best_params"]) if "best_params" in state else None
+            write_record(self.directory, self.record(), Digests(weights_digest(state["params"]), history, best))
             (self.directory / BEGUN).unlink(missing_ok=True)

@@ -49,7 +49,7 @@ class Shape(NamedTuple):
     def most_bytes(self) -> int:
         """More bytes than a checkpoint's file has."""
         rows = len(self.trained) * (self.steps // self.eval_every + 2)
-        return (self.params + 3 * max(self.trained)) * self.dtype.itemsize + rows * ROW_BYTES + OTHER_BYTES
+        return (2 * self.params + 3 * max(self.trained)) * self.dtype.itemsize + rows * ROW_BYTES + OTHER_BYTES
 
 
 def check(state: Checkpoint, shape: Shape) -> None:
@@ -67,6 +67,8 @@ def check(state: Checkpoint, shape: Shape) -> None:
     }
     if "layer_params" in state:
         vectors["layer_params"] = (state["layer_params"], size)
+    if "best_params" in state:
+        vectors["best_params"] = (state["best_params"], shape.params)
     for name, (vector, needed) in vectors.items():
         if vector.numel() != needed or vector.dtype != shape.dtype:
             found = f"{vector.numel()} numbers of {vector.dtype}"
