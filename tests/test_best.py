@@ -12,6 +12,7 @@ from fractal_ifs import ConfigError, load
 from fractal_ifs.config.run import Job
 from fractal_ifs.runs import checkpoints, records
 from fractal_ifs.runs.run import Run
+from fractal_ifs.runs.state_dicts import with_state_dicts
 from fractal_ifs.sweeps.sweep import train_jobs
 from fractal_ifs.training.train import train
 
@@ -89,6 +90,22 @@ def test_a_state_dict_costs_no_second_copy_of_its_numbers(tmp_path):
     state = checkpoints.read_whole(tmp_path / "checkpoint.pt")
     numbers = 4 * sum(state[name].numel() for name in ("params", "best_params", "exp_avg", "exp_avg_sq"))
     assert numbers < (tmp_path / "checkpoint.pt").stat().st_size < numbers + 12_000
+
+
+def test_a_network_with_buffers_and_shared_weights_is_read_again(tmp_path):
+    """As one of one's own may be; the stored parameters are those of ``parameters()``, each once."""
+    network = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 3))
+    network[2].weight = network[0].weight
+    [run] = train([Job(small(**HIGH), None)], threads=1)
+    assert isinstance(run, Run)
+    params = torch.arange(9 + 3 + 6 + 3.0)
+    state = with_state_dicts({**run.state(), "params": params, "best_params": params + 1}, network)
+    checkpoints.write_checkpoint(tmp_path, state)
+    assert "state_dict" not in checkpoints.read_whole(tmp_path / "checkpoint.pt")
+    found = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    network.load_state_dict(found["best_state_dict"])
+    assert torch.equal(nn.utils.parameters_to_vector(network.parameters()), params + 1)
+    assert network[2].weight is network[0].weight
 
 
 def test_a_run_of_an_earlier_version_has_no_best_network(tmp_path):

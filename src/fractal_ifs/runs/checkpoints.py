@@ -26,10 +26,15 @@ if TYPE_CHECKING:  # ``sweeps.finished`` imports this module and must not wait f
 
 FORMAT = 3  # of checkpoints; 3 has state_dicts, which a reader of 2 refuses
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the newest, and the one before it
-ENTRIES = 100  # more than torch.save makes of a checkpoint
+ENTRIES = 10_000  # more than torch.save makes of a checkpoint, also of a network with many buffers
 STATE_DICTS = ("state_dict", "best_state_dict")  # for plain torch: views of params and best_params, never read here
 # What its pickle calls, as "module name". torch.load takes more kinds, and a bytearray may be of any size.
-CALLS = ("torch FloatStorage", "torch DoubleStorage", "torch._utils _rebuild_tensor_v2", "collections OrderedDict")
+CALLS = (
+    "torch._utils _rebuild_tensor_v2",
+    "collections OrderedDict",
+    *(f"torch {kind}Storage" for kind in ("Float", "Double")),
+    *(f"torch {kind}Storage" for kind in ("Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")),  # buffers
+)
 
 
 class Checkpoint(TypedDict):
