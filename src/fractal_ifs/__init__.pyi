@@ -1,4 +1,5 @@
 from .api import run as run
+from .api import sweep as sweep
 from .data.points import FractalDataModule as FractalDataModule
 from .errors import ConfigError as ConfigError
 from .fractals.curve import ApproximationCurve as ApproximationCurve

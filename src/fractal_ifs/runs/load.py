@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,10 +73,15 @@ def load(directory: str | Path, best: bool = False) -> Finished:
     ask_for_equal_bits()  # in a notebook this network may be used before the next is trained
     with torch.no_grad():
         nn.utils.vector_to_parameters(params, network.parameters())
-    rows = [Evaluation(*row)._replace(seconds=round(row[1], 3)) for row in state["history"]]
-    history = pd.DataFrame(rows, columns=pd.Index(Evaluation._fields))
+    history = table_of([Evaluation(*row) for row in state["history"]])
     which = (record.best_step, record.best_test_acc) if best else (record.steps, record.final_test_acc)
     return Finished(_Read(record, history, record.config, network.eval()), *which)
+
+
+def table_of(history: Sequence[Evaluation]) -> pd.DataFrame:
+    """A history as a table, one row per evaluation, with seconds as history.csv has them."""
+    rows = [row._replace(seconds=round(row.seconds, 3)) for row in history]
+    return pd.DataFrame(rows, columns=pd.Index(Evaluation._fields))
 
 
 def _best(directory: Path, state: Checkpoint, stored: Stored) -> torch.Tensor:

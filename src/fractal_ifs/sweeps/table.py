@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from fractal_ifs.results.finished_runs import TABLE
 from fractal_ifs.results.rows import row_of
 from fractal_ifs.results.text_table import by_value, csv_of
 from fractal_ifs.runs import records
-from fractal_ifs.runs.records import Status, find
+from fractal_ifs.runs.records import RunRecord, Status, find
 from fractal_ifs.sweeps.driver import driving, failed
 
 if TYPE_CHECKING:
@@ -37,18 +37,23 @@ def frame(directory: Path) -> pd.DataFrame:
     The columns are those of ``results.columns``, then the keys of groups in which runs differ: ``data.margin``, ....
     Directories are relative to the sweep's.
     """
-    import pandas as pd
-
     directory = directory.absolute()
     found = dict(find(directory))
     for path, record in failed.items():  # some have no record on disk, or one of an earlier attempt
         if directory in path.parents and not (path in found and found[path].status.ended):
             found[path] = record
+    return table_of(sorted(found.items()), directory)
+
+
+def table_of(found: Iterable[tuple[Path, RunRecord]], base: Path | None) -> pd.DataFrame:
+    """A row per run, with the columns of ``frame``. Directories are relative to ``base``, or absolute without it."""
+    import pandas as pd
+
     rows = [
         row_of(path, record)
-        | {"directory": str(path.relative_to(directory))}
+        | {"directory": str(path.relative_to(base) if base else path.absolute())}
         | leaves({name: group for name, group in record.config.plain().items() if name in GROUPS})
-        for path, record in sorted(found.items())
+        for path, record in found
     ]
     inner = list(dict.fromkeys(key for line in rows for key in line if key not in COLUMNS))
     table = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *inner]))
@@ -70,20 +75,30 @@ def leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def write_table(directory: Path) -> pd.DataFrame:
+    """Write the table of a sweep that this process drives to results.csv, if it has rows. Returns it."""
+    table, path = frame(directory), directory / TABLE
+    try:
+        if not table.empty and _is_ours(path):
+            write(path, csv_of(table))
+        elif not table.empty:
+            log.error("%s is left as it is: no sweep wrote this table", path)
+    except OSError as error:
+        log.error("%s can't be written (%s)", path, reason(error))
+    return table
+
+
 def show_table(directory: Path) -> None:
     """Print a sweep's table, with the swept keys as rows and columns, and write the whole table to results.csv."""
-    table = frame(directory)
-    if table.empty:
-        return
     path = directory / TABLE
     try:
         with driving(directory):
-            if _is_ours(path):
-                write(path, csv_of(table))
-            else:
-                log.error("%s is left as it is: no sweep wrote this table", path)
+            table = write_table(directory)
     except (OSError, Refused) as error:
         log.error("%s can't be written (%s)", path, reason(error))
+        table = frame(directory)
+    if table.empty:
+        return
     inner = [str(key) for key in table if key not in COLUMNS]
     swept = [key for key in (*KEYS, *inner) if len(set(table[key].fillna("").astype(str))) > 1]
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
