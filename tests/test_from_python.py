@@ -103,7 +103,7 @@ def test_an_experiment_is_a_sweep(tmp_path):
     [
         ({"width": [0, 4], "curve": [1, 9]}, "jobs are refused"),
         ({"width": [0, 4]}, "width=0: must be a whole number"),
-        ({"widht": [4, 5]}, "widht"),
+        ({"widht": 5}, "widht"),
         ({"curve": []}, r"curve=\[\]: stands for no jobs"),
         ({"curve": [1, 1]}, "hydra.sweep.subdir"),
         ({"fractal": "vicsek,cantor2d"}, "vicsek,cantor2d"),

@@ -58,6 +58,8 @@ def plan(directory: Path | None, keywords: Mapping[str, Any], grid: Grid) -> Pla
             check_own(words)
             loader = GlobalHydra.instance().config_loader()
             own = [] if directory is None else [f"hydra.sweep.dir={quoted(str(directory.absolute()))}"]
+            if "sweep" not in keywords and "experiment" not in keywords:  # an experiment may name its sweep
+                words.append(f"sweep={quoted(sweep_name(words))}")
             master = loader.load_configuration("config", [*words, *own], run_mode=RunMode.MULTIRUN)
             plain: Any = OmegaConf.to_container(master)
             if plain["sweep"] == UNNAMED:
