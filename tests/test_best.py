@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from fractal_ifs import ConfigError, load
 from fractal_ifs.config.run import Job
 from fractal_ifs.runs import checkpoints, records
+from fractal_ifs.runs.layerwise import LayerwiseRun
 from fractal_ifs.runs.run import Run
 from fractal_ifs.runs.state_dicts import with_state_dicts
 from fractal_ifs.sweeps.sweep import train_jobs
@@ -34,7 +36,7 @@ def bits(network: nn.Module) -> bytes:
 
 def accuracy(run: Run, network: nn.Module) -> float:
     """The share of a run's test points that a network classifies correctly."""
-    x = run.points.x_test if hasattr(run, "points") else run.data.x_test
+    x = run.points.x_test if isinstance(run, LayerwiseRun) else run.data.x_test
     dtype = next(network.parameters()).dtype
     with torch.no_grad():
         return ((network(x.to(dtype)) > 0) == (run.data.y_test > 0)).double().mean().item()
@@ -87,7 +89,7 @@ def test_plain_torch_takes_the_networks_of_a_checkpoint(tmp_path):
 def test_a_state_dict_costs_no_second_copy_of_its_numbers(tmp_path):
     config = small(width=300, steps=1, eval_every=1)
     train_jobs([Job(config, tmp_path)])
-    state = checkpoints.read_whole(tmp_path / "checkpoint.pt")
+    state: Any = checkpoints.read_whole(tmp_path / "checkpoint.pt")
     numbers = 4 * sum(state[name].numel() for name in ("params", "best_params", "exp_avg", "exp_avg_sq"))
     assert numbers < (tmp_path / "checkpoint.pt").stat().st_size < numbers + 12_000
 
@@ -146,9 +148,9 @@ def test_a_best_network_with_another_bit_or_shape_is_refused(entry, tmp_path):
     train_jobs([Job(small(**HIGH), tmp_path)])
     path = tmp_path / "checkpoint.pt"
     for change in (lambda vector: vector + 1e-3, lambda vector: vector[:-1].clone()):
-        state = checkpoints.read_whole(path)
+        state: Any = checkpoints.read_whole(path)
         state.pop("digest", None)
-        checkpoints.write_checkpoint(tmp_path, {**state, entry: change(state[entry])})
+        checkpoints.write_checkpoint(tmp_path, state | {entry: change(state[entry])})
         (tmp_path / "checkpoint.previous.pt").unlink()
         with pytest.raises(ConfigError, match=rf"^run={tmp_path}: [^\n]*$"):
             load(tmp_path, best=True)

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from fractal_ifs.dashboard import workspace
 from fractal_ifs.data import cifar10
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.export import export
 from fractal_ifs.extras import EXTRAS
 from fractal_ifs.plot import write_pictures
 from fractal_ifs.report.write import write_report
@@ -71,6 +72,7 @@ DOORS = {
     "images": images,
     "slurm": lambda path: slurm.submit([], path / "out", None),  # pyright: ignore[reportArgumentType]
     "dashboard": lambda path: workspace("someone"),
+    "onnx": lambda path: export(path / "run", path / "network.onnx"),
 }
 
 

@@ -7,6 +7,7 @@ import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from fractal_ifs import ConfigError, load, run, sweep
 from fractal_ifs.config.session import VERSION_BASE
 from fractal_ifs.runs.run import Run
 
-TINY = {"width": 4, "depth": 1, "steps": 60, "eval_every": 20, "lr": 0.05}
+TINY: dict[str, Any] = {"width": 4, "depth": 1, "steps": 60, "eval_every": 20, "lr": 0.05}
 TINY |= {"data__train_size": 300, "data__test_size": 100}
 
 
@@ -41,16 +42,20 @@ def test_run_returns_the_history_and_the_best_network_too(tmp_path):
 
 
 def test_a_sweep_is_a_table_of_its_grid(tmp_path):
-    table = sweep(tmp_path / "s", fractal=["vicsek", "cantor2d"], curve=range(1, 3), lr=np.array([0.05, 0.01]), **{
-        name: value for name, value in TINY.items() if name != "lr"
-    })
+    table = sweep(
+        tmp_path / "s",
+        fractal=["vicsek", "cantor2d"],
+        curve=range(1, 3),
+        lr=np.array([0.05, 0.01]),
+        **{name: value for name, value in TINY.items() if name != "lr"},
+    )
     keys = list(zip(table.fractal, table.curve, table.lr, strict=True))
     assert keys == [(f, c, lr) for f in ("vicsek", "cantor2d") for c in ("1", "2") for lr in (0.05, 0.01)]
     assert table.attrs == {"directory": str(tmp_path / "s")}
     assert set(table.status) == {"finished"}
     record, *_ = load(table.directory[3])
     assert record.best_test_acc == table.best_test_acc[3]
-    alone = run(fractal="cantor2d", curve=2, **TINY | {"lr": 0.05}).record
+    alone = run(None, fractal="cantor2d", curve=2, **TINY | {"lr": 0.05}).record
     of_it = load(table.directory[6]).record
     assert (alone.fingerprint, alone.final_test_acc) == (of_it.fingerprint, of_it.final_test_acc)
     written = pd.read_csv(tmp_path / "s" / "results.csv")
@@ -87,14 +92,17 @@ def test_the_command_line_goes_on_with_it(command, tmp_path):
 
 
 def test_a_key_that_is_a_list_is_a_tuple_and_a_list_of_them_is_swept(tmp_path):
-    table = sweep(tmp_path, fractal="vicsek", curve="weights", curve__weights=[(0, 0, 1, 0, 0), (1, 1, 0, 0, 0)], **TINY)
+    table = sweep(
+        tmp_path, fractal="vicsek", curve="weights", curve__weights=[(0, 0, 1, 0, 0), (1, 1, 0, 0, 0)], **TINY
+    )
     assert list(table["curve.weights"]) == ["[0, 0, 1, 0, 0]", "[1, 1, 0, 0, 0]"]
     one = sweep(tmp_path / "one", fractal="vicsek", curve="weights", curve__weights=(0, 0, 1, 0, 0), **TINY)
     assert one.best_test_acc[0] == table.best_test_acc[0]
 
 
 def test_an_experiment_is_a_sweep(tmp_path):
-    table = sweep(tmp_path, experiment="table2", fractal="vicsek", curve=[1, 6], **TINY | {"width": [4, 5]})
+    asked: dict[str, Any] = {**TINY, "width": [4, 5]}
+    table = sweep(tmp_path, experiment="table2", fractal="vicsek", curve=[1, 6], **asked)
     assert list(zip(table.curve, table.width, strict=True)) == [("1", 4), ("1", 5), ("6", 4), ("6", 5)]
 
 
@@ -153,7 +161,8 @@ def test_an_interrupt_is_pythons_and_the_same_call_goes_on(tmp_path, monkeypatch
 def state():
     root = logging.getLogger()
     kinds = {kind: signal.getsignal(kind) for kind in signal.valid_signals()}
-    return [GlobalHydra.instance().hydra, [*root.handlers], root.level, kinds, sys.argv, sys.stdout, torch.get_num_threads()]
+    own = [GlobalHydra.instance().hydra, sys.argv, sys.stdout, torch.get_num_threads()]
+    return [*own, [*root.handlers], root.level, kinds]
 
 
 def test_a_notebook_keeps_what_is_its_own(tmp_path, capfd):
@@ -191,4 +200,4 @@ def test_a_second_sweep_of_a_directory_is_told(tmp_path):
 
 
 def test_names_of_the_package():
-    assert {"run", "sweep", "load"} < {*fractal_ifs.__all__}
+    assert {"run", "sweep", "load", "predict"} < {*dir(fractal_ifs)}

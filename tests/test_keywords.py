@@ -1,6 +1,6 @@
 """The keywords of ``run`` and ``sweep`` as an editor knows them are the typed keys. Written anew by
 
-    python tests/test_keywords.py
+python tests/test_keywords.py
 """
 
 import inspect
@@ -57,12 +57,11 @@ def classes() -> str:
     """The two classes, as they stand in the file."""
     lines = [BEGIN.rstrip(), "class Values(TypedDict, total=False):", '    """A value for each key."""', ""]
     lines += [f"    {name}: {kind}" for name, kind in keys().items()]
-    lines += ["", "", "class Lists(TypedDict, total=False):", '    """A value for each key, or several in a list."""', ""]
-    whole = "hydra__searchpath"  # never swept
-    lines += [
-        f"    {name}: {kind}" if name == whole else f"    {name}: {kind} | Sequence[{kind}]"
-        for name, kind in keys().items()
-    ]
+    lines += ["", "", "class Lists(TypedDict, total=False):", '    """A value for each key, or several."""', ""]
+    for name, kind in keys().items():
+        some, none = kind.removesuffix(" | None"), " | None" * kind.endswith("None")
+        several = "" if name == "hydra__searchpath" else f" | Sequence[{kind}]"
+        lines.append(f"    {name}: {some}{several}{none}")
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,6 @@
 """Training from Python and notebooks: one network by ``run``, a grid of them by ``sweep``.
 
-Both take the keys and groups of the command line as keywords, with two underscores for a dot: ``data__train_size=1000``.
+Both take the keys and groups of the command line as keywords, with two underscores for a dot: ``fractal__depth=6``.
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ def sweep(
     directory: str | Path | None = None, *, executor: Executor = "inline", **keywords: Unpack[Lists]
 ) -> pd.DataFrame: ...
 @overload
-def sweep(
-    directory: str | Path | None = None, *, executor: Executor = "inline", **keywords: Any
-) -> pd.DataFrame: ...
+def sweep(directory: str | Path | None = None, *, executor: Executor = "inline", **keywords: Any) -> pd.DataFrame: ...
 def sweep(directory: str | Path | None = None, *, executor: Executor = "inline", **keywords: Any) -> pd.DataFrame:
     """Train a grid of networks, as ``train -m``: ``sweep(fractal=["vicsek", "carpet"], curve=range(1, 7), width=20)``.
 

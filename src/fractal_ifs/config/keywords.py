@@ -1,4 +1,4 @@
-"""The keywords of ``fractal_ifs.run`` and ``sweep``, for editors and notebooks: all keys, with two underscores for dots."""
+"""The keywords of ``fractal_ifs.run`` and ``sweep``, for editors and notebooks: all keys, typed."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Values(TypedDict, total=False):
 
 
 class Lists(TypedDict, total=False):
-    """A value for each key, or several in a list."""
+    """A value for each key, or several."""
 
     fractal: str | int | Sequence[str | int]
     curve: str | int | Sequence[str | int]
@@ -107,13 +107,13 @@ class Lists(TypedDict, total=False):
     data__test_size: int | Sequence[int]
     data__margin: float | Sequence[float]
     data__balanced: bool | Sequence[bool]
-    data__dir: str | None | Sequence[str | None]
+    data__dir: str | Sequence[str | None] | None
     data__verify: bool | Sequence[bool]
     data__crop: int | Sequence[int]
     data__augment: bool | Sequence[bool]
     data__brightness: float | Sequence[float]
     data__contrast: Sequence[float] | Sequence[Sequence[float]]
-    data__url: str | None | Sequence[str | None]
+    data__url: str | Sequence[str | None] | None
     model__init: Literal["paper", "theory", "pytorch", "he"] | Sequence[Literal["paper", "theory", "pytorch", "he"]]
     model__sum_last: bool | Sequence[bool]
     model__pools: int | Sequence[int]
@@ -129,14 +129,14 @@ class Lists(TypedDict, total=False):
     trainer__channels_last: bool | Sequence[bool]
     trainer__threads: int | Sequence[int]
     logger__project: str | Sequence[str]
-    logger__entity: str | None | Sequence[str | None]
+    logger__entity: str | Sequence[str | None] | None
     logger__mode: (
-        Literal["online", "offline", "disabled"] | None | Sequence[Literal["online", "offline", "disabled"] | None]
+        Literal["online", "offline", "disabled"] | Sequence[Literal["online", "offline", "disabled"] | None] | None
     )
     logger__timeout: float | Sequence[float]
     budget: str | Sequence[str]
     protocol: str | Sequence[str]
-    experiment: str | None | Sequence[str | None]
+    experiment: str | Sequence[str | None] | None
     hydra__searchpath: Sequence[str]
     fractal__depth: int | Sequence[int]
     curve__weights: Sequence[float] | Sequence[Sequence[float]]

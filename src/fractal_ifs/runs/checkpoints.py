@@ -33,7 +33,9 @@ CALLS = (
     "torch._utils _rebuild_tensor_v2",
     "collections OrderedDict",
     *(f"torch {kind}Storage" for kind in ("Float", "Double")),
-    *(f"torch {kind}Storage" for kind in ("Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")),  # buffers
+    *(
+        f"torch {kind}Storage" for kind in ("Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+    ),  # buffers
 )
 
 

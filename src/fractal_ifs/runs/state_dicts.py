@@ -12,7 +12,7 @@ from fractal_ifs.runs.checkpoints import Checkpoint
 def state_dict(network: nn.Module, params: Tensor) -> OrderedDict[str, Tensor]:
     """``network.state_dict()`` as it is with the parameters ``params`` (P,), in the order of ``network.parameters()``.
 
-    The parameters in it are views of ``params``, so torch.save stores their numbers once. Buffers are the network's own.
+    The parameters in it are views of ``params``, so torch.save stores their numbers once. Buffers are the network's.
     """
     views: dict[int, Tensor] = {}
     start = 0
