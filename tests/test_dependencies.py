@@ -1,12 +1,13 @@
 """What pyproject.toml says of packages is true: the lowest versions, and what works without the extras."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import sysconfig
 import tomllib
-from importlib.metadata import distribution
+from importlib.metadata import PackageNotFoundError, PackagePath, distribution
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,10 @@ def test_the_place_for_fetched_images_is_known_to_pooch(monkeypatch):
 def bare(tmp_path_factory):
     """An environment without any extra: links to all that is installed here, but to no file of theirs."""
     installed, site = Path(sysconfig.get_path("purelib")), tmp_path_factory.mktemp("bare")
-    files = [file for packages in EXTRAS.values() for name in packages for file in distribution(name).files or ()]
+    files: list[PackagePath] = []
+    for name in (name for packages in EXTRAS.values() for name in packages):
+        with contextlib.suppress(PackageNotFoundError):
+            files += distribution(name).files or ()
     without = {file.parts[0] for file in files} | {"hydra_plugins"}  # those plugins import packages of extras
     for path in installed.iterdir():
         if path.name not in without and not path.name.startswith("__editable__"):

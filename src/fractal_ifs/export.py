@@ -32,7 +32,8 @@ def parser() -> Parser:
     out = Parser(program("export"), text, given)
     out.add_argument("run", type=path, metavar="DIR", help="the directory of a finished run")
     out.add_argument("-o", "--output", type=path, required=True, metavar="FILE", help="where it is written")
-    out.add_argument("--format", choices=FORMATS, help="default: what FILE ends with, .pt2 or .onnx")
+    which = f"one of {', '.join(FORMATS)}; default: what FILE ends with, .pt2 or .onnx"
+    out.add_argument("--format", choices=FORMATS, metavar="FORMAT", help=which)
     out.add_argument("--best", action="store_true", help="the network at the run's best test accuracy; else the last")
     return out
 

@@ -27,7 +27,7 @@ def parser() -> Parser:
         """
     given: Examples = (
         ("multirun/one/RUN points.csv -o out.csv", ""),
-        ("multirun/one/RUN - --best < points.csv", "the network at the best test accuracy, not the last"),
+        ("multirun/one/RUN points.csv --best", "the network at the best test accuracy, not the last"),
     )
     out = Parser(program("predictions"), text, given)
     out.add_argument("run", type=path, metavar="DIR", help="the directory of a finished run")
