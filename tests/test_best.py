@@ -1,5 +1,6 @@
 """The best network of a run beside its last: kept, found again after a kill, and read by plain torch."""
 
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,9 @@ def test_the_best_network_has_the_best_accuracy_and_outlives_a_kill(kind, tmp_pa
     assert (last.step, last.accuracy) == (steps, run.history[-1].test_acc)
     assert accuracy(run, last.model) == pytest.approx(run.history[-1].test_acc, abs=0.004)
     assert bits(last.model) != bits(found.model)
+    again = pickle.loads(pickle.dumps(found))  # as a pool of processes returns it
+    assert (again.step, again.record.fingerprint) == (found.step, config.fingerprint)
+    assert bits(again.model) == bits(found.model)
     after = (run.best_step - (steps - config.steps)) // config.eval_every  # evaluations of the layer until the best one
     before = (steps - config.steps) // config.eval_every
     for rounds in (before + 1, before + after, before + after + 1):

@@ -166,6 +166,7 @@ def test_predict_takes_a_run_a_network_and_points_of_any_kind(run):
             np.testing.assert_array_equal(predict(network, x), f)
     np.testing.assert_array_equal(predict(run, X, best=True), load(run, best=True).model(X).detach().numpy())
     assert predict(run, np.zeros((0, 2))).shape == (0,)
+    np.testing.assert_array_equal(predict(torch.nn.Flatten(0), X[:, :1]), X[:, 0])  # without parameters
 
 
 @pytest.mark.parametrize(

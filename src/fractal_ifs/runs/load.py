@@ -46,12 +46,6 @@ class Finished(_Read):
     step: int | None
     accuracy: float | None
 
-    def __new__(cls, read: _Read, step: int | None, accuracy: float | None) -> Finished:
-        """The run, and which network it is read with."""
-        made = super().__new__(cls, *read)
-        made.step, made.accuracy = step, accuracy
-        return made
-
 
 def load(directory: str | Path, best: bool = False) -> Finished:
     """Read the record, history, config and trained network of the run in ``directory``.
@@ -74,8 +68,10 @@ def load(directory: str | Path, best: bool = False) -> Finished:
     with torch.no_grad():
         nn.utils.vector_to_parameters(params, network.parameters())
     history = table_of([Evaluation(*row) for row in state["history"]])
-    which = (record.best_step, record.best_test_acc) if best else (record.steps, record.final_test_acc)
-    return Finished(_Read(record, history, record.config, network.eval()), *which)
+    found = Finished(record, history, record.config, network.eval())
+    found.step = record.best_step if best else record.steps
+    found.accuracy = record.best_test_acc if best else record.final_test_acc
+    return found
 
 
 def table_of(history: Sequence[Evaluation]) -> pd.DataFrame:

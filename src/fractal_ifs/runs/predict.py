@@ -61,6 +61,6 @@ def points(x: Any, d: int | None = None) -> Tensor:
 @torch.no_grad()
 def outputs(network: nn.Module, x: Tensor) -> Tensor:
     """The network's outputs (n,) at points x (n, d), on the CPU, in pieces that fit into memory."""
-    first = next(network.parameters())
+    first = next(network.parameters(), torch.empty(0))
     found = [network(piece.to(first.device, first.dtype)).cpu() for piece in x.split(PIECE)]
     return torch.cat(found) if len(x) else torch.empty(0, dtype=first.dtype)
