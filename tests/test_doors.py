@@ -414,7 +414,7 @@ def accepted(monkeypatch, tmp_path, command):
             own = report.PARSERS.get(name)
             assert own().parse_args(rest) if own else report.parser().parse_args(arguments)
         else:
-            assert import_module(f"fractal_ifs.{verb}").parser().parse_args(arguments)
+            assert import_module(f"fractal_ifs.{verbs.VERBS[verb].module}").parser().parse_args(arguments)
         return None
 
     return check
@@ -467,6 +467,8 @@ def test_every_example_is_accepted(screen, accepted):
         ("fractal-ifs status --", ["--help"]),
         ("fractal-ifs status ", []),
         ("fractal-ifs dashboard --p", ["--project", "--print"]),
+        ("fractal-ifs export --", ["--help", "--output", "--format", "--best"]),
+        ("fractal-ifs predict run --b", ["--best"]),
         ("fractal-ifs completion z", ["zsh"]),
         ("fractal-ifs trian x", []),
         ("python -m fractal_ifs.th", ["fractal_ifs.theory"]),

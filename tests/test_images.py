@@ -605,12 +605,13 @@ def test_interrupted_runs_go_on_to_the_same_bits(folder, tmp_path):
     assert record is not None
     assert (record["status"], record["steps"]) == ("interrupted", 20)
     resumed = trained(c, tmp_path)
-    for name in ("params", "exp_avg", "exp_avg_sq"):
+    for name in ("params", "exp_avg", "exp_avg_sq", "best_params"):
         assert torch.equal(getattr(resumed, name), getattr(straight, name))
     assert [(s, *rest) for s, _, *rest in resumed.history] == [(s, *rest) for s, _, *rest in straight.history]
     written = load(tmp_path)
     assert written.record["status"] == "finished"
     assert torch.equal(vector(written.model), straight.params)
+    assert torch.equal(vector(load(tmp_path, best=True).model), straight.best_params)
     [(x, _)] = images.Batches(straight.data, images_of(c), 0, 16)(7, 1)
     assert torch.equal(written.model(x), straight.model(x))
 
@@ -678,7 +679,7 @@ def test_bits_do_not_depend_on_where_an_interrupt_comes(folder, tmp_path, monkey
             trained(asked, tmp_path / str(number))
         kept = torch.zeros(chance.randint(1, 10**5))
         resumed = trained(asked, tmp_path / str(number))
-        for name in ("params", "exp_avg", "exp_avg_sq"):
+        for name in ("params", "exp_avg", "exp_avg_sq", "best_params"):
             assert torch.equal(getattr(resumed, name), getattr(straight, name)), shape
         assert [row[2:] for row in resumed.history] == [row[2:] for row in straight.history], shape
         del kept
@@ -722,7 +723,7 @@ def test_killed_and_gone_on_to_the_same_bits(folder, tmp_path):
     assert start("killed").wait(60) == 0
     assert straight.wait(60) == 0
     ends = [read_checkpoint(tmp_path / name) for name in ("straight", "killed")]
-    for name in ("params", "exp_avg", "exp_avg_sq"):
+    for name in ("params", "exp_avg", "exp_avg_sq", "best_params"):
         assert torch.equal(*(end[name] for end in ends if end))
     first, second = ([(s, *rest) for s, _, *rest in end["history"]] for end in ends if end)
     assert first == second

@@ -86,7 +86,7 @@ def test_partners_and_interruptions_change_nothing(engine, tmp_path):
             trained(configs, 3, directories, Stop(rounds))
     assert [records.read_record(d)["steps"] for d in directories] == [225] * 3  # pyright: ignore[reportOptionalSubscript]
     for resumed, expected in zip(trained(configs, 3, directories), straight, strict=True):
-        for name in ("params", "exp_avg", "exp_avg_sq"):
+        for name in ("params", "exp_avg", "exp_avg_sq", "best_params"):
             assert torch.equal(getattr(resumed, name), getattr(expected, name))
         assert numbers(resumed) == numbers(expected)
         x = expected.points.x_test

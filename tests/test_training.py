@@ -271,7 +271,7 @@ class Stop:
 
 
 def same(resumed, straight):
-    for name in ("params", "exp_avg", "exp_avg_sq"):
+    for name in ("params", "exp_avg", "exp_avg_sq", "best_params"):
         assert torch.equal(getattr(resumed, name), getattr(straight, name))
     assert torch.equal(resumed.measured, straight.measured)  # their averages, where they have one
     assert numbers(resumed) == numbers(straight)
@@ -313,7 +313,7 @@ def goes_on_after_ctrl_c(config, directory):
     [resumed], [straight] = trained([config], 0, [directory]), trained([config])
     if config.engine == "torch":
         same(resumed, straight)
-    for name in ("params", "exp_avg", "exp_avg_sq"):
+    for name in ("params", "exp_avg", "exp_avg_sq", "best_params"):
         assert torch.equal(getattr(resumed, name), getattr(straight, name))
     assert [row[::4] for row in resumed.history] == [row[::4] for row in straight.history]
     assert [row[2] for row in resumed.history] == pytest.approx([row[2] for row in straight.history], rel=1e-9)

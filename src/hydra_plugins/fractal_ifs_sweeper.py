@@ -82,6 +82,10 @@ class CheckedSweeper(Sweeper):
             write(directory / "multirun.yaml", OmegaConf.to_yaml(self.config).encode())
         return self.launcher.launch(batch, initial_job_idx=first)
 
+    def jobs(self, arguments: Sequence[str]) -> list[list[str]]:
+        """The words of every job that these stand for, with those of an experiment. Raises ConfigError."""
+        return self._jobs(arguments)
+
     def _jobs(self, arguments: Sequence[str]) -> list[list[str]]:
         """The words of every job of the grid. Raises ConfigError if there is none."""
         assert self.hydra_context is not None

@@ -33,7 +33,7 @@ def compose(**keywords: Any) -> RunConfig:
     for key, value in named.items():
         if isinstance(value, str) and value.startswith("~"):
             raise ConfigError(f"{key}={value}: ~ can't stand here, write $HOME")
-    overrides = [f"{key}={_literal(value)}" for key, value in named.items()]
+    overrides = [f"{key}={literal(value)}" for key, value in named.items()]
     with borrowed(), initialize_config_dir(str(CONF), **VERSION_BASE):
         try:
             check_own(overrides)
@@ -112,7 +112,7 @@ def _missing(values: Mapping[str, Any], prefix: str = "") -> str | None:
     return None
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
     """A Python value as Hydra's command line takes it."""
     if value is None:
         return "null"
@@ -120,9 +120,9 @@ def _literal(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, Mapping):
         pairs = cast(Mapping[str, Any], value).items()
-        return "{" + ",".join(f"{key}:{_literal(each)}" for key, each in pairs) + "}"
+        return "{" + ",".join(f"{key}:{literal(each)}" for key, each in pairs) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(_literal, cast(Sequence[Any], value))) + "]"
+        return "[" + ",".join(map(literal, cast(Sequence[Any], value))) + "]"
     text = str(value)
     if isinstance(value, (int, float)) or re.fullmatch(r"[A-Za-z0-9_./+-]+", text):
         return text

@@ -41,6 +41,11 @@ class LayerwiseRun(Run):
         self.store()
         return self.network
 
+    def weights(self) -> Tensor:
+        """The parameters of the whole network, (P,)."""
+        self.store()
+        return self.whole
+
     @property
     def last(self) -> bool:
         """Whether the layer in training is the last one."""
@@ -81,7 +86,7 @@ class LayerwiseRun(Run):
         """Take a measurement, as ``Run`` does; after the last of a layer, begin the next layer."""
         row = super().evaluated(test_acc, test_loss)
         if not self.last:
-            self.best_test_acc, self.best_step = 0.0, 0
+            self.best_test_acc, self.best_step, self.best_params = 0.0, 0, None
             if self.status == Status.FINISHED:
                 self.status = Status.RUNNING
                 self.store()
@@ -90,10 +95,9 @@ class LayerwiseRun(Run):
 
     def state(self) -> Checkpoint:
         """The content of a checkpoint: the whole network, and the layer in training."""
-        self.store()
         state = super().state()
         state["layer"], state["layer_params"] = self.layer, state["params"]
-        state["params"] = self.whole.cpu().clone()
+        state["params"] = self.weights().cpu().clone()
         return state
 
     def restore(self, state: Checkpoint) -> None:

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple, cast, get_args, get_type_hints
 from fractal_ifs.config.run import RunConfig, placement
 from fractal_ifs.errors import ConfigError, Damaged, Refused, reason, short
 from fractal_ifs.files import append, read, read_yaml, write
-from fractal_ifs.runs.checkpoints import FORMAT
 
 log = logging.getLogger(__name__)
 
+FORMAT = 2
 MOST_BYTES = 1 << 24  # of a file in JSON
 RESULT = "result.json"
 HISTORY = "history.csv"
@@ -180,6 +180,7 @@ class Digests(NamedTuple):
 
     weights: str | None = None  # of the parameters in its checkpoint
     history: str | None = None  # of the file history.csv
+    best: str | None = None  # of the parameters at the best test accuracy; None too where there is no such network
 
 
 class Stored(NamedTuple):
@@ -276,7 +277,7 @@ def _digests(content: Mapping[str, Any]) -> Digests:
         raise Damaged("its digests can't be right")
     if "digests" in content and found.get("record") != _digest(content):
         raise Damaged("its content has another digest (if you changed it, remove its digests)")
-    return Digests(found.get("weights"), found.get("history"))
+    return Digests(*(found.get(name) for name in Digests._fields))
 
 
 def _values(content: Mapping[str, Any]) -> dict[str, Any]:

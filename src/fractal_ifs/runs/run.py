@@ -19,7 +19,7 @@ from fractal_ifs.data.images import Images
 from fractal_ifs.data.seeds import stream
 from fractal_ifs.runs.buffers import buffer_vector, set_buffers
 from fractal_ifs.runs.build import build_data, build_network
-from fractal_ifs.runs.checkpoints import FORMAT, Checkpoint, weights_digest, write_checkpoint
+from fractal_ifs.runs.checkpoints import FORMAT, Checkpoint, evaluated, weights_digest, write_checkpoint
 from fractal_ifs.runs.history import Evaluation, write_history
 from fractal_ifs.runs.locks import Lock
 from fractal_ifs.runs.records import (
@@ -32,6 +32,7 @@ from fractal_ifs.runs.records import (
     write_record,
 )
 from fractal_ifs.runs.shapes import Shape
+from fractal_ifs.runs.state_dicts import with_state_dicts
 from fractal_ifs.runs.versions import versions
 
 
@@ -59,6 +60,8 @@ class Run:
         self.seconds = 0.0
         self.loss_sum, self.loss_steps = 0.0, 0  # since the last evaluation
         self.best_test_acc, self.best_step = 0.0, 0
+        self.best_params: Tensor | None = None  # (P,) of the network that had this accuracy; None: there was none yet
+        self.best_buffers: Tensor | None = None  # of that network, if it has any
         self.history: list[Evaluation] = []
         self.status = Status.RUNNING
         self.engine: str | None = None
@@ -113,6 +116,10 @@ class Run:
         nn.utils.vector_to_parameters(self.average.clone(), network.parameters())
         return network
 
+    def weights(self) -> Tensor:
+        """The parameters of ``trained``, (P,). They change when training goes on."""
+        return self.measured.detach()
+
     def shape(self) -> Shape:
         """What a checkpoint of this run holds."""
         return Shape.of(self.config, self.trained, self.inputs)
@@ -153,6 +160,7 @@ class Run:
         if self.status == Status.RUNNING:
             if test_acc > self.best_test_acc:
                 self.best_test_acc, self.best_step = test_acc, row.step
+                self.best_params, self.best_buffers = self.weights().clone(), buffer_vector(self.trained)
             self.status = self._reached()
         self.loss_sum, self.loss_steps = 0.0, 0
         return row
@@ -206,6 +214,10 @@ class Run:
             state["average"] = self.average.cpu().clone()
         if (buffers := buffer_vector(self.model)) is not None:
             state["buffers"] = buffers
+        if self.best_params is not None:
+            state["best_params"] = self.best_params.cpu()
+        if self.best_buffers is not None:
+            state["best_buffers"] = self.best_buffers
         return state
 
     def restore(self, state: Checkpoint) -> None:
@@ -219,6 +231,9 @@ class Run:
         self.step, self.seconds = state["step"], state["seconds"]
         self.loss_sum, self.loss_steps = state["loss_sum"], state["loss_steps"]
         self.best_test_acc, self.best_step = state["best"]
+        best = state.get("best_params")
+        self.best_params = None if best is None else best.to(self.params.device)
+        self.best_buffers = state.get("best_buffers")
         self.history = [Evaluation(*row) for row in state["history"]]
         self.wandb_id = state["wandb_id"]
         if self.history and not self.history[-1].finite:
@@ -271,9 +286,10 @@ class Run:
         if self.directory is None:
             return
         state = self.state()
-        write_checkpoint(self.directory, state)
+        write_checkpoint(self.directory, with_state_dicts(state, self.trained))
         self.checkpointed = time.monotonic()
         history = write_history(self.directory, self.history)
         if self.done:
-            write_record(self.directory, self.record(), Digests(weights_digest(state), history))
+            best = weights_digest(state["best_params"]) if "best_params" in state else None
+            write_record(self.directory, self.record(), Digests(weights_digest(evaluated(state)), history, best))
             (self.directory / BEGUN).unlink(missing_ok=True)

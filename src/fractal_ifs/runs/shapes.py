@@ -55,8 +55,8 @@ class Shape(NamedTuple):
     def most_bytes(self) -> int:
         """More bytes than a checkpoint's file has."""
         rows = len(self.trained) * (self.steps // self.eval_every + 2)
-        numbers = self.params + (3 + self.average) * max(self.trained)
-        return numbers * self.dtype.itemsize + 8 * self.buffers + rows * ROW_BYTES + OTHER_BYTES
+        numbers = 2 * self.params + (3 + self.average) * max(self.trained)
+        return numbers * self.dtype.itemsize + 24 * self.buffers + rows * ROW_BYTES + OTHER_BYTES
 
 
 def _size(module: nn.Module) -> int:
@@ -82,12 +82,16 @@ def check(state: Checkpoint, shape: Shape) -> None:
         vectors["average"] = (state["average"], size)
     if "layer_params" in state:
         vectors["layer_params"] = (state["layer_params"], size)
+    if "best_params" in state:
+        vectors["best_params"] = (state["best_params"], shape.params)
     for name, (vector, needed) in vectors.items():
         if vector.numel() != needed or vector.dtype != shape.dtype:
             found = f"{vector.numel()} numbers of {vector.dtype}"
             raise Damaged(f"its {name} has {found}, the network needs {needed} of {shape.dtype}")
-    if ("buffers" in state) != (shape.buffers > 0) or ("buffers" in state and len(state["buffers"]) != shape.buffers):
-        raise Damaged("its buffers aren't those of the network")
+    there = {"buffers": True, "best_buffers": "best_params" in state}
+    for name in (name for name, held in there.items() if held or name in state):
+        if len(state.get(name, ())) != shape.buffers:
+            raise Damaged(f"its {name} aren't those of the network")
     done = layer * shape.steps + state["step"]
     last = state["history"][-1][0] if state["history"] else 0
     since = state["loss_steps"]  # steps since the last evaluation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from fractal_ifs.results.finished_runs import TABLE
 from fractal_ifs.results.rows import row_of
 from fractal_ifs.results.text_table import by_value, csv_of
 from fractal_ifs.runs import records
-from fractal_ifs.runs.records import Status, find
+from fractal_ifs.runs.records import RunRecord, Status, find
 from fractal_ifs.sweeps.driver import driving, failed
 
 if TYPE_CHECKING:
@@ -38,18 +38,23 @@ def frame(directory: Path) -> pd.DataFrame:
     The columns are those of ``results.columns``, then the keys of groups in which runs differ: ``data.margin``, ....
     Directories are relative to the sweep's.
     """
-    import pandas as pd
-
     directory = directory.absolute()
     found = dict(find(directory))
     for path, record in failed.items():  # some have no record on disk, or one of an earlier attempt
         if directory in path.parents and not (path in found and found[path].status.ended):
             found[path] = record
+    return table_of(sorted(found.items()), directory)
+
+
+def table_of(found: Iterable[tuple[Path, RunRecord]], base: Path | None) -> pd.DataFrame:
+    """A row per run, with the columns of ``frame``. Directories are relative to ``base``, or absolute without it."""
+    import pandas as pd
+
     rows = [
         row_of(path, record)
-        | {"directory": str(path.relative_to(directory))}
+        | {"directory": str(path.relative_to(base) if base else path.absolute())}
         | leaves({name: group for name, group in record.config.plain().items() if name in GROUPS})
-        for path, record in sorted(found.items())
+        for path, record in found
     ]
     inner = list(dict.fromkeys(key for line in rows for key in line if key not in COLUMNS))
     table = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *inner]))
@@ -71,25 +76,38 @@ def leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def write_table(directory: Path) -> tuple[pd.DataFrame, bool]:
+    """Write the table of a sweep that this process drives to results.csv, if it has rows.
+
+    Returns it, and whether it could be written; if not, that is logged.
+    """
+    table, path, wrong = frame(directory), directory / TABLE, None
+    try:
+        if not table.empty and _is_ours(path):
+            write(path, csv_of(table))
+        elif not table.empty:
+            wrong = "is left as it is: no sweep wrote this table"
+    except (OSError, Refused) as error:
+        wrong = f"can't be written ({reason(error)})"
+    if wrong:
+        log.error("%s %s", path, wrong)
+    return table, wrong is None
+
+
 def show_table(directory: Path) -> bool:
     """Print a sweep's table, with the swept keys as rows and columns, and write the whole table to results.csv.
 
     Returns whether it could be written; if not, that is logged.
     """
-    table = frame(directory)
-    if table.empty:
-        return True
-    path, wrong = directory / TABLE, None
+    path = directory / TABLE
     try:
         with driving(directory):
-            if _is_ours(path):
-                write(path, csv_of(table))
-            else:
-                wrong = "is left as it is: no sweep wrote this table"
+            table, good = write_table(directory)
     except (OSError, Refused) as error:
-        wrong = f"can't be written ({reason(error)})"
-    if wrong:
-        log.error("%s %s", path, wrong)
+        log.error("%s can't be written (%s)", path, reason(error))
+        table, good = frame(directory), False
+    if table.empty:
+        return good
     inner = [str(key) for key in table if key not in COLUMNS]
     swept = [key for key in (*KEYS, *inner) if len(set(table[key].fillna("").astype(str))) > 1]
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
@@ -99,7 +117,7 @@ def show_table(directory: Path) -> bool:
         out = _grid(table, swept, None)
     console.print(out)
     print(path)
-    return wrong is None
+    return good
 
 
 def _grid(table: pd.DataFrame, rows: Sequence[str], column: str | None) -> Table:
