@@ -6,4 +6,5 @@ from .fractals.distribution import FractalDistribution as FractalDistribution
 from .fractals.ifs import AffineIFS as AffineIFS
 from .networks.mlp import MLP as MLP
 from .runs.load import load as load
+from .training.classifier import Classifier as Classifier
 from .version import __version__ as __version__
