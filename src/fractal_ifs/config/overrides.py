@@ -27,6 +27,7 @@ from fractal_ifs.config.command import own_places, parsed, split
 from fractal_ifs.config.data import A_DIRECTORY
 from fractal_ifs.config.keys import checked, shown
 from fractal_ifs.config.machine import is_path, obstacle
+from fractal_ifs.config.words import SEVERAL
 from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.files import CONF
 
@@ -136,7 +137,7 @@ def _check_choice(override: Override, folders: Sequence[Path] | None) -> None:
         values = override.sweep_iterator() if not isinstance(override.value(), Glob) else ()
     else:
         values = [override.value()]
-        if group == "experiment" and isinstance(values[0], list):  # Hydra takes several of them, one after the other
+        if group in ("experiment", *SEVERAL) and isinstance(values[0], list):  # one after the other
             values = values[0]
     for value in map(_text, islice(values, MOST_NAMES)):
         name = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""

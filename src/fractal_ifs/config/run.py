@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import json
@@ -16,10 +15,11 @@ from typing import Any, Literal, NamedTuple
 from fractal_ifs.config.data import Data, FractalData, ImageData, parse_data
 from fractal_ifs.config.fractal import Curve, Fractal, check_distribution
 from fractal_ifs.config.keys import A_SEED, Group, checked, key
+from fractal_ifs.config.lightning import Callbacks
 from fractal_ifs.config.logger import Logger, PlainLogger, WandbLogger, parse_logger
 from fractal_ifs.config.model import CNNModel, MLPModel, Model, parse_model
 from fractal_ifs.config.trainer import Trainer
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, short
 
 GROUPS = {
     "fractal": Fractal.parse,
@@ -28,7 +28,10 @@ GROUPS = {
     "model": parse_model,
     "trainer": Trainer.parse,
     "logger": parse_logger,
+    "callbacks": Callbacks.parse,
 }
+
+NO_CALLBACKS = Callbacks()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,7 @@ class RunConfig(Group):
     model: Model
     trainer: Trainer
     logger: Logger
+    callbacks: Callbacks = NO_CALLBACKS
 
     depth: int = key("hidden layers", least=1, most=100_000)
     width: int = key("units of a hidden layer, or channels of a CNN's", least=1, most=10**9)
@@ -53,7 +57,7 @@ class RunConfig(Group):
     eval_every: int = key("steps from one measurement of the test accuracy to the next", least=1, most=10**12)
     seed: int = key("seed of everything random in the run", least=0, most=2**63 - 1, allowed=A_SEED)
 
-    engine: Literal["auto", "native", "torch"] = key("what computes the steps", later="auto", result=False)
+    engine: Literal["auto", "native", "torch", "lightning"] = key("what computes the steps", later="auto", result=False)
     workers: int = key("how many cores or GPUs to use; 0: all of them", least=0, most=4096, later=0, result=False)
     sweep: str = key("directory of a sweep under multirun/; if not given, its overrides", later="", result=False)
     kept: str = key(
@@ -76,6 +80,7 @@ class RunConfig(Group):
             )
         if self.training == "layerwise" and not isinstance(self.model, MLPModel):
             raise ConfigError(f"training=layerwise: needs model=mlp, not {self.model.name}")
+        self._check_lightning()
         if self.batch_size > self.data.train_size:
             raise ConfigError(f"batch_size={self.batch_size}: must be at most data.train_size={self.data.train_size}")
         network, losses = ("mlp", "hinge, logistic, squared") if self.synthetic else ("cnn", "cross_entropy")
@@ -92,6 +97,26 @@ class RunConfig(Group):
                     f"model.pools={self.model.pools}: {halvings} poolings of 2x2 (depth={self.depth}) leave nothing "
                     f"of data.crop={self.data.crop} pixels; at most {self.data.crop.bit_length() - 1}"
                 )
+
+    def _check_lightning(self) -> None:
+        """Raises ConfigError for what only ``engine=lightning`` does, and for what it can't do."""
+        if self.engine != "lightning":
+            parts = {"trainer": self.trainer.flags, "callbacks": self.callbacks, "logger": self.logger.others}
+            for group, part in parts.items():
+                for name in part.keys:
+                    raise ConfigError(f"{group}.{short(name)}: goes with engine=lightning, not engine={self.engine}")
+            return
+        for name in ("compile", "cuda_graphs"):
+            if getattr(self.trainer, name):
+                raise ConfigError(f"trainer.{name}=true: must be false with engine=lightning")
+        if self.training == "layerwise":
+            raise ConfigError("training=layerwise: goes with the other engines, not engine=lightning")
+        every, per_epoch = self.trainer.flags.keys.get("accumulate_grad_batches", 1), self.data.train_size // self.batch_size
+        if type(every) is not int or every < 1 or per_epoch % every:
+            raise ConfigError(
+                f"trainer.accumulate_grad_batches={short(every)}: must be a whole number that divides the {per_epoch} "
+                "batches of an epoch"
+            )
 
     @property
     def synthetic(self) -> bool:
@@ -111,8 +136,7 @@ class RunConfig(Group):
         """Plain values, as a record stores them. ``RunConfig.parse`` turns them back into this config."""
         plain = super().plain()
         for name in GROUPS:
-            group = plain[name]
-            plain[name] = copy.deepcopy(dict(group.keys)) if isinstance(group, (Fractal, Curve)) else group.plain()
+            plain[name] = plain[name].plain()
         return plain
 
     def identity(self) -> dict[str, Any]:
@@ -121,6 +145,8 @@ class RunConfig(Group):
         found = {name: value for name, value in super().identity().items() if name in own}
         found |= {"data": self.data.identity(), "model": self.model.identity()}
         found["trainer"] = self.trainer.of_network(cnn=self.model.name == "cnn")
+        if callbacks := self.callbacks.identity():
+            found["callbacks"] = callbacks
         if self.synthetic:
             found |= {"fractal": self.fractal.identity(), "curve": self.curve.identity()}
         return found

@@ -54,7 +54,11 @@ def _schema() -> type:
         for name, kind in types.items()
     ]
     made = dataclasses.make_dataclass(
-        "Schema", [(name, kind, dataclasses.field(default=MISSING)) for name, kind in fields]
+        "Schema",
+        [
+            (name, kind, dataclasses.field(default_factory=dict) if name == "callbacks" else dataclasses.field(default=MISSING))
+            for name, kind in fields
+        ],
     )
     made.__module__ = __name__  # so that configs can be pickled
     return made

@@ -18,6 +18,7 @@ from fractal_ifs.errors import ConfigError, short
 Parse = Callable[[OverridesParser, list[str]], list[Override]]
 
 CHOICES = (*GROUPS, "budget", "protocol", "experiment")  # a choice of a file
+SEVERAL = ("callbacks", "logger")  # groups of which a run may have several, [a,b]
 _HINTS = {f"{kind.PREFIX}{name}": hint for kind in KINDS for name, hint in get_type_hints(kind).items()}
 COUNTS = tuple(key for key, hint in _HINTS.items() if hint is int)
 TEXTS = (
@@ -54,6 +55,8 @@ def _read(parse: Parse, parser: OverridesParser, word: str) -> Override:
     if key in CHOICES:
         if type(value) is int:
             return _quoted(parse, parser, override.get_key_element(), str(value), word)
+        if key in SEVERAL and isinstance(value, list):
+            return override
         if not override.is_delete() and (value is None or isinstance(value, (bool, float, list, dict))):
             raise ConfigError(f"{short(word)}: must be one name; without {key}=NAME its default holds")
         if isinstance(value, str) and ".." in value.split("/"):  # files of other places are not those of a group

@@ -52,6 +52,7 @@ class Checkpoint(TypedDict):
     native_build: NotRequired[str | None]
     versions: NotRequired[dict[str, Any]]
     torch_kernels: NotRequired[str | None]
+    lightning: NotRequired[str]  # engine=lightning only: what Lightning knows of the run, in JSON
     layer: NotRequired[int]  # layer-wise training only, like the next one: which layer is in training
     layer_params: NotRequired[Tensor]  # this layer and its readout
 
@@ -187,6 +188,14 @@ def _line(value: Any) -> bool:
     return isinstance(value, str) and len(value) < 10_000 and value.isprintable()
 
 
+def _json(value: Any) -> bool:
+    """A mapping in JSON that isn't long: a checkpoint may have a mebibyte besides its vectors and its history."""
+    try:
+        return isinstance(value, str) and len(value) < 1 << 19 and isinstance(json.loads(value), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def _line_or_none(value: Any) -> bool:
     return value is None or _line(value)
 
@@ -255,6 +264,7 @@ _OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "native_build": _line_or_none,
     "torch_kernels": _line_or_none,
     "versions": _versions,
+    "lightning": _json,
     "layer": _count,
     "layer_params": _vector,
 }

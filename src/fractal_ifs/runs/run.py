@@ -61,6 +61,7 @@ class Run:
         self.torch_kernels: str | None = None  # None: its bits don't rest on them
         self.versions = versions().plain()
         self.wandb_id: str | None = None
+        self.lightning: str | None = None  # what Lightning knows of a run that it trains, see ``training.lightning``
         self.lock: Lock | None = None
         self.checkpointed = time.monotonic()
 
@@ -123,7 +124,7 @@ class Run:
 
     def state(self) -> Checkpoint:
         """The content of a checkpoint. The order of the data isn't part of it: it follows from seed and step."""
-        return {
+        state: Checkpoint = {
             "format": FORMAT,
             "fingerprint": self.config.fingerprint,
             "d": self.inputs,
@@ -143,6 +144,9 @@ class Run:
             "torch_kernels": self.torch_kernels,
             "versions": self.versions,
         }
+        if self.lightning is not None:
+            state["lightning"] = self.lightning
+        return state
 
     def restore(self, state: Checkpoint) -> None:
         """Go on from a checkpoint of ``state``, with the same bits."""
@@ -154,6 +158,7 @@ class Run:
         self.best_test_acc, self.best_step = state["best"]
         self.history = [Evaluation(*row) for row in state["history"]]
         self.wandb_id = state["wandb_id"]
+        self.lightning = state.get("lightning")
         if self.history and not self.history[-1].finite:
             self.status = Status.DIVERGED
         elif self.step >= self.config.steps:
