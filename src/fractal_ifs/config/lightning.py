@@ -83,9 +83,11 @@ def parse_flags(keys: Mapping[str, Any], own: tuple[str, ...]) -> Written:
         given = f"trainer.{short(name)}={shown(value)}"
         if name in OURS:
             raise ConfigError(f"{given}: follows from the run's own keys, here from {OURS[name]}")
+        if name == "ckpt_path":
+            raise ConfigError(f"{given}: a run goes on from its own checkpoint; it is for a pl.Trainer of your own")
         if name not in trainer_flags():
             near = difflib.get_close_matches(str(name), [*own, *(f for f in trainer_flags() if f not in OURS)], 1, 0.6)
-            hint = f"did you mean {near[0]}?" if near else f"keys are {', '.join(own)}"
+            hint = f"did you mean trainer.{near[0]}?" if near else f"keys are {', '.join(own)}"
             raise ConfigError(f"{given}: there is no such key; {hint}")
     return _plain("trainer", keys)
 

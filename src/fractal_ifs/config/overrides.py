@@ -143,8 +143,15 @@ def _check_choice(override: Override, folders: Sequence[Path] | None) -> None:
         name = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
         if not name.strip() or "${" in name or name == "???" or len(name) > 200 or not name.isprintable():
             raise ConfigError(f"{group}={shown(value)}: must be {allowed}")
-        if group == "protocol" and folders and not any((path / group / f"{name}.yaml").is_file() for path in folders):
-            raise ConfigError(f"{group}={shown(value)}: must be {allowed}")  # it is optional: Hydra says nothing
+        if (
+            group in ("protocol", *SEVERAL)  # the first is optional: Hydra says nothing; of several it says little
+            and folders
+            and not any((path / group / f"{name}.yaml").is_file() for path in folders)
+        ):
+            near = difflib.get_close_matches(name, _names(group, folders), 3, 0.5)
+            raise ConfigError(
+                f"{group}={shown(value)}: must be {allowed}" + (f"; did you mean {' or '.join(near)}?" if near else "")
+            )
 
 
 def _check_hydra(override: Override) -> None:

@@ -9,9 +9,10 @@ from dataclasses import fields
 from typing import get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
+from fractal_ifs.config.lightning import trainer_flags
 from fractal_ifs.config.run import GROUPS, KINDS, RunConfig
 from fractal_ifs.errors import ConfigError, short
 
@@ -34,6 +35,12 @@ def read(parse: Parse, parser: OverridesParser, words: Sequence[str]) -> list[Ov
     Raises ConfigError where a choice of a file isn't a name, and HydraException as Hydra does.
     """
     return [_read(parse, parser, word) for word in words]
+
+
+def _is_flag(key: str) -> bool:
+    """Whether a key is a flag of Lightning's Trainer besides the keys of conf/trainer."""
+    group, _, name = key.partition(".")
+    return group == "trainer" and key not in _HINTS and name.split(".")[0] in (*trainer_flags(), "ckpt_path")
 
 
 def as_typed(key: str, text: str) -> str:
@@ -61,6 +68,8 @@ def _read(parse: Parse, parser: OverridesParser, word: str) -> Override:
             raise ConfigError(f"{short(word)}: must be one name; without {key}=NAME its default holds")
         if isinstance(value, str) and ".." in value.split("/"):  # files of other places are not those of a group
             raise ConfigError(f"{short(word)}: must be the name of a file of {key}/")
+    elif override.type == OverrideType.CHANGE and _is_flag(key):
+        return _with(parse, parser, f"++{word}", word)  # conf/ doesn't have it
     elif key in COUNTS and isinstance(value, float) and value.is_integer():
         return _with(parse, parser, f"{override.get_key_element()}={int(value)}", word)
     elif key in TEXTS and isinstance(value, (bool, int, float)):

@@ -61,7 +61,7 @@ def train(
         warnings.filterwarnings(
             "ignore",
             message=".*configure_optimizers|.*GPU available|.*isinstance.treespec|.*gradient layout|.*many workers"
-            "|.*`srun` command",
+            "|.*`srun` command|.*logging interval",
         )
         handler = signal.getsignal(signal.SIGINT)
         try:
