@@ -67,7 +67,7 @@ ONLY_LOOKING = (
 
 @cache
 def trainer_flags() -> tuple[str, ...]:
-    """The arguments of the installed ``pytorch_lightning.Trainer``, read from its source: importing it takes seconds."""
+    """The arguments of the installed ``pytorch_lightning.Trainer``, from its source: importing it takes seconds."""
     found = find_spec("pytorch_lightning")
     assert found is not None
     assert found.origin is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 from fractal_ifs.config.keys import Group, checked, key, shown
 from fractal_ifs.config.lightning import check_target
@@ -69,10 +69,10 @@ Logger = PlainLogger | WandbLogger
 
 def parse_logger(keys: Mapping[str, Any]) -> Logger:
     """The group of the kind that ``keys["name"]`` names, none where only Lightning's are chosen. Raises ConfigError."""
-    others = {name: value for name, value in keys.items() if isinstance(value, Mapping)}
+    others: dict[str, Any] = {name: value for name, value in keys.items() if isinstance(value, Mapping)}
     own = {name: value for name, value in keys.items() if name not in others}
     for name, value in others.items():
-        check_target(f"logger.{name}", cast(Any, value))
+        check_target(f"logger.{name}", value)
     if "_target_" in own:
         raise ConfigError(f"logger._target_={shown(own['_target_'])}: must be below a name, logger.NAME._target_")
     if others and not own:

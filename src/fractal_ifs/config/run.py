@@ -111,7 +111,8 @@ class RunConfig(Group):
                 raise ConfigError(f"trainer.{name}=true: must be false with engine=lightning")
         if self.training == "layerwise":
             raise ConfigError("training=layerwise: goes with the other engines, not engine=lightning")
-        every, per_epoch = self.trainer.flags.keys.get("accumulate_grad_batches", 1), self.data.train_size // self.batch_size
+        every = self.trainer.flags.keys.get("accumulate_grad_batches", 1)
+        per_epoch = self.data.train_size // self.batch_size
         if type(every) is not int or every < 1 or per_epoch % every:
             raise ConfigError(
                 f"trainer.accumulate_grad_batches={short(every)}: must be a whole number that divides the {per_epoch} "

@@ -22,10 +22,10 @@ Optimizer = Literal["adam", "sgd"]
 
 
 class Classifier(pl.LightningModule):
-    """A network with a loss and an optimizer: ``pl.Trainer(...).fit(Classifier(MLP(2, 20, 5)), FractalDataModule(...))``.
+    """A network with a loss and an optimizer: ``pl.Trainer(max_steps=1000).fit(Classifier(MLP(2, 20, 5)), data)``.
 
-    Logs ``train_loss`` for each batch, and ``test_loss`` and ``test_acc`` over the whole test set; ``val_acc`` is the same
-    accuracy, as Lightning's users call it.
+    Logs ``train_loss`` for each batch, and ``test_loss`` and ``test_acc`` over the whole test set; ``val_acc`` is the
+    same accuracy, as Lightning's users call it.
 
     Args:
         network: any module. Two kinds of output are known: (b,), whose sign is the answer, with labels -1 and +1; and
@@ -52,8 +52,8 @@ class Classifier(pl.LightningModule):
     ):
         super().__init__()
         self.network = network if isinstance(network, nn.Module) else _made(network)
-        self.loss = loss if callable(loss) else checked("loss", loss, Loss, {})
-        self.optimizer = optimizer if callable(optimizer) else checked("optimizer", optimizer, Optimizer, {})
+        self.loss: Any = loss if callable(loss) else checked("loss", loss, Loss, {})
+        self.optimizer: Any = optimizer if callable(optimizer) else checked("optimizer", optimizer, Optimizer, {})
         self.lr, self.schedule = checked("lr", lr, float, {"above": 0, "most": 1e38}), schedule
         self.save_hyperparameters({"network": network if isinstance(network, Mapping) else described(self.network)})
         plain = {"loss": self.loss, "optimizer": self.optimizer, "lr": self.lr}
@@ -65,7 +65,7 @@ class Classifier(pl.LightningModule):
 
     def loss_of(self, f: Tensor, y: Tensor) -> Tensor:
         """The mean loss of a batch: outputs f, labels y."""
-        if callable(self.loss):
+        if not isinstance(self.loss, str):
             return self.loss(f, y)
         return F.cross_entropy(f, y) if self.loss == "cross_entropy" else losses(self.loss, f, y)
 
@@ -99,13 +99,13 @@ class Classifier(pl.LightningModule):
 
 def optimizer_of(optimizer: Any, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
     """The optimizer of a name, or what a function makes."""
-    if callable(optimizer):
+    if not isinstance(optimizer, str):
         return optimizer(parameters)
     return torch.optim.Adam(parameters, lr, BETAS, EPS) if optimizer == "adam" else torch.optim.SGD(parameters, lr)
 
 
 def described(network: nn.Module) -> dict[str, Any] | None:
-    """Plain values that ``Classifier`` makes the network of again, without its weights; None for a kind unknown here."""
+    """Plain values of which ``Classifier`` makes the network again, without its weights; None for an unknown kind."""
     if type(network) is not MLP:
         return None
     shape = {"d": network.d, "width": network.width, "depth": network.depth, "sum_last": network.sum_last}

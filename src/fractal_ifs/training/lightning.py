@@ -17,7 +17,8 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
@@ -57,7 +58,8 @@ class LightningEngine:
     def __init__(self, config: RunConfig):
         trainer = config.trainer
         cnn = config.model.name == "cnn"
-        self._measures = ConvEngine(trainer.precision, trainer.channels_last) if cnn else StackedEngine(trainer.precision)
+        conv = ConvEngine(trainer.precision, trainer.channels_last)
+        self._measures = conv if cnn else StackedEngine(trainer.precision)
 
     def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
         """Always: each run trains alone."""
@@ -181,7 +183,7 @@ class RunModule(Classifier):
         return found
 
 
-class Keeper(pl.callbacks.Checkpoint):
+class Keeper(Checkpoint):
     """Measures a run and keeps it. A ``Checkpoint``, because Lightning calls those after all other callbacks."""
 
     def __init__(self, rounds: LightningRounds, run: Run, wandb: WandbRun, stop: Stop):
@@ -198,7 +200,9 @@ class Keeper(pl.callbacks.Checkpoint):
                 for group, values in zip(optimizer.param_groups, groups, strict=True):
                     group.update(_decoded(values))
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         run, step = self.run, trainer.global_step
         if step == run.step:  # its gradients are still being accumulated
             return

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.callbacks import Callback, Checkpoint, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from fractal_ifs.config.keys import check_names
 from fractal_ifs.config.run import Job, RunConfig
@@ -45,7 +46,7 @@ def _check_needs_no_directory(config: RunConfig) -> None:
     for name in config.logger.others.keys:
         raise ConfigError(f"logger.{name}: writes files: give the run a directory")
     for name, keys in config.callbacks.keys.items():
-        if issubclass(_located(f"callbacks.{name}", keys["_target_"], pl.Callback), pl.callbacks.Checkpoint):
+        if issubclass(_located(f"callbacks.{name}", keys["_target_"], Callback), Checkpoint):
             raise ConfigError(f"callbacks.{name}: writes files: give the run a directory")
 
 
@@ -54,7 +55,7 @@ def _check_parts(trainer: Any, callbacks: Any, loggers: Any) -> None:
     for name, keys in loggers.keys.items():
         _class_and_keys(f"logger.{name}", keys, Logger)
     made = make_callbacks(callbacks.keys, None)
-    if not loggers and any(isinstance(callback, pl.callbacks.LearningRateMonitor) for callback in made):
+    if not loggers and any(isinstance(callback, LearningRateMonitor) for callback in made):
         raise ConfigError("callbacks=lr_monitor: needs a logger of Lightning's, as logger=[wandb,lightning_csv]")
     try:
         with warnings.catch_warnings():
@@ -76,23 +77,21 @@ def quiet(trainer: Any) -> dict[str, Any]:
     }
 
 
-def make_callbacks(keys: Mapping[str, Any], directory: Path | None) -> list[pl.Callback]:
+def make_callbacks(keys: Mapping[str, Any], directory: Path | None) -> list[Callback]:
     """The callbacks of a config, in its order. Raises ConfigError.
 
     Args:
         directory: the run's, in which checkpoints are kept unless ``dirpath`` says otherwise.
     """
-    found: list[pl.Callback] = []
+    found: list[Callback] = []
     for name, given in keys.items():
-        kind, arguments = _class_and_keys(f"callbacks.{name}", given, pl.Callback)
-        if kind.on_save_checkpoint is not pl.Callback.on_save_checkpoint and not issubclass(
-            kind, pl.callbacks.Checkpoint
-        ):
+        kind, arguments = _class_and_keys(f"callbacks.{name}", given, Callback)
+        if kind.on_save_checkpoint is not Callback.on_save_checkpoint and not issubclass(kind, Checkpoint):
             raise ConfigError(
-                f"callbacks.{name}: {kind.__name__} changes whole checkpoints, which a run's own can't hold; use it with "
-                "fractal_ifs.Classifier and a pl.Trainer of your own"
+                f"callbacks.{name}: {kind.__name__} changes whole checkpoints, which a run's own can't hold; use it "
+                "with fractal_ifs.Classifier and a pl.Trainer of your own"
             )
-        if issubclass(kind, pl.callbacks.ModelCheckpoint) and arguments.get("dirpath") is None and directory:
+        if issubclass(kind, ModelCheckpoint) and arguments.get("dirpath") is None and directory:
             arguments["dirpath"] = str(directory / "checkpoints")
         found.append(_made(f"callbacks.{name}", kind, arguments))
     return found
