@@ -81,7 +81,9 @@ class Classifier(pl.LightningModule):
         x, y = batch
         f = self.network(x)
         right = (y * f > 0 if f.dim() == 1 else f.argmax(1) == y).double().mean()
-        self.log_dict({"test_loss": self.loss_of(f, y), "test_acc": right, "val_acc": right}, batch_size=len(y))
+        self.log_dict(
+            {"test_loss": self.loss_of(f, y), "test_acc": right, "val_acc": right}, batch_size=len(y), sync_dist=True
+        )
 
     test_step = validation_step
 

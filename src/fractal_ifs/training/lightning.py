@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -191,9 +193,12 @@ class Keeper(Checkpoint):
         self.every, self.steps = run.config.eval_every, run.config.steps
         self.since, self.from_step = time.perf_counter(), run.step
         self.module: RunModule | None = None
+        self.terminated = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.module = cast(RunModule, pl_module)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.terminated)  # Lightning's would leave while gradients are accumulated
         self.since = time.perf_counter()
         if self.run.lightning:
             for optimizer, groups in zip(trainer.optimizers, json.loads(self.run.lightning)["groups"], strict=True):
@@ -246,17 +251,15 @@ class Keeper(Checkpoint):
         """Write a checkpoint if it is time for one, or leave where a signal has come."""
         if self.rounds.report:
             self.rounds.report(self.rounds)
-        if self.stop or time.monotonic() - self.run.checkpointed > CHECKPOINT_SECONDS:
+        late = time.monotonic() - self.run.checkpointed > CHECKPOINT_SECONDS
+        stop, late = ddp.first_says(bool(self.stop), late)  # Lightning waits for all processes of the run here
+        if stop or late:
             self.count()
             trainer.save_checkpoint(OURS)
-            if self.stop:
+            if stop:
                 raise Stopped
             self.run.save()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt | SystemExit):  # Lightning's own, where this package has no handlers
-            self.count()
-            trainer.save_checkpoint(OURS)
+            self.run.checkpointed = time.monotonic()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         trainer.save_checkpoint(OURS)
