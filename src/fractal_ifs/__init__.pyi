@@ -8,4 +8,5 @@ from .fractals.ifs import AffineIFS as AffineIFS
 from .networks.mlp import MLP as MLP
 from .runs.load import load as load
 from .runs.predict import predict as predict
+from .training.classifier import Classifier as Classifier
 from .version import __version__ as __version__

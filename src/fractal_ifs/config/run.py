@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import json
@@ -17,6 +16,7 @@ from fractal_ifs import fractals  # whose names are imported when they are used
 from fractal_ifs.config.data import Data, FractalData, ImageData, parse_data
 from fractal_ifs.config.fractal import Curve, Fractal, check_distribution
 from fractal_ifs.config.keys import A_SEED, Group, checked, key
+from fractal_ifs.config.lightning import Callbacks
 from fractal_ifs.config.logger import Logger, PlainLogger, WandbLogger, parse_logger
 from fractal_ifs.config.loss import LOSSES, OF_IMAGES, OF_POINTS, Loss, parse_loss
 from fractal_ifs.config.model import OURS, CNNModel, MLPModel, Model, Theorem1Model, parse_model
@@ -24,7 +24,7 @@ from fractal_ifs.config.optimizer import OPTIMIZERS, Optimizer, parse_optimizer
 from fractal_ifs.config.schedule import SCHEDULES, Schedule, parse_schedule
 from fractal_ifs.config.stop import Stop
 from fractal_ifs.config.trainer import Trainer
-from fractal_ifs.errors import ConfigError, counted
+from fractal_ifs.errors import ConfigError, counted, short
 
 GROUPS: dict[str, Callable[[Any], Any]] = {
     "fractal": Fractal.parse,
@@ -37,8 +37,11 @@ GROUPS: dict[str, Callable[[Any], Any]] = {
     "stop": Stop.parse,
     "trainer": Trainer.parse,
     "logger": parse_logger,
+    "callbacks": Callbacks.parse,
 }
 NAMED = ("loss", "optimizer", "schedule")  # those that a name alone may stand for, ``optimizer: adam``: see ``Named``
+
+NO_CALLBACKS = Callbacks()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ class RunConfig(Group):
     stop: Stop
     trainer: Trainer
     logger: Logger
+    callbacks: Callbacks = NO_CALLBACKS
 
     depth: int = key("hidden layers", least=1, most=100_000)
     width: int = key("units of a hidden layer, or channels of a CNN's", least=1, most=10**9)
@@ -65,7 +69,7 @@ class RunConfig(Group):
     eval_every: int = key("steps from one measurement of the test accuracy to the next", least=1, most=10**12)
     seed: int = key("seed of everything random in the run", least=0, most=2**63 - 1, allowed=A_SEED)
 
-    engine: Literal["auto", "native", "torch"] = key("what computes the steps", later="auto", result=False)
+    engine: Literal["auto", "native", "torch", "lightning"] = key("what computes the steps", later="auto", result=False)
     workers: int = key("how many cores or GPUs to use; 0: all of them", least=0, most=4096, later=0, result=False)
     sweep: str = key("directory of a sweep under multirun/; if not given, its overrides", later="", result=False)
     kept: str = key(
@@ -104,6 +108,7 @@ class RunConfig(Group):
             raise ConfigError(f"training=layerwise: needs model=mlp, not {other}")
         if self.training == "layerwise" and (stop := self.stop.given()):
             raise ConfigError(f"{stop}: must be null with training=layerwise, where each layer has its own steps")
+        self._check_lightning()
         if self.batch_size > self.data.train_size:
             raise ConfigError(f"batch_size={self.batch_size}: must be at most data.train_size={self.data.train_size}")
         network, losses = ("mlp", OF_POINTS) if self.synthetic else ("cnn", OF_IMAGES)
@@ -129,6 +134,34 @@ class RunConfig(Group):
                     f"of data.crop={self.data.crop} pixels; at most {self.data.crop.bit_length() - 1}"
                 )
 
+    def _check_lightning(self) -> None:
+        """Raises ConfigError for what only ``engine=lightning`` does, and for what it can't do."""
+        if self.engine != "lightning":
+            parts = {"trainer": self.trainer.flags, "callbacks": self.callbacks, "logger": self.logger.others}
+            for group, part in parts.items():
+                for name in part.keys:
+                    raise ConfigError(f"{group}.{short(name)}: goes with engine=lightning, not engine={self.engine}")
+            return
+        for name in ("compile", "cuda_graphs"):
+            if getattr(self.trainer, name):
+                raise ConfigError(f"trainer.{name}=true: must be false with engine=lightning")
+        others = {
+            "training=layerwise": self.training == "layerwise",
+            f"optimizer.average={self.optimizer.average}": self.optimizer.average != "none",
+            f"continue_from={short(self.continue_from)}": bool(self.continue_from),
+        }
+        for given in (given for given, is_given in others.items() if is_given):
+            raise ConfigError(f"{given}: goes with the other engines, not engine=lightning")
+        if self.optimizer.clip is not None and "gradient_clip_val" in self.trainer.flags.keys:
+            raise ConfigError(f"optimizer.clip={self.optimizer.clip:g}: must be null with trainer.gradient_clip_val")
+        every = self.trainer.flags.keys.get("accumulate_grad_batches", 1)
+        per_epoch = self.data.train_size // self.batch_size
+        if type(every) is not int or every < 1 or per_epoch % every:
+            raise ConfigError(
+                f"trainer.accumulate_grad_batches={short(every)}: must be a whole number that divides the {per_epoch} "
+                "batches of an epoch"
+            )
+
     @property
     def synthetic(self) -> bool:
         """Whether the data are points of a fractal distribution, not images."""
@@ -147,11 +180,7 @@ class RunConfig(Group):
         """Plain values, as a record stores them. ``RunConfig.parse`` turns them back into this config."""
         plain = super().plain()
         for name in GROUPS:
-            group = plain[name]
-            if isinstance(group, (Fractal, Curve)):
-                plain[name] = copy.deepcopy(dict(group.keys))
-            else:
-                plain[name] = group.spelled() if name in NAMED else group.plain()
+            plain[name] = plain[name].spelled() if name in NAMED else plain[name].plain()
         return plain
 
     def identity(self) -> dict[str, Any]:
@@ -165,6 +194,8 @@ class RunConfig(Group):
         found["trainer"] = self.trainer.of_network(cnn=self.model.name == "cnn")
         if stop := self.stop.identity():  # without it, a fingerprint is what it was before the group came
             found["stop"] = stop
+        if callbacks := self.callbacks.identity():
+            found["callbacks"] = callbacks
         if self.synthetic:
             found |= {"fractal": self.fractal.identity(), "curve": self.curve.identity()}
         return found

@@ -54,11 +54,16 @@ def _schema() -> type:
         (name, groups[name] if name in groups else str if get_origin(kind) is Literal else kind)
         for name, kind in types.items()
     ]
-    made = dataclasses.make_dataclass(
-        "Schema", [(name, kind, dataclasses.field(default=MISSING)) for name, kind in fields]
-    )
+    made = dataclasses.make_dataclass("Schema", [(name, kind, _default(name)) for name, kind in fields])
     made.__module__ = __name__  # so that configs can be pickled
     return made
+
+
+def _default(name: str) -> Any:
+    """A field without a value, but for the group that may be left out."""
+    if name == "callbacks":
+        return dataclasses.field(default_factory=dict[str, Any])
+    return dataclasses.field(default=MISSING)
 
 
 # The structured config of a run's keys. With it, Hydra refuses any other key and any value of the wrong type. A group

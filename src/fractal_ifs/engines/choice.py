@@ -17,12 +17,14 @@ from fractal_ifs.engines.stacked import StackedEngine
 class Choice(NamedTuple):
     """The engine of a run."""
 
-    engine: str  # ``native``, ``torch`` (the stacked engine) or ``conv``
+    engine: str  # ``native``, ``torch`` (the stacked engine), ``conv``, or ``lightning``, which training.lightning has
     reason: str | None  # why it is not ``native``, unless another engine was asked for or is the only one
 
 
 def choose(config: RunConfig) -> Choice:
     """The engine that trains this run on this machine."""
+    if config.engine == "lightning":
+        return Choice("lightning", None)
     if isinstance(config.model, CNNModel):
         return Choice("conv", None)
     if config.engine == "torch":

@@ -62,6 +62,7 @@ class Checkpoint(TypedDict):
     versions: NotRequired[dict[str, Any]]
     torch_kernels: NotRequired[str | None]
     average: NotRequired[Tensor]  # of the weights, where the config asks for one: what was evaluated
+    lightning: NotRequired[str]  # engine=lightning only: what Lightning knows of the run, in JSON
     layer: NotRequired[int]  # layer-wise training only, like the next one: which layer is in training
     layer_params: NotRequired[Tensor]  # this layer and its readout
     buffers: NotRequired[Tensor]  # of a network that has some, see ``runs.buffers``
@@ -209,6 +210,14 @@ def _line(value: Any) -> bool:
     return isinstance(value, str) and len(value) < 10_000 and value.isprintable()
 
 
+def _json(value: Any) -> bool:
+    """A mapping in JSON that isn't long: a checkpoint may have a mebibyte besides its vectors and its history."""
+    try:
+        return isinstance(value, str) and len(value) < 1 << 19 and isinstance(json.loads(value), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def _line_or_none(value: Any) -> bool:
     return value is None or _line(value)
 
@@ -278,6 +287,7 @@ _OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "torch_kernels": _line_or_none,
     "versions": _versions,
     "average": _vector,
+    "lightning": _json,
     "layer": _count,
     "layer_params": _vector,
     "buffers": _vector,

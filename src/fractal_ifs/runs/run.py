@@ -73,6 +73,7 @@ class Run:
             self.versions["model_source"] = source_digest(config.model.target)
         self.wandb_id: str | None = None
         self.pause: int | None = None  # as of a ``Job``
+        self.lightning: str | None = None  # what Lightning knows of a run that it trains, see ``training.lightning``
         self.lock: Lock | None = None
         self.checkpointed = time.monotonic()
 
@@ -218,6 +219,8 @@ class Run:
             state["best_params"] = self.best_params.cpu()
         if self.best_buffers is not None:
             state["best_buffers"] = self.best_buffers
+        if self.lightning is not None:
+            state["lightning"] = self.lightning
         return state
 
     def restore(self, state: Checkpoint) -> None:
@@ -236,6 +239,7 @@ class Run:
         self.best_buffers = state.get("best_buffers")
         self.history = [Evaluation(*row) for row in state["history"]]
         self.wandb_id = state["wandb_id"]
+        self.lightning = state.get("lightning")
         if self.history and not self.history[-1].finite:
             self.status = Status.DIVERGED
         else:

@@ -12,7 +12,7 @@ def groups_of(jobs: Sequence[Job]) -> list[list[int]]:
     """Groups of jobs that train together, as lists of indices into ``jobs``.
 
     Jobs of the native engine form one group, those of the torch engine one group per shape, and each job of the conv
-    engine trains alone. Groups, and the jobs in a group, are sorted by cost, largest first.
+    engine and of Lightning trains alone. Groups, and the jobs in a group, are sorted by cost, largest first.
     """
     groups: dict[tuple[object, ...], list[int]] = {}
     for number, job in enumerate(jobs):
@@ -22,7 +22,7 @@ def groups_of(jobs: Sequence[Job]) -> list[list[int]]:
         if engine == "torch":
             key += (c.depth, c.width, c.batch_size, c.loss, Program.of(c.optimizer), c.model.architecture)
             key += (c.fractal.ifs.d,)
-        elif engine == "conv":
+        elif engine in ("conv", "lightning"):
             key += (number,)  # alone: convolutions of several networks at once are no faster
         groups.setdefault(key, []).append(number)
     ordered = [sorted(numbers, key=lambda n: -cost(jobs[n].config)) for numbers in groups.values()]

@@ -12,9 +12,12 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from fractal_ifs.config.machine import cores
 from fractal_ifs.config.run import Job, RunConfig
+from fractal_ifs.config.trainer import Trainer
 from fractal_ifs.engines.choice import choose, create
 from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.run import Run
+from fractal_ifs.training.lightning import LightningEngine, LightningRounds
+from fractal_ifs.training.lightning_parts import check_parts
 from fractal_ifs.training.rounds import SweepRounds
 
 for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
@@ -47,8 +50,12 @@ def train(
     """
     trainer = jobs[0].config.trainer
     name = choose(jobs[0].config).engine
-    engine = create(name, threads or cores(), trainer, stack)
-    rounds = SweepRounds(with_sources(jobs), engine, report)
+    jobs = with_sources(jobs)
+    if name == "lightning":
+        check_parts(jobs)
+        rounds = LightningRounds(jobs, LightningEngine(jobs[0].config), report)
+    else:
+        rounds = SweepRounds(jobs, create(name, threads or cores(), trainer, stack), report)
     threads_before = torch.get_num_threads()
     if name != "native" and trainer.accelerator == "cpu":
         torch.set_num_threads(process_threads(jobs[0].config))
@@ -56,22 +63,14 @@ def train(
         warnings.filterwarnings(
             "ignore",
             message=".*configure_optimizers|.*GPU available|.*isinstance.treespec|.*gradient layout|.*many workers"
-            "|.*`srun` command",
-        )
-        shell = pl.Trainer(
-            accelerator=trainer.accelerator,
-            devices=1,  # with several devices, each has its own process: see ``runs.ddp``
-            precision=trainer.precision,
-            max_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            plugins=[LightningEnvironment()],  # ignore Slurm's variables: our own launcher starts the processes
+            "|.*`srun` command|.*logging interval",
         )
         handler = signal.getsignal(signal.SIGINT)
         try:
-            shell.fit(rounds)
+            if isinstance(rounds, LightningRounds):
+                rounds.train_all()
+            else:
+                _shell(trainer).fit(rounds)
         except (KeyboardInterrupt, SystemExit):  # Lightning turns SIGINT into SystemExit: save the runs first
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, handler)  # Lightning ignores SIGINT after the first one
@@ -80,3 +79,18 @@ def train(
         finally:
             torch.set_num_threads(threads_before)
     return [rounds.ended[number] for number in range(len(jobs))]
+
+
+def _shell(trainer: Trainer) -> pl.Trainer:
+    """The Lightning Trainer that rounds run under."""
+    return pl.Trainer(
+        accelerator=trainer.accelerator,
+        devices=1,  # with several devices, each has its own process: see ``runs.ddp``
+        precision=trainer.precision,
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        plugins=[LightningEnvironment()],  # ignore Slurm's variables: our own launcher starts the processes
+    )
