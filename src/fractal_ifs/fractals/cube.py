@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -103,8 +103,8 @@ class CubeIFS:
         for i, j in itertools.combinations(range(self.r), 2):
             both = np.hstack([self.matrices[i], -self.matrices[j]])
             shift = self.offsets[j] - self.offsets[i]
-            solved: Any = lsq_linear(both, shift, bounds=(0, 1), method="bvls")
-            found[i, j] = float(np.linalg.norm(both @ solved.x - shift))
+            nearest = cast(Any, lsq_linear)(both, shift, bounds=(0, 1), method="bvls").x
+            found[i, j] = float(np.linalg.norm(both @ nearest - shift))
         return found
 
     @property

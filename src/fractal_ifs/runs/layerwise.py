@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fractal_ifs.config.model import MLPModel
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.data.points import Points
 from fractal_ifs.data.seeds import stream
@@ -60,6 +61,7 @@ class LayerwiseRun(Run):
         self.data = Points(x_train, self.points.y_train, x_test, self.points.y_test)
         own = torch.Generator().manual_seed(stream(self.config.seed, "readouts") + layer)
         hidden: Any = self.network.hidden[layer]
+        assert isinstance(self.config.model, MLPModel)
         init, dtype = self.config.model.init, hidden.weight.dtype
         self.model = MLP(hidden.in_features, hidden.out_features, 1, init, generator=own, dtype=dtype)
         begin = [*hidden.parameters(), *(self.network if self.last else self.model).readout.parameters()]

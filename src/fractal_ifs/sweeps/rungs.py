@@ -60,7 +60,9 @@ class Halving(Group):
         return step if step < config.steps else None
 
     def cells(self, configs: Sequence[RunConfig]) -> list[list[int]]:
-        """The numbers of the configs that compete with each other."""
+        """The numbers of the configs that compete with each other. Raises ConfigError where they can't be paused."""
+        if any(config.engine == "lightning" for config in configs):
+            raise ConfigError("engine=lightning: goes with another sweeper than halving, which pauses runs")
         found: dict[str, list[int]] = {}
         outside = (*self.over, *placement())
         for number, config in enumerate(configs):
