@@ -611,6 +611,7 @@ def test_interrupted_runs_go_on_to_the_same_bits(folder, tmp_path):
     written = load(tmp_path)
     assert written.record["status"] == "finished"
     assert torch.equal(vector(written.model), straight.params)
+    assert straight.best_params is not None
     assert torch.equal(vector(load(tmp_path, best=True).model), straight.best_params)
     [(x, _)] = images.Batches(straight.data, images_of(c), 0, 16)(7, 1)
     assert torch.equal(written.model(x), straight.model(x))
