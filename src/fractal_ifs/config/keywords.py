@@ -23,22 +23,26 @@ class Values(TypedDict, total=False):
     curve: str | int
     data: str | int
     model: str | int
+    loss: str | int
+    optimizer: str | int
+    schedule: str | int
+    stop: str | int
     trainer: str | int
     logger: str | int
+    callbacks: str | int
     depth: int
     width: int
     lr: float
-    loss: Literal["hinge", "logistic", "squared", "cross_entropy"]
-    optimizer: Literal["adam", "sgd"]
     training: Literal["joint", "layerwise"]
     batch_size: int
     steps: int
     eval_every: int
     seed: int
-    engine: Literal["auto", "native", "torch"]
+    engine: Literal["auto", "native", "torch", "lightning"]
     workers: int
     sweep: str
     kept: str
+    continue_from: str
     overwrite: bool
     data__train_size: int
     data__test_size: int
@@ -53,8 +57,30 @@ class Values(TypedDict, total=False):
     data__url: str | None
     model__init: Literal["paper", "theory", "pytorch", "he"]
     model__sum_last: bool
+    model__activation: Literal["relu", "leaky", "gelu", "tanh", "sine"]
+    model__norm: Literal["none", "layer"]
+    model__skip: Literal["none", "residual", "sum"]
+    model__expansion: float
+    model__noise: float
+    model__gamma: float | None
     model__pools: int
     model__readout: Literal["flatten", "mean"]
+    optimizer__weight_decay: float
+    optimizer__clip: float | None
+    optimizer__average: Literal["none", "ema", "swa"]
+    optimizer__average_decay: float
+    optimizer__average_begin: int
+    optimizer__betas: Sequence[float]
+    optimizer__eps: float
+    optimizer__momentum: float
+    optimizer__nesterov: bool
+    schedule__warmup: int
+    schedule__final: float
+    schedule__every: int
+    schedule__gamma: float
+    schedule__half: int
+    stop__accuracy: float | None
+    stop__patience: int | None
     trainer__accelerator: Literal["cpu", "gpu", "auto"]
     trainer__devices: int
     trainer__strategy: Literal["auto", "ddp"]
@@ -83,25 +109,26 @@ class Lists(TypedDict, total=False):
     curve: str | int | Sequence[str | int]
     data: str | int | Sequence[str | int]
     model: str | int | Sequence[str | int]
+    loss: str | int | Sequence[str | int]
+    optimizer: str | int | Sequence[str | int]
+    schedule: str | int | Sequence[str | int]
+    stop: str | int | Sequence[str | int]
     trainer: str | int | Sequence[str | int]
     logger: str | int | Sequence[str | int]
+    callbacks: str | int | Sequence[str | int]
     depth: int | Sequence[int]
     width: int | Sequence[int]
     lr: float | Sequence[float]
-    loss: (
-        Literal["hinge", "logistic", "squared", "cross_entropy"]
-        | Sequence[Literal["hinge", "logistic", "squared", "cross_entropy"]]
-    )
-    optimizer: Literal["adam", "sgd"] | Sequence[Literal["adam", "sgd"]]
     training: Literal["joint", "layerwise"] | Sequence[Literal["joint", "layerwise"]]
     batch_size: int | Sequence[int]
     steps: int | Sequence[int]
     eval_every: int | Sequence[int]
     seed: int | Sequence[int]
-    engine: Literal["auto", "native", "torch"] | Sequence[Literal["auto", "native", "torch"]]
+    engine: Literal["auto", "native", "torch", "lightning"] | Sequence[Literal["auto", "native", "torch", "lightning"]]
     workers: int | Sequence[int]
     sweep: str | Sequence[str]
     kept: str | Sequence[str]
+    continue_from: str | Sequence[str]
     overwrite: bool | Sequence[bool]
     data__train_size: int | Sequence[int]
     data__test_size: int | Sequence[int]
@@ -116,8 +143,32 @@ class Lists(TypedDict, total=False):
     data__url: str | Sequence[str | None] | None
     model__init: Literal["paper", "theory", "pytorch", "he"] | Sequence[Literal["paper", "theory", "pytorch", "he"]]
     model__sum_last: bool | Sequence[bool]
+    model__activation: (
+        Literal["relu", "leaky", "gelu", "tanh", "sine"] | Sequence[Literal["relu", "leaky", "gelu", "tanh", "sine"]]
+    )
+    model__norm: Literal["none", "layer"] | Sequence[Literal["none", "layer"]]
+    model__skip: Literal["none", "residual", "sum"] | Sequence[Literal["none", "residual", "sum"]]
+    model__expansion: float | Sequence[float]
+    model__noise: float | Sequence[float]
+    model__gamma: float | Sequence[float | None] | None
     model__pools: int | Sequence[int]
     model__readout: Literal["flatten", "mean"] | Sequence[Literal["flatten", "mean"]]
+    optimizer__weight_decay: float | Sequence[float]
+    optimizer__clip: float | Sequence[float | None] | None
+    optimizer__average: Literal["none", "ema", "swa"] | Sequence[Literal["none", "ema", "swa"]]
+    optimizer__average_decay: float | Sequence[float]
+    optimizer__average_begin: int | Sequence[int]
+    optimizer__betas: Sequence[float] | Sequence[Sequence[float]]
+    optimizer__eps: float | Sequence[float]
+    optimizer__momentum: float | Sequence[float]
+    optimizer__nesterov: bool | Sequence[bool]
+    schedule__warmup: int | Sequence[int]
+    schedule__final: float | Sequence[float]
+    schedule__every: int | Sequence[int]
+    schedule__gamma: float | Sequence[float]
+    schedule__half: int | Sequence[int]
+    stop__accuracy: float | Sequence[float | None] | None
+    stop__patience: int | Sequence[int | None] | None
     trainer__accelerator: Literal["cpu", "gpu", "auto"] | Sequence[Literal["cpu", "gpu", "auto"]]
     trainer__devices: int | Sequence[int]
     trainer__strategy: Literal["auto", "ddp"] | Sequence[Literal["auto", "ddp"]]
