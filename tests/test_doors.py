@@ -444,7 +444,7 @@ def test_every_example_is_accepted(screen, accepted):
         ("fractal-ifs train 'loss=", [f"loss={path.stem}" for path in sorted((CONF / "loss").iterdir())]),
         ("fractal-ifs train optimizer=", ["optimizer=adam", "optimizer=adamw", "optimizer=sgd"]),
         ("fractal-ifs train optimizer.n", ["optimizer.nesterov="]),
-        ("fractal-ifs train schedule.w", []),
+        ("fractal-ifs train schedule.w", ["schedule.warmup="]),
         ("fractal-ifs train overwrite=", ["overwrite=true", "overwrite=false"]),
         ("fractal-ifs train tr", ["trainer=", "training=", "trainer."]),
         ("fractal-ifs train trainer.c", ["trainer.compile=", "trainer.cuda_graphs=", "trainer.channels_last="]),
