@@ -19,10 +19,11 @@ from fractal_ifs import ConfigError, load, run
 from fractal_ifs.config.compose import compose
 from fractal_ifs.config.model import OwnModel, parse_model
 from fractal_ifs.config.own_class import check_named, resolve
+from fractal_ifs.engines import fusing
 from fractal_ifs.engines.choice import choose
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.networks.own import check
-from fractal_ifs.networks.varied import ResMLP, VariedMLP
+from fractal_ifs.networks.varied import ACTIVATIONS, ResMLP, VariedMLP
 from fractal_ifs.runs.run import Run
 
 SIREN = """
@@ -135,8 +136,15 @@ def test_company_changes_no_bit(nets, kind):
     configs = [changed(config, "lr", lr) for config, lr in zip(configs, (1e-3, 5e-3, 2e-2, 1e-3), strict=True)]
     assert all(choose(config).engine == "torch" for config in configs)
     together = trained(configs, stack=3)
+    assert fusing.why_not(together[0]) is None
     for config, found in zip(configs, together, strict=True):
         same(found, trained([config])[0])
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_all_of_ours_are_fused(activation):
+    for width, keys in itertools.product((7, 20), ({"model__norm": "layer"}, {"model": "resmlp"})):
+        assert fusing.why_not(Run(small(width=width, model__activation=activation, **keys), None)) is None
 
 
 def killed(configs, directories: list[Path], rounds: int) -> list[Path]:
@@ -420,6 +428,7 @@ def test_a_varied_mlp_that_varies_nothing_is_the_mlp():
 
 def test_the_networks_are_their_formulas():
     x = torch.randn(9, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(ACTIVATIONS["gelu"](x), torch.nn.functional.gelu(x, approximate="tanh"), atol=1e-6)
     draw = torch.Generator().manual_seed(1)
     net = VariedMLP(2, 6, 3, generator=draw, activation="tanh", norm="layer", residual=True)
 

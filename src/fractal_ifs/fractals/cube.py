@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,6 +16,7 @@ from numpy.typing import ArrayLike
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.convex import Box
 from fractal_ifs.fractals.ifs import AffineIFS
+from fractal_ifs.fractals.solvers import least_squares_in_cube
 
 
 @dataclass(frozen=True)
@@ -97,14 +97,12 @@ class CubeIFS:
     @cached_property
     def distances(self) -> dict[tuple[int, int], float]:
         """The distance, in the cube, of every pair of images, by bounded least squares; about 0 where they touch."""
-        from scipy.optimize import lsq_linear  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
-
         found: dict[tuple[int, int], float] = {}
         for i, j in itertools.combinations(range(self.r), 2):
             both = np.hstack([self.matrices[i], -self.matrices[j]])
             shift = self.offsets[j] - self.offsets[i]
-            nearest = cast(Any, lsq_linear)(both, shift, bounds=(0, 1), method="bvls").x
-            found[i, j] = float(np.linalg.norm(both @ nearest - shift))
+            u = least_squares_in_cube(both, shift)
+            found[i, j] = float(np.linalg.norm(both @ u - shift))
         return found
 
     @property

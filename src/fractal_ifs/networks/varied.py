@@ -3,6 +3,7 @@
 They keep the contract of ``networks.own``, so they are examples of how a network of one's own is written.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -12,10 +13,19 @@ from torch.nn import functional as F
 
 from fractal_ifs.networks.mlp import initialise
 
+
+def gelu(x: Tensor) -> Tensor:
+    """The tanh form of GELU, x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), to train in stacks.
+
+    Torch's own computes the last elements of a tensor in another way than the others.
+    """
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "leaky": partial(F.leaky_relu, negative_slope=0.01),
-    "gelu": partial(F.gelu, approximate="tanh"),
+    "gelu": gelu,
     "tanh": torch.tanh,
     "sine": torch.sin,
 }
