@@ -175,9 +175,10 @@ class RunModule(Classifier):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of a batch, or of this process's share of it."""
         loss = super().training_step((ddp.share(batch[0]), ddp.share(batch[1])), batch_idx)
-        mean = loss.detach().double()
-        ddp.average(mean)
-        self.total += mean * self.share
+        mean = loss.detach()
+        if ddp.together():
+            ddp.average(mean := mean.clone())
+        self.total.add_(mean, alpha=self.share)
         return loss
 
     def configure_optimizers(self) -> Any:
