@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fractal_ifs.config.run import Job, RunConfig
-from fractal_ifs.errors import Damaged, Refused, reason
+from fractal_ifs.errors import Damaged, Refused, counted, reason
 from fractal_ifs.runs import shapes
 from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, read_whole
 from fractal_ifs.runs.records import find, note, understood
@@ -24,13 +24,17 @@ log = logging.getLogger(__name__)
 def with_sources(jobs: Sequence[Job]) -> list[Job]:
     """The jobs, each with the directory of the run that it can begin from, of several the longest, or why it has none.
 
-    Reads each directory of ``continue_from`` once.
+    Reads each directory of ``continue_from`` once, and logs for how many jobs it has a run.
     """
     below = {asked: _ended(Path(asked)) for asked in {job.config.continue_from for job in jobs} - {""}}
-    return [
+    found = [
         job._replace(source=_source(job.config, below[asked])) if (asked := job.config.continue_from) else job
         for job in jobs
     ]
+    if below:
+        count = sum(isinstance(job.source, Path) for job in found)
+        log.info("continue_from: %d of %s begin at the end of a run of fewer steps", count, counted(len(jobs), "job"))
+    return found
 
 
 def shorter(job: Job, shape: Shape) -> Checkpoint | None:
@@ -44,9 +48,7 @@ def shorter(job: Job, shape: Shape) -> Checkpoint | None:
     else:
         state, said = None, job.source
     if said is not None:
-        text = f"begins from step {state['step'] if state else 0}: {said}"
-        log.info("%s: %s", job.directory or "run", text)
-        note(job.directory, text)
+        note(job.directory, f"begins from step {state['step'] if state else 0}: {said}")
     return state
 
 
