@@ -6,6 +6,7 @@ Those are Ctrl-C, ``kill``, a terminal that closes, and the two that batch syste
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Generator
 from typing import Any
@@ -34,12 +35,20 @@ def ending(at_once: bool = True) -> Generator[list[int]]:
             os._exit(128 + number)
 
     heeded = [kind for kind in ENDING if signal.getsignal(kind) != signal.SIG_IGN]
+
+    def ignored(what: Any) -> None:
+        """Of exceptions that Python ignores, tell all but ours, which ``heed`` raises again."""
+        if not (caught and isinstance(what.exc_value, KeyboardInterrupt)):
+            hook(what)
+
     before = {kind: signal.signal(kind, end) for kind in heeded}
+    hook, sys.unraisablehook = sys.unraisablehook, ignored
     _came.append(caught)
     try:
         yield caught
     finally:
         _came.pop()
+        sys.unraisablehook = hook
         for kind, handler in before.items():
             signal.signal(kind, handler)
 
