@@ -206,7 +206,8 @@ class WandbRun:
                 experience.unreachable = True
                 chosen = "offline"
                 run = self._init_again()
-            wandb_service.guard_exit()
+            finally:
+                wandb_service.guard_exit()
             with within(self.timeout):
                 run.define_metric("*", step_metric="step")
                 return run, self._logged(run if chosen == "online" else None)
