@@ -274,7 +274,7 @@ def finished(directory: Path) -> dict[str, Any]:
         except ValueError:
             there[str(path)] = "torn"
             continue
-        if status in ("finished", "diverged"):
+        if status in ("finished", "diverged", "stopped"):
             about = path.stat()
             there[str(path)] = (about.st_mtime_ns, about.st_ino, hashlib.sha256(path.read_bytes()).hexdigest())
     for row in _rows(directory / "kept.csv"):

@@ -129,6 +129,22 @@ def test_interrupted_anywhere_it_ends_the_same(tmp_path, monkeypatch, place):
     assert results(tmp_path / "a") == results(tmp_path / "b")
 
 
+def test_a_decision_that_was_killed_leaves_nothing_behind(tmp_path, monkeypatch):
+    jobs = jobs_in(tmp_path)
+
+    def kill(directory, *_):
+        (directory / ".result.json.0123456789abcdef0123456789abcdef").write_text("half of it")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_record", kill)
+        with pytest.raises(KeyboardInterrupt):
+            halved(jobs)
+    assert list(tmp_path.rglob(".result.json.*"))
+    halved(jobs)
+    assert not list(tmp_path.rglob(".result.json.*"))
+
+
 def test_what_diverges_loses_and_what_fails_holds_up_its_cell(tmp_path, monkeypatch):
     jobs = [Job(small(lr=lr, loss="squared", **KEYS), tmp_path / str(lr)) for lr in (1e30, 1e-3)]
     jobs += [Job(small(lr=lr, curve=6, **KEYS), tmp_path / f"6-{lr}") for lr in LRS[:2]]

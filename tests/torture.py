@@ -42,6 +42,8 @@ KINDS = {  # of commands: the words that make one, and how often it is drawn
     "layerwise": (["training=layerwise", "depth=2", "steps=300"], 1),
     "sweep layerwise": (["-m", "training=layerwise", "curve=1,4", "depth=2", "steps=200", "sweep=s"], 1),
     "diverging": (["-m", "lr=1e-3,1e30", "loss=squared", "sweep=s"], 1),
+    "stopping": (["-m", "curve=1,4", "stop.patience=1", "sweep=s"], 1),
+    "halving": (["-m", "curve=1,4", "lr=1e-4,1e-3,1e-2", "sweep=s", "hydra/sweeper=halving"], 1),
     "one by one": (["-m", "hydra/launcher=basic", "curve=1,4", "sweep=s"], 1),
     "images": (["data=cifar10", "model=cnn"], 1),
     "sweep of images": (["-m", "data=cifar10", "model=cnn", "lr=1e-3,2e-3", "sweep=s"], 1),
@@ -65,7 +67,7 @@ def draw(chance: random.Random, images: Path, slurm: bool) -> list[str]:
     drawn += [f"optimizer={chance.choice(['adam', 'adam', 'sgd'])}"]
     if chance.random() < 0.3:
         drawn += [f"trainer.precision={chance.choice(['64-true', 'bf16-mixed'])}"]
-    if chance.random() < 0.3:
+    if chance.random() < 0.3 and kind != "halving":  # which refuses a table
         words += ["kept=kept.csv"]
     if "images" in kind and not slurm:
         drawn = [*IMAGES, f"data.dir={images}", f"width={chance.randint(1, 6)}", "depth=1", f"logger={logger}"]

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import Damaged, counted
+from fractal_ifs.files import remove_abandoned
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.history import read_history
-from fractal_ifs.runs.records import RunRecord, Status, note, stored, write_record
+from fractal_ifs.runs.records import RESULT, RunRecord, Status, note, stored, write_record
 from fractal_ifs.sweeps.driver import report_failure
 from fractal_ifs.sweeps.finished import Ended
 from fractal_ifs.sweeps.rungs import Halving
@@ -122,6 +123,8 @@ def _prune(job: Job, outcome: Ended, rung: int) -> Ended:
         return outcome
     lock = locks.of_directory(job.directory, "run")
     try:
+        if lock.held:
+            remove_abandoned(job.directory, (RESULT,))  # of one who was killed at the same
         found = stored(job.directory)
         if found is None or found.record.status.ended:
             return outcome
