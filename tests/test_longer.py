@@ -75,6 +75,7 @@ def test_of_several_the_longest_and_images_too(tmp_path):
         ({"steps": 100}, {}, "differs in nothing but fewer steps"),
         ({"eval_every": 10}, {}, "differs in nothing but fewer steps"),
         ({"training": "layerwise"}, {"training": "layerwise"}, "training=layerwise: each layer has its own steps"),
+        ({"schedule": "cosine"}, {"schedule": "cosine"}, "schedule=cosine: its learning rates depend on steps"),
     ],
     ids=str,
 )

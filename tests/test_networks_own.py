@@ -24,6 +24,7 @@ from fractal_ifs.engines.choice import choose
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.networks.own import check
 from fractal_ifs.networks.varied import ACTIVATIONS, ResMLP, VariedMLP
+from fractal_ifs.results.protocol import setting_of
 from fractal_ifs.runs.run import Run
 
 SIREN = """
@@ -459,6 +460,19 @@ def test_old_fingerprints_stay_and_skip_sum_is_sum_last():
         with pytest.raises(ConfigError, match=f"training=layerwise: needs model=mlp, not model.{key}"):
             small(training="layerwise", **{f"model__{name}": value})
         assert choose(small(**{f"model__{name}": value})).reason.startswith(f"model.{key}: the native engine")
+
+
+def test_a_table_says_which_network_it_was(nets):
+    usual = {"width": 20, "depth": 5, "data__train_size": 50_000, "data__test_size": 5000}
+    assert setting_of(small(**usual)).differs == ""
+    assert setting_of(small(model__activation="tanh", **usual)).differs == "model.activation=tanh"
+    assert setting_of(small(model="resmlp", **usual)).differs == "model.name=resmlp"
+    assert setting_of(small(model="resmlp", model__expansion=2, **usual)).differs == (
+        "model.expansion=2.0, model.name=resmlp"
+    )
+    name = nets(SIREN)
+    assert setting_of(of_own(name, **usual)).differs == f"model._target_={name}.Siren, model.name=Siren"
+    assert len({setting_of(small(**keys, **usual)).setting for keys in ({}, {"model": "resmlp"})}) == 2
 
 
 def theorem1(**keys):

@@ -11,6 +11,7 @@ from fractal_ifs.config.run import NAMED, RunConfig
 from fractal_ifs.files import CONF
 
 PAPER_STEPS = {"fractal": 1_000_000, "cifar10": 60_000}  # section 5; Figure 7
+PAPER_MODELS = ("mlp", "cnn")
 PAPER_EVALUATIONS = {"fractal": 100, "cifar10": 60}  # the paper's accuracies are the best of this many
 
 # Not part of a setting: the keys that name a cell, and those that a cell is the best or the mean over.
@@ -58,6 +59,8 @@ def _protocol(*names: str) -> dict[str, Any]:
         path = CONF / group / f"{name}.yaml"
         if path.exists():
             flat[group] = yaml.safe_load(path.read_bytes())
+    if names[3] not in PAPER_MODELS and "model" in flat:
+        del flat["model"]["name"]
     return _flat(flat) | {"trainer.precision": "32-true"}
 
 

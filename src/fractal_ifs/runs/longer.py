@@ -6,12 +6,13 @@ run is read and never changed.
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from fractal_ifs.config.run import Job, RunConfig
+from fractal_ifs.config.schedule import Decay
 from fractal_ifs.errors import Damaged, Refused, counted, reason
 from fractal_ifs.runs import shapes
 from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, read_whole
@@ -76,6 +77,8 @@ def _source(config: RunConfig, ended: dict[str, list[tuple[int, Path]]]) -> Path
     """The directory of the run that this one can begin from, or why there is none."""
     if config.training == "layerwise":
         return "training=layerwise: each layer has its own steps"
+    if isinstance(config.schedule, Decay):
+        return f"schedule={config.schedule.name}: its learning rates depend on steps"
     fewer = [pair for pair in ended.get(_but_for_steps(config), []) if pair[0] < config.steps]
     if not fewer:
         return f"no finished run in {config.continue_from} differs in nothing but fewer steps"
@@ -95,4 +98,4 @@ def _ended(root: Path) -> dict[str, list[tuple[int, Path]]]:
 
 
 def _but_for_steps(config: RunConfig) -> str:
-    return dataclasses.replace(config, steps=1).fingerprint
+    return json.dumps({**config.identity(), "steps": None}, sort_keys=True)
