@@ -503,6 +503,10 @@ CHOSEN = {
     "keys of model=cnn": ["data=cifar10", "model=cnn"],
     "keys of a sweep in Slurm": ["hydra/launcher=slurm"],
     "keys of a fractal": ["fractal=custom"],
+    "keys of optimizer=sgd": ["optimizer=sgd"],
+    "keys of schedule=linear": ["schedule=linear"],
+    "keys of schedule=step": ["schedule=step"],
+    "keys of schedule=inverse": ["schedule=inverse"],
 }
 
 

@@ -191,8 +191,8 @@ def test_factors_are_those_of_torch_wherever_the_range_begins(name):
 def test_shares_are_one_until_the_average_begins():
     swa = parse_optimizer({"name": "sgd", "average": "swa", "average_begin": 3})
     ema = parse_optimizer({"name": "sgd", "average": "ema", "average_begin": 3, "average_decay": 0.75})
-    assert list(shares(swa, 0, 7)) == pytest.approx([1, 1, 1, 1, 1 / 2, 1 / 3, 1 / 4])
-    assert list(shares(ema, 2, 4)) == [1, 1, 0.25, 0.25]
+    assert np.array(shares(swa, 0, 7)).tolist() == pytest.approx([1, 1, 1, 1, 1 / 2, 1 / 3, 1 / 4])
+    assert np.array(shares(ema, 2, 4)).tolist() == [1, 1, 0.25, 0.25]
     assert shares(parse_optimizer("adam"), 0, 5) is None
 
 
