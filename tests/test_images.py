@@ -621,13 +621,9 @@ def test_interrupted_runs_go_on_to_the_same_bits(folder, tmp_path, keys):
     assert [(s, *rest) for s, _, *rest in resumed.history] == [(s, *rest) for s, _, *rest in straight.history]
     written = load(tmp_path)
     assert written.record["status"] == "finished"
-<<<<<<< HEAD
-    assert torch.equal(vector(written.model), straight.params)
+    assert torch.equal(vector(written.model), straight.measured)
     assert straight.best_params is not None
     assert torch.equal(vector(load(tmp_path, best=True).model), straight.best_params)
-=======
-    assert torch.equal(vector(written.model), straight.measured)
->>>>>>> optim
     [(x, _)] = images.Batches(straight.data, images_of(c), 0, 16)(7, 1)
     assert torch.equal(written.model(x), straight.trained(x))
 
