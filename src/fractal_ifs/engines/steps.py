@@ -28,7 +28,7 @@ from torch import Tensor
 
 from fractal_ifs.config.optimizer import Adam, AdamW, Optimizer, Sgd
 from fractal_ifs.config.run import RunConfig
-from fractal_ifs.config.schedule import Decay, Inverse, Schedule, Step
+from fractal_ifs.config.schedule import Constant, Decay, Inverse, Schedule, Step
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # Adam's usual ones
 UNBIASED = 40_000  # steps after which 1 - 0.999^t is 1 in float64
@@ -57,7 +57,7 @@ def factors(schedule: Schedule, steps: int, first: int, count: int) -> NDArray[n
 
 def learning_rates(config: RunConfig, first: int, count: int) -> NDArray[np.float64] | None:
     """The learning rates of the ``count`` steps after step ``first``, (count,). None: all are ``config.lr``."""
-    if config.schedule.spelled() == "constant":
+    if isinstance(config.schedule, Constant) and not config.schedule.warmup:
         return None
     return config.lr * factors(config.schedule, config.steps, first, count)
 
@@ -153,13 +153,10 @@ class Steps:
             found = learning_rates(config, done, count)
             rates[:, m] = config.lr if found is None else found
         lr = torch.from_numpy(rates)
-        adam = self.program.name != "sgd"
         columns = [-lr]
-        if adam:
-            firsts, seconds = zip(
-                *(unbiasing(betas, done, count) for betas, done in zip(self.betas, first, strict=True)), strict=True
-            )
-            columns = [-lr / torch.stack(firsts, 1), torch.stack(seconds, 1).sqrt()]
+        if self.program.name != "sgd":
+            one, two = unbiasing(self.betas, first, count)
+            columns = [-lr / one, two.sqrt()]
         if isinstance(self.optimizers[0], AdamW):
             decay = torch.tensor([each.weight_decay for each in self.optimizers], dtype=torch.float64)
             columns.append(1 - lr * decay)
@@ -223,16 +220,19 @@ def _usual_unbiasing() -> tuple[Tensor, Tensor]:
     return first, second
 
 
-def unbiasing(betas: tuple[float, float], first: int, count: int) -> tuple[Tensor, Tensor]:
-    """1 - b1^t and 1 - b2^t of Adam's steps t = first + 1, ..., first + count, each (count,).
+def unbiasing(betas: Sequence[tuple[float, float]], first: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
+    """1 - b1^t and 1 - b2^t of Adam's steps t = first[m] + 1, ..., first[m] + count with betas[m], each (count, M).
 
     By Python, because torch's power of the last elements of a tensor has other bits than that of the others. The usual
     ones are in a table; up to ``UNBIASED``, from where on both are 1.
     """
-    t = torch.arange(first + 1, first + count + 1)
-    if betas == BETAS:
+    if all(each == BETAS for each in betas):
+        t = torch.arange(1, count + 1)[:, None] + torch.tensor(first)
         one, two = (table[t.clamp(max=UNBIASED)] for table in _usual_unbiasing())
         return one, two
-    steps = range(first + 1, first + count + 1)
-    one, two = (torch.tensor([1 - b**each for each in steps], dtype=torch.float64) for b in betas)
+    of_runs = [(each, range(done + 1, done + count + 1)) for each, done in zip(betas, first, strict=True)]
+    one, two = (
+        torch.tensor([[1 - each[number] ** t for t in steps] for each, steps in of_runs], dtype=torch.float64).T
+        for number in range(2)
+    )
     return one, two
