@@ -1,5 +1,6 @@
 """Sweeps by the command line: what every job leaves, what is refused, what a failure costs."""
 
+import contextlib
 import csv
 import errno
 import json
@@ -98,6 +99,19 @@ def test_a_signal_whose_exception_python_ignored_is_heeded(command, tmp_path, mo
     assert ended.status == 143
     assert "Traceback" not in ended.out + ended.err
     assert [row["status"] for row in table(tmp_path)] == ["interrupted"]
+
+
+def test_what_a_signal_breaks_is_told_as_an_interrupt(command, monkeypatch):
+    """It may come in the middle of a library's work, which then fails in its own way."""
+
+    def broken(*_, **__):
+        with contextlib.suppress(KeyboardInterrupt):
+            interrupt()
+        raise AttributeError("'NoneType' object has no attribute 'flags'")
+
+    monkeypatch.setattr("hydra_plugins.fractal_ifs_launcher.compose_all", broken)
+    ended = command("-m", "curve=1", *QUICK, "sweep=grid")
+    assert (ended.status, ended.err) == (130, "interrupted: the same command goes on from here\n")
 
 
 def test_a_table_that_cannot_be_written_is_a_failure_of_the_command(command, tmp_path, monkeypatch):

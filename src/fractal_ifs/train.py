@@ -85,7 +85,9 @@ def main() -> int:
                 check_trust("config", sys.argv[1:])
                 maximize_accuracy()
                 run()
-        except KeyboardInterrupt:
+        except BaseException as error:  # a signal in the middle of anything may end in an error of any kind
+            if not (caught or isinstance(error, KeyboardInterrupt)):
+                raise
             print("interrupted: the same command goes on from here", file=sys.stderr)
             sys.exit(128 + (caught or [signal.SIGINT])[0])
     return 0
