@@ -103,14 +103,14 @@ def test_a_signal_whose_exception_python_ignored_is_heeded(command, tmp_path, mo
 
 def test_what_a_signal_breaks_is_told_as_an_interrupt(command, monkeypatch):
     """It may come in the middle of a library's work, which then fails in its own way."""
-    from hydra_plugins import fractal_ifs_launcher
+    import fractal_ifs.train
 
     def broken(*_, **__):
         with contextlib.suppress(KeyboardInterrupt):
             interrupt()
         raise AttributeError("'NoneType' object has no attribute 'flags'")
 
-    monkeypatch.setattr(fractal_ifs_launcher, "compose_all", broken)
+    monkeypatch.setattr(fractal_ifs.train, "check_trust", broken)
     ended = command("-m", "curve=1", *QUICK, "sweep=grid")
     assert (ended.status, ended.err) == (130, "interrupted: the same command goes on from here\n")
 
