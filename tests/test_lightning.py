@@ -25,6 +25,7 @@ from fractal_ifs.data.order import OrderedLoader, PointBatches
 from fractal_ifs.data.points import fractal_points
 from fractal_ifs.data.seeds import permutation, stream
 from fractal_ifs.files import CONF
+from fractal_ifs.runs.begin import begin
 from fractal_ifs.runs.records import Status, read_record
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training import lightning
@@ -304,6 +305,27 @@ def test_a_run_begun_by_another_engine_is_left(tmp_path):
     with pytest.raises(ConfigError, match=r"was begun by another engine than lightning: go on with that, engine=auto$"):
         trained(dataclasses.replace(config, engine="lightning"), tmp_path)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_run_that_another_engine_took_over_is_left(tmp_path):
+    """What Lightning knew of it is of an earlier step."""
+    config = small(steps=100, eval_every=50)
+    run = Run(dataclasses.replace(config, engine="lightning"), tmp_path)
+    run.engine, run.lightning, run.step, run.loss_steps = "lightning", "{}", 10, 10
+    run.save()
+    other = begin(Job(dataclasses.replace(config, engine="torch"), tmp_path), "cpu", "torch", None, None)
+    assert (other.step, other.lightning) == (10, None)
+    other.step = other.loss_steps = 20
+    other.save()
+    other.unlock()
+    with pytest.raises(ConfigError, match=r"was begun by another engine than lightning: go on with that, engine=auto$"):
+        trained(dataclasses.replace(config, engine="lightning"), tmp_path)
+
+
+def test_a_callback_of_much_state_begins_anew(caplog):
+    assert lightning._text("Mine", {"seen": [1] * 1000}) is not None
+    assert lightning._text("Mine", {"seen": list(range(100_000))}) is None
+    assert "Mine: begins anew when the run goes on after a kill" in caplog.text
 
 
 def test_each_job_of_a_sweep_trains_alone(command, tmp_path):

@@ -186,6 +186,15 @@ def test_killed_and_resumed_to_equal_bits(nets, tmp_path, monkeypatch, source):
         assert torch.equal(model(x), found.model.eval()(x))  # with what isn't trained
 
 
+@pytest.mark.parametrize("key", ["optimizer.average=ema", "trainer.devices=2"])
+def test_what_changes_its_buffers_has_no_average_and_one_device(nets, command, key):
+    """The average of weights needs statistics of its own, and devices would each have others."""
+    nets(BATCHNORM)
+    words = ["model=siren", "hydra.searchpath=[mine]", *TINY, *(["trainer=ddp"] if "devices" in key else [])]
+    told = str(command(*words, key, "trainer.accelerator=cpu").status)
+    assert re.fullmatch(rf"error: {key}: must be \w+ with model._target_=nets\d+.Siren, which changes .*", told)
+
+
 ONE_BY_ONE = {
     "statistics": (BATCHNORM, "changes its buffers"),
     "control flow": (

@@ -21,6 +21,7 @@ from fractal_ifs.errors import ConfigError, short
 # Flags of the Trainer that follow from a run's own keys, and these.
 OURS = {
     "max_steps": "steps",
+    "min_steps": "steps",
     "max_epochs": "steps",
     "min_epochs": "steps",
     "val_check_interval": "eval_every",

@@ -121,7 +121,9 @@ def _more_than(group: str, text: str, content: DictConfig) -> str | None:
     plain = cast(dict[str, Any], OmegaConf.to_container(content))
     if group in GLOBAL and packages == ["_global_"]:
         for key in _leaves({name: value for name, value in plain.items() if name != "defaults"}):
-            if key.split(".")[0] == "hydra" or key in placement() or (key in GROUPS and key not in NAMED):
+            first, last = key.split(".")[0], key.split(".")[-1]
+            calls = first in ("hydra", "callbacks", "logger") or last == "_target_"
+            if calls or key in placement() or (key in GROUPS and key not in NAMED):
                 return key
     elif wrong := [package for package in packages if package != group]:
         return f"# @package {wrong[0]}"

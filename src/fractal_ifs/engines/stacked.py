@@ -164,6 +164,7 @@ class Stack:
         columns = [column[0].clone() for column in self.steps.ahead([0] * len(self.runs), 1)]
         state = [self.params, self.exp_avg, self.exp_avg_sq, self.total]
         state += [] if self.average is None else [self.average]
+        state += tuple(buffer for run in self.runs for buffer in run.model.buffers())
         kept = [tensor.clone() for tensor in state]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())

@@ -39,7 +39,7 @@ def build(model: OwnModel, d: int, width: int, depth: int, generator: torch.Gene
 
     kind = _class(model)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         return kind(d, width, depth, generator=generator, **model.keys)
 
 
@@ -52,13 +52,22 @@ def _class(model: OwnModel) -> Any:
 
 def check_network(config: RunConfig) -> None:
     """Try the network of a config, if it is a user's own: once for each class, keys and shape. Raises ConfigError."""
-    if isinstance(config.model, OwnModel):
-        check(config.model, config.fractal.ifs.d, config.width, config.depth)
+    if not isinstance(config.model, OwnModel):
+        return
+    changes = check(config.model, config.fractal.ifs.d, config.width, config.depth)
+    where = f"with model._target_={config.model.target}, which changes its buffers in training"
+    if changes and config.optimizer.average != "none":
+        raise ConfigError(f"optimizer.average={config.optimizer.average}: must be none {where}")
+    if changes and config.trainer.devices > 1:
+        raise ConfigError(f"trainer.devices={config.trainer.devices}: must be 1 {where}")
 
 
 @lru_cache(maxsize=4096)
-def check(model: OwnModel, d: int, width: int, depth: int) -> None:
-    """Try a class by a tiny forward and backward pass. Raises ConfigError if it isn't as the module says."""
+def check(model: OwnModel, d: int, width: int, depth: int) -> bool:
+    """Try a class by a tiny forward and backward pass. Raises ConfigError if it isn't as the module says.
+
+    Returns whether it changes its buffers in training, as batch normalisation does.
+    """
     import torch
 
     told = f"model._target_={model.target}"
@@ -68,7 +77,7 @@ def check(model: OwnModel, d: int, width: int, depth: int) -> None:
     networks: list[nn.Module] = []
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         for number in (0, 0, 1):  # what is global differs in the last
-            torch.manual_seed(number)
+            torch.default_generator.manual_seed(number)
             generator = torch.Generator().manual_seed(0)
             with _telling(told, f"__init__(d={d}, width={width}, depth={depth}, ...)"):
                 networks.append(kind(d, width, depth, generator=generator, **model.keys))
@@ -85,7 +94,10 @@ def check(model: OwnModel, d: int, width: int, depth: int) -> None:
             answers = [_answer(network.train(mode), x, told) for network in (first, other)]
             if not torch.equal(answers[0].nan_to_num(), answers[1].nan_to_num()):
                 raise ConfigError(f"{told}: isn't deterministic: the same weights and points give other numbers")
+        before = [buffer.clone() for buffer in first.buffers()]
         _check_gradients(first.train(), x, told)
+    pairs = zip(before, first.buffers(), strict=True)
+    return any(not torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs)
 
 
 def _check_keys(kind: type, model: OwnModel, told: str) -> None:

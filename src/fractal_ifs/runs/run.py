@@ -161,7 +161,7 @@ class Run:
         if self.status == Status.RUNNING:
             if test_acc > self.best_test_acc:
                 self.best_test_acc, self.best_step = test_acc, row.step
-                self.best_params, self.best_buffers = self.weights().clone(), buffer_vector(self.trained)
+                self.best_params, self.best_buffers = self.weights().clone(), buffer_vector(self.model)
             self.status = self._reached()
         self.loss_sum, self.loss_steps = 0.0, 0
         return row
@@ -239,7 +239,9 @@ class Run:
         self.best_buffers = state.get("best_buffers")
         self.history = [Evaluation(*row) for row in state["history"]]
         self.wandb_id = state["wandb_id"]
-        self.lightning = state.get("lightning")
+        self.lightning = (
+            state.get("lightning") if self.engine == "lightning" else None
+        )  # of that step, for no later one
         if self.history and not self.history[-1].finite:
             self.status = Status.DIVERGED
         else:

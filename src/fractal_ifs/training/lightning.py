@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = checkpoint_seconds()
 OURS = "a checkpoint of fractal_ifs"  # the path by which Lightning gives us its state, and asks for it
+MOST_OF_A_CALLBACK = 20_000  # letters of its state; a checkpoint takes half a million in all
 KEPT = ("loops", "callbacks", "lr_schedulers", "epoch", "global_step", "pytorch-lightning_version")
 
 
@@ -349,7 +350,9 @@ class Environment(LightningEnvironment):
 def _text(name: str, state: Any) -> str | None:
     """A callback's state as text; None, with a warning, where it has what a checkpoint of ours can't hold."""
     try:
-        return json.dumps(_encoded(state))
+        if len(text := json.dumps(_encoded(state))) > MOST_OF_A_CALLBACK:
+            raise TypeError(f"{len(text)} letters of state can't be kept in a checkpoint")
+        return text
     except TypeError as error:
         log.warning("callback %s: begins anew when the run goes on after a kill: %s", name.split("{")[0], error)
         return None
