@@ -358,7 +358,7 @@ def test_from_python(tmp_path):
         ("LN +callbacks.x._target_=os", "callbacks.x._target_=os: must be _target_, module.Class"),
         (
             "LN +callbacks.x._target_=os.path",
-            "callbacks.x._target_=os.path: must be a class of pytorch_lightning's Call",
+            "callbacks.x._target_=os.path: must be a class of pytorch_lightning.callbacks.callback.Callback",
         ),
         ("LN +callbacks.x._target_=no.X", "callbacks.x._target_=no.X: there is no module no"),
         (
