@@ -250,3 +250,12 @@ def test_another_source_is_told(write, tmp_path, caplog):
     before = Run(config, None).versions["loss_source"]
     Path(tmp_path / "mine" / f"{name}.py").write_text(SOFT + "\n")
     assert Run(config, None).versions["loss_source"] not in (None, before)
+
+
+def test_help_shows_it_with_its_directory(write, monkeypatch, capsys, tmp_path):
+    from fractal_ifs.help.train import screen
+
+    write(yaml="# Softer than hinge.\nsharp: 1\n")
+    text = screen(["loss", "hydra.searchpath=[mine]", "--help"])
+    assert "soft " in text
+    assert "squared_hinge" in text
