@@ -259,3 +259,10 @@ def test_help_shows_it_with_its_directory(write, monkeypatch, capsys, tmp_path):
     text = screen(["loss", "hydra.searchpath=[mine]", "--help"])
     assert "soft " in text
     assert "squared_hinge" in text
+
+
+def test_layer_by_layer(write):
+    config = of_own(write(), {"sharp": 1}, steps=20, eval_every=10, training="layerwise")
+    [found] = trained([config])
+    [ours] = trained([dataclasses.replace(config, loss="logistic", engine="torch")])
+    assert torch.equal(found.params, ours.params)

@@ -18,7 +18,7 @@ OF_IMAGES = ("cross_entropy",)  # of ten classes
 
 
 @dataclass(frozen=True, kw_only=True)
-class OurLoss(Named):
+class Loss(Named):
     """``loss=hinge`` and others, which have no keys."""
 
     PREFIX: ClassVar[str] = "loss."
@@ -41,11 +41,11 @@ class OwnLoss(Own):
         return self.plain()
 
 
-Loss = OurLoss | OwnLoss
-LOSSES = (OurLoss,)
+AnyLoss = Loss | OwnLoss
+LOSSES = (Loss,)
 
 
-def parse_loss(given: Any) -> Loss:
+def parse_loss(given: Any) -> AnyLoss:
     """The loss of a name or of keys. Raises ConfigError."""
     if isinstance(given, Mapping) and TARGET in (keys := cast(Mapping[str, Any], given)):
         return OwnLoss.parse(keys)

@@ -18,7 +18,7 @@ from fractal_ifs.config.fractal import Curve, Fractal, check_distribution
 from fractal_ifs.config.keys import A_SEED, Group, checked, key
 from fractal_ifs.config.lightning import Callbacks
 from fractal_ifs.config.logger import Logger, PlainLogger, WandbLogger, parse_logger
-from fractal_ifs.config.loss import LOSSES, OF_IMAGES, OF_POINTS, Loss, OwnLoss, parse_loss
+from fractal_ifs.config.loss import LOSSES, OF_IMAGES, OF_POINTS, AnyLoss, OwnLoss, parse_loss
 from fractal_ifs.config.model import OURS, CNNModel, MLPModel, Model, Theorem1Model, parse_model
 from fractal_ifs.config.optimizer import OPTIMIZERS, Optimizer, parse_optimizer
 from fractal_ifs.config.own import TARGET, Own
@@ -53,7 +53,7 @@ class RunConfig(Group):
     curve: Curve
     data: Data
     model: Model
-    loss: Loss
+    loss: AnyLoss
     optimizer: Optimizer
     schedule: Schedule
     stop: Stop

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from fractal_ifs.config.loss import Loss, OwnLoss
+from fractal_ifs.config.loss import AnyLoss, OwnLoss
 from fractal_ifs.config.own_class import check_arguments, resolve, telling
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError
@@ -31,7 +31,7 @@ Function = Callable[["Tensor", "Tensor"], "Tensor"]  # outputs (..., n) and labe
 OUTPUTS = (-2.5, -1.0, -0.3, 0.0, 0.3, 1.0, 2.5)  # that a function is tried on, with both labels
 
 
-def function_of(loss: Loss) -> str | Function:
+def function_of(loss: AnyLoss) -> str | Function:
     """The name of a loss of ours; of another its function, with its keys and the mean over the last axis.
 
     Raises ConfigError.
