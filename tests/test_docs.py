@@ -37,7 +37,7 @@ def test_every_command_of_the_how_to_runs(tmp_path):
     pytest.importorskip("wandb_workspaces")
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     text = script((ROOT / "docs" / "howto.md").read_text())
-    assert text.count("python -m fractal_ifs.train") == 10
+    assert text.count("python -m fractal_ifs.train") == 11
     done = subprocess.run(["bash", "-c", text], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"best_test_acc +0\.\d", done.stdout)

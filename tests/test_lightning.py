@@ -380,7 +380,7 @@ def test_from_python(tmp_path):
         ("LN +callbacks.x._target_=os", "callbacks.x._target_=os: must be _target_, module.Class"),
         (
             "LN +callbacks.x._target_=os.path",
-            "callbacks.x._target_=os.path: must be a class of pytorch_lightning's Call",
+            "callbacks.x._target_=os.path: must be a class of pytorch_lightning.callbacks.callback.Callback",
         ),
         ("LN +callbacks.x._target_=no.X", "callbacks.x._target_=no.X: there is no module no"),
         (
@@ -437,3 +437,23 @@ def test_warnings_are_not_hidden_for_others():
     before = list(warnings.filters)
     trained(small(engine="lightning", steps=10, eval_every=10))
     assert list(warnings.filters) == before
+
+
+def test_a_callback_of_ones_own(command, tmp_path, monkeypatch):
+    (tmp_path / "mine" / "callbacks").mkdir(parents=True)
+    (tmp_path / "mine" / "callbacks" / "counts.yaml").write_text("counts:\n  _target_: own_calls.Counts\n  to: 10\n")
+    source = "from pytorch_lightning import Callback\n\nclass Counts(Callback):\n    def __init__(self, to):\n"
+    source += "        self.to = to\n    def on_train_batch_end(self, trainer, *_):\n"
+    source += "        trainer.should_stop = trainer.global_step >= self.to\n"
+    (tmp_path / "mine" / "own_calls.py").write_text(source)
+    words = ["engine=lightning", "callbacks=[counts]", "hydra.searchpath=[mine]", "logger=none", "width=6", "depth=2"]
+    words += ["steps=40", "eval_every=20", "data.train_size=1500", "data.test_size=50"]
+    told = str(command(*words).status)
+    assert "callbacks.counts._target_=own_calls.Counts: there is no module own_calls; it must be importable" in told
+    monkeypatch.syspath_prepend(str(tmp_path / "mine"))
+    assert command(*words).status == 0
+    [path] = tmp_path.rglob("result.json")
+    record = read_record(path.parent)
+    assert record is not None
+    assert record.steps == 10
+    sys.modules.pop("own_calls")

@@ -376,6 +376,17 @@ def test_every_swept_key_is_in_the_table(command, tmp_path):
         assert key in ended.out
 
 
+def test_keys_of_optimizers_and_schedules_are_in_the_table_where_they_differ(command, tmp_path):
+    words = ["optimizer=sgd", "optimizer.momentum=0,0.9", "optimizer.clip=null,1", "schedule=constant,cosine"]
+    assert command("-m", *words, *QUICK, "sweep=grid").status == 0
+    rows = table(tmp_path)
+    found = {(row["optimizer.momentum"], row["optimizer.clip"], row["schedule"]) for row in rows}
+    assert len(rows) == len(found) == 8
+    assert {momentum for momentum, _, _ in found} == {"0.0", "0.9"}
+    assert {clip for _, clip, _ in found} == {"null", "1.0"}
+    assert not {"schedule.final", "optimizer.nesterov", "loss.name"} & set(rows[0])
+
+
 def test_one_job_tells_its_result(command, tmp_path):
     ended = command("fractal=vicsek", *QUICK)
     assert ended.status == 0

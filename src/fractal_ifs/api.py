@@ -18,6 +18,7 @@ from fractal_ifs.config.compose import compose
 from fractal_ifs.config.keywords import signature
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.run import Job
+from fractal_ifs.engines.own_loss import check_loss
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.networks.own import check_network
 from fractal_ifs.runs.buffers import set_buffers
@@ -71,6 +72,7 @@ def run(directory: str | Path | None = None, **keywords: Any) -> Result:
     _check_directory(directory)
     config = compose(**_without_wandb(keywords))
     check_network(config)
+    check_loss(config)
     if directory is not None:
         check_writable(Path(directory))
     [outcome] = train([Job(config, None if directory is None else Path(directory))], threads=config.workers)

@@ -13,7 +13,6 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from fractal_ifs.config.command import composed_folders, own_folders
 from fractal_ifs.config.machine import check_gpus, check_memory
 from fractal_ifs.config.messages import one_line
-from fractal_ifs.config.model import TARGET, OwnModel
 from fractal_ifs.config.own_class import check_named
 from fractal_ifs.config.run import NAMED, RunConfig
 from fractal_ifs.config.session import VERSION_BASE, borrowed
@@ -71,8 +70,8 @@ def accepted(values: Mapping[str, Any], here: bool = True, folders: Iterable[Pat
     Raises ConfigError for a bad value. The message names the key, the value and what is allowed.
     """
     config = RunConfig.parse(values)
-    if isinstance(config.model, OwnModel):
-        check_named(f"model.{TARGET}", config.model.target, set(folders) - {CONF})
+    for key, target in config.targets.items():
+        check_named(key, target, set(folders) - {CONF})
     check_memory(config)
     if here and config.trainer.accelerator == "gpu":
         check_gpus(config.trainer.devices)

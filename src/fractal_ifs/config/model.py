@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import Any, ClassVar, Literal, get_args
 
-from fractal_ifs.config.keys import Group, checked, key, shown
-from fractal_ifs.errors import ConfigError, short
+from fractal_ifs.config.keys import Group, checked, key
+from fractal_ifs.config.own import TARGET, Own
+from fractal_ifs.errors import ConfigError
 
 Activation = Literal["relu", "leaky", "gelu", "tanh", "sine"]
 Norm = Literal["none", "layer"]
 MLPInit = Literal["paper", "theory", "pytorch"]
 Name = Literal["mlp", "resmlp", "theorem1", "cnn"]
-
-TARGET = "_target_"
-A_CLASS = "a class with its module, as nets.Siren"
-A_NAME = "letters, digits, _ and -, and none of " + ", ".join(get_args(Name))
-OF_THE_RUN = ("d", "width", "depth", "generator")  # what every network is made with, besides its own keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,37 +127,18 @@ class CNNModel(Group):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class OwnModel:
+class OwnModel(Own):
     """A network of a user's own: the class that ``_target_`` names, and the other keys of its file.
 
-    ``networks.own`` has what the class must be. Its keys are compared and fingerprinted as they are written.
+    ``networks.own`` has what the class must be.
     """
 
     PREFIX: ClassVar[str] = "model."
+    IS: ClassVar[str] = "a class with its module, as nets.Siren"
+    WHAT: ClassVar[str] = "the network"
+    TAKEN: ClassVar[tuple[str, ...]] = get_args(Name)
+    OF_THE_RUN: ClassVar[tuple[str, ...]] = ("d", "width", "depth", "generator")
     init: ClassVar[None] = None  # the class's own matter
-
-    name: str
-    target: str
-    keys: Mapping[str, Any]
-
-    @classmethod
-    def parse(cls, keys: Mapping[str, Any]) -> OwnModel:
-        """The group from its keys, of which the class may refuse some later. Raises ConfigError."""
-        target = checked(f"model.{TARGET}", keys[TARGET], str, {"allowed": A_CLASS})
-        if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
-            raise ConfigError(f"model.{TARGET}={shown(target)}: must be {A_CLASS}")
-        name = checked("model.name", keys.get("name", target.rpartition(".")[2]), str, {"allowed": A_NAME})
-        if not re.fullmatch(r"[\w-]{1,60}", name) or name in get_args(Name):
-            raise ConfigError(f"model.name={shown(name)}: must be {A_NAME}")
-        own = {str(key): value for key, value in keys.items() if key not in ("name", TARGET)}
-        for argument, value in own.items():
-            if argument in OF_THE_RUN:
-                raise ConfigError(f"model.{argument}={short(value)}: can't be a key of the network: the run gives it")
-            if not argument.isidentifier() or argument.startswith("_"):
-                raise ConfigError(f"model.{short(argument)}={short(value)}: must be the name of an argument")
-            if inner := _target_within(value, argument):
-                raise ConfigError(f"model.{inner}: can't stand here, nothing but model.{TARGET} is called")
-        return cls(name=name, target=target, keys=own)
 
     @property
     def varied(self) -> str:
@@ -173,20 +149,6 @@ class OwnModel:
     def architecture(self) -> tuple[Any, ...]:
         """As of ``MLPModel``."""
         return self.target, json.dumps(self.keys, sort_keys=True)
-
-    def plain(self) -> dict[str, Any]:
-        """The keys and values as a record stores them."""
-        return {"name": self.name, TARGET: self.target, **self.keys}
-
-    def identity(self) -> dict[str, Any]:
-        """The keys that belong to a run's fingerprint: all of them."""
-        return self.plain()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, OwnModel) and self.plain() == other.plain()
-
-    def __hash__(self) -> int:
-        return hash((self.name, self.architecture))
 
 
 Model = MLPModel | ResMLPModel | Theorem1Model | CNNModel | OwnModel
@@ -204,17 +166,3 @@ def parse_model(keys: Mapping[str, Any]) -> Model:
         return OwnModel.parse(keys)
     name = checked("model.name", keys.get("name"), Name, {})
     return OURS[get_args(Name).index(name)].parse(keys)
-
-
-def _target_within(value: Any, key: str) -> str | None:
-    """The full name of a ``_target_`` below a key, if there is one."""
-    if isinstance(value, Mapping):
-        entries = list(cast(Mapping[Any, Any], value).items())
-    else:
-        entries = list(enumerate(cast(list[Any], value))) if isinstance(value, list) else []
-    for name, inner in entries:
-        if name == TARGET:
-            return f"{key}.{TARGET}={short(inner)}"
-        if found := _target_within(inner, f"{key}.{name}"):
-            return found
-    return None

@@ -14,16 +14,20 @@ Whatever the process has imported already is taken as it is.
 from __future__ import annotations
 
 import ast
+import difflib
 import hashlib
+import inspect
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module, util
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, cast
 
+from fractal_ifs.config.own import Own
 from fractal_ifs.errors import ConfigError, message, short
 
 ON_THE_PATH = "must be importable: installed, or in a directory that PYTHONPATH names"
@@ -59,7 +63,7 @@ def check_named(key: str, target: str, folders: Iterable[Path] = ()) -> None:
 
 
 def resolve(key: str, target: str, kind: type | None = None) -> Any:
-    """The class that ``target`` names, which must be a subclass of ``kind``; without ``kind``, any class or function.
+    """The class that ``target`` names, which must be a subclass of ``kind``; without ``kind``, the function.
 
     Imports its module. Raises ConfigError.
     """
@@ -69,12 +73,50 @@ def resolve(key: str, target: str, kind: type | None = None) -> Any:
         found = getattr(import_module(module), name)
     except (Exception, SystemExit) as error:  # a module may raise anything as it is imported
         raise ConfigError(f"{key}={short(target)}: can't be imported ({short(message(error), 200)})") from None
-    if kind is None and callable(found):
+    if kind is None and callable(found) and not isinstance(found, type):
         return found
     if kind is None or not (isinstance(found, type) and issubclass(found, kind)):
-        allowed = f"a class of {kind.__module__}.{kind.__name__}" if kind else "a class or a function"
+        allowed = f"a class of {kind.__module__}.{kind.__name__}" if kind else "a function"
         raise ConfigError(f"{key}={short(target)}: must be {allowed}")
     return cast(Any, found)
+
+
+def check_arguments(told: str, found: Any, own: Own) -> None:
+    """Raises ConfigError for keys that a class or function doesn't take, and for those that it lacks.
+
+    Args:
+        told: how a message begins.
+    """
+    try:
+        parameters = inspect.signature(found).parameters
+    except (TypeError, ValueError):
+        return
+    kinds = inspect.Parameter
+    by_name = (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
+    named = {name: each for name, each in parameters.items() if each.kind in by_name}
+    any_key = any(each.kind == kinds.VAR_KEYWORD for each in parameters.values())
+    if "generator" in own.OF_THE_RUN and "generator" not in named and not any_key:
+        raise ConfigError(f"{told}: __init__ must take generator, which draws the initial weights")
+    names = [name for name in named if name not in own.OF_THE_RUN]
+    for key, value in own.keys.items():
+        if key not in named and not any_key:
+            near = difflib.get_close_matches(key, names, 1, 0.6)
+            hint = f"did you mean {near[0]}?" if near else f"{own.target} has {', '.join(names) or 'none'}"
+            raise ConfigError(f"{own.PREFIX}{key}={short(value)}: there is no such key; {hint}")
+    for name in names:
+        if named[name].default is kinds.empty and name not in own.keys:
+            raise ConfigError(f"{own.PREFIX}{name}: must be given, {own.target} has no default for it")
+
+
+@contextmanager
+def telling(told: str, what: str) -> Generator[None]:
+    """Within: an exception of a user's code becomes a ConfigError."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{told}: {what} failed ({short(message(error), 300)})") from None
 
 
 def source_digest(target: str) -> str | None:

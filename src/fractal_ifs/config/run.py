@@ -18,9 +18,10 @@ from fractal_ifs.config.fractal import Curve, Fractal, check_distribution
 from fractal_ifs.config.keys import A_SEED, Group, checked, key
 from fractal_ifs.config.lightning import Callbacks
 from fractal_ifs.config.logger import Logger, PlainLogger, WandbLogger, parse_logger
-from fractal_ifs.config.loss import LOSSES, OF_IMAGES, OF_POINTS, Loss, parse_loss
+from fractal_ifs.config.loss import LOSSES, OF_IMAGES, OF_POINTS, AnyLoss, OwnLoss, parse_loss
 from fractal_ifs.config.model import OURS, CNNModel, MLPModel, Model, Theorem1Model, parse_model
 from fractal_ifs.config.optimizer import OPTIMIZERS, Optimizer, parse_optimizer
+from fractal_ifs.config.own import TARGET, Own
 from fractal_ifs.config.schedule import SCHEDULES, Schedule, parse_schedule
 from fractal_ifs.config.stop import Stop
 from fractal_ifs.config.trainer import Trainer
@@ -52,7 +53,7 @@ class RunConfig(Group):
     curve: Curve
     data: Data
     model: Model
-    loss: Loss
+    loss: AnyLoss
     optimizer: Optimizer
     schedule: Schedule
     stop: Stop
@@ -114,7 +115,7 @@ class RunConfig(Group):
         network, losses = ("mlp", OF_POINTS) if self.synthetic else ("cnn", OF_IMAGES)
         if isinstance(self.model, CNNModel) == self.synthetic:
             raise ConfigError(f"model={self.model.name}: must be {network} with data={self.data.name}")
-        if self.loss.name not in losses:
+        if self.loss.name not in losses and not (self.synthetic and isinstance(self.loss, OwnLoss)):
             raise ConfigError(f"loss={self.loss.name}: must be one of {', '.join(losses)} with data={self.data.name}")
         if self.schedule.warmup > self.steps:
             raise ConfigError(f"schedule.warmup={self.schedule.warmup}: must be at most steps={self.steps}")
@@ -166,6 +167,15 @@ class RunConfig(Group):
     def synthetic(self) -> bool:
         """Whether the data are points of a fractal distribution, not images."""
         return isinstance(self.data, FractalData)
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """The classes and functions that the config names, ``MODULE.NAME``, by the full names of their keys."""
+        own = [each for each in (self.model, self.loss) if isinstance(each, Own)]
+        found = {f"{each.PREFIX}{TARGET}": each.target for each in own}
+        for group, parts in (("callbacks", self.callbacks), ("logger", self.logger.others)):
+            found |= {f"{group}.{name}.{TARGET}": keys[TARGET] for name, keys in parts.keys.items()}
+        return found
 
     @property
     def steps_in_all(self) -> int:

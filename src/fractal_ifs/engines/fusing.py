@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from fractal_ifs.config.loss import OwnLoss
+from fractal_ifs.engines.own_loss import function_of
 from fractal_ifs.errors import message, short
 from fractal_ifs.networks.mlp import MLP, mlp
 from fractal_ifs.runs.build import build_network
@@ -73,6 +76,8 @@ def out_of_memory(error: Exception) -> bool:
 def why_not(run: Run) -> str | None:
     """Why runs like this one can't train in one stack, in a few words; None if they can. Tried once in a process."""
     config, x = run.config, run.data.x_train[: run.config.batch_size].to(run.params.dtype)
+    if isinstance(config.loss, OwnLoss) and (why := _loss_differs(config.loss, len(x), x.dtype, x.device)):
+        return why
     if isinstance(run.model, MLP):
         return None
     key = (config.model.architecture, config.width, config.depth, tuple(x.shape), x.dtype, x.device.type)
@@ -84,6 +89,29 @@ def why_not(run: Run) -> str | None:
                 raise
             _found[key] = short(message(error), 160)
     return _found[key]
+
+
+@lru_cache
+def _loss_differs(loss: OwnLoss, n: int, dtype: torch.dtype, device: torch.device) -> str | None:
+    """The same of a user's own loss, on batches of n points: whether its numbers rest on their place in memory."""
+    found = function_of(loss)
+    assert not isinstance(found, str)
+    draw = torch.Generator().manual_seed(0)
+
+    def numbers(f: Tensor, y: Tensor) -> Tensor:
+        f = f.clone().requires_grad_()
+        with torch.enable_grad():
+            means = found(f, y)
+            [gradient] = torch.autograd.grad(means.sum(), [f])
+        return torch.cat([means.detach()[:, None], gradient], 1)
+
+    for _ in range(BATCHES):
+        f = torch.randn(max(STACKS), n, generator=draw).to(device, dtype)
+        y = torch.where(f.cos() > 0.5, 1, -1).to(dtype)
+        alone = torch.cat([numbers(f[m : m + 1], y[m : m + 1]) for m in range(len(f))])
+        if device.type == "cpu" and any(not numbers(f[:size], y[:size]).equal(alone[:size]) for size in STACKS):
+            return f"the numbers of loss={loss.name} have other bits in company"
+    return None
 
 
 def _differs(run: Run, x: Tensor) -> str | None:

@@ -21,6 +21,7 @@ from torch import Tensor
 from fractal_ifs.data.points import Points
 from fractal_ifs.data.seeds import permutation
 from fractal_ifs.engines.fusing import forward, out_of_memory, why_not
+from fractal_ifs.engines.own_loss import Function, function_of
 from fractal_ifs.engines.protocol import Measurement, Stop
 from fractal_ifs.engines.steps import Program, Steps, Vectors
 from fractal_ifs.runs import ddp
@@ -32,12 +33,14 @@ CACHE = 4 << 20  # largest size of a stack on a CPU: bytes of parameters, moment
 AUTOCAST = {"bf16-mixed": torch.bfloat16}
 
 
-def losses(loss: str, f: Tensor, y: Tensor) -> Tensor:
+def losses(loss: str | Function, f: Tensor, y: Tensor) -> Tensor:
     """The loss of outputs f for labels y, both (..., n): means over the last axis, (...).
 
-    Hinge max(0, 1 - y f), its square, logistic log(1 + exp(-y f)), exponential exp(-y f), squared (y - f)^2. A loss of
-    one's own would come in here.
+    Hinge max(0, 1 - y f), its square, logistic log(1 + exp(-y f)), exponential exp(-y f), squared (y - f)^2; or a
+    user's own, as ``function_of`` gives it.
     """
+    if not isinstance(loss, str):
+        return loss(f, y)
     if loss == "hinge":
         return (1 - y * f).relu().mean(-1)
     if loss == "squared_hinge":
@@ -79,7 +82,7 @@ class Stack:
         self.exp_avg_sq = torch.stack([run.exp_avg_sq for run in runs])
         self.grad, self.work = torch.zeros_like(self.params), torch.empty_like(self.params)
         self.total = torch.zeros(len(runs), dtype=torch.float64, device=self.device)
-        self.loss = first.config.loss.name
+        self.loss = function_of(first.config.loss)
         averages = [run.average for run in runs if run.average is not None]
         self.average = torch.stack(averages) if averages else None
         self.steps = Steps([run.config for run in runs], self.params)
@@ -303,5 +306,7 @@ class StackedEngine:
             with casting(self.precision, run.params.device), run.averaged():
                 f = run.model.eval()(x)
             run.model.train()
-            results.append(Measurement((y * f > 0).double().mean().item(), losses(run.config.loss.name, f, y).item()))
+            results.append(
+                Measurement((y * f > 0).double().mean().item(), losses(function_of(run.config.loss), f, y).item())
+            )
         return results

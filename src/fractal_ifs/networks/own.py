@@ -13,17 +13,13 @@ before a class of a user's own is asked for.
 
 from __future__ import annotations
 
-import difflib
-import inspect
-from collections.abc import Generator
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from fractal_ifs.config.model import OF_THE_RUN, OwnModel
-from fractal_ifs.config.own_class import resolve
+from fractal_ifs.config.model import OwnModel
+from fractal_ifs.config.own_class import check_arguments, resolve, telling
 from fractal_ifs.config.run import RunConfig
-from fractal_ifs.errors import ConfigError, message, short
+from fractal_ifs.errors import ConfigError
 from fractal_ifs.mkl import ask_for_equal_bits
 
 if TYPE_CHECKING:
@@ -72,14 +68,14 @@ def check(model: OwnModel, d: int, width: int, depth: int) -> bool:
 
     told = f"model._target_={model.target}"
     kind = _class(model)
-    _check_keys(kind, model, told)
+    check_arguments(told, kind, model)
     x = torch.rand(POINTS, d, generator=torch.Generator().manual_seed(1)) * 2 - 1
     networks: list[nn.Module] = []
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         for number in (0, 0, 1):  # what is global differs in the last
             torch.default_generator.manual_seed(number)
             generator = torch.Generator().manual_seed(0)
-            with _telling(told, f"__init__(d={d}, width={width}, depth={depth}, ...)"):
+            with telling(told, f"__init__(d={d}, width={width}, depth={depth}, ...)"):
                 networks.append(kind(d, width, depth, generator=generator, **model.keys))
         first, again, other = networks
         _check_parameters(first, told)
@@ -98,29 +94,6 @@ def check(model: OwnModel, d: int, width: int, depth: int) -> bool:
         _check_gradients(first.train(), x, told)
     pairs = zip(before, first.buffers(), strict=True)
     return any(not torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs)
-
-
-def _check_keys(kind: type, model: OwnModel, told: str) -> None:
-    """Raises ConfigError for keys that the class doesn't take, and for those that it lacks."""
-    try:
-        parameters = inspect.signature(kind).parameters
-    except (TypeError, ValueError):
-        return
-    kinds = inspect.Parameter
-    by_name = (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
-    named = {name: each for name, each in parameters.items() if each.kind in by_name}
-    any_key = any(each.kind == kinds.VAR_KEYWORD for each in parameters.values())
-    if "generator" not in named and not any_key:
-        raise ConfigError(f"{told}: __init__ must take generator, which draws the initial weights")
-    own = [name for name in named if name not in OF_THE_RUN]
-    for key, value in model.keys.items():
-        if key not in named and not any_key:
-            near = difflib.get_close_matches(key, own, 1, 0.6)
-            hint = f"did you mean {near[0]}?" if near else f"{model.target} has {', '.join(own) or 'none'}"
-            raise ConfigError(f"model.{key}={short(value)}: there is no such key; {hint}")
-    for name in own:
-        if named[name].default is kinds.empty and name not in model.keys:
-            raise ConfigError(f"model.{name}: must be given, {model.target} has no default for it")
 
 
 def _check_parameters(network: nn.Module, told: str) -> None:
@@ -147,7 +120,7 @@ def _answer(network: nn.Module, x: Tensor, told: str) -> Tensor:
     """The network's numbers at points x (n, d). Raises ConfigError unless they are (n,)."""
     import torch
 
-    with _telling(told, "forward"):
+    with telling(told, "forward"):
         found = network(x)
     if not isinstance(found, torch.Tensor):
         raise ConfigError(f"{told}: forward must return a tensor, not {type(found).__name__}")
@@ -163,18 +136,7 @@ def _answer(network: nn.Module, x: Tensor, told: str) -> Tensor:
 
 
 def _check_gradients(network: nn.Module, x: Tensor, told: str) -> None:
-    with _telling(told, "the backward pass"):
+    with telling(told, "the backward pass"):
         _answer(network, x, told).square().sum().backward()
     if missing := [name for name, each in network.named_parameters() if each.grad is None]:
         raise ConfigError(f"{told}: {', '.join(missing[:3])} gets no gradient: the output must rest on every parameter")
-
-
-@contextmanager
-def _telling(told: str, what: str) -> Generator[None]:
-    """Within: an exception of a user's code becomes a ConfigError."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"{told}: {what} failed ({short(message(error), 300)})") from None

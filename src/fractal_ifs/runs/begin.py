@@ -92,7 +92,8 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
         there = {**state.get("versions", {}), "isa": state.get("isa"), "native_build": state.get("native_build")}
         there["torch_kernels"] = state.get("torch_kernels", "unknown")
         here = bits_rest_on(run.isa, run.native_build, run.torch_kernels)
-        if changed := differences(there, here | {"model_source": run.versions.get("model_source")}):
+        here |= {name: run.versions.get(name) for name in ("model_source", "loss_source")}
+        if changed := differences(there, here):
             text = f"goes on from a checkpoint of other versions ({changed}): perhaps not bit for bit"
             log.warning("%s: %s", directory, text)
             note(directory, text)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fractal_ifs.config.model import OwnModel
+from fractal_ifs.config.own import Own
 from fractal_ifs.config.own_class import source_digest
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.data.images import Images
@@ -69,8 +69,9 @@ class Run:
         self.native_build: str | None = None
         self.torch_kernels: str | None = None  # None: its bits don't rest on them
         self.versions = versions().plain()
-        if isinstance(config.model, OwnModel):
-            self.versions["model_source"] = source_digest(config.model.target)
+        for name, own in (("model_source", config.model), ("loss_source", config.loss)):
+            if isinstance(own, Own):
+                self.versions[name] = source_digest(own.target)
         self.wandb_id: str | None = None
         self.pause: int | None = None  # as of a ``Job``
         self.lightning: str | None = None  # what Lightning knows of a run that it trains, see ``training.lightning``

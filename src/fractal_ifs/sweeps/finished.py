@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from fractal_ifs.config.machine import check_outside
 from fractal_ifs.config.run import Job
+from fractal_ifs.engines.own_loss import check_loss
 from fractal_ifs.networks.own import check_network
 from fractal_ifs.results import finished_runs
 from fractal_ifs.results.finished_runs import Keeper, KeptRun
@@ -30,6 +31,7 @@ def finished_or_kept(job: Job) -> RunRecord | KeptRun | None:
     found = stored.record if stored else _kept(job)
     if found is None:
         check_network(job.config)
+        check_loss(job.config)
     return found
 
 

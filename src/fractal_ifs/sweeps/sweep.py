@@ -10,6 +10,7 @@ from fractal_ifs.config.machine import on_this_machine
 from fractal_ifs.config.run import Job
 from fractal_ifs.data.images import check_images
 from fractal_ifs.engines.choice import choose
+from fractal_ifs.engines.own_loss import check_loss
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.networks.own import check_network
 from fractal_ifs.results.finished_runs import Keeper
@@ -53,6 +54,7 @@ def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Out
     jobs = [on_this_machine(job) for job in jobs]
     for job in jobs:
         check_network(job.config)
+        check_loss(job.config)
         if job.config.engine == "native" and (chosen := choose(job.config)).engine != "native":
             raise ConfigError(
                 f"engine=native: must be auto or torch here ({chosen.reason or 'CNNs have another engine'})"

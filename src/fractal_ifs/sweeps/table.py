@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fractal_ifs.config.run import NAMED, RunConfig
 from fractal_ifs.errors import Refused, reason
 from fractal_ifs.files import read, write
 from fractal_ifs.results.columns import COLUMNS
@@ -54,6 +55,7 @@ def table_of(found: Iterable[tuple[Path, RunRecord]], base: Path | None) -> pd.D
         row_of(path, record)
         | {"directory": str(path.relative_to(base) if base else path.absolute())}
         | leaves({name: group for name, group in record.config.plain().items() if name in GROUPS})
+        | named(record.config)
         for path, record in found
     ]
     inner = list(dict.fromkeys(key for line in rows for key in line if key not in COLUMNS))
@@ -61,8 +63,21 @@ def table_of(found: Iterable[tuple[Path, RunRecord]], base: Path | None) -> pd.D
     if not inner:
         return table
     # Keep only the keys of groups in which runs differ that have the same values for all of KEYS.
-    differ = table.groupby(list(KEYS), dropna=False)[inner].nunique(dropna=False).max() > 1
-    return table.drop(columns=[key for key in inner if not bool(differ[key])])
+    cells = table.groupby(list(KEYS), dropna=False)[inner]
+    lacking = cells.nunique(dropna=False).max() > 1
+    among = cells.nunique().max() > 1  # a key that only one of two optimizers has distinguishes nothing more
+    of_named = tuple(f"{name}." for name in NAMED)
+    return table.drop(columns=[k for k in inner if not bool((among if k.startswith(of_named) else lacking)[k])])
+
+
+def named(config: RunConfig) -> dict[str, Any]:
+    """The names of optimizer, schedule and loss, and all their keys, with null as text."""
+    found: dict[str, Any] = {}
+    for group in NAMED:
+        keys = leaves(getattr(config, group).plain(), f"{group}.")
+        found[group] = keys.pop(f"{group}.name")
+        found |= {key: "null" if value is None else value for key, value in keys.items()}
+    return found
 
 
 def leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

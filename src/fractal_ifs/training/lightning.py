@@ -31,6 +31,7 @@ from fractal_ifs.data.images import CIFAR10DataModule, ImageData
 from fractal_ifs.data.points import FractalDataModule
 from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.engines.optimizers import torch_optimizer, torch_schedule
+from fractal_ifs.engines.own_loss import function_of
 from fractal_ifs.engines.protocol import Measurement, Stop
 from fractal_ifs.engines.stacked import StackedEngine
 from fractal_ifs.errors import Refused
@@ -163,7 +164,7 @@ class RunModule(Classifier):
         changing = c.schedule.spelled() != "constant"
         super().__init__(
             run.model,
-            cast(Any, c.loss.name),
+            cast(Any, function_of(c.loss)),
             partial(torch_optimizer, c),
             c.lr,
             partial(torch_schedule, c) if changing else None,

@@ -9,7 +9,6 @@ import inspect
 import warnings
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, LearningRateMonito
 from pytorch_lightning.loggers import Logger
 
 from fractal_ifs.config.keys import check_names
+from fractal_ifs.config.own_class import resolve
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import ConfigError, message, short
 
@@ -46,7 +46,7 @@ def _check_needs_no_directory(config: RunConfig) -> None:
     for name in config.logger.others.keys:
         raise ConfigError(f"logger.{name}: writes files: give the run a directory")
     for name, keys in config.callbacks.keys.items():
-        if issubclass(_located(f"callbacks.{name}", keys["_target_"], Callback), Checkpoint):
+        if issubclass(_class(f"callbacks.{name}", keys["_target_"], Callback), Checkpoint):
             raise ConfigError(f"callbacks.{name}: writes files: give the run a directory")
 
 
@@ -120,28 +120,20 @@ def make_loggers(keys: Mapping[str, Any], directory: Path, step: int) -> list[Lo
 def _class_and_keys(key: str, given: Mapping[str, Any], base: type) -> tuple[Any, dict[str, Any]]:
     """The class that ``_target_`` names, and what it is given. Raises ConfigError."""
     arguments = dict(given)
-    kind = _located(key, arguments.pop("_target_"), base)
+    kind = _class(key, arguments.pop("_target_"), base)
     takes = inspect.signature(kind).parameters
     if not any(each.kind == each.VAR_KEYWORD for each in takes.values()):
         check_names(arguments, list(takes), f"{key}.")
     return kind, arguments
 
 
-def _located(key: str, target: str, base: type) -> Any:
-    """The class of a dotted name. Raises ConfigError unless there is one, derived from ``base``."""
+def _class(key: str, target: str, base: type) -> Any:
+    """The class of a dotted name, derived from ``base``. Raises ConfigError."""
     module, _, name = target.rpartition(".")
     package = PACKAGES.get(name) if module.startswith("pytorch_lightning") else None
     if package and find_spec(package[1]) is None:
         raise ConfigError(f"{key}: {package[0]} is not installed; pip install {package[0]}")
-    try:
-        kind = getattr(import_module(module), name, None)
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{key}._target_={short(target)}: there is no module {short(error.name)}") from None
-    except (Exception, SystemExit) as error:  # a module may raise anything as it is imported
-        raise ConfigError(f"{key}._target_={short(target)}: can't be imported ({short(message(error), 200)})") from None
-    if not (isinstance(kind, type) and issubclass(kind, base)):
-        raise ConfigError(f"{key}._target_={short(target)}: must be a class of pytorch_lightning's {base.__name__}")
-    return kind
+    return resolve(f"{key}._target_", target, base)
 
 
 def _made(key: str, kind: Any, arguments: Mapping[str, Any]) -> Any:
