@@ -926,3 +926,15 @@ def test_figure_7_in_the_report(folder, tmp_path):
     write_report([tmp_path / "runs"], tmp_path / "report")
     assert (tmp_path / "report" / "figures" / "figure7.png").stat().st_size > 10_000
     assert "CIFAR-10" in (tmp_path / "report" / "tables.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:.*many workers", "ignore:.*treespec", "ignore:.*logging interval", "ignore:.*srun")
+def test_lightning_trains_a_cnn_as_the_conv_engine(folder):
+    runs = [
+        train([Job(config(folder, engine=engine, trainer__precision="64-true"), None)])[0]
+        for engine in ("auto", "lightning")
+    ]
+    ours, theirs = (run for run in runs if isinstance(run, Run))
+    assert (ours.engine, theirs.engine) == ("conv", "lightning")
+    assert (ours.params - theirs.params).abs().max() < 1e-6
+    assert [row.test_acc for row in ours.history] == [row.test_acc for row in theirs.history]

@@ -170,11 +170,15 @@ class RunModule(Classifier):
         self.save_hyperparameters({"network": of_run(c, run.inputs)})
         self._run = [run]  # in a list, so that it is no part of the module
         self.total = torch.tensor(run.loss_sum, dtype=torch.float64, device=run.params.device)
+        self.channels_last = c.trainer.channels_last
         self.share = 1 / c.trainer.flags.keys.get("accumulate_grad_batches", 1)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of a batch, or of this process's share of it."""
-        loss = super().training_step((ddp.share(batch[0]), ddp.share(batch[1])), batch_idx)
+        x, y = map(ddp.share, batch)
+        if x.dim() == 4 and self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        loss = super().training_step((x, y), batch_idx)
         mean = loss.detach()
         if ddp.together():
             ddp.average(mean := mean.clone())
