@@ -71,8 +71,11 @@ def accepted(values: Mapping[str, Any], here: bool = True, folders: Iterable[Pat
     Raises ConfigError for a bad value. The message names the key, the value and what is allowed.
     """
     config = RunConfig.parse(values)
-    if isinstance(config.model, OwnModel):
-        check_named(f"model.{TARGET}", config.model.target, set(folders) - {CONF})
+    named = {f"model.{TARGET}": config.model.target} if isinstance(config.model, OwnModel) else {}
+    for group, parts in (("callbacks", config.callbacks), ("logger", config.logger.others)):
+        named |= {f"{group}.{name}.{TARGET}": keys[TARGET] for name, keys in parts.keys.items()}
+    for key, target in named.items():
+        check_named(key, target, set(folders) - {CONF})
     check_memory(config)
     if here and config.trainer.accelerator == "gpu":
         check_gpus(config.trainer.devices)
