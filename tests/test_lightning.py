@@ -409,6 +409,36 @@ def test_refused_in_one_line(command, words, told, tmp_path):
     assert not list(tmp_path.rglob("result.json"))
 
 
+@pytest.mark.parametrize(("group", "kind"), [("callbacks", "callbacks.Callback"), ("logger", "loggers.CSVLogger")])
+def test_a_file_of_choices_brings_no_code(command, tmp_path, monkeypatch, group, kind):
+    """Wherever its module lies, it is refused before it is imported, unless PYTHONPATH names its directory."""
+    module, name = kind.split(".")
+    bring = f"__import__('os').mkdir({str(tmp_path / 'evil')!r})\nfrom pytorch_lightning.{module} import {name}\n"
+    for file in (tmp_path / "hook.py", tmp_path / "mine" / "brought.py", tmp_path / "mine" / group / "part.yaml"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(bring)
+    monkeypatch.syspath_prepend(str(tmp_path))  # as of ``python -m``
+    words = ["engine=lightning", "steps=10", "eval_every=10", "data.train_size=400", "data.test_size=50"]
+    words += ["width=4", "depth=1", *(["logger=none"] if group == "callbacks" else [])]
+    words += [f"{group}=part", "hydra.searchpath=[mine]", "hydra.run.dir=run"]
+    for path, target, why in (
+        ("", "hook", "lies where the command is called, which isn't enough"),
+        ("", "mine.brought", "lies where the command is called, which isn't enough"),
+        ("", "brought", "there is no module brought"),
+        (str(tmp_path), "mine.brought", "lies in a directory of choices"),
+    ):
+        monkeypatch.setenv("PYTHONPATH", path)
+        (tmp_path / "mine" / group / "part.yaml").write_text(f"part:\n  _target_: {target}.{name}\n")
+        assert why in str(command(*words).status), target
+    assert not (tmp_path / "evil").exists()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "mine"))
+    monkeypatch.syspath_prepend(str(tmp_path / "mine"))
+    (tmp_path / "mine" / group / "part.yaml").write_text(f"part:\n  _target_: brought.{name}\n")
+    assert not command(*words).status
+    assert (tmp_path / "evil").exists()
+    sys.modules.pop("brought")
+
+
 def test_flags_in_the_fingerprint_and_in_records():
     plain, clipped = small(engine="lightning"), small(engine="lightning", **{"+trainer.gradient_clip_val": 1})
     assert plain.fingerprint == small().fingerprint

@@ -427,6 +427,13 @@ def test_results_are_returned_for_sweepers(command, monkeypatch):
     assert Path("multirun/grid/results.csv").exists()
 
 
+def test_a_sweep_that_was_refused_lacks_no_table(tmp_path, caplog):
+    """Nor has it a directory."""
+    assert show_table(tmp_path / "refused")
+    assert not caplog.records
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_table_that_is_too_wide_for_the_terminal_has_a_line_for_each_run(command, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     assert command("-m", *QUICK, "curve=1,2", "seed=range(2,12)", "sweep=wide").status == 0

@@ -119,10 +119,11 @@ def show_table(directory: Path) -> bool:
         with driving(directory):
             table, good = write_table(directory)
     except (OSError, Refused) as error:
-        log.error("%s can't be written (%s)", path, reason(error))
         table, good = frame(directory), False
-    if table.empty:
-        return good
+        if not table.empty:
+            log.error("%s can't be written (%s)", path, reason(error))
+    if table.empty:  # of a sweep that was refused, or has trained nothing yet
+        return True
     inner = [str(key) for key in table if key not in COLUMNS]
     swept = [key for key in (*KEYS, *inner) if len(set(table[key].fillna("").astype(str))) > 1]
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
