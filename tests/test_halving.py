@@ -102,6 +102,17 @@ def test_every_key_may_compete_and_all_others_are_cells():
     assert keys(over=["data.margin"]).cells([small(), small(data__margin=0.001), small(lr=0.5)]) == [[0, 1], [2]]
 
 
+def test_a_key_competes_that_only_some_choices_of_a_group_have():
+    sgd = [small(**KEYS, optimizer="sgd", optimizer__momentum=momentum) for momentum in (0.0, 0.5, 0.9)]
+    over = keys(over=["optimizer.momentum"])
+    over.check(sgd)
+    assert over.cells(sgd) == [[0, 1, 2]]
+    both = [*sgd, small(**KEYS), small(**KEYS, optimizer="adamw")]
+    over.check(both)
+    assert over.cells(both) == [[0, 1, 2], [3], [4]]
+    assert keys(over=["optimizer"]).cells(both) == [[0, 1, 2, 3, 4]]
+
+
 @pytest.mark.parametrize("place", ["in training", "between decisions"])
 def test_interrupted_anywhere_it_ends_the_same(tmp_path, monkeypatch, place):
     jobs, straight = jobs_in(tmp_path / "a"), jobs_in(tmp_path / "b")
@@ -223,6 +234,9 @@ def test_the_command_refuses_in_a_line(command, tmp_path, words, said):
     ("own", "of_jobs", "said"),
     [
         ({"over": ["foo"]}, {}, r"hydra.sweeper.over=\[foo\]: there is no key foo"),
+        ({"over": ["optimizer.momentum"]}, {}, r"hydra.sweeper.over=.*: there is no key optimizer.momentum"),
+        ({"over": ["lr", "steps"]}, {}, r"hydra.sweeper.over=\[lr, steps\]: can't have steps"),
+        ({"over": ["eval_every"]}, {}, r"hydra.sweeper.over=\[eval_every\]: can't have eval_every"),
         ({"over": "lr"}, {}, "hydra.sweeper.over=lr: must be a list that is not empty"),
         ({"over": []}, {}, "hydra.sweeper.over=.*: must be a list that is not empty"),
         ({"by": "worst"}, {}, "hydra.sweeper.by=worst: must be one of best, last"),

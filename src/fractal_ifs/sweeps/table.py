@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fractal_ifs.config.run import RunConfig, placement
 from fractal_ifs.errors import Refused, reason
 from fractal_ifs.files import read, write
 from fractal_ifs.results.columns import COLUMNS
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GROUPS = ("fractal", "curve", "data", "model", "stop")  # runs may differ in keys of these groups that have no column
 EARLY = (Status.STOPPED, Status.PAUSED, Status.PRUNED)  # of runs that the table says the last step of
 KEYS = tuple(name for name in records.KEYS if name != "fingerprint")
+_PLACEMENT = placement()
 
 
 def frame(directory: Path) -> pd.DataFrame:
@@ -53,7 +54,7 @@ def table_of(found: Iterable[tuple[Path, RunRecord]], base: Path | None) -> pd.D
     rows = [
         row_of(path, record)
         | {"directory": str(path.relative_to(base) if base else path.absolute())}
-        | leaves({name: group for name, group in record.config.plain().items() if name in GROUPS})
+        | _inner(record.config)
         for path, record in found
     ]
     inner = list(dict.fromkeys(key for line in rows for key in line if key not in COLUMNS))
@@ -65,15 +66,13 @@ def table_of(found: Iterable[tuple[Path, RunRecord]], base: Path | None) -> pd.D
     return table.drop(columns=[key for key in inner if not bool(differ[key])])
 
 
-def leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of a nested config by their full names, ``{"data.margin": 0.0, ...}``, with lists as text."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            found |= leaves(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = str(value) if isinstance(value, list) else value
-    return found
+def _inner(config: RunConfig) -> dict[str, Any]:
+    """The keys that can change a result and have no column, with lists as text."""
+    return {
+        name: str(value) if isinstance(value, list) else value
+        for name, value in config.leaves().items()
+        if value != {} and name not in COLUMNS and name not in _PLACEMENT and not name.startswith("logger.")
+    }
 
 
 def write_table(directory: Path) -> tuple[pd.DataFrame, bool]:
@@ -109,9 +108,15 @@ def show_table(directory: Path) -> bool:
     if table.empty:
         return good
     inner = [str(key) for key in table if key not in COLUMNS]
-    swept = [key for key in (*KEYS, *inner) if len(set(table[key].fillna("").astype(str))) > 1]
+    full = table.astype(object).where(table.notna(), "")
+    swept = [key for key in (*KEYS, *inner) if len(set(full[key].astype(str))) > 1]
+    table = table.assign(**{key: full[key] for key in swept})
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
-    out = _grid(table, swept[:-1], swept[-1]) if len(swept) > 1 else _grid(table, swept, None)
+    if len(table) > 1 and (not swept or bool(table.duplicated(swept).any())):  # they differ in nothing that has a name
+        swept.append("directory")
+        out = _grid(table, swept, None)
+    else:
+        out = _grid(table, swept[:-1], swept[-1]) if len(swept) > 1 else _grid(table, swept, None)
     if console.measure(out, options=console.options.update(width=10_000)).maximum > console.width:
         # a line for each run needs the fewest columns
         out = _grid(table, swept, None)
