@@ -13,6 +13,7 @@ from test_training import trained
 
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.runs.locks import Busy
 from fractal_ifs.runs.records import Status, read_record
 from fractal_ifs.sweeps import halving as module
 from fractal_ifs.sweeps.finished import finished_jobs
@@ -102,6 +103,17 @@ def test_every_key_may_compete_and_all_others_are_cells():
     assert keys(over=["data.margin"]).cells([small(), small(data__margin=0.001), small(lr=0.5)]) == [[0, 1], [2]]
 
 
+def test_a_key_competes_that_only_some_choices_of_a_group_have():
+    sgd = [small(**KEYS, optimizer="sgd", optimizer__momentum=momentum) for momentum in (0.0, 0.5, 0.9)]
+    over = keys(over=["optimizer.momentum"])
+    over.check(sgd)
+    assert over.cells(sgd) == [[0, 1, 2]]
+    both = [*sgd, small(**KEYS), small(**KEYS, optimizer="adamw")]
+    over.check(both)
+    assert over.cells(both) == [[0, 1, 2], [3], [4]]
+    assert keys(over=["optimizer"]).cells(both) == [[0, 1, 2, 3, 4]]
+
+
 @pytest.mark.parametrize("place", ["in training", "between decisions"])
 def test_interrupted_anywhere_it_ends_the_same(tmp_path, monkeypatch, place):
     jobs, straight = jobs_in(tmp_path / "a"), jobs_in(tmp_path / "b")
@@ -156,6 +168,50 @@ def test_what_diverges_loses_and_what_fails_holds_up_its_cell(tmp_path, monkeypa
     (tmp_path / f"6-{LRS[1]}").unlink()
     again = halved(jobs)
     assert sorted(record.status for record in again[2:]) == ["finished", "pruned"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Busy("another process trains here")])
+def test_one_that_can_not_be_pruned_ends_no_other(tmp_path, monkeypatch, error):
+    jobs, straight = jobs_in(tmp_path / "a"), jobs_in(tmp_path / "b")
+    expected = halved(straight)
+    first = next(number for number, record in enumerate(expected) if record.status == Status.PRUNED)
+    patched, name = (module, "write_record") if isinstance(error, OSError) else (module.locks, "of_directory")
+    whole = getattr(patched, name)
+
+    def fail(directory, *more):
+        if directory == jobs[first].directory and (name == "write_record" or more == ("run",)) and pruning:
+            raise error
+        return whole(directory, *more)
+
+    prune, pruning = module._prune, []
+
+    def seen(*arguments):
+        pruning.append(True)
+        try:
+            return prune(*arguments)
+        finally:
+            pruning.clear()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(patched, name, fail)
+        patch.setattr(module, "_prune", seen)
+        ended = halved(jobs)
+    assert ended[first] is error
+    assert [e.status for n, e in enumerate(ended) if n != first] == [
+        e.status for n, e in enumerate(expected) if n != first
+    ]
+    assert [record.status for record in halved(jobs)] == [record.status for record in expected]
+    assert results(tmp_path / "a") == results(tmp_path / "b")
+
+
+def test_each_rung_reads_a_history_once(tmp_path, monkeypatch):
+    jobs = jobs_in(tmp_path)
+    halved(jobs)
+    read, reads = module.read_history, []
+    monkeypatch.setattr(module, "read_history", lambda directory: (reads.append(directory), read(directory))[1])
+    halved(jobs)
+    per_rung = 5 + 3 + 2  # runs of a cell at each rung
+    assert len(reads) <= len(CURVES) * per_rung
 
 
 def test_a_plain_sweep_takes_the_pruned_further(tmp_path, plain):
@@ -223,6 +279,9 @@ def test_the_command_refuses_in_a_line(command, tmp_path, words, said):
     ("own", "of_jobs", "said"),
     [
         ({"over": ["foo"]}, {}, r"hydra.sweeper.over=\[foo\]: there is no key foo"),
+        ({"over": ["optimizer.momentum"]}, {}, r"hydra.sweeper.over=.*: there is no key optimizer.momentum"),
+        ({"over": ["lr", "steps"]}, {}, r"hydra.sweeper.over=\[lr, steps\]: can't have steps"),
+        ({"over": ["eval_every"]}, {}, r"hydra.sweeper.over=\[eval_every\]: can't have eval_every"),
         ({"over": "lr"}, {}, "hydra.sweeper.over=lr: must be a list that is not empty"),
         ({"over": []}, {}, "hydra.sweeper.over=.*: must be a list that is not empty"),
         ({"by": "worst"}, {}, "hydra.sweeper.by=worst: must be one of best, last"),

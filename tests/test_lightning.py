@@ -25,8 +25,10 @@ from fractal_ifs.data.order import OrderedLoader, PointBatches
 from fractal_ifs.data.points import fractal_points
 from fractal_ifs.data.seeds import permutation, stream
 from fractal_ifs.files import CONF
+from fractal_ifs.results.protocol import setting_of
+from fractal_ifs.results.rows import row_of, train_command
 from fractal_ifs.runs.begin import begin
-from fractal_ifs.runs.records import Status, read_record
+from fractal_ifs.runs.records import RunRecord, Status, read_record
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training import lightning
 from fractal_ifs.training.grouping import groups_of
@@ -487,3 +489,18 @@ def test_a_callback_of_ones_own(command, tmp_path, monkeypatch):
     assert record is not None
     assert record.steps == 10
     sys.modules.pop("own_calls")
+
+
+def test_flags_and_callbacks_that_change_a_result_are_of_another_setting():
+    def of(**keys):
+        return setting_of(small(engine="lightning", **keys))
+
+    plain = setting_of(small())
+    assert of() == plain
+    assert of(**{"+trainer__log_every_n_steps": 7}, callbacks="best_checkpoint") == plain
+    flag, callback = of(**{"+trainer__accumulate_grad_batches": 3}), of(callbacks="early_stopping")
+    assert "trainer.accumulate_grad_batches=3" in flag.differs.split(", ")
+    assert "callbacks.early_stopping=" in callback.differs
+    assert len({plain.setting, flag.setting, callback.setting}) == 3
+    own = small(engine="lightning", **{"+trainer__accumulate_grad_batches": 3})
+    assert train_command(row_of(Path("none"), RunRecord.of(own, Status.FINISHED))) is None

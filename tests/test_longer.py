@@ -16,7 +16,12 @@ from test_training import ENGINES, PARTNERS, trained
 from fractal_ifs.api import run as run_one
 from fractal_ifs.config.run import Job
 from fractal_ifs.config.stop import Stop
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.runs import longer as module
+from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.records import read_record
+from fractal_ifs.sweeps.halving import train_by_halving
+from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.sweep import train_jobs
 from fractal_ifs.training.train import train
 
@@ -112,9 +117,9 @@ def test_interrupted_it_goes_on_from_its_own_checkpoint(tmp_path):
 
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            train([job], threads=1, report=stop)
+            train(with_sources([job]), threads=1, report=stop)
     shutil.rmtree(tmp_path / "short")
-    train([job], threads=1)
+    train(with_sources([job]), threads=1)
     trained([small(**LONG)], directories=[tmp_path / "straight"])
     assert results(tmp_path / "long")["."] == results(tmp_path / "straight")["."]
 
@@ -163,3 +168,29 @@ def test_from_python_without_a_directory_of_its_own(tmp_path):
     straight: Any
     [straight] = train_jobs([Job(dataclasses.replace(record.config, continue_from=""), None)])
     assert (record.best_test_acc, record.final_test_acc) == (straight.best_test_acc, straight.final_test_acc)
+
+
+def test_python_refuses_a_directory_that_is_missing(tmp_path):
+    keys = {"width": 4, "depth": 1, "steps": 40, "eval_every": 20, "data__train_size": 200, "data__test_size": 50}
+    with pytest.raises(ConfigError, match=r"^continue_from=/nowhere: must be a directory with finished runs$"):
+        run_one(continue_from="/nowhere", **keys)
+    with pytest.raises(ConfigError, match=r"^continue_from=/nowhere: must be a directory with finished runs$"):
+        run_one(tmp_path / "run", continue_from="/nowhere", **keys)
+    assert not (tmp_path / "run").exists()
+    record, _ = run_one(tmp_path / "run", **keys)
+    assert run_one(tmp_path / "run", continue_from="/nowhere", **keys).record.final_test_acc == record.final_test_acc
+
+
+def test_a_directory_is_read_once_for_all_groups_and_rungs(tmp_path, monkeypatch):
+    trained([small(**SHORT)], directories=[tmp_path / "short"])
+    before, reads = module._ended, []
+    monkeypatch.setattr(module, "_ended", lambda root: (reads.append(root), before(root))[1])
+    groups = [small(**LONG), small(**LONG, width=9), small(**LONG, loss="squared"), small(**LONG, optimizer="sgd")]
+    train_jobs([Job(going_on(config, tmp_path / "short"), tmp_path / str(n)) for n, config in enumerate(groups)])
+    assert reads == [tmp_path / "short"]
+    reads.clear()
+    keys = Halving.parse({"params": None, "over": ["lr"], "eta": 2, "least": 20, "by": "best"})
+    jobs = [Job(going_on(small(**LONG, lr=lr), tmp_path / "short"), tmp_path / f"{lr}") for lr in (1e-3, 2e-3, 3e-3)]
+    ended: Any = train_by_halving(jobs, {}, keys, "inline", 0)
+    assert reads == [tmp_path / "short"]
+    assert sorted(record.status for record in ended) == ["finished", "pruned", "pruned"]

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import files as files_in
@@ -18,7 +19,7 @@ from conftest import small
 
 from fractal_ifs import files
 from fractal_ifs.config.run import Job
-from fractal_ifs.runs.records import RunRecord
+from fractal_ifs.runs.records import RunRecord, Status, write_record
 from fractal_ifs.runs.run import Run
 from fractal_ifs.sweeps.executors import Worker
 from fractal_ifs.sweeps.table import show_table
@@ -445,3 +446,43 @@ def test_a_table_that_is_too_wide_for_the_terminal_has_a_line_for_each_run(comma
         accuracies = [row["best_test_acc"] for row in csv.DictReader(file)]
     assert len(accuracies) == 20
     assert sum(f"{float(accuracy):.4f}" in " ".join(lines) for accuracy in accuracies) == 20
+
+
+def finish(root, configs):
+    """Write the records of finished runs, with the accuracies 0.1, 0.2, ..."""
+    for number, config in enumerate(configs):
+        (directory := root / str(number)).mkdir(parents=True)
+        accuracy: dict[str, Any] = dict.fromkeys(("best_test_acc", "final_test_acc"), (number + 1) / 10)
+        write_record(
+            directory, RunRecord.of(config, Status.FINISHED, **accuracy, best_step=100, steps=100, seconds=1.0)
+        )
+
+
+@pytest.mark.parametrize(
+    ("column", "configs"),
+    [
+        ("optimizer.momentum", [{"optimizer": "sgd", "optimizer__momentum": m} for m in (0.0, 0.5, 0.9)]),
+        ("schedule", [{"schedule": name} for name in ("constant", "cosine", "inverse")]),
+        ("schedule.warmup", [{"schedule__warmup": steps} for steps in (0, 5, 10)]),
+        ("trainer.threads", [{"trainer__threads": number} for number in (1, 2, 3)]),
+        ("stop.patience", [{"stop__patience": number} for number in (1, 2, 3)]),
+        (
+            "trainer.accumulate_grad_batches",
+            [
+                {"engine": "lightning", **({"+trainer__accumulate_grad_batches": number} if number else {})}
+                for number in (0, 3, 5)
+            ],
+        ),
+        ("directory", [{}, {}, {}]),
+        ("directory", [{"workers": number} for number in (1, 2, 3)]),
+    ],
+)
+def test_every_run_has_a_cell_of_its_own(tmp_path, capsys, column, configs):
+    finish(tmp_path, [small(**keys) for keys in configs])
+    show_table(tmp_path)
+    text = capsys.readouterr().out
+    assert column in text
+    assert [word for word in ("0.1000", "0.2000", "0.3000") if word in text] == ["0.1000", "0.2000", "0.3000"]
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row[column] for row in rows}) == 3

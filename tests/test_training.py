@@ -25,6 +25,7 @@ from fractal_ifs.engines.stacked import StackedEngine
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import records
 from fractal_ifs.runs.load import load
+from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.records import Status
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training.train import train
@@ -46,7 +47,7 @@ PARTNERS = [
 
 def trained(configs, stack=0, directories=None, report=None) -> Any:
     jobs = [Job(c, None if directories is None else d) for c, d in zip(configs, directories or configs, strict=True)]
-    return train(jobs, threads=2, stack=stack, report=report)
+    return train(with_sources(jobs), threads=2, stack=stack, report=report)
 
 
 def relative(a, b):

@@ -16,6 +16,7 @@ from fractal_ifs import fractals  # whose names are imported when they are used
 from fractal_ifs.config.data import Data, FractalData, ImageData, parse_data
 from fractal_ifs.config.fractal import Curve, Fractal, check_distribution
 from fractal_ifs.config.keys import A_SEED, Group, checked, key
+from fractal_ifs.config.leaves import leaves
 from fractal_ifs.config.lightning import Callbacks
 from fractal_ifs.config.logger import Logger, PlainLogger, WandbLogger, parse_logger
 from fractal_ifs.config.loss import LOSSES, OF_IMAGES, OF_POINTS, AnyLoss, OwnLoss, parse_loss
@@ -193,6 +194,11 @@ class RunConfig(Group):
             plain[name] = plain[name].spelled() if name in NAMED else plain[name].plain()
         return plain
 
+    def leaves(self) -> dict[str, Any]:
+        """All keys with their values, by their names on the command line: ``optimizer``, ``optimizer.momentum``, ..."""
+        full: dict[str, Any] = {name: getattr(self, name).plain() for name in NAMED}
+        return by_name(self.plain() | full)
+
     def identity(self) -> dict[str, Any]:
         """Everything that can change the run's result, as plain values. The fingerprint is the hash of it."""
         own = {field.name for field in dataclasses.fields(self) if field.name not in GROUPS}
@@ -224,6 +230,12 @@ class RunConfig(Group):
         spellings = [dict(zip(numbers, each, strict=True)) for each in product(*(_spellings(data[n]) for n in numbers))]
         found = [_digest(identity | {"data": data | each}) for each in spellings]
         return tuple(dict.fromkeys([self.fingerprint, *found]))
+
+
+def by_name(values: Mapping[str, Any], levels: int | None = None) -> dict[str, Any]:
+    """The ``leaves`` of a config's plain values, with the choice of a group in ``NAMED`` as ``optimizer``."""
+    names = {f"{group}.name": group for group in NAMED}
+    return {names.get(name, name): value for name, value in leaves(values, levels).items()}
 
 
 def theorem1_margin(model: Theorem1Model, data: Data) -> float | None:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from fractal_ifs.config.lightning import flags_of_result
 from fractal_ifs.config.loss import OF_IMAGES
-from fractal_ifs.config.run import NAMED, RunConfig
+from fractal_ifs.config.run import NAMED, RunConfig, by_name
 from fractal_ifs.files import CONF
 
 PAPER_STEPS = {"fractal": 1_000_000, "cifar10": 60_000}  # section 5; Figure 7
@@ -30,6 +31,7 @@ def setting_of(config: RunConfig) -> Setting:
     flat = _flat({key: value for key, value in config.identity().items() if key not in _OUTSIDE})
     flat.pop("data.verify", None)  # it says whether images were compared with their checksum, and changes no result
     flat["trainer.precision"] = config.trainer.precision
+    flat |= {f"trainer.{name}": value for name, value in flags_of_result(config.trainer.flags).items()}
     return _compared(json.dumps(flat, sort_keys=True))
 
 
@@ -66,13 +68,6 @@ def _protocol(*names: str) -> dict[str, Any]:
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """``{"data.name": ...}``, without the fractal's depth, which names the cell. Keys that are null are left out."""
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            if key in NAMED:  # optimizer=sgd, optimizer.momentum=0.9
-                flat[key], value = value["name"], {k: v for k, v in value.items() if k != "name"}
-            flat |= {f"{key}.{k}": v for k, v in value.items() if v is not None}
-        elif value is not None:
-            flat[key] = value
+    flat = {key: value for key, value in by_name(config, levels=2).items() if value is not None}
     flat.pop("fractal.depth", None)
     return flat

@@ -25,14 +25,17 @@ log = logging.getLogger(__name__)
 def with_sources(jobs: Sequence[Job]) -> list[Job]:
     """The jobs, each with the directory of the run that it can begin from, of several the longest, or why it has none.
 
-    Reads each directory of ``continue_from`` once, and logs for how many jobs it has a run.
+    Reads each directory of ``continue_from`` once, and logs for how many jobs it has a run. Jobs that know it by now
+    stay as they are.
     """
-    below = {asked: _ended(Path(asked)) for asked in {job.config.continue_from for job in jobs} - {""}}
+    ended = {asked: _ended(Path(asked)) for asked in {j.config.continue_from for j in jobs if j.source is None} - {""}}
     found = [
-        job._replace(source=_source(job.config, below[asked])) if (asked := job.config.continue_from) else job
+        job._replace(source=_source(job.config, ended[asked]))
+        if (asked := job.config.continue_from) and job.source is None
+        else job
         for job in jobs
     ]
-    if below:
+    if ended:
         count = sum(isinstance(job.source, Path) for job in found)
         log.info("continue_from: %d of %s begin at the end of a run of fewer steps", count, counted(len(jobs), "job"))
     return found

@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from fractal_ifs.config.run import Job
-from fractal_ifs.errors import Damaged, counted
+from fractal_ifs.errors import Damaged, Refused, counted
 from fractal_ifs.files import remove_abandoned
 from fractal_ifs.runs import locks
-from fractal_ifs.runs.history import read_history
+from fractal_ifs.runs.history import Evaluation, read_history
+from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.records import RESULT, RunRecord, Status, note, stored, write_record
 from fractal_ifs.sweeps.driver import report_failure
 from fractal_ifs.sweeps.finished import Ended
@@ -40,14 +42,17 @@ def train_by_halving(
 
     Returns how each job ended; one that was pruned with its record.
     """
+    jobs = with_sources(jobs)
     outcomes: dict[int, Ended] = dict(ended)
     cells = keys.cells([job.config for job in jobs])
     rung = 0
     while cells:
         rung += 1
         asked = {number: _asked(jobs[number], len(cell), keys, rung) for cell in cells for number in cell}
-        outcomes |= {number: record for number, job in asked.items() if (record := _at_rest(job))}
-        todo = [n for n, job in asked.items() if not _ended(outcomes.get(n)) and _at_rest(job) is None]
+        going_on = [number for number in asked if not _ended(outcomes.get(number))]
+        resting = {number: found for number in going_on if (found := _at_rest(asked[number]))}
+        outcomes |= {number: found.record for number, found in resting.items()}
+        todo = [number for number in going_on if number not in resting]
         if todo:
             trained = train_unfinished([asked[number] for number in todo], executor, stack)
             outcomes |= dict(zip(todo, trained, strict=True))
@@ -56,7 +61,7 @@ def train_by_halving(
         for cell in competing:
             values: dict[int, float] = {}
             for number in cell:
-                value = _value(asked[number], outcomes[number], keys)
+                value = _value(asked[number], resting.get(number) or outcomes[number], keys)
                 if isinstance(value, Exception):
                     outcomes[number] = value
                 else:
@@ -84,30 +89,38 @@ def _asked(job: Job, competitors: int, keys: Halving, rung: int) -> Job:
     return job._replace(config=config, pause=keys.rung(config, rung) if competitors > 1 else None)
 
 
-def _at_rest(job: Job) -> RunRecord | None:
-    """The record of a job that has reached its pause, and that nobody trains."""
+class _Resting(NamedTuple):
+    """A job that has reached its pause, and that nobody trains."""
+
+    record: RunRecord
+    rows: list[Evaluation]
+
+
+def _at_rest(job: Job) -> _Resting | None:
+    """What a job has on disk, if it has reached its pause."""
     assert job.directory is not None
     found = None if job.pause is None or job.config.overwrite else stored(job.directory)
     if found is None or found.record.status not in AT_REST:
         return None
     try:
         rows = read_history(job.directory)
-    except (FileNotFoundError, Damaged):  # its checkpoint has it, and writes it anew
+    except (OSError, Damaged):  # its checkpoint has it, and writes it anew
         return None
-    return found.record if any(row.step == job.pause for row in rows) else None
+    return _Resting(found.record, rows) if any(row.step == job.pause for row in rows) else None
 
 
-def _value(job: Job, outcome: Ended, keys: Halving) -> float | Exception:
+def _value(job: Job, outcome: Ended | _Resting, keys: Halving) -> float | Exception:
     """What a run is compared by at its pause, or why it can't be. One that has diverged is worse than any other."""
     assert job.directory is not None
     assert job.pause is not None
     if isinstance(outcome, Exception):
         return outcome
     try:
-        rows = [row for row in read_history(job.directory) if row.step <= job.pause]
+        rows = outcome.rows if isinstance(outcome, _Resting) else read_history(job.directory)
+        rows = [row for row in rows if row.step <= job.pause]
         if not rows:
             raise Damaged(f"{job.directory}: its history has no measurement up to step {job.pause}")
-    except (FileNotFoundError, Damaged) as error:
+    except (OSError, Damaged) as error:
         report_failure(job, error)
         return error
     if not rows[-1].finite:
@@ -121,7 +134,11 @@ def _prune(job: Job, outcome: Ended, rung: int) -> Ended:
     where = f"rung {rung} at step {job.pause}"
     if not isinstance(outcome, RunRecord) or outcome.status.ended or outcome.stopped == where:
         return outcome
-    lock = locks.of_directory(job.directory, "run")
+    try:
+        lock = locks.of_directory(job.directory, "run")
+    except (OSError, Refused) as error:  # as where another process trains it
+        report_failure(job, error)
+        return error
     try:
         if lock.held:
             remove_abandoned(job.directory, (RESULT,))  # of one who was killed at the same
@@ -132,5 +149,8 @@ def _prune(job: Job, outcome: Ended, rung: int) -> Ended:
         write_record(job.directory, record, found.digests)
         note(job.directory, f"pruned: {where}")
         return record
+    except (OSError, Refused) as error:  # as on a full disk
+        report_failure(job, error)
+        return error
     finally:
         lock.release()

@@ -30,6 +30,10 @@ class Halving(Group):
 
     def check(self, configs: Sequence[RunConfig] = ()) -> None:
         """Raises ConfigError where jobs of these configs can't be halved."""
+        given = f"hydra.sweeper.over=[{', '.join(self.over)}]"
+        for name in ("steps", "eval_every"):
+            if name in self.over:
+                raise ConfigError(f"{given}: can't have {name}: runs of one cell meet at the same rungs")
         for config in configs:
             if config.training == "layerwise":
                 raise ConfigError("training=layerwise: must be joint with hydra/sweeper=halving")
@@ -41,14 +45,12 @@ class Halving(Group):
                 )
             if self.first(config) >= config.steps:
                 raise ConfigError(f"hydra.sweeper.least={self.first(config)}: must be less than steps={config.steps}")
-            names = _leaves(config.plain())
-            for name in self.over:
-                if not any(_within(each, (name,)) for each in names):
-                    raise ConfigError(f"hydra.sweeper.over=[{', '.join(self.over)}]: there is no key {name}")
+        names = {name for config in configs for name in config.leaves()}  # some choices of a group have a key
+        for name in self.over if configs else ():
+            if not any(_within(each, (name,)) for each in names):
+                raise ConfigError(f"{given}: there is no key {name}")
         if configs and all(len(cell) == 1 for cell in self.cells(configs)):
-            raise ConfigError(
-                f"hydra.sweeper.over=[{', '.join(self.over)}]: no two jobs of this sweep differ in these keys alone"
-            )
+            raise ConfigError(f"{given}: no two jobs of this sweep differ in these keys alone")
 
     def first(self, config: RunConfig) -> int:
         """The step of a run's first rung."""
@@ -66,7 +68,7 @@ class Halving(Group):
         found: dict[str, list[int]] = {}
         outside = (*self.over, *placement())
         for number, config in enumerate(configs):
-            rest = {name: value for name, value in _leaves(config.plain()).items() if not _within(name, outside)}
+            rest = {name: value for name, value in config.leaves().items() if not _within(name, outside)}
             found.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(number)
         return list(found.values())
 
@@ -74,10 +76,3 @@ class Halving(Group):
 def _within(name: str, keys: Sequence[str]) -> bool:
     """Whether a key is one of some, or in a group that is."""
     return any(f"{name}.".startswith(f"{key}.") for key in keys)
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found

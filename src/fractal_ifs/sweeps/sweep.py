@@ -14,6 +14,7 @@ from fractal_ifs.engines.own_loss import check_loss
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.networks.own import check_network
 from fractal_ifs.results.finished_runs import Keeper
+from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.records import RunRecord, understood
 from fractal_ifs.runs.run import Run
 from fractal_ifs.sweeps.driver import report_failure
@@ -51,7 +52,7 @@ def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Out
     """
     outcomes: dict[int, Outcome] = {}
     keeper = Keeper(jobs)
-    jobs = [on_this_machine(job) for job in jobs]
+    jobs = with_sources([on_this_machine(job) for job in jobs])
     for job in jobs:
         check_network(job.config)
         check_loss(job.config)

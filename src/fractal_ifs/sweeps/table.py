@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fractal_ifs.config.run import NAMED, RunConfig
+from fractal_ifs.config.run import RunConfig, placement
 from fractal_ifs.errors import Refused, reason
 from fractal_ifs.files import read, write
 from fractal_ifs.results.columns import COLUMNS
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GROUPS = ("fractal", "curve", "data", "model", "stop")  # runs may differ in keys of these groups that have no column
 EARLY = (Status.STOPPED, Status.PAUSED, Status.PRUNED)  # of runs that the table says the last step of
 KEYS = tuple(name for name in records.KEYS if name != "fingerprint")
+_PLACEMENT = placement()
 
 
 def frame(directory: Path) -> pd.DataFrame:
@@ -54,8 +54,7 @@ def table_of(found: Iterable[tuple[Path, RunRecord]], base: Path | None) -> pd.D
     rows = [
         row_of(path, record)
         | {"directory": str(path.relative_to(base) if base else path.absolute())}
-        | leaves({name: group for name, group in record.config.plain().items() if name in GROUPS})
-        | named(record.config)
+        | _inner(record.config)
         for path, record in found
     ]
     inner = list(dict.fromkeys(key for line in rows for key in line if key not in COLUMNS))
@@ -63,32 +62,17 @@ def table_of(found: Iterable[tuple[Path, RunRecord]], base: Path | None) -> pd.D
     if not inner:
         return table
     # Keep only the keys of groups in which runs differ that have the same values for all of KEYS.
-    cells = table.groupby(list(KEYS), dropna=False)[inner]
-    lacking = cells.nunique(dropna=False).max() > 1
-    among = cells.nunique().max() > 1  # a key that only one of two optimizers has distinguishes nothing more
-    of_named = tuple(f"{name}." for name in NAMED)
-    return table.drop(columns=[k for k in inner if not bool((among if k.startswith(of_named) else lacking)[k])])
+    differ = table.groupby(list(KEYS), dropna=False)[inner].nunique(dropna=False).max() > 1
+    return table.drop(columns=[key for key in inner if not bool(differ[key])])
 
 
-def named(config: RunConfig) -> dict[str, Any]:
-    """The names of optimizer, schedule and loss, and all their keys, with null as text."""
-    found: dict[str, Any] = {}
-    for group in NAMED:
-        keys = leaves(getattr(config, group).plain(), f"{group}.")
-        found[group] = keys.pop(f"{group}.name")
-        found |= {key: "null" if value is None else value for key, value in keys.items()}
-    return found
-
-
-def leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of a nested config by their full names, ``{"data.margin": 0.0, ...}``, with lists as text."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            found |= leaves(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = str(value) if isinstance(value, list) else value
-    return found
+def _inner(config: RunConfig) -> dict[str, Any]:
+    """The keys that can change a result and have no column, with lists as text."""
+    return {
+        name: str(value) if isinstance(value, list) else value
+        for name, value in config.leaves().items()
+        if value != {} and name not in COLUMNS and name not in _PLACEMENT and not name.startswith("logger.")
+    }
 
 
 def write_table(directory: Path) -> tuple[pd.DataFrame, bool]:
@@ -125,9 +109,15 @@ def show_table(directory: Path) -> bool:
     if table.empty:  # of a sweep that was refused, or has trained nothing yet
         return True
     inner = [str(key) for key in table if key not in COLUMNS]
-    swept = [key for key in (*KEYS, *inner) if len(set(table[key].fillna("").astype(str))) > 1]
+    full = table.astype(object).where(table.notna(), "")
+    swept = [key for key in (*KEYS, *inner) if len(set(full[key].astype(str))) > 1]
+    table = table.assign(**{key: full[key] for key in swept})
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
-    out = _grid(table, swept[:-1], swept[-1]) if len(swept) > 1 else _grid(table, swept, None)
+    if len(table) > 1 and (not swept or bool(table.duplicated(swept).any())):  # they differ in nothing that has a name
+        swept.append("directory")
+        out = _grid(table, swept, None)
+    else:
+        out = _grid(table, swept[:-1], swept[-1]) if len(swept) > 1 else _grid(table, swept, None)
     if console.measure(out, options=console.options.update(width=10_000)).maximum > console.width:
         # a line for each run needs the fewest columns
         out = _grid(table, swept, None)

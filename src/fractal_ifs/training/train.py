@@ -14,7 +14,6 @@ from fractal_ifs.config.machine import cores
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.config.trainer import Trainer
 from fractal_ifs.engines.choice import choose, create
-from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training.lightning import LightningEngine, LightningRounds
 from fractal_ifs.training.lightning_parts import check_parts
@@ -41,7 +40,7 @@ def train(
     """Train jobs of one group (see ``grouping.groups_of``). Returns each job's Run, or the exception it failed with.
 
     Args:
-        jobs: in the order in which they begin.
+        jobs: in the order in which they begin, each with its ``source``: see ``runs.longer.with_sources``.
         threads: threads of the native engine; 0: one for each core.
         stack: largest number of runs in a stack of the torch engine; 0: it decides.
         report: called after each round, for the progress line.
@@ -50,7 +49,6 @@ def train(
     """
     trainer = jobs[0].config.trainer
     name = choose(jobs[0].config).engine
-    jobs = with_sources(jobs)
     if name == "lightning":
         check_parts(jobs)
         rounds = LightningRounds(jobs, LightningEngine(jobs[0].config), report)
