@@ -68,10 +68,10 @@ class FusedLauncher(Launcher):
     """Trains the jobs of a sweep together, group by group; the keys are those of ``Packing``."""
 
     here = True  # whether jobs run on this machine
+    halving: Halving | None = None  # that of a sweeper which prunes
 
     def __init__(self, **keys: Any):
         self.packing = Packing.parse({"executor": "local", "stack": 0} | keys)
-        self.halving: Halving | None = None  # that of a sweeper which prunes
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives a launcher before ``launch``."""
