@@ -189,3 +189,15 @@ def test_a_network_on_images_takes_no_points(monkeypatch, tmp_path):
     config = small(data="cifar10", model="cnn", data__dir=str(tmp_path))
     with pytest.raises(ConfigError, match="data=cifar10: must be a run on a fractal"):
         module.dimension(config)
+
+
+def test_predict_leaves_a_network_in_training_as_it_is():
+    frozen = torch.nn.BatchNorm1d(4).eval()
+    network = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.BatchNorm1d(4), frozen, torch.nn.Dropout(0.5))
+    network = torch.nn.Sequential(network, torch.nn.Linear(4, 1), torch.nn.Flatten(0))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    modes = [module.training for module in network.modules()]
+    found = predict(network, X)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert [module.training for module in network.modules()] == modes
+    np.testing.assert_array_equal(predict(network.eval(), X), found)

@@ -116,6 +116,9 @@ def test_an_experiment_is_a_sweep(tmp_path):
         ({"curve": [1, 1]}, "hydra.sweep.subdir"),
         ({"fractal": "vicsek,cantor2d"}, "vicsek,cantor2d"),
         ({"hydra__launcher": "slurm"}, "of hydra's there is hydra.searchpath alone"),
+        ({"sweep": ["aa", "bb"]}, r"sweep=\['aa', 'bb'\]: must be one name"),
+        ({"directory": "s", "sweep": ("aa", "bb")}, "sweep="),
+        ({"experiment": "optuna"}, "hydra/sweeper=optuna: must be checked from Python"),
         ({"executor": "slurm"}, "executor=slurm: must be one of inline, local"),
         ({"directory": "curve=1"}, "keys are keywords, curve="),
     ],
@@ -201,3 +204,40 @@ def test_a_second_sweep_of_a_directory_is_told(tmp_path):
 
 def test_names_of_the_package():
     assert {"run", "sweep", "load", "predict"} < {*dir(fractal_ifs)}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("hydra: {job: {chdir: true}}", "hydra.job.chdir=true: can't be given from Python"),
+        ("hydra: {job: {env_set: {A: b}}}", "hydra.job.env_set.A: can't be given from Python"),
+        ("hydra: {sweep: {dir: '${width}'}}", "hydra.sweep.dir: must be the same for all jobs, not .* and .*[45]$"),
+        (
+            "hydra: {callbacks: {mine: {_target_: hydra.experimental.callbacks.LogJobReturnCallback}}}",
+            "hydra.callbacks.mine: can't be given from Python",
+        ),
+        ("defaults: [{override /hydra/launcher: basic}]", "hydra/launcher=basic: must be fused from Python"),
+    ],
+)
+@pytest.mark.parametrize("several", [False, True])
+def test_what_an_experiment_asks_of_hydra_is_refused(text, said, several, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (own := tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (own / "a.yaml").write_text("# @package _global_\nhydra: {sweep: {subdir: 'a-${width}'}}\n")
+    (own / "b.yaml").write_text(f"# @package _global_\n{text}\n")
+    asked: dict[str, Any] = {"sweep": "s", "width": [4, 5], "hydra__searchpath": [str(tmp_path / "mine")]}
+    if several and ("callbacks" in text or "launcher" in text):
+        said = "which belongs to a whole sweep"
+    with pytest.raises(ConfigError, match=said):
+        sweep(**TINY | asked, experiment=["a", "b"] if several else "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(("subdir", "there"), [("null", None), ("theirs", "theirs")])
+def test_what_hydra_writes_is_where_it_writes_it(subdir, there, tmp_path):
+    (own := tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (own / "b.yaml").write_text(f"# @package _global_\nhydra: {{output_subdir: {subdir}}}\n")
+    table = sweep(tmp_path / "s", curve=[1, 2], experiment="b", hydra__searchpath=[str(tmp_path / "mine")], **TINY)
+    for directory in table.directory:
+        found = [path.parent.name for path in Path(directory).rglob("overrides.yaml")]
+        assert found == ([there] if there else [])

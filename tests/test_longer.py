@@ -171,7 +171,14 @@ def test_from_python_without_a_directory_of_its_own(tmp_path):
 
 
 def test_python_refuses_a_directory_that_is_missing(tmp_path):
-    keys = {"width": 4, "depth": 1, "steps": 40, "eval_every": 20, "data__train_size": 200, "data__test_size": 50}
+    keys: dict[str, Any] = {
+        "width": 4,
+        "depth": 1,
+        "steps": 40,
+        "eval_every": 20,
+        "data__train_size": 200,
+        "data__test_size": 50,
+    }
     with pytest.raises(ConfigError, match=r"^continue_from=/nowhere: must be a directory with finished runs$"):
         run_one(continue_from="/nowhere", **keys)
     with pytest.raises(ConfigError, match=r"^continue_from=/nowhere: must be a directory with finished runs$"):

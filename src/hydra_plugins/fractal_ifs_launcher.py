@@ -28,7 +28,7 @@ from fractal_ifs.errors import ConfigError, counted
 from fractal_ifs.extras import require
 from fractal_ifs.sweeps.driver import driving, swept
 from fractal_ifs.sweeps.finished import Ended, finished_jobs, finished_or_kept
-from fractal_ifs.sweeps.jobs import Composed, compose_all, current
+from fractal_ifs.sweeps.jobs import Composed, compose_all, current, save_hydra
 from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.slurm_settings import Settings
@@ -68,10 +68,10 @@ class FusedLauncher(Launcher):
     """Trains the jobs of a sweep together, group by group; the keys are those of ``Packing``."""
 
     here = True  # whether jobs run on this machine
+    halving: Halving | None = None  # that of a sweeper which prunes
 
     def __init__(self, **keys: Any):
         self.packing = Packing.parse({"executor": "local", "stack": 0} | keys)
-        self.halving: Halving | None = None  # that of a sweeper which prunes
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives a launcher before ``launch``."""
@@ -126,10 +126,10 @@ class FusedLauncher(Launcher):
         jobs = [each.job for each in composed]
         log.info("%s in %s", counted(len(jobs), "job"), ", ".join(map(str, directories)))
         ended = finished_jobs(jobs)  # raises for another config before anything is written
+        for number, each in enumerate(composed):
+            if number not in ended:
+                save_hydra(each)
         returns = [self._job(each) for each in composed]
-        for number, (ret, job) in enumerate(zip(returns, jobs, strict=True)):
-            if number not in ended and job.directory:
-                self._save(ret, job.directory)
         listeners = [self._listeners_of_a_job() for _ in returns]
         for ret, heard in zip(returns, listeners, strict=True):
             self._call_back(ret, heard, "on_job_start", task_function=self.task_function)
@@ -224,17 +224,6 @@ class FusedLauncher(Launcher):
         ret.working_dir = str(Path.cwd())
         ret.task_name = each.whole.hydra.job.name
         return ret
-
-    @staticmethod
-    def _save(ret: JobReturn, directory: Path) -> None:
-        """Write what Hydra writes of a job, below ``hydra.output_subdir``."""
-        assert ret.hydra_cfg is not None
-        if (subdir := ret.hydra_cfg.hydra.output_subdir) is None:
-            return
-        written = {"config": ret.cfg, "hydra": ret.hydra_cfg, "overrides": list(ret.overrides or [])}
-        (directory / subdir).mkdir(parents=True, exist_ok=True)
-        for name, content in written.items():
-            (directory / subdir / f"{name}.yaml").write_text(OmegaConf.to_yaml(content), encoding="utf-8")
 
 
 class SlurmLauncher(FusedLauncher):

@@ -60,7 +60,16 @@ def points(x: Any, d: int | None = None) -> Tensor:
 
 @torch.no_grad()
 def outputs(network: nn.Module, x: Tensor) -> Tensor:
-    """The network's outputs (n,) at points x (n, d), on the CPU, in pieces that fit into memory."""
+    """The network's outputs (n,) at points x (n, d), on the CPU, in pieces that fit into memory.
+
+    They are those in evaluation mode. The network is left as it was.
+    """
     first = next(network.parameters(), torch.empty(0))
-    found = [network(piece.to(first.device, first.dtype)).cpu() for piece in x.split(PIECE)]
+    in_training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        found = [network(piece.to(first.device, first.dtype)).cpu() for piece in x.split(PIECE)]
+    finally:
+        for module in in_training:  # each by itself: a part may be frozen
+            module.training = True
     return torch.cat(found) if len(x) else torch.empty(0, dtype=first.dtype)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import HydraContext, RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from fractal_ifs.config.compose import check_own, literal
 from fractal_ifs.config.machine import check_writable
@@ -29,7 +29,7 @@ from fractal_ifs.runs.failure import failure
 from fractal_ifs.runs.records import RunRecord
 from fractal_ifs.sweeps.driver import driving
 from fractal_ifs.sweeps.finished import Ended, finished_jobs
-from fractal_ifs.sweeps.jobs import Composed, compose_all
+from fractal_ifs.sweeps.jobs import Composed, compose_all, save_hydra
 from fractal_ifs.sweeps.sweep import train_unfinished
 from fractal_ifs.sweeps.table import table_of, write_table
 
@@ -52,6 +52,8 @@ class Plan(NamedTuple):
 
 def plan(directory: Path | None, keywords: Mapping[str, Any], grid: Grid) -> Plan:
     """Compose and check all jobs. Raises ConfigError that names all that are invalid. Writes nothing."""
+    if len(list(_swept(keywords.get("sweep")))) > 1:
+        raise ConfigError(f"sweep={short(keywords['sweep'])}: must be one name: the jobs of a call are one sweep")
     words = [_word(key.replace("__", "."), value) for key, value in keywords.items()]
     with borrowed(), initialize_config_dir(str(CONF), **VERSION_BASE):
         try:
@@ -65,16 +67,24 @@ def plan(directory: Path | None, keywords: Mapping[str, Any], grid: Grid) -> Pla
             if plain["sweep"] == UNNAMED:
                 words.append(f"sweep={quoted(sweep_name(words))}")
                 master = loader.load_configuration("config", [*words, *own], run_mode=RunMode.MULTIRUN)
+            _check_hydra(master)
             keys: Any = OmegaConf.to_container(master.hydra.sweeper)
             del keys["_target_"]
             context = HydraContext(loader, None)  # pyright: ignore[reportArgumentType]  (callbacks: nobody calls any)
             jobs = grid(keys, context, master, words)
             composed = compose_all(context, master, jobs)
+            for each in composed:
+                _check_hydra(each.whole)
         except Exception as error:
             raise error if isinstance(error, ConfigError) else ConfigError(one_line(error, words)) from None
         if not composed:
             raise ConfigError("the sweep has no jobs")
-        return Plan(composed[0].sweep_directory.absolute(), composed, OmegaConf.to_yaml(master))
+        directories = list(dict.fromkeys(each.sweep_directory.absolute() for each in composed))
+        if len(directories) > 1:
+            raise ConfigError(
+                f"hydra.sweep.dir: must be the same for all jobs, not {directories[0]} and {directories[1]}"
+            )
+        return Plan(directories[0], composed, OmegaConf.to_yaml(master))
 
 
 def results(planned: Plan, executor: Executor) -> pd.DataFrame:
@@ -87,7 +97,7 @@ def results(planned: Plan, executor: Executor) -> pd.DataFrame:
             todo = [number for number in range(len(jobs)) if number not in ended]
             write(planned.directory / "multirun.yaml", planned.multirun.encode())
             for number in todo:
-                _write_hydra(planned.composed[number])
+                save_hydra(planned.composed[number])
             if todo:
                 trained = train_unfinished([jobs[number] for number in todo], executor, 0)
                 ended |= dict(zip(todo, trained, strict=True))
@@ -99,18 +109,19 @@ def results(planned: Plan, executor: Executor) -> pd.DataFrame:
     return table
 
 
-def _write_hydra(each: Composed) -> None:
-    """Write what Hydra writes of a job: it can be identified before it has begun."""
-    assert each.job.directory is not None
-    folder = each.job.directory / ".hydra"
-    folder.mkdir(parents=True, exist_ok=True)
-    written = {
-        "config": each.values,
-        "hydra": {"hydra": each.whole.hydra},
-        "overrides": list(each.whole.hydra.overrides.task),
+def _check_hydra(config: DictConfig) -> None:
+    """Raises ConfigError where an experiment sets what only the command line does."""
+    hydra = config.hydra
+    for group, ours in (("hydra/sweeper", "checked"), ("hydra/launcher", "fused")):
+        if (choice := hydra.runtime.choices.get(group)) != ours:
+            raise ConfigError(f"{group}={choice}: must be {ours} from Python; the command line, train -m, has it")
+    given = {
+        "hydra.job.chdir=true": bool(hydra.job.chdir),
+        **{f"hydra.job.env_set.{short(name)}": True for name in hydra.job.env_set},
+        **{f"hydra.callbacks.{short(name)}": True for name in hydra.callbacks if name != "refuse"},
     }
-    for name, content in written.items():
-        (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(content)), encoding="utf-8")
+    for key in (key for key, is_given in given.items() if is_given):
+        raise ConfigError(f"{key}: can't be given from Python, whose process it would change; train -m has it")
 
 
 def _record(job: Job, ended: Ended) -> RunRecord:
