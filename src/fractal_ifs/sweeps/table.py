@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GROUPS = ("fractal", "curve", "data", "model", "stop")  # runs may differ in keys of these groups that have no column
+# Runs may differ in keys of these groups that have no column.
+GROUPS = ("fractal", "curve", "data", "model", "optimizer", "schedule", "stop", "trainer", "callbacks")
 EARLY = (Status.STOPPED, Status.PAUSED, Status.PRUNED)  # of runs that the table says the last step of
 KEYS = tuple(name for name in records.KEYS if name != "fingerprint")
 
@@ -53,15 +54,21 @@ def table_of(found: Iterable[tuple[Path, RunRecord]], base: Path | None) -> pd.D
     rows = [
         row_of(path, record)
         | {"directory": str(path.relative_to(base) if base else path.absolute())}
-        | leaves({name: group for name, group in record.config.plain().items() if name in GROUPS})
+        | leaves({name: getattr(record.config, name).plain() for name in GROUPS})
         for path, record in found
     ]
     inner = list(dict.fromkeys(key for line in rows for key in line if key not in COLUMNS))
     table = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *inner]))
     if not inner:
         return table
-    # Keep only the keys of groups in which runs differ that have the same values for all of KEYS.
-    differ = table.groupby(list(KEYS), dropna=False)[inner].nunique(dropna=False).max() > 1
+    # Keep only the keys of groups in which runs differ that have the same values for all of KEYS. A key that some
+    # don't have differs only in groups whose choices have no name: elsewhere the name says so.
+    texts = [
+        {key: str(line.get(key)) for key in inner if key in line or key.startswith(("trainer.", "callbacks."))}
+        for line in rows
+    ]
+    given = pd.DataFrame(texts, columns=pd.Index(inner))
+    differ = given.groupby([table[key] for key in KEYS], dropna=False)[inner].nunique().max() > 1
     return table.drop(columns=[key for key in inner if not bool(differ[key])])
 
 
@@ -110,7 +117,8 @@ def show_table(directory: Path) -> bool:
     if table.empty:  # of a sweep that was refused, or has trained nothing yet
         return True
     inner = [str(key) for key in table if key not in COLUMNS]
-    swept = [key for key in (*KEYS, *inner) if len(set(table[key].fillna("").astype(str))) > 1]
+    table = table.astype(object).where(table.notna(), "")
+    swept = [key for key in (*KEYS, *inner) if len(set(map(str, table[key]))) > 1]
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
     out = _grid(table, swept[:-1], swept[-1]) if len(swept) > 1 else _grid(table, swept, None)
     if console.measure(out, options=console.options.update(width=10_000)).maximum > console.width:
@@ -127,13 +135,13 @@ def _grid(table: pd.DataFrame, rows: Sequence[str], column: str | None) -> Table
     grid: dict[tuple, dict[Any, str]] = {}
     for line in table.to_dict("records"):
         accuracy = line.get("best_test_acc")
-        cell = "" if accuracy is None or accuracy != accuracy else f"{accuracy:.4f}"
+        cell = "" if accuracy == "" else f"{accuracy:.4f}"
         cell += "" if line["status"] == Status.FINISHED else f" {line['status']}"
         cell += f" at {line['steps']:,.0f}" if line["status"] in EARLY else ""
         key = tuple(line[row] for row in rows)
         grid.setdefault(key, {})[line[column] if column else columns[0]] = cell
     title = f"best test accuracy{f', columns: {column}' if column else ''}"
-    if low := sorted(set(table["precision"].dropna()) - {"32-true"}):
+    if low := sorted(set(table["precision"]) - {"", "32-true"}):
         title += f"; precision {', '.join(low)}"
     out = Table(title=title)
     for name in [*rows, *columns]:
