@@ -428,6 +428,18 @@ def test_results_are_returned_for_sweepers(command, monkeypatch):
     assert Path("multirun/grid/results.csv").exists()
 
 
+def test_runs_that_differ_in_their_optimizer_or_schedule_are_told_apart(command, capsys):
+    """The table has a cell for each, and its file a column for what they differ in."""
+    words = ["optimizer=sgd", "optimizer.momentum=0,0.9", "schedule=constant,cosine", "sweep=momenta"]
+    assert command("-m", *QUICK, *words).status == 0
+    with open("multirun/momenta/results.csv", newline="") as file:
+        found = {(float(row["optimizer.momentum"]), row["schedule.name"]) for row in csv.DictReader(file)}
+    assert found == {(momentum, schedule) for momentum in (0, 0.9) for schedule in ("constant", "cosine")}
+    capsys.readouterr()
+    show_table(Path("multirun/momenta"))
+    assert len(re.findall(r"\b[01]\.\d{4}\b", capsys.readouterr().out)) == 4
+
+
 def test_a_sweep_that_was_refused_lacks_no_table(tmp_path, caplog):
     """Nor has it a directory."""
     assert show_table(tmp_path / "refused")

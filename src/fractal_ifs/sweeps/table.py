@@ -61,8 +61,14 @@ def table_of(found: Iterable[tuple[Path, RunRecord]], base: Path | None) -> pd.D
     table = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *inner]))
     if not inner:
         return table
-    # Keep only the keys of groups in which runs differ that have the same values for all of KEYS.
-    differ = table.groupby(list(KEYS), dropna=False)[inner].nunique(dropna=False).max() > 1
+    # Keep only the keys of groups in which runs differ that have the same values for all of KEYS. A key that some
+    # don't have differs only in groups whose choices have no name: elsewhere the name says so.
+    texts = [
+        {key: str(line.get(key)) for key in inner if key in line or key.startswith(("trainer.", "callbacks."))}
+        for line in rows
+    ]
+    given = pd.DataFrame(texts, columns=pd.Index(inner))
+    differ = given.groupby([table[key] for key in KEYS], dropna=False)[inner].nunique().max() > 1
     return table.drop(columns=[key for key in inner if not bool(differ[key])])
 
 
@@ -132,13 +138,13 @@ def _grid(table: pd.DataFrame, rows: Sequence[str], column: str | None) -> Table
     grid: dict[tuple, dict[Any, str]] = {}
     for line in table.to_dict("records"):
         accuracy = line.get("best_test_acc")
-        cell = "" if accuracy is None or accuracy != accuracy else f"{accuracy:.4f}"
+        cell = "" if accuracy == "" else f"{accuracy:.4f}"
         cell += "" if line["status"] == Status.FINISHED else f" {line['status']}"
         cell += f" at {line['steps']:,.0f}" if line["status"] in EARLY else ""
         key = tuple(line[row] for row in rows)
         grid.setdefault(key, {})[line[column] if column else columns[0]] = cell
     title = f"best test accuracy{f', columns: {column}' if column else ''}"
-    if low := sorted(set(table["precision"].dropna()) - {"32-true"}):
+    if low := sorted(set(table["precision"]) - {"", "32-true"}):
         title += f"; precision {', '.join(low)}"
     out = Table(title=title)
     for name in [*rows, *columns]:
