@@ -19,9 +19,12 @@ from conftest import small
 
 from fractal_ifs import files
 from fractal_ifs.config.run import Job
+from fractal_ifs.results.cells import form_cells, results_of
+from fractal_ifs.results.rows import read_runs
 from fractal_ifs.runs.records import RunRecord, Status, write_record
 from fractal_ifs.runs.run import Run
 from fractal_ifs.sweeps.executors import Worker
+from fractal_ifs.sweeps.status import status
 from fractal_ifs.sweeps.table import show_table
 from fractal_ifs.training import signals
 from fractal_ifs.training.rounds import SweepRounds
@@ -460,14 +463,13 @@ def test_a_table_that_is_too_wide_for_the_terminal_has_a_line_for_each_run(comma
     assert sum(f"{float(accuracy):.4f}" in " ".join(lines) for accuracy in accuracies) == 20
 
 
-def finish(root, configs):
-    """Write the records of finished runs, with the accuracies 0.1, 0.2, ..."""
+def finish(root, configs, statuses=(), steps=100):
+    """Write the records of runs, finished unless others are given, with the accuracies 0.1, 0.2, ..."""
     for number, config in enumerate(configs):
+        how = statuses[number] if statuses else Status.FINISHED
         (directory := root / str(number)).mkdir(parents=True)
         accuracy: dict[str, Any] = dict.fromkeys(("best_test_acc", "final_test_acc"), (number + 1) / 10)
-        write_record(
-            directory, RunRecord.of(config, Status.FINISHED, **accuracy, best_step=100, steps=100, seconds=1.0)
-        )
+        write_record(directory, RunRecord.of(config, how, **accuracy, best_step=steps, steps=steps, seconds=1.0))
 
 
 @pytest.mark.parametrize(
@@ -498,3 +500,26 @@ def test_every_run_has_a_cell_of_its_own(tmp_path, capsys, column, configs):
     with (tmp_path / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len({row[column] for row in rows}) == 3
+
+
+def test_a_run_that_ended_early_is_told_from_one_that_came_to_its_end(tmp_path, capsys):
+    statuses = [Status.STOPPED, Status.PAUSED, Status.PRUNED]
+    rates = (1e-3, 2e-3, 3e-3, 4e-3)
+    finish(tmp_path / "early", [small(lr=lr) for lr in rates[:3]], statuses, steps=50)
+    finish(tmp_path / "late", [small(lr=rates[3])])
+    show_table(tmp_path)
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for said in ("0.1000 stopped at 50", "0.2000 paused at 50", "0.3000 pruned at 50"):
+        assert said in text
+    assert status(tmp_path) == {
+        "stopped": 1, "paused": 1, "pruned": 1, "finished": 1, "steps": 250, "steps_asked": 300, "slurm": []
+    }  # fmt: skip
+    runs, _ = read_runs([tmp_path])
+    assert sorted(runs.status) == ["finished", "paused", "pruned", "stopped"]
+    cells, notes = form_cells(runs)
+    [cell] = results_of(cells)  # of the runs that have ended, the best; never one that was paused or pruned
+    assert (cell.accuracy, cell.lrs, cell.ended, cell.budget) == (0.1, 2, True, 100)
+    assert notes == ["2 runs of another budget than that of their cell are left out of it"]
+    runs, _ = read_runs([tmp_path / "early"])
+    [cell] = results_of(form_cells(runs.loc[runs.status != "stopped"])[0])
+    assert (cell.accuracy, cell.ended, cell.whole, cell.budget) == (0.3, False, False, 50)
