@@ -115,7 +115,7 @@ def telling(told: str, what: str) -> Generator[None]:
         yield
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{told}: {what} failed ({short(message(error), 300)})") from None
 
 

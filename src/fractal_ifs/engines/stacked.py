@@ -25,6 +25,7 @@ from fractal_ifs.engines.own_loss import Function, function_of
 from fractal_ifs.engines.protocol import Measurement, Stop
 from fractal_ifs.engines.steps import Program, Steps, Vectors
 from fractal_ifs.runs import ddp
+from fractal_ifs.runs.records import note
 from fractal_ifs.runs.run import Run
 
 log = logging.getLogger(__name__)
@@ -280,7 +281,10 @@ class StackedEngine:
         self._alone = why_not(self._runs[0])
         if self._alone and self._alone not in self._told:
             self._told.add(self._alone)
-            log.info("model=%s: its networks train one by one: %s", self._runs[0].config.model.name, self._alone)
+            text = f"model={self._runs[0].config.model.name}: its networks train one by one: {self._alone}"
+            log.info("%s", text)
+            for run in self._runs:  # a worker process has no terminal
+                note(run.directory, text)
 
         def shape(run: Run) -> tuple[object, ...]:
             return todo[id(run)], run.data.x_train.shape[1], Program.of(run.config.optimizer)

@@ -91,7 +91,8 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
     if state is not None:
         there = {**state.get("versions", {}), "isa": state.get("isa"), "native_build": state.get("native_build")}
         there["torch_kernels"] = state.get("torch_kernels", "unknown")
-        here = bits_rest_on(run.isa, run.native_build, run.torch_kernels)
+        there["engine"] = state.get("engine")
+        here = bits_rest_on(run.isa, run.native_build, run.torch_kernels) | {"engine": run.engine}
         here |= {name: run.versions.get(name) for name in ("model_source", "loss_source")}
         if changed := differences(there, here):
             text = f"goes on from a checkpoint of other versions ({changed}): perhaps not bit for bit"

@@ -103,7 +103,7 @@ def _checkpoint(directory: Path, stored: Stored) -> tuple[Checkpoint, nn.Module]
     inputs = 3 if isinstance(config.data, ImageData) else config.fractal.ifs.d
     try:
         network = build_network(config, inputs)
-    except Exception as error:  # of a class of a user's own
+    except (Exception, SystemExit) as error:  # of a class of a user's own
         raise ConfigError(f"run={directory}: its network can't be made: {short(message(error), 400)}") from None
     reasons: list[str] = []
     for name in CHECKPOINTS:

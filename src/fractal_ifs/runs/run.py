@@ -74,6 +74,7 @@ class Run:
                 self.versions[name] = source_digest(own.target)
         self.wandb_id: str | None = None
         self.pause: int | None = None  # as of a ``Job``
+        self.ended_by: str | None = None  # what ended it early, if that isn't a key of ``stop``
         self.lightning: str | None = None  # what Lightning knows of a run that it trains, see ``training.lightning``
         self.lock: Lock | None = None
         self.checkpointed = time.monotonic()
@@ -270,7 +271,7 @@ class Run:
             isa=self.isa,
             native_build=self.native_build,
             torch_kernels=self.torch_kernels,
-            stopped=self.stopped if self.status == Status.STOPPED else None,
+            stopped=self.stopped or self.ended_by if self.status == Status.STOPPED else None,
             **self.versions,
         )
 

@@ -115,9 +115,8 @@ def show_table(directory: Path) -> bool:
     if table.empty:  # of a sweep that was refused, or has trained nothing yet
         return True
     inner = [str(key) for key in table if key not in COLUMNS]
-    full = table.astype(object).where(table.notna(), "")
-    swept = [key for key in (*KEYS, *inner) if len(set(full[key].astype(str))) > 1]
-    table = table.assign(**{key: full[key] for key in swept})
+    table = table.astype(object).where(table.notna(), "")
+    swept = [key for key in (*KEYS, *inner) if len(set(map(str, table[key]))) > 1]
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
     if len(table) > 1 and (not swept or bool(table.duplicated(swept).any())):  # they differ in nothing that has a name
         swept.append("directory")

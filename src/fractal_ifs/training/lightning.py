@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = checkpoint_seconds()
 OURS = "a checkpoint of fractal_ifs"  # the path by which Lightning gives us its state, and asks for it
 MOST_OF_A_CALLBACK = 20_000  # letters of its state; a checkpoint takes half a million in all
+EARLY = "a flag or callback of Lightning's"  # ended the run before its last step
 KEPT = ("loops", "callbacks", "lr_schedulers", "epoch", "global_step", "pytorch-lightning_version")
 
 
@@ -106,7 +107,7 @@ class LightningRounds(SweepRounds):
         if run.step and run.lightning is None:
             raise Refused(f"{run.directory}: was begun by another engine than lightning: go on with that, engine=auto")
         if run.lightning and json.loads(run.lightning)["ended"]:  # killed before it had a record
-            run.status = Status.FINISHED
+            run.status, run.ended_by = Status.STOPPED, EARLY
             return
         keeper = Keeper(self, run, wandb, stop)
         with tempfile.TemporaryDirectory() as nowhere:
@@ -290,7 +291,7 @@ class Keeper(Checkpoint):
         if self.run.loss_steps:
             self.measure()
         if not self.run.done:
-            self.run.status = Status.FINISHED
+            self.run.status, self.run.ended_by = Status.STOPPED, EARLY
             assert self.run.lightning is not None
             self.run.lightning = json.dumps({**json.loads(self.run.lightning), "ended": True})
 

@@ -139,5 +139,5 @@ def _class(key: str, target: str, base: type) -> Any:
 def _made(key: str, kind: Any, arguments: Mapping[str, Any]) -> Any:
     try:
         return kind(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{key}: {kind.__name__} doesn't take this ({short(message(error), 300)})") from None
