@@ -821,9 +821,9 @@ def test_fingerprints_of_images(folder):
 def test_the_protocol_of_figure_7():
     c = compose(data="cifar10", model="cnn")
     expected = {"loss": "cross_entropy", "batch_size": 128, "steps": 60_000, "optimizer": "adam"}
-    assert {key: getattr(c, key) for key in expected} == expected
+    assert {key: c.leaves()[key] for key in expected} == expected
     experiment = compose(experiment="figure7", depth=2, width=8, data__verify=False)
-    assert {key: getattr(experiment, key) for key in expected} == expected
+    assert {key: experiment.leaves()[key] for key in expected} == expected
     assert (experiment.data.name, experiment.model.name) == ("cifar10", "cnn")
     assert compose(data="cifar10", model="cnn", budget="quick").steps == 20_000
     assert compose(data="cifar10", model="cnn", batch_size=64, steps=10).batch_size == 64

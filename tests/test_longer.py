@@ -171,7 +171,7 @@ def test_from_python_without_a_directory_of_its_own(tmp_path):
 
 
 def test_python_refuses_a_directory_that_is_missing(tmp_path):
-    keys: dict[str, Any] = {
+    keys: Any = {
         "width": 4,
         "depth": 1,
         "steps": 40,

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,6 +93,7 @@ def test_a_network_of_ones_own_through_the_command_line(command, nets, tmp_path)
     assert len(jobs) == 4
     record, history, config, model = load(jobs[0].parent)
     assert (record["model"], record["init"], record["engine"], record["params"]) == ("Siren", None, "torch", 67)
+    assert isinstance(config.model, OwnModel)
     assert config.model.plain() == {"name": "Siren", "_target_": config.model.target, "omega": 10}
     assert re.fullmatch("[0-9a-f]{12}", record["model_source"])
     assert len(history) == 2
@@ -440,7 +442,7 @@ def test_the_networks_are_their_formulas():
     x = torch.randn(9, 2, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(ACTIVATIONS["gelu"](x), torch.nn.functional.gelu(x, approximate="tanh"), atol=1e-6)
     draw = torch.Generator().manual_seed(1)
-    net = VariedMLP(2, 6, 3, generator=draw, activation="tanh", norm="layer", residual=True)
+    net: Any = VariedMLP(2, 6, 3, generator=draw, activation="tanh", norm="layer", residual=True)
 
     def layer(j: int, h: torch.Tensor) -> torch.Tensor:
         z = h @ net.hidden[j].weight.T + net.hidden[j].bias
@@ -468,7 +470,7 @@ def test_old_fingerprints_stay_and_skip_sum_is_sum_last():
         name, _, value = key.partition("=")
         with pytest.raises(ConfigError, match=f"training=layerwise: needs model=mlp, not model.{key}"):
             small(training="layerwise", **{f"model__{name}": value})
-        assert choose(small(**{f"model__{name}": value})).reason.startswith(f"model.{key}: the native engine")
+        assert str(choose(small(**{f"model__{name}": value})).reason).startswith(f"model.{key}: the native engine")
 
 
 def test_a_table_says_which_network_it_was(nets):

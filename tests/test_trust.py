@@ -5,6 +5,7 @@ import logging
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
@@ -82,8 +83,9 @@ def test_a_file_of_a_group_sets_its_group_alone(command, tmp_path, kind):
         line = str(command(*arguments).status)
         assert f"mine/{place}: " in line
         assert line.endswith(f"a file of {group}/ may set {group} alone")
+    chosen: Any = {} if group == "protocol" else {group: name}
     for refused in (
-        lambda: run(hydra__searchpath=["mine"], **({} if group == "protocol" else {group: name})),
+        lambda: run(hydra__searchpath=["mine"], **chosen),
         lambda: write_pictures([*words, search]),
     ):
         with pytest.raises(ConfigError, match=f"a file of {group}/ may set {group} alone"):
