@@ -215,7 +215,10 @@ def _act(strike: Strike, began: Sequence[int], faults: Faults, directory: Path, 
             _gone(pid, 10)
         faults.lose_power(directory, chance)
     elif strike.kind == "SIGINT to all":  # as a terminal does
-        os.killpg(driver, signal.SIGINT)
+        try:
+            os.killpg(driver, signal.SIGINT)
+        except ProcessLookupError:  # it has ended
+            return False
     elif strike.kind in ("SIGTERM", "SIGKILL"):
         _signal(driver, signal.Signals[strike.kind])
     elif strike.target == SERVICE:

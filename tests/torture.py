@@ -138,9 +138,9 @@ class Torture:
         there.mkdir()
         return Command(words, there / "given", there, self.library, start)
 
-    def until(self, strikes: int) -> None:
-        """Cases until there are so many strikes."""
-        for number in itertools.count():
+    def until(self, strikes: int, first: int = 0) -> None:
+        """Cases, from number ``first`` on, until there are so many strikes."""
+        for number in itertools.count(first):
             if self.tally.strikes.total() >= strikes:
                 break
             self.case(number)
@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--strikes", type=int, default=1000, help="at least so many")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--only", type=int, help="this case alone")
+    parser.add_argument("--first", type=int, default=0, help="go on with this case")
     parser.add_argument("--commands", type=int, default=60, help="how many different commands")
     parser.add_argument("--real", type=float, default=0.1, help="the share of cases whose commands start Python anew")
     parser.add_argument("--slurm", action="store_true", help="all commands under Slurm (see tests/slurm/start.sh)")
@@ -162,7 +163,7 @@ def main() -> None:
             given.keep.mkdir(parents=True)
         torture = Torture(given.keep or Path(root), given.seed, given.commands, given.real, given.slurm)
         if given.only is None:
-            torture.until(given.strikes)
+            torture.until(given.strikes, given.first)
         else:
             torture.case(given.only)
         torture.server.close()
