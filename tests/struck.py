@@ -36,7 +36,7 @@ AT_MOMENTS = ("SIGKILL", "SIGTERM", "SIGINT to all", "another killed")
 SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGINT to all": signal.SIGINT}
 SERVICE = -1  # as a role: W&B's service
 # What a run leaves that was killed just after its record: nobody writes into the directory of a finished run any more.
-LEFT = ("begun.json", ".lock")
+LEFT = ("begun.json", ".lock", ".kept.csv.lock")  # nobody holds it
 OTHERS = re.compile("/wandb/|/slurm/.submission_file_")  # files that W&B and submitit write
 
 
