@@ -8,6 +8,7 @@ launcher's own type.
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import yaml
@@ -74,7 +75,8 @@ def maximize_accuracy() -> None:
             node: Any = store.load(f"hydra/sweeper/{sweeper}.yaml").node
             if OmegaConf.select(node, key) is not None:
                 OmegaConf.update(node, key, value)
-                store.store(group="hydra/sweeper", name=sweeper, node=node, provider="fractal_ifs")
+                again: Any = {"replace": True} if "replace" in signature(store.store).parameters else {}  # Hydra 1.4
+                store.store(group="hydra/sweeper", name=sweeper, node=node, provider="fractal_ifs", **again)
 
 
 def _keys(override: Override, prefix: str) -> list[tuple[str, Any]]:
