@@ -80,10 +80,11 @@ def plain(launcher: str, width: int, steps: int) -> float:
     return command(main, "-m", "curve=1,4", f"width={width}", f"steps={steps}", f"hydra/launcher={launcher}")
 
 
-def ours(engine: str, single: bool, width: int, steps: int) -> float:
+def ours(engine: str, single: bool, width: int, steps: int, *words: str) -> float:
     from fractal_ifs.train import main
 
     keys = [f"engine={engine}", f"width={width}", f"steps={steps}", f"eval_every={min(steps, 10_000)}", "logger=csv"]
+    keys += words
     if single:
         return command(main, *keys, "workers=1")
     return command(main, "-m", "fractal=sierpinsky,cantor2d,pentaflake,vicsek", "curve=1,2,3,4,5,6", *keys)

@@ -251,6 +251,8 @@ class Runs:
         same = all(map(torch.equal, run.model.parameters(), wanted.model.parameters()))
         columns = ["step", "train_loss", "test_loss", "test_acc"]
         same &= run.history[columns].equals(wanted.history[columns])
+        best = (load(directory, best=True), load(self.root / damage.training / "finished", best=True))
+        same &= all(map(torch.equal, *(each.model.parameters() for each in best)))
         return None if same else ("OTHER", "load: another network or history")
 
 
@@ -268,7 +270,7 @@ def _history(directory: Path, exact: bool) -> list[list[str]] | str:
 
 def _bits(directory: Path) -> list[bytes]:
     state = torch.load(directory / NEWEST, weights_only=True)
-    return [state[name].numpy().tobytes() for name in ("params", "exp_avg", "exp_avg_sq")]
+    return [state[name].numpy().tobytes() for name in ("params", "exp_avg", "exp_avg_sq", "best_params")]
 
 
 def main() -> None:

@@ -121,8 +121,9 @@ def results(directory: Path) -> dict[str, Any]:
         state = read_checkpoint(path)
         assert state is not None
         digest = hashlib.sha256()
-        for name in ("params", "exp_avg", "exp_avg_sq"):
-            digest.update(state[name].numpy().tobytes())
+        for name in ("params", "exp_avg", "exp_avg_sq", "best_params"):
+            if name in state:  # a run that has diverged at once has no best network
+                digest.update(state[name].numpy().tobytes())
         with open(path / "history.csv", newline="") as file:
             history = [[v for k, v in row.items() if k != "seconds"] for row in csv.DictReader(file)]
         told = {k: v for k, v in record.items() if k not in (*CIRCUMSTANCES, "config")}

@@ -36,7 +36,11 @@ def main(folder: str) -> None:
         for i, (d, width, depth, batch) in enumerate(SHAPES):
             task = doctor.task(width, seed=i, depth=depth, d=d, n=2 * batch + 1)
             task.batch_size, task.steps, task.sum_last = batch, 5, i % 5 == 0
-            task.loss, task.optimizer = native.LOSSES[i % 3], native.OPTIMIZERS[i % 2]
+            task.loss, task.optimizer = native.LOSSES[i % 5], native.OPTIMIZERS[i % 3]
+            if i % 4:
+                task.momentum, task.clip = 0.9 * (task.optimizer == "sgd"), (None, 0.1)[i % 2]
+                task.average, task.shares = task.params.copy(), np.full(5, 0.5)
+                task.weight_decay, task.rates = 0.01, np.full(5, 1e-3)
             native._check_training(task)
             tasks.append(task)
         module.advance(tasks, 3, [])

@@ -100,6 +100,12 @@ Reference reference(const Shape& s, const Numbers& p, const float* x, const floa
         } else if (loss == Loss::Logistic) {
             r.loss += std::log(1 + std::exp(-y[i] * f));
             slope = -y[i] / (1 + std::exp(y[i] * f));
+        } else if (loss == Loss::SquaredHinge) {
+            r.loss += margin > 0 ? margin * margin : 0;
+            slope = margin > 0 ? -2 * y[i] * margin : 0;
+        } else if (loss == Loss::Exponential) {
+            r.loss += std::exp(-y[i] * f);
+            slope = -y[i] * std::exp(-y[i] * f);
         } else {
             r.loss += (f - y[i]) * (f - y[i]);
             slope = 2 * (f - y[i]);
@@ -181,7 +187,7 @@ struct Held {
 
 const std::atomic<bool> GO_ON{false};
 const auto NEVER = [] { return false; };
-constexpr Loss ALL_LOSSES[] = {Loss::Hinge, Loss::Logistic, Loss::Squared};
+constexpr Loss ALL_LOSSES[] = {Loss::Hinge, Loss::Logistic, Loss::Squared, Loss::SquaredHinge, Loss::Exponential};
 
 // --- the kernel -----------------------------------------------------------------------------------------------------
 
@@ -252,7 +258,7 @@ void steps_are_those_of_the_definition() {
     for (const Index width : {1, 2, 4, 5, 7, 15, 16, 17, 33, 48, 65})
         for (const Index depth : {1, 2, 3, 5})
             for (const Index batch : {1, 4, 5, 13, 33}) {
-                const Loss loss = ALL_LOSSES[number % 3];
+                const Loss loss = ALL_LOSSES[number / 2 % 5];
                 const Optimizer optimizer = number % 5 ? Optimizer::Adam : Optimizer::Sgd;
                 const Shape shape{Index(1 + number % 3), width, depth, number % 4 == 0};
                 Held held(shape, loss, optimizer, 3 * batch, batch, 1, ++number);
@@ -260,7 +266,7 @@ void steps_are_those_of_the_definition() {
                 if (number % 2) {  // labels that agree with large outputs: points without slope, with the hinge
                     const Index from = shape.parameters() - width - 1;
                     for (Index i = from; i < shape.parameters(); ++i) held.params[std::size_t(i)] *= 20;
-                    Network network(shape, 3 * batch, false);
+                    Network network(shape, 3 * batch);
                     network.read(t.params);
                     const float* f = network.forward({t.points.x, 3 * batch, shape.d, shape.d});
                     for (Index i = 0; i < 3 * batch; ++i)
@@ -305,6 +311,63 @@ void steps_are_those_of_the_definition() {
                       width, depth, batch);
             }
     CHECK(kinks <= int(number) / 20 && learned > int(number) / 3, "%d of %u near a kink", kinks, number);
+}
+
+// Steps with more than plain Adam or SGD has, each at a learning rate of its own, against their formulas.
+void steps_with_more_are_those_of_their_formulas() {
+    constexpr Index STEPS = 5, BATCH = 13;
+    unsigned number = 0;
+    for (const Optimizer optimizer : {Optimizer::Adam, Optimizer::AdamW, Optimizer::Sgd})
+        for (const double momentum : {0.0, 0.9})
+            for (const double decay : {0.0, 0.3})
+                for (const double clip : {0.0, 0.05, 100.0})
+                    for (const bool averages : {false, true}) {
+                        const Shape shape{2, Index(1 + 8 * (number % 4)), Index(1 + number % 3), number % 5 == 0};
+                        Held held(shape, Loss::Logistic, optimizer, BATCH, BATCH, STEPS, ++number);
+                        Training& t = held.training;
+                        OptimizerSettings& s = t.settings;
+                        s.momentum = optimizer == Optimizer::Sgd ? momentum : 0;
+                        s.nesterov = s.momentum > 0 && number % 2 == 0;
+                        s.weight_decay = decay, s.clip = clip, s.averages = averages;
+                        const Numbers rates{0.01, 0.02, 0, 0.03, 0.005}, shares{1, 1, 0.5, 0.25, 0.1};
+                        std::vector<float> average(held.params);
+                        t.rates = rates.data();
+                        if (averages) t.average = average.data(), t.shares = shares.data();
+
+                        const std::size_t size = held.params.size();
+                        Numbers p = doubles(held.params), m(size), v(size), mean = p;
+                        for (std::size_t step = 0; step < STEPS; ++step) {
+                            const double lr = rates[step], time = double(step + 1);
+                            Numbers g = reference(shape, p, held.x.data(), held.y.data(), BATCH, t.loss).gradient;
+                            double squares = 0;
+                            for (const double x : g) squares += x * x;
+                            const double most = clip / (std::sqrt(squares) + 1e-6);
+                            for (std::size_t i = 0; i < size; ++i) {
+                                if (clip > 0 && most < 1) g[i] *= most;
+                                if (optimizer == Optimizer::AdamW)
+                                    p[i] *= 1 - lr * decay;
+                                else
+                                    g[i] += decay * p[i];
+                                if (optimizer == Optimizer::Sgd) {
+                                    m[i] = s.momentum * m[i] + g[i];
+                                    p[i] -= lr * (s.nesterov ? g[i] + s.momentum * m[i] : m[i]);
+                                } else {
+                                    m[i] = s.beta1 * m[i] + (1 - s.beta1) * g[i];
+                                    v[i] = s.beta2 * v[i] + (1 - s.beta2) * g[i] * g[i];
+                                    const double root = std::sqrt(v[i] / (1 - std::pow(s.beta2, time)));
+                                    p[i] -= lr * m[i] / (1 - std::pow(s.beta1, time)) / (root + s.eps);
+                                }
+                                mean[i] = (1 - shares[step]) * mean[i] + shares[step] * p[i];
+                            }
+                        }
+                        t.train(1e300, GO_ON);
+                        CHECK(t.done == STEPS, "case %u", number);
+                        CHECK(close(doubles(held.params), p, 1e-5), "case %u", number);
+                        CHECK(close(doubles(held.exp_avg_sq), v, 1e-4), "case %u", number);
+                        if (averages) CHECK(close(doubles(average), mean, 1e-5), "case %u", number);
+                        if (optimizer != Optimizer::Sgd || s.momentum > 0)
+                            CHECK(close(doubles(held.exp_avg), m, 1e-4), "case %u", number);
+                    }
 }
 
 // Seven steps, each on its own part of the order of its epoch: three batches of 6 of 20 points.
@@ -377,7 +440,7 @@ void orders_are_known() {
 std::vector<Held> mixed() {
     std::vector<Held> all;
     for (unsigned i = 0; i < 9; ++i)
-        all.emplace_back(Shape{Index(1 + i % 3), Index(3 + 7 * i), Index(1 + i % 4), i % 3 == 0}, ALL_LOSSES[i % 3],
+        all.emplace_back(Shape{Index(1 + i % 3), Index(3 + 7 * i), Index(1 + i % 4), i % 3 == 0}, ALL_LOSSES[i % 5],
                          i % 2 ? Optimizer::Sgd : Optimizer::Adam, 100, 7, 30 + 3 * i, i);
     return all;
 }
@@ -462,9 +525,10 @@ void what_cannot_be_trained_is_refused() {
     CHECK(parse("loss", "logistic", LOSSES) == Loss::Logistic, "a loss");
     CHECK(parse("optimizer", "sgd", OPTIMIZERS) == Optimizer::Sgd, "an optimizer");
     std::string line = refusal([] { parse("loss", "hunge", LOSSES); });
-    CHECK(line == "loss=hunge: must be one of hinge, logistic, squared", "%s", line.c_str());
+    CHECK(line == "loss=hunge: must be one of hinge, logistic, squared, squared_hinge, exponential", "%s",
+          line.c_str());
     line = refusal([] { parse("optimizer", "", OPTIMIZERS); });
-    CHECK(line == "optimizer=: must be one of adam, sgd", "%s", line.c_str());
+    CHECK(line == "optimizer=: must be one of adam, adamw, sgd", "%s", line.c_str());
 
     std::vector<Held> all = mixed();
     std::vector<Training> trainings;
@@ -498,6 +562,7 @@ int main() {
     products_are_those_of_the_definition();
     transposition_is_exact();
     steps_are_those_of_the_definition();
+    steps_with_more_are_those_of_their_formulas();
     batches_follow_the_order_of_the_epoch();
     evaluations_are_those_of_the_definition();
     orders_are_known();

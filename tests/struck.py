@@ -36,7 +36,7 @@ AT_MOMENTS = ("SIGKILL", "SIGTERM", "SIGINT to all", "another killed")
 SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGINT to all": signal.SIGINT}
 SERVICE = -1  # as a role: W&B's service
 # What a run leaves that was killed just after its record: nobody writes into the directory of a finished run any more.
-LEFT = ("begun.json", ".lock")
+LEFT = ("begun.json", ".lock", ".kept.csv.lock")  # nobody holds it
 OTHERS = re.compile("/wandb/|/slurm/.submission_file_")  # files that W&B and submitit write
 
 
@@ -215,7 +215,10 @@ def _act(strike: Strike, began: Sequence[int], faults: Faults, directory: Path, 
             _gone(pid, 10)
         faults.lose_power(directory, chance)
     elif strike.kind == "SIGINT to all":  # as a terminal does
-        os.killpg(driver, signal.SIGINT)
+        try:
+            os.killpg(driver, signal.SIGINT)
+        except ProcessLookupError:  # it has ended
+            return False
     elif strike.kind in ("SIGTERM", "SIGKILL"):
         _signal(driver, signal.Signals[strike.kind])
     elif strike.target == SERVICE:
@@ -274,7 +277,7 @@ def finished(directory: Path) -> dict[str, Any]:
         except ValueError:
             there[str(path)] = "torn"
             continue
-        if status in ("finished", "diverged"):
+        if status in ("finished", "diverged", "stopped"):
             about = path.stat()
             there[str(path)] = (about.st_mtime_ns, about.st_ino, hashlib.sha256(path.read_bytes()).hexdigest())
     for row in _rows(directory / "kept.csv"):

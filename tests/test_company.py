@@ -17,8 +17,12 @@ from conftest import changed, read_checkpoint, small
 from test_training import ENGINES, Stop, same, trained
 
 from fractal_ifs import mkl
+from fractal_ifs.config.loss import OF_POINTS
+from fractal_ifs.config.optimizer import parse_optimizer
+from fractal_ifs.config.schedule import parse_schedule
 from fractal_ifs.data.points import Points
 from fractal_ifs.engines import stacked
+from fractal_ifs.engines.steps import Steps
 from fractal_ifs.runs import kernels
 from fractal_ifs.runs.checkpoints import write_checkpoint
 from fractal_ifs.runs.records import Status
@@ -47,17 +51,18 @@ class Case:
             "width": chance.choice(odd) if chance.random() < 0.4 else chance.randint(1, largest),
             "depth": chance.randint(1, 5),
             "batch_size": chance.choice(odd) if chance.random() < 0.3 else chance.randint(1, largest * 2 - 12),
-            "loss": chance.choice(["hinge", "logistic", "squared"]),
-            "optimizer": chance.choice(["adam", "adam", "sgd"]),
+            "loss": chance.choice(OF_POINTS),
             "model.sum_last": chance.random() < 0.3,
             "training": chance.choice(["joint", "joint", "joint", "layerwise"]),
             "trainer.precision": precision,
         }
         self.d = chance.randint(1, 5)
+        has = {name for name in ("decay", "clip", "average", "momentum", "betas") if chance.random() < 0.3}
+        optimizer = chance.choice(["adam", "adam", "adamw", "sgd"])
         self.configs: list[Any] = []
         longest = 400 if shape["width"] < 25 and chance.random() < 0.2 else 24
         for number in range(chance.randint(2, 5)):
-            own = {
+            own: dict[str, Any] = {
                 "eval_every": chance.randint(1, longest // 2),
                 "steps": chance.randint(1, longest),
                 "lr": 10 ** chance.uniform(-4, -1.5),
@@ -65,6 +70,21 @@ class Case:
                 "data.train_size": int(shape["batch_size"] * chance.uniform(1, 4)) if number else shape["batch_size"],
                 "data.test_size": chance.randint(1, 300),
             }
+            of_optimizer: dict[str, Any] = {"name": optimizer}
+            if "decay" in has:
+                of_optimizer["weight_decay"] = 10 ** chance.uniform(-4, -1)
+            if "clip" in has:
+                of_optimizer["clip"] = 10 ** chance.uniform(-2, 0)
+            if "average" in has and shape["training"] == "joint":
+                of_optimizer["average"] = chance.choice(["ema", "swa"])
+                of_optimizer["average_begin"] = chance.randrange(own["steps"])
+            if "momentum" in has and optimizer == "sgd":
+                of_optimizer |= {"momentum": chance.uniform(0.1, 0.99), "nesterov": "betas" in has}
+            if "betas" in has and optimizer != "sgd":
+                of_optimizer["betas"] = [chance.uniform(0.5, 0.9), chance.uniform(0.9, 0.9999)]
+            schedule = {"name": chance.choice(["constant", "linear", "cosine", "inverse"])}
+            own["optimizer"] = parse_optimizer(of_optimizer)
+            own["schedule"] = parse_schedule({**schedule, "warmup": chance.choice([0, own["steps"] // 2])})
             config = small(engine="torch")
             for key, value in {**shape, **own}.items():
                 config = changed(config, key, value)
@@ -177,9 +197,11 @@ def test_adams_corrections_do_not_depend_on_the_place():
     runs = [Run(small(seed=seed, trainer__precision="64-true"), None) for seed in range(5)]
     for run, step in zip(runs, [0, 7, 300, 5000, 10**6], strict=True):
         run.step = step
-    of_all = stacked.Stack(runs)._corrections(137)
+    done, configs = [run.step for run in runs], [run.config for run in runs]
+    of_all = Steps(configs, runs[0].params).ahead(done, 137)
     for place, run in enumerate(runs):
-        for factors, alone in zip(of_all, stacked.Stack([run])._corrections(137), strict=True):
+        of_one = Steps([run.config], run.params).ahead([run.step], 137)
+        for factors, alone in zip(of_all, of_one, strict=True):
             assert torch.equal(factors[:, place], alone[:, 0])
     sizes, roots = of_all
     t = torch.arange(1, 138, dtype=torch.float64)

@@ -47,8 +47,8 @@ BAD = [
     ("seed=-1", "must be a whole number >= 0"),
     ("seed=0.5", "0.5"),
     ("workers=-1", "must be a whole number >= 0"),
-    ("loss=hunge", "must be one of hinge, logistic, squared"),
-    ("optimizer=adamw", "must be one of adam, sgd"),
+    ("loss=hunge", "must be one of cross_entropy, exponential, hinge, logistic, squared, squared_hinge"),
+    ("optimizer=lion", "must be one of adam, adamw, sgd"),
     ("engine=cuda", "must be one of auto, native, torch"),
     ("model.init=zeros", "must be one of paper, theory, pytorch"),
     ("model.sum_last=7", "must be true or false"),
@@ -222,8 +222,8 @@ def test_a_refusal_and_help_need_nothing_heavy(tmp_path, argument):
 def test_the_defaults_are_the_papers_protocol():
     config = compose()
     expected = {"depth": 5, "width": 100, "lr": 5e-4, "batch_size": 100, "steps": 1_000_000, "eval_every": 10_000}
-    expected |= {"loss": "hinge", "optimizer": "adam", "seed": 0}
-    assert {key: getattr(config, key) for key in expected} == expected
+    expected |= {"loss": "hinge", "optimizer": "adam", "schedule": "constant", "seed": 0}
+    assert {key: config.plain()[key] for key in expected} == expected
     assert (config.fractal.name, config.fractal.depth, config.curve.name) == ("cantor2d", 5, "1")
     assert (config.data.train_size, config.data.test_size, config.model.init) == (50_000, 5_000, "paper")
 

@@ -151,12 +151,12 @@ def test_a_checkpoint_of_a_later_format_is_told_with_its_path_once(lying):
     for name in checkpoints.CHECKPOINTS:
         path = directory / name
         torch.save({**torch.load(path, weights_only=True), "format": 99}, path)
-    with pytest.raises(ConfigError, match=r"\(checkpoint.pt: format 99; this version reads up to 2") as error:
+    with pytest.raises(ConfigError, match=r"\(checkpoint.pt: format 99; this version reads up to 3") as error:
         load(directory)
     assert str(error.value).count(str(directory)) == 1
     (directory / "result.json").unlink()
     [refused] = train_jobs([job])
-    assert str(refused) == f"{directory / 'checkpoint.pt'}: format 99; this version reads up to 2, update it"
+    assert str(refused) == f"{directory / 'checkpoint.pt'}: format 99; this version reads up to 3, update it"
 
 
 def test_a_checkpoint_of_a_later_format_is_left_alone(lying):
@@ -165,7 +165,7 @@ def test_a_checkpoint_of_a_later_format_is_left_alone(lying):
     before = files(directory)
     [refused] = train_jobs([job])
     assert isinstance(refused, Refused)
-    assert "checkpoint.pt: format 99; this version reads up to 2, update it" in str(refused)
+    assert "checkpoint.pt: format 99; this version reads up to 3, update it" in str(refused)
     assert files(directory) == before
 
 

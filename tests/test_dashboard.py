@@ -15,9 +15,7 @@ def test_the_panels_group_by_keys_that_runs_have(tmp_path):
     text = json.dumps(json.loads(done.stdout))
     from conftest import small
 
-    from fractal_ifs.sweeps.table import leaves
-
-    keys = leaves(small().plain())
+    keys = small().leaves()
     for key in ("fractal.name", "curve.name", "depth", "width", "lr", "seed"):
         assert key in keys
         assert key in text

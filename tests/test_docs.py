@@ -1,6 +1,7 @@
 """The pages tell the truth: the how-to's commands run, links lead somewhere, tables are those of the kept runs."""
 
 import csv
+import json
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from fractal_ifs.runs.records import KEYS
 
 ROOT = Path(__file__).parents[1]
 NAMED = re.compile(r"(?:`(tests/test_\w+\.py)`: )?`(test_\w+)`")
+needs_bash = pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
 TINY = "steps=40 eval_every=20 data.train_size=400 data.test_size=100"
 
 
@@ -31,24 +33,59 @@ def script(page: str) -> str:
     return "\n".join(lines)
 
 
+def ran(page: str, directory: Path) -> str:
+    """What all commands of a page print, one after the other in an empty directory."""
+    text = script((ROOT / "docs" / f"{page}.md").read_text())
+    done = subprocess.run(["bash", "-c", text], cwd=directory, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
+@needs_bash
 def test_every_command_of_the_how_to_runs(tmp_path):
     pytest.importorskip("wandb_workspaces")
     (tmp_path / "docs").symlink_to(ROOT / "docs")
-    text = script((ROOT / "docs" / "howto.md").read_text())
-    assert text.count("python -m fractal_ifs.train") == 6
-    done = subprocess.run(["bash", "-c", text], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"best_test_acc +0\.\d", done.stdout)
+    printed = ran("howto", tmp_path)
+    assert re.search(r"best_test_acc +0\.\d", printed)
     assert (tmp_path / "margins" / "index.html").exists()
     assert len(list((tmp_path / "multirun" / "margins-40").rglob("result.json"))) == 4
-    assert '"name": "dashboards"' in done.stdout or '"displayName": "dashboards"' in done.stdout
-    assert "MLP(" in done.stdout
+    assert '"name": "dashboards"' in printed or '"displayName": "dashboards"' in printed
+    assert "MLP(" in printed
     drawn = {path.name.split("-")[0] for path in tmp_path.rglob("*.png") if path.parent.name == "plots"}
     assert drawn == {"corners"}
     sent = list((tmp_path / "multirun" / "dashboards").rglob("offline-run-*"))
     assert len([path for path in sent if path.is_dir()]) == 2
+
+
+@pytest.mark.slow
+@needs_bash
+def test_the_laboratory_runs_from_the_class_to_the_report(tmp_path):
+    printed = ran("laboratory", tmp_path)
+    records = [json.loads(path.read_text()) for path in (tmp_path / "multirun" / "siren").rglob("result.json")]
+    assert len(records) == 24
+    assert {record["config"]["model"]["_target_"] for record in records} == {"nets.Siren"}
+    logs = [path.read_text() for path in (tmp_path / "multirun" / "siren").rglob("train.log")]
+    assert not [text for text in logs if "one by one" in text]
+    assert (tmp_path / "siren" / "index.html").exists()
+    assert [path.name.split("-")[-1] for path in (tmp_path / "plots").glob("*.png")] == ["Siren.png"]
+    assert "Siren(" in printed
+
+
+@pytest.mark.slow
+@needs_bash
+def test_every_command_of_the_lightning_page_runs(tmp_path):
+    printed = ran("lightning", tmp_path)
+    assert "epoch,norm,step" in printed
+    for name in ("lightning", "norms"):
+        assert json.loads((tmp_path / "outputs" / name / "result.json").read_text())["engine"] == "lightning"
+    assert (tmp_path / "outputs" / "lightning" / "checkpoints" / "best.ckpt").exists()
+
+
+@pytest.mark.parametrize(("page", "commands"), [("howto", 12), ("laboratory", 1), ("lightning", 2)])
+def test_commands_of_pages_are_found(page, commands):
+    """As many as the pages have: none escapes the tests above by another spelling."""
+    assert script((ROOT / "docs" / f"{page}.md").read_text()).count("python -m fractal_ifs.train") == commands
 
 
 def test_links_between_the_pages_lead_somewhere():

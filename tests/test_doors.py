@@ -414,7 +414,7 @@ def accepted(monkeypatch, tmp_path, command):
             own = report.PARSERS.get(name)
             assert own().parse_args(rest) if own else report.parser().parse_args(arguments)
         else:
-            assert import_module(f"fractal_ifs.{verb}").parser().parse_args(arguments)
+            assert import_module(f"fractal_ifs.{verbs.VERBS[verb].module}").parser().parse_args(arguments)
         return None
 
     return check
@@ -438,10 +438,13 @@ def test_every_example_is_accepted(screen, accepted):
         ("fractal-ifs pl", ["plot"]),
         ("fractal-ifs --v", ["--version"]),
         ("/opt/bin/fractal-ifs train fractal=vi", ["fractal=vicsek"]),
-        ("fractal-ifs train logger=", ["logger=csv", "logger=none", "logger=wandb"]),
+        ("fractal-ifs train logger=", [f"logger={path.stem}" for path in sorted((CONF / "logger").iterdir())]),
         ("fractal-ifs train -m curve=1,4,p", ["curve=1,4,polynomial"]),
-        ("fractal-ifs train -m model=mlp,", ["model=mlp,cnn"]),
-        ("fractal-ifs train 'loss=", ["loss=hinge", "loss=logistic", "loss=squared", "loss=cross_entropy"]),
+        ("fractal-ifs train -m model=mlp,", [f"model=mlp,{name}" for name in ("cnn", "resmlp", "theorem1")]),
+        ("fractal-ifs train 'loss=", [f"loss={path.stem}" for path in sorted((CONF / "loss").iterdir())]),
+        ("fractal-ifs train optimizer=", ["optimizer=adam", "optimizer=adamw", "optimizer=sgd"]),
+        ("fractal-ifs train optimizer.n", ["optimizer.nesterov="]),
+        ("fractal-ifs train schedule.w", ["schedule.warmup="]),
         ("fractal-ifs train overwrite=", ["overwrite=true", "overwrite=false"]),
         ("fractal-ifs train tr", ["trainer=", "training=", "trainer."]),
         ("fractal-ifs train trainer.c", ["trainer.compile=", "trainer.cuda_graphs=", "trainer.channels_last="]),
@@ -464,6 +467,8 @@ def test_every_example_is_accepted(screen, accepted):
         ("fractal-ifs status --", ["--help"]),
         ("fractal-ifs status ", []),
         ("fractal-ifs dashboard --p", ["--project", "--print"]),
+        ("fractal-ifs export --", ["--help", "--output", "--format", "--best"]),
+        ("fractal-ifs predict run --b", ["--best"]),
         ("fractal-ifs completion z", ["zsh"]),
         ("fractal-ifs trian x", []),
         ("python -m fractal_ifs.th", ["fractal_ifs.theory"]),
@@ -496,8 +501,15 @@ PLAIN = {
 CHOSEN = {
     "keys of data=cifar10": ["data=cifar10", "model=cnn"],
     "keys of model=cnn": ["data=cifar10", "model=cnn"],
+    "keys of model=resmlp": ["model=resmlp"],
+    "keys of model=theorem1": ["model=theorem1"],
     "keys of a sweep in Slurm": ["hydra/launcher=slurm"],
+    "keys of a sweep that prunes": ["hydra/sweeper=halving"],
     "keys of a fractal": ["fractal=custom"],
+    "keys of optimizer=sgd": ["optimizer=sgd"],
+    "keys of schedule=linear": ["schedule=linear"],
+    "keys of schedule=step": ["schedule=step"],
+    "keys of schedule=inverse": ["schedule=inverse"],
 }
 
 

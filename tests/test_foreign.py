@@ -73,6 +73,8 @@ USES = {
     "logged": "os.environ['WANDB_MODE'] = 'offline'\n"
     "    fractal_ifs.run('.', fractal='vicsek', curve=1, width=4, depth=1, steps=10, eval_every=10, batch_size=10,\n"
     "        data__train_size=50, data__test_size=20, logger='wandb')",
+    "sweep": "fractal_ifs.sweep('swept', fractal='vicsek', curve=[1, 4], width=4, depth=1, steps=10, eval_every=10,\n"
+    "        batch_size=10, data__train_size=50, data__test_size=20)",
     "interrupted": "from fractal_ifs.training.rounds import SweepRounds\n"
     "    SweepRounds._keep = lambda _: os.kill(os.getpid(), signal.SIGINT)\n"
     "    try: assert not fractal_ifs.run(fractal='vicsek', curve=1, width=4, depth=1, steps=10**8,\n"

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from conftest import read_checkpoint, slurm_settings
 from torch import nn
 from torch.nn import functional
@@ -27,7 +26,9 @@ from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.data import augment, cifar10, fashion_mnist, images, seeds
 from fractal_ifs.engines.conv import ConvEngine
+from fractal_ifs.engines.optimizers import torch_optimizer, torch_schedule
 from fractal_ifs.files import CONF
+from fractal_ifs.help.takes import content
 from fractal_ifs.networks.convnet import ConvNet, multiplications
 from fractal_ifs.report.forms import markdown
 from fractal_ifs.report.write import write_report
@@ -92,7 +93,7 @@ def config(folder: Path, **keys: Any) -> RunConfig:
 
 def data_of(where: Path, name: str = "cifar10", **keys: Any) -> ImageData:
     """The config group ``data`` for the files of a directory, whatever their checksums; nothing is fetched."""
-    of_conf = yaml.safe_load((CONF / "data" / f"{name}.yaml").read_text())
+    of_conf = content(CONF / "data" / f"{name}.yaml")
     nowhere = {"url": "nowhere/cifar-10-binary.tar.gz"} if "url" in of_conf else {}
     return ImageData.parse({**of_conf, **nowhere, "dir": str(where), "verify": False, **keys})
 
@@ -436,9 +437,9 @@ def fashion(where: Path, **changed: bytes) -> ImageData:
         x, y = blobs(n, seed)
         files = {"images-idx3": struct.pack(">4B3I", 0, 0, 8, 3, n, 28, 28) + x[:, 0, 2:30, 2:30].tobytes()}
         files["labels-idx1"] = struct.pack(">4BI", 0, 0, 8, 1, n) + y.astype(np.uint8).tobytes()
-        for kind, content in files.items():
+        for kind, packed in files.items():
             name = f"{part}-{kind}-ubyte.gz"
-            (where / name).write_bytes(changed.get(f"{part}_{kind[:6]}", gzip.compress(content)))
+            (where / name).write_bytes(changed.get(f"{part}_{kind[:6]}", gzip.compress(packed)))
     return data_of(where, "fashion_mnist")
 
 
@@ -547,8 +548,8 @@ def plain_loop(c: RunConfig) -> tuple[nn.Module, float]:
     """The reference: a module, torch's own optimizer, autograd, the same batches."""
     run = Run(c, None)
     model = run.model
-    kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[c.optimizer]
-    optimizer = kind(model.parameters(), lr=c.lr)
+    optimizer = torch_optimizer(c, model.parameters())
+    schedule = torch_schedule(c, optimizer)
     total = 0.0
     batches = images.Batches(run.data, images_of(c), c.seed, c.batch_size)
     for step in range(c.steps):
@@ -556,7 +557,10 @@ def plain_loop(c: RunConfig) -> tuple[nn.Module, float]:
         loss = -torch.log_softmax(model(x), 1)[torch.arange(len(y)), y].mean()
         optimizer.zero_grad()
         loss.backward()
+        if c.optimizer.clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), c.optimizer.clip)
         optimizer.step()
+        schedule.step()
         total += loss.item()
     return model, total / c.steps
 
@@ -569,7 +573,13 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a - b).norm() / b.norm()).item()
 
 
-@pytest.mark.parametrize("keys", [{}, {"optimizer": "sgd", "lr": 0.05}, {"data__augment": False}], ids=str)
+MOMENTUM = {"optimizer": "sgd", "lr": 0.05, "optimizer.momentum": 0.9, "optimizer.clip": 0.5, "schedule": "cosine"}
+DECAY = {"optimizer": "adamw", "optimizer.weight_decay": 0.1, "schedule": "linear", "schedule.warmup": 5}
+
+
+@pytest.mark.parametrize(
+    "keys", [{}, {"optimizer": "sgd", "lr": 0.05}, MOMENTUM, DECAY, {"data__augment": False}], ids=str
+)
 def test_a_run_equals_a_plain_loop(folder, keys):
     c = config(folder, eval_every=30, **keys)
     run = trained(c)
@@ -595,8 +605,9 @@ class Stop:
             raise KeyboardInterrupt
 
 
-def test_interrupted_runs_go_on_to_the_same_bits(folder, tmp_path):
-    c = config(folder)
+@pytest.mark.parametrize("keys", [{}, MOMENTUM | {"optimizer.average": "ema", "optimizer.average_decay": 0.9}], ids=str)
+def test_interrupted_runs_go_on_to_the_same_bits(folder, tmp_path, keys):
+    c = config(folder, **keys)
     straight = trained(c)
     for rounds in (1, 1):
         with pytest.raises(KeyboardInterrupt):
@@ -605,14 +616,16 @@ def test_interrupted_runs_go_on_to_the_same_bits(folder, tmp_path):
     assert record is not None
     assert (record["status"], record["steps"]) == ("interrupted", 20)
     resumed = trained(c, tmp_path)
-    for name in ("params", "exp_avg", "exp_avg_sq"):
+    for name in ("params", "exp_avg", "exp_avg_sq", "best_params"):
         assert torch.equal(getattr(resumed, name), getattr(straight, name))
     assert [(s, *rest) for s, _, *rest in resumed.history] == [(s, *rest) for s, _, *rest in straight.history]
     written = load(tmp_path)
     assert written.record["status"] == "finished"
-    assert torch.equal(vector(written.model), straight.params)
+    assert torch.equal(vector(written.model), straight.measured)
+    assert straight.best_params is not None
+    assert torch.equal(vector(load(tmp_path, best=True).model), straight.best_params)
     [(x, _)] = images.Batches(straight.data, images_of(c), 0, 16)(7, 1)
-    assert torch.equal(written.model(x), straight.model(x))
+    assert torch.equal(written.model(x), straight.trained(x))
 
 
 def test_slurms_warning_within_a_step_requeues_the_task(folder, tmp_path, monkeypatch):
@@ -678,7 +691,7 @@ def test_bits_do_not_depend_on_where_an_interrupt_comes(folder, tmp_path, monkey
             trained(asked, tmp_path / str(number))
         kept = torch.zeros(chance.randint(1, 10**5))
         resumed = trained(asked, tmp_path / str(number))
-        for name in ("params", "exp_avg", "exp_avg_sq"):
+        for name in ("params", "exp_avg", "exp_avg_sq", "best_params"):
             assert torch.equal(getattr(resumed, name), getattr(straight, name)), shape
         assert [row[2:] for row in resumed.history] == [row[2:] for row in straight.history], shape
         del kept
@@ -722,7 +735,7 @@ def test_killed_and_gone_on_to_the_same_bits(folder, tmp_path):
     assert start("killed").wait(60) == 0
     assert straight.wait(60) == 0
     ends = [read_checkpoint(tmp_path / name) for name in ("straight", "killed")]
-    for name in ("params", "exp_avg", "exp_avg_sq"):
+    for name in ("params", "exp_avg", "exp_avg_sq", "best_params"):
         assert torch.equal(*(end[name] for end in ends if end))
     first, second = ([(s, *rest) for s, _, *rest in end["history"]] for end in ends if end)
     assert first == second
@@ -808,9 +821,9 @@ def test_fingerprints_of_images(folder):
 def test_the_protocol_of_figure_7():
     c = compose(data="cifar10", model="cnn")
     expected = {"loss": "cross_entropy", "batch_size": 128, "steps": 60_000, "optimizer": "adam"}
-    assert {key: getattr(c, key) for key in expected} == expected
+    assert {key: c.leaves()[key] for key in expected} == expected
     experiment = compose(experiment="figure7", depth=2, width=8, data__verify=False)
-    assert {key: getattr(experiment, key) for key in expected} == expected
+    assert {key: experiment.leaves()[key] for key in expected} == expected
     assert (experiment.data.name, experiment.model.name) == ("cifar10", "cnn")
     assert compose(data="cifar10", model="cnn", budget="quick").steps == 20_000
     assert compose(data="cifar10", model="cnn", batch_size=64, steps=10).batch_size == 64
@@ -913,3 +926,15 @@ def test_figure_7_in_the_report(folder, tmp_path):
     write_report([tmp_path / "runs"], tmp_path / "report")
     assert (tmp_path / "report" / "figures" / "figure7.png").stat().st_size > 10_000
     assert "CIFAR-10" in (tmp_path / "report" / "tables.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:.*many workers", "ignore:.*treespec", "ignore:.*logging interval", "ignore:.*srun")
+def test_lightning_trains_a_cnn_as_the_conv_engine(folder):
+    runs = [
+        train([Job(config(folder, engine=engine, trainer__precision="64-true"), None)])[0]
+        for engine in ("auto", "lightning")
+    ]
+    ours, theirs = (run for run in runs if isinstance(run, Run))
+    assert (ours.engine, theirs.engine) == ("conv", "lightning")
+    assert (ours.params - theirs.params).abs().max() < 1e-6
+    assert [row.test_acc for row in ours.history] == [row.test_acc for row in theirs.history]

@@ -128,7 +128,17 @@ def test_the_report_reads_a_kept_table_as_it_reads_the_sweep(command, tmp_path):
     table = tmp_path / "runs.csv"
     ours, notes = rows.read_runs([table])
     theirs, _ = rows.read_runs([tmp_path / "multirun"])
-    not_kept = ("directory", "error", "training", "native_build", "torch_kernels", "git_modified")
+    not_kept = (
+        "directory",
+        "error",
+        "stopped",
+        "training",
+        "native_build",
+        "torch_kernels",
+        "git_modified",
+        "model_source",
+        "loss_source",
+    )
     columns = [name for name in rows.COLUMNS if name not in not_kept]
     ours, theirs = (table[columns].set_index("fingerprint").sort_index() for table in (ours, theirs))
     pd.testing.assert_frame_equal(ours, theirs, check_dtype=False)

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from fractal_ifs.config.fast_compose import Composer
 from fractal_ifs.config.session import VERSION_BASE, borrowed
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, counted
 from fractal_ifs.files import CONF
 
 QUICK = ["fractal=vicsek", "width=8", "depth=2", "steps=60", "eval_every=30", "data.train_size=1000"]
@@ -49,18 +49,56 @@ def test_launchers_of_others_give_the_same_numbers(tmp_path):
     assert said["joblib"] == said["submitit_local"] == said["fused"]
 
 
-def test_optunas_parallel_trials_fuse(tmp_path):
+@pytest.fixture
+def optuna():
+    """Skips where Optuna's sweeper isn't installed, or is one for another Hydra."""
     pytest.importorskip("optuna", reason="hydra-optuna-sweeper is not installed")
     if (plugin := version("hydra-optuna-sweeper"))[:3] != hydra.__version__[:3]:
         pytest.skip(f"hydra-optuna-sweeper {plugin} is for another Hydra")
-    trials = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "sweep=trials"]
-    trials += ["hydra.sweeper.study_name=${sweep}"]
-    said, records = trained(tmp_path, "curve=1", "lr=interval(1e-4,1e-2)", *trials, "hydra.sweeper.direction=maximize")
+
+
+TRIALS = ["curve=1", "lr=interval(1e-4,1e-2)", "hydra/sweeper=optuna", "hydra.sweeper.n_jobs=2", "sweep=trials"]
+TRIALS += ["hydra.sweeper.study_name=${sweep}"]
+
+
+def test_optunas_parallel_trials_fuse(tmp_path, optuna):
+    said, records = trained(tmp_path, *TRIALS, "hydra.sweeper.n_trials=4")
     assert said.count("2 jobs in multirun/trials") == 2
     assert len(records) == 4  # each with a learning rate of its own
     assert {record[-1] for record in records.values()} == {"finished"}
     best = max(record[0] for record in records.values())
-    assert f"Best value: {best}" in said
+    assert f"Best value: {best}" in said  # the best, not the worst
+
+
+@pytest.mark.slow
+def test_a_study_that_is_kept_goes_on(tmp_path, optuna):
+    if int(version("optuna")[0]) < 3 <= int(version("sqlalchemy")[0]) + 1:
+        pytest.skip("Optuna 2 keeps a study with SQLAlchemy 1 alone")
+    kept = [*TRIALS, "hydra.sweeper.storage=sqlite:///study.db", "hydra.sweeper.n_trials=2"]
+    trained(tmp_path, *kept)
+    said, records = trained(tmp_path, *kept)
+    assert len(records) == 4
+    assert f"Best value: {max(record[0] for record in records.values())}" in said  # of both commands
+
+
+def test_the_experiment_optuna_draws_the_same_again(tmp_path, optuna):
+    """Also where it draws one network several times: that is trained once."""
+    search = ["experiment=optuna", "lr=choice(1e-3,1e-2)", "width=8", "depth=2", "curve=1", "sweep=trials"]
+    search += ["hydra.sweeper.n_jobs=5"]
+    _, first = trained(tmp_path, *search, "hydra.sweeper.n_trials=5")
+    assert 1 <= len(first) <= 2
+    said, again = trained(tmp_path, *search, "hydra.sweeper.n_trials=5")
+    assert again == first
+    assert f"{len(first)} of {counted(len(first), 'job')}" in said.replace("1 of 1 jobs", "1 of 1 job")
+    assert f"Best value: {max(record[0] for record in first.values())}" in said
+
+
+@pytest.mark.parametrize("asked", ["maximize", "minimize"])
+def test_optuna_looks_for_the_best_network_unless_told_otherwise(command, optuna, asked):
+    words = ["hydra.sweeper.direction=minimize"] if asked == "minimize" else []
+    assert f"direction: {asked}" in command("experiment=optuna", *words, "--cfg", "hydra").out
+    refused = command("-m", "experiment=optuna", *words, "hydra.sweeper.n_trial=3")
+    assert refused.status == "error: hydra.sweeper.n_trial=3: there is no such key; did you mean n_trials?"
 
 
 def test_a_job_is_composed_as_hydra_composes_it():

@@ -1,6 +1,7 @@
 """Layer-wise training: what it computes, on either engine and among others, and that it can be interrupted."""
 
 import signal
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ def layerwise(**keys):
 def plainly(config):
     """The same with modules and torch's own optimizer: the network, and each layer's test accuracy at its end."""
     points = fractal_points(config.fractal, config.curve, config.data, config.seed)
-    network = build_network(config, 2)
+    network: Any = build_network(config, 2)
     shuffle, b = seeds.stream(config.seed, "shuffle"), config.batch_size
     x, x_test, found = points.x_train, points.x_test, []
     for t, layer in enumerate(network.hidden):
@@ -86,7 +87,7 @@ def test_partners_and_interruptions_change_nothing(engine, tmp_path):
             trained(configs, 3, directories, Stop(rounds))
     assert [records.read_record(d)["steps"] for d in directories] == [225] * 3  # pyright: ignore[reportOptionalSubscript]
     for resumed, expected in zip(trained(configs, 3, directories), straight, strict=True):
-        for name in ("params", "exp_avg", "exp_avg_sq"):
+        for name in ("params", "exp_avg", "exp_avg_sq", "best_params"):
             assert torch.equal(getattr(resumed, name), getattr(expected, name))
         assert numbers(resumed) == numbers(expected)
         x = expected.points.x_test

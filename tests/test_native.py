@@ -76,6 +76,10 @@ def mean_loss(name: str, f: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return (1 - y * f).relu().mean()
     if name == "logistic":
         return torch.nn.functional.softplus(-y * f).mean()
+    if name == "squared_hinge":
+        return (1 - y * f).relu().square().mean()
+    if name == "exponential":
+        return (-y * f).exp().mean()
     return (y - f).square().mean()
 
 
@@ -161,8 +165,12 @@ def test_steps_are_those_of_autograd_and_torch_optim(isa, shape):
     relative = max(1e-5, 2e-5 * learn(task, learned)) if learned else 1e-5
     net, x, y = network(task), torch.from_numpy(task.x).double(), torch.from_numpy(task.y).double()
     parameters = list(net.parameters())
-    adam = task.optimizer == "adam"
-    optimizer = torch.optim.Adam(parameters, lr=1e-3, eps=1e-4) if adam else torch.optim.SGD(parameters, lr=1e-3)
+    adam = task.optimizer != "sgd"
+    if adam:
+        kind = torch.optim.Adam if task.optimizer == "adam" else torch.optim.AdamW
+        optimizer = kind(parameters, lr=1e-3, eps=1e-4, weight_decay=0)
+    else:
+        optimizer = torch.optim.SGD(parameters, lr=1e-3)
     per_epoch = len(task.y) // task.batch_size
     for step in range(3):
         in_epoch = step % per_epoch * task.batch_size
@@ -438,6 +446,19 @@ def test_ctrl_c_stops_within_a_second_and_loses_nothing():
         ({"shuffle_seed": 2**64}, ValueError, "shuffle_seed="),
         ({"loss": "l1"}, ValueError, "loss=l1: must be one of hinge"),
         ({"optimizer": "lion"}, ValueError, "optimizer=lion: must be one of adam"),
+        ({"momentum": 0.9}, ValueError, "momentum=0.9: must be a number in"),
+        ({"optimizer": "sgd", "momentum": 1.0}, ValueError, "momentum=1.0: must be a number in"),
+        ({"optimizer": "sgd", "nesterov": True}, ValueError, "nesterov=True: needs momentum > 0"),
+        ({"optimizer": "sgd", "momentum": 0.5, "exp_avg": None}, TypeError, "exp_avg: must be an array"),
+        ({"nesterov": 1}, TypeError, "nesterov=1: must be true or false"),
+        ({"weight_decay": -1.0}, ValueError, "weight_decay=-1.0: must be a finite number >= 0"),
+        ({"clip": 0.0}, ValueError, "clip=0.0: must be None or a finite number > 0"),
+        ({"rates": np.ones(9)}, ValueError, r"rates: must have shape \(10,\), got \(9,\)"),
+        ({"rates": np.ones(10, np.float32)}, TypeError, "rates: must be float64, got float32"),
+        ({"rates": np.full(10, np.nan)}, ValueError, "rates: must be finite numbers >= 0"),
+        ({"shares": np.ones(10)}, ValueError, "shares: must be given with an average"),
+        ({"average": np.ones(921, np.float32)}, ValueError, "shares: must be given with an average"),
+        ({"average": np.ones(920, np.float32)}, ValueError, "average: must have shape"),
         ({"lr": float("nan")}, ValueError, "lr=nan"),
         ({"betas": (0.9, 1.0)}, ValueError, "betas="),
         ({"betas": (0.9,)}, ValueError, "betas="),

@@ -20,7 +20,7 @@ def output(code: str) -> str:
 
 def test_the_names_are_shown_and_can_be_imported():
     names = ["AffineIFS", "ApproximationCurve", "ConfigError", "FractalDataModule", "FractalDistribution"]
-    names += ["MLP", "load", "run"]
+    names += ["MLP", "Classifier", "load", "run"]
     assert set(names) < set(dir(fractal_ifs))
     assert all(getattr(fractal_ifs, name) for name in names)
     with pytest.raises(AttributeError, match="nothing"):

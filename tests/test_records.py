@@ -5,6 +5,7 @@ import json
 import resource
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -63,8 +64,17 @@ def test_what_a_run_leaves(trained):
 def test_load_gives_back_the_trained_network(trained, tmp_path):
     directory, record = trained
     found = fractal_ifs.load(directory)
+    keys: Any = {
+        "width": 8,
+        "depth": 3,
+        "steps": 100,
+        "eval_every": 50,
+        "lr": 0.001,
+        "logger": "none",
+        "sweep": "tests",
+    }
     again, model = fractal_ifs.run(
-        **{"width": 8, "depth": 3, "steps": 100, "eval_every": 50, "lr": 0.001, "logger": "none", "sweep": "tests"},
+        **keys,
         data__train_size=1500,
         data__test_size=300,
     )

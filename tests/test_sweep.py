@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import files as files_in
@@ -18,9 +19,12 @@ from conftest import small
 
 from fractal_ifs import files
 from fractal_ifs.config.run import Job
-from fractal_ifs.runs.records import RunRecord
+from fractal_ifs.results.cells import form_cells, results_of
+from fractal_ifs.results.rows import read_runs
+from fractal_ifs.runs.records import RunRecord, Status, write_record
 from fractal_ifs.runs.run import Run
 from fractal_ifs.sweeps.executors import Worker
+from fractal_ifs.sweeps.status import status
 from fractal_ifs.sweeps.table import show_table
 from fractal_ifs.training import signals
 from fractal_ifs.training.rounds import SweepRounds
@@ -376,6 +380,17 @@ def test_every_swept_key_is_in_the_table(command, tmp_path):
         assert key in ended.out
 
 
+def test_keys_of_optimizers_and_schedules_are_in_the_table_where_they_differ(command, tmp_path):
+    words = ["optimizer=sgd", "optimizer.momentum=0,0.9", "optimizer.clip=null,1", "schedule=constant,cosine"]
+    assert command("-m", *words, *QUICK, "sweep=grid").status == 0
+    rows = table(tmp_path)
+    found = {(row["optimizer.momentum"], row["optimizer.clip"], row["schedule"]) for row in rows}
+    assert len(rows) == len(found) == 8
+    assert {momentum for momentum, _, _ in found} == {"0.0", "0.9"}
+    assert {clip for _, clip, _ in found} == {"", "1.0"}
+    assert not {"schedule.final", "optimizer.nesterov", "loss.name"} & set(rows[0])
+
+
 def test_one_job_tells_its_result(command, tmp_path):
     ended = command("fractal=vicsek", *QUICK)
     assert ended.status == 0
@@ -416,6 +431,25 @@ def test_results_are_returned_for_sweepers(command, monkeypatch):
     assert Path("multirun/grid/results.csv").exists()
 
 
+def test_runs_that_differ_in_their_optimizer_or_schedule_are_told_apart(command, capsys):
+    """The table has a cell for each, and its file a column for what they differ in."""
+    words = ["optimizer=sgd", "optimizer.momentum=0,0.9", "schedule=constant,cosine", "sweep=momenta"]
+    assert command("-m", *QUICK, *words).status == 0
+    with open("multirun/momenta/results.csv", newline="") as file:
+        found = {(float(row["optimizer.momentum"]), row["schedule"]) for row in csv.DictReader(file)}
+    assert found == {(momentum, schedule) for momentum in (0, 0.9) for schedule in ("constant", "cosine")}
+    capsys.readouterr()
+    show_table(Path("multirun/momenta"))
+    assert len(re.findall(r"\b[01]\.\d{4}\b", capsys.readouterr().out)) == 4
+
+
+def test_a_sweep_that_was_refused_lacks_no_table(tmp_path, caplog):
+    """Nor has it a directory."""
+    assert show_table(tmp_path / "refused")
+    assert not caplog.records
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_table_that_is_too_wide_for_the_terminal_has_a_line_for_each_run(command, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     assert command("-m", *QUICK, "curve=1,2", "seed=range(2,12)", "sweep=wide").status == 0
@@ -427,3 +461,65 @@ def test_a_table_that_is_too_wide_for_the_terminal_has_a_line_for_each_run(comma
         accuracies = [row["best_test_acc"] for row in csv.DictReader(file)]
     assert len(accuracies) == 20
     assert sum(f"{float(accuracy):.4f}" in " ".join(lines) for accuracy in accuracies) == 20
+
+
+def finish(root, configs, statuses=(), steps=100):
+    """Write the records of runs, finished unless others are given, with the accuracies 0.1, 0.2, ..."""
+    for number, config in enumerate(configs):
+        how = statuses[number] if statuses else Status.FINISHED
+        (directory := root / str(number)).mkdir(parents=True)
+        accuracy: dict[str, Any] = dict.fromkeys(("best_test_acc", "final_test_acc"), (number + 1) / 10)
+        write_record(directory, RunRecord.of(config, how, **accuracy, best_step=steps, steps=steps, seconds=1.0))
+
+
+@pytest.mark.parametrize(
+    ("column", "configs"),
+    [
+        ("optimizer.momentum", [{"optimizer": "sgd", "optimizer__momentum": m} for m in (0.0, 0.5, 0.9)]),
+        ("schedule", [{"schedule": name} for name in ("constant", "cosine", "inverse")]),
+        ("schedule.warmup", [{"schedule__warmup": steps} for steps in (0, 5, 10)]),
+        ("trainer.threads", [{"trainer__threads": number} for number in (1, 2, 3)]),
+        ("stop.patience", [{"stop__patience": number} for number in (1, 2, 3)]),
+        (
+            "trainer.accumulate_grad_batches",
+            [
+                {"engine": "lightning", **({"+trainer__accumulate_grad_batches": number} if number else {})}
+                for number in (0, 3, 5)
+            ],
+        ),
+        ("directory", [{}, {}, {}]),
+        ("directory", [{"workers": number} for number in (1, 2, 3)]),
+    ],
+)
+def test_every_run_has_a_cell_of_its_own(tmp_path, capsys, column, configs):
+    finish(tmp_path, [small(**keys) for keys in configs])
+    show_table(tmp_path)
+    text = capsys.readouterr().out
+    assert column in text
+    assert [word for word in ("0.1000", "0.2000", "0.3000") if word in text] == ["0.1000", "0.2000", "0.3000"]
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row[column] for row in rows}) == 3
+
+
+def test_a_run_that_ended_early_is_told_from_one_that_came_to_its_end(tmp_path, capsys):
+    statuses = [Status.STOPPED, Status.PAUSED, Status.PRUNED]
+    rates = (1e-3, 2e-3, 3e-3, 4e-3)
+    finish(tmp_path / "early", [small(lr=lr) for lr in rates[:3]], statuses, steps=50)
+    finish(tmp_path / "late", [small(lr=rates[3])])
+    show_table(tmp_path)
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for said in ("0.1000 stopped at 50", "0.2000 paused at 50", "0.3000 pruned at 50"):
+        assert said in text
+    assert status(tmp_path) == {
+        "stopped": 1, "paused": 1, "pruned": 1, "finished": 1, "steps": 250, "steps_asked": 300, "slurm": []
+    }  # fmt: skip
+    runs, _ = read_runs([tmp_path])
+    assert sorted(runs.status) == ["finished", "paused", "pruned", "stopped"]
+    cells, notes = form_cells(runs)
+    [cell] = results_of(cells)  # of the runs that have ended, the best; never one that was paused or pruned
+    assert (cell.accuracy, cell.lrs, cell.ended, cell.budget) == (0.1, 2, True, 100)
+    assert notes == ["2 runs of another budget than that of their cell are left out of it"]
+    runs, _ = read_runs([tmp_path / "early"])
+    [cell] = results_of(form_cells(runs.loc[runs.status != "stopped"])[0])
+    assert (cell.accuracy, cell.ended, cell.whole, cell.budget) == (0.3, False, False, 50)

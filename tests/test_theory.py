@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
+from fractal_ifs.fractals.cube import CubeIFS
 from fractal_ifs.fractals.ifs import AffineIFS
+from fractal_ifs.networks.construction import corollary1_network, split, theorem1_network
 from fractal_ifs.networks.mlp import MLP, mlp
 from fractal_ifs.theorems import corollary1, theorem4, theorem5
-from fractal_ifs.theorems.construction import corollary1_network, split, theorem1_network
-from fractal_ifs.theorems.cube import CubeIFS
 from fractal_ifs.theorems.fold import CANTOR, fold_network, folded_depth
 from fractal_ifs.theorems.line import along, breakpoints, patterns, regions, sign_changes, stacked
 from fractal_ifs.theorems.measure import LineDistribution, best_error, masses_of_pieces

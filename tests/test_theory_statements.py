@@ -12,11 +12,11 @@ import torch
 
 from fractal_ifs import theory
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.fractals.cube import CubeIFS
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.fractals.ifs import AffineIFS
 from fractal_ifs.networks.mlp import mlp
 from fractal_ifs.theorems import conjecture1, corollary2, corollary3, theorem2, theorem3, theorem4, theorem5
-from fractal_ifs.theorems.cube import CubeIFS
 from fractal_ifs.theorems.fold import CANTOR
 from fractal_ifs.theorems.measure import LineDistribution
 from fractal_ifs.theorems.problem import Problem, Section

@@ -18,12 +18,14 @@ from torch import nn
 from fractal_ifs.config.run import Job
 from fractal_ifs.data import seeds
 from fractal_ifs.engines import cpp as native
+from fractal_ifs.engines import fusing
 from fractal_ifs.engines import native as native_engine
 from fractal_ifs.engines import stacked as engine_torch
 from fractal_ifs.engines.stacked import StackedEngine
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import records
 from fractal_ifs.runs.load import load
+from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.records import Status
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training.train import train
@@ -45,7 +47,7 @@ PARTNERS = [
 
 def trained(configs, stack=0, directories=None, report=None) -> Any:
     jobs = [Job(c, None if directories is None else d) for c, d in zip(configs, directories or configs, strict=True)]
-    return train(jobs, threads=2, stack=stack, report=report)
+    return train(with_sources(jobs), threads=2, stack=stack, report=report)
 
 
 def relative(a, b):
@@ -60,7 +62,7 @@ def numbers(run):
 def plain_loop(config, steps):
     """The reference, with nothing of the engines: a module, torch's own optimizer, the stated order of the batches."""
     run = Run(config, None)  # for its data and its initial network
-    optimizer = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[config.optimizer](
+    optimizer = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[config.optimizer.name](
         run.model.parameters(), lr=config.lr
     )
     x, y, b = run.data.x_train, run.data.y_train, config.batch_size
@@ -74,7 +76,7 @@ def plain_loop(config, steps):
             "hinge": lambda m: torch.clamp(1 - m, min=0).mean(),
             "logistic": lambda m: torch.log1p(torch.exp(-m)).mean(),
             "squared": lambda m: ((1 - m) ** 2).mean(),  # (y - f)^2 with y = +-1
-        }[config.loss](margin)
+        }[config.loss.name](margin)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -197,7 +199,7 @@ def test_a_stack_that_memory_is_too_small_for_is_halved(monkeypatch, caplog):
     """Memory runs out in the middle: nothing is done twice, nothing is left out, and it is said."""
     configs = [small(engine="torch", seed=seed, eval_every=30) for seed in range(5)]
     straight = trained(configs, stack=5)
-    mlp, calls = engine_torch.mlp, []
+    mlp, calls = fusing.mlp, []
 
     def hungry(weights, x, *rest):
         calls.append(len(x))
@@ -205,7 +207,7 @@ def test_a_stack_that_memory_is_too_small_for_is_halved(monkeypatch, caplog):
             raise torch.OutOfMemoryError("no room for the activations")
         return mlp(weights, x, *rest)
 
-    monkeypatch.setattr(engine_torch, "mlp", hungry)
+    monkeypatch.setattr(fusing, "mlp", hungry)
     for halved, expected in zip(trained(configs, stack=5), straight, strict=True):
         same(halved, expected)
     assert calls[:43] == [5] * 41 + [2, 1]  # 5 -> 2 fails -> 1
@@ -270,8 +272,9 @@ class Stop:
 
 
 def same(resumed, straight):
-    for name in ("params", "exp_avg", "exp_avg_sq"):
+    for name in ("params", "exp_avg", "exp_avg_sq", "best_params"):
         assert torch.equal(getattr(resumed, name), getattr(straight, name))
+    assert torch.equal(resumed.measured, straight.measured)  # their averages, where they have one
     assert numbers(resumed) == numbers(straight)
     timeless = ({k: v for k, v in run.record().items() if k != "seconds"} for run in (resumed, straight))
     assert next(timeless) == next(timeless)
@@ -311,7 +314,7 @@ def goes_on_after_ctrl_c(config, directory):
     [resumed], [straight] = trained([config], 0, [directory]), trained([config])
     if config.engine == "torch":
         same(resumed, straight)
-    for name in ("params", "exp_avg", "exp_avg_sq"):
+    for name in ("params", "exp_avg", "exp_avg_sq", "best_params"):
         assert torch.equal(getattr(resumed, name), getattr(straight, name))
     assert [row[::4] for row in resumed.history] == [row[::4] for row in straight.history]
     assert [row[2] for row in resumed.history] == pytest.approx([row[2] for row in straight.history], rel=1e-9)

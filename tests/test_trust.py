@@ -5,6 +5,7 @@ import logging
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
@@ -56,6 +57,9 @@ GROUPS = {
     "budget": ("budget/mine.yaml", "# @package _global_\nhydra:\n  job:\n    env_set: {LD_PRELOAD: evil.so}\n"),
     "place in a group": ("budget/mine.yaml", "# @package _global_\ndata: {dir: /elsewhere}\n"),
     "group from elsewhere": ("budget/mine.yaml", "# @package _global_\nlogger: ${hydra.job.name}\n"),
+    "callback": ("budget/mine.yaml", "# @package _global_\ncallbacks: {x: {_target_: mine.evil.X}}\n"),
+    "logger": ("budget/mine.yaml", "# @package _global_\nlogger: {x: {_target_: mine.evil.X}}\n"),
+    "network": ("protocol/mine.yaml", "# @package _global_\nmodel: {_target_: mine.evil.X}\n"),
     "place": ("budget/mine.yaml", "# @package _global_\nsweep: /elsewhere\n"),
     "overwrite": ("protocol/fractal.yaml", "# @package _global_\noverwrite: true\n"),
     "odd line": ("fractal/mine.yaml", f"# @odd line\u2028# @package _global_\n{FRACTAL}"),
@@ -79,8 +83,9 @@ def test_a_file_of_a_group_sets_its_group_alone(command, tmp_path, kind):
         line = str(command(*arguments).status)
         assert f"mine/{place}: " in line
         assert line.endswith(f"a file of {group}/ may set {group} alone")
+    chosen: Any = {} if group == "protocol" else {group: name}
     for refused in (
-        lambda: run(hydra__searchpath=["mine"], **({} if group == "protocol" else {group: name})),
+        lambda: run(hydra__searchpath=["mine"], **chosen),
         lambda: write_pictures([*words, search]),
     ):
         with pytest.raises(ConfigError, match=f"a file of {group}/ may set {group} alone"):

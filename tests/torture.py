@@ -42,6 +42,8 @@ KINDS = {  # of commands: the words that make one, and how often it is drawn
     "layerwise": (["training=layerwise", "depth=2", "steps=300"], 1),
     "sweep layerwise": (["-m", "training=layerwise", "curve=1,4", "depth=2", "steps=200", "sweep=s"], 1),
     "diverging": (["-m", "lr=1e-3,1e30", "loss=squared", "sweep=s"], 1),
+    "stopping": (["-m", "curve=1,4", "stop.patience=1", "sweep=s"], 1),
+    "halving": (["-m", "curve=1,4", "lr=1e-4,1e-3,1e-2", "sweep=s", "hydra/sweeper=halving"], 1),
     "one by one": (["-m", "hydra/launcher=basic", "curve=1,4", "sweep=s"], 1),
     "images": (["data=cifar10", "model=cnn"], 1),
     "sweep of images": (["-m", "data=cifar10", "model=cnn", "lr=1e-3,2e-3", "sweep=s"], 1),
@@ -65,7 +67,7 @@ def draw(chance: random.Random, images: Path, slurm: bool) -> list[str]:
     drawn += [f"optimizer={chance.choice(['adam', 'adam', 'sgd'])}"]
     if chance.random() < 0.3:
         drawn += [f"trainer.precision={chance.choice(['64-true', 'bf16-mixed'])}"]
-    if chance.random() < 0.3:
+    if chance.random() < 0.3 and kind != "halving":  # which refuses a table
         words += ["kept=kept.csv"]
     if "images" in kind and not slurm:
         drawn = [*IMAGES, f"data.dir={images}", f"width={chance.randint(1, 6)}", "depth=1", f"logger={logger}"]
@@ -136,9 +138,9 @@ class Torture:
         there.mkdir()
         return Command(words, there / "given", there, self.library, start)
 
-    def until(self, strikes: int) -> None:
-        """Cases until there are so many strikes."""
-        for number in itertools.count():
+    def until(self, strikes: int, first: int = 0) -> None:
+        """Cases, from number ``first`` on, until there are so many strikes."""
+        for number in itertools.count(first):
             if self.tally.strikes.total() >= strikes:
                 break
             self.case(number)
@@ -149,6 +151,7 @@ def main() -> None:
     parser.add_argument("--strikes", type=int, default=1000, help="at least so many")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--only", type=int, help="this case alone")
+    parser.add_argument("--first", type=int, default=0, help="go on with this case")
     parser.add_argument("--commands", type=int, default=60, help="how many different commands")
     parser.add_argument("--real", type=float, default=0.1, help="the share of cases whose commands start Python anew")
     parser.add_argument("--slurm", action="store_true", help="all commands under Slurm (see tests/slurm/start.sh)")
@@ -160,7 +163,7 @@ def main() -> None:
             given.keep.mkdir(parents=True)
         torture = Torture(given.keep or Path(root), given.seed, given.commands, given.real, given.slurm)
         if given.only is None:
-            torture.until(given.strikes)
+            torture.until(given.strikes, given.first)
         else:
             torture.case(given.only)
         torture.server.close()

@@ -1,4 +1,5 @@
 from .api import run as run
+from .api import sweep as sweep
 from .data.points import FractalDataModule as FractalDataModule
 from .errors import ConfigError as ConfigError
 from .fractals.curve import ApproximationCurve as ApproximationCurve
@@ -6,4 +7,6 @@ from .fractals.distribution import FractalDistribution as FractalDistribution
 from .fractals.ifs import AffineIFS as AffineIFS
 from .networks.mlp import MLP as MLP
 from .runs.load import load as load
+from .runs.predict import predict as predict
+from .training.classifier import Classifier as Classifier
 from .version import __version__ as __version__

@@ -25,6 +25,8 @@ VERBS = {
     "status": Verb("report.__main__", "how far sweeps are", ("status",)),
     "report": Verb("report.__main__", "what sweeps found, beside the paper: tables, figures, a page"),
     "plot": Verb("plot", "pictures of a fractal distribution, or of what a network has learned"),
+    "predict": Verb("predictions", "what a network has learned to say of points of yours"),
+    "export": Verb("export", "the network of a run in a file of ONNX or torch"),
     "theory": Verb("theory", "the paper's theorems, each one run"),
     "doctor": Verb("doctor", "which engine runs on this machine, how fast, and versions"),
     "dashboard": Verb("dashboard", "a W&B workspace for a sweep"),

@@ -1,35 +1,148 @@
-"""Training from Python and notebooks."""
+"""Training from Python and notebooks: one network by ``run``, a grid of them by ``sweep``.
 
+Both take the keys and groups of the command line as keywords, with two underscores for a dot: ``fractal__depth=6``.
+"""
+
+from __future__ import annotations
+
+import copy
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
+import torch
 from torch import nn
 
 from fractal_ifs.config.compose import compose
-from fractal_ifs.config.machine import check_writable
+from fractal_ifs.config.keywords import signature
+from fractal_ifs.config.machine import check_outside, check_writable
 from fractal_ifs.config.run import Job
+from fractal_ifs.engines.own_loss import check_loss
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.networks.own import check_network
+from fractal_ifs.runs.buffers import set_buffers
+from fractal_ifs.runs.finished import finished
+from fractal_ifs.runs.load import table_of
+from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.records import RunRecord
+from fractal_ifs.sweeps.from_python import Executor, Plan, plan, results
 from fractal_ifs.training.train import train
 
+if TYPE_CHECKING:
+    from typing import Unpack
 
-def run(directory: str | Path | None = None, **keywords: Any) -> tuple[RunRecord, nn.Module]:
+    import pandas as pd
+
+    from fractal_ifs.config.keywords import Lists, Values
+
+
+class _Trained(NamedTuple):
+    record: RunRecord
+    model: nn.Module
+
+
+class Result(_Trained):
+    """What ``run`` returns: ``record, model = run(...)``.
+
+    Attributes:
+        record: as in result.json.
+        model: the trained network.
+        history: one row per evaluation, as of ``load``.
+        best: the network as it was at ``record.best_test_acc``. None where nothing was measured.
+    """
+
+    history: pd.DataFrame
+    best: nn.Module | None
+
+
+@overload
+def run(directory: str | Path | None = None, **keywords: Unpack[Values]) -> Result: ...
+@overload  # keys of one's own, as those of a network in a searchpath
+def run(directory: str | Path | None = None, **keywords: Any) -> Result: ...
+def run(directory: str | Path | None = None, **keywords: Any) -> Result:
     """Train one network: ``run(fractal="vicsek", curve=4, width=20, steps=20_000, fractal__depth=6)``.
 
     Args:
-        directory: where the run writes its record, and logs as ``logger`` says. None: nothing is written.
+        directory: where the run writes its record, and logs if a ``logger`` is asked for. None: nothing is written.
         keywords: the keys and groups of the command line, with two underscores for a dot, as ``data__train_size=1000``.
             Choices of your own are found with ``hydra__searchpath=["mine"]``.
 
-    Returns the record, as in result.json, and the trained module. Raises ConfigError, or what the run failed with.
+    Returns the record, as in result.json, and the trained module; the history is an attribute. Raises ConfigError, or
+    what the run failed with.
     """
-    if isinstance(directory, str) and (key := re.match(r"([a-z_.]+)=", directory)):
-        raise ConfigError(f"{directory}: would be a directory; keys are keywords, {key[1].replace('.', '__')}=...")
-    config = compose(**keywords)
+    _check_directory(directory)
+    config = compose(**_without_wandb(keywords))
+    check_network(config)
+    check_loss(config)
+    job = Job(config, None if directory is None else Path(directory))
+    if finished(job) is None:
+        check_outside(config)
     if directory is not None:
         check_writable(Path(directory))
-    [outcome] = train([Job(config, None if directory is None else Path(directory))], threads=config.workers)
+    [outcome] = train(with_sources([job]), threads=config.workers)
     if isinstance(outcome, Exception):
         raise outcome
-    return outcome.record(), outcome.trained
+    result = Result(outcome.record(), outcome.trained.eval())
+    result.history, result.best = table_of(outcome.history), None
+    if outcome.best_params is not None:
+        result.best = copy.deepcopy(result.model)
+        with torch.no_grad():
+            nn.utils.vector_to_parameters(outcome.best_params, result.best.parameters())
+        set_buffers(result.best, outcome.best_buffers)
+    return result
+
+
+@overload
+def sweep(
+    directory: str | Path | None = None, *, executor: Executor = "inline", **keywords: Unpack[Lists]
+) -> pd.DataFrame: ...
+@overload
+def sweep(directory: str | Path | None = None, *, executor: Executor = "inline", **keywords: Any) -> pd.DataFrame: ...
+def sweep(directory: str | Path | None = None, *, executor: Executor = "inline", **keywords: Any) -> pd.DataFrame:
+    """Train a grid of networks, as ``train -m``: ``sweep(fractal=["vicsek", "carpet"], curve=range(1, 7), width=20)``.
+
+    All jobs are checked before the first one starts. What is finished in the directory is not trained again: the same
+    call goes on where it was interrupted, and more values join the sweep.
+
+    Args:
+        directory: of the sweep. None: ``multirun/NAME``, with the name that the command line would give it.
+        executor: ``inline``: all in this process. ``local``: where the torch engine trains, a process per core or GPU;
+            a script needs ``if __name__ == "__main__":`` for that.
+        keywords: as of ``run``. A list, or a range or an array, is swept. The value of a key that is itself a list is a
+            tuple, ``curve__weights=(0, 0, 1)``, and a list of tuples sweeps it.
+
+    Returns a row per job of the grid, with the columns of results.csv. A job that failed has a row that says so:
+    ``status`` and ``error``. ``directory`` is each run's own, for ``load``; that of the sweep is
+    ``attrs["directory"]``. Raises ConfigError that names all invalid jobs, and Busy where another process drives the
+    sweep.
+    """
+    _check_directory(directory)
+    if executor not in (known := ("inline", "local")):
+        raise ConfigError(f"executor={executor}: must be one of {', '.join(known)}")
+    planned: Plan = plan(None if directory is None else Path(directory), _without_wandb(keywords), _grid)
+    return results(planned, executor)
+
+
+def _grid(keys: Any, context: Any, master: Any, words: Sequence[str]) -> list[list[str]]:
+    """The words of each job of the grid that ``words`` and a composed config stand for."""
+    from hydra_plugins.fractal_ifs_sweeper import CheckedSweeper
+
+    sweeper = CheckedSweeper(**keys)
+    sweeper.hydra_context, sweeper.config = context, master
+    return sweeper.jobs(words)
+
+
+def _check_directory(directory: str | Path | None) -> None:
+    if isinstance(directory, str) and (key := re.match(r"([a-z_.]+)=", directory)):
+        raise ConfigError(f"{directory}: would be a directory; keys are keywords, {key[1].replace('.', '__')}=...")
+
+
+def _without_wandb(keywords: dict[str, Any]) -> dict[str, Any]:
+    """The keywords, with ``logger=none`` unless they say something of a logger."""
+    return keywords if any(name.startswith("logger") for name in keywords) else {"logger": "none", **keywords}
+
+
+# What a notebook completes. An attribute, because the function takes any keyword: networks have keys of their own.
+run.__signature__ = signature(run)  # pyright: ignore[reportFunctionMemberAccess]
+sweep.__signature__ = signature(sweep)  # pyright: ignore[reportFunctionMemberAccess]

@@ -59,12 +59,14 @@ def _stage(name: str, word: str) -> str:
 
 def _arguments(verb: str, arguments: Sequence[str], word: str) -> Iterable[str]:
     """What a verb takes."""
+    from fractal_ifs.__main__ import VERBS
+
     if verb in ("train", "theory", "plot"):
         return _taken(import_module(f"{PACKAGE}.help.{verb}").takes(), arguments, word)
     if verb == "completion":
         return [*SCRIPTS, *parser().options()]
-    if verb in ("doctor", "dashboard"):
-        return import_module(f"{PACKAGE}.{verb}").parser().options() if word.startswith("-") else []
+    if verb in ("doctor", "dashboard", "predict", "export"):
+        return import_module(f"{PACKAGE}.{VERBS[verb].module}").parser().options() if word.startswith("-") else []
     from fractal_ifs.report import __main__ as report
 
     below = "status" if verb == "status" else arguments[0] if arguments else ""

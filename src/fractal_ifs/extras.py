@@ -10,6 +10,7 @@ EXTRAS = {
     "plot": PLOT,
     "report": PLOT | {"pillow": "PIL", "plotly": "plotly", "pyarrow": "pyarrow"},
     "images": {"pooch": "pooch"},
+    "onnx": {"onnx": "onnx", "onnxscript": "onnxscript"},
     "slurm": {"submitit": "submitit"},
     "dashboard": {"wandb-workspaces": "wandb_workspaces"},
 }

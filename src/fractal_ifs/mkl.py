@@ -8,8 +8,6 @@ or started by it, find their environment as it was.
 import os
 from functools import cache
 
-import torch
-
 VARIABLE, EQUAL_BITS = "MKL_CBWR", "AUTO,STRICT"
 
 
@@ -19,6 +17,8 @@ def ask_for_equal_bits() -> None:
 
     In vain where others have multiplied already: ``runs.kernels`` finds out.
     """
+    import torch  # here: what calls this before a user's code must not wait for torch until then
+
     before = os.environ.get(VARIABLE)
     if before or not torch.backends.mkl.is_available():
         return

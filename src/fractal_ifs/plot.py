@@ -283,6 +283,7 @@ def _plan_network(settings: Settings, directory: Path) -> Picture:
 
     keys = ("fractal", "fractal_depth", "curve", "depth", "width", "lr", "seed")
     name = "learned-{}-n{}-curve{}-depth{}-width{}-lr{:g}-seed{}".format(*(record[key] for key in keys))
+    name += "" if record["model"] == "mlp" else f"-{record['model']}"
     return Picture(settings, _stem(name, settings.window), draw)
 
 

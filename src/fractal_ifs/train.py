@@ -15,7 +15,7 @@ from fractal_ifs import streams
 from fractal_ifs.config.compose import parse
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
-from fractal_ifs.config.plugins import check_plugin_keys
+from fractal_ifs.config.plugins import check_plugin_keys, maximize_accuracy
 from fractal_ifs.config.run import Job
 from fractal_ifs.config.session import VERSION_BASE, Task, register
 from fractal_ifs.config.trust import check_trust
@@ -83,6 +83,7 @@ def main() -> int:
             with told(), _shown(), refusals():
                 check_plugin_keys(sys.argv[1:], "fused", "checked")
                 check_trust("config", sys.argv[1:])
+                maximize_accuracy()
                 run()
         except BaseException as error:  # a signal in the middle of anything may end in an error of any kind
             if not (caught or isinstance(error, KeyboardInterrupt)):

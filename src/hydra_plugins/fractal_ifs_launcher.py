@@ -28,8 +28,9 @@ from fractal_ifs.errors import ConfigError, counted
 from fractal_ifs.extras import require
 from fractal_ifs.sweeps.driver import driving, swept
 from fractal_ifs.sweeps.finished import Ended, finished_jobs, finished_or_kept
-from fractal_ifs.sweeps.jobs import Composed, compose_all, current
+from fractal_ifs.sweeps.jobs import Composed, compose_all, current, save_hydra
 from fractal_ifs.sweeps.packing import Packing
+from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.slurm_settings import Settings
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class FusedLauncher(Launcher):
     """Trains the jobs of a sweep together, group by group; the keys are those of ``Packing``."""
 
     here = True  # whether jobs run on this machine
+    halving: Halving | None = None  # that of a sweeper which prunes
 
     def __init__(self, **keys: Any):
         self.packing = Packing.parse({"executor": "local", "stack": 0} | keys)
@@ -84,7 +86,11 @@ class FusedLauncher(Launcher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         if self.checked is None or self.checked[0] is not job_overrides:  # another sweeper than ours
-            self.check(job_overrides, initial_job_idx)
+            jobs = list(dict.fromkeys(map(tuple, job_overrides)))  # it may draw one twice
+            self.check(jobs, initial_job_idx)
+            if len(jobs) < len(job_overrides):
+                returns = dict(zip(jobs, self.launch(jobs, initial_job_idx), strict=True))
+                return [returns[tuple(words)] for words in job_overrides]
         assert self.checked is not None
         (_, composed), self.checked = self.checked, None
         directories = list(dict.fromkeys(each.sweep_directory for each in composed))
@@ -102,6 +108,8 @@ class FusedLauncher(Launcher):
         composed = compose_all(self.hydra_context, self.config, batch, first, self.here)
         if not composed:
             raise ConfigError("the sweep has no jobs")
+        if self.halving:
+            self.halving.check([each.job.config for each in composed])
         for each in composed:
             if each.whole.hydra.job.chdir:
                 raise ConfigError(
@@ -118,10 +126,10 @@ class FusedLauncher(Launcher):
         jobs = [each.job for each in composed]
         log.info("%s in %s", counted(len(jobs), "job"), ", ".join(map(str, directories)))
         ended = finished_jobs(jobs)  # raises for another config before anything is written
+        for number, each in enumerate(composed):
+            if number not in ended:
+                save_hydra(each)
         returns = [self._job(each) for each in composed]
-        for number, (ret, job) in enumerate(zip(returns, jobs, strict=True)):
-            if number not in ended and job.directory:
-                self._save(ret, job.directory)
         listeners = [self._listeners_of_a_job() for _ in returns]
         for ret, heard in zip(returns, listeners, strict=True):
             self._call_back(ret, heard, "on_job_start", task_function=self.task_function)
@@ -190,10 +198,13 @@ class FusedLauncher(Launcher):
 
     def _results(self, jobs: Sequence[Job], ended: dict[int, Ended], sweep_dir: Path) -> Any:
         """How each job ended, by its number, or None where it wasn't waited for; some have ``ended`` already."""
+        from fractal_ifs.sweeps.halving import train_by_halving
         from fractal_ifs.sweeps.sweep import train_unfinished
 
-        todo = [number for number in range(len(jobs)) if number not in ended]
         packing = self.packing
+        if self.halving:
+            return train_by_halving(jobs, ended, self.halving, packing.executor, packing.stack)
+        todo = [number for number in range(len(jobs)) if number not in ended]
         trained = train_unfinished([jobs[number] for number in todo], packing.executor, packing.stack)
         return ended | dict(zip(todo, trained, strict=True))
 
@@ -213,17 +224,6 @@ class FusedLauncher(Launcher):
         ret.working_dir = str(Path.cwd())
         ret.task_name = each.whole.hydra.job.name
         return ret
-
-    @staticmethod
-    def _save(ret: JobReturn, directory: Path) -> None:
-        """Write what Hydra writes of a job, below ``hydra.output_subdir``."""
-        assert ret.hydra_cfg is not None
-        if (subdir := ret.hydra_cfg.hydra.output_subdir) is None:
-            return
-        written = {"config": ret.cfg, "hydra": ret.hydra_cfg, "overrides": list(ret.overrides or [])}
-        (directory / subdir).mkdir(parents=True, exist_ok=True)
-        for name, content in written.items():
-            (directory / subdir / f"{name}.yaml").write_text(OmegaConf.to_yaml(content), encoding="utf-8")
 
 
 class SlurmLauncher(FusedLauncher):

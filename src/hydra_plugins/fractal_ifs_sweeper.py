@@ -1,4 +1,4 @@
-"""A sweeper for Hydra's multirun: ``hydra/sweeper=checked``, the grid of all values."""
+"""Sweepers for Hydra's multirun: ``hydra/sweeper=checked``, the grid of all values, and ``halving``, which prunes."""
 
 import itertools
 from collections.abc import Sequence
@@ -25,6 +25,7 @@ from fractal_ifs.files import write
 from fractal_ifs.sweeps.driver import JobsFailed, swept
 from fractal_ifs.sweeps.grid import Grid
 from fractal_ifs.sweeps.jobs import compose_all
+from fractal_ifs.sweeps.rungs import Halving
 from hydra_plugins.fractal_ifs_launcher import FusedLauncher
 
 
@@ -81,6 +82,10 @@ class CheckedSweeper(Sweeper):
             write(directory / "multirun.yaml", OmegaConf.to_yaml(self.config).encode())
         return self.launcher.launch(batch, initial_job_idx=first)
 
+    def jobs(self, arguments: Sequence[str]) -> list[list[str]]:
+        """The words of every job that these stand for, with those of an experiment. Raises ConfigError."""
+        return self._jobs(arguments)
+
     def _jobs(self, arguments: Sequence[str]) -> list[list[str]]:
         """The words of every job of the grid. Raises ConfigError if there is none."""
         assert self.hydra_context is not None
@@ -104,6 +109,23 @@ class CheckedSweeper(Sweeper):
                 raise ConfigError(f"hydra.sweeper.best_lr={self.keys.best_lr}: has no run of {words}")
             found.append([*others, f"lr={lr!r}"])
         return found
+
+
+class HalvingSweeper(CheckedSweeper):
+    """Successive halving over the same grid: all runs train to a rung, and only the best of each cell go on.
+
+    The keys are those of ``Halving``. It needs a launcher that has all runs at once, and on this machine.
+    """
+
+    def __init__(self, **keys: Any):
+        self.halving = Halving.parse({"params": None, "over": ["lr"], "eta": 2, "least": None, "by": "best"} | keys)
+        super().__init__(params=self.halving.params)
+
+    def _launch(self, batch: list[list[str]], first: int, directory: Path) -> Sequence[JobReturn]:
+        if not (isinstance(self.launcher, FusedLauncher) and self.launcher.here):
+            raise ConfigError("hydra/sweeper=halving: needs hydra/launcher=fused, which has all runs on this machine")
+        self.launcher.halving = self.halving
+        return super()._launch(batch, first, directory)
 
 
 def _choices(override: Override) -> list[str]:

@@ -22,7 +22,9 @@ auto watch_signals(const py::list* until = nullptr) {
     };
 }
 
-using Array = py::array_t<float, py::array::c_style>;
+template <class Number>
+using ArrayOf = py::array_t<Number, py::array::c_style>;
+using Array = ArrayOf<float>;
 
 template <class T>
 T get(py::handle task, const char* name) {
@@ -30,13 +32,15 @@ T get(py::handle task, const char* name) {
 }
 
 // An array of a task, which is not copied. Throws std::invalid_argument for an array that pybind11 would copy, for one
-// that is not aligned to whole floats, and for one that must be writable and is not.
-Array get_array(py::handle task, const char* name, bool writable = false) {
+// that is not aligned to whole numbers, and for one that must be writable and is not.
+template <class Number = float>
+ArrayOf<Number> get_array(py::handle task, const char* name, bool writable = false) {
     const py::object value = task.attr(name);
     const auto refuse = [&](const char* rule) { throw std::invalid_argument(std::string(name) + ": must be " + rule); };
-    if (!py::isinstance<Array>(value)) refuse("a contiguous array of float32");
-    const auto array = py::reinterpret_borrow<Array>(value);
-    if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(float) != 0) refuse("aligned to whole floats");
+    if (!py::isinstance<ArrayOf<Number>>(value))
+        refuse(sizeof(Number) == sizeof(float) ? "a contiguous array of float32" : "a contiguous array of float64");
+    const auto array = py::reinterpret_borrow<ArrayOf<Number>>(value);
+    if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(Number) != 0) refuse("aligned to whole floats");
     if (writable && !array.writeable()) refuse("writable");
     return array;
 }
@@ -49,8 +53,16 @@ Loss get_loss(py::handle task) { return parse("loss", get<std::string>(task, "lo
 
 OptimizerSettings get_settings(py::handle task) {
     const auto [beta1, beta2] = get<std::pair<double, double>>(task, "betas");
-    return {parse("optimizer", get<std::string>(task, "optimizer"), OPTIMIZERS), get<double>(task, "lr"), beta1, beta2,
-            get<double>(task, "eps")};
+    return {parse("optimizer", get<std::string>(task, "optimizer"), OPTIMIZERS),
+            get<double>(task, "lr"),
+            beta1,
+            beta2,
+            get<double>(task, "eps"),
+            get<double>(task, "momentum"),
+            get<bool>(task, "nesterov"),
+            get<double>(task, "weight_decay"),
+            task.attr("clip").is_none() ? 0 : get<double>(task, "clip"),
+            !task.attr("average").is_none()};
 }
 
 // The work that `tasks` ask for, and the arrays that it points into, held so that no other Python thread frees them.
@@ -63,7 +75,7 @@ struct Asked {
     template <class Read>
     Asked(const py::list& tasks, Read read) {
         for (const py::handle task : tasks) {
-            const auto hold = [&](Array array) {
+            const auto hold = [&](auto array) {
                 held.push_back(array);
                 return array;
             };
@@ -83,6 +95,9 @@ void advance(const py::list& tasks, std::size_t threads, const py::list& until) 
         const auto written = [&](const char* name) {
             return task.attr(name).is_none() ? nullptr : hold(get_array(task, name, true)).mutable_data();
         };
+        const auto of_steps = [&](const char* name) {
+            return task.attr(name).is_none() ? nullptr : hold(get_array<double>(task, name)).data();
+        };
         const Array y = hold(get_array(task, "y"));
         return Training{get_shape(task),
                         get_loss(task),
@@ -94,7 +109,10 @@ void advance(const py::list& tasks, std::size_t threads, const py::list& until) 
                         get<Index>(task, "batch_size"),
                         get<uint64_t>(task, "shuffle_seed"),
                         get<uint64_t>(task, "step"),
-                        get<uint64_t>(task, "steps")};
+                        get<uint64_t>(task, "steps"),
+                        written("average"),
+                        of_steps("rates"),
+                        of_steps("shares")};
     });
     std::vector<Training>& all = asked.work;
     refuse_overlaps(all);

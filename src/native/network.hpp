@@ -4,9 +4,11 @@
 //   h_0 = x,  z_j = W_j h_{j-1} + b_j,  h_j = relu(z_j) for j = 1..T,  f = w . h_T + b
 //   with sum_last the last hidden layer reads a sum: z_T = W_T (h_1 + ... + h_{T-1}) + b_T
 // Loss l(f, y) of one point, and the loss of a batch is the mean over its points:
-//   hinge     max(0, 1 - y f)         dl/df = -y [y f < 1]
-//   logistic  log(1 + exp(-y f))      dl/df = -y / (1 + exp(y f))
-//   squared   (f - y)^2               dl/df = 2 (f - y)
+//   hinge          max(0, 1 - y f)     dl/df = -y [y f < 1]
+//   squared hinge  max(0, 1 - y f)^2   dl/df = -2 y max(0, 1 - y f)
+//   logistic       log(1 + exp(-y f))  dl/df = -y / (1 + exp(y f))
+//   exponential    exp(-y f)           dl/df = -y exp(-y f)
+//   squared        (f - y)^2           dl/df = 2 (f - y)
 // Gradients:
 //   dl/dw = (dl/df) h_T,  dl/db = dl/df
 //   delta_T = (dl/df) w * [h_T > 0]
@@ -15,27 +17,41 @@
 //   with sum_last: delta_j = (W_{j+1}^T delta_{j+1} + W_T^T delta_T) * [h_j > 0] for j < T - 1,
 //                  dl/dW_T = delta_T (h_1 + ... + h_{T-1})^T
 // Optimizer step t = 1, 2, ... of a parameter p with gradient g:
-//   SGD   p -= lr g
-//   Adam  m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2,
-//         p -= lr m' / (sqrt(v') + eps)  with  m' = m / (1 - beta1^t),  v' = v / (1 - beta2^t)
+//   clip     g *= min(1, clip / (|g| + 1e-6)),  |g| over all parameters
+//   decay    g += weight_decay p,  but AdamW  p *= 1 - lr weight_decay
+//   SGD      p -= lr g,  or with momentum  m = momentum m + g,  p -= lr m,  Nesterov's  p -= lr (g + momentum m)
+//   Adam     m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2,
+//            p -= lr m' / (sqrt(v') + eps)  with  m' = m / (1 - beta1^t),  v' = v / (1 - beta2^t)
+//   average  a = (1 - w) a + w p,  with a share w of each step
 //
 // Rows of units are padded with zeros to whole vectors. Padding stays zero: padded weights and biases start at zero, so
 // padded units are zero, so by [h > 0] their deltas are, so their gradients and steps are.
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "kernel.hpp"
 
 namespace native {
 
-enum class Loss { Hinge, Logistic, Squared };
-enum class Optimizer { Adam, Sgd };
+enum class Loss { Hinge, Logistic, Squared, SquaredHinge, Exponential };
+enum class Optimizer { Adam, AdamW, Sgd };
 
 struct OptimizerSettings {
     Optimizer optimizer;
-    double lr, beta1, beta2, eps;  // all but lr of Adam alone
+    double lr, beta1, beta2, eps;  // all but lr of Adam and AdamW alone
+    double momentum = 0;           // of SGD alone
+    bool nesterov = false;
+    double weight_decay = 0;
+    double clip = 0;  // 0: gradients of any norm
+    bool averages = false;
+
+    // Whether a step is that of the formulas of Adam or SGD and nothing more.
+    bool plain() const {
+        return optimizer != Optimizer::AdamW && momentum == 0 && weight_decay == 0 && clip == 0 && !averages;
+    }
 };
 
 struct Shape {
@@ -126,8 +142,8 @@ struct StoreEpilogue {  // c = z
 
 class Network {
  public:
-    // For batches of up to `batch` points; with an optimizer where it is to be trained.
-    Network(const Shape& shape, Index batch, bool train)
+    // For batches of up to `batch` points; with an optimizer where it is to be trained, by these settings.
+    Network(const Shape& shape, Index batch, const OptimizerSettings* train = nullptr)
         : shape_(shape), stride_(shape.stride()), vectors_(shape.vectors()),
           batch_((batch + LANES - 1) / LANES * LANES), params_(block()), outputs_(batch_), labels_(batch_),
           share_(batch_), slopes_(batch_), points_(batch_ * shape.d), unlearned_(std::size_t(batch_ + 1)) {
@@ -138,22 +154,28 @@ class Network {
         if (!train) return;
         exp_avg_ = Floats(block()), exp_avg_sq_ = Floats(block()), delta_ = Floats(units), delta_below_ = Floats(units);
         bias_gradients_ = Floats((shape.depth + 1) * stride_);
+        if (train->averages) average_ = Floats(block());
+        if (train->clip > 0) whole_gradient_ = Floats(block());
         const Index most = shape.d > shape.width ? shape.d : shape.width;
         gradient_ = Floats(most * stride_), transposed_ = Floats(vectors_ * LANES * stride_);
     }
 
-    // Takes parameters and moments from flat vectors, in the order of model.parameters(). Moments may be null.
-    void read(const float* params, const float* exp_avg = nullptr, const float* exp_avg_sq = nullptr) {
+    // Takes parameters, moments and their average from flat vectors, in the order of model.parameters(). All but the
+    // first may be null.
+    void read(const float* params, const float* exp_avg = nullptr, const float* exp_avg_sq = nullptr,
+              const float* average = nullptr) {
         each_parameter([&](Index flat, Index at) { params_[at] = params[flat]; });
         if (exp_avg) each_parameter([&](Index flat, Index at) { exp_avg_[at] = exp_avg[flat]; });
         if (exp_avg_sq) each_parameter([&](Index flat, Index at) { exp_avg_sq_[at] = exp_avg_sq[flat]; });
+        if (average) each_parameter([&](Index flat, Index at) { average_[at] = average[flat]; });
     }
 
     // Puts them back.
-    void write(float* params, float* exp_avg, float* exp_avg_sq) {
+    void write(float* params, float* exp_avg, float* exp_avg_sq, float* average = nullptr) {
         each_parameter([&](Index flat, Index at) { params[flat] = params_[at]; });
         if (exp_avg) each_parameter([&](Index flat, Index at) { exp_avg[flat] = exp_avg_[at]; });
         if (exp_avg_sq) each_parameter([&](Index flat, Index at) { exp_avg_sq[flat] = exp_avg_sq_[at]; });
+        if (average) each_parameter([&](Index flat, Index at) { average[flat] = average_[at]; });
     }
 
     // Whether all parameters are finite.
@@ -186,17 +208,17 @@ class Network {
         return outputs_;
     }
 
-    // Step t = 1, 2, ... of the optimizer, on the points index[0..n-1] of x (., d), y (.), n the batch's size. Returns
-    // the mean loss before it.
+    // Step t = 1, 2, ... of the optimizer, on the points index[0..n-1] of x (., d), y (.), n the batch's size. Its
+    // parameters have this share in their average. Returns the mean loss before it.
     float step(const float* x, const float* y, const uint32_t* index, Index n, Loss loss,
-               const OptimizerSettings& settings, int64_t t) {
+               const OptimizerSettings& settings, int64_t t, double share = 1) {
         const Index d = shape_.d;
         for (Index c = 0; c < d; ++c)
             for (Index i = 0; i < n; ++i) points_[c * batch_ + i] = x[index[i] * d + c];
         for (Index i = 0; i < n; ++i) labels_[i] = y[index[i]];
         forward(points(n).transposed());
         const float mean = losses(loss, n);
-        backward(n, step_rule(settings, t));
+        backward(n, step_rule(settings, t, share));
         return mean;
     }
 
@@ -229,6 +251,13 @@ class Network {
             } else if (loss == Loss::Squared) {
                 l = (f - y) * (f - y);
                 slope = 2 * (f - y);
+            } else if (loss == Loss::SquaredHinge) {
+                const Lanes below = relu(1 - y * f);
+                l = below * below;
+                slope = -2 * y * below;
+            } else if (loss == Loss::Exponential) {
+                for (int r = 0; r < LANES; ++r) l[r] = std::exp(-y[r] * f[r]);
+                slope = -y * l;
             } else {  // without overflow: exp of nothing positive
                 for (int r = 0; r < LANES; ++r) {
                     const float yf = y[r] * f[r], e = std::exp(-std::fabs(yf));
@@ -247,12 +276,28 @@ class Network {
         return sum(total);
     }
 
-    // The numbers of one step: p -= rate m / (root sqrt(v) + eps), or p -= rate g. rest is 1 - beta.
+    // The numbers of one step: p -= rate m / (root sqrt(v) + eps), or p -= rate g. rest is 1 - beta. The others are of
+    // a step that isn't plain: g = scale g + l2 p, p = keep p - ..., and with SGD ... = rate (direct g + through m).
     struct StepRule {
         Optimizer optimizer;
         float rate, root, beta1, rest1, beta2, rest2, eps;
+        bool plain = true, averages = false;
+        float scale = 1, l2 = 0, keep = 1, direct = 0, through = 1, share = 1, rest_share = 0;
+        double clip = 0;
     };
-    static StepRule step_rule(const OptimizerSettings& s, int64_t t) {
+    static StepRule step_rule(const OptimizerSettings& s, int64_t t, double share) {
+        StepRule rule = plain_rule(s, t);
+        rule.plain = s.plain(), rule.averages = s.averages, rule.clip = s.clip;
+        rule.share = float(share), rule.rest_share = float(1 - share);
+        if (s.optimizer == Optimizer::AdamW)
+            rule.keep = float(1 - s.lr * s.weight_decay);
+        else
+            rule.l2 = float(s.weight_decay);
+        if (s.optimizer == Optimizer::Sgd) rule.beta1 = float(s.momentum);
+        if (s.nesterov) rule.direct = 1, rule.through = float(s.momentum);
+        return rule;
+    }
+    static StepRule plain_rule(const OptimizerSettings& s, int64_t t) {
         if (s.optimizer == Optimizer::Sgd) return {s.optimizer, float(s.lr), 0, 0, 0, 0, 0, 0};
         // 1 - beta^t, from t alone, in double precision: how a run is cut into chunks must not show. beta^t < exp(-40)
         // is lost in 1.
@@ -273,6 +318,7 @@ class Network {
     // The optimizer's step of the n padded parameters from params_ + at on.
     void update(Index at, const float* gradient, Index n, const StepRule& rule) {
         float *p = params_ + at, *m = exp_avg_ + at, *v = exp_avg_sq_ + at;
+        if (!rule.plain) return update_with_more(at, gradient, n, rule);
         if (rule.optimizer == Optimizer::Sgd) {
             for (Index i = 0; i < n; i += LANES) store(p + i, load(p + i) - rule.rate * load(gradient + i));
             return;
@@ -287,17 +333,83 @@ class Network {
         }
     }
 
+    // The same for a step that isn't plain.
+    void update_with_more(Index at, const float* gradient, Index n, const StepRule& rule) {
+        const auto update = [&](auto moments) {
+            if (rule.averages)
+                update_by<moments, true>(at, gradient, n, rule);
+            else
+                update_by<moments, false>(at, gradient, n, rule);
+        };
+        if (rule.optimizer != Optimizer::Sgd)
+            update(std::integral_constant<int, 2>());
+        else if (rule.beta1 != 0)
+            update(std::integral_constant<int, 1>());
+        else
+            update(std::integral_constant<int, 0>());
+    }
+    // Of an optimizer with 0, 1 or 2 moments: SGD, SGD with momentum, Adam.
+    template <int MOMENTS, bool AVERAGE>
+    void update_by(Index at, const float* gradient, Index n, const StepRule& rule) {
+        float *p = params_ + at, *m = exp_avg_ + at, *v = exp_avg_sq_ + at;
+        float* average = AVERAGE ? average_ + at : nullptr;
+        for (Index i = 0; i < n; i += LANES) {
+            Lanes p_i = load(p + i);
+            const Lanes g = rule.scale * load(gradient + i) + rule.l2 * p_i;
+            Lanes direction = g;
+            if constexpr (MOMENTS == 2) {
+                const Lanes m_i = rule.beta1 * load(m + i) + rule.rest1 * g;
+                const Lanes v_i = rule.beta2 * load(v + i) + rule.rest2 * g * g;
+                store(m + i, m_i);
+                store(v + i, v_i);
+                direction = adam_direction(m_i, v_i, rule.root, rule.eps);
+            } else if constexpr (MOMENTS == 1) {
+                const Lanes m_i = rule.beta1 * load(m + i) + g;
+                store(m + i, m_i);
+                direction = rule.direct * g + rule.through * m_i;
+            }
+            p_i = rule.keep * p_i - rule.rate * direction;
+            store(p + i, p_i);
+            if constexpr (AVERAGE) store(average + i, rule.rest_share * load(average + i) + rule.share * p_i);
+        }
+    }
+
+    // The step of all parameters from whole_gradient_ and bias_gradients_, no longer than the rule's clip. Squares are
+    // added up row by row in double precision.
+    void update_clipped(StepRule rule) {
+        const Index weights = weight(shape_.depth) - params_ + stride_, biases = (shape_.depth + 1) * stride_;
+        double squares = 0;
+        const auto add = [&](const float* rows, Index n) {
+            for (Index row = 0; row < n; row += stride_) {
+                Lanes total{};
+                for (Index i = row; i < row + stride_; i += LANES) total += load(rows + i) * load(rows + i);
+                squares += double(sum(total));
+            }
+        };
+        add(whole_gradient_, weights);
+        add(bias_gradients_, biases);
+        const double most = rule.clip / (std::sqrt(squares) + 1e-6);
+        if (most < 1) rule.scale = float(most);
+        update(0, whole_gradient_, weights, rule);
+        update(weights, bias_gradients_, biases, rule);
+    }
+
     // The backward pass of the last forward's n points, with the optimizer's step of each layer as soon as nothing
-    // needs its weights any more.
+    // needs its weights any more; where the gradient may have to be clipped, at the end.
     void backward(Index n, const StepRule& rule) {
         const Index T = shape_.depth;
         std::memset(bias_gradients_, 0, std::size_t(T * stride_) * sizeof(float));
         bias_gradients_[T * stride_] = slope_sum_;
         const MatrixView slopes{slopes_, n, 1, 1};
-        const StoreEpilogue to_gradient{gradient_, stride_};
+        const bool clips = rule.clip > 0;
+        const auto gradient = [&](Index at) { return clips ? whole_gradient_ + at : gradient_.data(); };
+        const auto to_gradient = [&](Index at) { return StoreEpilogue{gradient(at), stride_}; };
+        const auto step = [&](Index at, Index size) {
+            if (!clips) update(at, gradient_, size, rule);
+        };
         multiply(slopes, padded(weight(T), 1), DeltaEpilogue{hidden(T - 1), delta_, bias_gradient(T - 1), stride_});
-        multiply(slopes.transposed(), padded(hidden(T - 1), n), to_gradient);
-        update(weight(T) - params_, gradient_, stride_, rule);
+        multiply(slopes.transposed(), padded(hidden(T - 1), n), to_gradient(weight(T) - params_));
+        step(weight(T) - params_, stride_);
         const Index active = gather(n);
         for (Index j = T - 1; j > 0; --j) {  // from delta_ of layer j to that of the layer below, then the step of W
             const DeltaEpilogue below{hidden(j - 1), delta_below_, bias_gradient(j - 1), stride_};
@@ -312,13 +424,15 @@ class Network {
                 multiply(delta, weights, StoreEpilogue{delta_below_, stride_});
                 receive(active, delta_below_, below);
             }
-            multiply(unpadded(inputs(j), active).transposed(), padded(delta_, active), to_gradient);
-            update(weight(j) - params_, gradient_, shape_.width * stride_, rule);
+            const Index at = weight(j) - params_;
+            multiply(unpadded(inputs(j), active).transposed(), padded(delta_, active), to_gradient(at));
+            step(at, shape_.width * stride_);
             std::swap(delta_, delta_below_);
         }
         scatter(active, n);
-        multiply(points(n), padded(delta_, n), to_gradient);
-        update(0, gradient_, shape_.d * stride_, rule);
+        multiply(points(n), padded(delta_, n), to_gradient(0));
+        if (clips) return update_clipped(rule);
+        step(0, shape_.d * stride_);
         update(bias(0) - params_, bias_gradients_, (T + 1) * stride_, rule);
     }
 
@@ -397,9 +511,10 @@ class Network {
     }
 
     const Shape shape_;
-    const Index stride_, vectors_, batch_;  // of a row; batch_ is rounded up to whole vectors
-    Floats params_, exp_avg_, exp_avg_sq_, gradient_, bias_gradients_, transposed_;  // (rows, stride)
-    Floats outputs_, labels_, share_, slopes_, points_;                              // (batch) and (d, batch)
+    const Index stride_, vectors_, batch_;                            // of a row; batch_ is rounded up to whole vectors
+    Floats params_, exp_avg_, exp_avg_sq_, average_;                  // (rows, stride)
+    Floats gradient_, whole_gradient_, bias_gradients_, transposed_;  // (rows, stride)
+    Floats outputs_, labels_, share_, slopes_, points_;               // (batch) and (d, batch)
     float slope_sum_ = 0;
     Index sloping_ = 0;
     std::vector<Index> unlearned_;                  // the points that take part in the backward pass, where not all do

@@ -16,9 +16,13 @@
 
 namespace native {
 
-constexpr std::pair<const char*, Loss> LOSSES[] = {
-    {"hinge", Loss::Hinge}, {"logistic", Loss::Logistic}, {"squared", Loss::Squared}};
-constexpr std::pair<const char*, Optimizer> OPTIMIZERS[] = {{"adam", Optimizer::Adam}, {"sgd", Optimizer::Sgd}};
+constexpr std::pair<const char*, Loss> LOSSES[] = {{"hinge", Loss::Hinge},
+                                                   {"logistic", Loss::Logistic},
+                                                   {"squared", Loss::Squared},
+                                                   {"squared_hinge", Loss::SquaredHinge},
+                                                   {"exponential", Loss::Exponential}};
+constexpr std::pair<const char*, Optimizer> OPTIMIZERS[] = {
+    {"adam", Optimizer::Adam}, {"adamw", Optimizer::AdamW}, {"sgd", Optimizer::Sgd}};
 
 // The value of a name in one of the tables above. Throws std::invalid_argument for any other name.
 template <class Value, std::size_t N>
@@ -49,7 +53,7 @@ struct Evaluation {
     std::pair<Index, double> evaluate(const std::atomic<bool>& stop) const {
         constexpr Index BLOCK = 128;
         const auto& [x, y, n] = points;
-        Network network(shape, std::min(BLOCK, n), false);
+        Network network(shape, std::min(BLOCK, n));
         network.read(params);
         Index correct = 0;
         double loss_sum = 0;
@@ -71,7 +75,9 @@ struct Training {
     Points points;
     Index batch;
     uint64_t shuffle_seed, step, steps;
-    uint64_t done = 0;  // of `steps`, while `step` counts those over the run
+    float* average = nullptr;                          // of the parameters; where settings.averages
+    const double *rates = nullptr, *shares = nullptr;  // of each of the steps: its lr, and its share in the average
+    uint64_t done = 0;                                 // of `steps`, while `step` counts those over the run
     double loss_sum = 0;
 
     // Floating-point operations still to do.
@@ -84,17 +90,20 @@ struct Training {
         const double least = std::min(slice / shape.flops(double(batch)), double(steps - done));  // in steps
         uint64_t end = step + uint64_t(least) + 1;
         end = std::min(end + (per_epoch - end % per_epoch) % per_epoch, step + (steps - done));
-        Network network(shape, batch, true);
+        Network network(shape, batch, &settings);
         Shuffle shuffle;
         const uint32_t* order = nullptr;
-        network.read(params, exp_avg, exp_avg_sq);
+        network.read(params, exp_avg, exp_avg_sq, average);
+        OptimizerSettings now = settings;
         for (; step < end && !stop; ++done, ++step) {
             const uint64_t at = step % per_epoch;
             if (!order || at == 0) order = shuffle.order(shuffle_seed, step / per_epoch, n).data();
             const uint32_t* index = order + at * uint64_t(batch);
-            loss_sum += network.step(points.x, points.y, index, batch, loss, settings, int64_t(step) + 1);
+            if (rates) now.lr = rates[done];
+            const double share = shares ? shares[done] : 1;
+            loss_sum += network.step(points.x, points.y, index, batch, loss, now, int64_t(step) + 1, share);
         }
-        network.write(params, exp_avg, exp_avg_sq);
+        network.write(params, exp_avg, exp_avg_sq, average);
         if (!network.finite()) loss_sum = NAN;  // dead units can hide an infinite weight from the loss
         return rest();
     }
@@ -121,7 +130,7 @@ inline void refuse_overlaps(const std::vector<Training>& all) {
     };
     std::vector<Range> ranges;
     for (std::size_t i = 0; i < all.size(); ++i) {
-        const auto add = [&](const char* array, const float* data, Index floats, bool written) {
+        const auto add = [&](const char* array, const void* data, Index floats, bool written) {
             const auto begin = reinterpret_cast<std::uintptr_t>(data);
             if (data && floats > 0)
                 ranges.push_back({begin, begin + std::size_t(floats) * sizeof(float), i, array, written});
@@ -130,6 +139,9 @@ inline void refuse_overlaps(const std::vector<Training>& all) {
         add("params", t.params, t.shape.parameters(), true);
         add("exp_avg", t.exp_avg, t.shape.parameters(), true);
         add("exp_avg_sq", t.exp_avg_sq, t.shape.parameters(), true);
+        add("average", t.average, t.shape.parameters(), true);
+        add("rates", t.rates, 2 * Index(t.steps), false);
+        add("shares", t.shares, 2 * Index(t.steps), false);
         add("x", t.points.x, t.points.n * t.shape.d, false);
         add("y", t.points.y, t.points.n, false);
     }

@@ -1,17 +1,20 @@
 """How Hydra composes a config from conf/, and how the typed ``RunConfig`` is made from it."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from fractal_ifs.config.command import own_folders
+from fractal_ifs.config.command import composed_folders, own_folders
 from fractal_ifs.config.machine import check_gpus, check_memory
 from fractal_ifs.config.messages import one_line
-from fractal_ifs.config.run import RunConfig
+from fractal_ifs.config.own_class import check_named
+from fractal_ifs.config.run import NAMED, RunConfig
 from fractal_ifs.config.session import VERSION_BASE, borrowed
 from fractal_ifs.config.trust import check_groups
 from fractal_ifs.config.words import quoted
@@ -29,7 +32,7 @@ def compose(**keywords: Any) -> RunConfig:
     for key, value in named.items():
         if isinstance(value, str) and value.startswith("~"):
             raise ConfigError(f"{key}={value}: ~ can't stand here, write $HOME")
-    overrides = [f"{key}={_literal(value)}" for key, value in named.items()]
+    overrides = [f"{key}={literal(value)}" for key, value in named.items()]
     with borrowed(), initialize_config_dir(str(CONF), **VERSION_BASE):
         try:
             check_own(overrides)
@@ -38,10 +41,10 @@ def compose(**keywords: Any) -> RunConfig:
                 raise ConfigError(
                     f"experiment={named.get('experiment')}: is a sweep over {', '.join(swept)}: give each a value here"
                 )
-            values = resolved(config)
+            values, folders = resolved(config), composed_folders(config)
         except Exception as error:
             raise error if isinstance(error, ConfigError) else ConfigError(one_line(error, overrides)) from None
-    return accepted(values)
+    return accepted(values, folders=folders)
 
 
 def check_own(words: Sequence[str]) -> None:
@@ -55,16 +58,20 @@ def check_own(words: Sequence[str]) -> None:
 
 def parse(config: DictConfig, here: bool = True) -> RunConfig:
     """The typed config of a composed one. Arguments and errors are those of ``accepted``."""
-    return accepted(resolved(config), here)
+    folders = composed_folders(config) if "hydra" in config else ()
+    return accepted(resolved(config), here, folders)
 
 
-def accepted(values: Mapping[str, Any], here: bool = True) -> RunConfig:
+def accepted(values: Mapping[str, Any], here: bool = True, folders: Iterable[Path] = ()) -> RunConfig:
     """The typed config of plain values.
 
-    ``here`` says that this machine will train the run, so it must have the GPUs that the run needs.
+    ``here`` says that this machine will train the run, so it must have the GPUs that the run needs. ``folders`` are
+    those that the values come from, whose files may not bring code (``own_class``).
     Raises ConfigError for a bad value. The message names the key, the value and what is allowed.
     """
     config = RunConfig.parse(values)
+    for key, target in config.targets.items():
+        check_named(key, target, set(folders) - {CONF})
     check_memory(config)
     if here and config.trainer.accelerator == "gpu":
         check_gpus(config.trainer.devices)
@@ -79,9 +86,19 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         if key != "hydra":
             value = MISSING if OmegaConf.is_missing(config, key) else config[key]
             values[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            if key in NAMED and isinstance(values[key], str):  # a file says ``optimizer: sgd`` in place of the choice
+                values[key] = _chosen(config, key) or values[key]
     if missing := _missing(values):
         raise ConfigError(f"{missing}=???: this key has no default, give it a value")
     return values
+
+
+def _chosen(config: DictConfig, group: str) -> str | None:
+    """The choice of a group that a command's words make, which wins over files. None where they make none."""
+    whole: Any = config if "hydra" in config else HydraConfig.instance().cfg
+    words: Sequence[str] = whole.hydra.overrides.task if whole is not None else ()
+    made = any(word.partition("=")[0] == group for word in words)
+    return str(whole.hydra.runtime.choices[group]) if whole is not None and made else None
 
 
 def _missing(values: Mapping[str, Any], prefix: str = "") -> str | None:
@@ -94,7 +111,7 @@ def _missing(values: Mapping[str, Any], prefix: str = "") -> str | None:
     return None
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
     """A Python value as Hydra's command line takes it."""
     if value is None:
         return "null"
@@ -102,9 +119,9 @@ def _literal(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, Mapping):
         pairs = cast(Mapping[str, Any], value).items()
-        return "{" + ",".join(f"{key}:{_literal(each)}" for key, each in pairs) + "}"
+        return "{" + ",".join(f"{key}:{literal(each)}" for key, each in pairs) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(_literal, cast(Sequence[Any], value))) + "]"
+        return "[" + ",".join(map(literal, cast(Sequence[Any], value))) + "]"
     text = str(value)
     if isinstance(value, (int, float)) or re.fullmatch(r"[A-Za-z0-9_./+-]+", text):
         return text

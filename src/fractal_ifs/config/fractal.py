@@ -9,36 +9,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
 from fractal_ifs import fractals  # whose names are imported when they are used
 from fractal_ifs.config.keys import checked
+from fractal_ifs.config.written import Written
 from fractal_ifs.errors import ConfigError
 
 # Keys added to these groups after the first records, each with the value that all earlier runs had: see ``keys.key``.
 LATER: dict[str, Any] = {}
 
 
-@dataclass(frozen=True, eq=False)
-class _Written:
-    """A group that is compared and fingerprinted by its keys as written."""
-
-    keys: Mapping[str, Any]
+class _Group(Written):
+    """One of the two groups."""
 
     def identity(self) -> dict[str, Any]:
         """The keys that belong to a run's fingerprint."""
         return {name: value for name, value in self.keys.items() if name not in LATER or value != LATER[name]}
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, type(self)) and self.keys == other.keys
 
-    def __hash__(self) -> int:
-        return hash(json.dumps(self.keys, sort_keys=True))
-
-
-class Fractal(_Written):
+class Fractal(_Group):
     """The group ``fractal``."""
 
     @classmethod
@@ -65,7 +56,7 @@ class Fractal(_Written):
         return checked("fractal.depth", depth, int, {"least": 1})
 
 
-class Curve(_Written):
+class Curve(_Group):
     """The group ``curve``."""
 
     @classmethod

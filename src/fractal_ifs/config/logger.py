@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from fractal_ifs.config.keys import Group, checked, key, shown
+from fractal_ifs.config.lightning import check_target
+from fractal_ifs.config.written import NOTHING, Written
 from fractal_ifs.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlainLogger(Group):
+class _Logger(Group):
+    """What loggers have in common."""
+
+    others: Written = NOTHING  # Lightning's loggers by names of their own, as ``config.lightning.Callbacks``
+
+    def plain(self) -> dict[str, Any]:
+        """The keys and values as a record stores them, other loggers among them."""
+        plain = super().plain()
+        del plain["others"]
+        return plain | self.others.plain()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainLogger(_Logger):
     """``logger=csv`` and ``logger=none``: only history.csv, which every run writes."""
 
     PREFIX: ClassVar[str] = "logger."
@@ -28,7 +44,7 @@ def is_name(text: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WandbLogger(Group):
+class WandbLogger(_Logger):
     """``logger=wandb``: one W&B run per network."""
 
     PREFIX: ClassVar[str] = "logger."
@@ -52,6 +68,15 @@ Logger = PlainLogger | WandbLogger
 
 
 def parse_logger(keys: Mapping[str, Any]) -> Logger:
-    """The group of the kind that ``keys["name"]`` names. Raises ConfigError."""
-    name = checked("logger.name", keys.get("name"), Literal["wandb", "csv", "none"], {})
-    return WandbLogger.parse(keys) if name == "wandb" else PlainLogger.parse(keys)
+    """The group of the kind that ``keys["name"]`` names, none where only Lightning's are chosen. Raises ConfigError."""
+    others: dict[str, Any] = {name: value for name, value in keys.items() if isinstance(value, Mapping)}
+    own = {name: value for name, value in keys.items() if name not in others}
+    for name, value in others.items():
+        check_target(f"logger.{name}", value)
+    if "_target_" in own:
+        raise ConfigError(f"logger._target_={shown(own['_target_'])}: must be below a name, logger.NAME._target_")
+    if others and not own:
+        own = {"name": "none"}
+    name = checked("logger.name", own.get("name"), Literal["wandb", "csv", "none"], {})
+    logger = WandbLogger.parse(own) if name == "wandb" else PlainLogger.parse(own)
+    return dataclasses.replace(logger, others=Written(others)) if others else logger

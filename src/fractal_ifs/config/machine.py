@@ -12,6 +12,7 @@ from fractal_ifs.config import environment
 from fractal_ifs.config.data import A_DIRECTORY, ImageData
 from fractal_ifs.config.keys import shown
 from fractal_ifs.config.logger import WandbLogger
+from fractal_ifs.config.model import OwnModel
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import ConfigError, short
 
@@ -82,8 +83,9 @@ def check_memory(config: RunConfig) -> None:
             "batch_size={batch_size}, width={width}": 12 * batch * width * data.crop**2,
         }
     else:
+        weights = 0 if isinstance(config.model, OwnModel) else 16 * width**2 * (depth - 1) + 32 * width
         needed = {
-            "width={width}, depth={depth}": 16 * width**2 * (depth - 1) + 32 * width,
+            "width={width}, depth={depth}": weights,
             "data.train_size={data.train_size}, data.test_size={data.test_size}": 12
             * (data.train_size + data.test_size),
             "batch_size={batch_size}, width={width}": 8 * batch * width * depth,
@@ -143,6 +145,8 @@ def check_outside(config: RunConfig) -> None:
         _check_images(str(Path(config.data.dir).expanduser().absolute()), config.data.dir)
     if isinstance(config.logger, WandbLogger) and config.logger.mode is None:
         environment.wandb_mode()
+    if config.continue_from and not os.path.isdir(config.continue_from):
+        raise ConfigError(f"continue_from={shown(config.continue_from)}: must be a directory with finished runs")
 
 
 @lru_cache

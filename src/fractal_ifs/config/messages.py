@@ -20,6 +20,8 @@ from omegaconf.errors import (
 from fractal_ifs.config.command import own_folders, split
 from fractal_ifs.config.environment import check_environment
 from fractal_ifs.config.keys import allowed
+from fractal_ifs.config.lightning import OURS, trainer_flags
+from fractal_ifs.config.named import Named, choices_with
 from fractal_ifs.config.overrides import check_overrides, unreadable
 from fractal_ifs.config.own_files import check_whole, fault
 from fractal_ifs.config.run import KINDS, RunConfig
@@ -188,11 +190,16 @@ def _unresolved(error: OmegaConfBaseException, words: Sequence[str]) -> str:
 def _no_such_key(line: str) -> str:
     """``line``: KEY=VALUE or KEY."""
     key = line.partition("=")[0].lstrip("+")
-    names = [f"{kind.PREFIX}{field.name}" for kind in KINDS for field in dataclasses.fields(kind)]
+    names = [f"{kind.PREFIX}{field.name}" for kind in KINDS for field in dataclasses.fields(kind) if field.metadata]
+    if key.startswith("trainer."):
+        names += [f"trainer.{flag}" for flag in trainer_flags() if flag not in OURS]
     near = [] if key in names or key.startswith("hydra") else difflib.get_close_matches(key, names, 1, 0.6)
     # A launcher or a sweeper has the keys that it has: with one more it can't be made.
     addable = key.startswith("hydra.") and not key.startswith(("hydra.launcher.", "hydra.sweeper."))
     hint = f"; did you mean {near[0]}?" if near else f"; to add one: +{key}=..." if addable else ""
+    named = [kind for kind in KINDS if issubclass(kind, Named) and key.startswith(kind.PREFIX)]
+    if others := choices_with(key.rpartition(".")[2], named):
+        return f"{line}: goes with {' or '.join(others)}"
     return f"{line}: there is no such key{hint}"
 
 

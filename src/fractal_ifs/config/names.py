@@ -9,7 +9,10 @@ from pathlib import Path
 from fractal_ifs.errors import ConfigError, short
 
 # Keys that are left out of names: they don't change a result, or only say where it lies. conf/config.yaml has the same.
-NOT_IN_NAMES = ("sweep", "overwrite", "kept", "engine", "workers", "logger", "experiment", "data.dir", "data.url")
+NOT_IN_NAMES = (
+    *("sweep", "overwrite", "kept", "continue_from", "engine", "workers", "logger", "experiment"),
+    *("data.dir", "data.url"),
+)
 LENGTH = 200  # bytes of a name; file systems allow 255, and temporary files have longer names
 
 

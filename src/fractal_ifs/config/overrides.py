@@ -27,6 +27,7 @@ from fractal_ifs.config.command import own_places, parsed, split
 from fractal_ifs.config.data import A_DIRECTORY
 from fractal_ifs.config.keys import checked, shown
 from fractal_ifs.config.machine import is_path, obstacle
+from fractal_ifs.config.words import SEVERAL
 from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.files import CONF
 
@@ -136,14 +137,21 @@ def _check_choice(override: Override, folders: Sequence[Path] | None) -> None:
         values = override.sweep_iterator() if not isinstance(override.value(), Glob) else ()
     else:
         values = [override.value()]
-        if group == "experiment" and isinstance(values[0], list):  # Hydra takes several of them, one after the other
+        if group in ("experiment", *SEVERAL) and isinstance(values[0], list):  # one after the other
             values = values[0]
     for value in map(_text, islice(values, MOST_NAMES)):
         name = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
         if not name.strip() or "${" in name or name == "???" or len(name) > 200 or not name.isprintable():
             raise ConfigError(f"{group}={shown(value)}: must be {allowed}")
-        if group == "protocol" and folders and not any((path / group / f"{name}.yaml").is_file() for path in folders):
-            raise ConfigError(f"{group}={shown(value)}: must be {allowed}")  # it is optional: Hydra says nothing
+        if (
+            group in ("protocol", *SEVERAL)  # the first is optional: Hydra says nothing; of several it says little
+            and folders
+            and not any((path / group / f"{name}.yaml").is_file() for path in folders)
+        ):
+            near = difflib.get_close_matches(name, _names(group, folders), 3, 0.5)
+            raise ConfigError(
+                f"{group}={shown(value)}: must be {allowed}" + (f"; did you mean {' or '.join(near)}?" if near else "")
+            )
 
 
 def _check_hydra(override: Override) -> None:

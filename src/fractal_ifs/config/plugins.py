@@ -1,4 +1,4 @@
-"""The names of the keys of a command's launcher and sweeper, checked before Hydra makes these.
+"""The keys of a command's launcher and sweeper: their names are checked before Hydra makes these.
 
 Hydra takes a key that it is told to add, ``+hydra.launcher.foo=2``, and then can't make the launcher; or without ``-m``
 doesn't try. Of one that isn't there it says how to add it. The keys' values are checked by ``overrides`` and by the
@@ -8,6 +8,7 @@ launcher's own type.
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import yaml
@@ -15,12 +16,19 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from omegaconf import OmegaConf
 
 from fractal_ifs.config.command import own_places, split
 from fractal_ifs.config.keys import shown
 from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.files import CONF
 
+# How each sweeper of others is told that the largest value is the best.
+_LARGEST: tuple[tuple[str, str, Any], ...] = (
+    ("optuna", "direction", "maximize"),
+    ("ax", "ax_config.experiment.minimize", False),
+    ("nevergrad", "optim.maximize", True),
+)
 _OF_HYDRA = {"hydra/launcher": {"basic": ()}, "hydra/sweeper": {"basic": ("max_batch_size", "params")}}
 
 
@@ -39,6 +47,7 @@ def check_plugin_keys(arguments: Sequence[str], launcher: str, sweeper: str) -> 
     own = own_places(arguments) or any(name.startswith("--config-") for name, _ in options)
     for group, usual in (("hydra/launcher", launcher), ("hydra/sweeper", sweeper)):
         named = [str(override.value()) for override in overrides if override.key_or_group == group]
+        named = named or _of_experiments(overrides, group)
         chosen = named[-1] if named else None if own else usual
         asked = [pair for override in overrides for pair in _keys(override, group.replace("/", "."))]
         if chosen is None or any(key.startswith("_") for key, _ in asked):  # _target_: another class than the choice's
@@ -53,6 +62,23 @@ def check_plugin_keys(arguments: Sequence[str], launcher: str, sweeper: str) -> 
                 raise ConfigError(f"{prefix}.{short(key)}={shown(value)}: there is no such key; {hint}")
 
 
+def maximize_accuracy() -> None:
+    """Let the sweepers of others look for the largest test accuracy, unless a command or its files say otherwise.
+
+    By themselves they take what a job returns for a loss, and look for the worst network. What Hydra knows of them
+    belongs to the whole process, so this is for one that is the command's own.
+    """
+    Plugins.instance()  # finds the packages
+    store = ConfigStore.instance()
+    for sweeper, key, value in _LARGEST:
+        if f"{sweeper}.yaml" in store.list("hydra/sweeper"):
+            node: Any = store.load(f"hydra/sweeper/{sweeper}.yaml").node
+            if OmegaConf.select(node, key) is not None:
+                OmegaConf.update(node, key, value)
+                again: Any = {"replace": True} if "replace" in signature(store.store).parameters else {}  # Hydra 1.4
+                store.store(group="hydra/sweeper", name=sweeper, node=node, provider="fractal_ifs", **again)
+
+
 def _keys(override: Override, prefix: str) -> list[tuple[str, Any]]:
     """The names of keys below ``prefix`` that an override sets, and their values."""
     name, value = override.key_or_group, override.value()
@@ -61,6 +87,19 @@ def _keys(override: Override, prefix: str) -> list[tuple[str, Any]]:
     if name == prefix and isinstance(value, Mapping):
         return [(str(key), each) for key, each in value.items()]
     return [(name.removeprefix(f"{prefix}.").split(".")[0], value)] if name.startswith(f"{prefix}.") else []
+
+
+def _of_experiments(overrides: Sequence[Override], group: str) -> list[str]:
+    """What the experiments of a command choose of a group, those in conf/."""
+    found: list[str] = []
+    for override in overrides:
+        value = override.value() if override.key_or_group == "experiment" else None
+        for name in value if isinstance(value, list) else [value]:
+            path = CONF / "experiment" / f"{name}.yaml"
+            if re.fullmatch(r"[\w-]+", str(name)) and path.is_file():
+                for entry in yaml.safe_load(path.read_bytes()).get("defaults", []):
+                    found += [str(entry[key]) for key in entry if key == f"override /{group}"]
+    return found
 
 
 def _names(group: str, choice: str) -> Sequence[str] | None:

@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from fractal_ifs import fractals  # whose names are imported when they are used
 from fractal_ifs.config.data import Data, FractalData, ImageData, parse_data
 from fractal_ifs.config.fractal import Curve, Fractal, check_distribution
 from fractal_ifs.config.keys import A_SEED, Group, checked, key
+from fractal_ifs.config.leaves import leaves
+from fractal_ifs.config.lightning import Callbacks
 from fractal_ifs.config.logger import Logger, PlainLogger, WandbLogger, parse_logger
-from fractal_ifs.config.model import CNNModel, MLPModel, Model, parse_model
+from fractal_ifs.config.loss import LOSSES, OF_IMAGES, OF_POINTS, AnyLoss, OwnLoss, parse_loss
+from fractal_ifs.config.model import OURS, CNNModel, MLPModel, Model, Theorem1Model, parse_model
+from fractal_ifs.config.optimizer import OPTIMIZERS, Optimizer, parse_optimizer
+from fractal_ifs.config.own import TARGET, Own
+from fractal_ifs.config.schedule import SCHEDULES, Schedule, parse_schedule
+from fractal_ifs.config.stop import Stop
 from fractal_ifs.config.trainer import Trainer
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, counted, short
 
-GROUPS = {
+GROUPS: dict[str, Callable[[Any], Any]] = {
     "fractal": Fractal.parse,
     "curve": Curve.parse,
     "data": parse_data,
     "model": parse_model,
+    "loss": parse_loss,
+    "optimizer": parse_optimizer,
+    "schedule": parse_schedule,
+    "stop": Stop.parse,
     "trainer": Trainer.parse,
     "logger": parse_logger,
+    "callbacks": Callbacks.parse,
 }
+NAMED = ("loss", "optimizer", "schedule")  # those that a name alone may stand for, ``optimizer: adam``: see ``Named``
+
+NO_CALLBACKS = Callbacks()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,25 +54,33 @@ class RunConfig(Group):
     curve: Curve
     data: Data
     model: Model
+    loss: AnyLoss
+    optimizer: Optimizer
+    schedule: Schedule
+    stop: Stop
     trainer: Trainer
     logger: Logger
+    callbacks: Callbacks = NO_CALLBACKS
 
     depth: int = key("hidden layers", least=1, most=100_000)
     width: int = key("units of a hidden layer, or channels of a CNN's", least=1, most=10**9)
     lr: float = key("learning rate", above=0, most=1e38)  # about the largest number of float32
-    loss: Literal["hinge", "logistic", "squared", "cross_entropy"] = key("loss; cross_entropy for images")
-    optimizer: Literal["adam", "sgd"] = key("optimizer")
     training: Literal["joint", "layerwise"] = key("all layers together, or each in turn", later="joint")
     batch_size: int = key("points in a batch", least=1, most=10**9)
     steps: int = key("optimizer steps; in layer-wise training, of each layer", least=1, most=10**12)
     eval_every: int = key("steps from one measurement of the test accuracy to the next", least=1, most=10**12)
     seed: int = key("seed of everything random in the run", least=0, most=2**63 - 1, allowed=A_SEED)
 
-    engine: Literal["auto", "native", "torch"] = key("what computes the steps", later="auto", result=False)
+    engine: Literal["auto", "native", "torch", "lightning"] = key("what computes the steps", later="auto", result=False)
     workers: int = key("how many cores or GPUs to use; 0: all of them", least=0, most=4096, later=0, result=False)
     sweep: str = key("directory of a sweep under multirun/; if not given, its overrides", later="", result=False)
     kept: str = key(
         "a table of finished runs, which this run may be taken from and is added to", later="", result=False
+    )
+    continue_from: str = key(
+        "directory with finished runs: one that differs in nothing but fewer steps is gone on with, and stays",
+        later="",
+        result=False,
     )
     overwrite: bool = key("discard a run that is already in the directory, and train again", later=False, result=False)
 
@@ -65,8 +88,16 @@ class RunConfig(Group):
     def parse(cls, keys: Mapping[str, Any]) -> RunConfig:
         """The config from plain values, those of a composed config or of a record. Raises ConfigError."""
         given: dict[str, Any] = {name: {} if keys.get(name) is None else keys[name] for name in GROUPS}
-        made = {name: parse(checked(name, given[name], Mapping[str, Any], {})) for name, parse in GROUPS.items()}
+        for name in (name for name in GROUPS if name not in NAMED):
+            checked(name, given[name], Mapping[str, Any], {})
+        made: dict[str, Any] = {name: parse(given[name]) for name, parse in GROUPS.items()}
         return super().parse({**keys, **made})
+
+    def __post_init__(self) -> None:
+        for name in NAMED:
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, GROUPS[name](value))
+        super().__post_init__()
 
     def check(self) -> None:
         """Raises ConfigError if keys of different groups contradict each other."""
@@ -74,17 +105,29 @@ class RunConfig(Group):
             raise ConfigError(
                 f"batch_size={self.batch_size}: must be a multiple of trainer.devices={self.trainer.devices}"
             )
-        if self.training == "layerwise" and not isinstance(self.model, MLPModel):
-            raise ConfigError(f"training=layerwise: needs model=mlp, not {self.model.name}")
+        if self.training == "layerwise" and not (isinstance(self.model, MLPModel) and not self.model.varied):
+            other = self.model.varied if isinstance(self.model, MLPModel) else self.model.name
+            raise ConfigError(f"training=layerwise: needs model=mlp, not {other}")
+        if self.training == "layerwise" and (stop := self.stop.given()):
+            raise ConfigError(f"{stop}: must be null with training=layerwise, where each layer has its own steps")
+        self._check_lightning()
         if self.batch_size > self.data.train_size:
             raise ConfigError(f"batch_size={self.batch_size}: must be at most data.train_size={self.data.train_size}")
-        network, losses = ("mlp", "hinge, logistic, squared") if self.synthetic else ("cnn", "cross_entropy")
-        if self.model.name != network:
+        network, losses = ("mlp", OF_POINTS) if self.synthetic else ("cnn", OF_IMAGES)
+        if isinstance(self.model, CNNModel) == self.synthetic:
             raise ConfigError(f"model={self.model.name}: must be {network} with data={self.data.name}")
-        if self.loss not in losses.split(", "):
-            raise ConfigError(f"loss={self.loss}: must be one of {losses} with data={self.data.name}")
+        if self.loss.name not in losses and not (self.synthetic and isinstance(self.loss, OwnLoss)):
+            raise ConfigError(f"loss={self.loss.name}: must be one of {', '.join(losses)} with data={self.data.name}")
+        if self.schedule.warmup > self.steps:
+            raise ConfigError(f"schedule.warmup={self.schedule.warmup}: must be at most steps={self.steps}")
+        if self.optimizer.average_begin >= self.steps:
+            raise ConfigError(f"optimizer.average_begin={self.optimizer.average_begin}: must be < steps={self.steps}")
+        if self.optimizer.average != "none" and self.training == "layerwise":
+            raise ConfigError(f"optimizer.average={self.optimizer.average}: must be none with training=layerwise")
         if isinstance(self.data, FractalData):
             check_distribution(self.fractal, self.curve, self.data.margin)
+            if isinstance(self.model, Theorem1Model):
+                check_theorem1(self.fractal, self.model, self.data, self.width, self.depth)
         elif isinstance(self.model, CNNModel):
             halvings = min(self.depth, self.model.pools)
             if self.data.crop >> halvings < 1:
@@ -93,10 +136,47 @@ class RunConfig(Group):
                     f"of data.crop={self.data.crop} pixels; at most {self.data.crop.bit_length() - 1}"
                 )
 
+    def _check_lightning(self) -> None:
+        """Raises ConfigError for what only ``engine=lightning`` does, and for what it can't do."""
+        if self.engine != "lightning":
+            parts = {"trainer": self.trainer.flags, "callbacks": self.callbacks, "logger": self.logger.others}
+            for group, part in parts.items():
+                for name in part.keys:
+                    raise ConfigError(f"{group}.{short(name)}: goes with engine=lightning, not engine={self.engine}")
+            return
+        for name in ("compile", "cuda_graphs"):
+            if getattr(self.trainer, name):
+                raise ConfigError(f"trainer.{name}=true: must be false with engine=lightning")
+        others = {
+            "training=layerwise": self.training == "layerwise",
+            f"optimizer.average={self.optimizer.average}": self.optimizer.average != "none",
+            f"continue_from={short(self.continue_from)}": bool(self.continue_from),
+        }
+        for given in (given for given, is_given in others.items() if is_given):
+            raise ConfigError(f"{given}: goes with the other engines, not engine=lightning")
+        if self.optimizer.clip is not None and "gradient_clip_val" in self.trainer.flags.keys:
+            raise ConfigError(f"optimizer.clip={self.optimizer.clip:g}: must be null with trainer.gradient_clip_val")
+        every = self.trainer.flags.keys.get("accumulate_grad_batches", 1)
+        per_epoch = self.data.train_size // self.batch_size
+        if type(every) is not int or every < 1 or per_epoch % every:
+            raise ConfigError(
+                f"trainer.accumulate_grad_batches={short(every)}: must be a whole number that divides the {per_epoch} "
+                "batches of an epoch"
+            )
+
     @property
     def synthetic(self) -> bool:
         """Whether the data are points of a fractal distribution, not images."""
         return isinstance(self.data, FractalData)
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """The classes and functions that the config names, ``MODULE.NAME``, by the full names of their keys."""
+        own = [each for each in (self.model, self.loss) if isinstance(each, Own)]
+        found = {f"{each.PREFIX}{TARGET}": each.target for each in own}
+        for group, parts in (("callbacks", self.callbacks), ("logger", self.logger.others)):
+            found |= {f"{group}.{name}.{TARGET}": keys[TARGET] for name, keys in parts.keys.items()}
+        return found
 
     @property
     def steps_in_all(self) -> int:
@@ -111,16 +191,27 @@ class RunConfig(Group):
         """Plain values, as a record stores them. ``RunConfig.parse`` turns them back into this config."""
         plain = super().plain()
         for name in GROUPS:
-            group = plain[name]
-            plain[name] = copy.deepcopy(dict(group.keys)) if isinstance(group, (Fractal, Curve)) else group.plain()
+            plain[name] = plain[name].spelled() if name in NAMED else plain[name].plain()
         return plain
+
+    def leaves(self) -> dict[str, Any]:
+        """All keys with their values, by their names on the command line: ``optimizer``, ``optimizer.momentum``, ..."""
+        full: dict[str, Any] = {name: getattr(self, name).plain() for name in NAMED}
+        return by_name(self.plain() | full)
 
     def identity(self) -> dict[str, Any]:
         """Everything that can change the run's result, as plain values. The fingerprint is the hash of it."""
         own = {field.name for field in dataclasses.fields(self) if field.name not in GROUPS}
         found = {name: value for name, value in super().identity().items() if name in own}
         found |= {"data": self.data.identity(), "model": self.model.identity()}
+        found |= {name: getattr(self, name).spelled() for name in NAMED}
+        if found["schedule"] == "constant":  # as of all runs before there were schedules
+            del found["schedule"]
         found["trainer"] = self.trainer.of_network(cnn=self.model.name == "cnn")
+        if stop := self.stop.identity():  # without it, a fingerprint is what it was before the group came
+            found["stop"] = stop
+        if callbacks := self.callbacks.identity():
+            found["callbacks"] = callbacks
         if self.synthetic:
             found |= {"fractal": self.fractal.identity(), "curve": self.curve.identity()}
         return found
@@ -141,6 +232,40 @@ class RunConfig(Group):
         return tuple(dict.fromkeys([self.fingerprint, *found]))
 
 
+def by_name(values: Mapping[str, Any], levels: int | None = None) -> dict[str, Any]:
+    """The ``leaves`` of a config's plain values, with the choice of a group in ``NAMED`` as ``optimizer``."""
+    names = {f"{group}.name": group for group in NAMED}
+    return {names.get(name, name): value for name, value in leaves(values, levels).items()}
+
+
+def theorem1_margin(model: Theorem1Model, data: Data) -> float | None:
+    """The gamma that the network of Theorem 1 is built for; None: it is chosen as the network is built."""
+    return model.gamma or (data.margin if isinstance(data, FractalData) else None) or None
+
+
+@lru_cache(maxsize=4096)
+def check_theorem1(fractal: Fractal, model: Theorem1Model, data: FractalData, width: int, depth: int) -> None:
+    """Raises ConfigError where the network of Theorem 1 can't be built for a fractal, in this width and depth."""
+    try:
+        cube = fractals.CubeIFS.of(fractal.ifs)
+        if pairs := cube.touching():
+            raise ConfigError(
+                f"fractal={fractal.name}: must have cells that are apart; {counted(len(pairs), 'pair')} touch"
+            )
+        cube.margin(fractal.depth, theorem1_margin(model, data))
+    except ConfigError as error:
+        raise ConfigError(f"model=theorem1: {error}") from None
+    for name, value, least in (
+        ("width", width, fractals.built_width(cube, 1)),
+        ("depth", depth, 2 * fractal.depth),
+    ):
+        if value < least:
+            raise ConfigError(
+                f"{name}={value}: must be at least {least} with model=theorem1, fractal={fractal.name} and "
+                f"fractal.depth={fractal.depth}"
+            )
+
+
 def _digest(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -156,8 +281,11 @@ KINDS: tuple[type[Group], ...] = (
     RunConfig,
     FractalData,
     ImageData,
-    MLPModel,
-    CNNModel,
+    *OURS,
+    *LOSSES,
+    *OPTIMIZERS,
+    *SCHEDULES,
+    Stop,
     Trainer,
     PlainLogger,
     WandbLogger,
@@ -180,3 +308,10 @@ class Job(NamedTuple):
 
     config: RunConfig
     directory: Path | None
+    source: Path | str | None = None  # the directory of a run to begin from, or why there is none: ``runs.longer``
+    pause: int | None = None  # the step at which it is put aside, one with a measurement. None: it trains to its end
+
+    @property
+    def steps(self) -> int:
+        """The step at which it ends, or is put aside."""
+        return self.pause or self.config.steps_in_all

@@ -31,7 +31,7 @@ from fractal_ifs.config.names import (
     sweeps_experiments,
     unquoted,
 )
-from fractal_ifs.config.run import GROUPS, RunConfig
+from fractal_ifs.config.run import GROUPS, NAMED, RunConfig
 from fractal_ifs.config.words import Parse, read
 
 SCHEMA = "fractal_ifs_schema"  # as conf/config.yaml calls it. Hydra's ConfigStore belongs to all applications
@@ -49,15 +49,21 @@ register_resolver: Any = getattr(OmegaConf, _NAME)
 def _schema() -> type:
     hints = get_type_hints(RunConfig)
     types = {field.name: hints[field.name] for field in dataclasses.fields(RunConfig)}
+    groups: dict[str, Any] = {name: Any if name in NAMED else dict[str, Any] for name in GROUPS}
     fields = [
-        (name, dict[str, Any] if name in GROUPS else str if get_origin(kind) is Literal else kind)
+        (name, groups[name] if name in groups else str if get_origin(kind) is Literal else kind)
         for name, kind in types.items()
     ]
-    made = dataclasses.make_dataclass(
-        "Schema", [(name, kind, dataclasses.field(default=MISSING)) for name, kind in fields]
-    )
+    made = dataclasses.make_dataclass("Schema", [(name, kind, _default(name)) for name, kind in fields])
     made.__module__ = __name__  # so that configs can be pickled
     return made
+
+
+def _default(name: str) -> Any:
+    """A field without a value, but for the group that may be left out."""
+    if name == "callbacks":
+        return dataclasses.field(default_factory=dict[str, Any])
+    return dataclasses.field(default=MISSING)
 
 
 # The structured config of a run's keys. With it, Hydra refuses any other key and any value of the wrong type. A group

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from fractal_ifs.config.keys import Group, key
+from fractal_ifs.config.lightning import flags_of_result, parse_flags
+from fractal_ifs.config.written import NOTHING, Written
 from fractal_ifs.errors import ConfigError
 
 
@@ -28,6 +32,22 @@ class Trainer(Group):
     channels_last: bool = key("store a CNN's maps with channels innermost in memory", later=True)
     threads: int = key("threads of a process that trains a CNN on a CPU", least=1, most=1024, later=1)
 
+    flags: Written = NOTHING  # of ``pytorch_lightning.Trainer`` besides, which only engine=lightning has
+
+    @classmethod
+    def parse(cls, keys: Mapping[str, Any]) -> Trainer:
+        """The group from its keys. Those that are none of the above are flags. Raises ConfigError."""
+        own = tuple(field.name for field in dataclasses.fields(cls) if field.metadata)
+        flags = parse_flags({name: value for name, value in keys.items() if name not in own}, own)
+        group = super().parse({name: value for name, value in keys.items() if name in own})
+        return dataclasses.replace(group, flags=flags)
+
+    def plain(self) -> dict[str, Any]:
+        """The keys and values as a record stores them, the flags among them."""
+        plain = super().plain()
+        del plain["flags"]
+        return plain | self.flags.plain()
+
     def check(self) -> None:
         """Raises ConfigError if keys contradict each other."""
         if self.strategy != "ddp" and self.devices != 1:
@@ -45,6 +65,9 @@ class Trainer(Group):
         ``channels_last`` and ``threads`` change it only for a CNN.
         """
         found = {
-            name: value for name, value in self.identity().items() if cnn or name not in ("channels_last", "threads")
+            name: value
+            for name, value in self.identity().items()
+            if name != "flags" and (cnn or name not in ("channels_last", "threads"))
         }
-        return {name: "true" if value is True else str(value) for name, value in found.items()}
+        texts = {name: "true" if value is True else str(value) for name, value in found.items()}
+        return texts | flags_of_result(self.flags)

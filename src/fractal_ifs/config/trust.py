@@ -8,7 +8,7 @@ callbacks, launchers, sweepers, handlers, formatters and filters.
 import logging
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,8 +25,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fractal_ifs.config.command import composed_folders, own_folders, own_places, split
+from fractal_ifs.config.leaves import leaves
 from fractal_ifs.config.own_files import load
-from fractal_ifs.config.run import GROUPS, placement
+from fractal_ifs.config.run import GROUPS, NAMED, placement
 from fractal_ifs.config.session import VERSION_BASE
 from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.files import CONF
@@ -120,8 +121,10 @@ def _more_than(group: str, text: str, content: DictConfig) -> str | None:
     packages = [header[1].strip() for header in headers if header]
     plain = cast(dict[str, Any], OmegaConf.to_container(content))
     if group in GLOBAL and packages == ["_global_"]:
-        for key in _leaves({name: value for name, value in plain.items() if name != "defaults"}):
-            if key.split(".")[0] == "hydra" or key in placement() or key in GROUPS:
+        for key in leaves({name: value for name, value in plain.items() if name != "defaults"}):
+            first, last = key.split(".")[0], key.split(".")[-1]
+            calls = first in ("hydra", "callbacks", "logger") or last == "_target_"
+            if calls or key in placement() or (key in GROUPS and key not in NAMED):
                 return key
     elif wrong := [package for package in packages if package != group]:
         return f"# @package {wrong[0]}"
@@ -135,15 +138,6 @@ def _more_than(group: str, text: str, content: DictConfig) -> str | None:
             if wrong := [each for each in values if not re.fullmatch(r"[\w-]+(/[\w-]+)*", str(each))]:
                 return f"defaults: {short(chosen)}: {short(wrong[0])}"
     return None
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The full names of all keys that have a value and not keys below them."""
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(cast(dict[str, Any], value), f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
 
 
 def check_calls(config: DictConfig, folders: Collection[Path]) -> None:

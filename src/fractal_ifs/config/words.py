@@ -9,15 +9,17 @@ from dataclasses import fields
 from typing import get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
+from fractal_ifs.config.lightning import trainer_flags
 from fractal_ifs.config.run import GROUPS, KINDS, RunConfig
 from fractal_ifs.errors import ConfigError, short
 
 Parse = Callable[[OverridesParser, list[str]], list[Override]]
 
 CHOICES = (*GROUPS, "budget", "protocol", "experiment")  # a choice of a file
+SEVERAL = ("callbacks", "logger")  # groups of which a run may have several, [a,b]
 _HINTS = {f"{kind.PREFIX}{name}": hint for kind in KINDS for name, hint in get_type_hints(kind).items()}
 COUNTS = tuple(key for key, hint in _HINTS.items() if hint is int)
 TEXTS = (
@@ -33,6 +35,12 @@ def read(parse: Parse, parser: OverridesParser, words: Sequence[str]) -> list[Ov
     Raises ConfigError where a choice of a file isn't a name, and HydraException as Hydra does.
     """
     return [_read(parse, parser, word) for word in words]
+
+
+def _is_flag(key: str) -> bool:
+    """Whether a key is a flag of Lightning's Trainer besides the keys of conf/trainer."""
+    group, _, name = key.partition(".")
+    return group == "trainer" and key not in _HINTS and name.split(".")[0] in (*trainer_flags(), "ckpt_path")
 
 
 def as_typed(key: str, text: str) -> str:
@@ -54,10 +62,14 @@ def _read(parse: Parse, parser: OverridesParser, word: str) -> Override:
     if key in CHOICES:
         if type(value) is int:
             return _quoted(parse, parser, override.get_key_element(), str(value), word)
+        if key in SEVERAL and isinstance(value, list):
+            return override
         if not override.is_delete() and (value is None or isinstance(value, (bool, float, list, dict))):
             raise ConfigError(f"{short(word)}: must be one name; without {key}=NAME its default holds")
         if isinstance(value, str) and ".." in value.split("/"):  # files of other places are not those of a group
             raise ConfigError(f"{short(word)}: must be the name of a file of {key}/")
+    elif override.type == OverrideType.CHANGE and _is_flag(key):
+        return _with(parse, parser, f"++{word}", word)  # conf/ doesn't have it
     elif key in COUNTS and isinstance(value, float) and value.is_integer():
         return _with(parse, parser, f"{override.get_key_element()}={int(value)}", word)
     elif key in TEXTS and isinstance(value, (bool, int, float)):

@@ -14,8 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.data import augment, cifar10, fashion_mnist
+from fractal_ifs.data.order import OrderedLoader
 from fractal_ifs.data.seeds import permutation, stream
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.fractals.named import read
 
 # The function that reads each set of images, by ``data.name``.
 READERS = {"cifar10": cifar10.load, "fashion_mnist": fashion_mnist.load}
@@ -114,31 +116,37 @@ class Batches:
             yield x, images.y_test[rows]
 
 
-class _Batched(Dataset[tuple[Tensor, Tensor]]):
-    """A data set whose items are whole batches: those of an epoch of training, or of the test set."""
+class _Training(Dataset[tuple[Tensor, Tensor]]):
+    """The training batches of all epochs, by their numbers."""
 
-    def __init__(self, module: "CIFAR10DataModule", train: bool):
-        self.module, self.train = module, train
+    def __init__(self, batches: Batches):
+        self.batches = batches
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        return next(self.batches(number, 1))
+
+
+class _Test(Dataset[tuple[Tensor, Tensor]]):
+    """The batches of the test set."""
+
+    def __init__(self, batches: Batches):
+        self.batches = batches
 
     def __len__(self) -> int:
-        batches = self.module.batches
-        return batches.per_epoch if self.train else -(-len(batches.images.y_test) // TEST_BATCH)
+        return -(-len(self.batches.images.y_test) // TEST_BATCH)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        batches = self.module.batches
-        if self.train:
-            return next(batches(self.module.epoch * batches.per_epoch + i, 1))
-        return next(batches.test(i))
+        return next(self.batches.test(i))
 
 
 class CIFAR10DataModule(pl.LightningDataModule):
     """CIFAR-10, or the set that ``data.name`` names, for any LightningModule.
 
     Gives batches (x (b, 3, 24, 24) float32, y (b,) int64), made on the device, the same as in this package's own
-    training. A batch is a function of the seed, the epoch and its number, so no state has to be saved.
+    training. A batch is a function of the seed and its number over all epochs.
 
     Args:
-        data: the config group ``data``, or a mapping with its keys.
+        data: the name of a conf/data/*.yaml of images, a mapping with all keys of one, or the config group ``data``.
         seed: the run's seed.
         batch_size: images in a training batch.
         device: where the images are stored and the batches are made.
@@ -146,9 +154,17 @@ class CIFAR10DataModule(pl.LightningDataModule):
     Raises ConfigError.
     """
 
-    def __init__(self, data: ImageData | Mapping[str, Any], seed: int = 0, batch_size: int = 128, device: str = "cpu"):
+    def __init__(
+        self,
+        data: str | ImageData | Mapping[str, Any] = "cifar10",
+        seed: int = 0,
+        batch_size: int = 128,
+        device: str = "cpu",
+    ):
         super().__init__()
-        self.data = data if isinstance(data, ImageData) else ImageData.parse(data)
+        if not isinstance(data, ImageData):
+            data = ImageData.parse(read("data", data, {}) if isinstance(data, str) else data)
+        self.data = data
         self.seed, self.batch_size, self.target = seed, batch_size, device
         self._batches: Batches | None = None
 
@@ -157,23 +173,18 @@ class CIFAR10DataModule(pl.LightningDataModule):
         READERS[self.data.name](self.data)
 
     @property
-    def epoch(self) -> int:
-        """The trainer's current epoch; 0 without a trainer."""
-        return self.trainer.current_epoch if self.trainer is not None else 0
-
-    @property
     def batches(self) -> Batches:
         """The batches, made when first used. Raises ConfigError."""
         if self._batches is None:
             self._batches = Batches(image_sets(self.data, self.target), self.data, self.seed, self.batch_size)
         return self._batches
 
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """The training batches of the current epoch."""
-        return DataLoader(_Batched(self, True), batch_size=None)
+    def train_dataloader(self) -> DataLoader[Any]:
+        """The training batches, an epoch at a time."""
+        return OrderedLoader(_Training(self.batches), self.batches.per_epoch)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """The test set, in batches of 1,000."""
-        return DataLoader(_Batched(self, False), batch_size=None)
+        return DataLoader(_Test(self.batches), batch_size=None)
 
     test_dataloader = val_dataloader

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fractal_ifs.config.model import CNNModel
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.config.trainer import Trainer
 from fractal_ifs.engines import cpp
@@ -16,13 +17,15 @@ from fractal_ifs.engines.stacked import StackedEngine
 class Choice(NamedTuple):
     """The engine of a run."""
 
-    engine: str  # ``native``, ``torch`` (the stacked engine) or ``conv``
+    engine: str  # ``native``, ``torch`` (the stacked engine), ``conv``, or ``lightning``, which training.lightning has
     reason: str | None  # why it is not ``native``, unless another engine was asked for or is the only one
 
 
 def choose(config: RunConfig) -> Choice:
     """The engine that trains this run on this machine."""
-    if config.model.name == "cnn":
+    if config.engine == "lightning":
+        return Choice("lightning", None)
+    if isinstance(config.model, CNNModel):
         return Choice("conv", None)
     if config.engine == "torch":
         return Choice("torch", None)
@@ -31,10 +34,12 @@ def choose(config: RunConfig) -> Choice:
         return Choice("torch", f"trainer.devices={trainer.devices}: the native engine trains a network on one core")
     if trainer.compile:
         return Choice("torch", "trainer.compile=true asks for it")
+    if varied := config.model.varied:
+        return Choice("torch", f"{varied}: the native engine trains plain networks of ReLUs only")
     reason = cpp.supports(
-        model=config.model.name,
-        loss=config.loss,
-        optimizer=config.optimizer,
+        model="mlp",
+        loss=config.loss.name,
+        optimizer=config.optimizer.name,
         dtype={"32-true": "float32"}.get(trainer.precision, trainer.precision),
         device=trainer.accelerator,
     )

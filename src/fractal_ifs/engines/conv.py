@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fractal_ifs.config.data import ImageData
+from fractal_ifs.config.optimizer import Adam
 from fractal_ifs.data.images import Batches
+from fractal_ifs.engines.optimizers import torch_optimizer
 from fractal_ifs.engines.protocol import Measurement, Stop
-from fractal_ifs.engines.stacked import AUTOCAST, BETAS, EPS, casting
+from fractal_ifs.engines.stacked import AUTOCAST, casting
+from fractal_ifs.engines.steps import learning_rates, shares
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.run import Run
 
@@ -67,18 +70,18 @@ class _Held:
         self.network = torch.compile(run.model) if compiled else run.model
         assert isinstance(run.config.data, ImageData)
         self.batches = Batches(run.data, run.config.data, run.config.seed, run.config.batch_size, run.params.dtype)
-        flat = nn.Parameter(run.params)
+        self.flat = flat = nn.Parameter(run.params)
         self.grad = flat.grad = torch.zeros_like(run.params)
         start = 0
         for p in run.model.parameters():
             p.grad = self.grad[start : start + p.numel()].view(p.shape)
             start += p.numel()
-        if run.config.optimizer == "adam":
-            self.optimizer = torch.optim.Adam([flat], run.config.lr, BETAS, EPS, fused=True)
+        self.optimizer = torch_optimizer(run.config, [flat], fused=True)
+        if isinstance(run.config.optimizer, Adam):
             done = torch.tensor(float(run.step), device=flat.device)
             self.optimizer.state[flat] = {"step": done, "exp_avg": run.exp_avg, "exp_avg_sq": run.exp_avg_sq}
         else:
-            self.optimizer = torch.optim.SGD([flat], run.config.lr, fused=True)
+            self.optimizer.state[flat] = {"momentum_buffer": run.exp_avg}  # of no use without momentum
 
     def logits(self, x: Tensor) -> Tensor:
         with casting(self.precision, x.device), _deterministic():
@@ -88,14 +91,24 @@ class _Held:
     def advance(self, steps: int, stop: Stop) -> float:
         """Do ``steps`` steps, or fewer if ``stop`` says so. Returns ``run.loss_sum`` plus the batch losses."""
         total = torch.tensor(self.run.loss_sum, dtype=torch.float64, device=self.grad.device)
-        for x, y in self.batches(self.run.step, steps):
+        config, first = self.run.config, self.run.step
+        rates, parts = learning_rates(config, first, steps), shares(config.optimizer, first, steps)
+        for x, y in self.batches(first, steps):
             loss = F.cross_entropy(self.logits(ddp.share(x)), ddp.share(y))
             self.grad.zero_()
             with _deterministic():
                 loss.backward()
             with torch.no_grad():
                 ddp.average(loss, self.grad)
+            if config.optimizer.clip is not None:
+                nn.utils.clip_grad_norm_(self.flat, config.optimizer.clip)
+            done = self.run.step - first
+            if rates is not None:
+                self.optimizer.param_groups[0]["lr"] = float(rates[done])
             self.optimizer.step()
+            if parts is not None and self.run.average is not None:
+                part = float(parts[done])
+                self.run.average.mul_(1 - part).add_(self.run.params, alpha=part)
             total += loss.detach()
             self.run.step += 1
             if stop:
@@ -105,10 +118,11 @@ class _Held:
     @torch.no_grad()
     def evaluate(self) -> Measurement:
         right, loss = 0, 0.0
-        for x, y in self.batches.test():
-            f = self.logits(x)
-            right += (f.argmax(1) == y).sum().item()
-            loss += F.cross_entropy(f, y, reduction="sum").item()
+        with self.run.averaged():
+            for x, y in self.batches.test():
+                f = self.logits(x)
+                right += (f.argmax(1) == y).sum().item()
+                loss += F.cross_entropy(f, y, reduction="sum").item()
         n = len(self.run.data.y_test)
         return Measurement(right / n, loss / n)
 

@@ -21,8 +21,8 @@ from fractal_ifs.config import environment
 from fractal_ifs.config.environment import ISAS
 from fractal_ifs.config.machine import cores
 
-LOSSES = ("hinge", "logistic", "squared")
-OPTIMIZERS = ("adam", "sgd")
+LOSSES = ("hinge", "logistic", "squared", "squared_hinge", "exponential")
+OPTIMIZERS = ("adam", "adamw", "sgd")
 EPS = 1e-30  # the least eps of Adam: a gradient that has always been zero (padding, dead units) steps by 0 / eps
 
 
@@ -56,10 +56,14 @@ class Evaluation:
 class Task(Evaluation):
     """A network, its optimizer's state and its training set: ``advance`` trains it from ``step`` for ``steps`` steps.
 
-    ``params``, ``exp_avg`` and ``exp_avg_sq`` (P,) change in place (the last two may be None with ``sgd``): no part of
-    their memory may be in another array, of this task or another; ``x`` and ``y`` may be shared. Batches are
-    those of ``data.seeds.permutation(shuffle_seed, epoch, n)``; hyper-parameters mean what they do in
-    ``torch.optim.Adam`` and ``SGD`` (no weight decay, no momentum).
+    ``params``, ``exp_avg`` and ``exp_avg_sq`` (P,) change in place (the last two may be None with ``sgd`` without
+    momentum): no part of their memory may be in another array, of this task or another; ``x`` and ``y`` may be shared.
+    Batches are those of ``data.seeds.permutation(shuffle_seed, epoch, n)``; hyper-parameters mean what they do in
+    ``torch.optim.Adam``, ``AdamW`` and ``SGD``, and ``clip`` what it does in ``torch.nn.utils.clip_grad_norm_``.
+
+    ``rates`` (steps,), float64, are the learning rates of the steps of a call, in place of ``lr``. ``average`` (P,),
+    float32, is an average of the parameters, which changes in place too: a step whose entry of ``shares`` (steps,),
+    float64, is w makes it (1 - w) average + w params.
 
     ``advance`` sets ``step`` (optimizer steps done over the run), ``done`` (in this call) and ``loss_sum``: the mean
     batch loss summed over the steps of this call, NaN or infinite if the network diverged.
@@ -75,12 +79,19 @@ class Task(Evaluation):
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     optimizer: str = "adam"
+    momentum: float = 0.0
+    nesterov: Any = False  # true or false
+    weight_decay: float = 0.0
+    clip: float | None = None
+    rates: Any = None
+    average: Any = None
+    shares: Any = None
     done: int = 0
     loss_sum: float = math.nan
 
     def __post_init__(self):
         super().__post_init__()
-        self.exp_avg, self.exp_avg_sq = _array(self.exp_avg), _array(self.exp_avg_sq)
+        self.exp_avg, self.exp_avg_sq, self.average = map(_array, (self.exp_avg, self.exp_avg_sq, self.average))
 
 
 def advance(tasks: Sequence[Task], threads: int | None = None, stop: list[int] | None = None) -> None:
@@ -128,7 +139,7 @@ def supports(
         return f"loss={loss}: the native engine has {', '.join(LOSSES)}"
     if optimizer not in OPTIMIZERS:
         return f"optimizer={optimizer}: the native engine has {', '.join(OPTIMIZERS)}"
-    if optimizer == "adam" and not eps >= EPS:
+    if optimizer != "sgd" and not eps >= EPS:
         return f"eps={eps}: the native engine needs at least {EPS}"
     if str(dtype).removeprefix("torch.") != "float32":
         return f"precision {dtype}: the native engine computes in float32"
@@ -221,11 +232,11 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray)
 
 
-def _vector(key: str, value: Any, shape: tuple[int, ...], writable: bool = False) -> None:
+def _vector(key: str, value: Any, shape: tuple[int, ...], writable: bool = False, dtype: Any = np.float32) -> None:
     if not _is_array(value):
         raise TypeError(f"{key}: must be an array or a CPU tensor, got {type(value).__name__}")
-    if value.dtype != np.float32:
-        raise TypeError(f"{key}: must be float32, got {value.dtype}")
+    if value.dtype != dtype:
+        raise TypeError(f"{key}: must be {np.dtype(dtype)}, got {value.dtype}")
     if value.shape != shape:
         raise ValueError(f"{key}: must have shape {shape}, got {value.shape}")
     if not value.flags.c_contiguous:
@@ -260,15 +271,37 @@ def _check_training(task: Task) -> None:
     if task.optimizer not in OPTIMIZERS:
         raise ValueError(f"optimizer={task.optimizer}: must be one of {', '.join(OPTIMIZERS)}")
     for key in ("exp_avg", "exp_avg_sq"):
-        if getattr(task, key) is not None or task.optimizer == "adam":
+        if getattr(task, key) is not None or task.optimizer != "sgd":
             _vector(key, getattr(task, key), (size,), writable=True)
+    if task.average is not None:
+        _vector("average", task.average, (size,), writable=True)
     _whole("shuffle_seed", task.shuffle_seed, 0, 2**64 - 1)
     _whole("step", task.step, 0, 2**53)
     _whole("steps", task.steps, 1, 2**53)
     _whole("batch_size", task.batch_size, 1, len(task.y))
     if not (math.isfinite(task.lr) and task.lr >= 0):
         raise ValueError(f"lr={task.lr}: must be a finite number >= 0")
-    if task.optimizer == "adam":
+    if not isinstance(task.nesterov, bool):
+        raise TypeError(f"nesterov={task.nesterov!r}: must be true or false")
+    if not 0 <= task.momentum < 1 or (task.momentum and task.optimizer != "sgd"):
+        raise ValueError(f"momentum={task.momentum}: must be a number in [0, 1), 0 unless optimizer=sgd")
+    if task.nesterov and not task.momentum:
+        raise ValueError("nesterov=True: needs momentum > 0")
+    if task.momentum and task.exp_avg is None:
+        raise TypeError("exp_avg: must be an array or a CPU tensor, got NoneType")
+    if not 0 <= task.weight_decay < math.inf:
+        raise ValueError(f"weight_decay={task.weight_decay}: must be a finite number >= 0")
+    if task.clip is not None and not 0 < task.clip < math.inf:
+        raise ValueError(f"clip={task.clip}: must be None or a finite number > 0")
+    for key, most in (("rates", math.inf), ("shares", 1.0)):
+        values = getattr(task, key)
+        if values is not None:
+            _vector(key, values, (task.steps,), dtype=np.float64)
+            if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= most):
+                raise ValueError(f"{key}: must be finite numbers >= 0{' and <= 1' if most == 1 else ''}")
+    if (task.average is None) != (task.shares is None):
+        raise ValueError("shares: must be given with an average, and only then")
+    if task.optimizer != "sgd":
         if not all(0 <= beta < 1 for beta in task.betas) or len(task.betas) != 2:
             raise ValueError(f"betas={task.betas}: must be two numbers in [0, 1)")
         if not EPS <= task.eps < math.inf:

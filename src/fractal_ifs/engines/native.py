@@ -6,11 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from fractal_ifs.config.optimizer import Adam, Sgd
 from fractal_ifs.engines import cpp
 from fractal_ifs.engines.protocol import Measurement, Stop
+from fractal_ifs.engines.steps import BETAS, EPS, learning_rates, shares
 from fractal_ifs.runs.run import Run
 
 FLOPS_PER_SECOND = 1e11  # what one core does, roughly
+CHUNK = 1_000_000  # largest number of steps at a time of a run that has numbers for each
 
 
 class NativeEngine:
@@ -35,21 +38,13 @@ class NativeEngine:
         return len(runs) >= 8 * self.threads or (not last and sum(work) >= enough)
 
     def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
-        """Advance each run by exactly its ``steps``, unless ``stop`` ends them, as ``Engine`` says."""
+        """Advance each run by its ``steps``, unless ``stop`` ends them, as ``Engine`` says.
+
+        Runs with a schedule or an average are advanced by at most ``CHUNK``.
+        """
+        steps = [count if _alike(run) else min(count, CHUNK) for run, count in zip(runs, steps, strict=True)]
         tasks = {
-            id(run): cpp.Task(
-                **_network(run),
-                x=run.data.x_train,
-                y=run.data.y_train,
-                exp_avg=run.exp_avg,
-                exp_avg_sq=run.exp_avg_sq,
-                shuffle_seed=run.shuffle_seed,
-                step=run.step,
-                steps=count,
-                batch_size=run.config.batch_size,
-                lr=run.config.lr,
-                optimizer=run.config.optimizer,
-            )
+            id(run): _task(run, count)
             for run, count in zip(runs, steps, strict=True)
             if run.params.isfinite().all()  # else interrupted after it had diverged: nothing is left to compute
         }
@@ -63,12 +58,46 @@ class NativeEngine:
 
     def evaluate(self, runs: Sequence[Run]) -> list[Measurement]:
         """Measure each run, as ``Engine`` says."""
-        tests = [cpp.Evaluation(**_network(run), x=run.data.x_test, y=run.data.y_test) for run in runs]
+        tests = [cpp.Evaluation(run.measured, **_network(run), x=run.data.x_test, y=run.data.y_test) for run in runs]
         found = cpp.evaluate(tests, self.threads)
         return [Measurement(right / len(test.y), loss) for (right, loss), test in zip(found, tests, strict=True)]
+
+
+def _alike(run: Run) -> bool:
+    """Whether all steps of a run have the same numbers."""
+    return learning_rates(run.config, 0, 0) is None and run.average is None
+
+
+def _task(run: Run, count: int) -> cpp.Task:
+    """The next ``count`` steps of a run."""
+    config, optimizer = run.config, run.config.optimizer
+    adam = isinstance(optimizer, Adam)
+    return cpp.Task(
+        run.params,
+        **_network(run),
+        x=run.data.x_train,
+        y=run.data.y_train,
+        exp_avg=run.exp_avg,
+        exp_avg_sq=run.exp_avg_sq,
+        shuffle_seed=run.shuffle_seed,
+        step=run.step,
+        steps=count,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        optimizer=optimizer.name,
+        betas=optimizer.betas if adam else BETAS,
+        eps=optimizer.eps if adam else EPS,
+        momentum=optimizer.momentum if isinstance(optimizer, Sgd) else 0.0,
+        nesterov=isinstance(optimizer, Sgd) and optimizer.nesterov,
+        weight_decay=optimizer.weight_decay,
+        clip=optimizer.clip,
+        rates=learning_rates(config, run.step, count),
+        average=run.average,
+        shares=shares(optimizer, run.step, count),
+    )
 
 
 def _network(run: Run) -> dict[str, Any]:
     model = run.model
     shape = {"d": model.d, "width": model.width, "depth": model.depth, "sum_last": model.sum_last}
-    return {"params": run.params, "loss": run.config.loss, **shape}
+    return {"loss": run.config.loss.name, **shape}

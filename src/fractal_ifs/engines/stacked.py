@@ -1,7 +1,7 @@
 """The reference engine: trains M runs of one shape as one batched program, with autograd, on any device.
 
 Every weight has a first axis for the runs. A network's weights affect only its own loss, so the gradient of the sum of
-the M losses holds each network's own gradient. Adam works elementwise. So each network trains as if alone.
+the M losses holds each network's own gradient. Optimizers work elementwise. So each network trains as if alone.
 """
 
 # pyright: reportUnknownMemberType=false
@@ -10,7 +10,7 @@ the M losses holds each network's own gradient. Adam works elementwise. So each 
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from itertools import groupby
 from typing import cast
 
@@ -20,23 +20,34 @@ from torch import Tensor
 
 from fractal_ifs.data.points import Points
 from fractal_ifs.data.seeds import permutation
+from fractal_ifs.engines.fusing import forward, out_of_memory, why_not
+from fractal_ifs.engines.own_loss import Function, function_of
 from fractal_ifs.engines.protocol import Measurement, Stop
-from fractal_ifs.networks.mlp import mlp
+from fractal_ifs.engines.steps import Program, Steps, Vectors
 from fractal_ifs.runs import ddp
+from fractal_ifs.runs.records import note
 from fractal_ifs.runs.run import Run
 
 log = logging.getLogger(__name__)
 
-BETAS, EPS = (0.9, 0.999), 1e-8
-UNBIASED = 40_000  # steps after which 1 - 0.999^t is 1 in float64
 CACHE = 4 << 20  # largest size of a stack on a CPU: bytes of parameters, moments and activations
 AUTOCAST = {"bf16-mixed": torch.bfloat16}
 
 
-def losses(loss: str, f: Tensor, y: Tensor) -> Tensor:
-    """The loss hinge max(0, 1 - y f), logistic log(1 + exp(-y f)) or squared (y - f)^2: means over the last axis."""
+def losses(loss: str | Function, f: Tensor, y: Tensor) -> Tensor:
+    """The loss of outputs f for labels y, both (..., n): means over the last axis, (...).
+
+    Hinge max(0, 1 - y f), its square, logistic log(1 + exp(-y f)), exponential exp(-y f), squared (y - f)^2; or a
+    user's own, as ``function_of`` gives it.
+    """
+    if not isinstance(loss, str):
+        return loss(f, y)
     if loss == "hinge":
         return (1 - y * f).relu().mean(-1)
+    if loss == "squared_hinge":
+        return (1 - y * f).relu().square().mean(-1)
+    if loss == "exponential":
+        return (-y * f).exp().mean(-1)
     if loss == "logistic":  # not softplus, which computes the last elements of a tensor in another way than the others
         return -torch.nn.functional.logsigmoid(y * f).mean(-1)
     return (y - f).square().mean(-1)
@@ -47,16 +58,6 @@ def casting(precision: str, device: torch.device) -> contextlib.AbstractContextM
     # No cache of the cast weights: it would miss that the weights change in place.
     dtype = AUTOCAST.get(precision)
     return torch.autocast(device.type, dtype, cache_enabled=False) if dtype else contextlib.nullcontext()
-
-
-@lru_cache
-def unbiasing() -> tuple[Tensor, Tensor]:
-    """1 - b1^t and 1 - b2^t for Adam's step t up to ``UNBIASED``, from where on both are 1.
-
-    A table by Python, because torch's power of the last elements of a tensor has other bits than that of the others.
-    """
-    first, second = (torch.tensor([1 - b**t for t in range(UNBIASED + 1)], dtype=torch.float64) for b in BETAS)
-    return first, second
 
 
 class Stack:
@@ -72,6 +73,7 @@ class Stack:
         precision: str = "32-true",
         compiled: bool = False,
         graphs: bool = False,
+        fused: bool = True,
     ):
         self.runs = list(runs)
         first = runs[0]
@@ -81,7 +83,11 @@ class Stack:
         self.exp_avg_sq = torch.stack([run.exp_avg_sq for run in runs])
         self.grad, self.work = torch.zeros_like(self.params), torch.empty_like(self.params)
         self.total = torch.zeros(len(runs), dtype=torch.float64, device=self.device)
-        self.loss, self.adam, self.sum_last = first.config.loss, first.config.optimizer == "adam", first.model.sum_last
+        self.loss = function_of(first.config.loss)
+        averages = [run.average for run in runs if run.average is not None]
+        self.average = torch.stack(averages) if averages else None
+        self.steps = Steps([run.config for run in runs], self.params)
+        self.network = forward([run.model for run in runs], fused)
         self.weights: list[Tensor] = []
         start = 0
         for p in first.model.parameters():
@@ -98,7 +104,6 @@ class Stack:
         self.y = torch.cat([points.y_train for points in sets.values()]).to(self.params.dtype)
         self.batch = first.config.batch_size
         self.epoch = [len(run.data.y_train) // self.batch for run in runs]
-        self.lr = torch.tensor([run.config.lr for run in runs], dtype=torch.float64)
         self.orders: list[tuple[int, Tensor]] = [(-1, torch.empty(0))] * len(runs)
         self.casting = casting(precision, self.device)
         self.losses, self.update = self._losses, self._update
@@ -106,7 +111,8 @@ class Stack:
             self.losses, self.update = torch.compile(self._losses), torch.compile(self._update)
         self.step = self._graph() if graphs else self._step
         for m, run in enumerate(runs):  # last, so that a failure above leaves the runs unchanged
-            run.bind(self.params[m], self.exp_avg[m], self.exp_avg_sq[m])
+            average = None if self.average is None else self.average[m]
+            run.bind(self.params[m], self.exp_avg[m], self.exp_avg_sq[m], average)
 
     def order(self, m: int, epoch: int) -> Tensor:
         """The rows of x (n,) for run m, in the order of this epoch."""
@@ -128,11 +134,11 @@ class Stack:
                 ]
             )
             rows = ddp.share(torch.unflatten(rows, 1, (ahead, self.batch)), axis=2)
-            size, root = self._corrections(ahead)
+            columns = self.steps.ahead([run.step for run in self.runs], ahead)
             for s, row in enumerate(rows.unbind(1)):
                 if stop:
                     break
-                self.step(row, size[s], root[s])
+                self.step(row, *(column[s] for column in columns))
                 for run in self.runs:
                     run.step += 1
             steps -= ahead
@@ -140,65 +146,48 @@ class Stack:
     def _losses(self, row: Tensor) -> Tensor:
         """The losses (M,) of a batch: the points ``row`` (M, batch) of ``x``."""
         with self.casting:
-            return losses(self.loss, mlp(self.weights, self.x[row], self.sum_last), self.y[row])
+            return losses(self.loss, self.network(self.weights, self.x[row]), self.y[row])
 
-    def _update(self, each: Tensor, size: Tensor, root: Tensor) -> None:
-        """The step of Adam or SGD, from ``grad``. Allocates nothing; see the class."""
+    def _update(self, each: Tensor, *columns: Tensor) -> None:
+        """The optimizer's step, from ``grad``. Allocates nothing; see the class."""
         self.total += each
-        if self.adam:
-            self.exp_avg.lerp_(self.grad, 1 - BETAS[0])
-            self.exp_avg_sq.mul_(BETAS[1]).addcmul_(self.grad, self.grad, value=1 - BETAS[1])
-            torch.sqrt(self.exp_avg_sq, out=self.work)
-            self.work.div_(root).add_(EPS)
-            self.params.addcmul_(torch.div(self.exp_avg, self.work, out=self.work), size)
-        else:
-            self.params.addcmul_(self.grad, size)
-        self.grad.zero_()
+        average = self.params if self.average is None else self.average
+        state = Vectors(self.params, self.grad, self.exp_avg, self.exp_avg_sq, average, self.work)
+        self.steps.update(state, *columns)
 
-    def _step(self, row: Tensor, size: Tensor, root: Tensor) -> None:
+    def _step(self, row: Tensor, *columns: Tensor) -> None:
         each = self.losses(row)
         each.sum().backward()
         with torch.no_grad():
             ddp.average(each, self.grad)
-            self.update(each, size, root)
+            self.update(each, *columns)
 
-    def _graph(self) -> Callable[[Tensor, Tensor, Tensor], None]:
+    def _graph(self) -> Callable[..., None]:
         """A step as one CUDA graph, which launches all of its kernels at once."""
         row = torch.zeros(len(self.runs), self.batch, dtype=torch.int64, device=self.device)
-        size, root = torch.zeros_like(self.params[:, :1]), torch.ones_like(self.params[:, :1])
-        state = self.params, self.exp_avg, self.exp_avg_sq, self.total
+        columns = [column[0].clone() for column in self.steps.ahead([0] * len(self.runs), 1)]
+        state = [self.params, self.exp_avg, self.exp_avg_sq, self.total]
+        state += [] if self.average is None else [self.average]
+        state += tuple(buffer for run in self.runs for buffer in run.model.buffers())
         kept = [tensor.clone() for tensor in state]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # warm up: allocate and compile before the capture
             for _ in range(3):
-                self._step(row, size, root)
+                self._step(row, *columns)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            self._step(row, size, root)
+            self._step(row, *columns)
         for tensor, values in zip(state, kept, strict=True):
             tensor.copy_(values)
 
         def replay(*inputs: Tensor) -> None:
-            for here, values in zip((row, size, root), inputs, strict=True):
+            for here, values in zip((row, *columns), inputs, strict=True):
                 here.copy_(values)
             graph.replay()
 
         return replay
-
-    def _corrections(self, steps: int) -> tuple[Tensor, Tensor]:
-        """Adam's factors -lr / (1 - b1^t) and sqrt(1 - b2^t), each (steps, M, 1). Each run has its own step t."""
-        t = torch.arange(1, steps + 1)[:, None] + torch.tensor([run.step for run in self.runs])
-        first, second = (table[t.clamp(max=UNBIASED)] for table in unbiasing())
-        size = -self.lr / first if self.adam else (-self.lr).expand(t.shape)
-        root = second.sqrt()
-        return size[..., None].to(self.grad), root[..., None].to(self.grad)
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether the error means that a device or this process is out of memory."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 class StackedEngine:
@@ -226,6 +215,8 @@ class StackedEngine:
         self._runs: list[Run] = []
         self._trained: list[tuple[Run, Points]] = []
         self._stacks: list[Stack] = []
+        self._alone: str | None = None  # why the runs don't train in one stack
+        self._told = set[str]()
 
     def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
         """Whether the runs fill the largest stack: ``stack`` runs, or 512 on a GPU, or what fits a core's cache."""
@@ -281,14 +272,27 @@ class StackedEngine:
     def _size(self) -> int:
         if self.precision in AUTOCAST and self._runs[0].params.device.type == "cpu":
             return 1  # the bits of oneDNN's products in bfloat16 depend on how many there are
+        if self._alone:
+            return 1
         return min(self.stack_size or len(self._runs), len(self._runs))
 
     def _make_stacks(self, todo: dict[int, int]) -> None:
-        """Stack neighbouring runs that have the same input dimension and the same number of steps to go."""
-        for _, alike in groupby(self._runs, lambda run: (todo[id(run)], run.model.d)):
+        """Stack neighbouring runs of one program, input dimension and number of steps to go."""
+        self._alone = why_not(self._runs[0])
+        if self._alone and self._alone not in self._told:
+            self._told.add(self._alone)
+            text = f"model={self._runs[0].config.model.name}: its networks train one by one: {self._alone}"
+            log.info("%s", text)
+            for run in self._runs:  # a worker process has no terminal
+                note(run.directory, text)
+
+        def shape(run: Run) -> tuple[object, ...]:
+            return todo[id(run)], run.data.x_train.shape[1], Program.of(run.config.optimizer)
+
+        for _, alike in groupby(self._runs, shape):
             left = list(alike)
             while left:
-                self._stacks.append(self._make(left[: self._size()]))
+                self._stacks.append(self._make(left[: self._size()], fused=self._alone is None))
                 left = left[self._size() :]
 
     def _unstack(self) -> None:
@@ -303,7 +307,10 @@ class StackedEngine:
         results: list[Measurement] = []
         for run in runs:
             x, y = run.data.x_test.to(run.params.dtype), run.data.y_test
-            with casting(self.precision, run.params.device):
-                f = run.model(x)
-            results.append(Measurement((y * f > 0).double().mean().item(), losses(run.config.loss, f, y).item()))
+            with casting(self.precision, run.params.device), run.averaged():
+                f = run.model.eval()(x)
+            run.model.train()
+            results.append(
+                Measurement((y * f > 0).double().mean().item(), losses(function_of(run.config.loss), f, y).item())
+            )
         return results

@@ -1,6 +1,8 @@
 from .convex import Box as Box
 from .convex import Convex as Convex
 from .convex import Polytope as Polytope
+from .cube import CubeIFS as CubeIFS
+from .cube import built_width as built_width
 from .curve import ApproximationCurve as ApproximationCurve
 from .distribution import FractalDistribution as FractalDistribution
 from .distribution import Sample as Sample

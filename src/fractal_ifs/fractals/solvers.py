@@ -34,6 +34,13 @@ def nonnegative_least_squares(matrix: Floats, target: Floats) -> Floats:
     return cast(Any, optimize).nnls(matrix, target)[0]
 
 
+def least_squares_in_cube(matrix: Floats, target: Floats) -> Floats:
+    """The point u of [0, 1]^k that minimises |matrix u - target|."""
+    from scipy import optimize
+
+    return cast(Any, optimize).lsq_linear(matrix, target, bounds=(0, 1), method="bvls").x
+
+
 def convex_hull(points: Floats) -> Hull:
     """The hull of points (k, d), d >= 2. Raises ValueError where it has no volume."""
     from scipy import spatial

@@ -214,6 +214,15 @@ def content(path: Path) -> dict[str, Any]:
     return {str(name): value for name, value in found.items() if name not in ("defaults", "hydra")}
 
 
+def overridden(path: Path) -> dict[str, Any]:
+    """What a file of conf/ chooses in other groups, unless the command line does."""
+    found: dict[str, Any] = yaml.safe_load(path.read_bytes()) or {}
+    entries: list[Any] = found.get("defaults", [])
+    pairs = [pair for entry in entries if isinstance(entry, dict) for pair in cast(dict[str, Any], entry).items()]
+    mark = "override /"
+    return {key[len(mark) :].partition("@")[0]: value for key, value in pairs if key.startswith(mark)}
+
+
 def headline(path: Path) -> str:
     """The first sentence of the comment at the top of a file of conf/."""
     top = path.read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()

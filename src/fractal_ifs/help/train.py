@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from fractal_ifs.config.data import FractalData, ImageData
 from fractal_ifs.config.keys import describe
 from fractal_ifs.config.logger import WandbLogger
-from fractal_ifs.config.model import CNNModel, MLPModel
+from fractal_ifs.config.model import CNNModel, MLPModel, ResMLPModel, Theorem1Model
+from fractal_ifs.config.optimizer import Adam, Sgd
 from fractal_ifs.config.run import RunConfig
+from fractal_ifs.config.schedule import Decay, Inverse, Step
+from fractal_ifs.config.stop import Stop
 from fractal_ifs.config.trainer import Trainer
 from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import Examples, program
-from fractal_ifs.help.takes import Key, Keys, Takes, choices, content, shapes, typed, written
+from fractal_ifs.help.takes import Key, Keys, Takes, choices, content, overridden, shapes, typed, written
 from fractal_ifs.sweeps.grid import Grid
 from fractal_ifs.sweeps.packing import Packing
+from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.slurm_settings import Settings
 
 EXAMPLES: Examples = (
@@ -35,6 +39,7 @@ def takes() -> Takes:
     results = {key.name: key.result for key in describe(RunConfig)}
     own = typed(RunConfig, CONF / "config.yaml")
     data, model, trainer, hydra = CONF / "data", CONF / "model", CONF / "trainer", CONF / "hydra"
+    optimizer, schedule = CONF / "optimizer", CONF / "schedule"
     keys = [
         Keys("keys of what is trained, which belong to a run's result", [key for key in own if results[key.name]]),
         Keys("keys of where and how, which change no result", [key for key in own if not results[key.name]]),
@@ -45,7 +50,18 @@ def takes() -> Takes:
             typed(ImageData, data / "cifar10.yaml", data / "fashion_mnist.yaml"),
         ),
         Keys("keys of model=mlp", typed(MLPModel, model / "mlp.yaml")),
+        Keys("keys of model=resmlp", typed(ResMLPModel, model / "resmlp.yaml")),
+        Keys("keys of model=theorem1", typed(Theorem1Model, model / "theorem1.yaml")),
         Keys("keys of model=cnn", typed(CNNModel, model / "cnn.yaml")),
+        Keys(
+            "keys of optimizer=adam and optimizer=adamw",
+            typed(Adam, optimizer / "adam.yaml", optimizer / "adamw.yaml"),
+        ),
+        Keys("keys of optimizer=sgd", typed(Sgd, optimizer / "sgd.yaml")),
+        Keys("keys of schedule=linear and schedule=cosine", typed(Decay, schedule / "linear.yaml")),
+        Keys("keys of schedule=step", typed(Step, schedule / "step.yaml")),
+        Keys("keys of schedule=inverse", typed(Inverse, schedule / "inverse.yaml")),
+        Keys("keys of what ends a run early", typed(Stop, CONF / "stop" / "never.yaml")),
         Keys("keys of a trainer", typed(Trainer, trainer / "cpu.yaml", trainer / "gpu.yaml", trainer / "ddp.yaml")),
         Keys("keys of logger=wandb", typed(WandbLogger, CONF / "logger" / "wandb.yaml")),
         Keys(
@@ -53,6 +69,7 @@ def takes() -> Takes:
         ),
         Keys("keys of a sweep in Slurm, hydra/launcher=slurm", typed(Settings, hydra / "launcher" / "slurm.yaml")),
         Keys("keys of any sweep", typed(Grid, hydra / "sweeper" / "checked.yaml")),
+        Keys("keys of a sweep that prunes, hydra/sweeper=halving", typed(Halving, hydra / "sweeper" / "halving.yaml")),
         Keys("keys of Hydra's", directories()),
     ]
     return Takes(choices(CONF / "config.yaml", CONF / "launching.yaml"), keys, besides=besides())
@@ -74,10 +91,10 @@ def directories() -> list[Key]:
 def besides() -> list[tuple[str, str]]:
     """What choices set that are not the keys of their own group: ``budget=quick sets``, ``steps=20000 ...``."""
     return [
-        (f"{group}={path.stem}", " ".join(f"{name}={written(value)}" for name, value in content(path).items()))
+        (f"{group}={path.stem}", " ".join(f"{name}={written(value)}" for name, value in sets.items()))
         for group, folder in (("budget", "budget"), ("data", "protocol"))
         for path in sorted((CONF / folder).glob("*.yaml"))
-        if content(path)
+        if (sets := overridden(CONF / group / path.name) | content(path))
     ]
 
 

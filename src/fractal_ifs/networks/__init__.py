@@ -1,4 +1,4 @@
-"""The networks of the paper: fully connected ones, of points x to real numbers, and convolutional ones, for images."""
+"""Networks: the paper's, fully connected and convolutional ones, others beside them, and what one's own must be."""
 
 import lazy_loader  # pyright: ignore[reportMissingTypeStubs]
 

@@ -1,3 +1,5 @@
 from .convnet import ConvNet as ConvNet
 from .convnet import multiplications as multiplications
 from .mlp import MLP as MLP
+from .varied import ResMLP as ResMLP
+from .varied import VariedMLP as VariedMLP

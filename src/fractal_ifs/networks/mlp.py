@@ -49,7 +49,7 @@ class MLP(nn.Module):
         generator = generator or torch.Generator().manual_seed(0)
         with torch.no_grad():
             for layer in [*layers, self.readout]:
-                _initialise(layer, init, generator)
+                initialise(layer, init, generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """The outputs f(x): (..., d) to (...)."""
@@ -93,7 +93,8 @@ def _uninitialised(fan_in: int, fan_out: int, dtype: torch.dtype) -> nn.Linear:
     return nn.Linear(fan_in, fan_out, device="meta", dtype=dtype).to_empty(device="cpu")  # draws no random numbers
 
 
-def _initialise(layer: nn.Linear, init: str, generator: torch.Generator) -> None:
+def initialise(layer: nn.Linear, init: str, generator: torch.Generator) -> None:
+    """Draw the weights and biases of a layer; ``init`` as of ``MLP``. Call it without gradients."""
     fan_in = layer.in_features
     if init == "paper":
         std = 1 / math.sqrt(fan_in)

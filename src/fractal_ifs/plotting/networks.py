@@ -17,6 +17,7 @@ from fractal_ifs.fractals.membership import deepest
 from fractal_ifs.plotting.sets import MAX_CELLS, cells, fill, outline
 from fractal_ifs.plotting.style import ACCENT, BLUE, FAINT, INK, ORANGE, PALE_BLUE, PALE_ORANGE, literal, plain_axes
 from fractal_ifs.runs.load import Finished
+from fractal_ifs.runs.predict import outputs
 
 
 def draw_network(
@@ -68,7 +69,7 @@ def _draw_regions(
     columns = (np.arange(pixels) + 0.5) / pixels
     grid = np.stack(np.meshgrid(x0 + columns * (x1 - x0), y0 + columns * (y1 - y0)), -1).reshape(-1, 2)
     x = torch.tensor(np.column_stack([grid, np.tile(rest, (len(grid), 1))]))
-    f = _evaluate(model, x).reshape(pixels, pixels)
+    f = outputs(model, x).double().numpy().reshape(pixels, pixels)
     inside = (deepest(ifs, x, law.depth) == law.depth).reshape(pixels, pixels).numpy()
     axes.imshow(
         np.where(np.isnan(f), 4, (f > 0) + 2 * inside),
@@ -112,7 +113,7 @@ def _draw_output(
     ifs = law.ifs
     x0, x1 = (ifs.base.lo[0], ifs.base.hi[0]) if window is None else window
     x = torch.linspace(x0, x1, 8 * pixels, dtype=torch.float64)[:, None]
-    f = _evaluate(model, x)
+    f = outputs(model, x).double().numpy()
     low, high = (float(edge) for edge in np.clip([np.nanmin(f) - 0.1, np.nanmax(f) + 0.1], [-3, 1.2], [-1.2, 3]))
     ends = np.sort(cells(ifs, np.array([ifs.base.lo, ifs.base.hi]), law.depth)[..., 0], axis=1)
     axes.set_facecolor(PALE_ORANGE)
@@ -134,13 +135,6 @@ def _point_of_fractal(law: FractalDistribution) -> np.ndarray:
     for _ in range(law.depth):
         x = law.ifs.matrices[0] @ x + law.ifs.offsets[0]
     return x
-
-
-@torch.no_grad()
-def _evaluate(model: torch.nn.Module, x: torch.Tensor) -> np.ndarray:
-    """The network's outputs (m,) at points x (m, d), in pieces that fit into memory."""
-    dtype = next(model.parameters()).dtype
-    return torch.cat([model(piece.to(dtype)) for piece in x.split(2**15)]).double().numpy()
 
 
 def _draw_history(axes: Axes, run: Finished, law: FractalDistribution) -> None:

@@ -33,7 +33,7 @@ class CellKey(NamedTuple):
 
 
 CELL = CellKey._fields
-ENDED = tuple(status for status in Status if status.ended)  # runs of such a status have used their budget
+ENDED = tuple(status for status in Status if status.ended)  # runs of such a status need no more training
 
 _TYPES = get_type_hints(RunRecord)
 _AFTER = records.COLUMNS.index("fingerprint") + 1

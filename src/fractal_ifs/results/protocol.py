@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from fractal_ifs.config.run import RunConfig
+from fractal_ifs.config.lightning import flags_of_result
+from fractal_ifs.config.loss import OF_IMAGES
+from fractal_ifs.config.run import NAMED, RunConfig, by_name
 from fractal_ifs.files import CONF
 
 PAPER_STEPS = {"fractal": 1_000_000, "cifar10": 60_000}  # section 5; Figure 7
+PAPER_MODELS = ("mlp", "cnn")
 PAPER_EVALUATIONS = {"fractal": 100, "cifar10": 60}  # the paper's accuracies are the best of this many
 
 # Not part of a setting: the keys that name a cell, and those that a cell is the best or the mean over.
@@ -28,6 +31,7 @@ def setting_of(config: RunConfig) -> Setting:
     flat = _flat({key: value for key, value in config.identity().items() if key not in _OUTSIDE})
     flat.pop("data.verify", None)  # it says whether images were compared with their checksum, and changes no result
     flat["trainer.precision"] = config.trainer.precision
+    flat |= {f"trainer.{name}": value for name, value in flags_of_result(config.trainer.flags).items()}
     return _compared(json.dumps(flat, sort_keys=True))
 
 
@@ -49,20 +53,21 @@ def _protocol(*names: str) -> dict[str, Any]:
     own = CONF / "protocol" / f"{names[2]}.yaml"
     config |= yaml.safe_load(own.read_bytes()) if own.exists() else {}
     flat = {key: value for key, value in config.items() if key not in (*_OUTSIDE, "defaults", "hydra")}
+    chosen = {key: value for entry in config["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
+    flat |= {name: chosen[name] for name in NAMED if name != "schedule"}  # the usual one is no part of an identity
+    if names[2] != "fractal":
+        [flat["loss"]] = OF_IMAGES
     for group, name in zip(("fractal", "curve", "data", "model"), names, strict=True):
         path = CONF / group / f"{name}.yaml"
         if path.exists():
             flat[group] = yaml.safe_load(path.read_bytes())
+    if names[3] not in PAPER_MODELS and "model" in flat:
+        del flat["model"]["name"]
     return _flat(flat) | {"trainer.precision": "32-true"}
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """``{"data.name": ...}``, without the fractal's depth, which names the cell. Keys that are null are left out."""
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= {f"{key}.{k}": v for k, v in value.items() if v is not None}
-        elif value is not None:
-            flat[key] = value
+    flat = {key: value for key, value in by_name(config, levels=2).items() if value is not None}
     flat.pop("fractal.depth", None)
     return flat

@@ -108,7 +108,7 @@ def _wrong(row: Mapping[str, str]) -> str | None:
         return "history"
     # The learning curve has the same accuracies again, in four digits.
     best, final = (number_of(row.get(name, "")) for name in ACCURACIES)
-    if curve and row["status"] == Status.FINISHED:
+    if curve and row["status"] in (Status.FINISHED, Status.STOPPED):
         if best is not None and f"{best:.4f}" not in curve:
             return "best_test_acc"
         if final is not None and f"{final:.4f}" != curve[-1]:

@@ -16,6 +16,7 @@ from fractal_ifs.runs.finished import check_same
 from fractal_ifs.runs.history import read_history, write_history
 from fractal_ifs.runs.kernels import torch_kernels
 from fractal_ifs.runs.layerwise import LayerwiseRun
+from fractal_ifs.runs.longer import shorter
 from fractal_ifs.runs.records import (
     BEGUN,
     HISTORY,
@@ -54,10 +55,14 @@ def begin(job: Job, device: str | torch.device, engine: str, isa: str | None, na
                 _discard(job.directory)
         run = kind(job.config, job.directory, device)
         run.lock, run.engine, run.isa, run.native_build = lock, engine, isa, native_build
+        run.pause = job.pause
         if engine != "native" and run.params.device.type == "cpu":
             run.torch_kernels = torch_kernels()
         if job.directory is not None:
             _go_on(run, job, job.directory)
+        elif state := shorter(job, run.shape()):
+            state["wandb_id"] = run.wandb_id
+            run.restore(state)
         return run
     except BaseException:
         if lock:
@@ -77,6 +82,8 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
         unusable[RESULT] = damaged
     for name, why in unusable.items():
         _tell(directory, f"{why}: set aside as {set_aside(directory / name).name}")
+    if state is None and (state := shorter(job, run.shape())):
+        state["wandb_id"] = run.wandb_id  # a W&B run of its own
     history = _damage(directory, HISTORY)
     for name in FILES:
         if _is_directory(directory / name):  # no file can be renamed to it
@@ -84,7 +91,10 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
     if state is not None:
         there = {**state.get("versions", {}), "isa": state.get("isa"), "native_build": state.get("native_build")}
         there["torch_kernels"] = state.get("torch_kernels", "unknown")
-        if changed := differences(there, bits_rest_on(run.isa, run.native_build, run.torch_kernels)):
+        there["engine"] = state.get("engine")
+        here = bits_rest_on(run.isa, run.native_build, run.torch_kernels) | {"engine": run.engine}
+        here |= {name: run.versions.get(name) for name in ("model_source", "loss_source")}
+        if changed := differences(there, here):
             text = f"goes on from a checkpoint of other versions ({changed}): perhaps not bit for bit"
             log.warning("%s: %s", directory, text)
             note(directory, text)
@@ -92,7 +102,7 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
         if history:
             _tell(directory, f"{history}: written anew from the checkpoint")
             write_history(directory, run.history)
-    note(directory, f"training from step {run.step} to {run.config.steps}")
+    note(directory, f"training from step {run.step} to {job.pause or run.config.steps}")
 
 
 def _discard(directory: Path) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import nn
 
 from fractal_ifs.config.data import FractalData, ImageData
-from fractal_ifs.config.model import CNNModel
-from fractal_ifs.config.run import RunConfig
+from fractal_ifs.config.model import CNNModel, MLPModel, OwnModel, ResMLPModel, Theorem1Model
+from fractal_ifs.config.run import RunConfig, theorem1_margin
 from fractal_ifs.data.images import Images, image_sets
 from fractal_ifs.data.points import Points, fractal_points
 from fractal_ifs.data.seeds import generator
+from fractal_ifs.networks import own
 from fractal_ifs.networks.convnet import ConvNet
 from fractal_ifs.networks.mlp import MLP
+from fractal_ifs.networks.theorem1 import theorem1_start
+from fractal_ifs.networks.varied import ResMLP, VariedMLP
 
 
 def build_data(config: RunConfig, device: str | torch.device = "cpu") -> Points | Images:
@@ -21,8 +27,11 @@ def build_data(config: RunConfig, device: str | torch.device = "cpu") -> Points 
     return image_sets(config.data, device)
 
 
-def build_network(config: RunConfig, d: int) -> MLP | ConvNet:
-    """The network of a run, initialised from its seed. Inputs have dimension d, or d channels if they are images."""
+def build_network(config: RunConfig, d: int) -> nn.Module:
+    """The network of a run, initialised from its seed. Inputs have dimension d, or d channels if they are images.
+
+    Raises ConfigError for a class of a user's own that can't be imported, or not be made.
+    """
     model, data = config.model, config.data
     dtype = torch.float64 if config.trainer.precision == "64-true" else torch.float32
     init = generator(config.seed, "init")
@@ -38,5 +47,17 @@ def build_network(config: RunConfig, d: int) -> MLP | ConvNet:
             generator=init,
             dtype=dtype,
         )
-    assert not isinstance(model, CNNModel)
-    return MLP(d, config.width, config.depth, model.init, model.sum_last, init, dtype)
+    shape = (d, config.width, config.depth)
+    if isinstance(model, OwnModel):
+        return own.build(model, *shape, init).to(dtype)
+    if isinstance(model, ResMLPModel):
+        keys: dict[str, Any] = {"activation": model.activation, "norm": model.norm, "expansion": model.expansion}
+        return ResMLP(*shape, generator=init, init=model.init, **keys).to(dtype)
+    if isinstance(model, Theorem1Model):
+        fractal, (gamma, noise) = config.fractal, (theorem1_margin(model, data), model.noise)
+        return theorem1_start(fractal.ifs, fractal.depth, gamma, config.width, config.depth, noise, init, dtype)
+    assert isinstance(model, MLPModel)
+    if not model.varied:
+        return MLP(*shape, model.init, model.sums, init, dtype)
+    keys = {"activation": model.activation, "norm": model.norm, "residual": model.skip == "residual"}
+    return VariedMLP(*shape, generator=init, init=model.init, sum_last=model.sums, **keys).to(dtype)

@@ -1,7 +1,8 @@
 """checkpoint.pt and the checkpoint before it: all that a run needs to go on with the same bits.
 
 A checkpoint holds a digest of its content. It is compared before anything of it is used, with the archive's checksums,
-because a network with one wrong bit trains on like any other.
+because a network with one wrong bit trains on like any other. Plain torch finds the networks in it too, as state_dicts:
+``network.load_state_dict(torch.load("checkpoint.pt", weights_only=True)["best_state_dict"])``.
 """
 
 from __future__ import annotations
@@ -23,11 +24,19 @@ from fractal_ifs.files import LARGEST, opened, written
 if TYPE_CHECKING:  # ``sweeps.finished`` imports this module and must not wait for torch
     from torch import Tensor
 
-FORMAT = 2  # of checkpoints and records
+FORMAT = 3  # of checkpoints; 3 has state_dicts, which a reader of 2 refuses
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the newest, and the one before it
-ENTRIES = 100  # more than torch.save makes of a checkpoint
+ENTRIES = 10_000  # more than torch.save makes of a checkpoint, also of a network with many buffers
+STATE_DICTS = ("state_dict", "best_state_dict")  # for plain torch: views of params and best_params, never read here
 # What its pickle calls, as "module name". torch.load takes more kinds, and a bytearray may be of any size.
-CALLS = ("torch FloatStorage", "torch DoubleStorage", "torch._utils _rebuild_tensor_v2", "collections OrderedDict")
+CALLS = (
+    "torch._utils _rebuild_tensor_v2",
+    "collections OrderedDict",
+    *(f"torch {kind}Storage" for kind in ("Float", "Double")),
+    *(
+        f"torch {kind}Storage" for kind in ("Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+    ),  # buffers
+)
 
 
 class Checkpoint(TypedDict):
@@ -37,7 +46,7 @@ class Checkpoint(TypedDict):
     fingerprint: str
     d: int  # dimension of a point, or channels of an image
     params: Tensor  # in layer-wise training, of the whole network
-    exp_avg: Tensor  # Adam's moments; in layer-wise training, of the layer in training
+    exp_avg: Tensor  # Adam's moments, or SGD's momentum; in layer-wise training, of the layer in training
     exp_avg_sq: Tensor
     step: int  # in layer-wise training, of the layer in training
     seconds: float
@@ -52,8 +61,15 @@ class Checkpoint(TypedDict):
     native_build: NotRequired[str | None]
     versions: NotRequired[dict[str, Any]]
     torch_kernels: NotRequired[str | None]
+    average: NotRequired[Tensor]  # of the weights, where the config asks for one: what was evaluated
+    lightning: NotRequired[str]  # engine=lightning only: what Lightning knows of the run, in JSON
     layer: NotRequired[int]  # layer-wise training only, like the next one: which layer is in training
     layer_params: NotRequired[Tensor]  # this layer and its readout
+    buffers: NotRequired[Tensor]  # of a network that has some, see ``runs.buffers``
+    best_params: NotRequired[Tensor]  # of the whole network at ``best``; none before there is one, nor in format 2
+    best_buffers: NotRequired[Tensor]
+    state_dict: NotRequired[Mapping[str, Tensor]]  # see ``STATE_DICTS``
+    best_state_dict: NotRequired[Mapping[str, Tensor]]
 
 
 def write_checkpoint(directory: Path, state: Checkpoint) -> None:
@@ -74,7 +90,7 @@ def write_checkpoint(directory: Path, state: Checkpoint) -> None:
 
 
 def read_whole(path: Path, most: int = LARGEST) -> Checkpoint:
-    """The checkpoint in a file, as it was written.
+    """The checkpoint in a file, as it was written, without its state_dicts.
 
     Code in it is never run, and what it takes in memory is as much as its file has bytes.
 
@@ -102,9 +118,9 @@ def read_whole(path: Path, most: int = LARGEST) -> Checkpoint:
 
 
 def digest(state: Mapping[str, Any]) -> str:
-    """The SHA-256 of the content of a checkpoint, without its own entry ``digest``."""
+    """The SHA-256 of the content of a checkpoint, without its own entry ``digest`` and its state_dicts."""
     found = hashlib.sha256()
-    for name in sorted(state):
+    for name in sorted({*state} - {*STATE_DICTS}):
         value = state[name]
         if _is_tensor(value):
             found.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
@@ -114,9 +130,14 @@ def digest(state: Mapping[str, Any]) -> str:
     return found.hexdigest()
 
 
-def weights_digest(state: Checkpoint) -> str:
-    """The SHA-256 of the network's parameters, which a record names."""
-    return hashlib.sha256(_bytes(state["params"])).hexdigest()
+def weights_digest(vector: Tensor) -> str:
+    """The SHA-256 of a network's parameters (P,), which a record names."""
+    return hashlib.sha256(_bytes(vector)).hexdigest()
+
+
+def evaluated(state: Checkpoint) -> Tensor:
+    """The weights that were evaluated: their average where there is one, else those of the last step."""
+    return state.get("average", state["params"])
 
 
 def _bytes(vector: Tensor) -> memoryview:
@@ -151,6 +172,8 @@ def _typed(found: object) -> Checkpoint:
     number: Any = state.get("format")
     if _count(number) and number > FORMAT:
         raise Refused(f"format {number}; this version reads up to {FORMAT}, update it")
+    for name in STATE_DICTS:
+        state.pop(name, None)
     if missing := [name for name in _REQUIRED if name not in state]:
         raise Damaged(f"it has no {missing[0]}")
     entries = {**_REQUIRED, **_OPTIONAL}
@@ -185,6 +208,14 @@ def _count(value: Any) -> bool:
 
 def _line(value: Any) -> bool:
     return isinstance(value, str) and len(value) < 10_000 and value.isprintable()
+
+
+def _json(value: Any) -> bool:
+    """A mapping in JSON that isn't long: a checkpoint may have a mebibyte besides its vectors and its history."""
+    try:
+        return isinstance(value, str) and len(value) < 1 << 19 and isinstance(json.loads(value), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _line_or_none(value: Any) -> bool:
@@ -255,6 +286,11 @@ _OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "native_build": _line_or_none,
     "torch_kernels": _line_or_none,
     "versions": _versions,
+    "average": _vector,
+    "lightning": _json,
     "layer": _count,
     "layer_params": _vector,
+    "buffers": _vector,
+    "best_params": _vector,
+    "best_buffers": _vector,
 }

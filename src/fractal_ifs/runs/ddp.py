@@ -63,6 +63,16 @@ def average(*tensors: Tensor) -> None:
             tensor /= dist.get_world_size()
 
 
+def first_says(*answers: bool) -> list[bool]:
+    """The answers of the first process, in all of them."""
+    if not together():
+        return list(answers)
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    told = torch.tensor(answers, dtype=torch.uint8, device=device)
+    dist.broadcast(told, 0)
+    return [bool(each) for each in told]
+
+
 def same_start(run: Run) -> None:
     """Give every process the state of the first, which alone has read a checkpoint."""
     if together():

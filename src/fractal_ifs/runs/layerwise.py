@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fractal_ifs.config.model import MLPModel
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.data.points import Points
 from fractal_ifs.data.seeds import stream
@@ -41,6 +42,11 @@ class LayerwiseRun(Run):
         self.store()
         return self.network
 
+    def weights(self) -> Tensor:
+        """The parameters of the whole network, (P,)."""
+        self.store()
+        return self.whole
+
     @property
     def last(self) -> bool:
         """Whether the layer in training is the last one."""
@@ -55,6 +61,7 @@ class LayerwiseRun(Run):
         self.data = Points(x_train, self.points.y_train, x_test, self.points.y_test)
         own = torch.Generator().manual_seed(stream(self.config.seed, "readouts") + layer)
         hidden: Any = self.network.hidden[layer]
+        assert isinstance(self.config.model, MLPModel)
         init, dtype = self.config.model.init, hidden.weight.dtype
         self.model = MLP(hidden.in_features, hidden.out_features, 1, init, generator=own, dtype=dtype)
         begin = [*hidden.parameters(), *(self.network if self.last else self.model).readout.parameters()]
@@ -81,7 +88,7 @@ class LayerwiseRun(Run):
         """Take a measurement, as ``Run`` does; after the last of a layer, begin the next layer."""
         row = super().evaluated(test_acc, test_loss)
         if not self.last:
-            self.best_test_acc, self.best_step = 0.0, 0
+            self.best_test_acc, self.best_step, self.best_params = 0.0, 0, None
             if self.status == Status.FINISHED:
                 self.status = Status.RUNNING
                 self.store()
@@ -90,10 +97,9 @@ class LayerwiseRun(Run):
 
     def state(self) -> Checkpoint:
         """The content of a checkpoint: the whole network, and the layer in training."""
-        self.store()
         state = super().state()
         state["layer"], state["layer_params"] = self.layer, state["params"]
-        state["params"] = self.whole.cpu().clone()
+        state["params"] = self.weights().cpu().clone()
         return state
 
     def restore(self, state: Checkpoint) -> None:

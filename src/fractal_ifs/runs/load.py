@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,32 +13,46 @@ from torch import nn
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.machine import check_memory
 from fractal_ifs.config.run import RunConfig
-from fractal_ifs.errors import ConfigError, Damaged
+from fractal_ifs.errors import ConfigError, Damaged, message, short
 from fractal_ifs.mkl import ask_for_equal_bits
-from fractal_ifs.networks.convnet import ConvNet
-from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import shapes
+from fractal_ifs.runs.buffers import set_buffers
 from fractal_ifs.runs.build import build_network
-from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, read_whole, weights_digest
+from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, evaluated, read_whole, weights_digest
 from fractal_ifs.runs.history import Evaluation
 from fractal_ifs.runs.records import RunRecord, Stored, read_stored
 from fractal_ifs.runs.shapes import Shape
 
 
-class Finished(NamedTuple):
-    """A run read back from its directory."""
-
+class _Read(NamedTuple):
     record: RunRecord
-    history: pd.DataFrame  # one row per evaluation
+    history: pd.DataFrame
     config: RunConfig
-    model: nn.Module  # the trained network
+    model: nn.Module
 
 
-def load(directory: str | Path) -> Finished:
+class Finished(_Read):
+    """A run read back from its directory: ``record, history, config, model = load(directory)``.
+
+    Attributes:
+        record: as in result.json.
+        history: one row per evaluation.
+        model: a network of the run.
+        step: which one: ``model`` has done so many optimizer steps, ``record.steps`` or with ``best`` ``best_step``.
+        accuracy: the test accuracy that was measured there. None where training ended before a measurement.
+    """
+
+    step: int | None
+    accuracy: float | None
+
+
+def load(directory: str | Path, best: bool = False) -> Finished:
     """Read the record, history, config and trained network of the run in ``directory``.
 
-    The network is the one that the record describes. Raises ConfigError if there is no such run, or its record is
-    damaged, or no checkpoint is left that holds this network.
+    The network is the last one, that of the record's ``final_test_acc``; with ``best`` that of its ``best_test_acc``.
+    With ``optimizer.average`` both have the average of the weights, which was measured. Raises ConfigError if there is
+    no such run, or its record is damaged, or no checkpoint is left that holds this network, as those of earlier
+    versions, which kept the last one alone.
     """
     directory = Path(directory)
     try:
@@ -47,20 +62,49 @@ def load(directory: str | Path) -> Finished:
     except ConfigError as error:
         raise ConfigError(f"run={directory}: {error}") from None
     state, network = _checkpoint(directory, stored)
+    record = stored.record
+    params = _best(directory, state, stored) if best else evaluated(state)
     ask_for_equal_bits()  # in a notebook this network may be used before the next is trained
     with torch.no_grad():
-        nn.utils.vector_to_parameters(state["params"], network.parameters())
-    rows = [Evaluation(*row)._replace(seconds=round(row[1], 3)) for row in state["history"]]
-    history = pd.DataFrame(rows, columns=pd.Index(Evaluation._fields))
-    return Finished(stored.record, history, stored.record.config, network.eval())
+        nn.utils.vector_to_parameters(params, network.parameters())
+    set_buffers(network, state.get("best_buffers") if "best_params" in state and best else state.get("buffers"))
+    history = table_of([Evaluation(*row) for row in state["history"]])
+    found = Finished(record, history, record.config, network.eval())
+    found.step = record.best_step if best else record.steps
+    found.accuracy = record.best_test_acc if best else record.final_test_acc
+    return found
 
 
-def _checkpoint(directory: Path, stored: Stored) -> tuple[Checkpoint, MLP | ConvNet]:
+def table_of(history: Sequence[Evaluation]) -> pd.DataFrame:
+    """A history as a table, one row per evaluation, with seconds as history.csv has them."""
+    rows = [row._replace(seconds=round(row.seconds, 3)) for row in history]
+    return pd.DataFrame(rows, columns=pd.Index(Evaluation._fields))
+
+
+def _best(directory: Path, state: Checkpoint, stored: Stored) -> torch.Tensor:
+    """The parameters (P,) at the record's best test accuracy. Raises ConfigError where they aren't there."""
+    record, there = stored.record, state.get("best_params")
+    if not record.best_step:
+        raise ConfigError(f"run={directory}: no accuracy was measured in it, so it has no best network")
+    if there is not None and state["best"] == (record.best_test_acc, record.best_step):
+        return there
+    if record.best_step == record.steps:
+        return evaluated(state)
+    raise ConfigError(
+        f"run={directory}: its best network (step {record.best_step:,}) wasn't kept by the version that trained it; "
+        "overwrite=true trains it again"
+    )
+
+
+def _checkpoint(directory: Path, stored: Stored) -> tuple[Checkpoint, nn.Module]:
     """The checkpoint that holds what a record describes, and a network of its shape. Raises ConfigError."""
     config = stored.record.config
     check_memory(config)
     inputs = 3 if isinstance(config.data, ImageData) else config.fractal.ifs.d
-    network = build_network(config, inputs)
+    try:
+        network = build_network(config, inputs)
+    except (Exception, SystemExit) as error:  # of a class of a user's own
+        raise ConfigError(f"run={directory}: its network can't be made: {short(message(error), 400)}") from None
     reasons: list[str] = []
     for name in CHECKPOINTS:
         try:
@@ -85,7 +129,9 @@ def _check_same(state: Checkpoint, stored: Stored) -> None:
     step = state.get("layer", 0) * record.config.steps + state["step"]
     if step != record.steps:
         raise Damaged(f"is of step {step}, the record of step {record.steps}")
-    if stored.digests.weights not in (None, weights_digest(state)):
+    if stored.digests.weights not in (None, weights_digest(evaluated(state))):
         raise Damaged("holds other weights than those that the record names")
+    if "best_params" in state and stored.digests.best not in (None, weights_digest(state["best_params"])):
+        raise Damaged("holds another best network than the one that the record names")
     if record.final_test_acc is not None and state["history"] and record.final_test_acc != state["history"][-1][4]:
         raise Damaged("has another accuracy than the record")

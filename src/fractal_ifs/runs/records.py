@@ -21,10 +21,10 @@ from typing import Any, NamedTuple, cast, get_args, get_type_hints
 from fractal_ifs.config.run import RunConfig, placement
 from fractal_ifs.errors import ConfigError, Damaged, Refused, reason, short
 from fractal_ifs.files import append, read, read_yaml, write
-from fractal_ifs.runs.checkpoints import FORMAT
 
 log = logging.getLogger(__name__)
 
+FORMAT = 2
 MOST_BYTES = 1 << 24  # of a file in JSON
 RESULT = "result.json"
 HISTORY = "history.csv"
@@ -40,11 +40,19 @@ class Status(StrEnum):
     DIVERGED = "diverged"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+    STOPPED = "stopped"  # by its own key stop.accuracy or stop.patience
+    PAUSED = "paused"  # at a rung of a sweep with hydra/sweeper=halving, which may take it further
+    PRUNED = "pruned"  # by that sweep, which doesn't; another command may
 
     @property
     def ended(self) -> bool:
         """Whether the run is complete, so that it is never trained further."""
-        return self in (Status.FINISHED, Status.DIVERGED)
+        return self in (Status.FINISHED, Status.DIVERGED, Status.STOPPED)
+
+    @property
+    def well(self) -> bool:
+        """Whether the run came as far as it was to come now."""
+        return self in (Status.FINISHED, Status.STOPPED, Status.PAUSED, Status.PRUNED)
 
 
 class NotUnderstood(Refused):
@@ -89,7 +97,7 @@ class RunRecord(Mapping[str, Any]):
     loss: str = of_config("loss")
     optimizer: str = of_config("optimizer")
     model: str = of_config("which network")
-    init: str = of_config("initial weights")
+    init: str | None = of_config("initial weights; none of a network of one's own")
     training: str = of_config("joint or layerwise", kept=False)  # the table of finished runs says so in ``differs``
     precision: str = of_config("precision of numbers")
     engine: str | None = of_run("what computed the steps")
@@ -101,7 +109,10 @@ class RunRecord(Mapping[str, Any]):
     fractal_ifs: str | None = of_run("version of this package")
     git_commit: str | None = of_run("commit of the source tree")
     git_modified: bool | None = of_run("whether a tracked file differed from that commit", kept=False)
+    model_source: str | None = of_run("hash of the file that a network of one's own comes from", kept=False)
+    loss_source: str | None = of_run("hash of the file that a loss of one's own comes from", kept=False)
     error: str | None = of_run("why it failed", kept=False)
+    stopped: str | None = of_run("what ended it before its last step: a key of stop, or a sweep's rung", kept=False)
     config: RunConfig
 
     @classmethod
@@ -156,6 +167,8 @@ def keys_of(config: RunConfig) -> dict[str, Any]:
         "fractal_depth": config.fractal.depth if synthetic else None,
         "curve": config.curve.name if synthetic else None,
         "model": config.model.name,
+        "loss": config.loss.name,
+        "optimizer": config.optimizer.name,
         "init": config.model.init,
         "precision": config.trainer.precision,
         "steps_asked": config.steps,
@@ -168,6 +181,7 @@ class Digests(NamedTuple):
 
     weights: str | None = None  # of the parameters in its checkpoint
     history: str | None = None  # of the file history.csv
+    best: str | None = None  # of the parameters at the best test accuracy; None too where there is no such network
 
 
 class Stored(NamedTuple):
@@ -264,7 +278,7 @@ def _digests(content: Mapping[str, Any]) -> Digests:
         raise Damaged("its digests can't be right")
     if "digests" in content and found.get("record") != _digest(content):
         raise Damaged("its content has another digest (if you changed it, remove its digests)")
-    return Digests(found.get("weights"), found.get("history"))
+    return Digests(*(found.get(name) for name in Digests._fields))
 
 
 def _values(content: Mapping[str, Any]) -> dict[str, Any]:

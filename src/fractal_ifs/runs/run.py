@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fractal_ifs.config.own import Own
+from fractal_ifs.config.own_class import source_digest
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.data.images import Images
 from fractal_ifs.data.seeds import stream
-from fractal_ifs.networks.convnet import ConvNet
-from fractal_ifs.networks.mlp import MLP
+from fractal_ifs.runs.buffers import buffer_vector, set_buffers
 from fractal_ifs.runs.build import build_data, build_network
-from fractal_ifs.runs.checkpoints import FORMAT, Checkpoint, weights_digest, write_checkpoint
+from fractal_ifs.runs.checkpoints import FORMAT, Checkpoint, evaluated, weights_digest, write_checkpoint
 from fractal_ifs.runs.history import Evaluation, write_history
 from fractal_ifs.runs.locks import Lock
 from fractal_ifs.runs.records import (
@@ -28,6 +32,7 @@ from fractal_ifs.runs.records import (
     write_record,
 )
 from fractal_ifs.runs.shapes import Shape
+from fractal_ifs.runs.state_dicts import with_state_dicts
 from fractal_ifs.runs.versions import versions
 
 
@@ -35,7 +40,8 @@ class Run:
     """A network in training.
 
     ``params``, ``exp_avg`` and ``exp_avg_sq`` are flat vectors (P,) in the order of ``model.parameters()``. The last
-    two are Adam's moments. The tensors of ``model`` are views of ``params``. Engines change the vectors in place, or
+    two are Adam's moments, or the first is SGD's momentum. ``average`` (P,) is the average of the weights, None where
+    the config asks for none. The tensors of ``model`` are views of ``params``. Engines change the vectors in place, or
     move them to other memory with ``bind``.
     """
 
@@ -44,15 +50,18 @@ class Run:
         # Any: Points and an MLP, or Images and a ConvNet. The config decides, and chooses the engine that knows them.
         self.data: Any = build_data(config, device)
         self.inputs: int = self.data.channels if isinstance(self.data, Images) else self.data.d
-        self.model: Any = build_network(config, self.inputs)
+        self.model: Any = build_network(config, self.inputs).to(device)
         flat = torch.cat([p.detach().reshape(-1) for p in self.model.parameters()]).to(device)
         self.params = self.exp_avg = self.exp_avg_sq = flat
-        self.bind(flat, torch.zeros_like(flat), torch.zeros_like(flat))
+        average = None if config.optimizer.average == "none" else flat.clone()
+        self.bind(flat, torch.zeros_like(flat), torch.zeros_like(flat), average)
         self.shuffle_seed = stream(config.seed, "shuffle")
         self.step, self.steps_before = 0, 0  # steps done; in layer-wise training, those of earlier layers
         self.seconds = 0.0
         self.loss_sum, self.loss_steps = 0.0, 0  # since the last evaluation
         self.best_test_acc, self.best_step = 0.0, 0
+        self.best_params: Tensor | None = None  # (P,) of the network that had this accuracy; None: there was none yet
+        self.best_buffers: Tensor | None = None  # of that network, if it has any
         self.history: list[Evaluation] = []
         self.status = Status.RUNNING
         self.engine: str | None = None
@@ -60,22 +69,59 @@ class Run:
         self.native_build: str | None = None
         self.torch_kernels: str | None = None  # None: its bits don't rest on them
         self.versions = versions().plain()
+        for name, own in (("model_source", config.model), ("loss_source", config.loss)):
+            if isinstance(own, Own):
+                self.versions[name] = source_digest(own.target)
         self.wandb_id: str | None = None
+        self.pause: int | None = None  # as of a ``Job``
+        self.ended_by: str | None = None  # what ended it early, if that isn't a key of ``stop``
+        self.lightning: str | None = None  # what Lightning knows of a run that it trains, see ``training.lightning``
         self.lock: Lock | None = None
         self.checkpointed = time.monotonic()
 
-    def bind(self, params: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor) -> None:
+    def bind(self, params: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, average: Tensor | None = None) -> None:
         """Use these vectors (P,), which already hold the same values. The model then views ``params``."""
-        self.params, self.exp_avg, self.exp_avg_sq = params, exp_avg, exp_avg_sq
+        self.params, self.exp_avg, self.exp_avg_sq, self.average = params, exp_avg, exp_avg_sq, average
+        self._view(params)
+
+    def _view(self, params: Tensor) -> None:
         start = 0
         for p in self.model.parameters():
             p.data = params[start : start + p.numel()].view(p.shape)
             start += p.numel()
 
     @property
-    def trained(self) -> MLP | ConvNet:
-        """The network that the record describes: ``model``, or in layer-wise training the whole network."""
-        return self.model
+    def measured(self) -> Tensor:
+        """The weights (P,) that are evaluated: their average where there is one."""
+        return self.params if self.average is None else self.average
+
+    @contextlib.contextmanager
+    def averaged(self) -> Generator[None]:
+        """Within: ``model`` has the weights that are evaluated."""
+        if self.average is None:
+            yield
+            return
+        self._view(self.average)
+        try:
+            yield
+        finally:
+            self._view(self.params)
+
+    @property
+    def trained(self) -> nn.Module:
+        """The network that the record describes, with the weights that were evaluated.
+
+        In layer-wise training the whole network.
+        """
+        if self.average is None:
+            return self.model
+        network = copy.deepcopy(self.model)
+        nn.utils.vector_to_parameters(self.average.clone(), network.parameters())
+        return network
+
+    def weights(self) -> Tensor:
+        """The parameters of ``trained``, (P,). They change when training goes on."""
+        return self.measured.detach()
 
     def shape(self) -> Shape:
         """What a checkpoint of this run holds."""
@@ -83,7 +129,8 @@ class Run:
 
     def detach(self) -> None:
         """Copy the vectors out of the memory that an engine shares between runs."""
-        self.bind(self.params.clone(), self.exp_avg.clone(), self.exp_avg_sq.clone())
+        average = None if self.average is None else self.average.clone()
+        self.bind(self.params.clone(), self.exp_avg.clone(), self.exp_avg_sq.clone(), average)
 
     @property
     def done(self) -> bool:
@@ -91,7 +138,7 @@ class Run:
         return self.status != Status.RUNNING
 
     def steps_to_event(self) -> int:
-        """The number of steps until the next evaluation or the end."""
+        """The number of steps until the next evaluation or the end. A pause is at an evaluation."""
         every = self.config.eval_every
         return min(every - self.step % every, self.config.steps - self.step)
 
@@ -116,14 +163,37 @@ class Run:
         if self.status == Status.RUNNING:
             if test_acc > self.best_test_acc:
                 self.best_test_acc, self.best_step = test_acc, row.step
-            if self.step >= self.config.steps:
-                self.status = Status.FINISHED
+                self.best_params, self.best_buffers = self.weights().clone(), buffer_vector(self.model)
+            self.status = self._reached()
         self.loss_sum, self.loss_steps = 0.0, 0
         return row
 
+    @property
+    def stopped(self) -> str | None:
+        """The key of ``stop`` that ends the run with its newest measurement, and its value. None where none does.
+
+        It follows from the history, so a run that is killed and goes on ends at the same step.
+        """
+        stop = self.config.stop
+        if not self.history:
+            return None
+        if stop.accuracy is not None and self.history[-1].test_acc >= stop.accuracy:
+            return f"stop.accuracy={stop.accuracy}"
+        if stop.patience is not None and sum(row.step > self.best_step for row in self.history) >= stop.patience:
+            return f"stop.patience={stop.patience}"
+        return None
+
+    def _reached(self) -> Status:
+        """The status of a run that hasn't diverged."""
+        if self.step >= self.config.steps:
+            return Status.FINISHED
+        if self.stopped:
+            return Status.STOPPED
+        return Status.PAUSED if self.pause is not None and self.step >= self.pause else Status.RUNNING
+
     def state(self) -> Checkpoint:
         """The content of a checkpoint. The order of the data isn't part of it: it follows from seed and step."""
-        return {
+        state: Checkpoint = {
             "format": FORMAT,
             "fingerprint": self.config.fingerprint,
             "d": self.inputs,
@@ -143,21 +213,41 @@ class Run:
             "torch_kernels": self.torch_kernels,
             "versions": self.versions,
         }
+        if self.average is not None:
+            state["average"] = self.average.cpu().clone()
+        if (buffers := buffer_vector(self.model)) is not None:
+            state["buffers"] = buffers
+        if self.best_params is not None:
+            state["best_params"] = self.best_params.cpu()
+        if self.best_buffers is not None:
+            state["best_buffers"] = self.best_buffers
+        if self.lightning is not None:
+            state["lightning"] = self.lightning
+        return state
 
     def restore(self, state: Checkpoint) -> None:
         """Go on from a checkpoint of ``state``, with the same bits."""
         self.params.copy_(state["params"])
         self.exp_avg.copy_(state["exp_avg"])
         self.exp_avg_sq.copy_(state["exp_avg_sq"])
+        if self.average is not None and "average" in state:
+            self.average.copy_(state["average"])
+        set_buffers(self.model, state.get("buffers"))
         self.step, self.seconds = state["step"], state["seconds"]
         self.loss_sum, self.loss_steps = state["loss_sum"], state["loss_steps"]
         self.best_test_acc, self.best_step = state["best"]
+        best = state.get("best_params")
+        self.best_params = None if best is None else best.to(self.params.device)
+        self.best_buffers = state.get("best_buffers")
         self.history = [Evaluation(*row) for row in state["history"]]
         self.wandb_id = state["wandb_id"]
+        self.lightning = (
+            state.get("lightning") if self.engine == "lightning" else None
+        )  # of that step, for no later one
         if self.history and not self.history[-1].finite:
             self.status = Status.DIVERGED
-        elif self.step >= self.config.steps:
-            self.status = Status.FINISHED
+        else:
+            self.status = self._reached()
         if self.done:  # nothing is computed here any more: the record names what computed it
             self.engine, self.isa = state.get("engine", self.engine), state.get("isa", self.isa)
             self.native_build = state.get("native_build", self.native_build)
@@ -181,6 +271,7 @@ class Run:
             isa=self.isa,
             native_build=self.native_build,
             torch_kernels=self.torch_kernels,
+            stopped=self.stopped or self.ended_by if self.status == Status.STOPPED else None,
             **self.versions,
         )
 
@@ -203,9 +294,10 @@ class Run:
         if self.directory is None:
             return
         state = self.state()
-        write_checkpoint(self.directory, state)
+        write_checkpoint(self.directory, with_state_dicts(state, self.trained))
         self.checkpointed = time.monotonic()
         history = write_history(self.directory, self.history)
         if self.done:
-            write_record(self.directory, self.record(), Digests(weights_digest(state), history))
+            best = weights_digest(state["best_params"]) if "best_params" in state else None
+            write_record(self.directory, self.record(), Digests(weights_digest(evaluated(state)), history, best))
             (self.directory / BEGUN).unlink(missing_ok=True)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import Damaged
-from fractal_ifs.networks.convnet import ConvNet
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs.checkpoints import Checkpoint
 
@@ -23,39 +23,52 @@ class Shape(NamedTuple):
     d: int
     params: int  # of the whole network
     trained: tuple[int, ...]  # parameters that train together: of all, or in layer-wise training of each layer
+    buffers: int  # numbers that belong to the network and aren't trained
     dtype: torch.dtype
     steps: int  # of each layer in layer-wise training, else of all
     eval_every: int
     layerwise: bool
+    average: bool  # of the weights is kept beside them
 
     @classmethod
-    def of(cls, config: RunConfig, network: MLP | ConvNet, d: int) -> Shape:
+    def of(cls, config: RunConfig, network: nn.Module, d: int) -> Shape:
         """The shape of the checkpoints of a config's run, which trains ``network`` on inputs of dimension d."""
-        sizes = [p.numel() for p in network.parameters()]
+        size = _size(network)
         layerwise = config.training == "layerwise"
-        readout = sum(p.numel() for p in network.readout.parameters())
-        layers = tuple(sum(p.numel() for p in layer.parameters()) + readout for layer in network.hidden)
+        trained = (size,)
+        if layerwise:
+            assert isinstance(network, MLP)
+            trained = tuple(_size(layer) + _size(network.readout) for layer in network.hidden)
         return cls(
             d=d,
-            params=sum(sizes),
-            trained=layers if layerwise else (sum(sizes),),
+            params=size,
+            trained=trained,
+            buffers=sum(buffer.numel() for buffer in network.buffers()),
             dtype=next(network.parameters()).dtype,
             steps=config.steps,
             eval_every=config.eval_every,
             layerwise=layerwise,
+            average=config.optimizer.average != "none",
         )
 
     @property
     def most_bytes(self) -> int:
         """More bytes than a checkpoint's file has."""
         rows = len(self.trained) * (self.steps // self.eval_every + 2)
-        return (self.params + 3 * max(self.trained)) * self.dtype.itemsize + rows * ROW_BYTES + OTHER_BYTES
+        numbers = 2 * self.params + (3 + self.average) * max(self.trained)
+        return numbers * self.dtype.itemsize + 24 * self.buffers + rows * ROW_BYTES + OTHER_BYTES
+
+
+def _size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
 
 
 def check(state: Checkpoint, shape: Shape) -> None:
     """Raises Damaged if a whole checkpoint can't be one of a run of this shape."""
     if ("layer" in state, "layer_params" in state) != (shape.layerwise, shape.layerwise):
         raise Damaged("of joint training" if shape.layerwise else "of layer-wise training")
+    if ("average" in state) != shape.average:
+        raise Damaged("of a run with an average of the weights" if "average" in state else "it has no average")
     layer = state.get("layer", 0)
     if state["d"] != shape.d or layer >= len(shape.trained):
         raise Damaged("of another network")
@@ -65,12 +78,20 @@ def check(state: Checkpoint, shape: Shape) -> None:
         "exp_avg": (state["exp_avg"], size),
         "exp_avg_sq": (state["exp_avg_sq"], size),
     }
+    if "average" in state:
+        vectors["average"] = (state["average"], size)
     if "layer_params" in state:
         vectors["layer_params"] = (state["layer_params"], size)
+    if "best_params" in state:
+        vectors["best_params"] = (state["best_params"], shape.params)
     for name, (vector, needed) in vectors.items():
         if vector.numel() != needed or vector.dtype != shape.dtype:
             found = f"{vector.numel()} numbers of {vector.dtype}"
             raise Damaged(f"its {name} has {found}, the network needs {needed} of {shape.dtype}")
+    there = {"buffers": True, "best_buffers": "best_params" in state}
+    for name in (name for name, held in there.items() if held or name in state):
+        if len(state.get(name, ())) != shape.buffers:
+            raise Damaged(f"its {name} aren't those of the network")
     done = layer * shape.steps + state["step"]
     last = state["history"][-1][0] if state["history"] else 0
     since = state["loss_steps"]  # steps since the last evaluation

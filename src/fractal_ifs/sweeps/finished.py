@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from fractal_ifs.config.machine import check_outside
 from fractal_ifs.config.run import Job
+from fractal_ifs.engines.own_loss import check_loss
+from fractal_ifs.networks.own import check_network
 from fractal_ifs.results import finished_runs
 from fractal_ifs.results.finished_runs import Keeper, KeptRun
 from fractal_ifs.runs.finished import finished, remove_left
@@ -26,7 +28,11 @@ def finished_or_kept(job: Job) -> RunRecord | KeptRun | None:
     its key ``kept`` names another file than a table of finished runs, or what it needs besides its config isn't there.
     """
     stored = _finished(job)
-    return stored.record if stored else _kept(job)
+    found = stored.record if stored else _kept(job)
+    if found is None:
+        check_network(job.config)
+        check_loss(job.config)
+    return found
 
 
 def finished_jobs(jobs: Sequence[Job]) -> dict[int, Ended]:

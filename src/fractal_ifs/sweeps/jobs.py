@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import filter_overrides
 from hydra.types import HydraContext
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from fractal_ifs.config.command import composed_folders
 from fractal_ifs.config.compose import accepted, resolved
@@ -64,6 +64,18 @@ class Composed(NamedTuple):
             return {str(name): str(value) for name, value in variables.items()}
 
 
+def save_hydra(each: Composed) -> None:
+    """Write what Hydra writes of a job, below ``hydra.output_subdir``: it can be identified before it has begun."""
+    hydra = each.whole.hydra
+    if each.job.directory is None or hydra.output_subdir is None:
+        return
+    folder = each.job.directory / str(hydra.output_subdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {"config": each.values, "hydra": {"hydra": hydra}, "overrides": list(hydra.overrides.task)}
+    for name, content in written.items():
+        (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(content)), encoding="utf-8")
+
+
 def compose_all(
     context: HydraContext, master: DictConfig, jobs: Sequence[Sequence[str]], first: int = 0, here: bool = True
 ) -> list[Composed]:
@@ -89,7 +101,7 @@ def compose_all(
             config = compose(overrides)
             values = resolved(config)
             directory = output_directory(config, first + number)
-            job = Job(accepted(values, here), directory)
+            job = Job(accepted(values, here, own), directory)
             if directory in taken:
                 raise ConfigError(
                     f"hydra.sweep.subdir: {directory} is that of {taken[directory]} too; hydra.sweep.subdir="

@@ -6,7 +6,6 @@ import sys
 import time
 from typing import Any
 
-from fractal_ifs.runs.records import Status
 from fractal_ifs.training.rounds import SweepRounds
 
 
@@ -34,13 +33,13 @@ class Progress:
         self.shown = now
         done = self.done_steps + rounds.steps_done
         rate = done / max(now - self.begun, 1e-9)
-        left = (self.steps - done) / rate if rate else 0.0
+        left = max(0, self.steps - done - rounds.steps_spared) / rate if rate else 0.0
         ended = rounds.ended.values()
-        failed = self.failed + sum(isinstance(e, Exception) or e.status != Status.FINISHED for e in ended)
+        failed = self.failed + sum(isinstance(e, Exception) or not e.status.well for e in ended)
         if self.jobs == 1 and rounds.active:
             run = next(iter(rounds.active.values()))[0]
             loss = f"{run.history[-1].train_loss:.4f}" if run.history else "-"
-            text = f"step {run.step:,}/{run.config.steps:,}  loss {loss}  best {run.best_test_acc:.4f}"
+            text = f"step {run.step:,}/{run.pause or run.config.steps:,}  loss {loss}  best {run.best_test_acc:.4f}"
         else:
             done_jobs = self.finished + len(ended)
             text = f"{done_jobs}/{self.jobs} jobs done, {len(rounds.active)} running, {failed} failed"

@@ -41,6 +41,8 @@ def status(path: Path) -> dict[str, Any]:
     - ``running``: a process trains it now.
     - ``interrupted``: begun, and no process trains it now.
     - ``finished``, ``diverged``, ``failed``: as its record says.
+    - ``stopped``, ``pruned``: as its record says; its steps are then all that are asked for.
+    - ``paused``: at a rung of a sweep that hasn't decided yet whether it goes on.
     - ``damaged``: its record isn't as it was written. The same command writes it anew from the checkpoint, or refuses.
     - ``not understood``: its record is of a later version. No command of this version changes it.
 
@@ -91,10 +93,16 @@ def _run(directory: Path, names: set[str], in_slurm: str | None) -> tuple[str, i
         return (unread, 0, 0) if unread else None
     asked = config.steps_in_all
     steps = (record.steps if record else None) or _last_step(directory)
+    if record and record.status == Status.STOPPED:
+        return record.status, steps, steps
     if record and record.status.ended:
         return record.status, asked, asked
     if locks.trained(directory) or (in_slurm == "RUNNING" and BEGUN in names):
         return Status.RUNNING, steps, asked
+    if record and record.status == Status.PRUNED:
+        return record.status, steps, steps
+    if record and record.status == Status.PAUSED:
+        return record.status, steps, asked
     if record and record.status == Status.FAILED and not in_slurm:
         return Status.FAILED, steps, asked
     if unread:

@@ -10,14 +10,18 @@ from fractal_ifs.config.machine import on_this_machine
 from fractal_ifs.config.run import Job
 from fractal_ifs.data.images import check_images
 from fractal_ifs.engines.choice import choose
+from fractal_ifs.engines.own_loss import check_loss
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.networks.own import check_network
 from fractal_ifs.results.finished_runs import Keeper
-from fractal_ifs.runs.records import RunRecord, Status, understood
+from fractal_ifs.runs.longer import with_sources
+from fractal_ifs.runs.records import RunRecord, understood
 from fractal_ifs.runs.run import Run
 from fractal_ifs.sweeps.driver import report_failure
 from fractal_ifs.sweeps.executors import Outcome, execute
 from fractal_ifs.sweeps.finished import Ended, finished_jobs
 from fractal_ifs.sweeps.progress import Progress
+from fractal_ifs.training.lightning_parts import check_parts
 from fractal_ifs.training.rounds import SweepRounds
 
 log = logging.getLogger(__name__)
@@ -48,16 +52,19 @@ def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Out
     """
     outcomes: dict[int, Outcome] = {}
     keeper = Keeper(jobs)
-    jobs = [on_this_machine(job) for job in jobs]
+    jobs = with_sources([on_this_machine(job) for job in jobs])
     for job in jobs:
+        check_network(job.config)
+        check_loss(job.config)
         if job.config.engine == "native" and (chosen := choose(job.config)).engine != "native":
             raise ConfigError(
                 f"engine=native: must be auto or torch here ({chosen.reason or 'CNNs have another engine'})"
             )
+    check_parts(jobs)
     for reason in sorted({str(choose(job.config).reason) for job in jobs} - {"None"}):
         log.info("engine=torch: %s", reason)
     check_images(job.config for job in jobs)
-    progress = Progress(len(jobs), sum(job.config.steps_in_all for job in jobs))
+    progress = Progress(len(jobs), sum(job.steps for job in jobs))
 
     def report(rounds: SweepRounds) -> None:
         progress(rounds)
@@ -72,9 +79,9 @@ def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Out
                 if isinstance(outcome, Exception):
                     report_failure(jobs[number], outcome)
             progress.group_ended(
-                sum(jobs[number].config.steps_in_all for number in numbers),
+                sum(jobs[number].steps for number in numbers),
                 len(numbers),
-                sum(isinstance(o, Exception) or o.status != Status.FINISHED for o in found),
+                sum(isinstance(o, Exception) or not o.status.well for o in found),
             )
             ended = dict(zip((jobs[number].directory for number in numbers), found, strict=True))
             keeper.add({where: record for where, record in ended.items() if where and isinstance(record, RunRecord)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fractal_ifs.config.run import RunConfig, placement
 from fractal_ifs.errors import Refused, reason
 from fractal_ifs.files import read, write
 from fractal_ifs.results.columns import COLUMNS
@@ -19,7 +20,7 @@ from fractal_ifs.results.finished_runs import TABLE
 from fractal_ifs.results.rows import row_of
 from fractal_ifs.results.text_table import by_value, csv_of
 from fractal_ifs.runs import records
-from fractal_ifs.runs.records import Status, find
+from fractal_ifs.runs.records import RunRecord, Status, find
 from fractal_ifs.sweeps.driver import driving, failed
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GROUPS = ("fractal", "curve", "data", "model")  # runs may differ in keys of these groups that have no column
+EARLY = (Status.STOPPED, Status.PAUSED, Status.PRUNED)  # of runs that the table says the last step of
 KEYS = tuple(name for name in records.KEYS if name != "fingerprint")
+_PLACEMENT = placement()
 
 
 def frame(directory: Path) -> pd.DataFrame:
@@ -37,37 +39,64 @@ def frame(directory: Path) -> pd.DataFrame:
     The columns are those of ``results.columns``, then the keys of groups in which runs differ: ``data.margin``, ....
     Directories are relative to the sweep's.
     """
-    import pandas as pd
-
     directory = directory.absolute()
     found = dict(find(directory))
     for path, record in failed.items():  # some have no record on disk, or one of an earlier attempt
         if directory in path.parents and not (path in found and found[path].status.ended):
             found[path] = record
+    return table_of(sorted(found.items()), directory)
+
+
+def table_of(found: Iterable[tuple[Path, RunRecord]], base: Path | None) -> pd.DataFrame:
+    """A row per run, with the columns of ``frame``. Directories are relative to ``base``, or absolute without it."""
+    import pandas as pd
+
     rows = [
         row_of(path, record)
-        | {"directory": str(path.relative_to(directory))}
-        | leaves({name: group for name, group in record.config.plain().items() if name in GROUPS})
-        for path, record in sorted(found.items())
+        | {"directory": str(path.relative_to(base) if base else path.absolute())}
+        | _inner(record.config)
+        for path, record in found
     ]
     inner = list(dict.fromkeys(key for line in rows for key in line if key not in COLUMNS))
     table = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *inner]))
     if not inner:
         return table
-    # Keep only the keys of groups in which runs differ that have the same values for all of KEYS.
-    differ = table.groupby(list(KEYS), dropna=False)[inner].nunique(dropna=False).max() > 1
+    # Keep only the keys of groups in which runs differ that have the same values for all of KEYS. A key that some
+    # don't have differs only in groups whose choices have no name: elsewhere the name says so.
+    texts = [
+        {key: str(line.get(key)) for key in inner if key in line or key.startswith(("trainer.", "callbacks."))}
+        for line in rows
+    ]
+    given = pd.DataFrame(texts, columns=pd.Index(inner))
+    differ = given.groupby([table[key] for key in KEYS], dropna=False)[inner].nunique().max() > 1
     return table.drop(columns=[key for key in inner if not bool(differ[key])])
 
 
-def leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of a nested config by their full names, ``{"data.margin": 0.0, ...}``, with lists as text."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            found |= leaves(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = str(value) if isinstance(value, list) else value
-    return found
+def _inner(config: RunConfig) -> dict[str, Any]:
+    """The keys that can change a result and have no column, with lists as text."""
+    return {
+        name: str(value) if isinstance(value, list) else value
+        for name, value in config.leaves().items()
+        if value != {} and name not in COLUMNS and name not in _PLACEMENT and not name.startswith("logger.")
+    }
+
+
+def write_table(directory: Path) -> tuple[pd.DataFrame, bool]:
+    """Write the table of a sweep that this process drives to results.csv, if it has rows.
+
+    Returns it, and whether it could be written; if not, that is logged.
+    """
+    table, path, wrong = frame(directory), directory / TABLE, None
+    try:
+        if not table.empty and _is_ours(path):
+            write(path, csv_of(table))
+        elif not table.empty:
+            wrong = "is left as it is: no sweep wrote this table"
+    except (OSError, Refused) as error:
+        wrong = f"can't be written ({reason(error)})"
+    if wrong:
+        log.error("%s %s", path, wrong)
+    return table, wrong is None
 
 
 def show_table(directory: Path) -> bool:
@@ -75,30 +104,31 @@ def show_table(directory: Path) -> bool:
 
     Returns whether it could be written; if not, that is logged.
     """
-    table = frame(directory)
-    if table.empty:
-        return True
-    path, wrong = directory / TABLE, None
+    path = directory / TABLE
     try:
         with driving(directory):
-            if _is_ours(path):
-                write(path, csv_of(table))
-            else:
-                wrong = "is left as it is: no sweep wrote this table"
+            table, good = write_table(directory)
     except (OSError, Refused) as error:
-        wrong = f"can't be written ({reason(error)})"
-    if wrong:
-        log.error("%s %s", path, wrong)
+        table, good = frame(directory), False
+        if not table.empty:
+            log.error("%s can't be written (%s)", path, reason(error))
+    if table.empty:  # of a sweep that was refused, or has trained nothing yet
+        return True
     inner = [str(key) for key in table if key not in COLUMNS]
-    swept = [key for key in (*KEYS, *inner) if len(set(table[key].fillna("").astype(str))) > 1]
+    table = table.astype(object).where(table.notna(), "")
+    swept = [key for key in (*KEYS, *inner) if len(set(map(str, table[key]))) > 1]
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
-    out = _grid(table, swept[:-1], swept[-1]) if len(swept) > 1 else _grid(table, swept, None)
+    if len(table) > 1 and (not swept or bool(table.duplicated(swept).any())):  # they differ in nothing that has a name
+        swept.append("directory")
+        out = _grid(table, swept, None)
+    else:
+        out = _grid(table, swept[:-1], swept[-1]) if len(swept) > 1 else _grid(table, swept, None)
     if console.measure(out, options=console.options.update(width=10_000)).maximum > console.width:
         # a line for each run needs the fewest columns
         out = _grid(table, swept, None)
     console.print(out)
     print(path)
-    return wrong is None
+    return good
 
 
 def _grid(table: pd.DataFrame, rows: Sequence[str], column: str | None) -> Table:
@@ -107,12 +137,13 @@ def _grid(table: pd.DataFrame, rows: Sequence[str], column: str | None) -> Table
     grid: dict[tuple, dict[Any, str]] = {}
     for line in table.to_dict("records"):
         accuracy = line.get("best_test_acc")
-        cell = "" if accuracy is None or accuracy != accuracy else f"{accuracy:.4f}"
+        cell = "" if accuracy == "" else f"{accuracy:.4f}"
         cell += "" if line["status"] == Status.FINISHED else f" {line['status']}"
+        cell += f" at {line['steps']:,.0f}" if line["status"] in EARLY else ""
         key = tuple(line[row] for row in rows)
         grid.setdefault(key, {})[line[column] if column else columns[0]] = cell
     title = f"best test accuracy{f', columns: {column}' if column else ''}"
-    if low := sorted(set(table["precision"].dropna()) - {"32-true"}):
+    if low := sorted(set(table["precision"]) - {"", "32-true"}):
         title += f"; precision {', '.join(low)}"
     out = Table(title=title)
     for name in [*rows, *columns]:

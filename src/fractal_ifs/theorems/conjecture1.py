@@ -17,8 +17,8 @@ import numpy as np
 
 from fractal_ifs.config.keys import key
 from fractal_ifs.config.machine import cores
+from fractal_ifs.fractals.cube import CubeIFS
 from fractal_ifs.fractals.curve import ApproximationCurve
-from fractal_ifs.theorems.cube import CubeIFS
 from fractal_ifs.theorems.learn import BATCH, error_on, seeded_networks
 from fractal_ifs.theorems.problem import Check, Problem, Section
 from fractal_ifs.theorems.samples import labelled_points

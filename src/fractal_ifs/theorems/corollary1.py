@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fractal_ifs.config.keys import key
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.theorems.construction import (
+from fractal_ifs.fractals.cube import CubeIFS
+from fractal_ifs.networks.construction import (
     LARGEST_CHECKED,
     LARGEST_WIDTH,
     built_depth,
@@ -17,7 +18,6 @@ from fractal_ifs.theorems.construction import (
     printed_width,
     split,
 )
-from fractal_ifs.theorems.cube import CubeIFS
 from fractal_ifs.theorems.problem import Check, Problem, Section
 from fractal_ifs.theorems.theorem1 import wrong_points
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.fractals.cube import CubeIFS
+from fractal_ifs.networks.construction import Layer, mlp_of
 from fractal_ifs.networks.mlp import MLP
-from fractal_ifs.theorems.construction import Layer, mlp_of
-from fractal_ifs.theorems.cube import CubeIFS
 
 CANTOR = CubeIFS.from_box([[[-1 / 3]], [[1 / 3]]], [[1 / 3], [2 / 3]], [0.0], [1.0], "cantor")
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.fractals.cube import CubeIFS
 from fractal_ifs.networks.mlp import mlp
-from fractal_ifs.theorems.cube import CubeIFS
 from fractal_ifs.theorems.line import breakpoints
 
 CHUNK = 1 << 20  # points at a time: memory stays under about 100 MB

@@ -10,8 +10,8 @@ import numpy as np
 
 from fractal_ifs.config.keys import Group
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.fractals.cube import CubeIFS
 from fractal_ifs.fractals.curve import ApproximationCurve
-from fractal_ifs.theorems.cube import CubeIFS
 from fractal_ifs.theorems.learn import Trainer, train
 
 

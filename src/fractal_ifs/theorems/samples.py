@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fractal_ifs.theorems.cube import CubeIFS
+from fractal_ifs.fractals.cube import CubeIFS
 
 
 def labelled_points(

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fractal_ifs.config.keys import A_SEED, Group, checked, key
+from fractal_ifs.config.keys import A_SEED, Group, checked, key, shown
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.fractals.cube import CubeIFS
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.fractals.ifs import AffineIFS, depth_of
 from fractal_ifs.theorems import (
@@ -21,7 +22,6 @@ from fractal_ifs.theorems import (
     theorem4,
     theorem5,
 )
-from fractal_ifs.theorems.cube import CubeIFS
 from fractal_ifs.theorems.fold import CANTOR
 from fractal_ifs.theorems.learn import fastest
 from fractal_ifs.theorems.problem import Check, LineSection, Problem, Section
@@ -78,7 +78,7 @@ class Keys(Group):
         """Raises ConfigError for unknown statements."""
         for name in self._asked:
             if name not in ("all", *STATEMENTS):
-                raise ConfigError(f"statement={name}: must be {NAMES}")
+                raise ConfigError(f"statement={shown(name)}: must be {NAMES}")
 
     @property
     def _asked(self) -> tuple[str, ...]:

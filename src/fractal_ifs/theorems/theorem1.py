@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from fractal_ifs.networks.construction import printed_width, theorem1_network
 from fractal_ifs.networks.mlp import MLP
-from fractal_ifs.theorems.construction import printed_width, theorem1_network
 from fractal_ifs.theorems.problem import Check, Problem, Section
 from fractal_ifs.theorems.samples import labelled_points
 

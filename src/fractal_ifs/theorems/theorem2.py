@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 from fractal_ifs.config.keys import key
-from fractal_ifs.networks.mlp import MLP
-from fractal_ifs.theorems.construction import (
+from fractal_ifs.networks.construction import (
     LARGEST_CHECKED,
     built_depth,
     built_width,
     corollary1_network,
     theorem1_network,
 )
+from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.theorems.learn import seeded_networks
 from fractal_ifs.theorems.line import along, patterns, regions, stacked
 from fractal_ifs.theorems.problem import Check, Problem, Section

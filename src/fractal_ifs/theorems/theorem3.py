@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from fractal_ifs.config.keys import key
+from fractal_ifs.fractals.cube import built_width
 from fractal_ifs.fractals.curve import ApproximationCurve
-from fractal_ifs.theorems.construction import LARGEST_CHECKED, built_width, corollary1_network
+from fractal_ifs.networks.construction import LARGEST_CHECKED, corollary1_network
 from fractal_ifs.theorems.learn import error_on, seeded_networks
 from fractal_ifs.theorems.problem import Check, Problem, Section
 from fractal_ifs.theorems.samples import labelled_points

@@ -14,7 +14,7 @@ import numpy as np
 from fractal_ifs.config.keys import key
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.curve import ApproximationCurve
-from fractal_ifs.theorems.construction import corollary1_network, theorem1_network
+from fractal_ifs.networks.construction import corollary1_network, theorem1_network
 from fractal_ifs.theorems.fold import CANTOR, fold_network, folded_depth
 from fractal_ifs.theorems.learn import seeded_networks
 from fractal_ifs.theorems.line import stacked

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from fractal_ifs.config.model import MLPModel
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.engines.choice import choose
+from fractal_ifs.engines.steps import Program
 from fractal_ifs.networks.convnet import multiplications
 
 
@@ -12,7 +12,7 @@ def groups_of(jobs: Sequence[Job]) -> list[list[int]]:
     """Groups of jobs that train together, as lists of indices into ``jobs``.
 
     Jobs of the native engine form one group, those of the torch engine one group per shape, and each job of the conv
-    engine trains alone. Groups, and the jobs in a group, are sorted by cost, largest first.
+    engine and of Lightning trains alone. Groups, and the jobs in a group, are sorted by cost, largest first.
     """
     groups: dict[tuple[object, ...], list[int]] = {}
     for number, job in enumerate(jobs):
@@ -20,9 +20,9 @@ def groups_of(jobs: Sequence[Job]) -> list[list[int]]:
         engine = choose(c).engine
         key: tuple[object, ...] = (engine, c.trainer)
         if engine == "torch":
-            sum_last = isinstance(c.model, MLPModel) and c.model.sum_last
-            key += (c.depth, c.width, c.batch_size, c.loss, c.optimizer, sum_last, c.fractal.ifs.d)
-        elif engine == "conv":
+            key += (c.depth, c.width, c.batch_size, c.loss, Program.of(c.optimizer), c.model.architecture)
+            key += (c.fractal.ifs.d,)
+        elif engine in ("conv", "lightning"):
             key += (number,)  # alone: convolutions of several networks at once are no faster
         groups.setdefault(key, []).append(number)
     ordered = [sorted(numbers, key=lambda n: -cost(jobs[n].config)) for numbers in groups.values()]

@@ -43,6 +43,7 @@ class SweepRounds(pl.LightningModule):
         self.active: dict[int, tuple[Run, WandbRun]] = {}  # by the job's number, like ``ended``
         self.ended: dict[int, Run | Exception] = {}
         self.steps_done = 0
+        self.steps_spared = 0  # that the jobs ask for, and that were done before or that nobody needs any more
 
     def configure_optimizers(self) -> None:
         """None for Lightning: the engines have the optimizers, one per run."""
@@ -125,6 +126,7 @@ class SweepRounds(pl.LightningModule):
             ddp.same_start(run)
             run.wandb_id = run.wandb_id or new_id(run.config, run.directory)
             run.write_begun()
+            self.steps_spared += run.steps_before + run.step
             return run, WandbRun(run.config, run.directory, run.wandb_id, run.history)
         except BaseException:  # else a notebook's next attempt would find its own lock
             run.unlock()
@@ -143,6 +145,7 @@ class SweepRounds(pl.LightningModule):
         self._save_end(run)
         del self.active[number]
         self.ended[number] = run
+        self.steps_spared += max(0, self.jobs[number].steps - run.steps_before - run.step)
         wandb.finish(run.status, summary(run))
 
     def _save_end(self, run: Run) -> None:

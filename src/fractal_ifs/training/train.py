@@ -12,8 +12,11 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from fractal_ifs.config.machine import cores
 from fractal_ifs.config.run import Job, RunConfig
+from fractal_ifs.config.trainer import Trainer
 from fractal_ifs.engines.choice import choose, create
 from fractal_ifs.runs.run import Run
+from fractal_ifs.training.lightning import LightningEngine, LightningRounds
+from fractal_ifs.training.lightning_parts import check_parts
 from fractal_ifs.training.rounds import SweepRounds
 
 for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
@@ -37,7 +40,7 @@ def train(
     """Train jobs of one group (see ``grouping.groups_of``). Returns each job's Run, or the exception it failed with.
 
     Args:
-        jobs: in the order in which they begin.
+        jobs: in the order in which they begin, each with its ``source``: see ``runs.longer.with_sources``.
         threads: threads of the native engine; 0: one for each core.
         stack: largest number of runs in a stack of the torch engine; 0: it decides.
         report: called after each round, for the progress line.
@@ -46,8 +49,11 @@ def train(
     """
     trainer = jobs[0].config.trainer
     name = choose(jobs[0].config).engine
-    engine = create(name, threads or cores(), trainer, stack)
-    rounds = SweepRounds(jobs, engine, report)
+    if name == "lightning":
+        check_parts(jobs)
+        rounds = LightningRounds(jobs, LightningEngine(jobs[0].config), report)
+    else:
+        rounds = SweepRounds(jobs, create(name, threads or cores(), trainer, stack), report)
     threads_before = torch.get_num_threads()
     if name != "native" and trainer.accelerator == "cpu":
         torch.set_num_threads(process_threads(jobs[0].config))
@@ -55,22 +61,14 @@ def train(
         warnings.filterwarnings(
             "ignore",
             message=".*configure_optimizers|.*GPU available|.*isinstance.treespec|.*gradient layout|.*many workers"
-            "|.*`srun` command",
-        )
-        shell = pl.Trainer(
-            accelerator=trainer.accelerator,
-            devices=1,  # with several devices, each has its own process: see ``runs.ddp``
-            precision=trainer.precision,
-            max_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            plugins=[LightningEnvironment()],  # ignore Slurm's variables: our own launcher starts the processes
+            "|.*`srun` command|.*logging interval",
         )
         handler = signal.getsignal(signal.SIGINT)
         try:
-            shell.fit(rounds)
+            if isinstance(rounds, LightningRounds):
+                rounds.train_all()
+            else:
+                _shell(trainer).fit(rounds)
         except (KeyboardInterrupt, SystemExit):  # Lightning turns SIGINT into SystemExit: save the runs first
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, handler)  # Lightning ignores SIGINT after the first one
@@ -79,3 +77,18 @@ def train(
         finally:
             torch.set_num_threads(threads_before)
     return [rounds.ended[number] for number in range(len(jobs))]
+
+
+def _shell(trainer: Trainer) -> pl.Trainer:
+    """The Lightning Trainer that rounds run under."""
+    return pl.Trainer(
+        accelerator=trainer.accelerator,
+        devices=1,  # with several devices, each has its own process: see ``runs.ddp``
+        precision=trainer.precision,
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        plugins=[LightningEnvironment()],  # ignore Slurm's variables: our own launcher starts the processes
+    )

@@ -129,7 +129,7 @@ class WandbRun:
         self._wake.set()
 
     def finish(self, status: Status, summary: Mapping[str, Any] | None = None) -> None:
-        """End the W&B run, as failed unless ``status`` is finished, with the values of ``summary``."""
+        """End the W&B run, as failed unless ``status`` is a good one, with the values of ``summary``."""
         with _ended:
             if self._over:
                 return
@@ -255,7 +255,7 @@ class WandbRun:
             run.summary.update({**summary, "status": str(status)})
         try:
             with within(min(self.timeout, FINISH_SECONDS) + (1.0 if self.hurry else ANSWER_SECONDS)):
-                run.finish(exit_code=0 if status == Status.FINISHED else 1)
+                run.finish(exit_code=0 if status.well else 1)
         except TimeoutError:
             experience.warn("W&B doesn't take what is left of a run: `wandb sync` sends it later")
 

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.convex import Box
 from fractal_ifs.fractals.ifs import AffineIFS
+from fractal_ifs.fractals.solvers import least_squares_in_cube
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,11 @@ class CubeIFS:
     @cached_property
     def distances(self) -> dict[tuple[int, int], float]:
         """The distance, in the cube, of every pair of images, by bounded least squares; about 0 where they touch."""
-        from scipy.optimize import lsq_linear
-
-        found = {}
+        found: dict[tuple[int, int], float] = {}
         for i, j in itertools.combinations(range(self.r), 2):
             both = np.hstack([self.matrices[i], -self.matrices[j]])
             shift = self.offsets[j] - self.offsets[i]
-            u = lsq_linear(both, shift, bounds=(0, 1), method="bvls").x
+            u = least_squares_in_cube(both, shift)
             found[i, j] = float(np.linalg.norm(both @ u - shift))
         return found
 
@@ -170,3 +169,8 @@ class CubeIFS:
                 "and each cell of K_n keeps positives (Assumption 3)"
             )
         return float(gamma)
+
+
+def built_width(ifs: CubeIFS, s: int) -> int:
+    """The width of the networks that `networks.construction` builds, for blocks of s levels."""
+    return 4 * ifs.d * ifs.r**s + ifs.d + 1

@@ -16,6 +16,9 @@ Since u is affine in z, carrying z is enough: 4 d r + d + 1 <= 5 d r as soon as 
 to 0, where the paper counts failures upwards, so that layer 2 need not carry it.
 """
 
+# pyright: reportUnknownMemberType=false
+# (torch doesn't declare the types of from_numpy)
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -24,8 +27,8 @@ import numpy as np
 import torch
 
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.fractals.cube import CubeIFS, built_width
 from fractal_ifs.networks.mlp import MLP
-from fractal_ifs.theorems.cube import CubeIFS
 
 Layer = tuple[np.ndarray, np.ndarray]  # weight (out, in), bias (out,)
 
@@ -36,11 +39,6 @@ LARGEST_CHECKED = 600  # the width from which a million points in float64 take m
 def printed_width(ifs: CubeIFS, s: int = 1) -> int:
     """The width 5 d r^s of Corollary 1; with s = 1 that of Theorem 1."""
     return 5 * ifs.d * ifs.r**s
-
-
-def built_width(ifs: CubeIFS, s: int) -> int:
-    """The width of the networks built here, for blocks of s levels."""
-    return 4 * ifs.d * ifs.r**s + ifs.d + 1
 
 
 def built_depth(ifs: CubeIFS, n: int, s: int) -> int:
@@ -109,7 +107,8 @@ def _blocks(ifs: CubeIFS, gamma: float, sizes: Sequence[int], readout: bool = Tr
         # a ball of radius gamma around x has grown by 1 / contraction per level when it arrives here
         reach = gamma / ifs.side.max() * ifs.contraction**-done * np.linalg.norm(inverse, axis=2)
 
-        rows, constants = [], []
+        rows: list[np.ndarray] = []
+        constants: list[np.ndarray] = []
         if not final:  # the point, and how far outside of each image it is
             rows += [np.eye(d), -inverse.reshape(-1, d), inverse.reshape(-1, d)]
             constants += [np.zeros(d), -shift.reshape(-1), shift.reshape(-1) - 1]
@@ -171,12 +170,13 @@ def mlp_of(d: int, layers: Sequence[Layer]) -> MLP:
     return model
 
 
-def theorem1_network(ifs: CubeIFS, n: int, gamma: float) -> MLP:
+def theorem1_network(ifs: CubeIFS, n: int, gamma: float, hidden: int | None = None) -> MLP:
     """The network of Theorem 1: depth 2 n + 1 (2 n hidden layers), width at most 5 d r. Raises as `network`.
 
-    With one map (r = 1) there is no room for the carried units, but nothing to fold either: K_n is one cell.
+    ``hidden`` asks for more hidden layers, which are identities. With one map (r = 1) there is no room for the carried
+    units, but nothing to fold either: K_n is one cell.
     """
-    return network(ifs, n, gamma, [1] * n if ifs.r > 1 else [n], hidden=2 * n)
+    return network(ifs, n, gamma, [1] * n if ifs.r > 1 else [n], hidden=max(2 * n, hidden or 0))
 
 
 def split(n: int, s: int) -> list[int]:

@@ -1,0 +1,66 @@
+"""Groups that a config may name in one word, ``optimizer: adam``, as all configs did before the group had keys."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
+
+from fractal_ifs.config.keys import Group, checked, key, shown
+from fractal_ifs.errors import ConfigError
+
+N = TypeVar("N", bound="Named")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named(Group):
+    """A group whose other keys all have a value ``later``, for which its name alone stands."""
+
+    name: str = key("which one")
+
+    def spelled(self) -> str | dict[str, Any]:
+        """As a record stores it, and as it belongs to a fingerprint: the name, and the keys that aren't as usual."""
+        found = _listed(self.identity())
+        return self.name if len(found) == 1 else found
+
+    def plain(self) -> dict[str, Any]:
+        """All keys, with lists as conf/ has them."""
+        return _listed(super().plain())
+
+
+def _listed(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: list(cast(tuple[Any, ...], value)) if isinstance(value, tuple) else value
+        for name, value in values.items()
+    }
+
+
+def names_of(kind: type[Named]) -> tuple[str, ...]:
+    """The names that a kind of a group may have."""
+    return get_args(get_type_hints(kind)["name"])
+
+
+def parse_named(given: object, kinds: Sequence[type[N]]) -> N:
+    """The group that its name, or its keys, stand for. Raises ConfigError, also for a key of another kind."""
+    group = kinds[0].PREFIX.rstrip(".")
+    keys = {"name": given} if isinstance(given, str) else dict(checked(group, given, Mapping[str, Any], {}))
+    of = {name: kind for kind in kinds for name in names_of(kind)}
+    where = group if isinstance(given, str) else f"{group}.name"
+    name = cast(str, checked(where, keys.get("name"), Literal[tuple(of)], {}))
+    own = [field.name for field in dataclasses.fields(of[name])]
+    for each in keys:
+        others = choices_with(each, kinds)
+        if each not in own and others:
+            raise ConfigError(f"{group}.{each}={shown(keys[each])}: goes with {' or '.join(others)}, not with {name}")
+    return of[name].parse(keys)
+
+
+def choices_with(name: str, kinds: Sequence[type[Named]]) -> list[str]:
+    """The choices of a group that have a key: ``optimizer=sgd``."""
+    return [
+        f"{kind.PREFIX.rstrip('.')}={choice}"
+        for kind in kinds
+        if name in [field.name for field in dataclasses.fields(kind)]
+        for choice in names_of(kind)
+    ]

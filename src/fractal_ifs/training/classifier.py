@@ -1,0 +1,131 @@
+"""Any network as a LightningModule, with a loss and an optimizer, for a ``pl.Trainer`` of one's own and for ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fractal_ifs.config.keys import checked
+from fractal_ifs.config.run import RunConfig
+from fractal_ifs.engines.stacked import losses
+from fractal_ifs.errors import ConfigError, short
+from fractal_ifs.networks.mlp import MLP
+from fractal_ifs.runs.build import build_network
+
+Loss = Literal["hinge", "logistic", "squared", "squared_hinge", "exponential", "cross_entropy"]
+Optimizer = Literal["adam", "adamw", "sgd"]
+KINDS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+
+
+class Classifier(pl.LightningModule):
+    """A network with a loss and an optimizer: ``pl.Trainer(max_steps=1000).fit(Classifier(MLP(2, 20, 5)), data)``.
+
+    Logs ``train_loss`` for each batch, and ``test_loss`` and ``test_acc`` over the whole test set; ``val_acc`` is the
+    same accuracy, as Lightning's users call it.
+
+    Args:
+        network: any module. Two kinds of output are known: (b,), whose sign is the answer, with labels -1 and +1; and
+            (b, classes), whose largest entry is, with labels 0, 1, ... It may be what ``load_from_checkpoint`` finds in
+            a checkpoint instead.
+        loss: ``hinge``, ``squared_hinge``, ``logistic``, ``exponential``, ``squared`` or ``cross_entropy``, or a
+            function of (f, y) that returns a scalar.
+        optimizer: ``adam``, ``adamw`` or ``sgd``, as torch.optim has them, or a function that makes an optimizer of the
+            parameters and ignores ``lr``.
+        lr: the learning rate.
+        schedule: a function that makes a scheduler of the optimizer, which steps with it. None: a constant rate.
+
+    ``Classifier.load_from_checkpoint(path)`` makes an ``MLP`` and the network of a run anew. For another network, and
+    where functions were given, it needs them again: ``load_from_checkpoint(path, network=Mine())``.
+
+    Raises ConfigError.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | Mapping[str, Any] | None = None,
+        loss: Loss | Callable[[Tensor, Tensor], Tensor] = "hinge",
+        optimizer: Optimizer | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = "adam",
+        lr: float = 1e-3,
+        schedule: Callable[[torch.optim.Optimizer], Any] | None = None,
+    ):
+        super().__init__()
+        self.network = network if isinstance(network, nn.Module) else _made(network)
+        self.loss: Any = loss if callable(loss) else checked("loss", loss, Loss, {})
+        self.optimizer: Any = optimizer if callable(optimizer) else checked("optimizer", optimizer, Optimizer, {})
+        self.lr, self.schedule = checked("lr", lr, float, {"above": 0, "most": 1e38}), schedule
+        self.save_hyperparameters({"network": network if isinstance(network, Mapping) else described(self.network)})
+        plain = {"loss": self.loss, "optimizer": self.optimizer, "lr": self.lr}
+        self.save_hyperparameters({name: value for name, value in plain.items() if not callable(value)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network's outputs."""
+        return self.network(x)
+
+    def loss_of(self, f: Tensor, y: Tensor) -> Tensor:
+        """The mean loss of a batch: outputs f, labels y."""
+        if not isinstance(self.loss, str):
+            return self.loss(f, y)
+        return F.cross_entropy(f, y) if self.loss == "cross_entropy" else losses(self.loss, f, y)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """The loss of a batch."""
+        x, y = batch
+        loss = self.loss_of(self.network(x), y)
+        self.log("train_loss", loss)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Measure a batch of the test set. f(x) = 0 counts as wrong."""
+        x, y = batch
+        f = self.network(x)
+        right = (y * f > 0 if f.dim() == 1 else f.argmax(1) == y).double().mean()
+        self.log_dict(
+            {"test_loss": self.loss_of(f, y), "test_acc": right, "val_acc": right}, batch_size=len(y), sync_dist=True
+        )
+
+    test_step = validation_step
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The outputs for points, or for the points of a batch with labels."""
+        return self.network(batch[0] if isinstance(batch, list | tuple) else batch)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, and its scheduler if there is one."""
+        parameters = self.network.parameters()
+        named = isinstance(self.optimizer, str)
+        optimizer = KINDS[self.optimizer](parameters, self.lr) if named else self.optimizer(parameters)
+        if self.schedule is None:
+            return optimizer
+        return [optimizer], [{"scheduler": self.schedule(optimizer), "interval": "step"}]
+
+
+def described(network: nn.Module) -> dict[str, Any] | None:
+    """Plain values of which ``Classifier`` makes the network again, without its weights; None for an unknown kind."""
+    if type(network) is not MLP:
+        return None
+    shape = {"d": network.d, "width": network.width, "depth": network.depth, "sum_last": network.sum_last}
+    return {"kind": "mlp", **shape, "dtype": str(network.readout.weight.dtype).removeprefix("torch.")}
+
+
+def of_run(config: RunConfig, d: int) -> dict[str, Any]:
+    """The same of the network of a run on inputs of dimension d."""
+    return {"kind": "run", "config": config.plain(), "d": d}
+
+
+def _made(found: Mapping[str, Any] | None) -> nn.Module:
+    kind = found.get("kind") if isinstance(found, Mapping) else None
+    if found is None or kind not in ("mlp", "run"):
+        given = "???" if found is None else short(found)
+        raise ConfigError(
+            f"network={given}: must be a torch.nn.Module; load_from_checkpoint(path, network=...) needs it where it is "
+            "no MLP and no run's"
+        )
+    if kind == "run":
+        return build_network(RunConfig.parse(found["config"]), found["d"])
+    shape = {name: found[name] for name in ("d", "width", "depth", "sum_last")}
+    return MLP(**shape, dtype=getattr(torch, found["dtype"]))

@@ -1,0 +1,243 @@
+"""Training from Python and notebooks: one network by ``run``, a grid by ``sweep``, which the command line joins."""
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import files
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+import fractal_ifs
+from fractal_ifs import ConfigError, load, run, sweep
+from fractal_ifs.config.session import VERSION_BASE
+from fractal_ifs.runs.run import Run
+
+TINY: dict[str, Any] = {"width": 4, "depth": 1, "steps": 60, "eval_every": 20, "lr": 0.05}
+TINY |= {"data__train_size": 300, "data__test_size": 100}
+
+
+def test_run_returns_the_history_and_the_best_network_too(tmp_path):
+    result = run(fractal="vicsek", curve=1, **TINY)
+    record, model = result
+    assert (record, model) == (result.record, result.model)
+    assert list(result.history.step) == [20, 40, 60]
+    assert result.history.test_acc.max() == record.best_test_acc
+    assert record.config.logger.name == "none"
+    kept = run(tmp_path, fractal="vicsek", curve=1, **TINY)
+    assert result.best is not None
+    for best, ours in ((True, result.best), (False, model)):
+        theirs = load(tmp_path, best=best).model
+        assert all(map(torch.equal, theirs.parameters(), ours.parameters()))
+    pd.testing.assert_frame_equal(load(tmp_path).history.drop(columns="seconds"), kept.history.drop(columns="seconds"))
+
+
+def test_a_sweep_is_a_table_of_its_grid(tmp_path):
+    table = sweep(
+        tmp_path / "s",
+        fractal=["vicsek", "cantor2d"],
+        curve=range(1, 3),
+        lr=np.array([0.05, 0.01]),
+        **{name: value for name, value in TINY.items() if name != "lr"},
+    )
+    keys = list(zip(table.fractal, table.curve, table.lr, strict=True))
+    assert keys == [(f, c, lr) for f in ("vicsek", "cantor2d") for c in ("1", "2") for lr in (0.05, 0.01)]
+    assert table.attrs == {"directory": str(tmp_path / "s")}
+    assert set(table.status) == {"finished"}
+    record, *_ = load(table.directory[3])
+    assert record.best_test_acc == table.best_test_acc[3]
+    alone = run(None, fractal="cantor2d", curve=2, **TINY | {"lr": 0.05}).record
+    of_it = load(table.directory[6]).record
+    assert (alone.fingerprint, alone.final_test_acc) == (of_it.fingerprint, of_it.final_test_acc)
+    written = pd.read_csv(tmp_path / "s" / "results.csv")
+    assert sorted(written.best_test_acc) == sorted(table.best_test_acc)
+    assert list(written.columns) == list(table.columns)
+    assert json.loads(json.dumps(table.attrs)) == table.attrs  # as a parquet file stores them
+
+
+def test_the_same_call_trains_nothing_again_and_more_values_join(tmp_path, monkeypatch):
+    asked = {"fractal": "vicsek", "sweep": str(tmp_path / "joined"), **TINY}
+    first = sweep(curve=[1, 2], **asked)
+    before = files(tmp_path / "joined", "result.json")
+    monkeypatch.setattr(Run, "__init__", lambda *_: pytest.fail("it trains again"))
+    pd.testing.assert_frame_equal(sweep(curve=[1, 2], **asked), first)
+    monkeypatch.undo()
+    both = sweep(curve=[2, 4], **asked)
+    assert list(both.curve) == ["2", "4"]
+    assert before.items() < files(tmp_path / "joined", "result.json").items()
+    assert len(pd.read_csv(tmp_path / "joined" / "results.csv")) == 3
+
+
+def test_the_command_line_goes_on_with_it(command, tmp_path):
+    table = sweep(fractal="vicsek", curve=[1, 4], **TINY)
+    words = [f"{name.replace('__', '.')}={value}" for name, value in TINY.items()]
+    before = files(tmp_path, "result.json")
+    ended = command("-m", "fractal=vicsek", "curve=1,4", *words, "logger=none")
+    assert ended.status == 0, ended.err
+    assert files(tmp_path, "result.json") == before
+    assert len(before) == 2
+    name = Path(table.attrs["directory"]).name
+    assert name.startswith("fractal=vicsek,curve,width=4,depth=1,")
+    hydra = {path.name for path in (Path(table.directory[0]) / ".hydra").iterdir()}
+    assert hydra == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+
+
+def test_a_key_that_is_a_list_is_a_tuple_and_a_list_of_them_is_swept(tmp_path):
+    table = sweep(
+        tmp_path, fractal="vicsek", curve="weights", curve__weights=[(0, 0, 1, 0, 0), (1, 1, 0, 0, 0)], **TINY
+    )
+    assert list(table["curve.weights"]) == ["[0, 0, 1, 0, 0]", "[1, 1, 0, 0, 0]"]
+    one = sweep(tmp_path / "one", fractal="vicsek", curve="weights", curve__weights=(0, 0, 1, 0, 0), **TINY)
+    assert one.best_test_acc[0] == table.best_test_acc[0]
+
+
+def test_an_experiment_is_a_sweep(tmp_path):
+    asked: dict[str, Any] = {**TINY, "width": [4, 5]}
+    table = sweep(tmp_path, experiment="table2", fractal="vicsek", curve=[1, 6], **asked)
+    assert list(zip(table.curve, table.width, strict=True)) == [("1", 4), ("1", 5), ("6", 4), ("6", 5)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"width": [0, 4], "curve": [1, 9]}, "jobs are refused"),
+        ({"width": [0, 4]}, "width=0: must be a whole number"),
+        ({"widht": 5}, "widht"),
+        ({"curve": []}, r"curve=\[\]: stands for no jobs"),
+        ({"curve": [1, 1]}, "hydra.sweep.subdir"),
+        ({"fractal": "vicsek,cantor2d"}, "vicsek,cantor2d"),
+        ({"hydra__launcher": "slurm"}, "of hydra's there is hydra.searchpath alone"),
+        ({"sweep": ["aa", "bb"]}, r"sweep=\['aa', 'bb'\]: must be one name"),
+        ({"directory": "s", "sweep": ("aa", "bb")}, "sweep="),
+        ({"experiment": "optuna"}, "hydra/sweeper=optuna: must be checked from Python"),
+        ({"executor": "slurm"}, "executor=slurm: must be one of inline, local"),
+        ({"directory": "curve=1"}, "keys are keywords, curve="),
+    ],
+)
+def test_what_is_wrong_is_refused_in_a_line_before_anything_starts(asked, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=said) as error:
+        sweep(**TINY | asked)
+    assert len(str(error.value).splitlines()) <= 1 + 2 * ("jobs are refused" in said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_job_that_fails_has_a_row_that_says_so(tmp_path, monkeypatch):
+    start = Run.__init__
+
+    def init(self, config, *more):
+        if config.curve.name == "4":
+            raise OSError(28, "No space left on device")
+        start(self, config, *more)
+
+    monkeypatch.setattr(Run, "__init__", init)
+    table = sweep(tmp_path, curve=[1, 4], **TINY)
+    assert list(table.status) == ["finished", "failed"]
+    assert table.error[1] == "OSError: [Errno 28] No space left on device"
+    monkeypatch.undo()
+    assert list(sweep(tmp_path, curve=[1, 4], **TINY).status) == ["finished", "finished"]
+
+
+def test_an_interrupt_is_pythons_and_the_same_call_goes_on(tmp_path, monkeypatch):
+    from fractal_ifs.training.rounds import SweepRounds
+
+    whole = sweep(tmp_path / "whole", curve=[1, 4], **TINY)
+    keep = SweepRounds._keep
+    monkeypatch.setattr(SweepRounds, "_keep", lambda self: (keep(self), signal.raise_signal(signal.SIGINT)))
+    with pytest.raises(KeyboardInterrupt):
+        sweep(tmp_path / "s", curve=[1, 4], **TINY)
+    assert set(pd.read_csv(tmp_path / "s" / "results.csv").status) == {"interrupted"}
+    monkeypatch.undo()
+    table = sweep(tmp_path / "s", curve=[1, 4], **TINY)
+    pd.testing.assert_series_equal(table.history, whole.history)
+
+
+def state():
+    root = logging.getLogger()
+    kinds = {kind: signal.getsignal(kind) for kind in signal.valid_signals()}
+    own = [GlobalHydra.instance().hydra, sys.argv, sys.stdout, torch.get_num_threads()]
+    return [*own, [*root.handlers], root.level, kinds]
+
+
+def test_a_notebook_keeps_what_is_its_own(tmp_path, capfd):
+    """A running event loop, a Hydra session, its logging, signals, streams and arguments."""
+    from fractal_ifs.files import CONF
+
+    async def cell(number):
+        run(curve=1, **TINY)
+        return sweep(tmp_path, curve=[1, 2], seed=number, **TINY)
+
+    with initialize_config_dir(str(CONF), job_name="theirs", **VERSION_BASE):
+        before = state()
+        for number in (0, 0, 1):
+            assert len(asyncio.run(cell(number))) == 2
+            assert state() == before
+    assert capfd.readouterr().out == ""
+
+
+def test_threads_may_sweep_at_the_same_time(tmp_path):
+    def one(seed):
+        return sweep(tmp_path / str(seed), curve=[1, 4], seed=seed, **TINY)
+
+    with ThreadPoolExecutor(3) as pool:
+        tables = list(pool.map(one, range(3)))
+    alone = sweep(tmp_path / "alone", curve=[1, 4], seed=[0, 1, 2], **TINY).sort_values(["seed", "curve"])
+    assert list(pd.concat(tables).history) == list(alone.history)
+
+
+def test_a_second_sweep_of_a_directory_is_told(tmp_path):
+    from fractal_ifs.runs.locks import Busy
+    from fractal_ifs.sweeps.driver import driving
+
+    with driving(tmp_path), pytest.raises(Busy, match=str(tmp_path)):
+        sweep(tmp_path, curve=1, **TINY)
+
+
+def test_names_of_the_package():
+    assert {"run", "sweep", "load", "predict"} < {*dir(fractal_ifs)}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("hydra: {job: {chdir: true}}", "hydra.job.chdir=true: can't be given from Python"),
+        ("hydra: {job: {env_set: {A: b}}}", "hydra.job.env_set.A: can't be given from Python"),
+        ("hydra: {sweep: {dir: '${width}'}}", "hydra.sweep.dir: must be the same for all jobs, not .* and .*[45]$"),
+        (
+            "hydra: {callbacks: {mine: {_target_: hydra.experimental.callbacks.LogJobReturnCallback}}}",
+            "hydra.callbacks.mine: can't be given from Python",
+        ),
+        ("defaults: [{override /hydra/launcher: basic}]", "hydra/launcher=basic: must be fused from Python"),
+    ],
+)
+@pytest.mark.parametrize("several", [False, True])
+def test_what_an_experiment_asks_of_hydra_is_refused(text, said, several, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (own := tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (own / "a.yaml").write_text("# @package _global_\nhydra: {sweep: {subdir: 'a-${width}'}}\n")
+    (own / "b.yaml").write_text(f"# @package _global_\n{text}\n")
+    asked: dict[str, Any] = {"sweep": "s", "width": [4, 5], "hydra__searchpath": [str(tmp_path / "mine")]}
+    if several and ("callbacks" in text or "launcher" in text):
+        said = "which belongs to a whole sweep"
+    with pytest.raises(ConfigError, match=said):
+        sweep(**TINY | asked, experiment=["a", "b"] if several else "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(("subdir", "there"), [("null", None), ("theirs", "theirs")])
+def test_what_hydra_writes_is_where_it_writes_it(subdir, there, tmp_path):
+    (own := tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (own / "b.yaml").write_text(f"# @package _global_\nhydra: {{output_subdir: {subdir}}}\n")
+    table = sweep(tmp_path / "s", curve=[1, 2], experiment="b", hydra__searchpath=[str(tmp_path / "mine")], **TINY)
+    for directory in table.directory:
+        found = [path.parent.name for path in Path(directory).rglob("overrides.yaml")]
+        assert found == ([there] if there else [])

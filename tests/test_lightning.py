@@ -1,0 +1,507 @@
+"""``engine=lightning`` and the library for Lightning's users: equal numbers, resume, refusals, callbacks, loggers."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import yaml
+from conftest import SMALL, read_checkpoint, small
+
+from fractal_ifs import MLP, Classifier, ConfigError, FractalDataModule, FractalDistribution, load, run
+from fractal_ifs.config.compose import compose
+from fractal_ifs.config.lightning import OURS, SHOWN, trainer_flags
+from fractal_ifs.config.run import Job, RunConfig
+from fractal_ifs.data.order import OrderedLoader, PointBatches
+from fractal_ifs.data.points import fractal_points
+from fractal_ifs.data.seeds import permutation, stream
+from fractal_ifs.files import CONF
+from fractal_ifs.results.protocol import setting_of
+from fractal_ifs.results.rows import row_of, train_command
+from fractal_ifs.runs.begin import begin
+from fractal_ifs.runs.records import RunRecord, Status, read_record
+from fractal_ifs.runs.run import Run
+from fractal_ifs.training import lightning
+from fractal_ifs.training.grouping import groups_of
+from fractal_ifs.training.train import train
+
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:{text}")
+    for text in (".*many workers", ".*treespec", ".*logging interval", ".*GPU available", ".*srun")
+]
+
+
+def trained(config: RunConfig, directory: Path | None = None) -> Run:
+    [outcome] = train([Job(config, directory)], threads=1)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def numbers(run: Run) -> list[tuple[Any, ...]]:
+    """The history without its seconds."""
+    return [(row.step, row.train_loss, row.test_loss, row.test_acc) for row in run.history]
+
+
+def equal(one: Run, other: Run) -> bool:
+    vectors = ("params", "exp_avg", "exp_avg_sq")
+    return numbers(one) == numbers(other) and all(torch.equal(getattr(one, v), getattr(other, v)) for v in vectors)
+
+
+# The library
+
+
+def test_five_lines_of_the_readme(tmp_path):
+    trainer = pl.Trainer(max_steps=60, accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    model = Classifier(MLP(2, 20, 5))
+    trainer.fit(model, FractalDataModule("vicsek", curve=4, data={"train_size": 2000, "test_size": 100}))
+    assert {"train_loss", "test_loss", "test_acc", "val_acc"} <= trainer.callback_metrics.keys()
+    path = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
+    again = Classifier.load_from_checkpoint(path, weights_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    x = torch.randn(7, 2)
+    assert torch.equal(model.eval()(x), again.eval()(x))
+
+
+class Mine(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+def test_any_network_loss_optimizer_and_schedule(tmp_path):
+    """Whose classes and functions a checkpoint can't hold, so they are given again."""
+    torch.manual_seed(0)
+    steps: list[float] = []
+
+    def schedule(optimizer):
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: steps.append(step) or 1 / (1 + step))
+
+    def optimizer(parameters):
+        return torch.optim.SGD(parameters, 0.1, momentum=0.9)
+
+    x = torch.randn(400, 2)
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, (x[:, 0] > 0).long()), 50)
+    options: dict[str, Any] = {"enable_model_summary": False, "enable_progress_bar": False, "logger": False}
+    trainer = pl.Trainer(max_steps=40, accelerator="cpu", default_root_dir=tmp_path, **options)
+    model = Classifier(Mine(), "cross_entropy", optimizer, schedule=schedule)
+    trainer.fit(model, data, data)
+    assert trainer.callback_metrics["test_acc"] > 0.75
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 / 41)
+    trainer.save_checkpoint(tmp_path / "mine.ckpt")
+    with pytest.raises(ConfigError, match=r"^network=\?\?\?: must be a torch.nn.Module; load_from_checkpoint"):
+        Classifier.load_from_checkpoint(tmp_path / "mine.ckpt", weights_only=True)
+    again = Classifier.load_from_checkpoint(tmp_path / "mine.ckpt", network=Mine(), weights_only=True)
+    assert torch.equal(again(x), model(x))
+    bad: Any = (({"loss": "hing"}, "loss=hing: must be one of"), ({"lr": 0}, "lr=0: must be"))
+    for keys, told in bad:
+        with pytest.raises(ConfigError, match=f"^{told}"):
+            Classifier(MLP(2, 2, 1), **keys)
+
+
+def test_data_modules_take_names(tmp_path):
+    named = FractalDataModule("vicsek", curve=4, data={"train_size": 300, "test_size": 20}, seed=3)
+    keys = yaml.safe_load((CONF / "fractal" / "vicsek.yaml").read_text())
+    written = FractalDataModule(keys, "4", named.data, seed=3)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(keys))
+    own = FractalDataModule(
+        str(tmp_path / "mine.yaml"), yaml.safe_load((CONF / "curve" / "4.yaml").read_text()), named.data, 3
+    )
+    c = small(fractal="vicsek", curve=4, data__train_size=300, data__test_size=20, seed=3)
+    expected = fractal_points(c.fractal, c.curve, c.data, 3)
+    for module in (named, written, own):
+        module.setup()
+        assert module.points is not None
+        assert torch.equal(module.points.x_train, expected.x_train)
+    bad: Any = (
+        ({"fractal": "vicsec"}, "fractal=vicsec: unknown; nearest: vicsek"),
+        ({"fractal": "vicsek", "curve": 9}, "curve=9: unknown"),
+        ({"fractal": "vicsek", "data": {"size": 3}}, "data.size=3: there is no such key"),
+        ({"fractal": "vicsek", "batch_size": 0}, "batch_size=0: must be a whole number >= 1"),
+        (
+            {"fractal": {**yaml.safe_load((CONF / "fractal" / "vicsek.yaml").read_text()), "depth": 0}},
+            "fractal.depth=0",
+        ),
+    )
+    for keys, told in bad:
+        with pytest.raises(ConfigError, match=f"^{told}"):
+            FractalDataModule(**keys)
+
+
+def test_depth_of_a_mapping_and_of_a_file_is_kept(tmp_path):
+    keys = {**yaml.safe_load((CONF / "fractal" / "vicsek.yaml").read_text()), "depth": 2}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(keys))
+    for fractal in (keys, str(tmp_path / "mine.yaml")):
+        assert FractalDistribution(fractal).depth == 2
+        assert int(FractalDistribution(fractal).sample(1000).level.max()) == 3
+        module = FractalDataModule(fractal, data={"train_size": 1000, "test_size": 10})
+        module.setup()
+        assert module.points is not None
+        assert torch.equal(module.points.x_train, FractalDistribution(keys).sample(1000, stream(0, "train")).x)
+        assert FractalDistribution(fractal, depth=4).depth == 4
+
+
+def test_order_of_batches_is_that_of_every_engine():
+    x, y = torch.arange(23.0)[:, None], torch.ones(23)
+    loader = OrderedLoader(PointBatches(x, y, seed=5, batch_size=4), 5)
+    for epoch in range(3):
+        seen = torch.cat([batch[:, 0] for batch, _ in loader]).long().numpy()
+        assert (seen == permutation(stream(5, "shuffle"), epoch, 23)[:20]).all()
+    half = iter(loader)
+    assert len([next(half), next(half)]) == 2
+    other = OrderedLoader(PointBatches(x, y, seed=5, batch_size=4), 5)
+    other.load_state_dict(loader.state_dict())
+    rest = [batch for batch, _ in other]
+    assert len(rest) == 3
+    assert all(torch.equal(a, b) for a, (b, _) in zip(rest, half, strict=True))
+    other.numbers.set_epoch(1)  # Lightning's way
+    assert (next(iter(other))[0][:, 0].long().numpy() == permutation(stream(5, "shuffle"), 1, 23)[:4]).all()
+
+
+# The engine
+
+
+@pytest.mark.parametrize(
+    ("keys", "tolerance"),
+    [
+        ({"lr": 5e-4, "width": 20, "depth": 5}, 1e-6),
+        ({"lr": 1e-2, "optimizer": "sgd", "loss": "logistic"}, 1e-6),
+        ({"lr": 1e-3, "width": 20, "depth": 5, "trainer__precision": "64-true"}, 1e-12),
+        ({"lr": 1e-3, "loss": "squared", "trainer__precision": "64-true", "optimizer": "sgd"}, 1e-12),
+    ],
+)
+def test_as_the_stacked_engine_after_300_steps(keys, tolerance):
+    ours, theirs = (trained(small(steps=300, engine=engine, **keys)) for engine in ("torch", "lightning"))
+    assert (ours.params - theirs.params).abs().max() < tolerance
+    assert (ours.params - Run(ours.config, None).params).abs().max() > 1e-3  # they have learned
+    for one, other in zip(numbers(ours), numbers(theirs), strict=True):
+        assert one == pytest.approx(other, abs=max(tolerance, 1e-7))
+    assert theirs.record()["engine"] == "lightning"
+
+
+KILLED = [
+    ({}, (15, 16, 40)),  # 15 batches in an epoch, 20 steps to an evaluation
+    ({"+trainer.accumulate_grad_batches": 3, "optimizer": "sgd"}, (7, 60)),
+    ({"trainer__precision": "64-true", "+trainer.gradient_clip_val": 0.01}, (20,)),
+]
+
+
+@pytest.mark.parametrize(("keys", "steps"), KILLED)
+def test_killed_and_resumed_to_equal_bits(tmp_path, monkeypatch, keys, steps):
+    config = composed(steps=120, eval_every=20, engine="lightning", **keys)
+    whole = trained(config)
+    assert whole.step == 120
+    monkeypatch.setattr(lightning, "CHECKPOINT_SECONDS", -1.0)
+    pause = lightning.Keeper.pause
+    for step in steps:
+
+        def killed(keeper, trainer, step=step):
+            pause(keeper, trainer)
+            if keeper.run.step == step:
+                raise RuntimeError("killed")
+
+        monkeypatch.setattr(lightning.Keeper, "pause", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            trained(config, tmp_path / str(step))
+        monkeypatch.setattr(lightning.Keeper, "pause", pause)
+        assert equal(trained(config, tmp_path / str(step)), whole)
+        assert f"training from step {step} to" in (tmp_path / str(step) / "train.log").read_text()
+
+
+def composed(**keys: Any) -> RunConfig:
+    """As ``small``, which can't take lists and new keys."""
+    return compose(**{**SMALL, **keys})
+
+
+def test_a_callback_ends_a_run_early_and_goes_on_where_it_was(tmp_path, monkeypatch):
+    """Its patience is counted over the kill, and the run has ended for good."""
+    keys: dict[str, Any] = {"callbacks.early_stopping.monitor": "test_acc", "callbacks.early_stopping.mode": "min"}
+    keys |= {"callbacks.early_stopping.patience": 6, "fractal": "cantor2d", "fractal.depth": 1, "lr": 1e-2}
+    config = composed(engine="lightning", callbacks=["early_stopping"], steps=400, eval_every=10, **keys)
+    whole = trained(config, tmp_path / "whole")
+    assert whole.status == Status.STOPPED
+    assert 60 <= whole.step < 400
+    assert whole.record()["steps"] == whole.step == whole.history[-1].step
+    monkeypatch.setattr(lightning, "CHECKPOINT_SECONDS", -1.0)
+    pause = lightning.Keeper.pause
+
+    def killed(keeper, trainer):
+        pause(keeper, trainer)
+        if keeper.run.step == 40:
+            raise RuntimeError("killed")
+
+    monkeypatch.setattr(lightning.Keeper, "pause", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        trained(config, tmp_path / "killed")
+    monkeypatch.setattr(lightning.Keeper, "pause", pause)
+    assert equal(trained(config, tmp_path / "killed"), whole)
+    (tmp_path / "killed" / "result.json").unlink()  # killed before it was written
+    assert equal(trained(config, tmp_path / "killed"), whole)
+    record = read_record(tmp_path / "killed")
+    assert record is not None
+    assert (record.status, record.stopped) == (Status.STOPPED, "a flag or callback of Lightning's")
+    assert load(tmp_path / "killed").record.steps == whole.step
+
+
+def test_callbacks_and_loggers_in_the_directory(tmp_path):
+    config = composed(engine="lightning", callbacks=["best_checkpoint", "lr_monitor"], logger=["csv", "lightning_csv"],
+                      steps=100, eval_every=20, **{"trainer.log_every_n_steps": 10})  # fmt: skip
+    ended = trained(config, tmp_path)
+    best = Classifier.load_from_checkpoint(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    x, y = ended.data.x_test, ended.data.y_test
+    assert (y * best(x) > 0).double().mean().item() == ended.best_test_acc
+    lines = (tmp_path / "lightning_csv" / "metrics.csv").read_text().splitlines()
+    assert {"step", "train_loss", "test_acc", "lr-Adam"} <= set(lines[0].split(","))
+    assert len(lines) > 10
+    assert torch.equal(load(tmp_path).model(x), ended.model(x))
+    assert config.fingerprint == small(steps=100, eval_every=20).fingerprint  # they only look
+
+
+def test_signals_leave_a_run_that_goes_on(tmp_path):
+    """From the command line: SIGTERM between two steps, the state of the run and of Lightning kept."""
+    words = ["engine=lightning", "logger=csv", "width=8", "depth=2", "data.train_size=1500", "data.test_size=100",
+             "eval_every=100", f"hydra.run.dir={tmp_path}/run"]  # fmt: skip
+    command = [sys.executable, "-m", "fractal_ifs.train", *words]
+    environment = {**os.environ, "FRACTAL_IFS_CHECKPOINT_SECONDS": "0"}
+    process = subprocess.Popen([*command, "steps=100000000"], env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + 120
+        while not (tmp_path / "run" / "checkpoint.pt").exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM, told
+    assert "interrupted: the same command goes on from here" in told
+    record = read_record(tmp_path / "run")
+    assert record is not None
+    assert record.status == Status.INTERRUPTED
+    assert record.steps
+    config = dataclasses.replace(record.config, steps=100_000_000)
+    again = Run(config, None)
+    again.engine = "lightning"
+    again.restore(read_checkpoint(tmp_path / "run"))
+    assert again.step == record.steps
+    assert again.lightning is not None
+    assert json.loads(again.lightning)["rest"]["global_step"] == record.steps
+
+
+def test_a_run_begun_by_another_engine_is_left(tmp_path):
+    config = small(steps=100, eval_every=50)
+    begun = Run(dataclasses.replace(config, engine="torch"), tmp_path)
+    begun.step, begun.loss_steps = 10, 10
+    begun.save()
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(ConfigError, match=r"was begun by another engine than lightning: go on with that, engine=auto$"):
+        trained(dataclasses.replace(config, engine="lightning"), tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_run_that_another_engine_took_over_is_left(tmp_path):
+    """What Lightning knew of it is of an earlier step."""
+    config = small(steps=100, eval_every=50)
+    run = Run(dataclasses.replace(config, engine="lightning"), tmp_path)
+    run.engine, run.lightning, run.step, run.loss_steps = "lightning", "{}", 10, 10
+    run.save()
+    other = begin(Job(dataclasses.replace(config, engine="torch"), tmp_path), "cpu", "torch", None, None)
+    assert (other.step, other.lightning) == (10, None)
+    other.step = other.loss_steps = 20
+    other.save()
+    other.unlock()
+    with pytest.raises(ConfigError, match=r"was begun by another engine than lightning: go on with that, engine=auto$"):
+        trained(dataclasses.replace(config, engine="lightning"), tmp_path)
+
+
+def test_a_callback_of_much_state_begins_anew(caplog):
+    assert lightning._text("Mine", {"seen": [1] * 1000}) is not None
+    assert lightning._text("Mine", {"seen": list(range(100_000))}) is None
+    assert "Mine: begins anew when the run goes on after a kill" in caplog.text
+
+
+def test_each_job_of_a_sweep_trains_alone(command, tmp_path):
+    jobs = [Job(small(engine="lightning", seed=seed), None) for seed in range(3)]
+    assert sorted(groups_of(jobs)) == [[0], [1], [2]]
+    words = ["engine=lightning", "width=4", "depth=1", "steps=30", "eval_every=30", "logger=csv", "data.train_size=300"]
+    ended = command("-m", *words, "workers=1", "data.test_size=50", "trainer.gradient_clip_val=0.5,1", "sweep=s")
+    assert ended.status == 0, ended.err
+    names = sorted(path.parent.name for path in (tmp_path / "multirun" / "s").glob("*/result.json"))
+    assert [name.split("gradient_clip_val=")[1].split(",")[0] for name in names] == ["0.5", "1"]
+    records = [read_record(tmp_path / "multirun" / "s" / name) for name in names]
+    assert len({record.fingerprint for record in records if record}) == 2
+
+
+def test_from_python(tmp_path):
+    record, model = run(engine="lightning", width=4, depth=1, steps=30, eval_every=30, logger="none",
+                        data__train_size=300, data__test_size=50, trainer__gradient_clip_val=0.5)  # fmt: skip
+    assert record["engine"] == "lightning"
+    assert record["steps"] == 30
+    assert sum(p.numel() for p in model.parameters()) == record["params"]
+    with pytest.raises(ConfigError, match=r"^callbacks.best_checkpoint: writes files: give the run a directory$"):
+        run(engine="lightning", callbacks="best_checkpoint", logger="none", steps=10)
+
+
+# Keys
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("trainer.gradient_clip_val=1", "trainer.gradient_clip_val: goes with engine=lightning, not engine=auto"),
+        ("callbacks=early_stopping", "callbacks.early_stopping: goes with engine=lightning, not engine=auto"),
+        ("logger=lightning_csv", "logger.lightning_csv: goes with engine=lightning, not engine=auto"),
+        (
+            "LN +trainer.gradient_clip=1",
+            "trainer.gradient_clip=1: there is no such key; did you mean trainer.gradient_",
+        ),
+        ("LN trainer.gradient_clip=1", "trainer.gradient_clip=1: there is no such key; did you mean trainer.gradient_"),
+        ("LN trainer.max_steps=5", "trainer.max_steps=5: follows from the run's own keys, here from steps"),
+        ("LN trainer.ckpt_path=a", "trainer.ckpt_path=a: a run goes on from its own checkpoint"),
+        ("LN trainer.gradient_clip_val=a", "trainer.gradient_clip_val=a: Lightning doesn't take this"),
+        (
+            "LN trainer.accumulate_grad_batches=7",
+            "trainer.accumulate_grad_batches=7: must be a whole number that divid",
+        ),
+        ("LN trainer.compile=true", "trainer.compile=true: must be false with engine=lightning"),
+        ("LN trainer.strategy=fsdp", "trainer.strategy=fsdp: must be one of auto, ddp"),
+        ("LN training=layerwise", "training=layerwise: goes with the other engines, not engine=lightning"),
+        ("LN callbacks=early", "callbacks=early: must be one of best_checkpoint, early_stopping, lr_monitor"),
+        ("LN callbacks=[early]", "callbacks=early: must be one of best_checkpoint, early_stopping, lr_monitor"),
+        ("LN +callbacks.x=3", "callbacks.x=3: must be keys with _target_, module.Class"),
+        ("LN +callbacks.x._target_=os", "callbacks.x._target_=os: must be _target_, module.Class"),
+        (
+            "LN +callbacks.x._target_=os.path",
+            "callbacks.x._target_=os.path: must be a class of pytorch_lightning.callbacks.callback.Callback",
+        ),
+        ("LN +callbacks.x._target_=no.X", "callbacks.x._target_=no.X: there is no module no"),
+        (
+            "LN +callbacks.x._target_=pytorch_lightning.callbacks.WeightAveraging",
+            "callbacks.x: WeightAveraging changes whole checkpoints",
+        ),
+        ("LN callbacks=lr_monitor", "callbacks=lr_monitor: needs a logger of Lightning's"),
+        (
+            "LN callbacks=early_stopping callbacks.early_stopping.mode=up",
+            "callbacks.early_stopping: EarlyStopping doesn't",
+        ),
+        (
+            "LN callbacks=early_stopping +callbacks.early_stopping.patienc=3",
+            "callbacks.early_stopping.patienc=3: there is no such key; did you mean patience?",
+        ),
+        ("LN logger=mlflow", "logger.mlflow: mlflow is not installed; pip install mlflow"),
+    ],
+)
+def test_refused_in_one_line(command, words, told, tmp_path):
+    if "mlflow" in words and __import__("importlib.util").util.find_spec("mlflow"):
+        pytest.skip("mlflow is installed")
+    given = words.replace("LN", "engine=lightning").split()
+    ended = command("steps=10", "data.train_size=1500", *([] if "logger" in words else ["logger=none"]), *given)
+    assert str(ended.status).startswith(f"error: {told}")
+    assert "\n" not in str(ended.status)
+    assert not list(tmp_path.rglob("result.json"))
+
+
+@pytest.mark.parametrize(("group", "kind"), [("callbacks", "callbacks.Callback"), ("logger", "loggers.CSVLogger")])
+def test_a_file_of_choices_brings_no_code(command, tmp_path, monkeypatch, group, kind):
+    """Wherever its module lies, it is refused before it is imported, unless PYTHONPATH names its directory."""
+    module, name = kind.split(".")
+    bring = f"__import__('os').mkdir({str(tmp_path / 'evil')!r})\nfrom pytorch_lightning.{module} import {name}\n"
+    for file in (tmp_path / "hook.py", tmp_path / "mine" / "brought.py", tmp_path / "mine" / group / "part.yaml"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(bring)
+    monkeypatch.syspath_prepend(str(tmp_path))  # as of ``python -m``
+    words = ["engine=lightning", "steps=10", "eval_every=10", "data.train_size=400", "data.test_size=50"]
+    words += ["width=4", "depth=1", *(["logger=none"] if group == "callbacks" else [])]
+    words += [f"{group}=part", "hydra.searchpath=[mine]", "hydra.run.dir=run"]
+    for path, target, why in (
+        ("", "hook", "lies where the command is called, which isn't enough"),
+        ("", "mine.brought", "lies where the command is called, which isn't enough"),
+        ("", "brought", "there is no module brought"),
+        (str(tmp_path), "mine.brought", "lies in a directory of choices"),
+    ):
+        monkeypatch.setenv("PYTHONPATH", path)
+        (tmp_path / "mine" / group / "part.yaml").write_text(f"part:\n  _target_: {target}.{name}\n")
+        assert why in str(command(*words).status), target
+    assert not (tmp_path / "evil").exists()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "mine"))
+    monkeypatch.syspath_prepend(str(tmp_path / "mine"))
+    (tmp_path / "mine" / group / "part.yaml").write_text(f"part:\n  _target_: brought.{name}\n")
+    assert not command(*words).status
+    assert (tmp_path / "evil").exists()
+    sys.modules.pop("brought")
+
+
+def test_flags_in_the_fingerprint_and_in_records():
+    plain, clipped = small(engine="lightning"), small(engine="lightning", **{"+trainer.gradient_clip_val": 1})
+    assert plain.fingerprint == small().fingerprint
+    assert clipped.fingerprint != plain.fingerprint
+    shown = small(engine="lightning", **{"+trainer.detect_anomaly": True})
+    assert shown.fingerprint == plain.fingerprint
+    for config in (
+        clipped,
+        shown,
+        composed(engine="lightning", callbacks=["early_stopping"], logger=["none", "mlflow"]),
+    ):
+        assert RunConfig.parse(json.loads(json.dumps(config.plain()))) == config
+    patient = composed(engine="lightning", callbacks=["early_stopping"])
+    assert patient.fingerprint != plain.fingerprint
+
+
+def test_flags_are_those_of_the_installed_trainer():
+    import inspect
+
+    assert set(trainer_flags()) == set(inspect.signature(pl.Trainer.__init__).parameters) - {"self"}
+    assert set(OURS) | set(SHOWN) <= {*trainer_flags(), "enable_autolog_hparams", "model_registry"}
+
+
+def test_warnings_are_not_hidden_for_others():
+    """The fit of a run leaves the filters as they were."""
+    before = list(warnings.filters)
+    trained(small(engine="lightning", steps=10, eval_every=10))
+    assert list(warnings.filters) == before
+
+
+def test_a_callback_of_ones_own(command, tmp_path, monkeypatch):
+    (tmp_path / "mine" / "callbacks").mkdir(parents=True)
+    (tmp_path / "mine" / "callbacks" / "counts.yaml").write_text("counts:\n  _target_: own_calls.Counts\n  to: 10\n")
+    source = "from pytorch_lightning import Callback\n\nclass Counts(Callback):\n    def __init__(self, to):\n"
+    source += "        self.to = to\n    def on_train_batch_end(self, trainer, *_):\n"
+    source += "        trainer.should_stop = trainer.global_step >= self.to\n"
+    (tmp_path / "mine" / "own_calls.py").write_text(source)
+    words = ["engine=lightning", "callbacks=[counts]", "hydra.searchpath=[mine]", "logger=none", "width=6", "depth=2"]
+    words += ["steps=40", "eval_every=20", "data.train_size=1500", "data.test_size=50"]
+    told = str(command(*words).status)
+    assert "callbacks.counts._target_=own_calls.Counts: there is no module own_calls; it must be importable" in told
+    monkeypatch.syspath_prepend(str(tmp_path / "mine"))
+    assert command(*words).status == 0
+    [path] = tmp_path.rglob("result.json")
+    record = read_record(path.parent)
+    assert record is not None
+    assert record.steps == 10
+    sys.modules.pop("own_calls")
+
+
+def test_flags_and_callbacks_that_change_a_result_are_of_another_setting():
+    def of(**keys):
+        return setting_of(small(engine="lightning", **keys))
+
+    plain = setting_of(small())
+    assert of() == plain
+    assert of(**{"+trainer__log_every_n_steps": 7}, callbacks="best_checkpoint") == plain
+    flag, callback = of(**{"+trainer__accumulate_grad_batches": 3}), of(callbacks="early_stopping")
+    assert "trainer.accumulate_grad_batches=3" in flag.differs.split(", ")
+    assert "callbacks.early_stopping=" in callback.differs
+    assert len({plain.setting, flag.setting, callback.setting}) == 3
+    own = small(engine="lightning", **{"+trainer__accumulate_grad_batches": 3})
+    assert train_command(row_of(Path("none"), RunRecord.of(own, Status.FINISHED))) is None
