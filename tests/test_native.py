@@ -179,6 +179,8 @@ def test_steps_are_those_of_autograd_and_torch_optim(isa, shape):
         assume(nearest_kink(net, xb, yb, task.loss) > 1e-6)
         optimizer.zero_grad()
         loss = mean_loss(task.loss, net(xb), yb)
+        # the exponential loss turns f's round-off into as large a share of itself, and its steps may go to infinity
+        assume(task.loss != "exponential" or loss.item() < 10)
         loss.backward()
         optimizer.step()
         native.advance([task], 1)
