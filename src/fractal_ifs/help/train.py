@@ -71,7 +71,9 @@ def takes() -> Takes:
         Keys("keys of a sweep in Slurm, hydra/launcher=slurm", typed(Settings, hydra / "launcher" / "slurm.yaml")),
         Keys("keys of any sweep", typed(Grid, hydra / "sweeper" / "checked.yaml")),
         Keys("keys of a sweep that prunes, hydra/sweeper=halving", typed(Halving, hydra / "sweeper" / "halving.yaml")),
-        Keys("keys of a sweep that searches, hydra/sweeper=outward", typed(Outward, hydra / "sweeper" / "outward.yaml")),
+        Keys(
+            "keys of a sweep that searches, hydra/sweeper=outward", typed(Outward, hydra / "sweeper" / "outward.yaml")
+        ),
         Keys("keys of Hydra's", directories()),
     ]
     return Takes(choices(CONF / "config.yaml", CONF / "launching.yaml"), keys, besides=besides())
