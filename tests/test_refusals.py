@@ -33,8 +33,8 @@ from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
 from fractal_ifs.report import __main__ as report
 from fractal_ifs.sweeps.grid import Grid
-from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.outward import Outward
+from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.slurm_settings import Settings
 from fractal_ifs.theorems.statements import problems

@@ -1,4 +1,4 @@
-"""Sweepers for Hydra's multirun: ``checked``, the grid of all values; ``halving``, which prunes; ``outward``, a search."""
+"""Sweepers for Hydra's multirun: ``checked``, a grid; ``halving``, which prunes it; ``outward``, which searches in it."""
 
 import itertools
 import logging

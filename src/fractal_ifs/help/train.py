@@ -17,8 +17,8 @@ from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import Examples, program
 from fractal_ifs.help.takes import Key, Keys, Takes, choices, content, overridden, shapes, typed, written
 from fractal_ifs.sweeps.grid import Grid
-from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.outward import Outward
+from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.slurm_settings import Settings
 
