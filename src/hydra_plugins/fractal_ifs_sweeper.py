@@ -1,4 +1,4 @@
-"""Sweepers for Hydra's multirun: ``checked``, a grid; ``halving``, which prunes it; ``outward``, which searches in it."""
+"""Sweepers for Hydra's multirun: ``checked``, a grid; ``halving``, which prunes it; ``outward``, a search in it."""
 
 import itertools
 import logging

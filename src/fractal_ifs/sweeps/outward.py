@@ -1,4 +1,4 @@
-"""The keys of conf/hydra/sweeper/outward.yaml, and its rule, by which a cell is searched. Nothing here imports torch."""
+"""The keys of conf/hydra/sweeper/outward.yaml, and the rule by which a cell is searched. Nothing here imports torch."""
 
 from __future__ import annotations
 
