@@ -505,6 +505,7 @@ CHOSEN = {
     "keys of model=theorem1": ["model=theorem1"],
     "keys of a sweep in Slurm": ["hydra/launcher=slurm"],
     "keys of a sweep that prunes": ["hydra/sweeper=halving"],
+    "keys of a sweep that searches": ["hydra/sweeper=outward"],
     "keys of a fractal": ["fractal=custom"],
     "keys of optimizer=sgd": ["optimizer=sgd"],
     "keys of schedule=linear": ["schedule=linear"],

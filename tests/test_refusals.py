@@ -33,6 +33,7 @@ from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
 from fractal_ifs.report import __main__ as report
 from fractal_ifs.sweeps.grid import Grid
+from fractal_ifs.sweeps.outward import Outward
 from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.slurm_settings import Settings
@@ -56,11 +57,12 @@ CHOSEN = {
     "keys of logger=wandb": [*TINY[:-1], "logger=wandb"],
     "keys of a fractal": [*TINY, "fractal=custom", "fractal.ratio=1/3", "fractal.offsets=[[-2/3,0],[2/3,0]]"],
 }
-LAUNCHERS: dict[str, type[Packing | Settings | Grid | Halving]] = {
+LAUNCHERS: dict[str, type[Packing | Settings | Grid | Halving | Outward]] = {
     "keys of a sweep on this machine": Packing,
     "keys of a sweep in Slurm": Settings,
     "keys of any sweep": Grid,
     "keys of a sweep that prunes": Halving,
+    "keys of a sweep that searches": Outward,
 }
 CHECKED = ["check x.csv -n", "check x.csv --width", "check x.csv --seed"]
 OF_HYDRA = [
@@ -257,9 +259,10 @@ def test_a_key_of_train_is_accepted_or_refused_in_one_line(title):
 def test_a_key_of_a_launcher_is_accepted_or_refused_in_one_line(title):
     """Its value as Hydra's grammar reads it goes to the launcher's type."""
     kind = LAUNCHERS[title]
-    base = {Settings: ["hydra/launcher=slurm"], Halving: ["hydra/sweeper=halving"]}.get(kind, [])
+    groups = {Settings: "hydra/launcher=slurm", Halving: "hydra/sweeper=halving", Outward: "hydra/sweeper=outward"}
+    base = [groups[kind]] if kind in groups else []
     whole = composer("config", tuple(base)).master.hydra
-    usual = {**(whole.sweeper if kind in (Grid, Halving) else whole.launcher)}
+    usual = {**(whole.sweeper if kind in (Grid, Halving, Outward) else whole.launcher)}
     del usual["_target_"]
     [keys] = [keys for name, keys in parts("train").items() if name.startswith(title)]
 

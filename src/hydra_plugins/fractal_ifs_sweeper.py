@@ -1,6 +1,7 @@
-"""Sweepers for Hydra's multirun: ``hydra/sweeper=checked``, the grid of all values, and ``halving``, which prunes."""
+"""Sweepers for Hydra's multirun: ``checked``, a grid; ``halving``, which prunes it; ``outward``, a search in it."""
 
 import itertools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,16 @@ from fractal_ifs.config.fast_compose import Composer
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.overrides import no_jobs
 from fractal_ifs.config.words import CHOICES, as_typed
-from fractal_ifs.errors import ConfigError, message
+from fractal_ifs.errors import ConfigError, counted, message
 from fractal_ifs.files import write
 from fractal_ifs.sweeps.driver import JobsFailed, swept
 from fractal_ifs.sweeps.grid import Grid
 from fractal_ifs.sweeps.jobs import compose_all
+from fractal_ifs.sweeps.outward import Outward, Search, ladder, nearest
 from fractal_ifs.sweeps.rungs import Halving
 from hydra_plugins.fractal_ifs_launcher import FusedLauncher
+
+log = logging.getLogger(__name__)
 
 
 class CheckedSweeper(Sweeper):
@@ -52,19 +56,23 @@ class CheckedSweeper(Sweeper):
         assert self.config is not None
         directory = Path(str(self.config.hydra.sweep.dir))
         jobs = self._jobs(arguments)
-        size = self.keys.max_batch_size or len(jobs)
         if directory not in swept:
             swept.append(directory)
-        returns: list[Sequence[JobReturn]] = []
         try:
-            for first in range(0, len(jobs), size):
-                returns.append(self._launch(jobs[first : first + size], first, directory))
-                for job in returns[-1]:
-                    _ = job.return_value  # raises the exception that the job failed with
+            return self._launch_all(jobs, directory)
         except (ConfigError, HydraException, OmegaConfBaseException):
             raise
         except Exception as error:
             raise JobsFailed(message(error)) from error
+
+    def _launch_all(self, jobs: list[list[str]], directory: Path) -> list[Sequence[JobReturn]]:
+        """Launch the jobs, ``max_batch_size`` at a time. Raises the exception that a job failed with."""
+        size = self.keys.max_batch_size or len(jobs)
+        returns: list[Sequence[JobReturn]] = []
+        for first in range(0, len(jobs), size):
+            returns.append(self._launch(jobs[first : first + size], first, directory))
+            for job in returns[-1]:
+                _ = job.return_value  # raises the exception that the job failed with
         return returns
 
     def _launch(self, batch: list[list[str]], first: int, directory: Path) -> Sequence[JobReturn]:
@@ -126,6 +134,65 @@ class HalvingSweeper(CheckedSweeper):
             raise ConfigError("hydra/sweeper=halving: needs hydra/launcher=fused, which has all runs on this machine")
         self.launcher.halving = self.halving
         return super()._launch(batch, first, directory)
+
+
+class OutwardSweeper(CheckedSweeper):
+    """Of a grid only what it takes to find each cell's best value of one key, as ``Search`` says.
+
+    The keys are those of ``Outward``. The cells' searches go side by side, a rung or two of each at a time. All of the
+    grid is checked before the first job starts. What is decided follows from what jobs return, so the same command
+    finds what is finished and goes on.
+    """
+
+    def __init__(self, **keys: Any):
+        self.outward = Outward.parse({"params": None, "over": "lr", "start": None, "best_lr": None} | keys)
+        super().__init__(params=self.outward.params)
+        if self.outward.best_lr and self.outward.over != "lr":
+            raise ConfigError(f"hydra.sweeper.best_lr={self.outward.best_lr}: goes with over=lr")
+
+    def _launch_all(self, jobs: list[list[str]], directory: Path) -> list[Sequence[JobReturn]]:
+        over = f"{self.outward.over}="
+        rungs = ladder(self.outward.over, [word for job in jobs for word in job if word.startswith(over)])
+        if isinstance(self.launcher, FusedLauncher):
+            self.launcher.check(jobs, 0)
+        others = dict.fromkeys(tuple(word for word in job if not word.startswith(over)) for job in jobs)
+        firsts = self._firsts(rungs, list(others))
+        searches = {cell: Search(len(rungs), begin) for cell, begin in zip(others, firsts, strict=True)}
+        returns: list[Sequence[JobReturn]] = []
+        first = 0
+        while asked := [(cell, rung) for cell, search in searches.items() for rung in search.asked()]:
+            returns.append(self._launch([[*cell, rungs[rung]] for cell, rung in asked], first, directory))
+            first += len(asked)
+            for (cell, rung), job in zip(asked, returns[-1], strict=True):
+                if (value := job.return_value) is None:
+                    raise ConfigError("hydra/sweeper=outward: needs a launcher that waits for its jobs")
+                searches[cell].found(rung, float(value))
+            ended = sum(not search.asked() for search in searches.values())
+            log.info("%s trained; %d of %d searches have ended", counted(first, "run"), ended, len(searches))
+        at_ends = [(*cell, rungs[search.best]) for cell, search in searches.items() if not search.interior]
+        if at_ends:
+            log.warning(
+                "the best %s of %d of %s is at an end of the grid, the first: %s",
+                self.outward.over,
+                len(at_ends),
+                counted(len(searches), "cell"),
+                " ".join(filter_overrides(at_ends[0])),
+            )
+        return returns
+
+    def _firsts(self, rungs: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
+        """The rung that each cell begins at."""
+        keys = self.outward
+        middle = (len(rungs) - 1) // 2 if keys.start is None else nearest(rungs, keys.start)
+        if not keys.best_lr:
+            return [middle] * len(cells)
+        from fractal_ifs.results.best_lr import BestLr
+
+        assert self.hydra_context is not None
+        best = BestLr(Path(keys.best_lr))
+        compose = Composer(self.hydra_context.config_loader, self.config)
+        found = [best.of(parse(compose([*cell, rungs[middle]]))) for cell in cells]
+        return [middle if lr is None else nearest(rungs, lr) for lr in found]
 
 
 def _choices(override: Override) -> list[str]:

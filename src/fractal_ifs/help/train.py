@@ -17,6 +17,7 @@ from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import Examples, program
 from fractal_ifs.help.takes import Key, Keys, Takes, choices, content, overridden, shapes, typed, written
 from fractal_ifs.sweeps.grid import Grid
+from fractal_ifs.sweeps.outward import Outward
 from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.slurm_settings import Settings
@@ -70,6 +71,9 @@ def takes() -> Takes:
         Keys("keys of a sweep in Slurm, hydra/launcher=slurm", typed(Settings, hydra / "launcher" / "slurm.yaml")),
         Keys("keys of any sweep", typed(Grid, hydra / "sweeper" / "checked.yaml")),
         Keys("keys of a sweep that prunes, hydra/sweeper=halving", typed(Halving, hydra / "sweeper" / "halving.yaml")),
+        Keys(
+            "keys of a sweep that searches, hydra/sweeper=outward", typed(Outward, hydra / "sweeper" / "outward.yaml")
+        ),
         Keys("keys of Hydra's", directories()),
     ]
     return Takes(choices(CONF / "config.yaml", CONF / "launching.yaml"), keys, besides=besides())
