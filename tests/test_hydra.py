@@ -195,13 +195,13 @@ def test_keys_of_sweeper_and_launcher_are_checked(command, word, allowed):
 def seen(monkeypatch):
     """The value of a variable of the environment while each round trains."""
     values = []
-    step = SweepRounds.training_step
+    step = SweepRounds.round
 
     def looking(self, *arguments, **keywords):
         values.append(os.environ.get("FRACTAL_IFS_TEST"))
         return step(self, *arguments, **keywords)
 
-    monkeypatch.setattr(SweepRounds, "training_step", looking)
+    monkeypatch.setattr(SweepRounds, "round", looking)
     monkeypatch.delenv("FRACTAL_IFS_TEST", raising=False)
     return values
 
@@ -417,13 +417,13 @@ def test_logging_that_differs_between_jobs_is_refused(command, tmp_path, referen
 @pytest.mark.parametrize(("word", "level"), [("false", logging.INFO), ("true", logging.DEBUG), ("[fractal_ifs]", 10)])
 def test_verbose(command, monkeypatch, word, level):
     levels = []
-    step = SweepRounds.training_step
+    step = SweepRounds.round
 
     def looking(self, *arguments, **keywords):
         levels.append(logging.getLogger("fractal_ifs.training").getEffectiveLevel())
         return step(self, *arguments, **keywords)
 
-    monkeypatch.setattr(SweepRounds, "training_step", looking)
+    monkeypatch.setattr(SweepRounds, "round", looking)
     assert command(*SWEEP, f"hydra.verbose={word}").status == 0
     assert set(levels) == {level}
 

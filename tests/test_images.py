@@ -24,7 +24,7 @@ from fractal_ifs import ConfigError
 from fractal_ifs.config.compose import compose
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.run import Job, RunConfig
-from fractal_ifs.data import augment, cifar10, fashion_mnist, images, seeds
+from fractal_ifs.data import augment, cifar10, fashion_mnist, images, modules, seeds
 from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.engines.optimizers import torch_optimizer, torch_schedule
 from fractal_ifs.files import CONF
@@ -795,7 +795,7 @@ def test_the_data_module_under_plain_lightning(folder):
     import pytorch_lightning as pl
 
     c = config(folder)
-    data = images.CIFAR10DataModule(images_of(c), seed=0, batch_size=16)
+    data = modules.CIFAR10DataModule(images_of(c), seed=0, batch_size=16)
     data.prepare_data()
     seen = list(data.train_dataloader())
     expected = list(images.Batches(images.image_sets(images_of(c)), images_of(c), 0, 16)(0, 3))

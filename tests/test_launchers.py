@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import subprocess
 import sys
 from importlib.metadata import version
@@ -11,12 +12,15 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from fractal_ifs.config.fast_compose import Composer
 from fractal_ifs.config.session import VERSION_BASE, borrowed
 from fractal_ifs.errors import ConfigError, counted
 from fractal_ifs.files import CONF
+from fractal_ifs.sweeps.jobs import yaml_of
 
 QUICK = ["fractal=vicsek", "width=8", "depth=2", "steps=60", "eval_every=30", "data.train_size=1000"]
 QUICK += ["data.test_size=200", "logger=csv"]
@@ -101,6 +105,10 @@ def test_optuna_looks_for_the_best_network_unless_told_otherwise(command, optuna
     assert refused.status == "error: hydra.sweeper.n_trial=3: there is no such key; did you mean n_trials?"
 
 
+WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="$"), max_size=8)
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | WORDS
+
+
 def test_a_job_is_composed_as_hydra_composes_it():
     """All of the config, Hydra's own part included, whatever kinds of overrides meet."""
     with borrowed(), initialize_config_dir(str(CONF), **VERSION_BASE):
@@ -125,3 +133,42 @@ def test_a_job_is_composed_as_hydra_composes_it():
             assert compose(chosen).hydra.job.override_dirname == expected.hydra.job.override_dirname
         with pytest.raises(ConfigError):
             compose(["=1"])
+
+
+@settings(max_examples=50)
+@given(st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3)))
+@example({"a": ["1e-3", "1_000", "yes", "Y", "off", "nan", "0x1", "1:30", "~", "null", "", " x ", "${b}"]})
+@example({"a": [1e-3, True, None, 1e22, math.nan, "ä\n- b: 'c'", {}, []], "b": "x" * 200, "3": {"c": -0.0}})
+def test_a_jobs_files_are_read_by_omegaconf_as_they_were(content):
+    whole = {"content": content}
+    assert OmegaConf.to_yaml(OmegaConf.create(yaml_of(whole))) == OmegaConf.to_yaml(OmegaConf.create(whole))
+
+
+def test_choices_of_several_groups_are_composed_as_hydra_composes_them(monkeypatch):
+    """Each choice once; what changes more than its own node, as images or an experiment, with all others."""
+    with borrowed(), initialize_config_dir(str(CONF), **VERSION_BASE):
+        loader = GlobalHydra.instance().config_loader()
+        plain = loader.load_configuration("config", ["sweep=s", "stop.patience=3"], RunMode.MULTIRUN)
+        figure = loader.load_configuration("config", ["experiment=figure6"], RunMode.MULTIRUN)
+        grids = [
+            (plain, (["fractal=vicsek", "fractal=cantor", "fractal=carpet"], ["curve=1", "curve=4"], ["width=3"]), 4),
+            (plain, (["data=fractal", "data=cifar10"], ["loss=hinge", "loss=logistic"]), 4),
+            (
+                figure,
+                (["experiment=figure6"], ["budget=quick", "budget=paper"], ["fractal=vicsek", "fractal=cantor"]),
+                4,
+            ),
+        ]
+        for master, grid, most in grids:
+            compose, composed = Composer(loader, master), []
+            whole = compose._compose
+            monkeypatch.setattr(
+                compose, "_compose", lambda files, whole=whole, to=composed: to.append(files) or whole(files)
+            )
+            for chosen in itertools.product(*grid):
+                found, expected = compose(chosen), loader.load_sweep_config(master, list(chosen))
+                assert found == expected
+                assert OmegaConf.to_yaml(found) == OmegaConf.to_yaml(expected)
+                for name in ("fractal", "hydra", "curve"):
+                    assert OmegaConf.is_struct(found[name]) == OmegaConf.is_struct(expected[name])
+            assert len(composed) <= most

@@ -187,6 +187,27 @@ def test_a_signal_ends_every_verb_with_its_status(sweep, tmp_path, verb):
         assert ("interrupted" in done.stderr) == (kind == signal.SIGINT or verb == "train")
 
 
+AT_IMPORT = """
+import os, sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == {name!r}:
+            os.kill(os.getpid(), 2)
+sys.meta_path.insert(0, Interrupting())
+"""
+
+
+@pytest.mark.parametrize(
+    ("door", "name"), [("train", "hydra"), ("train", "fractal_ifs.config.run"), ("theory", "hydra")]
+)
+def test_ctrl_c_among_the_first_imports_ends_at_once(tmp_path, door, name):
+    (tmp_path / "sitecustomize.py").write_text(AT_IMPORT.format(name=name))
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = run("-m", f"fractal_ifs.{door}", cwd=tmp_path, env={**os.environ, "PYTHONPATH": path})
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+    assert len(list(tmp_path.iterdir())) <= 2  # that file, and its __pycache__
+
+
 @pytest.mark.parametrize("door", ["report", "status", "train", "theory"])
 def test_a_door_in_a_locale_of_ascii(sweep, door):
     name, *words = DOORS.get(door, ["train", *SHORT])

@@ -1,6 +1,6 @@
 from .api import run as run
 from .api import sweep as sweep
-from .data.points import FractalDataModule as FractalDataModule
+from .data.modules import FractalDataModule as FractalDataModule
 from .errors import ConfigError as ConfigError
 from .fractals.curve import ApproximationCurve as ApproximationCurve
 from .fractals.distribution import FractalDistribution as FractalDistribution

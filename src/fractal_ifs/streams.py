@@ -24,6 +24,8 @@ def command(main: Callable[[], int | None]) -> NoReturn:
     The status is what ``main`` returns. None is 0, or 1 where its output could not be written: then the output was what
     the command was given for. A reader that has gone (``| head``) has all that it wanted.
     """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # of ``beginning``
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     outlast()
     status: Any
     try:
@@ -43,6 +45,15 @@ def command(main: Callable[[], int | None]) -> NoReturn:
         print(f"standard output could not be written: {lost.strerror}", file=sys.stderr)
         status = 1 if status is None else status
     sys.exit(status)
+
+
+def beginning() -> None:
+    """From now on until ``command``, Ctrl-C ends this process at once and silently: it has done nothing yet.
+
+    For doors whose imports take long enough to be interrupted.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def outlast() -> None:

@@ -6,6 +6,11 @@ the run's directory. The exit status is 1 where a statement does not hold, or wh
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from fractal_ifs.streams import beginning
+
+    beginning()
+
 import io
 import json
 import sys

@@ -1,5 +1,11 @@
 """``python -m fractal_ifs.train [-m] KEY=VALUE ...``: train one network, or with ``-m`` a sweep of them."""
 
+if __name__ == "__main__":
+    from fractal_ifs.streams import beginning
+
+    beginning()
+
+
 import contextlib
 import signal
 import sys

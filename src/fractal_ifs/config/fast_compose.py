@@ -1,7 +1,9 @@
 """Composes the configs of a sweep's jobs as Hydra does, but reads and merges each choice of files only once.
 
-Hydra reads some 20 files for every job, which takes 30 ms or more. Most jobs of a sweep differ only in values
-(``width=20``), and Hydra sets those last, on the composed config. So we compose once and set them on copies.
+Hydra reads some 20 files for every job, which takes 30 to 100 ms. Most jobs of a sweep differ only in values
+(``width=20``), and Hydra sets those last, on the composed config. So we compose once and set them on copies. Others
+choose one file of a group or another (``curve=4``), which mostly changes that group's node alone. So of a grid over
+several groups each choice is composed once, beside the first choice of the others, and its node put in place.
 """
 
 import copy
@@ -13,11 +15,13 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from fractal_ifs.config.command import composed_folders
 from fractal_ifs.config.names import run_name
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.files import CONF
 
 # hydra.*: Hydra reads these once, before any job; our launcher the logging too.
 OF_A_SWEEP = ("launcher", "sweeper", "callbacks", "searchpath", "hydra_logging", "job_logging", "verbose")
@@ -33,14 +37,14 @@ class Composer:
         self.loader, self.master = loader, master
         self.composed: dict[tuple[str, ...], DictConfig] = {}
         self.groups: dict[str, bool] = {}
+        self.first: dict[tuple[str, ...], tuple[str, ...]] = {}  # by the groups that jobs choose, the first choices
+        self.alone: dict[tuple[str, ...], bool] = {}  # whether such choices differ from the first in their node alone
 
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         values = [override for override in parsed if self._sets_value(override)]
         files = tuple(override.input_line or "" for override in parsed if override not in values)
-        if files not in self.composed:
-            self.composed[files] = self._compose(files)
-        config = copy.deepcopy(self.composed[files])
+        config = self._put_together(files) or copy.deepcopy(self._composed(files))
         try:
             for override in values:
                 OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
@@ -53,6 +57,42 @@ class Composer:
             config.hydra.job.override_dirname = run_name(words, how.exclude_keys, how.item_sep, how.kv_sep)
         OmegaConf.copy_cache(from_config=self.master, to_config=config)
         return config
+
+    def _put_together(self, files: tuple[str, ...]) -> DictConfig | None:
+        """The config of choices that were composed one by one. None where these may depend on each other."""
+        groups = tuple(word.partition("=")[0] for word in files)
+        first = self.first.setdefault(groups, files)
+        differ = [number for number, word in enumerate(files) if word != first[number]]
+        if len(differ) < 2 or len(set(groups)) < len(groups) or composed_folders(self.master) != [CONF]:
+            return None
+        singles = {groups[n]: (*first[:n], files[n], *first[n + 1 :]) for n in differ}
+        if not all(self._alone(group, single, first) for group, single in singles.items()):
+            return None
+        config = copy.deepcopy(self._composed(first))
+        with open_dict(config):
+            for group, single in singles.items():
+                config[group] = self._composed(single)[group]
+                config.hydra.runtime.choices[group] = self._composed(single).hydra.runtime.choices[group]
+        return config
+
+    def _alone(self, group: str, single: tuple[str, ...], first: tuple[str, ...]) -> bool:
+        """Whether a choice of a group changes that group's node alone."""
+        if single not in self.alone:
+            there = group in self.master and group in self._composed(first) and group in self._composed(single)
+            self.alone[single] = there and self._others(group, single) == self._others(group, first)
+        return self.alone[single]
+
+    def _others(self, group: str, files: tuple[str, ...]) -> Any:
+        """A composed config without what a choice of the group is to change."""
+        found: Any = OmegaConf.to_container(self._composed(files))
+        del found[group], found["hydra"]["overrides"], found["hydra"]["job"]["override_dirname"]
+        found["hydra"]["runtime"]["choices"].pop(group, None)
+        return found
+
+    def _composed(self, files: tuple[str, ...]) -> DictConfig:
+        if files not in self.composed:
+            self.composed[files] = self._compose(files)
+        return self.composed[files]
 
     def _compose(self, files: Sequence[str]) -> DictConfig:
         try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
 
 from fractal_ifs.config.keys import Group, checked, key, shown
@@ -36,12 +37,13 @@ def _listed(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+@cache
 def names_of(kind: type[Named]) -> tuple[str, ...]:
     """The names that a kind of a group may have."""
     return get_args(get_type_hints(kind)["name"])
 
 
-def parse_named(given: object, kinds: Sequence[type[N]]) -> N:
+def parse_named(given: object, kinds: tuple[type[N], ...]) -> N:
     """The group that its name, or its keys, stand for. Raises ConfigError, also for a key of another kind."""
     group = kinds[0].PREFIX.rstrip(".")
     keys = {"name": given} if isinstance(given, str) else dict(checked(group, given, Mapping[str, Any], {}))
@@ -56,7 +58,8 @@ def parse_named(given: object, kinds: Sequence[type[N]]) -> N:
     return of[name].parse(keys)
 
 
-def choices_with(name: str, kinds: Sequence[type[Named]]) -> list[str]:
+@cache
+def choices_with(name: str, kinds: tuple[type[Named], ...]) -> list[str]:
     """The choices of a group that have a key: ``optimizer=sgd``."""
     return [
         f"{kind.PREFIX.rstrip('.')}={choice}"

@@ -1,23 +1,18 @@
 """Labelled images as the data of a run. The device holds all of them as bytes, and batches are made there."""
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.data import augment, cifar10, fashion_mnist
-from fractal_ifs.data.order import OrderedLoader
 from fractal_ifs.data.seeds import permutation, stream
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.fractals.named import read
 
 # The function that reads each set of images, by ``data.name``.
 READERS = {"cifar10": cifar10.load, "fashion_mnist": fashion_mnist.load}
@@ -114,77 +109,3 @@ class Batches:
         for rows in torch.arange(len(images.y_test), device=images.y_test.device).split(TEST_BATCH)[first:]:
             x = augment.central(images.x_test, images.channels, rows, self.data.crop, self.dtype)
             yield x, images.y_test[rows]
-
-
-class _Training(Dataset[tuple[Tensor, Tensor]]):
-    """The training batches of all epochs, by their numbers."""
-
-    def __init__(self, batches: Batches):
-        self.batches = batches
-
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        return next(self.batches(number, 1))
-
-
-class _Test(Dataset[tuple[Tensor, Tensor]]):
-    """The batches of the test set."""
-
-    def __init__(self, batches: Batches):
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return -(-len(self.batches.images.y_test) // TEST_BATCH)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        return next(self.batches.test(i))
-
-
-class CIFAR10DataModule(pl.LightningDataModule):
-    """CIFAR-10, or the set that ``data.name`` names, for any LightningModule.
-
-    Gives batches (x (b, 3, 24, 24) float32, y (b,) int64), made on the device, the same as in this package's own
-    training. A batch is a function of the seed and its number over all epochs.
-
-    Args:
-        data: the name of a conf/data/*.yaml of images, a mapping with all keys of one, or the config group ``data``.
-        seed: the run's seed.
-        batch_size: images in a training batch.
-        device: where the images are stored and the batches are made.
-
-    Raises ConfigError.
-    """
-
-    def __init__(
-        self,
-        data: str | ImageData | Mapping[str, Any] = "cifar10",
-        seed: int = 0,
-        batch_size: int = 128,
-        device: str = "cpu",
-    ):
-        super().__init__()
-        if not isinstance(data, ImageData):
-            data = ImageData.parse(read("data", data, {}) if isinstance(data, str) else data)
-        self.data = data
-        self.seed, self.batch_size, self.target = seed, batch_size, device
-        self._batches: Batches | None = None
-
-    def prepare_data(self) -> None:
-        """Fetch the files if they are missing. Raises ConfigError."""
-        READERS[self.data.name](self.data)
-
-    @property
-    def batches(self) -> Batches:
-        """The batches, made when first used. Raises ConfigError."""
-        if self._batches is None:
-            self._batches = Batches(image_sets(self.data, self.target), self.data, self.seed, self.batch_size)
-        return self._batches
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """The training batches, an epoch at a time."""
-        return OrderedLoader(_Training(self.batches), self.batches.per_epoch)
-
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """The test set, in batches of 1,000."""
-        return DataLoader(_Test(self.batches), batch_size=None)
-
-    test_dataloader = val_dataloader

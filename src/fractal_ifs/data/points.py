@@ -2,22 +2,15 @@
 
 import json
 import weakref
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from fractal_ifs.config.data import FractalData
-from fractal_ifs.config.fractal import Curve, Fractal, check_distribution
-from fractal_ifs.config.keys import A_SEED, checked
-from fractal_ifs.data.order import OrderedLoader, PointBatches
+from fractal_ifs.config.fractal import Curve, Fractal
 from fractal_ifs.data.seeds import stream
 from fractal_ifs.fractals.distribution import FractalDistribution
-from fractal_ifs.fractals.named import read
 
 
 @dataclass(eq=False)
@@ -58,62 +51,3 @@ def fractal_points(
         points = Points(x, y.float(), x_test, y_test.float()).to(device)
         _shared[key] = points
     return points
-
-
-class FractalDataModule(pl.LightningDataModule):
-    """The points of a run for any LightningModule, in batches (x (b, d), y (b,)): ``FractalDataModule("vicsek", 4)``.
-
-    The points, and their order in every epoch, are those of this package's own training.
-
-    Args:
-        fractal: the name of a conf/fractal/*.yaml, the path of a YAML file, a mapping with such keys, or the group.
-        curve: the same of conf/curve/*.yaml, where 1 to 6 are the paper's.
-        data: a mapping with keys of conf/data/fractal.yaml, in place of those that stand there, or the group.
-        seed: the run's seed.
-        batch_size: points in a training batch.
-
-    Raises ConfigError.
-    """
-
-    def __init__(
-        self,
-        fractal: str | Fractal | Mapping[str, Any],
-        curve: int | str | Curve | Mapping[str, Any] = 1,
-        data: FractalData | Mapping[str, Any] | None = None,
-        seed: int = 0,
-        batch_size: int = 100,
-    ):
-        super().__init__()
-        self.fractal = fractal if isinstance(fractal, Fractal) else Fractal.parse(_keys("fractal", fractal))
-        self.curve = curve if isinstance(curve, Curve) else Curve.parse(_keys("curve", curve))
-        if not isinstance(data, FractalData):
-            data = FractalData.parse({**read("data", "fractal", {}), **(data or {})})
-        check_distribution(self.fractal, self.curve, data.margin)
-        self.data, self.seed = data, checked("seed", seed, int, {"least": 0, "most": 2**63 - 1, "allowed": A_SEED})
-        self.batch_size = checked("batch_size", batch_size, int, {"least": 1, "most": data.train_size})
-        self.points: Points | None = None
-
-    def setup(self, stage: str | None = None) -> None:
-        """Draw the points, if that is still to be done."""
-        if self.points is None:
-            self.points = fractal_points(self.fractal, self.curve, self.data, self.seed)
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """The training set in shuffled batches, without the incomplete last one."""
-        self.setup()
-        assert self.points is not None
-        batches = PointBatches(self.points.x_train, self.points.y_train, self.seed, self.batch_size)
-        return OrderedLoader(batches, batches.per_epoch)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """The test set as one batch."""
-        self.setup()
-        assert self.points is not None
-        return DataLoader([(self.points.x_test, self.points.y_test)], batch_size=None)  # pyright: ignore[reportArgumentType]
-
-    test_dataloader = val_dataloader
-
-
-def _keys(group: str, named: object) -> Mapping[str, Any]:
-    """The keys of a choice of a group: of its file, of the file of one's own, or as they are given."""
-    return cast(Mapping[str, Any], named) if isinstance(named, Mapping) else read(group, named, {})

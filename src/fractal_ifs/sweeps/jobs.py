@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import filter_overrides
 from hydra.types import HydraContext
@@ -71,9 +72,30 @@ def save_hydra(each: Composed) -> None:
         return
     folder = each.job.directory / str(hydra.output_subdir)
     folder.mkdir(parents=True, exist_ok=True)
-    written = {"config": each.values, "hydra": {"hydra": hydra}, "overrides": list(hydra.overrides.task)}
+    plain = OmegaConf.to_container(hydra, enum_to_str=True)
+    written = {"config": each.values, "hydra": {"hydra": plain}, "overrides": list(hydra.overrides.task)}
     for name, content in written.items():
-        (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(content)), encoding="utf-8")
+        (folder / f"{name}.yaml").write_text(yaml_of(content), encoding="utf-8")
+
+
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):
+    """PyYAML's, which is ten times as fast in C, with quotes around all that OmegaConf would read as no text."""
+
+
+def _text(dumper: Any, value: str) -> Any:
+    quoted = value.lower() in ("y", "yes", "n", "no", "true", "false", "on", "off")
+    with contextlib.suppress(ValueError):
+        float(value)
+        quoted = True
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="'" if quoted else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def yaml_of(content: Any) -> str:
+    """Plain values as OmegaConf writes them."""
+    return yaml.dump(content, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
 
 
 def compose_all(

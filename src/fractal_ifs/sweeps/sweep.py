@@ -21,7 +21,6 @@ from fractal_ifs.sweeps.driver import report_failure
 from fractal_ifs.sweeps.executors import Outcome, execute
 from fractal_ifs.sweeps.finished import Ended, finished_jobs
 from fractal_ifs.sweeps.progress import Progress
-from fractal_ifs.training.lightning_parts import check_parts
 from fractal_ifs.training.rounds import SweepRounds
 
 log = logging.getLogger(__name__)
@@ -60,7 +59,10 @@ def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Out
             raise ConfigError(
                 f"engine=native: must be auto or torch here ({chosen.reason or 'CNNs have another engine'})"
             )
-    check_parts(jobs)
+    if any(job.config.engine == "lightning" for job in jobs):
+        from fractal_ifs.training.lightning_parts import check_parts
+
+        check_parts(jobs)
     for reason in sorted({str(choose(job.config).reason) for job in jobs} - {"None"}):
         log.info("engine=torch: %s", reason)
     check_images(job.config for job in jobs)

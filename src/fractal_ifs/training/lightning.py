@@ -13,7 +13,8 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -25,10 +26,10 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.environment import checkpoint_seconds
-from fractal_ifs.config.run import RunConfig
-from fractal_ifs.data.images import CIFAR10DataModule, ImageData
-from fractal_ifs.data.points import FractalDataModule
+from fractal_ifs.config.run import Job, RunConfig
+from fractal_ifs.data.modules import CIFAR10DataModule, FractalDataModule
 from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.engines.optimizers import torch_optimizer, torch_schedule
 from fractal_ifs.engines.own_loss import function_of
@@ -38,9 +39,8 @@ from fractal_ifs.errors import Refused
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.records import Status
 from fractal_ifs.runs.run import Run
-from fractal_ifs.training import signals
 from fractal_ifs.training.classifier import Classifier, of_run
-from fractal_ifs.training.lightning_parts import make_callbacks, make_loggers, quiet
+from fractal_ifs.training.lightning_parts import check_parts, make_callbacks, make_loggers, quiet
 from fractal_ifs.training.rounds import SweepRounds
 from fractal_ifs.training.wandb_run import WandbRun
 
@@ -51,6 +51,12 @@ OURS = "a checkpoint of fractal_ifs"  # the path by which Lightning gives us its
 MOST_OF_A_CALLBACK = 20_000  # letters of its state; a checkpoint takes half a million in all
 EARLY = "a flag or callback of Lightning's"  # ended the run before its last step
 KEPT = ("loops", "callbacks", "lr_schedulers", "epoch", "global_step", "pytorch-lightning_version")
+
+
+CHOSEN = ".*GPU available|.*isinstance.treespec|.*many workers|.*`srun` command|.*logging interval"
+
+for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class Stopped(Exception):
@@ -85,23 +91,19 @@ class LightningRounds(SweepRounds):
     """Trains jobs one after the other, each by a Trainer of its own. All else is as with the other engines."""
 
     def train_all(self) -> None:
-        """Train all jobs to their end. A signal ends this between two steps, by KeyboardInterrupt."""
-        if self.jobs[0].config.trainer.accelerator == "gpu":
-            self.to("cuda")  # where runs are made
-        while self.waiting or self.active:
-            self._admit()
-            for number, (run, wandb) in list(self.active.items()):
-                with signals.deferred() as stop:
-                    try:
-                        self._fit(run, wandb, stop)
-                    except Stopped:
-                        pass
-                    except Exception as error:
-                        self._lose(number, error)
-                self._keep()
-            if self.report:
-                self.report(self)
-        self.on_train_end()
+        """As of ``SweepRounds``, without the warnings of Lightning that say what we have chosen."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=CHOSEN)
+            super().train_all()
+
+    def _train(self, stop: Stop) -> None:
+        for number, (run, wandb) in list(self.active.items()):
+            try:
+                self._fit(run, wandb, stop)
+            except Stopped:
+                pass
+            except Exception as error:
+                self._lose(number, error)
 
     def _fit(self, run: Run, wandb: WandbRun, stop: Stop) -> None:
         if run.step and run.lightning is None:
@@ -117,6 +119,12 @@ class LightningRounds(SweepRounds):
             finally:
                 run.bind(run.params, run.exp_avg, run.exp_avg_sq)  # Lightning has moved the network to the CPU
         keeper.end()
+
+
+def rounds_of(jobs: Sequence[Job], report: Callable[[SweepRounds], None] | None) -> LightningRounds:
+    """The rounds of jobs of ``engine=lightning``. Raises ConfigError for parts that Lightning won't take."""
+    check_parts(jobs)
+    return LightningRounds(jobs, LightningEngine(jobs[0].config), report)
 
 
 def data_of(run: Run) -> pl.LightningDataModule:

@@ -1,4 +1,4 @@
-"""Lightning trains a set of runs. Each "batch" is one round, in which an engine advances every active run.
+"""Trains a set of runs in rounds, in each of which an engine advances every active run.
 
 A single run is a set of one. New runs begin as others end, so memory holds only some of a long sweep at a time.
 """
@@ -6,9 +6,9 @@ A single run is a set of one. New runs begin as others end, so memory holds only
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-import pytorch_lightning as pl
+import torch
 
 from fractal_ifs.config.environment import checkpoint_seconds
 from fractal_ifs.config.run import Job
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = checkpoint_seconds()
 
 
-class SweepRounds(pl.LightningModule):
+class SweepRounds:
     """Trains jobs to their end. ``ended`` then holds each job's Run, or the exception that it failed with.
 
     Args:
@@ -36,40 +36,38 @@ class SweepRounds(pl.LightningModule):
     """
 
     def __init__(self, jobs: Sequence[Job], engine: Engine, report: Callable[["SweepRounds"], None] | None = None):
-        super().__init__()
-        self.automatic_optimization = False
         self.jobs, self.engine, self.report = list(jobs), engine, report
+        gpu = self.jobs[0].config.trainer.accelerator == "gpu"
+        self.device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
         self.waiting = deque(range(len(self.jobs)))
         self.active: dict[int, tuple[Run, WandbRun]] = {}  # by the job's number, like ``ended``
         self.ended: dict[int, Run | Exception] = {}
         self.steps_done = 0
         self.steps_spared = 0  # that the jobs ask for, and that were done before or that nobody needs any more
 
-    def configure_optimizers(self) -> None:
-        """None for Lightning: the engines have the optimizers, one per run."""
+    def train_all(self) -> None:
+        """Train all jobs to their end. A signal ends this between two steps, by KeyboardInterrupt."""
+        while self.waiting or self.active:
+            self.round()
+        wandb_run.wait()  # it may be behind
 
-    def train_dataloader(self) -> Iterator[int]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Rounds, as long as there are runs to train."""
-        return _Rounds(self)  # pyright: ignore[reportReturnType]
-
-    def training_step(self, batch: int, batch_idx: int) -> None:
-        """One round: train every active run up to its next evaluation, or as far as the engine takes it."""
+    def round(self) -> None:
+        """Train every active run up to its next evaluation, or as far as the engine takes it."""
         self._admit()
         signals.heed()
         if self.active:
             with signals.deferred() as stop:
-                try:
-                    self._round(stop)
-                except Exception as error:  # it may come from any of the active runs, so all of them fail
-                    for number in list(self.active):
-                        self._lose(number, error)
+                self._train(stop)
             self._keep()
         if self.report:
             self.report(self)
 
-    def on_train_end(self) -> None:
-        """Wait for W&B, which may be behind."""
-        wandb_run.wait()
+    def _train(self, stop: Stop) -> None:
+        try:
+            self._round(stop)
+        except Exception as error:  # it may come from any of the active runs, so all of them fail
+            for number in list(self.active):
+                self._lose(number, error)
 
     def _round(self, stop: Stop) -> None:
         """Steps, losses and measurements. No signal may come between them, or a run's bits would change."""
@@ -178,17 +176,6 @@ class SweepRounds(pl.LightningModule):
         endings = [(wandb, run.status, summary(run)) for run, wandb in self.active.values()]
         if not finish_all(endings):
             log.warning("W&B didn't take all that it was given: a run logs what it lacks when it goes on")
-
-
-class _Rounds:
-    """Lightning's "batches": rounds, as long as there are runs to train."""
-
-    def __init__(self, rounds: SweepRounds):
-        self.rounds = rounds
-
-    def __iter__(self) -> Iterator[int]:
-        while self.rounds.waiting or self.rounds.active:
-            yield 0
 
 
 def summary(run: Run) -> dict[str, float]:

@@ -1,26 +1,17 @@
-"""Runs the rounds under a Lightning Trainer, which sets up devices and precision, and saves runs on an interrupt."""
+"""Trains jobs of one group in this process, and saves their runs on an interrupt."""
 
-import logging
 import signal
 import threading
 import warnings
 from collections.abc import Callable, Sequence
 
-import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from fractal_ifs.config.machine import cores
 from fractal_ifs.config.run import Job, RunConfig
-from fractal_ifs.config.trainer import Trainer
 from fractal_ifs.engines.choice import choose, create
 from fractal_ifs.runs.run import Run
-from fractal_ifs.training.lightning import LightningEngine, LightningRounds
-from fractal_ifs.training.lightning_parts import check_parts
 from fractal_ifs.training.rounds import SweepRounds
-
-for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
-    logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def process_threads(config: RunConfig) -> int:
@@ -50,45 +41,25 @@ def train(
     trainer = jobs[0].config.trainer
     name = choose(jobs[0].config).engine
     if name == "lightning":
-        check_parts(jobs)
-        rounds = LightningRounds(jobs, LightningEngine(jobs[0].config), report)
+        from fractal_ifs.training.lightning import rounds_of
+
+        rounds = rounds_of(jobs, report)
     else:
         rounds = SweepRounds(jobs, create(name, threads or cores(), trainer, stack), report)
     threads_before = torch.get_num_threads()
     if name != "native" and trainer.accelerator == "cpu":
         torch.set_num_threads(process_threads(jobs[0].config))
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore",
-            message=".*configure_optimizers|.*GPU available|.*isinstance.treespec|.*gradient layout|.*many workers"
-            "|.*`srun` command|.*logging interval",
-        )
-        handler = signal.getsignal(signal.SIGINT)
-        try:
-            if isinstance(rounds, LightningRounds):
-                rounds.train_all()
-            else:
-                _shell(trainer).fit(rounds)
-        except (KeyboardInterrupt, SystemExit):  # Lightning turns SIGINT into SystemExit: save the runs first
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, handler)  # Lightning ignores SIGINT after the first one
-            rounds.interrupt()
-            raise KeyboardInterrupt from None
-        finally:
-            torch.set_num_threads(threads_before)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with warnings.catch_warnings():
+            # A gradient in another layout than its view of the run's vector is right, if a little slower.
+            warnings.filterwarnings("ignore", message=".*gradient layout")
+            rounds.train_all()
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns SIGINT into SystemExit: save the runs first
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)  # Lightning ignores SIGINT after the first one
+        rounds.interrupt()
+        raise KeyboardInterrupt from None
+    finally:
+        torch.set_num_threads(threads_before)
     return [rounds.ended[number] for number in range(len(jobs))]
-
-
-def _shell(trainer: Trainer) -> pl.Trainer:
-    """The Lightning Trainer that rounds run under."""
-    return pl.Trainer(
-        accelerator=trainer.accelerator,
-        devices=1,  # with several devices, each has its own process: see ``runs.ddp``
-        precision=trainer.precision,
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        plugins=[LightningEnvironment()],  # ignore Slurm's variables: our own launcher starts the processes
-    )
