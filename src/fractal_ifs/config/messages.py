@@ -198,7 +198,7 @@ def _no_such_key(line: str) -> str:
     addable = key.startswith("hydra.") and not key.startswith(("hydra.launcher.", "hydra.sweeper."))
     hint = f"; did you mean {near[0]}?" if near else f"; to add one: +{key}=..." if addable else ""
     named = [kind for kind in KINDS if issubclass(kind, Named) and key.startswith(kind.PREFIX)]
-    if others := choices_with(key.rpartition(".")[2], named):
+    if others := choices_with(key.rpartition(".")[2], tuple(named)):
         return f"{line}: goes with {' or '.join(others)}"
     return f"{line}: there is no such key{hint}"
 
