@@ -189,6 +189,7 @@ class OutwardSweeper(CheckedSweeper):
         from fractal_ifs.results.best_lr import BestLr
 
         assert self.hydra_context is not None
+        assert self.config is not None
         best = BestLr(Path(keys.best_lr))
         compose = Composer(self.hydra_context.config_loader, self.config)
         found = [best.of(parse(compose([*cell, rungs[middle]]))) for cell in cells]
