@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from fractal_ifs.config.machine import check_outside
 from fractal_ifs.config.run import Job
 from fractal_ifs.engines.own_loss import check_loss
+from fractal_ifs.measures.own import check_measures
 from fractal_ifs.networks.own import check_network
 from fractal_ifs.results import finished_runs
 from fractal_ifs.results.finished_runs import Keeper, KeptRun
@@ -32,6 +33,7 @@ def finished_or_kept(job: Job) -> RunRecord | KeptRun | None:
     if found is None:
         check_network(job.config)
         check_loss(job.config)
+        check_measures(job.config)
     return found
 
 
