@@ -77,6 +77,7 @@ class Summary(NamedTuple):
     last10_test_acc: float | None  # mean over the last ten evaluations, or of as many as there are
     chosen_test_acc: float | None  # where ``val_acc`` was best; of equals, the first
     chosen_step: int | None
+    best_val_acc: float | None  # ``val_acc`` there
     final_train_acc: float | None
 
     @classmethod
@@ -90,6 +91,7 @@ class Summary(NamedTuple):
             math.fsum(row.test_acc for row in last) / len(last) if last else None,
             chosen.test_acc if chosen else None,
             chosen.step if chosen else None,
+            chosen.measured["val_acc"] if chosen else None,
             rows[-1].value("train_acc") if rows else None,
         )
 
