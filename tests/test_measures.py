@@ -28,7 +28,6 @@ from fractal_ifs.measures.regions import breaks
 from fractal_ifs.measures.snapshot import Snapshot
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.runs.history import Evaluation, Summary, read_history
-from fractal_ifs.runs.records import read_record
 from fractal_ifs.runs.run import Run
 from fractal_ifs.sweeps.sweep import train_jobs
 from fractal_ifs.training.train import train
@@ -335,14 +334,13 @@ def test_images(tmp_path):
     assert not run.unmeasured
     found = run.history[-1].measured
     snapshot = Snapshot(run)
-    for name in ("train", "val"):
-        there = getattr(snapshot, name)
-        assert len(there.y) == {"train": 40, "val": 20}[name]
+    train_set, val_set = snapshot.train, snapshot.val
+    assert val_set is not None
+    for name, there, size in (("train", train_set, 40), ("val", val_set, 20)):
+        assert len(there.y) == size
         right = (snapshot.outputs(there).argmax(1) == there.y).double().mean().item()
         assert found[f"{name}_acc"] == pytest.approx(right, abs=1e-9)
-    assert not torch.equal(snapshot.train.y[:20], snapshot.val.y) or not torch.equal(
-        snapshot.train.x[:20], snapshot.val.x
-    )
+    assert not any(torch.equal(each, other) for each in val_set.x for other in train_set.x)
     assert found["grad_norm"] > 0
     assert found["norm_hidden_1"] > 0
     assert found["dead"] in [n / 4 for n in range(5)]
@@ -392,6 +390,7 @@ def test_one_of_ones_own(write, tmp_path, command):
     with torch.no_grad():
         f = model(data.x_test)
     assert history.margin.iloc[-1] == pytest.approx((data.y_test * f).mean().item(), rel=1e-4)
+    assert record.measured is not None
     assert record.measured["ends_high"] == pytest.approx(f.max().item(), rel=1e-5)
     said = command(*words[:-2], "hydra.run.dir=other", f"measures=[{name}.margins]").status
     assert said.startswith(f"error: measures={name}.margins: can't be imported (AttributeError: ")
@@ -528,7 +527,7 @@ def test_halving_may_choose_by_validation(command, tmp_path):
     found = {}
     for path in tmp_path.rglob("result.json"):
         history = load(path.parent).history
-        found[path.parent] = (history.val_acc[history.step <= 10].max(), read_record(path.parent).status)
+        found[path.parent] = (history.val_acc[history.step <= 10].max(), load(path.parent).record.status)
     best = max(value for value, _ in found.values())
     assert [value for value, status in found.values() if status == "finished"] == [best]
     assert sum(status == "pruned" for _, status in found.values()) == 2

@@ -12,6 +12,6 @@ def norms(snapshot: Snapshot) -> dict[str, float]:
     """
     matrices = {name: p for name, p in snapshot.whole.named_parameters() if p.dim() > 1}
     return {
-        f"norm_{name.removesuffix('.weight').replace('.', '_')}": p.detach().double().norm().item()
+        f"norm_{name.removesuffix('.weight').replace('.', '_')}": p.detach().double().square().sum().sqrt().item()
         for name, p in matrices.items()
     }

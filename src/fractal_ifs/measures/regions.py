@@ -48,7 +48,8 @@ def breaks(layers: list[tuple[Tensor, Tensor]], begin: Tensor, end: Tensor, sum_
         crosses = left * right < 0
         share = left[crosses] / (left[crosses] - right[crosses])
         where = crosses.nonzero()[:, 0]
-        finer = torch.cat([t, t[where] + share * (t[where + 1] - t[where])]).unique()
+        both = torch.cat([t, t[where] + share * (t[where + 1] - t[where])]).sort().values
+        finer = both[torch.cat([both.new_ones(1), both.diff()]) > 0]
         x = between(t, z, finer).relu()
         if sum_last:
             total = x if total is None else between(t, total, finer) + x

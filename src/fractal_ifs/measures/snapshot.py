@@ -1,5 +1,8 @@
 """What a measure is given: the network of a run at an evaluation, with its data. All are copies."""
 
+# pyright: reportUnknownMemberType=false
+# (torch doesn't declare the type of from_numpy)
+
 from __future__ import annotations
 
 import copy
@@ -94,7 +97,7 @@ class Snapshot:
         c, dtype = self.config, self._run.params.dtype
         if isinstance(c.data, ImageData):
             return (x for x, _ in Batches(self._run.data, c.data, c.seed, c.batch_size, dtype).of(*there))
-        return iter(there.x.to(dtype).split(PIECE))
+        return (there.x[first : first + PIECE].to(dtype) for first in range(0, len(there.x), PIECE))
 
     @torch.no_grad()
     def outputs(self, there: Labelled) -> Tensor:

@@ -1,5 +1,8 @@
 """Measures some runs: on their test sets, and all that their key ``measures`` names."""
 
+# pyright: reportUnknownMemberType=false
+# (torch doesn't declare the type of fork_rng)
+
 from __future__ import annotations
 
 import logging
