@@ -63,6 +63,7 @@ sanitize: $(SETUP)  ## the native engine under sanitizers of addresses, undefine
 bench: $(SETUP)  ## time per step against Lightning, joblib, a bare PyTorch loop and JAX, side by side; of large sweeps; of learned points
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
 	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/measures.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/learned.py
 

@@ -16,6 +16,7 @@ torch     engine=torch, 24 runs, a worker process per core
 jax       JAX, 24 runs (``jax_stack.py``)
 native1   engine=native, one run on one core
 native    engine=native, 24 runs on all cores
+nothing    the same without the measures that are the default, ``measures=[]``
 
 ``joblib`` and ``jax`` need the extra ``bench``.
 """
@@ -48,10 +49,20 @@ from fractal_ifs.networks.mlp import MLP
 BATCH = 100
 # Steps of a run at width 10, by row; fewer at other widths by SHARE, so that every command takes some two seconds.
 STEPS = {"basic": 800, "joblib": 1600, "bare": 5000, "torch1": 6000, "torch": 3500, "jax": 4000}
-STEPS |= {"native1": 400_000, "native": 50_000}
+STEPS |= {"native1": 400_000, "native": 50_000, "nothing": 50_000}
 SHARE = {10: 1.0, 20: 0.6, 50: 0.15, 100: 0.05, 200: 0.015}
 SLOW = {10: 1.0, 20: 1.0, 50: 0.9, 100: 0.7, 200: 0.4}  # where a step is mostly overhead, width tells little
-RUNS = {"basic": 2, "joblib": 2, "bare": 1, "torch1": 1, "torch": 24, "jax": 24, "native1": 1, "native": 24}
+RUNS = {
+    "basic": 2,
+    "joblib": 2,
+    "bare": 1,
+    "torch1": 1,
+    "torch": 24,
+    "jax": 24,
+    "native1": 1,
+    "native": 24,
+    "nothing": 24,
+}
 
 
 def command(main: Callable[[], int | None], *arguments: str) -> float:
@@ -127,6 +138,7 @@ def measure(rows: list[str], widths: list[int], repeats: int) -> tuple[dict, dic
         "torch": partial(ours, "torch", False),
         "native1": partial(ours, "native", True),
         "native": partial(ours, "native", False),
+        "nothing": lambda width, steps: ours("native", False, width, steps, "measures=[]"),
     }
     if "jax" in rows:
         from jax_stack import Pool

@@ -380,7 +380,8 @@ def test_the_keys_of_format_1_are_part_of_every_fingerprint():
         *("name", "verify", "train_size", "test_size", "crop", "augment", "brightness", "contrast")
     }
     assert set(images["model"]) == {"name", "init", "pools", "readout"}
-    own = ("engine", "workers", "sweep", "kept", "continue_from", "overwrite", "data.dir", "data.url")
+    own = ("measures", "measure_start", "engine", "workers", "sweep", "kept", "continue_from", "overwrite")
+    own += ("data.val_size", "data.dir", "data.url")
     own += ("trainer.accelerator", "trainer.strategy", "trainer.cuda_graphs")
     assert [name for name in placement() if not name.startswith("logger.")] == list(own)
 

@@ -55,7 +55,7 @@ def test_what_a_run_leaves(trained):
     assert expected.items() <= written.items()
     assert written["params"] == 2 * 8 + 8 + 2 * (64 + 8) + 9
     history = (directory / "history.csv").read_text().splitlines()
-    assert history[0] == "step,seconds,train_loss,test_loss,test_acc"
+    assert history[0] == "step,seconds,train_loss,test_loss,test_acc,train_acc,train_loss_now"
     assert [line.split(",")[0] for line in history[1:]] == ["50", "100"]
     assert not list(directory.glob(".*"))  # no temporary file
     assert "finished at step 100" in (directory / "train.log").read_text()

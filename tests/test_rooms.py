@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src"
 FLOORS = ["errors", "extras", "files", "mkl", "streams", "version", "fractals", "config", "networks", "data", "runs"]
 # each may import itself and those before it
-FLOORS += ["plotting", "engines", "training", "results", "sweeps", "theorems", "report", "help"]
+FLOORS += ["plotting", "engines", "measures", "training", "results", "sweeps", "theorems", "report", "help"]
 DOORS = ["__main__", "train", "plot", "theory", "doctor", "dashboard", "completion", "api", "report/__main__"]
 DOORS += ["predictions", "export", "hydra_plugins"]  # all of them
 

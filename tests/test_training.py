@@ -332,7 +332,7 @@ def test_ctrl_c_within_a_step_of_the_torch_engine(tmp_path, monkeypatch):
         return losses(*arguments)
 
     monkeypatch.setattr(engine_torch, "losses", signalled)
-    assert goes_on_after_ctrl_c(small(engine="torch", eval_every=60), tmp_path) in (60, 72, 73)
+    assert goes_on_after_ctrl_c(small(engine="torch", eval_every=60, measures=()), tmp_path) in (60, 72, 73)
 
 
 @pytest.mark.skipif("native" not in ENGINES, reason="no compiled engine here")
@@ -358,11 +358,11 @@ def test_an_interrupted_evaluation_is_made_up_for(tmp_path, monkeypatch, precisi
     [straight] = trained([config])
     evaluate, calls = StackedEngine.evaluate, []
 
-    def interrupted(self, runs):
+    def interrupted(self, runs, sets):
         calls.append(len(runs))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return evaluate(self, runs)
+        return evaluate(self, runs, sets)
 
     monkeypatch.setattr(StackedEngine, "evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -378,7 +378,8 @@ def test_training_does_not_wait_for_a_slow_wandb(tmp_path, monkeypatch):
     assert not isinstance(run, Exception)
     assert fake.rows == [50, 100]
     assert fake.ended
-    assert fake.summary == {"best_test_acc": run.best_test_acc, "best_step": run.best_step, "status": "finished"}
+    names = ("best_test_acc", "best_step", "last10_test_acc", "final_train_acc")
+    assert fake.summary == {name: run.record()[name] for name in names} | {"status": "finished"}
 
 
 def test_runs_in_training_do_not_wait_for_those_that_end(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from fractal_ifs.config.machine import check_outside, check_writable
 from fractal_ifs.config.run import Job
 from fractal_ifs.engines.own_loss import check_loss
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.measures.own import check_measures
 from fractal_ifs.networks.own import check_network
 from fractal_ifs.runs.buffers import set_buffers
 from fractal_ifs.runs.finished import finished
@@ -75,6 +76,7 @@ def run(directory: str | Path | None = None, **keywords: Any) -> Result:
     config = compose(**_without_wandb(keywords))
     check_network(config)
     check_loss(config)
+    check_measures(config)
     job = Job(config, None if directory is None else Path(directory))
     if finished(job) is None:
         check_outside(config)

@@ -31,12 +31,12 @@ from fractal_ifs.help.before_hydra import answered
 from fractal_ifs.help.options import options_and_words
 from fractal_ifs.help.train import screen
 from fractal_ifs.sweeps.driver import JobsFailed, show_failed, swept
-from fractal_ifs.sweeps.finished import finished_jobs
+from fractal_ifs.sweeps.finished import best_of, finished_jobs
 from fractal_ifs.training import signals
 
 
 def job(config: DictConfig) -> float | None:
-    """Train one job; called by Hydra. Returns the best test accuracy.
+    """Train one job; called by Hydra. Returns its best accuracy, on the test set unless ``objective`` says otherwise.
 
     A ConfigError ends the process of a single run, and is raised in a sweep.
     """
@@ -56,7 +56,7 @@ def train(config: DictConfig, single: bool) -> float | None:
         single: the job is the whole command, not one of a sweep. Its result is printed, and its failure ends the
             process with one line.
 
-    Returns the best test accuracy. Raises ConfigError, and in a sweep the exception that the job failed with.
+    Returns as ``job`` does. Raises ConfigError, and in a sweep the exception that the job failed with.
     """
     asked = Job(parse(config), Path(HydraConfig.get().runtime.output_dir))
     assert asked.directory is not None
@@ -73,7 +73,7 @@ def train(config: DictConfig, single: bool) -> float | None:
     if single:
         print(f"best test accuracy {ended.best_test_acc:.4f} at step {ended.best_step:,} ({ended.status})")
         print(asked.directory)
-    return ended.best_test_acc
+    return best_of(asked, ended)
 
 
 def main() -> int:

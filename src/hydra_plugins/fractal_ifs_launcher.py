@@ -27,7 +27,7 @@ from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError, counted
 from fractal_ifs.extras import require
 from fractal_ifs.sweeps.driver import driving, swept
-from fractal_ifs.sweeps.finished import Ended, finished_jobs, finished_or_kept
+from fractal_ifs.sweeps.finished import Ended, best_of, finished_jobs, finished_or_kept
 from fractal_ifs.sweeps.jobs import Composed, compose_all, current, save_hydra
 from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.rungs import Halving
@@ -139,7 +139,7 @@ class FusedLauncher(Launcher):
             result = trained[number]
             failed = isinstance(result, Exception)
             ret.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
-            ret.return_value = result if failed or result is None else result.best_test_acc
+            ret.return_value = result if failed or result is None else best_of(jobs[number], result)
         for ret, heard in zip(returns, listeners, strict=True):
             self._call_back(ret, heard, "on_job_end", job_return=ret)
         return returns

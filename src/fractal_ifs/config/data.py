@@ -23,6 +23,9 @@ class FractalData(Group):
     test_size: int = key("test points", least=1, most=MOST_POINTS)
     margin: float = key("gamma: positives lie in K_n^gamma", least=0)
     balanced: bool = key("exact class counts")
+    val_size: int = key(
+        "points of a validation set, for measures=[val_acc]", least=0, most=MOST_POINTS, later=0, result=False
+    )
 
 
 class ImageSet(NamedTuple):
@@ -54,6 +57,12 @@ class ImageData(Group):
     augment: bool = key("random crops, flips, brightness and contrast in training; false: the central crop")
     brightness: float = key("most that is added to a pixel of 0 to 255", least=0, most=1e4)
     contrast: tuple[float, float] = key("between which factors contrast changes", least=0, most=1e4, allowed=LOW_HIGH)
+    val_size: int = key(
+        "number of validation images, for measures=[val_acc]: those after the training images",
+        least=0,
+        later=0,
+        result=False,
+    )
     url: str | None = key("where the archive is fetched from if missing", later=None, result=False, allowed=AN_ADDRESS)
 
     def check(self) -> None:
@@ -62,6 +71,11 @@ class ImageData(Group):
         for name, most in (("train_size", there.train_size), ("test_size", there.test_size), ("crop", there.side)):
             if getattr(self, name) > most:
                 raise ConfigError(f"data.{name}={getattr(self, name)}: must be at most {most}, as {self.name} has")
+        if (both := self.train_size + self.val_size) > there.train_size:
+            raise ConfigError(
+                f"data.val_size={self.val_size}: with data.train_size={self.train_size} these are {both} images, must "
+                f"be at most {there.train_size}, as {self.name} has"
+            )
         low, high = self.contrast
         if low > high:
             raise ConfigError(f"data.contrast=[{low:g}, {high:g}]: must be {LOW_HIGH}")

@@ -38,6 +38,9 @@ class Values(TypedDict, total=False):
     steps: int
     eval_every: int
     seed: int
+    measures: Sequence[str]
+    measure_start: bool
+    objective: Literal["test_acc", "val_acc"]
     engine: Literal["auto", "native", "torch", "lightning"]
     workers: int
     sweep: str
@@ -48,6 +51,7 @@ class Values(TypedDict, total=False):
     data__test_size: int
     data__margin: float
     data__balanced: bool
+    data__val_size: int
     data__dir: str | None
     data__verify: bool
     data__crop: int
@@ -124,6 +128,9 @@ class Lists(TypedDict, total=False):
     steps: int | Sequence[int]
     eval_every: int | Sequence[int]
     seed: int | Sequence[int]
+    measures: Sequence[str] | Sequence[Sequence[str]]
+    measure_start: bool | Sequence[bool]
+    objective: Literal["test_acc", "val_acc"] | Sequence[Literal["test_acc", "val_acc"]]
     engine: Literal["auto", "native", "torch", "lightning"] | Sequence[Literal["auto", "native", "torch", "lightning"]]
     workers: int | Sequence[int]
     sweep: str | Sequence[str]
@@ -134,6 +141,7 @@ class Lists(TypedDict, total=False):
     data__test_size: int | Sequence[int]
     data__margin: float | Sequence[float]
     data__balanced: bool | Sequence[bool]
+    data__val_size: int | Sequence[int]
     data__dir: str | Sequence[str | None] | None
     data__verify: bool | Sequence[bool]
     data__crop: int | Sequence[int]

@@ -86,8 +86,8 @@ def check_memory(config: RunConfig) -> None:
         weights = 0 if isinstance(config.model, OwnModel) else 16 * width**2 * (depth - 1) + 32 * width
         needed = {
             "width={width}, depth={depth}": weights,
-            "data.train_size={data.train_size}, data.test_size={data.test_size}": 12
-            * (data.train_size + data.test_size),
+            "data.train_size={data.train_size}, data.test_size={data.test_size}, data.val_size={data.val_size}": 12
+            * (data.train_size + data.test_size + data.val_size),
             "batch_size={batch_size}, width={width}": 8 * batch * width * depth,
         }
     here = _memory()

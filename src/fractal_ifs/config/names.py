@@ -11,7 +11,7 @@ from fractal_ifs.errors import ConfigError, short
 # Keys that are left out of names: they don't change a result, or only say where it lies. conf/config.yaml has the same.
 NOT_IN_NAMES = (
     *("sweep", "overwrite", "kept", "continue_from", "engine", "workers", "logger", "experiment"),
-    *("data.dir", "data.url"),
+    *("data.dir", "data.url", "data.val_size", "measures", "measure_start"),
 )
 LENGTH = 200  # bytes of a name; file systems allow 255, and temporary files have longer names
 

@@ -20,6 +20,7 @@ from fractal_ifs.config.leaves import leaves
 from fractal_ifs.config.lightning import Callbacks
 from fractal_ifs.config.logger import Logger, PlainLogger, WandbLogger, parse_logger
 from fractal_ifs.config.loss import LOSSES, OF_IMAGES, OF_POINTS, AnyLoss, OwnLoss, parse_loss
+from fractal_ifs.config.measures import ALLOWED, check_fits, check_names, is_own
 from fractal_ifs.config.model import OURS, CNNModel, MLPModel, Model, Theorem1Model, parse_model
 from fractal_ifs.config.optimizer import OPTIMIZERS, Optimizer, parse_optimizer
 from fractal_ifs.config.own import TARGET, Own
@@ -70,6 +71,13 @@ class RunConfig(Group):
     steps: int = key("optimizer steps; in layer-wise training, of each layer", least=1, most=10**12)
     eval_every: int = key("steps from one measurement of the test accuracy to the next", least=1, most=10**12)
     seed: int = key("seed of everything random in the run", least=0, most=2**63 - 1, allowed=A_SEED)
+    measures: tuple[str, ...] = key(
+        "what is measured besides the test set, docs/measures.md", empty=True, later=(), result=False, allowed=ALLOWED
+    )
+    measure_start: bool = key("measure before the first step too", later=False, result=False)
+    objective: Literal["test_acc", "val_acc"] = key(
+        "by which accuracy stop, halving and other sweepers choose; val_acc needs measures=[val_acc]", later="test_acc"
+    )
 
     engine: Literal["auto", "native", "torch", "lightning"] = key("what computes the steps", later="auto", result=False)
     workers: int = key("how many cores or GPUs to use; 0: all of them", least=0, most=4096, later=0, result=False)
@@ -111,6 +119,10 @@ class RunConfig(Group):
         if self.training == "layerwise" and (stop := self.stop.given()):
             raise ConfigError(f"{stop}: must be null with training=layerwise, where each layer has its own steps")
         self._check_lightning()
+        check_names(self.measures)
+        check_fits(self.measures, self.data, self.model)
+        if self.objective not in ("test_acc", *self.measures):
+            raise ConfigError(f"objective={self.objective}: needs it in measures=[{', '.join(self.measures)}]")
         if self.batch_size > self.data.train_size:
             raise ConfigError(f"batch_size={self.batch_size}: must be at most data.train_size={self.data.train_size}")
         network, losses = ("mlp", OF_POINTS) if self.synthetic else ("cnn", OF_IMAGES)
@@ -176,7 +188,8 @@ class RunConfig(Group):
         found = {f"{each.PREFIX}{TARGET}": each.target for each in own}
         for group, parts in (("callbacks", self.callbacks), ("logger", self.logger.others)):
             found |= {f"{group}.{name}.{TARGET}": keys[TARGET] for name, keys in parts.keys.items()}
-        return found
+        own_measures = {f"measures[{number}]": name for number, name in enumerate(self.measures) if is_own(name)}
+        return found | own_measures
 
     @property
     def steps_in_all(self) -> int:
@@ -192,7 +205,7 @@ class RunConfig(Group):
         plain = super().plain()
         for name in GROUPS:
             plain[name] = plain[name].spelled() if name in NAMED else plain[name].plain()
-        return plain
+        return plain | {"measures": list(self.measures)}
 
     def leaves(self) -> dict[str, Any]:
         """All keys with their values, by their names on the command line: ``optimizer``, ``optimizer.momentum``, ..."""
@@ -210,6 +223,10 @@ class RunConfig(Group):
         found["trainer"] = self.trainer.of_network(cnn=self.model.name == "cnn")
         if stop := self.stop.identity():  # without it, a fingerprint is what it was before the group came
             found["stop"] = stop
+        if not stop:  # nothing is chosen within the run
+            found.pop("objective", None)
+        elif self.objective == "val_acc":
+            found["data"]["val_size"] = self.data.val_size
         if callbacks := self.callbacks.identity():
             found["callbacks"] = callbacks
         if self.synthetic:

@@ -50,9 +50,9 @@ def _schema() -> type:
     hints = get_type_hints(RunConfig)
     types = {field.name: hints[field.name] for field in dataclasses.fields(RunConfig)}
     groups: dict[str, Any] = {name: Any if name in NAMED else dict[str, Any] for name in GROUPS}
+    others: dict[Any, Any] = {Literal: str, tuple: Any}  # ``RunConfig.parse`` says more of a bad list than Hydra
     fields = [
-        (name, groups[name] if name in groups else str if get_origin(kind) is Literal else kind)
-        for name, kind in types.items()
+        (name, groups[name] if name in groups else others.get(get_origin(kind), kind)) for name, kind in types.items()
     ]
     made = dataclasses.make_dataclass("Schema", [(name, kind, _default(name)) for name, kind in fields])
     made.__module__ = __name__  # so that configs can be pickled

@@ -22,18 +22,20 @@ TEST_BATCH = 1000
 
 @dataclass(eq=False)
 class Images:
-    """A training and a test set of images, packed by ``augment.pack``, with labels 0 to 9."""
+    """The sets of images of a run, packed by ``augment.pack``, with labels 0 to 9."""
 
     x_train: Tensor  # (n, h, w) int32
     y_train: Tensor  # (n,) int64
     x_test: Tensor  # (m, h, w) int32
     y_test: Tensor  # (m,) int64
     channels: int  # 3, or 1 for grey images
+    x_val: Tensor | None = None  # (v, h, w) int32, the validation set, if there is one
+    y_val: Tensor | None = None  # (v,) int64
 
     def to(self, device: torch.device | str) -> "Images":
         """The same images on another device."""
-        tensors = (self.x_train, self.y_train, self.x_test, self.y_test)
-        return Images(*(t.to(device) for t in tensors), channels=self.channels)
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return Images(**moved, channels=self.channels)
 
 
 def check_images(configs: Iterable[RunConfig]) -> None:
@@ -50,7 +52,7 @@ _shared: "weakref.WeakValueDictionary[tuple[ImageData, str], Images]" = weakref.
 
 
 def image_sets(data: ImageData, device: torch.device | str = "cpu") -> Images:
-    """The first ``data.train_size`` training images and ``data.test_size`` test images, on a device.
+    """The first ``data.train_size`` training images, ``data.val_size`` after them, and ``data.test_size`` test images.
 
     Raises ConfigError.
     """
@@ -64,7 +66,15 @@ def image_sets(data: ImageData, device: torch.device | str = "cpu") -> Images:
             if len(y) < size:
                 raise ConfigError(f"data.{name}={size}: there are {len(y)} images in {data.dir}")
             tensors += [augment.pack(x[:size]), torch.from_numpy(y[:size])]
-        images = Images(*tensors, channels=arrays.x_train.shape[1]).to(device)
+        images = Images(*tensors, channels=arrays.x_train.shape[1])
+        if data.val_size:
+            after = slice(data.train_size, data.train_size + data.val_size)
+            if len(arrays.y_train) < data.train_size + data.val_size:
+                raise ConfigError(
+                    f"data.val_size={data.val_size}: there are {len(arrays.y_train)} images in {data.dir}"
+                )
+            images.x_val, images.y_val = augment.pack(arrays.x_train[after]), torch.from_numpy(arrays.y_train[after])
+        images = images.to(device)
         _shared[key] = images
     return images
 
@@ -105,7 +115,9 @@ class Batches:
 
     def test(self, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The test set in batches of 1,000, from batch number ``first`` on, as central crops."""
-        images = self.images
-        for rows in torch.arange(len(images.y_test), device=images.y_test.device).split(TEST_BATCH)[first:]:
-            x = augment.central(images.x_test, images.channels, rows, self.data.crop, self.dtype)
-            yield x, images.y_test[rows]
+        return self.of(self.images.x_test, self.images.y_test, first)
+
+    def of(self, x: Tensor, y: Tensor, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """A set of packed images (m, h, w) with labels (m,), as ``test`` gives the test set."""
+        for rows in torch.arange(len(y), device=y.device).split(TEST_BATCH)[first:]:
+            yield augment.central(x, self.images.channels, rows, self.data.crop, self.dtype), y[rows]

@@ -1,4 +1,4 @@
-"""Points as the data of a run: a training and a test set from D_n, drawn from the run's seed and kept in memory."""
+"""Points as the data of a run: its training, test and validation set from D_n, drawn from its seed, kept in memory."""
 
 import json
 import weakref
@@ -21,6 +21,9 @@ class Points:
     y_train: Tensor  # (n,)
     x_test: Tensor  # (m, d)
     y_test: Tensor  # (m,)
+    level_test: Tensor | None = None  # (m,) int64: 1..n for a negative of that level, n + 1 for a positive
+    x_val: Tensor | None = None  # (v, d), the validation set, if there is one
+    y_val: Tensor | None = None  # (v,)
 
     @property
     def d(self) -> int:
@@ -31,7 +34,7 @@ class Points:
         """The same points on another device."""
         if self.x_train.device == torch.device(device):
             return self
-        return Points(*(t.to(device) for t in (self.x_train, self.y_train, self.x_test, self.y_test)))
+        return Points(*(None if t is None else t.to(device) for t in vars(self).values()))  # pyright: ignore[reportArgumentType]
 
 
 # Runs with the same distribution, sizes and seed share their points while one of the runs is in memory.
@@ -41,13 +44,18 @@ _shared: "weakref.WeakValueDictionary[str, Points]" = weakref.WeakValueDictionar
 def fractal_points(
     fractal: Fractal, curve: Curve, data: FractalData, seed: int, device: str | torch.device = "cpu"
 ) -> Points:
-    """The points of a run (Section 5). Training and test set come from independent streams of its seed."""
+    """The points of a run (Section 5). Each of its sets comes from an independent stream of its seed."""
     key = json.dumps([dict(fractal.keys), dict(curve.keys), data.plain(), seed, str(device)], sort_keys=True)
     points = _shared.get(key)
     if points is None:
         law = FractalDistribution(fractal.ifs, curve.curve, fractal.depth, data.margin)
         x, y, _ = law.sample(data.train_size, seed=stream(seed, "train"), balanced=data.balanced)
-        x_test, y_test, _ = law.sample(data.test_size, seed=stream(seed, "test"), balanced=data.balanced)
-        points = Points(x, y.float(), x_test, y_test.float()).to(device)
+        x_test, y_test, level = law.sample(data.test_size, seed=stream(seed, "test"), balanced=data.balanced)
+        points = Points(x, y.float(), x_test, y_test.float(), level)
+        if data.val_size:
+            points.x_val, points.y_val, _ = law.sample(
+                data.val_size, seed=stream(seed, "validation"), balanced=data.balanced
+            )
+        points = points.to(device)
         _shared[key] = points
     return points

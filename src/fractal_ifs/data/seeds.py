@@ -7,7 +7,7 @@ its data: checkpoints hold nothing about the order, and every engine sees the sa
 import numpy as np
 import torch
 
-_STREAMS = ("train", "test", "init", "shuffle", "augment", "readouts")
+_STREAMS = ("train", "test", "init", "shuffle", "augment", "readouts", "validation", "measures")
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = 2**64 - 1
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.optimizer import Adam
 from fractal_ifs.data.images import Batches
+from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.engines.optimizers import torch_optimizer
 from fractal_ifs.engines.protocol import Measurement, Stop
 from fractal_ifs.engines.stacked import AUTOCAST, casting
@@ -55,9 +56,9 @@ class ConvEngine:
         [run], [asked] = runs, steps
         return [self._held(run).advance(min(asked, CHUNK - run.step % CHUNK), stop)]
 
-    def evaluate(self, runs: Sequence[Run]) -> list[Measurement]:
-        """The share of test images whose largest logit is their label's, and the mean cross-entropy."""
-        return [self._held(run).evaluate() for run in runs]
+    def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
+        """The share of images whose largest logit is their label's, and the mean cross-entropy."""
+        return [self._held(run).evaluate(there) for run, there in zip(runs, sets, strict=True)]
 
 
 class _Held:
@@ -116,14 +117,14 @@ class _Held:
         return total.item()
 
     @torch.no_grad()
-    def evaluate(self) -> Measurement:
+    def evaluate(self, there: Labelled) -> Measurement:
         right, loss = 0, 0.0
         with self.run.averaged():
-            for x, y in self.batches.test():
+            for x, y in self.batches.of(*there):
                 f = self.logits(x)
                 right += (f.argmax(1) == y).sum().item()
                 loss += F.cross_entropy(f, y, reduction="sum").item()
-        n = len(self.run.data.y_test)
+        n = len(there.y)
         return Measurement(right / n, loss / n)
 
 

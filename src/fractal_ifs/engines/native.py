@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fractal_ifs.config.optimizer import Adam, Sgd
+from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.engines import cpp
 from fractal_ifs.engines.protocol import Measurement, Stop
 from fractal_ifs.engines.steps import BETAS, EPS, learning_rates, shares
@@ -56,9 +57,10 @@ class NativeEngine:
             sums.append(run.loss_sum + (task.loss_sum if task else math.nan))
         return sums
 
-    def evaluate(self, runs: Sequence[Run]) -> list[Measurement]:
+    def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
         """Measure each run, as ``Engine`` says."""
-        tests = [cpp.Evaluation(run.measured, **_network(run), x=run.data.x_test, y=run.data.y_test) for run in runs]
+        pairs = zip(runs, sets, strict=True)
+        tests = [cpp.Evaluation(run.measured, **_network(run), x=there.x, y=there.y) for run, there in pairs]
         found = cpp.evaluate(tests, self.threads)
         return [Measurement(right / len(test.y), loss) for (right, loss), test in zip(found, tests, strict=True)]
 

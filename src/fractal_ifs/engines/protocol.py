@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.runs.run import Run
 
 # How a signal stops an engine. The list is empty at first. When a signal arrives (Ctrl-C, a preemption), its handler
@@ -14,10 +15,10 @@ Stop = list[int]
 
 
 class Measurement(NamedTuple):
-    """The result of a network on its test set."""
+    """The result of a network on a set."""
 
-    test_acc: float  # share of the test set that is classified correctly; f(x) = 0 counts as wrong
-    test_loss: float  # mean over the test set
+    accuracy: float  # share of the set that is classified correctly; f(x) = 0 counts as wrong
+    loss: float  # mean over the set
 
 
 class Engine(Protocol):
@@ -50,6 +51,6 @@ class Engine(Protocol):
         """
         ...
 
-    def evaluate(self, runs: Sequence[Run]) -> list[Measurement]:
-        """Measure each run's network on its test set."""
+    def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
+        """Measure the network of each run on the set in its place, which isn't empty. A run may be there repeatedly."""
         ...

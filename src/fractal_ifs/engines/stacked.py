@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.data.points import Points
 from fractal_ifs.data.seeds import permutation
 from fractal_ifs.engines.fusing import forward, out_of_memory, why_not
@@ -302,11 +303,11 @@ class StackedEngine:
         self._stacks = []
 
     @torch.no_grad()
-    def evaluate(self, runs: Sequence[Run]) -> list[Measurement]:
+    def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
         """Measure each run, as ``Engine`` says."""
         results: list[Measurement] = []
-        for run in runs:
-            x, y = run.data.x_test.to(run.params.dtype), run.data.y_test
+        for run, there in zip(runs, sets, strict=True):
+            x, y = there.x.to(run.params.dtype), there.y
             with casting(self.precision, run.params.device), run.averaged():
                 f = run.model.eval()(x)
             run.model.train()

@@ -42,4 +42,19 @@ _BESIDE = ("directory", "verified", "history")  # what a row has besides the rec
 COLUMNS = [*records.COLUMNS[:_AFTER], *Setting._fields, *records.COLUMNS[_AFTER:], *_BESIDE]
 NUMBERS = [name for name in records.COLUMNS if _TYPES[name] in (int, float, int | None, float | None)]
 BOOLS = [*(name for name in records.COLUMNS if _TYPES[name] == bool | None), "verified"]
-ACCURACIES = ("best_test_acc", "final_test_acc")
+ACCURACIES = tuple(name for name in records.COLUMNS if name.endswith("_acc"))
+MEASURED = "final_"  # begins the columns of measures, which a table has besides where its runs have any
+
+
+def measured_of(record: RunRecord) -> dict[str, float]:
+    """What measures found at a run's last evaluation, by the columns of a table: ``final_acc_level_1``, ...
+
+    Without the training accuracy, which every table has.
+    """
+    found = {f"{MEASURED}{name}": value for name, value in (record.measured or {}).items()}
+    return {name: value for name, value in found.items() if name not in COLUMNS}
+
+
+def is_measured(column: str) -> bool:
+    """Whether a column of a table is that of a measure, and not of a key."""
+    return column.startswith(MEASURED) and column not in COLUMNS

@@ -25,7 +25,7 @@ from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError, Damaged, reason, short
 from fractal_ifs.results.columns import CELL, COLUMNS, ENDED
 from fractal_ifs.results.rows import row_of
-from fractal_ifs.results.text_table import TextTable, by_value, quoted, read_text
+from fractal_ifs.results.text_table import TextTable, by_value, number_of, quoted, read_text
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.records import NOT_KEPT, RunRecord, Status, understood, walk
 
@@ -164,6 +164,7 @@ class KeptRun(NamedTuple):
     status: Status
     best_test_acc: float
     best_step: int
+    best_val_acc: float | None
 
 
 def find(job: Job) -> KeptRun | None:
@@ -175,7 +176,8 @@ def find(job: Job) -> KeptRun | None:
     there = next((rows[name] for name in job.config.fingerprints if name in rows), None)
     if there is None:
         return None
-    return KeptRun(Status(there["status"]), float(there["best_test_acc"]), int(float(there["best_step"])))
+    validated = number_of(there.get("best_val_acc", ""))
+    return KeptRun(Status(there["status"]), float(there["best_test_acc"]), int(float(there["best_step"])), validated)
 
 
 def check(job: Job) -> None:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.errors import ConfigError, Damaged, short
-from fractal_ifs.results.columns import BOOLS, COLUMNS, ENDED, NUMBERS
+from fractal_ifs.results.columns import BOOLS, COLUMNS, ENDED, NUMBERS, is_measured, measured_of
 from fractal_ifs.results.protocol import setting_of
 from fractal_ifs.results.text_table import number_of, read_text
 from fractal_ifs.runs import records
-from fractal_ifs.runs.history import Evaluation, read_history
+from fractal_ifs.runs.history import Evaluation, Summary, read_history
 from fractal_ifs.runs.records import RunRecord, Status
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ LEFT_OUT = "left out: "  # begins a note on a record that can't be understood
 
 
 def read_runs(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
-    """The table of all runs, with the columns ``COLUMNS``, and notes for its reader.
+    """The table of all runs, with the columns ``COLUMNS``, those of their measures, and notes for its reader.
 
     A run that is still training, or was killed, has a row from its ``history.csv``. Two records of one fingerprint are
     one run: the one that went further is kept.
@@ -50,8 +50,9 @@ def read_runs(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
                 f"{path}: there is no run in this directory; give one that a sweep wrote, as multirun/NAME"
             )
         rows += found
-    table = pd.DataFrame(rows, columns=pd.Index(COLUMNS))
-    for name in NUMBERS:
+    measured = list(dict.fromkeys(name for row in rows for name in row if is_measured(name)))
+    table = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *measured]))
+    for name in [*NUMBERS, *measured]:
         table[name] = pd.to_numeric(table[name], errors="coerce")
     if unverified := int((table.verified == False).sum()):  # noqa: E712 (some are missing)
         notes.append(f"{unverified} runs were trained on images without the published checksum (data.verify=false)")
@@ -59,7 +60,7 @@ def read_runs(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
 
 
 def row_of(directory: Path, record: RunRecord) -> dict[str, Any]:
-    """The row of a run: its values for ``COLUMNS``, by name."""
+    """The row of a run: its values for ``COLUMNS`` and of its measures, by name."""
     data = record.config.data
     return {
         **{name: record[name] for name in records.COLUMNS},
@@ -67,6 +68,7 @@ def row_of(directory: Path, record: RunRecord) -> dict[str, Any]:
         "directory": str(directory),
         "verified": data.verify if isinstance(data, ImageData) else None,
         "history": _history(directory),
+        **measured_of(record),
     }
 
 
@@ -93,7 +95,7 @@ def train_command(run: Mapping[str, Any]) -> str | None:
 def _history(directory: Path) -> str | None:
     """The test accuracy at each evaluation, every ``eval_every`` steps and at the last step: ``0.5012 0.6044``."""
     try:
-        return " ".join(f"{row.test_acc:.4f}" for row in read_history(directory)) or None
+        return " ".join(f"{row.test_acc:.4f}" for row in read_history(directory) if row.step > 0) or None
     except (FileNotFoundError, Damaged):
         return None
 
@@ -160,6 +162,7 @@ def _unfinished(directory: Path, rows: Sequence[Evaluation]) -> dict[str, Any] |
     """The row of a run without a record, from its history and its config. None where it has none of one of them."""
     begun = records.read_begun(directory)
     config = begun.config if begun else records.read_composed(directory)
+    rows = [row for row in rows if row.step > 0]
     if config is None or not rows:
         return None
     best, last = max(rows, key=lambda evaluation: evaluation.test_acc), rows[-1]
@@ -171,6 +174,8 @@ def _unfinished(directory: Path, rows: Sequence[Evaluation]) -> dict[str, Any] |
         final_test_acc=last.test_acc,
         steps=last.step,
         seconds=last.seconds,
+        **Summary.of(rows)._asdict(),
+        measured=last.measured or None,
     )
     return row_of(directory, record)
 

@@ -107,7 +107,7 @@ def _wrong(row: Mapping[str, str]) -> str | None:
     if any(number_of(value) is None for value in curve):
         return "history"
     # The learning curve has the same accuracies again, in four digits.
-    best, final = (number_of(row.get(name, "")) for name in ACCURACIES)
+    best, final = (number_of(row.get(name, "")) for name in ("best_test_acc", "final_test_acc"))
     if curve and row["status"] in (Status.FINISHED, Status.STOPPED):
         if best is not None and f"{best:.4f}" not in curve:
             return "best_test_acc"

@@ -53,7 +53,7 @@ class Checkpoint(TypedDict):
     loss_sum: float  # since the last evaluation
     loss_steps: int
     best: tuple[float, int]  # test accuracy, and the step at which it was measured
-    history: list[tuple[Any, ...]]  # ``history.Evaluation``, as plain tuples
+    history: list[tuple[Any, ...]]  # ``history.Evaluation``, as plain tuples, without the numbers of measures
     wandb_id: str | None
     digest: NotRequired[str]  # ``digest`` of all other entries; earlier checkpoints lack it and the next five
     engine: NotRequired[str | None]
@@ -61,6 +61,8 @@ class Checkpoint(TypedDict):
     native_build: NotRequired[str | None]
     versions: NotRequired[dict[str, Any]]
     torch_kernels: NotRequired[str | None]
+    columns: NotRequired[dict[str, int]]  # the columns of measures in the history, numbered; none without measures
+    measured: NotRequired[Tensor]  # (rows * columns,) float64, nan where a number is missing
     average: NotRequired[Tensor]  # of the weights, where the config asks for one: what was evaluated
     lightning: NotRequired[str]  # engine=lightning only: what Lightning knows of the run, in JSON
     layer: NotRequired[int]  # layer-wise training only, like the next one: which layer is in training
@@ -259,6 +261,15 @@ def _versions(value: Any) -> bool:
     return isinstance(value, dict) and all(_line(k) and _scalar(v) for k, v in cast(dict[Any, Any], value).items())
 
 
+def _columns(value: Any) -> bool:
+    """Names of columns, numbered from 0."""
+    return (
+        isinstance(value, dict)
+        and all(map(_line, found := cast(dict[Any, Any], value)))
+        and [*found.values()] == [*range(len(found))]
+    )
+
+
 def _unknown(value: Any) -> bool:
     """An entry of a later version of the same format."""
     return _scalar(value) or _versions(value) or _vector(value)
@@ -286,6 +297,8 @@ _OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "native_build": _line_or_none,
     "torch_kernels": _line_or_none,
     "versions": _versions,
+    "columns": _columns,
+    "measured": _vector,
     "average": _vector,
     "lightning": _json,
     "layer": _count,

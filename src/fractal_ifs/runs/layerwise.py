@@ -5,6 +5,7 @@ a network with one hidden layer.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from fractal_ifs.config.model import MLPModel
 from fractal_ifs.config.run import RunConfig
-from fractal_ifs.data.points import Points
 from fractal_ifs.data.seeds import stream
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs.checkpoints import Checkpoint
@@ -58,7 +58,9 @@ class LayerwiseRun(Run):
         self.layer, self.step, self.steps_before = layer, 0, layer * self.config.steps
         inputs = (self._input(x) for x in (self.points.x_train, self.points.x_test))
         x_train, x_test = (x.contiguous() for x in inputs)
-        self.data = Points(x_train, self.points.y_train, x_test, self.points.y_test)
+        self.data = dataclasses.replace(self.points, x_train=x_train, x_test=x_test)
+        if self.points.x_val is not None:
+            self.data.x_val = self._input(self.points.x_val).contiguous()
         own = torch.Generator().manual_seed(stream(self.config.seed, "readouts") + layer)
         hidden: Any = self.network.hidden[layer]
         assert isinstance(self.config.model, MLPModel)
@@ -84,9 +86,15 @@ class LayerwiseRun(Run):
         for there, here in zip(into, self.model.parameters(), strict=False):
             there.copy_(here)
 
-    def evaluated(self, test_acc: float, test_loss: float) -> Evaluation:
+    def evaluated(
+        self,
+        test_acc: float,
+        test_loss: float,
+        measured: Mapping[str, float] | None = None,
+        train_loss: float | None = None,
+    ) -> Evaluation:
         """Take a measurement, as ``Run`` does; after the last of a layer, begin the next layer."""
-        row = super().evaluated(test_acc, test_loss)
+        row = super().evaluated(test_acc, test_loss, measured, train_loss)
         if not self.last:
             self.best_test_acc, self.best_step, self.best_params = 0.0, 0, None
             if self.status == Status.FINISHED:

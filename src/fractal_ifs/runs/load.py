@@ -19,7 +19,7 @@ from fractal_ifs.runs import shapes
 from fractal_ifs.runs.buffers import set_buffers
 from fractal_ifs.runs.build import build_network
 from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, evaluated, read_whole, weights_digest
-from fractal_ifs.runs.history import Evaluation
+from fractal_ifs.runs.history import Evaluation, columns_of, of_checkpoint
 from fractal_ifs.runs.records import RunRecord, Stored, read_stored
 from fractal_ifs.runs.shapes import Shape
 
@@ -68,7 +68,7 @@ def load(directory: str | Path, best: bool = False) -> Finished:
     with torch.no_grad():
         nn.utils.vector_to_parameters(params, network.parameters())
     set_buffers(network, state.get("best_buffers") if "best_params" in state and best else state.get("buffers"))
-    history = table_of([Evaluation(*row) for row in state["history"]])
+    history = table_of(of_checkpoint(state))
     found = Finished(record, history, record.config, network.eval())
     found.step = record.best_step if best else record.steps
     found.accuracy = record.best_test_acc if best else record.final_test_acc
@@ -76,9 +76,9 @@ def load(directory: str | Path, best: bool = False) -> Finished:
 
 
 def table_of(history: Sequence[Evaluation]) -> pd.DataFrame:
-    """A history as a table, one row per evaluation, with seconds as history.csv has them."""
-    rows = [row._replace(seconds=round(row.seconds, 3)) for row in history]
-    return pd.DataFrame(rows, columns=pd.Index(Evaluation._fields))
+    """A history as a table, one row per evaluation, with the columns of history.csv and its seconds."""
+    rows = [row.by_name() | {"seconds": round(row.seconds, 3)} for row in history]
+    return pd.DataFrame(rows, columns=pd.Index([*Evaluation._fields, *columns_of(history)]))
 
 
 def _best(directory: Path, state: Checkpoint, stored: Stored) -> torch.Tensor:

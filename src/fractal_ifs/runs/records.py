@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple, cast, get_args, get_type_hints
+from typing import Any, NamedTuple, cast, get_args, get_origin, get_type_hints
 
 from fractal_ifs.config.run import RunConfig, placement
 from fractal_ifs.errors import ConfigError, Damaged, Refused, reason, short
@@ -87,6 +87,11 @@ class RunRecord(Mapping[str, Any]):
     best_test_acc: float | None = of_run("the largest test accuracy of all evaluations")
     best_step: int | None = of_run("the step at which it was measured")
     final_test_acc: float | None = of_run("the test accuracy of the last evaluation")
+    last10_test_acc: float | None = of_run("the mean test accuracy of the last ten evaluations")
+    chosen_test_acc: float | None = of_run("the test accuracy where val_acc was best; none without that measure")
+    chosen_step: int | None = of_run("the step at which it was measured")
+    best_val_acc: float | None = of_run("the largest val_acc of all evaluations")
+    final_train_acc: float | None = of_run("the training accuracy of the last evaluation, if that was measured")
     status: Status
     steps: int | None = of_run("optimizer steps done")
     steps_asked: int = of_config("the steps that the config asks for; in layer-wise training, of each layer")
@@ -112,6 +117,7 @@ class RunRecord(Mapping[str, Any]):
     model_source: str | None = of_run("hash of the file that a network of one's own comes from", kept=False)
     loss_source: str | None = of_run("hash of the file that a loss of one's own comes from", kept=False)
     error: str | None = of_run("why it failed", kept=False)
+    measured: Mapping[str, float] | None = of_run("what measures found at the last evaluation", kept=False)
     stopped: str | None = of_run("what ended it before its last step: a key of stop, or a sweep's rung", kept=False)
     config: RunConfig
 
@@ -147,12 +153,12 @@ class RunRecord(Mapping[str, Any]):
 
 
 _NAMES = tuple(field.name for field in dataclasses.fields(RunRecord))
-COLUMNS = tuple(name for name in _NAMES if name != "config")
+COLUMNS = tuple(name for name in _NAMES if name not in ("config", "measured"))
 NOT_KEPT = tuple(field.name for field in dataclasses.fields(RunRecord) if not field.metadata.get("kept", True))
 KEYS = tuple(field.name for field in dataclasses.fields(RunRecord) if field.metadata.get("of_config"))
 # The fields that only training can fill, and their types.
 _OF_RUN: dict[str, type] = {
-    name: get_args(hint)[0]
+    name: get_origin(kind := get_args(hint)[0]) or kind
     for name, hint in get_type_hints(RunRecord).items()
     if name in _NAMES and name not in (*KEYS, "status", "config")
 }
@@ -297,11 +303,15 @@ def _values(content: Mapping[str, Any]) -> dict[str, Any]:
 def _good(name: str, value: Any) -> bool:
     """Whether a field of a record that only training could fill may have this value."""
     kind = _OF_RUN[name]
+    if kind is Mapping:
+        return isinstance(value, dict) and all(
+            type(each) in (int, float) for each in cast(dict[Any, Any], value).values()
+        )
     if kind is str:
         return isinstance(value, str) and value.isprintable()
     if kind is bool:
         return isinstance(value, bool)
-    most = 1 if name in ("best_test_acc", "final_test_acc") else sys.float_info.max
+    most = 1 if name.endswith("_acc") else sys.float_info.max
     return type(value) in (int, kind) and 0 <= value <= most
 
 

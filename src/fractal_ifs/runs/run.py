@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from fractal_ifs.data.seeds import stream
 from fractal_ifs.runs.buffers import buffer_vector, set_buffers
 from fractal_ifs.runs.build import build_data, build_network
 from fractal_ifs.runs.checkpoints import FORMAT, Checkpoint, evaluated, weights_digest, write_checkpoint
-from fractal_ifs.runs.history import Evaluation, write_history
+from fractal_ifs.runs.history import Evaluation, Summary, of_checkpoint, of_measures, write_history
 from fractal_ifs.runs.locks import Lock
 from fractal_ifs.runs.records import (
     BEGUN,
@@ -31,7 +31,7 @@ from fractal_ifs.runs.records import (
     write_begun,
     write_record,
 )
-from fractal_ifs.runs.shapes import Shape
+from fractal_ifs.runs.shapes import COLUMNS, Shape
 from fractal_ifs.runs.state_dicts import with_state_dicts
 from fractal_ifs.runs.versions import versions
 
@@ -63,6 +63,8 @@ class Run:
         self.best_params: Tensor | None = None  # (P,) of the network that had this accuracy; None: there was none yet
         self.best_buffers: Tensor | None = None  # of that network, if it has any
         self.history: list[Evaluation] = []
+        self.columns: dict[str, None] = {}  # of measures in the history, in their order
+        self.unmeasured = set[str]()  # the measures of which was told that they fail
         self.status = Status.RUNNING
         self.engine: str | None = None
         self.isa: str | None = None
@@ -153,13 +155,38 @@ class Run:
         """Whether an evaluation comes next: every ``eval_every`` steps and at the end, wherever others pause."""
         return self.step % self.config.eval_every == 0 or self.step == self.config.steps
 
-    def evaluated(self, test_acc: float, test_loss: float) -> Evaluation:
-        """Add a measurement on the test set to the history, and update the status. Returns the new row."""
-        train_loss = self.loss_sum / max(self.loss_steps, 1)
-        row = Evaluation(self.steps_before + self.step, self.seconds, train_loss, test_loss, test_acc)
+    @property
+    def at_start(self) -> bool:
+        """Whether no step is done yet."""
+        return self.steps_before + self.step == 0
+
+    def evaluated(
+        self,
+        test_acc: float,
+        test_loss: float,
+        measured: Mapping[str, float] | None = None,
+        train_loss: float | None = None,
+    ) -> Evaluation:
+        """Add a measurement on the test set to the history, and update the status. Returns the new row.
+
+        The one before the first step is for the history alone: it is no result, and ends nothing.
+
+        Args:
+            measured: the numbers of measures, by their columns. Beyond ``COLUMNS`` of them, new ones are left out.
+            train_loss: in place of the mean batch loss, where no batch came before.
+        """
+        if train_loss is None:
+            train_loss = self.loss_sum / max(self.loss_steps, 1)
+        for name in measured or ():
+            if len(self.columns) < COLUMNS:
+                self.columns.setdefault(name)
+        kept = {name: value for name, value in (measured or {}).items() if name in self.columns}
+        row = Evaluation(self.steps_before + self.step, self.seconds, train_loss, test_loss, test_acc, kept)
+        self.history.append(row)
+        if self.at_start:
+            return row
         if not row.finite:
             self.status = Status.DIVERGED
-        self.history.append(row)
         if self.status == Status.RUNNING:
             if test_acc > self.best_test_acc:
                 self.best_test_acc, self.best_step = test_acc, row.step
@@ -174,13 +201,18 @@ class Run:
 
         It follows from the history, so a run that is killed and goes on ends at the same step.
         """
-        stop = self.config.stop
-        if not self.history:
+        stop, chosen_by = self.config.stop, self.config.objective
+        rows = [row for row in self.history if row.step > 0] if stop.given() else []
+        if not rows:
             return None
-        if stop.accuracy is not None and self.history[-1].test_acc >= stop.accuracy:
+        if stop.accuracy is not None and (rows[-1].value(chosen_by) or 0) >= stop.accuracy:
             return f"stop.accuracy={stop.accuracy}"
-        if stop.patience is not None and sum(row.step > self.best_step for row in self.history) >= stop.patience:
-            return f"stop.patience={stop.patience}"
+        if stop.patience is not None:
+            best_step = self.best_step
+            if chosen_by != "test_acc":
+                best_step = Summary.of(rows).chosen_step or 0
+            if sum(row.step > best_step for row in rows) >= stop.patience:
+                return f"stop.patience={stop.patience}"
         return None
 
     def _reached(self) -> Status:
@@ -215,6 +247,9 @@ class Run:
         }
         if self.average is not None:
             state["average"] = self.average.cpu().clone()
+        columns, measured = of_measures(self.history)
+        if columns:
+            state["columns"], state["measured"] = columns, torch.tensor(measured, dtype=torch.float64)
         if (buffers := buffer_vector(self.model)) is not None:
             state["buffers"] = buffers
         if self.best_params is not None:
@@ -239,12 +274,13 @@ class Run:
         best = state.get("best_params")
         self.best_params = None if best is None else best.to(self.params.device)
         self.best_buffers = state.get("best_buffers")
-        self.history = [Evaluation(*row) for row in state["history"]]
+        self.history = of_checkpoint(state)
+        self.columns = dict.fromkeys(name for row in self.history for name in row.measured)
         self.wandb_id = state["wandb_id"]
         self.lightning = (
             state.get("lightning") if self.engine == "lightning" else None
         )  # of that step, for no later one
-        if self.history and not self.history[-1].finite:
+        if self.history and not (self.history[-1].finite or self.at_start):
             self.status = Status.DIVERGED
         else:
             self.status = self._reached()
@@ -257,13 +293,15 @@ class Run:
 
     def record(self) -> RunRecord:
         """The content of result.json. Before the first evaluation there is no accuracy."""
-        measured = bool(self.history)
+        last = self.history[-1] if self.history and self.history[-1].step > 0 else None
         return RunRecord.of(
             self.config,
             self.status,
-            best_test_acc=self.best_test_acc if measured else None,
-            best_step=self.best_step if measured else None,
-            final_test_acc=self.history[-1].test_acc if measured else None,
+            best_test_acc=self.best_test_acc if last else None,
+            best_step=self.best_step if last else None,
+            final_test_acc=last.test_acc if last else None,
+            **Summary.of(self.history, self.steps_before)._asdict(),
+            measured=last.measured or None if last else None,
             steps=self.steps_before + self.step,
             seconds=round(self.seconds, 3),
             params=self.params.numel(),

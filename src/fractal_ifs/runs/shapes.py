@@ -13,7 +13,8 @@ from fractal_ifs.errors import Damaged
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs.checkpoints import Checkpoint
 
-ROW_BYTES = 200  # of a row of the history in a checkpoint, at most
+ROW_BYTES = 200  # of a row of the history in a checkpoint, at most, without its numbers of measures
+COLUMNS = 1000  # of measures in a history, at most
 OTHER_BYTES = 1 << 20  # of all else besides the vectors, at most
 
 
@@ -56,7 +57,7 @@ class Shape(NamedTuple):
         """More bytes than a checkpoint's file has."""
         rows = len(self.trained) * (self.steps // self.eval_every + 2)
         numbers = 2 * self.params + (3 + self.average) * max(self.trained)
-        return numbers * self.dtype.itemsize + 24 * self.buffers + rows * ROW_BYTES + OTHER_BYTES
+        return numbers * self.dtype.itemsize + 24 * self.buffers + rows * (ROW_BYTES + 8 * COLUMNS) + OTHER_BYTES
 
 
 def _size(module: nn.Module) -> int:
@@ -92,6 +93,8 @@ def check(state: Checkpoint, shape: Shape) -> None:
     for name in (name for name, held in there.items() if held or name in state):
         if len(state.get(name, ())) != shape.buffers:
             raise Damaged(f"its {name} aren't those of the network")
+    if len(state.get("measured", ())) != len(state.get("columns", ())) * len(state["history"]):
+        raise Damaged("its measured numbers aren't those of its history")
     done = layer * shape.steps + state["step"]
     last = state["history"][-1][0] if state["history"] else 0
     since = state["loss_steps"]  # steps since the last evaluation

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fractal_ifs.config.machine import check_outside
 from fractal_ifs.config.run import Job
 from fractal_ifs.engines.own_loss import check_loss
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.measures.own import check_measures
 from fractal_ifs.networks.own import check_network
 from fractal_ifs.results import finished_runs
 from fractal_ifs.results.finished_runs import Keeper, KeptRun
 from fractal_ifs.runs.finished import finished, remove_left
 from fractal_ifs.runs.history import mend_history
-from fractal_ifs.runs.records import RunRecord, Stored, read_record
+from fractal_ifs.runs.records import RunRecord, Status, Stored, read_record
 from fractal_ifs.runs.versions import bits_rest_on, differences
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ def finished_or_kept(job: Job) -> RunRecord | KeptRun | None:
     if found is None:
         check_network(job.config)
         check_loss(job.config)
+        check_measures(job.config)
     return found
 
 
@@ -54,7 +57,34 @@ def finished_jobs(jobs: Sequence[Job]) -> dict[int, Ended]:
         log.info("%d of %d jobs are finished already: skipped", len(results), len(jobs))
         for changed in sorted({differences(record, bits_rest_on()) for record in records.values()} - {""}):
             log.warning("of these, some were trained by other versions: %s", changed)
+        _tell_lacking(jobs, records)
     return results
+
+
+def best_of(job: Job, ended: RunRecord | KeptRun) -> float | None:
+    """The best accuracy on the set that the job's key ``objective`` names, by which sweepers choose.
+
+    0 of a run that diverged before it had any; None where it wasn't measured.
+    """
+    best = ended.best_test_acc if job.config.objective == "test_acc" else ended.best_val_acc
+    return 0.0 if best is None and ended.status == Status.DIVERGED else best
+
+
+def _check_objective(job: Job, ended: RunRecord | KeptRun) -> None:
+    if best_of(job, ended) is None:
+        where = job.config.kept if isinstance(ended, KeptRun) else job.directory
+        raise ConfigError(
+            f"objective={job.config.objective}: must have been measured, and the finished run in {where} has none; "
+            "overwrite=true trains it again"
+        )
+
+
+def _tell_lacking(jobs: Sequence[Job], records: Mapping[int, RunRecord]) -> None:
+    """Log how many finished runs weren't measured as their jobs ask."""
+    lacking = {n: set(jobs[n].config.measures) - {*record.config.measures} for n, record in records.items()}
+    if names := sorted(set[str]().union(*lacking.values())):
+        count = sum(map(bool, lacking.values()))
+        log.info("%d of these lack measures=[%s]; overwrite=true trains them again", count, ",".join(names))
 
 
 def _finished(job: Job) -> Stored | None:
@@ -62,6 +92,8 @@ def _finished(job: Job) -> Stored | None:
     stored = finished(job)
     if stored is None:
         check_outside(job.config)
+    else:
+        _check_objective(job, stored.record)
     return stored
 
 
@@ -69,4 +101,7 @@ def _kept(job: Job) -> KeptRun | None:
     """The result of an unfinished job in its table of kept runs. A run that has begun goes on instead."""
     if job.directory is None or job.config.overwrite or read_record(job.directory):
         return None
-    return finished_runs.find(job)
+    found = finished_runs.find(job)
+    if found is not None:
+        _check_objective(job, found)
+    return found

@@ -130,7 +130,7 @@ def _record(job: Job, ended: Ended) -> RunRecord:
         return ended
     if isinstance(ended, Exception):
         return failure(job.config, ended)
-    return RunRecord.of(job.config, ended.status, best_test_acc=ended.best_test_acc, best_step=ended.best_step)
+    return RunRecord.of(job.config, **ended._asdict())
 
 
 def _word(key: str, value: Any) -> str:

@@ -117,15 +117,18 @@ def _value(job: Job, outcome: Ended | _Resting, keys: Halving) -> float | Except
         return outcome
     try:
         rows = outcome.rows if isinstance(outcome, _Resting) else read_history(job.directory)
-        rows = [row for row in rows if row.step <= job.pause]
+        rows = [row for row in rows if 0 < row.step <= job.pause]
         if not rows:
             raise Damaged(f"{job.directory}: its history has no measurement up to step {job.pause}")
+        if not rows[-1].finite:
+            return -1.0
+        values = [value for row in rows if (value := row.value(job.config.objective)) is not None]
+        if not values:
+            raise Damaged(f"{job.directory}: its history has no {job.config.objective} up to step {job.pause}")
     except (OSError, Damaged) as error:
         report_failure(job, error)
         return error
-    if not rows[-1].finite:
-        return -1.0
-    return max(row.test_acc for row in rows) if keys.by == "best" else rows[-1].test_acc
+    return max(values) if keys.by == "best" else values[-1]
 
 
 def _prune(job: Job, outcome: Ended, rung: int) -> Ended:

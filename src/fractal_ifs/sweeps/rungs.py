@@ -17,7 +17,7 @@ class Halving(Group):
     """Successive halving (Jamieson and Talwalkar, AISTATS 2016), in each cell of a sweep for itself.
 
     Of the n runs that have reached a rung, the ceil(n / eta) best go on, to a rung eta times as far. The last one goes
-    on to its end. What is compared is the test accuracy, since the data have no validation set.
+    on to its end. What is compared is the accuracy that the key ``objective`` names: by default that of the test set.
     """
 
     PREFIX: ClassVar[str] = "hydra.sweeper."
@@ -26,7 +26,7 @@ class Halving(Group):
     over: tuple[str, ...] = key("the keys that compete; each choice of all others is a cell, with its own winner")
     eta: int = key("of so many runs one goes on, and so many times as far", least=2, most=1000)
     least: int | None = key("steps to the first rung, a multiple of eval_every; null: eval_every", least=1, most=10**12)
-    by: Literal["best", "last"] = key("what is compared, of the test accuracies up to the rung")
+    by: Literal["best", "last"] = key("what is compared, of the accuracies up to the rung")
 
     def check(self, configs: Sequence[RunConfig] = ()) -> None:
         """Raises ConfigError where jobs of these configs can't be halved."""

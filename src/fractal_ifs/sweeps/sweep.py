@@ -12,6 +12,7 @@ from fractal_ifs.data.images import check_images
 from fractal_ifs.engines.choice import choose
 from fractal_ifs.engines.own_loss import check_loss
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.measures.own import check_measures
 from fractal_ifs.networks.own import check_network
 from fractal_ifs.results.finished_runs import Keeper
 from fractal_ifs.runs.longer import with_sources
@@ -55,6 +56,7 @@ def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Out
     for job in jobs:
         check_network(job.config)
         check_loss(job.config)
+        check_measures(job.config)
         if job.config.engine == "native" and (chosen := choose(job.config)).engine != "native":
             raise ConfigError(
                 f"engine=native: must be auto or torch here ({chosen.reason or 'CNNs have another engine'})"

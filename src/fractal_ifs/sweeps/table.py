@@ -15,7 +15,7 @@ from rich.text import Text
 from fractal_ifs.config.run import RunConfig, placement
 from fractal_ifs.errors import Refused, reason
 from fractal_ifs.files import read, write
-from fractal_ifs.results.columns import COLUMNS
+from fractal_ifs.results.columns import COLUMNS, is_measured
 from fractal_ifs.results.finished_runs import TABLE
 from fractal_ifs.results.rows import row_of
 from fractal_ifs.results.text_table import by_value, csv_of
@@ -36,7 +36,8 @@ _PLACEMENT = placement()
 def frame(directory: Path) -> pd.DataFrame:
     """A row per record below a sweep's directory.
 
-    The columns are those of ``results.columns``, then the keys of groups in which runs differ: ``data.margin``, ....
+    The columns are those of ``results.columns``, with those of measures, then the keys of groups in which runs differ:
+    ``data.margin``, ....
     Directories are relative to the sweep's.
     """
     directory = directory.absolute()
@@ -57,8 +58,10 @@ def table_of(found: Iterable[tuple[Path, RunRecord]], base: Path | None) -> pd.D
         | _inner(record.config)
         for path, record in found
     ]
-    inner = list(dict.fromkeys(key for line in rows for key in line if key not in COLUMNS))
-    table = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *inner]))
+    others = list(dict.fromkeys(key for line in rows for key in line if key not in COLUMNS))
+    measured = [key for key in others if is_measured(key)]
+    inner = [key for key in others if not is_measured(key)]
+    table = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *measured, *inner]))
     if not inner:
         return table
     # Keep only the keys of groups in which runs differ that have the same values for all of KEYS. A key that some
@@ -114,7 +117,7 @@ def show_table(directory: Path) -> bool:
             log.error("%s can't be written (%s)", path, reason(error))
     if table.empty:  # of a sweep that was refused, or has trained nothing yet
         return True
-    inner = [str(key) for key in table if key not in COLUMNS]
+    inner = [str(key) for key in table if key not in COLUMNS and not is_measured(str(key))]
     table = table.astype(object).where(table.notna(), "")
     swept = [key for key in (*KEYS, *inner) if len(set(map(str, table[key]))) > 1]
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)

@@ -29,6 +29,7 @@ from torch import Tensor
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.environment import checkpoint_seconds
 from fractal_ifs.config.run import Job, RunConfig
+from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.data.modules import CIFAR10DataModule, FractalDataModule
 from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.engines.optimizers import torch_optimizer, torch_schedule
@@ -36,6 +37,7 @@ from fractal_ifs.engines.own_loss import function_of
 from fractal_ifs.engines.protocol import Measurement, Stop
 from fractal_ifs.engines.stacked import StackedEngine
 from fractal_ifs.errors import Refused
+from fractal_ifs.measures.take import take
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.records import Status
 from fractal_ifs.runs.run import Run
@@ -82,9 +84,9 @@ class LightningEngine:
         """Never called: ``LightningRounds`` trains a run at once."""
         raise NotImplementedError
 
-    def evaluate(self, runs: Sequence[Run]) -> list[Measurement]:
+    def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
         """Measure each run, as ``Engine`` says."""
-        return self._measures.evaluate(runs)
+        return self._measures.evaluate(runs, sets)
 
 
 class LightningRounds(SweepRounds):
@@ -260,9 +262,9 @@ class Keeper(Checkpoint):
         begun = time.perf_counter()
         was = run.model.training
         run.model.eval()
-        [measured] = self.rounds.engine.evaluate([run])
+        [found] = take([run], self.rounds.engine)
         run.model.train(was)
-        run.evaluated(*measured)
+        run.evaluated(*found)
         assert self.module is not None
         self.module.total.zero_()
         self.wandb.log()

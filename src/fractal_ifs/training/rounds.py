@@ -14,9 +14,11 @@ from fractal_ifs.config.environment import checkpoint_seconds
 from fractal_ifs.config.run import Job
 from fractal_ifs.engines.protocol import Engine, Stop
 from fractal_ifs.errors import Refused
+from fractal_ifs.measures.take import take
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.begin import begin
 from fractal_ifs.runs.failure import fail
+from fractal_ifs.runs.history import Summary
 from fractal_ifs.runs.records import Status, note
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training import signals, wandb_run
@@ -106,6 +108,8 @@ class SweepRounds:
             number = self.waiting.popleft()
             try:
                 self.active[number] = run, _ = self._begun(number)
+                if run.config.measure_start and run.at_start and not run.history:
+                    self._measure([number])
                 if run.done:  # it was killed between its last checkpoint and its result
                     self._end(number)
             except Exception as error:
@@ -132,10 +136,12 @@ class SweepRounds:
 
     def _evaluate(self, numbers: Sequence[int]) -> None:
         """Measure the runs whose next evaluation is due, if they have moved since the last one."""
-        due = [number for number in numbers if self.active[number][0].loss_steps and self.active[number][0].due]
-        for number, measured in zip(due, self.engine.evaluate([self.active[n][0] for n in due]), strict=True):
+        self._measure([n for n in numbers if self.active[n][0].loss_steps and self.active[n][0].due])
+
+    def _measure(self, numbers: Sequence[int]) -> None:
+        for number, found in zip(numbers, take([self.active[n][0] for n in numbers], self.engine), strict=True):
             run, wandb = self.active[number]
-            run.evaluated(*measured)
+            run.evaluated(*found)
             wandb.log()
 
     def _end(self, number: int) -> None:
@@ -180,4 +186,6 @@ class SweepRounds:
 
 def summary(run: Run) -> dict[str, float]:
     """The W&B summary of a run that has ended."""
-    return {"best_test_acc": run.best_test_acc, "best_step": run.best_step}
+    more = Summary.of(run.history, run.steps_before)._asdict()
+    found = {name: value for name, value in more.items() if value is not None}
+    return {"best_test_acc": run.best_test_acc, "best_step": run.best_step, **found}

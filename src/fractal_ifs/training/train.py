@@ -47,7 +47,7 @@ def train(
     else:
         rounds = SweepRounds(jobs, create(name, threads or cores(), trainer, stack), report)
     threads_before = torch.get_num_threads()
-    if name != "native" and trainer.accelerator == "cpu":
+    if trainer.accelerator == "cpu":  # the native engine has threads of its own; its measures are torch's
         torch.set_num_threads(process_threads(jobs[0].config))
     handler = signal.getsignal(signal.SIGINT)
     try:

@@ -169,7 +169,7 @@ class WandbRun:
                     best = max(best, row.test_acc)
                 if row.step not in has:
                     with within(self.timeout):
-                        run.log({**row._asdict(), "best_test_acc": best})
+                        run.log({**row.by_name(), "best_test_acc": best})
             if final is not None:
                 return self._finish(run, *final)
             self._wake.wait()
