@@ -78,7 +78,10 @@ def save_hydra(each: Composed) -> None:
         (folder / f"{name}.yaml").write_text(yaml_of(content), encoding="utf-8")
 
 
-class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):
+_FASTEST: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class _Dumper(_FASTEST):
     """PyYAML's, which is ten times as fast in C, with quotes around all that OmegaConf would read as no text."""
 
 
