@@ -126,6 +126,7 @@ def check(problem: Problem[Settings]) -> list[Check]:
                 f"{stuck.mean():.4f}; affine on C_{n - 1}: {(affine_level(parameters, n) < n).mean():.4f}",
                 bool(stuck.mean() >= 1 - delta) if required < n else None,
                 {"b": bias, "share": float(stuck.mean()), "largest": float(sizes.max())},
+                None if required < n else "unmet",
             )
         )
     steps = keys.train_steps
@@ -140,6 +141,7 @@ def check(problem: Problem[Settings]) -> list[Check]:
             f"exact error {final.min():.4f}..{final.max():.4f}",
             None,
             {"errors": final.tolist()},
+            "compare",
         )
     )
     return rows
