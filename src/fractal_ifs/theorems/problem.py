@@ -120,6 +120,6 @@ class Check:
         assert (self.holds is None) == (self.why is not None), self
 
 
-def judged(right: bool, why: Why | None) -> dict[str, Any]:
+def judged(right: bool, why: Why | None = None) -> dict[str, Any]:
     """`holds` and `why` of a check: False where it is wrong, else None where `why` says that it asserts nothing."""
     return {"holds": None if right and why else right, "why": why if right else None}

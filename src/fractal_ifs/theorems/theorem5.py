@@ -125,8 +125,15 @@ def check(problem: Problem[Settings]) -> list[Check]:
                     f"k={k} t={t} b={bias:g} delta={delta:g}, {count} initialisations",
                     f"from n' = {required} on with probability >= {1 - delta:g}",
                     f"from n' = {practical} on; at n' = {required}: {(level <= required).mean():.4f}",
-                    bool(practical <= required),
-                    {"k": k, "t": t, "b": bias, "required": required, "practical": practical, "levels": level.tolist()},
+                    **_judged(bool(practical <= required), required <= n, bias == 0.5),
+                    values={
+                        "k": k,
+                        "t": t,
+                        "b": bias,
+                        "required": required,
+                        "practical": practical,
+                        "levels": level.tolist(),
+                    },
                 )
             )
             for name in keys.curves:
