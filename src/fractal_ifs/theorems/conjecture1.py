@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 HARD, LEARNED = 0.45, 0.35  # errors
+FINE = 99.0  # the degree of a curve that has all negatives on the finest level, up to a millionth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +74,9 @@ def realised_by(ifs: CubeIFS, n: int, width: int, hidden: int) -> int | None:
 
 
 def realisable_system(rng: np.random.Generator, d: int, width: int, hidden: int) -> tuple[CubeIFS, int, int]:
-    """A random IFS, a depth n of 1 to 5, and the s that `realised_by` gives: drawn until there is one."""
+    """A random IFS, a depth n of 1 to 5, or to 7 on the line, and the s of `realised_by`: drawn until there is one."""
     while True:
-        ifs, n = random_system(rng, d), int(rng.integers(1, 6))
+        ifs, n = random_system(rng, d), int(rng.integers(1, 8 if d == 1 else 6))
         if (s := realised_by(ifs, n, width, hidden)) is not None:
             return ifs, n, s
 
@@ -89,7 +90,7 @@ def best_errors(problem: Problem[Settings], seed: int) -> dict[str, Any]:
     rng = np.random.default_rng([problem.seed, seed])
     d = seed % 3 + 1
     ifs, n, s = realisable_system(rng, d, keys.width, keys.deep)
-    degree = float(rng.choice([0.0, rng.uniform(0, 9)]))
+    degree = float(rng.choice([0.0, rng.uniform(0, 9), FINE]))
     law = ApproximationCurve(degree=degree).level_probabilities(n)
     gamma = ifs.margin(n, None)
     x, y, _ = labelled_points(ifs, n, gamma, keys.train_size, rng, law)
