@@ -499,6 +499,17 @@ def test_runs_that_collapsed_to_a_constant_are_told():
     assert not report_verdicts.is_constant(history(*moving * 2, *[0.5014] * 19))
 
 
+def test_the_figure_of_theorem_3_names_the_fractals_that_it_proves_nothing_of():
+    runs, _ = rows.read_runs([Path(__file__).parents[1] / "docs" / "reproduction" / "results.csv"])
+    cells, _ = report_data.form_cells(runs)
+    assert cells.depth.dtype == cells.width.dtype == cells.params.dtype == int
+    figure = report_figures.theorem3(report_tables.lookup(cells))
+    assert figure is not None
+    assert figure.get_suptitle().endswith("break its Assumption 1: Sierpinsky triangle, Pentaflake, Vicsek")
+    labels = figure.axes[-1].get_legend_handles_labels()[1]
+    assert [label for label in labels if "cells touch" not in label] == ["Theorem 3: resolves $K_j$", "2D Cantor set"]
+
+
 def test_the_kept_runs_that_collapsed():
     """24 of the full budget and 3 of width 400: counted by hand from the table's learning curves."""
     runs, _ = rows.read_runs([Path(__file__).parents[1] / "docs" / "reproduction" / "results.csv"])

@@ -152,8 +152,14 @@ def _result(key: Sequence[Any], part: Sequence[Run]) -> tuple[CellResult, list[s
     chosen = list(values[lr].values())
     mean = _mean(chosen)
     first = min((run for run in taken if run["lr"] == lr), key=lambda run: run["seed"])
+    data, fractal, fractal_depth, curve, depth, width = key
     result = CellResult(
-        *key,
+        data=data,
+        fractal=fractal,
+        fractal_depth=fractal_depth,
+        curve=curve,
+        depth=int(depth),
+        width=int(width),
         accuracy=mean,
         spread=(sum((v - mean) ** 2 for v in chosen) / (len(chosen) - 1)) ** 0.5 if len(chosen) > 1 else None,
         least=min(chosen),
@@ -165,7 +171,7 @@ def _result(key: Sequence[Any], part: Sequence[Run]) -> tuple[CellResult, list[s
         ended=part[0]["status"] in ENDED,
         whole=_whole(part),
         differs=_differs(part[0]),
-        params=first["params"],
+        params=None if first["params"] is None else int(first["params"]),
         fingerprint=first["fingerprint"],
         directory=first["directory"],
     )
