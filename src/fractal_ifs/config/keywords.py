@@ -85,6 +85,7 @@ class Values(TypedDict, total=False):
     trainer__devices: int
     trainer__strategy: Literal["auto", "ddp"]
     trainer__precision: Literal["32-true", "bf16-mixed", "64-true"]
+    trainer__draw: Literal["float32", "precision"]
     trainer__compile: bool
     trainer__cuda_graphs: bool
     trainer__channels_last: bool
@@ -175,6 +176,7 @@ class Lists(TypedDict, total=False):
     trainer__precision: (
         Literal["32-true", "bf16-mixed", "64-true"] | Sequence[Literal["32-true", "bf16-mixed", "64-true"]]
     )
+    trainer__draw: Literal["float32", "precision"] | Sequence[Literal["float32", "precision"]]
     trainer__compile: bool | Sequence[bool]
     trainer__cuda_graphs: bool | Sequence[bool]
     trainer__channels_last: bool | Sequence[bool]

@@ -207,7 +207,8 @@ class RunConfig(Group):
         found |= {name: getattr(self, name).spelled() for name in NAMED}
         if found["schedule"] == "constant":  # as of all runs before there were schedules
             del found["schedule"]
-        found["trainer"] = self.trainer.of_network(cnn=self.model.name == "cnn")
+        plain = isinstance(self.model, MLPModel) and not self.model.varied
+        found["trainer"] = self.trainer.of_network(self.model.name == "cnn", plain)
         if stop := self.stop.identity():  # without it, a fingerprint is what it was before the group came
             found["stop"] = stop
         if callbacks := self.callbacks.identity():
