@@ -395,6 +395,18 @@ def test_an_old_run_in_double_precision_is_not_taken_for_one_of_other_weights():
             )
 
 
+def test_an_old_run_on_overlapping_cells_is_not_taken_for_one_of_other_points():
+    three = {"fractal": "sierpinsky", "fractal.ratio": 0.6, "fractal.offsets": [[0, 0.4], [-0.4, -0.4], [0.4, -0.4]]}
+    new = compose(**three)
+    old = new.plain()
+    del old["data"]["overlaps"]
+    assert RunConfig.parse(old).fingerprint == "daecc94d6aef76dd"  # before there was data.overlaps
+    assert "daecc94d6aef76dd" not in new.fingerprints
+    assert "overlaps" in new.identity()["data"]
+    apart = compose(fractal="sierpinsky")
+    assert apart.fingerprint == changed(apart, "data.overlaps", "repeated").fingerprint
+
+
 def test_the_keys_of_format_1_are_part_of_every_fingerprint():
     """None may become ``later``: then it would drop out at its default, and all runs before would be forgotten."""
     assert set(small().identity()) == {

@@ -23,6 +23,9 @@ class FractalData(Group):
     test_size: int = key("test points", least=1, most=MOST_POINTS)
     margin: float = key("gamma: positives lie in K_n^gamma", least=0)
     balanced: bool = key("exact class counts")
+    overlaps: Literal["once", "repeated"] = key(
+        "points of several cells, where images overlap: once, so that positives are uniform on K_n", later="repeated"
+    )
 
 
 class ImageSet(NamedTuple):

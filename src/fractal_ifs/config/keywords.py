@@ -48,6 +48,7 @@ class Values(TypedDict, total=False):
     data__test_size: int
     data__margin: float
     data__balanced: bool
+    data__overlaps: Literal["once", "repeated"]
     data__dir: str | None
     data__verify: bool
     data__crop: int
@@ -135,6 +136,7 @@ class Lists(TypedDict, total=False):
     data__test_size: int | Sequence[int]
     data__margin: float | Sequence[float]
     data__balanced: bool | Sequence[bool]
+    data__overlaps: Literal["once", "repeated"] | Sequence[Literal["once", "repeated"]]
     data__dir: str | Sequence[str | None] | None
     data__verify: bool | Sequence[bool]
     data__crop: int | Sequence[int]

@@ -215,6 +215,8 @@ class RunConfig(Group):
             found["callbacks"] = callbacks
         if self.synthetic:
             found |= {"fractal": self.fractal.identity(), "curve": self.curve.identity()}
+            if "overlaps" in found["data"] and not self.fractal.overlapping:  # then it changes no point
+                del found["data"]["overlaps"]
         return found
 
     @cached_property
