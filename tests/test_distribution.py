@@ -1,3 +1,4 @@
+import hashlib
 import subprocess
 import sys
 from itertools import pairwise
@@ -94,6 +95,101 @@ def test_level_agrees_with_sample_for_any_ifs_and_depth(fractal, depth):
     sample = distribution.sample(10_000, seed=1)
     assert torch.equal(distribution.level(sample.x), sample.level - 1)
     assert chi_square_p(level_counts(sample, depth), distribution.level_probabilities) > 1e-4
+
+
+LINE = AffineIFS(  # images [-1, .1] and [-.3, .5]: unequal, and they overlap in a fifth of what they cover
+    [[[0.55]], [[0.4]]], [[-0.45], [0.1]], name="line"
+)
+
+
+def covered(n):
+    """The intervals of LINE's K_n, apart and in order: (k, 2)."""
+    matrices, offsets = LINE.maps(n)
+    ends = np.sort(np.stack([offsets[:, 0] - matrices[:, 0, 0], offsets[:, 0] + matrices[:, 0, 0]], 1), 1)
+    found: list[list[float]] = []
+    for low, high in ends[np.argsort(ends[:, 0])]:
+        if found and low <= found[-1][1]:
+            found[-1][1] = max(found[-1][1], high)
+        else:
+            found.append([low, high])
+    return np.array(found)
+
+
+def length_left_of(x, intervals):
+    return np.clip(x[:, None] - intervals[:, 0], 0, intervals[:, 1] - intervals[:, 0]).sum(1)
+
+
+def p_of_uniform(x, intervals, without=None):
+    """The p-value of x being uniform on the intervals, without some that lie in them."""
+
+    def left(at):
+        return length_left_of(at, intervals) - (0 if without is None else length_left_of(at, without))
+
+    return stats.kstest(left(x) / left(np.array([2.0])), "uniform").pvalue
+
+
+@pytest.mark.parametrize(("overlaps", "uniform"), [("once", True), ("repeated", False)])
+def test_where_images_overlap_points_are_uniform_on_what_they_cover(overlaps, uniform):
+    """On the line the law is known exactly: positives on K_3, negatives of level j on K_(j-1) without K_j."""
+    x, _, level = FractalDistribution(LINE, 1, 3, overlaps=overlaps).sample(20_000, seed=1)
+    x, level = x[:, 0].double().numpy(), level.numpy()
+    p = [p_of_uniform(x[level == j], covered(j - 1), covered(j)) for j in (1, 2, 3)]
+    p.append(p_of_uniform(x[level == 4], covered(3)))
+    assert p[0] > 1e-3  # K_0 has one cell
+    assert (min(p) > 1e-3) == uniform
+    if not uniform:
+        assert p[-1] < 1e-9
+
+
+def test_in_the_plane_overlaps_hold_their_share_of_the_area():
+    """Three squares of ratio .6, whose cells are counted by hand; repeated points lie too often in several."""
+    ifs = AffineIFS.load("custom", ratio=0.6, offsets=[[-0.4, -0.4], [0.4, -0.4], [0, 0.4]])
+    corners = np.array([a + 0.6 * b for a in ifs.offsets for b in ifs.offsets])
+
+    def several(x):
+        cells = (np.abs(x[:, None] - corners) <= 0.36).all(2).sum(1)
+        return (cells[cells > 0] > 1).mean()
+
+    side = (np.arange(500) + 0.5) / 250 - 1
+    area = several(np.stack(np.meshgrid(side, side), -1).reshape(-1, 2))
+    shares = {}
+    for overlaps in ("once", "repeated"):
+        x, y, _ = FractalDistribution(ifs, 1, 2, overlaps=overlaps).sample(30_000, seed=2)
+        shares[overlaps] = several(x[y > 0].double().numpy())
+    assert shares["once"] == pytest.approx(area, abs=0.016)  # four standard errors
+    assert shares["repeated"] > area + 0.05
+
+
+def test_a_margin_counts_only_the_cells_that_keep_it():
+    margin = 0.02
+    x, y, _ = FractalDistribution(LINE, 1, 2, margin).sample(20_000, seed=4)
+    matrices, offsets = LINE.maps(2)
+    half = matrices[:, 0, 0] - margin
+    ends = np.stack([offsets[:, 0] - half, offsets[:, 0] + half], 1)
+    inside = x[y > 0, 0].double().numpy()
+    grid = np.linspace(-1, 1, 200_001)
+    on = ((grid[:, None] > ends[:, 0]) & (grid[:, None] < ends[:, 1])).any(1).cumsum()
+    assert stats.kstest(on[np.searchsorted(grid, inside)] / on[-1], "uniform").pvalue > 1e-3
+
+
+def test_without_overlaps_there_is_nothing_to_tell_apart():
+    for fractal in ("vicsek", "sierpinski_triangle", SKEWED):
+        once, repeated = (FractalDistribution(fractal, 1, 3, overlaps=o).sample(500) for o in ("once", "repeated"))
+        assert torch.equal(once.x, repeated.x)
+    before = FractalDistribution(OVERLAPPING, 1, 4, overlaps="repeated").sample(2000, seed=3)
+    assert hashlib.sha256(before.x.numpy().tobytes()).hexdigest()[:16] == "91f1d68dd8189359"  # of the first version
+    with pytest.raises(ConfigError, match="overlaps=twice: must be one of once, repeated"):
+        FractalDistribution("vicsek", overlaps="twice")
+
+
+def test_level_may_be_wrong_on_a_boundary_by_rounding_alone():
+    """The ends of the Cantor set's cells lie in every K_j. Some are told to lie outside, but none 1e-9 further in."""
+    distribution = FractalDistribution("cantor", 1, 8)
+    matrices, offsets = distribution.ifs.maps(8)
+    ends = np.sort(np.concatenate([offsets, offsets + matrices[:, 0]], 1), 1)
+    assert (distribution.level(ends.reshape(-1, 1)) < 8).any()
+    assert (distribution.level((ends + np.array([1e-9, -1e-9])).reshape(-1, 1)) == 8).all()
+    assert (distribution.level((ends - np.array([1e-9, -1e-9])).reshape(-1, 1)) < 8).all()
 
 
 def in_the_base(distribution, sample, level):

@@ -366,6 +366,47 @@ def test_a_default_that_changes_does_lose_runs():
     assert len(prints) == len(others) + 1
 
 
+DOUBLE = {  # fingerprints of trainer.precision=64-true before there was trainer.draw
+    "02bd62cb5cb474b0": {},
+    "40eb1fa5803dbc40": {"training": "layerwise"},
+    "cfb86a3dc7a0c791": {"data": "cifar10", "model": "cnn"},
+}
+ALIKE = {  # whose weights trainer.draw doesn't change
+    "ef103954fa447610": {"trainer__precision": "32-true"},
+    "4c63bcca850b98ba": {"trainer__precision": "bf16-mixed"},
+    "31e48fb158c5aad2": {"model": "resmlp"},
+    "f94d6a76f462d322": {"model__norm": "layer"},
+}
+
+
+def test_an_old_run_in_double_precision_is_not_taken_for_one_of_other_weights():
+    """Its config has no trainer.draw, which means what all runs did then; the default is another run."""
+    for fingerprint, keys in DOUBLE.items():
+        new = compose(**{"trainer__precision": "64-true", **keys})
+        old = new.plain()
+        del old["trainer"]["draw"]
+        assert RunConfig.parse(old).fingerprint == fingerprint
+        assert fingerprint not in new.fingerprints
+        assert changed(new, "trainer.draw", "precision").fingerprint == fingerprint
+    for fingerprint, keys in ALIKE.items():
+        for draw in ("float32", "precision"):
+            assert (
+                compose(**{"trainer__precision": "64-true", "trainer__draw": draw, **keys}).fingerprint == fingerprint
+            )
+
+
+def test_an_old_run_on_overlapping_cells_is_not_taken_for_one_of_other_points():
+    three = {"fractal": "sierpinsky", "fractal.ratio": 0.6, "fractal.offsets": [[0, 0.4], [-0.4, -0.4], [0.4, -0.4]]}
+    new = compose(**three)
+    old = new.plain()
+    del old["data"]["overlaps"]
+    assert RunConfig.parse(old).fingerprint == "daecc94d6aef76dd"  # before there was data.overlaps
+    assert "daecc94d6aef76dd" not in new.fingerprints
+    assert "overlaps" in new.identity()["data"]
+    apart = compose(fractal="sierpinsky")
+    assert apart.fingerprint == changed(apart, "data.overlaps", "repeated").fingerprint
+
+
 def test_the_keys_of_format_1_are_part_of_every_fingerprint():
     """None may become ``later``: then it would drop out at its default, and all runs before would be forgotten."""
     assert set(small().identity()) == {

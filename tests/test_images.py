@@ -920,7 +920,7 @@ def test_figure_7_in_the_report(folder, tmp_path):
     assert (n, pytest.approx(absolute), pytest.approx(mean)) == (15, 0.01, 0.01)
     [claim] = [found for found in report_verdicts.verdicts(made) if "CIFAR-10" in found.claim]
     # By hand from the paper's figure: means of (.016, .041, .067), (.002, .015, .024), (.003, .014, .007), ...
-    assert claim.ours == "layers 2 to 5 bring +0.041, +0.014, +0.008, -0.003"
+    assert claim.ours.startswith("layers 2 to 5 bring +0.041, +0.014, +0.008, -0.003; 2 and 3 +0.055, widths +0.018 to")
     assert claim.verdict == "supported"
     assert "| 3 | 0.602 (0.592) +0.010 |" in markdown(seven)
     write_report([tmp_path / "runs"], tmp_path / "report")

@@ -15,11 +15,14 @@ from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.cube import CubeIFS
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.fractals.ifs import AffineIFS
-from fractal_ifs.networks.mlp import mlp
+from fractal_ifs.networks.construction import corollary1_network
+from fractal_ifs.networks.mlp import MLP, mlp
 from fractal_ifs.theorems import conjecture1, corollary2, corollary3, theorem2, theorem3, theorem4, theorem5
-from fractal_ifs.theorems.fold import CANTOR
-from fractal_ifs.theorems.measure import LineDistribution
-from fractal_ifs.theorems.problem import Problem, Section
+from fractal_ifs.theorems.fold import CANTOR, fold_network
+from fractal_ifs.theorems.line import breakpoints, sign_changes, stacked
+from fractal_ifs.theorems.measure import LineDistribution, masses_of_pieces
+from fractal_ifs.theorems.problem import WHY, Check, Problem, Section
+from fractal_ifs.theorems.samples import labelled_points
 from fractal_ifs.theorems.statements import STATEMENTS
 from fractal_ifs.theory import _words_to_keys
 
@@ -47,12 +50,44 @@ def test_theorem_2_holds_and_the_constructed_network_has_a_region_per_cell():
 def test_theorem_3_errs_on_deeper_levels_only(fractal, curve):
     p = problem(Section(), fractal, 4, curve)
     for j in (1, 3):
-        errors = theorem3.level_errors(p, j, 1)
+        errors = theorem3.level_errors(p, corollary1_network(p.ifs, j, 1, p.gamma))
         assert (errors[:j] == 0).all()
         assert errors[-1] == 0
         assert (errors[j:-1] > 0.9).all()
         assert p.law @ errors == pytest.approx(1 - p.P[j], abs=0.05)
-    assert all(c.holds for c in theorem3.check(p))
+    checks = theorem3.check(p)
+    assert {(c.values["s"], c.values["j"]): c.holds for c in checks if c.values["s"] == 2} == {
+        (2, 2): True,
+        (2, 3): None if p.ifs.d > 1 else True,  # depth 5, where the statement has 4; on the line 4 is enough
+        (2, 4): True,
+    }
+    assert all(c.holds for c in checks if c.values["s"] == 1)
+    assert [c.why for c in checks if c.holds is None] == ["deeper"] * (p.ifs.d - 1)
+
+
+def test_theorem_3_allows_depth_6_and_ours_for_K_5_has_7():
+    by_j = {c.values["j"]: c for c in theorem3.check(problem(Section(), "cantor2d_quarter", 5)) if c.values["s"] == 2}
+    assert {j: (c.values["printed_depth"], c.values["depth"], c.holds) for j, c in by_j.items()} == {
+        2: (4, 3, True),
+        3: (4, 5, None),
+        4: (6, 5, True),
+        5: (6, 7, None),
+    }
+    assert "depth <= 6, width <= 160" in by_j[5].bound
+    assert "depth 7, width 131" in by_j[5].measured
+
+
+@pytest.mark.parametrize("change", [{"depth": 9}, {"error": 1}])
+def test_a_theorem_3_row_can_fail(monkeypatch, change):
+    """A network that errs on a level it should resolve says NO, and one that is too deep doesn't say yes."""
+    if "error" in change:
+        monkeypatch.setattr(theorem3, "level_errors", lambda p, _: np.ones(p.n + 1))
+    else:
+        monkeypatch.setattr(
+            theorem3, "corollary1_network", lambda ifs, j, s, gamma: corollary1_network(ifs, 4, 1, gamma)
+        )
+    found = theorem3.check(problem(Section()))
+    assert {c.holds for c in found if c.values["j"] == 1} == {False if "error" in change else None}
 
 
 def test_theorem_4_by_hand_and_below_every_network():
@@ -67,6 +102,68 @@ def test_theorem_4_by_hand_and_below_every_network():
     assert any(c.holds for c in checks)
     with pytest.raises(ConfigError, match="d=1"):
         theorem4.check(problem(settings, "cantor2d"))
+
+
+def zigzag(zeros, rising):
+    """A network with one hidden layer that crosses zero at `zeros` alone: of as many units, one less from 4 zeros on.
+
+    A ramp, a valley with a flat floor, or a zigzag of slopes 2, -1, 1, -1, ... whose third unit is on to the left.
+    """
+    zeros = np.asarray(zeros, float)
+    if len(zeros) < 3:
+        units = [1.0] if len(zeros) == 1 else [-1.0, 1.0]
+        depth = 0.3 * np.ptp(zeros) or 0.1
+        kinks, turns, value = zeros - depth * np.array(units), np.ones(len(zeros)), -depth
+    else:
+        k = len(zeros) - 1
+        slopes = np.append(2.0, -((-1.0) ** np.arange(k)))
+        ratio = -slopes[1:] / slopes[:-1]  # of the ways from a kink to its zeros
+        kinks, turns = zeros[:-1] + np.diff(zeros) * ratio / (1 + ratio), np.diff(slopes)
+        units, value = [1.0, 1.0, -1.0] + [1.0] * (k - 3), 2 * (kinks[0] - zeros[0])
+    model = MLP(1, len(kinks), 1, dtype=torch.float64)
+    with torch.no_grad():
+        weight, bias, readout, shift = model.parameters()
+        weight[:, 0] = torch.tensor(units)
+        bias[:] = torch.from_numpy(-np.array(units) * kinks)
+        readout[0] = torch.from_numpy(turns)
+        shift[0] = 0.0
+        shift[0] = value - float(model(torch.tensor([[kinks[0]]])))
+        for p in (readout, shift):
+            p *= 1 if rising else -1
+    return model
+
+
+@pytest.mark.parametrize(("k", "changes"), [(1, 1), (2, 2), (3, 4), (4, 5), (7, 8)])
+def test_networks_of_depth_2_reach_the_sign_changes_that_theorem_4_counts(k, changes):
+    assert theorem4.most_sign_changes(k, 2) == changes
+    rng = np.random.default_rng(k)
+    for rising in (True, False):
+        zeros = np.sort(rng.uniform(size=changes))
+        parameters = stacked([zigzag(zeros, rising)])
+        assert parameters[0].shape == (1, k, 1)
+        x = breakpoints(parameters, 0.0, 1.0, values=[0.0])[0].numpy()
+        f = mlp(parameters, torch.from_numpy(x)[None, :, None])[0].numpy()
+        assert np.allclose(x[np.abs(f) < 1e-12], zeros)
+        assert int(sign_changes(parameters, -1.0, 2.0)) == changes
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_no_network_of_few_units_has_more_sign_changes_than_counted(k):
+    """Any kinks and slopes, each network shifted to cross zero between the heights of its kinks."""
+    draw = torch.Generator().manual_seed(k)
+    first, bias, last = (torch.randn(4000, *s, generator=draw, dtype=torch.float64) for s in ((k, 1), (k,), (1, k)))
+    none = torch.zeros(4000, 1, dtype=torch.float64)
+    heights = mlp([first, bias, last, none], (-bias / first[:, :, 0]).unsqueeze(-1))
+    changes = [sign_changes([first, bias, last, none - h], -100.0, 100.0).max() for h in (heights.mean(1, True), -0.1)]
+    assert max(changes) == theorem4.most_sign_changes(k, 2)
+
+
+def test_theorem_4s_best_function_of_one_unit_has_one_sign_change():
+    """One unit can't leave both ends of the Cantor set: on the coarsest set it gets one of two cells, or their gap."""
+    law = np.array([0.5, 0.5])
+    masses = masses_of_pieces(LineDistribution(CANTOR, law))
+    np.testing.assert_allclose(masses.T, [[0, 0.25], [0.5, 0], [0, 0.25]], atol=1e-12)
+    np.testing.assert_allclose([theorem4.least_error(masses, k, 2) for k in (1, 2, 3)], [0.25, 0, 0], atol=1e-12)
 
 
 def test_theorem_5_is_trivial_at_bias_one_half():
@@ -116,6 +213,45 @@ def test_affine_level_equals_a_look_at_every_interval():
         assert (bent[level > j] > 0).all()
 
 
+def settings5(**keys):
+    usual = {"n": 26, "delta": 0.1, "networks": ((5, 3),), "biases": (0.5, 0.25), "curves": ("1", "6")}
+    return theorem5.Settings(**{**usual, "initialisations": 64, **keys})
+
+
+def test_theorem_5_calls_vacuous_what_cannot_fail():
+    """b = 1/2 is identically 0; a bound above 1/2 is no bound; only the fine curve with b < 1/2 asserts something."""
+    checks = theorem5.check(problem(settings5()))
+    found = {
+        (c.statement[11:], c.values["b"], c.values["curve"]): (c.holds, c.why) for c in checks if "curve" in c.values
+    }
+    vacuous = (None, "vacuous")
+    assert found == {
+        ("gradient", 0.5, "1"): vacuous,
+        ("error", 0.5, "1"): vacuous,
+        ("gradient", 0.5, "6"): vacuous,
+        ("error", 0.5, "6"): vacuous,
+        ("gradient", 0.25, "1"): vacuous,
+        ("error", 0.25, "1"): (True, None),
+        ("gradient", 0.25, "6"): (True, None),
+        ("error", 0.25, "6"): (True, None),
+    }
+    assert all("trivially" in c.bound for c in checks if "curve" in c.values)
+
+
+def test_a_theorem_5_row_can_fail(monkeypatch):
+    monkeypatch.setattr(theorem5, "gradient_sizes", lambda _, p: (np.full(len(p[0]), 0.6),) * 2)
+    checks = [c for c in theorem5.check(problem(settings5(biases=(0.25,)))) if "curve" in c.values]
+    assert {c.holds for c in checks if c.values["curve"] == "6"} == {False}
+
+
+def test_no_gradient_at_initialisation_exceeds_the_trivial_bound():
+    law = ApproximationCurve.load("1").level_probabilities(4)
+    for bias, k in ((0.01, 1), (0.25, 3), (0.499, 6)):
+        parameters = theorem5.networks_with_bias(500, k, 3, bias, torch.Generator().manual_seed(0))
+        sizes = np.maximum(*theorem5.gradient_sizes(LineDistribution(CANTOR, law), parameters))
+        assert 0 < sizes.max() <= theorem5.trivial(bias)[0]
+
+
 def test_theorem_5_n_prime_by_hand():
     # log(4 * 3 * 100 / 0.1) / log(1.5) = 23.16
     assert theorem5.least_level(10, 3, 0.1) == 24
@@ -135,6 +271,44 @@ def test_corollary_3_as_printed_is_vacuous():
         assert 0.5 - 1.5 * corollary3.forced(n) < 0
 
 
+def test_corollary_3_repaired_checks_its_hypothesis():
+    """Only on the fine curve do networks of width 8 err by so much that the conclusion isn't trivial."""
+    keys = {
+        "width": 5,
+        "t": 3,
+        "delta": 0.1,
+        "n": 30,
+        "biases": (0.5, 0.25),
+        "curves": ("1", "6"),
+        "initialisations": 32,
+    }
+    checks = corollary3.check(problem(corollary3.Settings(**keys)))[1:]
+    assert {(c.values["b"], c.values["curve"]): (c.holds, c.why) for c in checks} == {
+        (0.5, "1"): (None, "vacuous"),
+        (0.5, "6"): (None, "vacuous"),
+        (0.25, "1"): (None, "vacuous"),
+        (0.25, "6"): (True, None),
+    }
+    fine = checks[-1].values
+    assert fine["eta"] == pytest.approx(0.5 - 0.5 * (1 - 9**8 / 2**29))
+    assert 5 * fine["eta"] < 0.5
+    assert all(c.values["excess"] <= c.values["eta"] for c in checks)
+    wide = corollary3.check(problem(corollary3.Settings(**{**keys, "width": 100})))[1:]
+    assert {c.why for c in wide} == {"unmet"}
+
+
+@pytest.mark.parametrize("level", [2, 3, 5, 6])
+def test_the_folded_network_bounds_eta_from_below(level):
+    """What the repaired proof says: it errs by at most 1 - P(n'), so no smaller eta is a hypothesis that holds."""
+    for name in ("1", "4", "6"):
+        curve = ApproximationCurve.load(name)
+        P, distribution = curve.P(9), LineDistribution(CANTOR, curve.level_probabilities(9))
+        model = fold_network(corollary3.folding_depth(level))
+        error = distribution.error(stacked([model]))[0]
+        assert error <= 1 - P[level] + 1e-9
+        assert 0.5 - error <= corollary3.least_eta(P, level) + 1e-9
+
+
 def test_random_systems_meet_the_assumptions():
     for seed in range(60):
         ifs = conjecture1.random_system(np.random.default_rng(seed), seed % 3 + 1)  # checks Assumption 2 itself
@@ -144,7 +318,7 @@ def test_random_systems_meet_the_assumptions():
 
 def test_conjecture_1_ranks_what_was_measured():
     settings = conjecture1.Settings(
-        systems=9, width=4, shallow=1, deep=2, steps=5, lrs=(1e-2,), seeds=1, train_size=500
+        systems=9, width=28, shallow=1, deep=2, steps=5, lrs=(1e-2,), seeds=1, train_size=500
     )
     checks = conjecture1.check(problem(settings))
     again = conjecture1.check(problem(settings))
@@ -153,6 +327,43 @@ def test_conjecture_1_ranks_what_was_measured():
     assert [row["d"] for row in rows] == [1, 2, 3] * 3
     assert all(0 <= row[kind] <= 1 for row in rows for kind in ("shallow", "deep"))
     assert all(c.holds is None for c in checks)
+
+
+@pytest.mark.parametrize(("width", "hidden"), [(28, 2), (40, 8)])
+def test_conjecture_1_is_about_systems_that_its_networks_realise(width, hidden):
+    """Corollary 1's own network fits into the width and depth that are trained, and errs on no point."""
+    levels = set()
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        ifs, n, s = conjecture1.realisable_system(rng, seed % 3 + 1, width, hidden)
+        gamma = ifs.margin(n, None)
+        model = corollary1_network(ifs, n, s, gamma)
+        assert model.width <= width
+        assert model.depth <= hidden
+        x, y, _ = labelled_points(ifs, n, gamma, 500, rng)
+        with torch.no_grad():
+            assert (model(torch.from_numpy(x)).numpy() * y > 0).all()
+        levels.add(n)
+    assert max(levels) == (2 if hidden == 2 else 7)
+
+
+def test_conjecture_1_knows_the_least_shallow_error_on_the_line():
+    settings = conjecture1.Settings(
+        systems=6, width=28, shallow=1, deep=6, steps=200, lrs=(1e-2,), seeds=2, train_size=500
+    )
+    row = next(row for seed in range(0, 99, 3) if (row := conjecture1.best_errors(problem(settings), seed))["n"] > 4)
+    assert 0 < row["shallow"] < row["shallow_trained"] + 0.02  # 5,000 test points
+    flat = conjecture1.best_errors(problem(settings), 1)
+    assert flat["shallow"] == flat["shallow_trained"]
+    assert (flat["lr"], flat["network"]) in [(1e-2, 0), (1e-2, 1)]
+
+
+def test_counter_examples_are_named_by_their_seeds():
+    rows = [
+        {"seed": s, "shallow": a, "deep": b}
+        for s, a, b in ((3, 0.5, 0.1), (4, 0.4, 0.1), (5, 0.5, 0.4), (9, 0.46, 0.34))
+    ]
+    assert conjecture1.counter_examples(rows) == [3, 9]
 
 
 def test_words_on_the_command_line_are_statements():
@@ -190,6 +401,22 @@ def test_the_command_writes_table_record_and_picture(tmp_path):
     assert record["checks"][2]["values"]["wrong"] == 0
     assert (tmp_path / "out/theorem1.png").stat().st_size > 1000
     assert not list((tmp_path / "out").glob("*.part*"))
+
+
+@pytest.mark.parametrize("why", WHY)
+def test_the_terminal_explains_a_dash(capsys, why):
+    theory._show([Check("S", "a", "1", "0", True), Check("S", "b", "1", "0", None, {}, why)], "title")
+    shown = capsys.readouterr().out.splitlines()
+    assert sum(line.rstrip().endswith(f"- {why}") for line in shown) == 1
+    assert f"- {why}: {WHY[why]}" in shown
+    assert not any(f"- {other}" in line for other in WHY if other != why for line in shown)
+
+
+def test_a_check_that_says_nothing_says_why():
+    with pytest.raises(AssertionError):
+        Check("S", "a", "1", "0", None)
+    with pytest.raises(AssertionError):
+        Check("S", "a", "1", "0", True, {}, "vacuous")
 
 
 def test_the_conjectures_experiment_has_a_name(command, tmp_path):

@@ -15,6 +15,7 @@ import torch
 from conftest import read_checkpoint, small
 from torch import nn
 
+from fractal_ifs.config.compose import compose
 from fractal_ifs.config.run import Job
 from fractal_ifs.data import seeds
 from fractal_ifs.engines import cpp as native
@@ -24,6 +25,8 @@ from fractal_ifs.engines import stacked as engine_torch
 from fractal_ifs.engines.stacked import StackedEngine
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import records
+from fractal_ifs.runs.build import build_network
+from fractal_ifs.runs.layerwise import LayerwiseRun
 from fractal_ifs.runs.load import load
 from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.records import Status
@@ -180,6 +183,44 @@ def test_training_learns_what_can_be_learned():
     assert run.best_test_acc > 0.85  # four squares in a square; chance is 1/2
     f = run.model(run.data.x_test)
     assert run.history[-1][4] == pytest.approx(((run.data.y_test * f) > 0).float().mean().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        *({"model__init": init} for init in ("paper", "theory", "pytorch")),
+        {"training": "layerwise"},
+        {"model__norm": "layer"},
+        {"model": "resmlp"},
+    ],
+)
+def test_double_precision_begins_with_the_same_network(keys):
+    kind = LayerwiseRun if "training" in keys else Run
+    single, double = (kind(small(**keys, trainer__precision=p), None) for p in ("32-true", "64-true"))
+    assert double.params.dtype == torch.float64
+    assert torch.equal(double.params, single.params.double())
+    if isinstance(single, LayerwiseRun) and isinstance(double, LayerwiseRun):  # whose readouts are another stream
+        for run in (single, double):
+            run.begin_layer(1)
+        assert torch.equal(double.params, single.params.double())
+
+
+def test_a_cnn_in_double_precision_begins_with_the_same_network():
+    keys = {"data": "cifar10", "model": "cnn", "width": 3, "depth": 2}
+    single, double = (build_network(compose(**keys, trainer__precision=p), 3) for p in ("32-true", "64-true"))
+    for here, there in zip(double.parameters(), single.parameters(), strict=True):
+        assert here.dtype == torch.float64
+        assert torch.equal(here, there.double())
+
+
+def test_double_precision_can_still_draw_what_it_drew_before():
+    """The weights of runs that had no trainer.draw: drawn in double, and others than those of single precision."""
+    config = small(trainer__precision="64-true", trainer__draw="precision")
+    before = MLP(2, config.width, config.depth, generator=seeds.generator(config.seed, "init"), dtype=torch.float64)
+    first = next(iter(build_network(config, 2).parameters()))
+    assert torch.equal(first, next(iter(before.parameters())))
+    other = next(iter(build_network(small(trainer__precision="64-true"), 2).parameters()))
+    assert (first != other).all()
 
 
 def test_mixed_precision_is_lightnings(command):

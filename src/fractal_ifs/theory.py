@@ -1,7 +1,8 @@
 """``python -m fractal_ifs.theory [all|theorem1|...|corollary3] KEY=VALUE ...``: the paper's statements, each one run.
 
-Prints a table (statement, setting, bound, measured, holds) and writes theory.json and a picture of each statement into
-the run's directory. The exit status is 1 where a statement does not hold, or where the input is outside its hypotheses.
+Prints a table (statement, setting, bound, measured, holds), explains what "-" means in it, and writes theory.json and a
+picture of each statement into the run's directory. The exit status is 1 where a statement does not hold, or where the
+input is outside its hypotheses.
 """
 
 from __future__ import annotations
@@ -93,15 +94,21 @@ def _show(checks: Sequence[Check], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from fractal_ifs.theorems.problem import WHY
+
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in ("statement", "setting", "bound", "measured", "holds"):
         table.add_column(column, overflow="fold")
     for check in checks:
-        holds = {True: "[green]yes", False: "[bold red]NO", None: "-"}[check.holds]
+        holds = {True: "[green]yes", False: "[bold red]NO", None: f"- {check.why}"}[check.holds]
         table.add_row(
             *(text.replace("[", r"\[") for text in (check.statement, check.setting)), check.bound, check.measured, holds
         )
-    Console(width=None if sys.stdout.isatty() else 150).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+    console.print(table)
+    for why, said in WHY.items():
+        if any(check.why == why for check in checks):
+            console.print(f"- {why}: {said}")
 
 
 def _picture(statement: Statement, problem: Problem[Any], checks: list[Check]) -> bytes:

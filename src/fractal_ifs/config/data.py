@@ -26,6 +26,9 @@ class FractalData(Group):
     val_size: int = key(
         "points of a validation set, for measures=[val_acc]", least=0, most=MOST_POINTS, later=0, result=False
     )
+    overlaps: Literal["once", "repeated"] = key(
+        "points of several cells, where images overlap: once, so that positives are uniform on K_n", later="repeated"
+    )
 
 
 class ImageSet(NamedTuple):

@@ -47,6 +47,14 @@ class Fractal(_Group):
         """The maps that generate the fractal (Section 2). Raises ConfigError."""
         return fractals.AffineIFS.from_config(self.keys)
 
+    @cached_property
+    def overlapping(self) -> bool:
+        """Whether images overlap. False too for keys that define no fractal, which is told elsewhere."""
+        try:
+            return bool(self.ifs.separation().overlapping)
+        except ConfigError:
+            return False
+
     @property
     def depth(self) -> int:
         """n, the number of levels of K_n. Raises ConfigError unless it is written as a whole number >= 1."""

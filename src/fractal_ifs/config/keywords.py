@@ -52,6 +52,7 @@ class Values(TypedDict, total=False):
     data__margin: float
     data__balanced: bool
     data__val_size: int
+    data__overlaps: Literal["once", "repeated"]
     data__dir: str | None
     data__verify: bool
     data__crop: int
@@ -89,6 +90,7 @@ class Values(TypedDict, total=False):
     trainer__devices: int
     trainer__strategy: Literal["auto", "ddp"]
     trainer__precision: Literal["32-true", "bf16-mixed", "64-true"]
+    trainer__draw: Literal["float32", "precision"]
     trainer__compile: bool
     trainer__cuda_graphs: bool
     trainer__channels_last: bool
@@ -142,6 +144,7 @@ class Lists(TypedDict, total=False):
     data__margin: float | Sequence[float]
     data__balanced: bool | Sequence[bool]
     data__val_size: int | Sequence[int]
+    data__overlaps: Literal["once", "repeated"] | Sequence[Literal["once", "repeated"]]
     data__dir: str | Sequence[str | None] | None
     data__verify: bool | Sequence[bool]
     data__crop: int | Sequence[int]
@@ -183,6 +186,7 @@ class Lists(TypedDict, total=False):
     trainer__precision: (
         Literal["32-true", "bf16-mixed", "64-true"] | Sequence[Literal["32-true", "bf16-mixed", "64-true"]]
     )
+    trainer__draw: Literal["float32", "precision"] | Sequence[Literal["float32", "precision"]]
     trainer__compile: bool | Sequence[bool]
     trainer__cuda_graphs: bool | Sequence[bool]
     trainer__channels_last: bool | Sequence[bool]

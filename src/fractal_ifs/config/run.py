@@ -220,7 +220,8 @@ class RunConfig(Group):
         found |= {name: getattr(self, name).spelled() for name in NAMED}
         if found["schedule"] == "constant":  # as of all runs before there were schedules
             del found["schedule"]
-        found["trainer"] = self.trainer.of_network(cnn=self.model.name == "cnn")
+        plain = isinstance(self.model, MLPModel) and not self.model.varied
+        found["trainer"] = self.trainer.of_network(self.model.name == "cnn", plain)
         if stop := self.stop.identity():  # without it, a fingerprint is what it was before the group came
             found["stop"] = stop
         if not stop:  # nothing is chosen within the run
@@ -231,6 +232,8 @@ class RunConfig(Group):
             found["callbacks"] = callbacks
         if self.synthetic:
             found |= {"fractal": self.fractal.identity(), "curve": self.curve.identity()}
+            if "overlaps" in found["data"] and not self.fractal.overlapping:  # then it changes no point
+                del found["data"]["overlaps"]
         return found
 
     @cached_property

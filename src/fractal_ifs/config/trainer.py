@@ -27,6 +27,10 @@ class Trainer(Group):
     )
     strategy: Literal["auto", "ddp"] = key("how several devices train one run", result=False)
     precision: Literal["32-true", "bf16-mixed", "64-true"] = key("precision of numbers", absent="32-true")
+    draw: Literal["float32", "precision"] = key(
+        "initial weights are drawn in float32 and then cast; precision: as 64-true drew others before",
+        later="precision",
+    )
     compile: bool = key("compile the step with torch.compile, which may add numbers in another order", later=False)
     cuda_graphs: bool = key("stacked engine on a GPU: replay a step as a CUDA graph", later=False, result=False)
     channels_last: bool = key("store a CNN's maps with channels innermost in memory", later=True)
@@ -59,15 +63,17 @@ class Trainer(Group):
         if self.cuda_graphs and self.accelerator == "cpu":
             raise ConfigError("trainer.cuda_graphs=true: needs a GPU, trainer=gpu")
 
-    def of_network(self, cnn: bool) -> dict[str, str]:
+    def of_network(self, cnn: bool, plain: bool) -> dict[str, str]:
         """The trainer's part of a fingerprint, as text: the precision, and keys that change the order of sums.
 
-        ``channels_last`` and ``threads`` change it only for a CNN.
+        ``channels_last`` and ``threads`` change it only for a CNN. ``draw`` changes weights only in double precision,
+        and of the networks that were drawn in it: the CNN and the ``plain`` MLP.
         """
+        double = self.precision == "64-true" and (cnn or plain)
         found = {
             name: value
             for name, value in self.identity().items()
-            if name != "flags" and (cnn or name not in ("channels_last", "threads"))
+            if name != "flags" and (cnn or name not in ("channels_last", "threads")) and (double or name != "draw")
         }
         texts = {name: "true" if value is True else str(value) for name, value in found.items()}
         return texts | flags_of_result(self.flags)

@@ -48,7 +48,7 @@ def fractal_points(
     key = json.dumps([dict(fractal.keys), dict(curve.keys), data.plain(), seed, str(device)], sort_keys=True)
     points = _shared.get(key)
     if points is None:
-        law = FractalDistribution(fractal.ifs, curve.curve, fractal.depth, data.margin)
+        law = FractalDistribution(fractal.ifs, curve.curve, fractal.depth, data.margin, data.overlaps)
         x, y, _ = law.sample(data.train_size, seed=stream(seed, "train"), balanced=data.balanced)
         x_test, y_test, level = law.sample(data.test_size, seed=stream(seed, "test"), balanced=data.balanced)
         points = Points(x, y.float(), x_test, y_test.float(), level)

@@ -4,6 +4,9 @@ A point is a negative of level j = 1..n or a positive; the approximation curve s
 level are equally likely: a negative of level j is uniform in what the images leave of a cell of K_(j-1) (or in the
 cell's copy of the box `negatives`), a positive is uniform in a cell of K_n. That is the law of the walk from coarse to
 fine in the paper's experiments, without the walk: level and cell are drawn at once.
+
+Where images overlap, which the paper's Assumption 1 rules out, that walk would find a point of several cells as often
+as there are. Here it counts once: positives are uniform on K_n, negatives of level j on K_(j-1) without K_j.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from fractal_ifs.fractals.numbers import Floats, number, short, whole
 from fractal_ifs.fractals.samplers import Sampler, sampler
 from fractal_ifs.mkl import ask_for_equal_bits
 
+OVERLAPS = ("once", "repeated")
+
 
 class Sample(NamedTuple):
     """m labelled points; unpacks as x, y, level."""
@@ -40,6 +45,8 @@ class FractalDistribution:
     depth    n; if not given, the key `depth` of the fractal's file or mapping, else DEPTH
     margin   gamma: positives keep this distance from the boundary of their cell. Where cells are apart (Assumption 1 of
              the paper) this makes K_n^gamma; where they touch, the part of it away from the faces that they share.
+    overlaps "once", or "repeated": where images overlap, a point of several cells comes as often as there are, as it
+             did in earlier versions. Elsewhere the two are the same.
 
     Raises ConfigError for unknown names, images that leave K_0 or cover it, cells too small for float32, a curve that
     doesn't fit the depth, or a margin that leaves nothing.
@@ -51,7 +58,11 @@ class FractalDistribution:
         curve: int | str | ApproximationCurve | Mapping[str, Any] = 1,
         depth: int | None = None,
         margin: float | str = 0.0,
+        overlaps: str = "once",
     ):
+        if overlaps not in OVERLAPS:
+            raise ConfigError(f"overlaps={short(overlaps)}: must be one of {', '.join(OVERLAPS)}")
+        self._once = overlaps == "once"
         ask_for_equal_bits()  # in a notebook points may be drawn before the first run
         own = DEPTH
         if isinstance(fractal, AffineIFS):
@@ -125,13 +136,16 @@ class FractalDistribution:
             p = self.level_probabilities.copy()
             if label:
                 p[slice(-1, None) if label < 0 else slice(None, -1)] = 0
-            self._samplers[label] = sampler(self.ifs, p / p.sum(), self.margin)
+            self._samplers[label] = sampler(self.ifs, p / p.sum(), self.margin, self._once)
         return self._samplers[label]
 
     def level(self, x: Any) -> Tensor:
         """The largest j in 0..n with x in K_j, -1 outside K_0: x (m, d) to (m,) int64, on x's device.
 
-        Found by the inverse maps, in float64, whatever way points are drawn. Raises ConfigError for another shape.
+        Found by the inverse maps, in float64, whatever way points are drawn. K_j is closed, but a point on the boundary
+        of a cell may be told to lie outside: the inverse maps round, by about 2^-52 of K_0's size divided by the cell's
+        scale. So 7/9, the end of a cell of the Cantor set, may be found to leave K_2. Points that are drawn keep off
+        boundaries by more than that. Raises ConfigError for another shape.
         """
         x = torch.as_tensor(x, dtype=torch.float64)
         if x.ndim != 2 or x.shape[1] != self.d:

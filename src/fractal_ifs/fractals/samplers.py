@@ -35,14 +35,17 @@ class Sampler(Protocol):
         ...
 
 
-def sampler(ifs: AffineIFS, level_probabilities: Floats, margin: float) -> Sampler:
-    """The faster sampler that applies; probabilities (n + 1,) of a negative of level 1..n, then of a positive."""
+def sampler(ifs: AffineIFS, level_probabilities: Floats, margin: float, once: bool = True) -> Sampler:
+    """The faster sampler that applies; probabilities (n + 1,) of a negative of level 1..n, then of a positive.
+
+    ``once``: as of `WordSampler`.
+    """
     n = len(level_probabilities) - 1
     gap = ifs.gap()
     boxes = isinstance(ifs.base, Box) and ifs.boxes_to_boxes and not ifs.separation().overlapping
     if gap and boxes and sum(len(gap) * ifs.r**j for j in range(n)) + ifs.r**n <= MAX_BOXES:
         return BoxMixture(ifs, gap, level_probabilities, margin)
-    return WordSampler(ifs, level_probabilities, margin)
+    return WordSampler(ifs, level_probabilities, margin, once)
 
 
 class BoxMixture:
@@ -99,11 +102,17 @@ class WordSampler:
 
     Right means that the image, rounded to float32, comes from the gap (a negative) or from K_0 (a positive), and that a
     positive keeps `margin` from the boundary of its cell. Where images overlap, a negative of level j must also lie
-    outside all of K_j: it is then uniform in what is left of its cell, and cells weigh by how much that is.
+    outside all of K_j.
+
+    A point of several cells would then come as often as there are. With ``once``, cells are drawn in proportion to
+    their volumes, which makes that number the density, and a point of c cells is kept with probability 1/c: positives
+    are uniform on K_n, negatives of level j on K_(j-1) without K_j. Without overlaps nothing of this is done.
     """
 
-    def __init__(self, ifs: AffineIFS, level_probabilities: Floats, margin: float):
+    def __init__(self, ifs: AffineIFS, level_probabilities: Floats, margin: float, once: bool = True):
         self.ifs, self.margin = ifs, margin
+        self.overlapping = bool(ifs.separation().overlapping)
+        self.once = once and self.overlapping
         self.n = len(level_probabilities) - 1
         self.cumulative = np.cumsum(level_probabilities)
         self.cumulative[np.flatnonzero(level_probabilities)[-1] :] = 1.0
@@ -114,6 +123,10 @@ class WordSampler:
         self.matrices = np.concatenate([matrices for matrices, _ in tables])
         self.offsets = np.concatenate([offsets for _, offsets in tables])
         self.inverses = np.linalg.inv(self.matrices)
+        # For volumes that differ: the number of a table plus the share of the volume up to each of its words.
+        volumes = [np.abs(np.linalg.det(matrices)) for matrices, _ in tables]
+        self.by_volume = self.once and not np.allclose(volumes[1], volumes[1][0], rtol=1e-12)
+        self.shares = np.concatenate([i + np.cumsum(v) / v.sum() for i, v in enumerate(volumes)])
         # Points of K_0 are proposed from the boxes `core` and `gap`. No preimage of K_n^margin is nearer to the
         # boundary of K_0 than `nearest`.
         nearest = margin / float(np.linalg.norm(ifs.matrices, 2, axis=(1, 2)).max()) ** self.n
@@ -129,9 +142,8 @@ class WordSampler:
             pending = torch.where((level > self.n) == positive)[0]
             attempt = futile = 0
             while len(pending):
-                lane = 1 + attempt * (
-                    1 + self.ifs.d + self.n
-                )  # an attempt's streams: a box, d coordinates, <= n blocks
+                # an attempt's streams: a box, d coordinates, <= n blocks, with ``once`` whether it is kept
+                lane = 1 + attempt * (1 + self.ifs.d + self.n + self.once)
                 rows, points = self._attempt(seed, lane, index, pending, level[pending] - 1, positive)
                 x[rows] = points
                 attempt, futile = attempt + 1, 0 if len(rows) else futile + len(pending)
@@ -146,26 +158,56 @@ class WordSampler:
         self, seed: int, lane: int, index: Tensor, rows: Tensor, length: Tensor, positive: bool
     ) -> tuple[Tensor, Tensor]:
         """One attempt at points number index[rows], in cells of K_length: the rows that succeed, and their points."""
-        right = self._in_base if positive else self._in_gap
         number = index[rows]
         z = _uniform_in(self.core if positive else self.gap, seed, lane, number)
-        kept = right(z)
+        kept = self._in_base(z) if positive else self._in_gap(z)
         rows, number, length, z = rows[kept], number[kept], length[kept], z[kept]
         matrix, offset, inverse = self._cell(seed, lane + 1 + self.ifs.d, number, length)
         x = (_apply(matrix, z) + offset).to(torch.float32)
-        z = _apply(inverse, x.to(torch.float64) - offset)
-        kept = right(z)
-        if positive and self.margin:
+        kept = self._right(_apply(inverse, x.to(torch.float64) - offset), inverse, positive)
+        if not positive and self.overlapping:
+            kept &= deepest(self.ifs, x, self.n) == length
+        rows, number, length, x = rows[kept], number[kept], length[kept], x[kept]
+        if self.once:
+            u = uniform(words(derive(seed, lane + 1 + self.ifs.d + self.n), number))
+            kept = u * self._cells_of(x, length, positive) < 1
+            rows, x = rows[kept], x[kept]
+        return rows, x
+
+    def _right(self, z: Tensor, inverse: Tensor, positive: bool) -> Tensor:
+        """Whether points come from the right place of a cell: preimages z (k, d), and its inverse matrix (k, d, d)."""
+        if not positive:
+            return self._in_gap(z)
+        kept = self._in_base(z)
+        if self.margin:
             normals, bounds = as_tensors(z.device, self.ifs.base.normals, self.ifs.base.bounds)
             norm = cast("Any", torch.linalg).vector_norm  # torch gives it no types
             steepness: Tensor = norm(normals @ inverse, dim=-1)  # of the cell's own faces
             kept &= torch.all(bounds - z @ normals.T >= self.margin * steepness, -1)
-        if not positive and self.ifs.separation().overlapping:
-            kept &= deepest(self.ifs, x, self.n) == length
-        return rows[kept], x[kept]
+        return kept
+
+    def _cells_of(self, x: Tensor, length: Tensor, positive: bool) -> Tensor:
+        """(k,): of how many cells of K_length[i] a point x[i] comes from the right place; x (k, d)."""
+        inverses, offsets = as_tensors(x.device, np.linalg.inv(self.ifs.matrices), self.ifs.offsets)
+        z, point = x.to(torch.float64), torch.arange(len(x), device=x.device)
+        inverse = torch.eye(self.ifs.d, dtype=torch.float64, device=x.device).expand(len(x), -1, -1)
+        count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        for j in range(self.n + 1):  # z: the preimages under words of j maps that lie in K_0
+            ends = length[point] == j
+            right = point[ends][self._right(z[ends], inverse[ends], positive)]
+            count += torch.bincount(right, minlength=len(x))
+            goes = ~ends & _inside(z, self.ifs.base, SKIN)
+            z, point, inverse = z[goes], point[goes], inverse[goes]
+            z = torch.einsum("iab,pib->pia", inverses, z[:, None] - offsets).reshape(-1, self.ifs.d)
+            inverse = torch.einsum("iab,pbc->piac", inverses, inverse).reshape(-1, self.ifs.d, self.ifs.d)
+            point = point.repeat_interleave(self.ifs.r)
+        return count
 
     def _cell(self, seed: int, lane: int, number: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A uniform word of length[i] maps per point: its matrix (k, d, d), offset (k, d), inverse matrix (k, d, d)."""
+        """A word of length[i] maps per point: its matrix (k, d, d), offset (k, d), inverse matrix (k, d, d).
+
+        All words are equally likely, or with ``once`` in proportion to their cells' volumes.
+        """
         first, matrices, offsets, inverses = as_tensors(
             number.device, self.first, self.matrices, self.offsets, self.inverses
         )
@@ -174,8 +216,14 @@ class WordSampler:
         for block in range(-(-self.n // self.block)):
             part = length.clamp(max=self.block)
             length = length - part
-            count = torch.tensor(self.ifs.r, device=number.device) ** part
-            word = first[part] + (high_bits(words(derive(seed, lane + block), number), 40) * count >> 40)
+            bits = words(derive(seed, lane + block), number)
+            if self.by_volume:
+                (shares,) = as_tensors(number.device, self.shares)
+                word = torch.searchsorted(shares, part + uniform(bits), right=True)
+                word = word.clamp(first[part], first[part] + self.ifs.r**part - 1)  # from rounding alone
+            else:
+                count = torch.tensor(self.ifs.r, device=number.device) ** part
+                word = first[part] + (high_bits(bits, 40) * count >> 40)
             offset = offset + _apply(matrix, offsets[word])
             matrix, inverse = matrix @ matrices[word], inverses[word] @ inverse
         return matrix, offset, inverse

@@ -3,9 +3,15 @@
 Each claim has a verdict and a statistic, of ours and of the paper's own numbers. The paper's statistic is over the
 cells that we have run, or over all its cells where we have none.
 
-Trends along depth or curve are tested by Page's L, on ordered columns with a line per fractal and width. Such a claim
-is supported or contradicted where the effect is more than ``EFFECT`` and p < ``P``, and otherwise undecided. The other
-claims have no such test. The thresholds that decide them are in their functions.
+The networks of one data set aren't independent: they share their points. So a fractal is one observation, whatever the
+number of widths. An effect over several fractals has an interval of 95% by Student's t, over the fractals' means; of
+one data set there is none, and the range over its widths is told instead. Trends along depth or curve have a p-value
+that is exact, see `trend`. Such a claim is supported or contradicted where the effect is more than ``EFFECT``, its
+interval or range is to one side of 0 and p < ``P``, and otherwise undecided. The other claims have no such test. The
+thresholds that decide them are in their functions.
+
+Of equal accuracies none is better: they share their rank in a trend, and pairs of them are counted apart. Of two equal
+maxima that of the smaller width is named. A number that its interval doesn't tell from a threshold decides nothing.
 
 Cells of another budget take part only in verdicts that those of the paper's budget can't give: a narrow network after
 10^6 steps must not be compared with a wide one after 10^5.
@@ -13,16 +19,25 @@ Cells of another budget take part only in verdicts that those of the paper's bud
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, permutations
+from typing import TYPE_CHECKING
 
 from fractal_ifs.report.tables import FRACTALS, Table
+from fractal_ifs.results.cells import results_of
+from fractal_ifs.results.columns import CellKey
+from fractal_ifs.results.rows import learning_curve
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 P = 0.01  # the largest p-value that decides a claim
 CHANCE = 0.6  # accuracies up to this one are near chance, .5
 EFFECT = 0.02  # larger differences of accuracy matter; one on 5,000 test points has a standard error of .007
+TEST_POINTS = 5000  # the paper's
 
 Grid = Mapping[str, Sequence[Sequence[float | None]]]  # accuracies by fractal: a row per depth or curve, then widths
-Statement = tuple[str, str, int]  # a verdict, the statistic as text, and how many lines or networks it is from
+Lines = dict[str, list[list[float]]]  # by fractal: for each width the accuracies down the rows
+Statement = tuple[str, str, str]  # a verdict, the statistic as text, and what it is from
 
 
 @dataclass(frozen=True)
@@ -53,58 +68,113 @@ def grids(table: Table) -> tuple[Grid, Grid]:
     return ours, theirs
 
 
-def judge(table: Table, claim: str, say: Callable[[Grid], Statement], of: str) -> Verdict:
-    """The verdict on a claim. ``say`` is called with our grid and with the paper's; ``of``: what it counts."""
+def judge(table: Table, claim: str, say: Callable[[Grid], Statement]) -> Verdict:
+    """The verdict on a claim. ``say`` is called with our grid and with the paper's."""
     ours, theirs = grids(table)
-    verdict, text, n = say(ours)
-    return Verdict(claim, verdict, text, say(theirs)[1], f"{n} {of}")
+    verdict, text, of = say(ours)
+    return Verdict(claim, verdict, text, say(theirs)[1], of)
 
 
-def columns(values: Grid, fractals: Sequence[str]) -> list[list[float]]:
-    """A line per fractal and width: the accuracies down the rows. A line with a missing value is left out."""
-    lines = [list(line) for f in fractals if f in values for line in zip(*values[f], strict=True)]
-    return [line for line in lines if all(v is not None for v in line)]  # pyright: ignore[reportReturnType]
+def columns(values: Grid, fractals: Sequence[str]) -> Lines:
+    """The lines of each fractal that has any. A line with a missing value is left out."""
+    found = {f: [list(line) for line in zip(*values[f], strict=True)] for f in fractals if f in values}
+    whole = {f: [line for line in lines if all(v is not None for v in line)] for f, lines in found.items()}
+    return {f: lines for f, lines in whole.items() if lines}  # pyright: ignore[reportReturnType]
 
 
-def trend(lines: Sequence[Sequence[float]], falling: bool = False) -> tuple[float, float, float] | None:
-    """Page's test of an increasing (or falling) trend along lines of equal length.
+def counted(lines: Lines) -> str:
+    """``4 fractals, 20 (fractal, width) lines``."""
+    return f"{len(lines)} fractals, {sum(map(len, lines.values()))} (fractal, width) lines"
 
-    Returns the mean gain (or loss) from the first value to the last, the p-value of such a trend, and the p-value of
-    the opposite trend. None for fewer than two lines.
+
+@dataclass(frozen=True)
+class Effect:
+    """A difference of accuracies that was measured on some data sets."""
+
+    by_fractal: Mapping[str, float]  # the mean of each
+    mean: float  # of these
+    low: float  # the interval of 95% over the fractals; of one fractal, the least and the largest of its lines
+    high: float
+
+    def __str__(self) -> str:
+        """``+0.164, 95% over 4 fractals +0.073 to +0.255``."""
+        over = f"95% over {len(self.by_fractal)} fractals" if len(self.by_fractal) > 1 else "widths"
+        return f"{self.mean:+.3f}, {over} {self.low:+.3f} to {self.high:+.3f}"
+
+    @property
+    def each(self) -> str:
+        """``sierpinsky +0.094, cantor2d +0.233``."""
+        return ", ".join(f"{fractal} {mean:+.3f}" for fractal, mean in self.by_fractal.items())
+
+
+def effect(values: Mapping[str, Sequence[float]]) -> Effect:
+    """The mean over fractals of the mean over each one's values, with its interval."""
+    import numpy as np
+    from scipy.stats import t
+
+    means = {fractal: float(np.mean(found)) for fractal, found in values.items()}
+    every = list(means.values())
+    mean, n = float(np.mean(every)), len(every)
+    if n == 1:
+        [found] = values.values()
+        return Effect(means, mean, min(found), max(found))
+    half = float(t.ppf(0.975, n - 1) * np.std(every, ddof=1) / n**0.5)
+    return Effect(means, mean, mean - half, mean + half)
+
+
+@dataclass(frozen=True)
+class Trend:
+    """How accuracies rise along lines, from the first to the last."""
+
+    gain: Effect
+    p_rising: float
+    p_falling: float
+
+    def decide(self, falling: bool = False) -> str:
+        """Whether they rise, or fall: supported, contradicted or undecided."""
+        rises = self.gain.mean > EFFECT and self.gain.low > 0 and self.p_rising < P
+        falls = self.gain.mean < -EFFECT and self.gain.high < 0 and self.p_falling < P
+        return "undecided" if rises == falls else "supported" if falls == falling else "contradicted"
+
+
+def trend(lines: Lines) -> Trend | None:
+    """The gain along lines of equal length, and exact p-values that they rise, and fall. None where there are no lines.
+
+    The statistic is Page's L, the sum over lines of number times rank. If depth, or the curve, had no effect, the rows
+    of a fractal could be exchanged, all its widths at once as these share their points. So L is compared with its
+    values under all exchanges, of each fractal by itself.
     """
-    if len(lines) < 2:
+    if not lines:
         return None
-    from scipy.stats import page_trend_test
+    import numpy as np
+    from scipy.stats import rankdata
 
-    sign = -1 if falling else 1
-    gain = sum(line[-1] - line[0] for line in lines) / len(lines)
-    up, down = ([[s * v for v in line] for line in lines] for s in (sign, -sign))
-    return sign * gain, float(page_trend_test(up).pvalue), float(page_trend_test(down).pvalue)
+    gain = effect({f: [line[-1] - line[0] for line in own] for f, own in lines.items()})
+    counts, observed = np.ones(1), 0  # how likely each value of 2 L is, from the least that there can be
+    for own in lines.values():
+        ranks = np.rint(2 * rankdata(np.round(own, 9), axis=1).sum(0)).astype(int)
+        orders = np.array(list(permutations(range(len(ranks)))))
+        values = ranks[orders] @ np.arange(1, len(ranks) + 1)
+        observed += int(values[0] - values.min())  # the first order is the identity
+        counts = np.convolve(counts, np.bincount(values - values.min()) / len(values))
+    return Trend(gain, float(counts[observed:].sum()), float(counts[: observed + 1].sum()))
 
 
-def _decide(effect: float, p_for: float, p_against: float) -> str:
-    if effect > EFFECT and p_for < P:
-        return "supported"
-    return "contradicted" if effect < -EFFECT and p_against < P else "undecided"
+def depth_helps(table: Table) -> Verdict:
+    """Table 1: accuracy rises with depth on a coarse curve, on the four fractals. One claim, counted once."""
 
+    def say(values: Grid) -> Statement:
+        lines = columns(values, list(FRACTALS))
+        found = trend(lines)
+        if found is None or len(lines) < len(FRACTALS):
+            return "not run", "", counted(lines)
+        pairs = [pair for own in lines.values() for line in own for pair in pairwise(line)]
+        better, equal = sum(b > a for a, b in pairs), sum(b == a for a, b in pairs)
+        said = f"depth 5 over depth 1: {found.gain} ({found.gain.each}); a layer more is better in {better} of "
+        said += f"{len(pairs)} pairs" + (f", equal in {equal}" if equal else "") + f"; p={found.p_rising:.1g}"
+        return found.decide(), said, counted(lines)
 
-def depth_helps(table: Table) -> list[Verdict]:
-    """Table 1: accuracy rises with depth on a coarse curve, on all fractals together and on each."""
-    out = []
-    for label, fractals in [("all four fractals", list(FRACTALS)), *((FRACTALS[f], [f]) for f in FRACTALS)]:
-
-        def say(values: Grid, fractals: list[str] = fractals) -> Statement:
-            lines = columns(values, fractals)
-            if (found := trend(lines)) is None:
-                return "not run", "", len(lines)
-            better = [b > a for line in lines for a, b in pairwise(line)]
-            said = (
-                f"depth 5 over depth 1: {found[0]:+.3f}, a layer more is better in {sum(better)} of {len(better)} pairs"
-            )
-            return _decide(*found), f"{said}, Page p={found[1]:.1g}", len(lines)
-
-        out.append(judge(table, f"Depth helps on a coarse curve: {label}", say, "(fractal, width) lines"))
-    return out
+    return judge(table, "Depth helps on a coarse curve, on all four fractals", say)
 
 
 def parameters(depth: int, width: int, d: int = 2) -> int:
@@ -117,8 +187,7 @@ def utilisation(table: Table) -> Verdict:
 
     The accuracy of shallower networks is interpolated between widths, in log(parameters), by a curve that bends with
     the points (PCHIP). A straight line lies below a concave curve and would favour depth. A network's gain is the mean
-    over the depths below its own. Networks on one fractal are not independent. So no p-value is given, and all four
-    fractals must agree.
+    over the depths below its own. No p-value is given; all four fractals must agree.
     """
     import numpy as np
     from scipy.interpolate import PchipInterpolator
@@ -141,16 +210,18 @@ def utilisation(table: Table) -> Verdict:
     def say(values: Grid) -> Statement:
         by_fractal = {fractal: found for fractal, block in values.items() if (found := gains(block))}
         every = [g for found in by_fractal.values() for g in found]
+        of = f"{len(by_fractal)} fractals, {len(every)} networks"
         if len(by_fractal) < len(FRACTALS):
-            return "not run", "", len(every)
-        mean, means = float(np.mean(every)), {f: float(np.mean(found)) for f, found in by_fractal.items()}
-        agree = all(m * mean > 0 for m in means.values())
-        verdict = ("supported" if mean > 0 else "contradicted") if agree and abs(mean) > EFFECT else "undecided"
-        said = ", ".join(f"{f} {m:+.3f}" for f, m in means.items())
+            return "not run", "", of
+        gain = effect(by_fractal)
+        agree = all(m * gain.mean > 0 for m in gain.by_fractal.values()) and gain.low * gain.high > 0
+        verdict = "undecided"
+        if agree and abs(gain.mean) > EFFECT:
+            verdict = "supported" if gain.mean > 0 else "contradicted"
         better = f"better in {sum(g > 0 for g in every)} of {len(every)}"
-        return verdict, f"{mean:+.3f} at equal parameters ({said}), {better}", len(every)
+        return verdict, f"at equal parameters {gain} ({gain.each}); {better}", of
 
-    return judge(table, "Deeper networks use their parameters better on a coarse curve", say, "networks")
+    return judge(table, "Deeper networks use their parameters better on a coarse curve", say)
 
 
 def finer_is_worse(table: Table) -> Verdict:
@@ -159,12 +230,13 @@ def finer_is_worse(table: Table) -> Verdict:
 
     def say(values: Grid) -> Statement:
         lines = columns(values, fractals)
-        if (found := trend(lines, falling=True)) is None:
-            return "not run", "", len(lines)
-        return _decide(*found), f"curve 6 below curve 1 by {found[0]:.3f}, Page p={found[1]:.1g}", len(lines)
+        found = trend(lines)
+        if found is None or len(lines) < len(fractals):
+            return "not run", "", counted(lines)
+        said = f"curve 6 over curve 1: {found.gain} ({found.gain.each}); p={found.p_falling:.1g}"
+        return found.decide(falling=True), said, counted(lines)
 
-    claim = "Finer curves are worse at fixed depth: Cantor, pentaflake, Vicsek"
-    return judge(table, claim, say, "(fractal, width) lines")
+    return judge(table, "Finer curves are worse at fixed depth: Cantor, pentaflake, Vicsek", say)
 
 
 def sierpinsky_exception(table: Table, least_width: int = 50) -> Verdict:
@@ -176,18 +248,19 @@ def sierpinsky_exception(table: Table, least_width: int = 50) -> Verdict:
             for width, line in zip(table.widths, zip(*block, strict=True), strict=True):
                 if width >= least_width and None not in line:
                     falls.setdefault(fractal, []).append(max(line) - min(line))  # pyright: ignore[reportArgumentType]
+        of = f"{len(falls)} fractals, {sum(map(len, falls.values()))} (fractal, width) lines"
         if len(falls) < len(FRACTALS):
-            return "not run", "", sum(map(len, falls.values()))
+            return "not run", "", of
         largest, others = max(falls["sierpinsky"]), min(min(v) for f, v in falls.items() if f != "sierpinsky")
         verdict = (
             "supported" if largest <= 0.03 and others >= 0.1 else "contradicted" if largest >= others else "undecided"
         )
         said = f"range over the curves at width >= {least_width}: Sierpinsky at most {largest:.3f}, "
-        said += f"the others at least {others:.3f}"
-        return verdict, said, sum(map(len, falls.values()))
+        mean = effect({f: v for f, v in falls.items() if f != "sierpinsky"})
+        said += f"the others at least {others:.3f} (mean {mean})"
+        return verdict, said, of
 
-    claim = "The Sierpinsky set is the exception: the curve has no effect at large widths"
-    return judge(table, claim, say, "(fractal, width) lines")
+    return judge(table, "The Sierpinsky set is the exception: the curve has no effect at large widths", say)
 
 
 def fine_vicsek(table: Table) -> Verdict:
@@ -196,45 +269,61 @@ def fine_vicsek(table: Table) -> Verdict:
     claim = "On the fine Vicsek set of depth 6 depth brings nothing, and all networks are near chance"
     theirs = "slightly more than 0.5 for all (Figure 6; no numbers are printed)"
     if (found := trend(lines)) is None:
-        return Verdict(claim, "not run", "", theirs, f"{len(lines)} widths")
-    top = max(v for line in lines for v in line)
-    if top > CHANCE or (found[0] > EFFECT and found[1] < P):
+        return Verdict(claim, "not run", "", theirs, "0 widths")
+    of = f"1 fractal, {len(lines['vicsek'])} widths"
+    top = max(v for line in lines["vicsek"] for v in line)
+    if top > CHANCE or found.decide() == "supported":
         verdict = "contradicted"
     else:
-        verdict = "supported" if abs(found[0]) <= EFFECT else "undecided"
-    ours = f"depth 5 over depth 1: {found[0]:+.3f} (Page p={found[1]:.1g}), best accuracy {top:.3f}"
-    return Verdict(claim, verdict, ours, theirs, f"{len(lines)} widths")
+        verdict = "supported" if abs(found.gain.mean) <= EFFECT else "undecided"
+    ours = f"depth 5 over depth 1: {found.gain}; p={found.p_rising:.1g}; best accuracy {top:.3f}"
+    return Verdict(claim, verdict, ours, theirs, of)
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's interval of 95% for a probability, of which ``share`` of n independent trials came true."""
+    z = 1.96
+    middle, half = share + z**2 / (2 * n), z * (share * (1 - share) / n + (z / (2 * n)) ** 2) ** 0.5
+    return (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
 
 
 def nearly_solved(table: Table) -> Verdict:
-    """Table 1: a wide enough network of depth 5 reaches accuracy 0.98 on the 2D Cantor set."""
+    """Table 1: a wide enough network of depth 5 reaches accuracy 0.98 on the 2D Cantor set.
+
+    The interval is that of the test points; what another seed would give is not in it.
+    """
 
     def say(values: Grid) -> Statement:
         line = {w: v for w, v in zip(table.widths, values["cantor2d"][-1], strict=True) if v is not None}
         if not line:
-            return "not run", "", 0
+            return "not run", "", "0 widths"
         width, best = max(line.items(), key=lambda item: item[1])
-        verdict = "supported" if best >= 0.98 else "contradicted" if set(line) == set(table.widths) else "undecided"
-        return verdict, f"accuracy {best:.3f} at width {width}", len(line)
+        low, high = wilson(best, TEST_POINTS)
+        verdict = "supported" if low >= 0.98 else "undecided"
+        if high < 0.98 and set(line) == set(table.widths):
+            verdict = "contradicted"
+        said = f"accuracy {best:.3f} at width {width}, 95% of its test points' draw {low:.3f} to {high:.3f}"
+        return verdict, said, f"1 fractal, {len(line)} widths"
 
-    return judge(table, "A wide enough network of depth 5 nearly solves the 2D Cantor set on curve 1", say, "widths")
+    return judge(table, "A wide enough network of depth 5 nearly solves the 2D Cantor set on curve 1", say)
 
 
 def cifar10(table: Table) -> Verdict:
     """Figure 7: the mean gain of each layer, over widths where all depths were measured, is large, then small."""
 
     def say(values: Grid) -> Statement:
-        lines = columns(values, ["CIFAR-10"])
-        if not lines:
-            return "not run", "", 0
+        if not (lines := columns(values, ["CIFAR-10"]).get("CIFAR-10")):
+            return "not run", "", "0 widths"
         gains = [sum(b - a for a, b in pairs) / len(lines) for pairs in zip(*map(pairwise, lines), strict=True)]
         early, late = gains[0] + gains[1], gains[2] + gains[3]
         verdict = "supported" if early > EFFECT and abs(late) < early / 2 else "undecided"
         verdict = "contradicted" if early < -EFFECT or late > max(early, EFFECT) else verdict
-        return verdict, "layers 2 to 5 bring " + ", ".join(f"{g:+.3f}" for g in gains), len(lines)
+        said = "layers 2 to 5 bring " + ", ".join(f"{g:+.3f}" for g in gains)
+        both = [effect({"CIFAR-10": [line[b] - line[a] for line in lines]}) for a, b in ((0, 2), (2, 4))]
+        return verdict, f"{said}; 2 and 3 {both[0]}; 4 and 5 {both[1]}", f"1 data set, {len(lines)} widths"
 
     claim = "On CIFAR-10 depth helps gradually: the second and third layer most, then saturation"
-    return judge(table, claim, say, "widths")
+    return judge(table, claim, say)
 
 
 def verdicts(tables: Sequence[Table]) -> list[Verdict]:
@@ -245,7 +334,7 @@ def verdicts(tables: Sequence[Table]) -> list[Verdict]:
 
 def _verdicts(tables: Sequence[Table]) -> list[Verdict]:
     one, two, six, *seven = tables
-    of_one = [*depth_helps(one), utilisation(one), nearly_solved(one)]
+    of_one = [depth_helps(one), utilisation(one), nearly_solved(one)]
     return [*of_one, finer_is_worse(two), sierpinsky_exception(two), fine_vicsek(six), *map(cifar10, seven)]
 
 
@@ -261,6 +350,40 @@ def _whole(table: Table) -> Table:
 def _provisional(found: Verdict) -> Verdict:
     """Mark a verdict that rests partly on cells of another budget than the paper's."""
     return found if found.verdict == "not run" else replace(found, verdict=f"{found.verdict}*")
+
+
+def is_constant(run: Mapping[str, object]) -> bool:
+    """Whether the run's network has collapsed to a constant: near chance, and all equal in its last ten evaluations.
+
+    Or in its last tenth of them, if that is more. Test accuracy has other last digits whenever a network moves.
+    """
+    _, accuracies = learning_curve(run)
+    last = accuracies[-max(10, len(accuracies) // 10) :]
+    return len(last) >= 10 and last[0] <= CHANCE and len(set(last)) == 1
+
+
+def collapsed(runs: "pd.DataFrame", cells: "pd.DataFrame") -> str | None:
+    """A line on runs that collapsed to a constant, and on the cells whose number they are part of. None without any.
+
+    Args:
+        runs: as ``results.rows.read_runs`` returns it.
+        cells: as ``results.cells.form_cells`` returns it.
+    """
+    found = [run for run in runs.to_dict("records") if run["data"] == "fractal" and is_constant(run)]
+    if not found:
+        return None
+    chosen = {(cell.key, cell.lr, cell.budget) for cell in results_of(cells)}
+    keys = [(CellKey.of(run), run["lr"], run["steps_asked"]) for run in found]
+    inside = sorted({str(key) for key, lr, budget in keys if (key, lr, budget) in chosen})
+    by_lr = {lr: sum(run["lr"] == lr for run in found) for lr in sorted({run["lr"] for run in found})}
+    line = f"{len(found)} of {len(runs)} runs collapsed to a constant (lr " + ", ".join(
+        f"{lr:g}: {count}" for lr, count in by_lr.items()
+    )
+    return (
+        f"{line}); in {len(inside)} cells one of them is shown or averaged"
+        + (": " if inside else "")
+        + ("; ".join(inside))
+    )
 
 
 def markdown(found: Sequence[Verdict]) -> str:

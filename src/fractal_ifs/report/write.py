@@ -37,6 +37,8 @@ def write_report(paths: Sequence[Path], output: Path, with_figures: bool = True)
     if len(claimed) > 20:
         claimed[20:] = [f"... and {len(claimed) - 20} more cells"]
     notes += claimed
+    if line := verdicts.collapsed(runs, cells):
+        notes.append(line)
     failed = runs[runs.status == Status.FAILED]
     if len(failed):
         first = failed.iloc[0]

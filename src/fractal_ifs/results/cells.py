@@ -51,8 +51,8 @@ def form_cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
     ended, it is the steps that all of them have done.
 
     The learning rate is the one with the best mean over the seeds that all of the cell's learning rates have, as the
-    paper chooses on one seed. The accuracy is the mean over all seeds of that learning rate, never a maximum over
-    seeds.
+    paper chooses on one seed. Of learning rates with equal means it is that of the most seeds, then the smallest. The
+    accuracy is the mean over all seeds of that learning rate, never a maximum over seeds.
 
     Args:
         runs: as ``results.rows.read_runs`` returns it.
@@ -146,12 +146,20 @@ def _result(key: Sequence[Any], part: Sequence[Run]) -> tuple[CellResult, list[s
     score = {
         lr: _mean([v for seed, v in seeds.items() if not shared or seed in shared]) for lr, seeds in values.items()
     }
-    lr = max(score, key=lambda value: score[value])
+    best = max(score.values())
+    tied = [value for value in score if abs(score[value] - best) < 1e-9]
+    lr = min(tied, key=lambda value: (-len(values[value]), value))
     chosen = list(values[lr].values())
     mean = _mean(chosen)
     first = min((run for run in taken if run["lr"] == lr), key=lambda run: run["seed"])
+    data, fractal, fractal_depth, curve, depth, width = key
     result = CellResult(
-        *key,
+        data=data,
+        fractal=fractal,
+        fractal_depth=fractal_depth,
+        curve=curve,
+        depth=int(depth),
+        width=int(width),
         accuracy=mean,
         spread=(sum((v - mean) ** 2 for v in chosen) / (len(chosen) - 1)) ** 0.5 if len(chosen) > 1 else None,
         least=min(chosen),
@@ -163,7 +171,7 @@ def _result(key: Sequence[Any], part: Sequence[Run]) -> tuple[CellResult, list[s
         ended=part[0]["status"] in ENDED,
         whole=_whole(part),
         differs=_differs(part[0]),
-        params=first["params"],
+        params=None if first["params"] is None else int(first["params"]),
         fingerprint=first["fingerprint"],
         directory=first["directory"],
     )

@@ -27,16 +27,23 @@ def build_data(config: RunConfig, device: str | torch.device = "cpu") -> Points 
     return image_sets(config.data, device)
 
 
+def drawn_in(config: RunConfig) -> torch.dtype:
+    """The numbers in which a run's network draws its weights, before it is cast to those that it trains in."""
+    double = config.trainer.precision == "64-true" and config.trainer.draw == "precision"
+    return torch.float64 if double else torch.float32
+
+
 def build_network(config: RunConfig, d: int) -> nn.Module:
     """The network of a run, initialised from its seed. Inputs have dimension d, or d channels if they are images.
 
-    Raises ConfigError for a class of a user's own that can't be imported, or not be made.
+    With trainer.precision=64-true it is the network of 32-true, cast, but for the older trainer.draw=precision. Raises
+    ConfigError for a class of a user's own that can't be imported, or not be made.
     """
     model, data = config.model, config.data
-    dtype = torch.float64 if config.trainer.precision == "64-true" else torch.float32
+    dtype, drawn = torch.float64 if config.trainer.precision == "64-true" else torch.float32, drawn_in(config)
     init = generator(config.seed, "init")
     if isinstance(model, CNNModel) and isinstance(data, ImageData):
-        return ConvNet(
+        network = ConvNet(
             config.depth,
             config.width,
             channels=d,
@@ -45,8 +52,9 @@ def build_network(config: RunConfig, d: int) -> nn.Module:
             readout=model.readout,
             init=model.init,
             generator=init,
-            dtype=dtype,
+            dtype=drawn,
         )
+        return network.to(dtype)
     shape = (d, config.width, config.depth)
     if isinstance(model, OwnModel):
         return own.build(model, *shape, init).to(dtype)
@@ -58,6 +66,6 @@ def build_network(config: RunConfig, d: int) -> nn.Module:
         return theorem1_start(fractal.ifs, fractal.depth, gamma, config.width, config.depth, noise, init, dtype)
     assert isinstance(model, MLPModel)
     if not model.varied:
-        return MLP(*shape, model.init, model.sums, init, dtype)
+        return MLP(*shape, model.init, model.sums, init, drawn).to(dtype)
     keys = {"activation": model.activation, "norm": model.norm, "residual": model.skip == "residual"}
     return VariedMLP(*shape, generator=init, init=model.init, sum_last=model.sums, **keys).to(dtype)

@@ -16,6 +16,7 @@ from fractal_ifs.config.model import MLPModel
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.data.seeds import stream
 from fractal_ifs.networks.mlp import MLP
+from fractal_ifs.runs.build import drawn_in
 from fractal_ifs.runs.checkpoints import Checkpoint
 from fractal_ifs.runs.history import Evaluation
 from fractal_ifs.runs.records import RunRecord, Status
@@ -65,7 +66,8 @@ class LayerwiseRun(Run):
         hidden: Any = self.network.hidden[layer]
         assert isinstance(self.config.model, MLPModel)
         init, dtype = self.config.model.init, hidden.weight.dtype
-        self.model = MLP(hidden.in_features, hidden.out_features, 1, init, generator=own, dtype=dtype)
+        drawn = drawn_in(self.config)
+        self.model = MLP(hidden.in_features, hidden.out_features, 1, init, generator=own, dtype=drawn).to(dtype)
         begin = [*hidden.parameters(), *(self.network if self.last else self.model).readout.parameters()]
         flat = torch.cat([p.detach().reshape(-1).to(self.whole.device) for p in begin])
         self.bind(flat, torch.zeros_like(flat), torch.zeros_like(flat))

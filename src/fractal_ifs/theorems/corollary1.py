@@ -18,7 +18,7 @@ from fractal_ifs.networks.construction import (
     printed_width,
     split,
 )
-from fractal_ifs.theorems.problem import Check, Problem, Section
+from fractal_ifs.theorems.problem import Check, Problem, Section, judged
 from fractal_ifs.theorems.theorem1 import wrong_points
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def check(problem: Problem[Settings]) -> list[Check]:
                 setting,
                 bound,
                 f"width {model.width}, depth {depth}, {wrong} of {count:,} points wrong",
-                (True if short else None) if right else False,
-                values,
+                **judged(right, None if short else "deeper"),
+                values=values,
             )
         )
     return rows

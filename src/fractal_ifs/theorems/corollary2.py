@@ -19,7 +19,7 @@ from fractal_ifs.theorems.fold import CANTOR, fold_network, folded_depth
 from fractal_ifs.theorems.learn import seeded_networks
 from fractal_ifs.theorems.line import sign_changes, stacked
 from fractal_ifs.theorems.measure import LineDistribution, best_error, masses_of_pieces
-from fractal_ifs.theorems.problem import Check, Problem, Section
+from fractal_ifs.theorems.problem import Check, Problem, Section, judged
 from fractal_ifs.theorems.samples import labelled_points
 from fractal_ifs.theorems.theorem5 import LEAST, ROUNDING, affine_level, gradient_sizes, least_level, networks_with_bias
 
@@ -124,8 +124,11 @@ def check(problem: Problem[Settings]) -> list[Check]:
                 f"{name} b={bias:g}, {count} initialisations" + ("" if required < n else f"; needs n > {required}"),
                 f"gradient 0 and error 1/2 for at least {1 - delta:g}",
                 f"{stuck.mean():.4f}; affine on C_{n - 1}: {(affine_level(parameters, n) < n).mean():.4f}",
-                bool(stuck.mean() >= 1 - delta) if required < n else None,
-                {"b": bias, "share": float(stuck.mean()), "largest": float(sizes.max())},
+                **judged(
+                    bool(stuck.mean() >= 1 - delta) or required >= n,
+                    "unmet" if required >= n else "vacuous" if bias == 0.5 else None,
+                ),
+                values={"b": bias, "share": float(stuck.mean()), "largest": float(sizes.max())},
             )
         )
     steps = keys.train_steps
@@ -140,6 +143,7 @@ def check(problem: Problem[Settings]) -> list[Check]:
             f"exact error {final.min():.4f}..{final.max():.4f}",
             None,
             {"errors": final.tolist()},
+            "compare",
         )
     )
     return rows

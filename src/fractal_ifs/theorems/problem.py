@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
@@ -90,11 +90,22 @@ class Problem(Generic[S]):
         return np.random.default_rng(self.seed)
 
 
+Why = Literal["vacuous", "unmet", "deeper", "compare"]
+
+# Why a check says neither yes nor no, as the terminal explains it.
+WHY: dict[Why, str] = {
+    "vacuous": "the bound is no better than what is true without the statement, so the row can't fail",
+    "unmet": "a hypothesis of the statement fails here, or isn't shown to hold",
+    "deeper": "the construction has the error, with a layer more than printed",
+    "compare": "a number beside those of the statement, which says nothing of it",
+}
+
+
 @dataclass(frozen=True)
 class Check:
     """A line of the table: a statement in one setting, its bound, what was measured, and whether the statement holds.
 
-    `holds` is None where the statement asserts nothing (its hypothesis fails, or a number is there to be compared).
+    `holds` is None where nothing is asserted that could fail; then `why` says the reason, one of WHY.
     """
 
     statement: str
@@ -103,3 +114,12 @@ class Check:
     measured: str
     holds: bool | None
     values: dict[str, Any] = field(default_factory=dict)  # the numbers behind the texts
+    why: Why | None = None
+
+    def __post_init__(self) -> None:
+        assert (self.holds is None) == (self.why is not None), self
+
+
+def judged(right: bool, why: Why | None = None) -> dict[str, Any]:
+    """`holds` and `why` of a check: False where it is wrong, else None where `why` says that it asserts nothing."""
+    return {"holds": None if right and why else right, "why": why if right else None}
