@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -74,6 +75,9 @@ def outputs(run, x):
 def test_every_measure_has_its_name():
     assert {*ON_SETS, *OF_SNAPSHOTS} == set(NAMES)
     assert not {*ON_SETS} & {*OF_SNAPSHOTS}
+    page = (Path(__file__).parents[1] / "docs" / "measures.md").read_text()
+    assert re.findall(r"^\| `(\w+)`.* ms, ", page, re.MULTILINE) == [*NAMES]  # the table of what they cost
+    assert [name for name in NAMES if f"\n| `{name}`" not in page.partition("## What they cost")[0]] == []
 
 
 # Numbers.

@@ -13,23 +13,22 @@ from typing import Any, NamedTuple
 from fractal_ifs.errors import ConfigError, short
 
 
-class Named(NamedTuple):
-    """A measure of ours."""
+class Fits(NamedTuple):
+    """What a measure of ours goes with."""
 
-    doc: str
-    of_points: bool = False  # it goes with data=fractal alone
-    network: str = "any"  # which it goes with: any, one of relus, or plain: a fully connected one of ReLUs
+    points: bool = False  # data=fractal alone
+    network: str = "any"  # any, one of relus, or plain: a fully connected one of ReLUs
 
 
-NAMES = {
-    "train_acc": Named("accuracy and loss on the training points"),
-    "val_acc": Named("accuracy and loss on a validation set of data.val_size points"),
-    "levels": Named("accuracy on the positives, and on the negatives of each level", of_points=True),
-    "balance": Named("share of the test points that the network calls positive, beside their labels", of_points=True),
-    "gradient": Named("norm of the gradient, and its signal to noise over batches"),
-    "norms": Named("norm of each weight matrix"),
-    "dead": Named("share of hidden units that are 0 at all test points", network="relus"),
-    "regions": Named("linear regions along a line", of_points=True, network="plain"),
+NAMES = {  # docs/measures.md says what each is
+    "train_acc": Fits(),
+    "val_acc": Fits(),
+    "levels": Fits(points=True),
+    "balance": Fits(points=True),
+    "gradient": Fits(),
+    "norms": Fits(),
+    "dead": Fits(network="relus"),
+    "regions": Fits(points=True, network="plain"),
 }
 ALLOWED = f"a list, each entry one of {', '.join(NAMES)}, or a function with its module, as mine.margin"
 
@@ -64,7 +63,7 @@ def check_fits(names: Sequence[str], data: Any, model: Any) -> None:
     """
     for name in (name for name in names if name in NAMES):
         given, measure = f"measures=[{name}]", NAMES[name]
-        if measure.of_points and data.name != "fractal":
+        if measure.points and data.name != "fractal":
             raise ConfigError(f"{given}: goes with data=fractal, not data={data.name}")
         if name == "val_acc" and not data.val_size:
             raise ConfigError(f"{given}: needs a validation set; give data.val_size, as data.val_size=5000")
