@@ -503,7 +503,8 @@ def test_a_link_to_a_figure_of_the_page_opens_it(tmp_path):
     maps = page.split('id="maps"')[1].split('id="panel"')[0]
     assert re.findall(r">(0\.\d{3})</", maps) == ["0.650", "0.660"]
     assert "Cantor" not in maps
-    assert "CIFAR-10, depth 2, width 16; ours 0.6600, the paper 0.661" in page.split('id="panel"')[1]
+    assert "CIFAR-10, depth 2, channels 16; ours 0.6600, the paper 0.661" in page.split('id="panel"')[1]
+    assert ">width<" not in maps
 
 
 def drawn(directory, link=""):

@@ -1,15 +1,120 @@
-"""The colours of the paper, and axes without decoration. This module imports no matplotlib, so anyone may import it."""
+"""How every picture looks: colours, markers, sizes. This module imports no matplotlib, so anyone may import it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BLUE, ORANGE = "#1f77b4", "#ff7f0e"  # positive points (K_n) and negative points
 PALE_BLUE, PALE_ORANGE = "#a9cbe6", "#ffd2a3"  # the network's answer outside K_n: positive, negative
 INK, FAINT, ACCENT = "#222222", "#d9d9d9", "#c2185b"  # text and lines, grids and frames, what to look at
+
+FORMATS = ("png", "svg", "pdf")
+# Eight colours that colour-blind people tell apart (Okabe and Ito 2008), and a marker beside each for those who print.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c00")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+RC: dict[str, Any] = {  # of matplotlib, for charts
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "font.size": 9,
+    "legend.frameon": False,
+    "axes.axisbelow": True,
+    "axes.titlesize": 10,
+    "pdf.fonttype": 42,  # letters that can be searched and edited; journals refuse type 3
+    "svg.fonttype": "path",
+}
+
+
+@dataclass(frozen=True)
+class Output:
+    """How pictures are written.
+
+    Attributes:
+        formats: some of ``FORMATS``.
+        width: of a picture in inches, as a column of a paper has 3.3. None: what it needs.
+        font: the size of all letters in points. None: what the picture has, smaller where it is made narrower.
+        dpi: dots per inch of a PNG.
+    """
+
+    formats: tuple[str, ...] = ("png",)
+    width: float | None = None
+    font: float | None = None
+    dpi: int = 120
+
+
+class Line(NamedTuple):
+    """How one of several lines is told from the others, in colour and without."""
+
+    color: Any
+    marker: str
+
+
+def lines(n: int) -> list[Line]:
+    """n lines that are choices, in no order: of more than eight, colours and markers come again in other pairs."""
+    return [Line(COLOURS[i % 8], MARKERS[(i + i // 8) % 8]) for i in range(n)]
+
+
+def ordered(n: int) -> list[Line]:
+    """n lines whose order means something, as depths: from dark to light, which is an order in grey too."""
+    import matplotlib as mpl
+
+    return [Line(mpl.colormaps["viridis"](i / max(n - 1, 1) * 0.87), MARKERS[i % 8]) for i in range(n)]
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """Within: charts look as all of them do."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(RC):  # pyright: ignore[reportArgumentType]
+        yield
+
+
+def fit(figure: Figure, output: Output) -> None:
+    """Give a figure the width and the letters that are asked for; its height keeps the proportions."""
+    from matplotlib.text import Text
+
+    width, height = figure.get_size_inches()
+    scale = 1.0 if output.width is None else output.width / width
+    if output.width is not None:
+        figure.set_size_inches(output.width, height * max(scale, 0.4 if scale < 1 else 1))
+    if output.font is None and scale >= 1:
+        return
+    for axes in figure.axes:
+        size = output.font or max(5.0, axes.xaxis.get_ticklabels()[0].get_fontsize() * scale**0.5)
+        axes.tick_params(labelsize=size)
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_fontsize(output.font or max(5.0, text.get_fontsize() * scale**0.5))
+
+
+def encoded(figure: Figure, kind: str, output: Output, salt: str) -> bytes:
+    """The bytes of a picture, without a date and without random ids: the same picture always has the same.
+
+    Args:
+        kind: one of ``FORMATS``.
+        salt: what the ids of an SVG are drawn from, as the picture's name.
+    """
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    if figure.canvas is None or type(figure.canvas).__name__ == "FigureCanvasBase":
+        FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": salt, "pdf.fonttype": 42}):
+        date = {"svg": "Date", "pdf": "CreationDate"}.get(kind)
+        figure.savefig(buffer, format=kind, dpi=output.dpi, metadata={date: None} if date else {})
+    return buffer.getvalue()
 
 
 def literal(text: object) -> str:

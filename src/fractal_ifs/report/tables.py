@@ -116,6 +116,48 @@ def tables(cells: "pd.DataFrame") -> list[Table]:
     return found
 
 
+def shown(tables: Sequence[Table], whole: bool) -> list[Table]:
+    """Those that some of our cells belong to, of the paper's protocol and with ``whole`` also of its budget."""
+
+    def belongs(cell: Cell) -> bool:
+        return cell.ours is not None and not cell.differs and not (whole and cell.partial)
+
+    return [table for table in tables if any(map(belongs, table.cells))]
+
+
+def places() -> frozenset[CellKey]:
+    """The names of all cells of the paper's tables and grids."""
+    return frozenset(
+        CellKey("fractal", f, *where)
+        for f in FRACTALS
+        for w in paper()["widths"]
+        for where in (
+            *((5, "1", d, w) for d in paper()["table1"]["rows"]),
+            *((5, str(c), 5, w) for c in paper()["table2"]["rows"]),
+            *((6, "4", d, w) for d in paper()["table1"]["rows"] if f == "vicsek"),
+        )
+    ) | {
+        CellKey("cifar10", None, None, None, depth, width)
+        for depth in paper()["figure7"]["rows"]
+        for width in paper()["figure7"]["channels"]
+    }
+
+
+def tell_all(runs: "pd.DataFrame", cells: "pd.DataFrame") -> bool:
+    """Whether the paper's tables have a place for each of our runs, so that no other table is needed.
+
+    Args:
+        runs, cells: as ``results.rows.read_runs`` and ``results.cells.form_cells`` return them.
+    """
+    known = places()
+    of_one = runs.groupby(list(CellKey._fields), dropna=False)[["setting", "steps_asked", "eval_every"]].nunique()
+    return (
+        len(of_one) == len(cells)
+        and all(cell.key in known and not cell.differs for cell in results_of(cells))
+        and bool((of_one <= 1).to_numpy().all())
+    )
+
+
 def _values(name: str) -> list[tuple[str, Any]]:
     values = paper()[name]["values"]
     return [(fractal, values[fractal]) for fractal in FRACTALS]

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fractal_ifs.errors import counted
 from fractal_ifs.results.columns import CELL, ENDED, CellKey
+from fractal_ifs.results.pivot import APART
 from fractal_ifs.results.protocol import PAPER_EVALUATIONS, PAPER_STEPS
 from fractal_ifs.runs.records import Status
 
@@ -50,6 +52,8 @@ def form_cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
     then the paper's budget, and otherwise the largest. The budget is the steps asked for. For runs that have not
     ended, it is the steps that all of them have done.
 
+    Runs that diverged or failed are in no cell: ``results.pivot.APART``.
+
     The learning rate is the one with the best mean over the seeds that all of the cell's learning rates have, as the
     paper chooses on one seed. The accuracy is the mean over all seeds of that learning rate, never a maximum over
     seeds.
@@ -61,10 +65,12 @@ def form_cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
 
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs.astype(object).where(runs.notna(), None).to_dict("records"):
-        if run["best_test_acc"] is not None and run["steps"] and run["status"] != Status.FAILED:
+        if run["best_test_acc"] is not None and run["steps"] and run["status"] not in APART:
             groups.setdefault(tuple(run[key] for key in CELL), []).append(run)
     rows: list[CellResult] = []
     notes: list[str] = []
+    if diverged := int((runs.status == Status.DIVERGED).sum()):
+        notes.append(f"{counted(diverged, 'run')} diverged: in no cell, and in no mean")
     other_budgets = 0
     for key in sorted(groups, key=lambda values: [(isinstance(v, str), v or 0) for v in values]):
         group = groups[key]
