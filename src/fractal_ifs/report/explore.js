@@ -13,6 +13,7 @@ async function explore() {
   for (const key of settings) {
     const label = document.createElement("label"), select = document.createElement("select");
     label.textContent = key; select.append(option("", "all"));
+    if (key === "lr" && runs.some(run => !run.best)) { select.append(option("best", "the table's")); select.value = "best"; }
     select.append(...[...new Set(runs.map(run => run.keys[key]))].sort(order).map(v => option(v)));
     select.onchange = show; only[key] = select; label.append(select); at("only").append(label);
   }
@@ -23,9 +24,9 @@ async function explore() {
     const lines = new Map();
     let apart = 0;
     for (const run of runs) {
-      if (settings.some(key => only[key].value && run.keys[key] !== only[key].value)) continue;
+      if (settings.some(key => only[key].value && run.keys[key] !== only[key].value && !(only[key].value === "best" && run.best))) continue;
       if (run.status === "diverged" || run.status === "failed") { apart++; continue; }
-      const names = settings.filter(key => key !== x).map(key => key + " " + run.keys[key]).concat(x === "seed" || by !== "seed" ? [] : ["seed " + run.keys.seed]);
+      const names = settings.filter(key => key !== x && only[key].value !== "best").map(key => key + " " + run.keys[key]).concat(x === "seed" || by !== "seed" ? [] : ["seed " + run.keys.seed]);
       const line = names.join(", ");
       if (!lines.has(line)) lines.set(line, {colour: by === "nothing" ? "" : run.keys[by], at: new Map()});
       const add = (where, value) => { const points = lines.get(line).at; if (value != null) points.set(where, [...(points.get(where) || []), value]); };

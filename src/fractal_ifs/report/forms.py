@@ -121,7 +121,7 @@ def pivot_html(table: Pivot) -> str:
         )
     notes = "".join(f"<li>{html.escape(line)}</li>" for line in pivot.legend(table))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
-    caption = f"<caption>{pivot.title(table)}</caption>"
+    caption = f"<caption>{pivot.title(table).capitalize()}</caption>"
     return f'<div class="wide"><table class="sweep">{caption}{body}</table></div><ul>{notes}</ul>'
 
 

@@ -134,13 +134,14 @@ def learning(table: Pivot, measure: str = "test_acc") -> Figure | None:
             axes.fill_between(steps, low, high, color=look.color, alpha=0.15, lw=0)
         axes.set_title(literal(", ".join(_named(table, key))))
         axes.set_xlabel("optimizer steps")
+    name = " ".join({"acc": "accuracy"}.get(word, word) for word in measure.split("_"))
     for axes in axes_of[:: _columns(len(shown))]:
-        axes.set_ylabel(literal(measure.replace("_", " ")))
+        axes.set_ylabel(literal(name))
     _legend(figure, axes_of)
     many = any(cell.n > 1 for cell in table.cells)
     more = f" (the first {MOST_PANELS} of {len(rows)} rows)" if len(rows) > MOST_PANELS else ""
     figure.suptitle(
-        f"{measure.replace('_', ' ').capitalize()} along training"
+        f"{name.capitalize()} along training"
         + ("; mean over seeds, band from least to largest" if many else "")
         + more,
         fontsize=10,

@@ -106,12 +106,14 @@ def _runs(own: Own) -> dict[str, Any]:
     table, names = own.runs, [name for name in own.runs if name not in COLUMNS]
     keys = varied(table, names) or ["seed"]
     lines = []
+    chosen = {run["fingerprint"] for cell in own.table.cells for run in cell.runs}
     for run in table.astype(object).where(table.notna(), None).to_dict("records"):
         series = measures_of(run) if len(lines) < HISTORIES else {}
         lines.append(
             {
                 "keys": {key: plain_value(run[key]) for key in keys},
                 "status": str(run["status"]),
+                "best": run["fingerprint"] in chosen,
                 "numbers": {number: number_of_run(run, number) for number in NUMBERS}
                 | {name: run[name] for name in ("seconds", "params", "steps")},
                 "history": {name: [s.steps, [float(f"{v:.5g}") for v in s.values]] for name, s in series.items()},

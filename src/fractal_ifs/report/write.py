@@ -80,14 +80,15 @@ def write_report(
     write(output / "tables.txt", wide.encode())
     drawn: list[Path] = []
     if with_figures:
-        learned = pictures.write_thumbnails(cells, output / "pictures")
-        drawn = figures.write_figures(runs, cells, output / "figures")
-        drawn += pictures.write_galleries(cells, learned, output / "figures")
-        part = None
+        learned, part = {}, None
+        if made:
+            learned = pictures.write_thumbnails(cells, output / "pictures")
+            drawn = figures.write_figures(runs, cells, output / "figures")
+            drawn += pictures.write_galleries(cells, learned, output / "figures")
         if own:
             named = own_figures.write_figures(own, output / "figures")
             drawn = [*named, *drawn]
-            part = page.Own(own, with_keys, [(path.stem, path.read_bytes()) for path in named])
+            part = page.Own(own, with_keys, [(path.stem, path.read_bytes()) for path in named[:2]])
         html = page.render_page(runs, cells, made, found, notes + gaps, learned, part)
         write(output / "index.html", html.encode())
     text = [
