@@ -6,7 +6,10 @@ import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fractal_ifs.files import write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,12 +47,14 @@ class Output:
         width: of a picture in inches, as a column of a paper has 3.3. None: what it needs.
         font: the size of all letters in points. None: what the picture has, smaller where it is made narrower.
         dpi: dots per inch of a PNG.
+        colours: of a PNG, which takes a third of the bytes with 64. None: all.
     """
 
     formats: tuple[str, ...] = ("png",)
     width: float | None = None
     font: float | None = None
     dpi: int = 120
+    colours: int | None = 64
 
 
 class Line(NamedTuple):
@@ -110,16 +115,38 @@ def encoded(figure: Figure, kind: str, output: Output, salt: str) -> bytes:
 
     if figure.canvas is None or type(figure.canvas).__name__ == "FigureCanvasBase":
         FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
+    buffer, small = io.BytesIO(), io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": salt, "pdf.fonttype": 42}):
         date = {"svg": "Date", "pdf": "CreationDate"}.get(kind)
         figure.savefig(buffer, format=kind, dpi=output.dpi, metadata={date: None} if date else {})
-    return buffer.getvalue()
+    if kind != "png" or not output.colours:
+        return buffer.getvalue()
+    from PIL import Image
+
+    Image.open(buffer).convert("RGB").quantize(output.colours).save(small, "PNG", optimize=True)
+    return small.getvalue()
+
+
+def write_figure(figure: Figure, directory: Path, name: str, output: Output) -> Path:
+    """Write a figure in all formats. Returns the file of the first. Raises OSError."""
+    fit(figure, output)
+    directory.mkdir(parents=True, exist_ok=True)
+    for kind in output.formats:
+        write(directory / f"{name}.{kind}", encoded(figure, kind, output, name))
+    return directory / f"{name}.{output.formats[0]}"
 
 
 def literal(text: object) -> str:
     """A text as matplotlib writes it letter by letter: a dollar begins no formula."""
     return str(text).replace("$", r"\$")
+
+
+def thousands(step: float, _: object = None) -> str:
+    """A number of steps on an axis: ``200k``, ``1M``."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if step >= size:
+            return f"{step / size:g}{letter}"
+    return f"{step:g}"
 
 
 def plain_axes(axes: Axes) -> None:

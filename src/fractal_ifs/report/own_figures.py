@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fractal_ifs.files import write
-from fractal_ifs.plotting.style import Line, Output, drawing, encoded, fit, lines, literal, ordered
+from fractal_ifs.plotting.style import Line, Output, drawing, lines, literal, ordered, thousands, write_figure
 from fractal_ifs.results.measured import measures_of
 from fractal_ifs.results.pivot import Entry, Pivot, title
 from fractal_ifs.results.text_table import by_value, number_of
@@ -28,17 +27,10 @@ def write_figures(table: Pivot, directory: Path, output: Output = Output()) -> l
 
     Returns the files of the first format.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
     with drawing():
         made = {"sweep": against(table)} | {f"along_{name}": learning(table, name) for name in measures(table)}
-        for name, figure in made.items():
-            if figure is not None:
-                fit(figure, output)
-                for kind in output.formats:
-                    write(directory / f"{name}.{kind}", encoded(figure, kind, output, name))
-                written.append(directory / f"{name}.{output.formats[0]}")
-    return written
+        found = {name: figure for name, figure in made.items() if figure is not None}
+        return [write_figure(figure, directory, name, output) for name, figure in found.items()]
 
 
 class Panel(NamedTuple):
@@ -134,6 +126,7 @@ def learning(table: Pivot, measure: str = "test_acc") -> Figure | None:
             axes.fill_between(steps, low, high, color=look.color, alpha=0.15, lw=0)
         axes.set_title(literal(", ".join(_named(table, key))))
         axes.set_xlabel("optimizer steps")
+        axes.xaxis.set_major_formatter(thousands)
     name = " ".join({"acc": "accuracy"}.get(word, word) for word in measure.split("_"))
     for axes in axes_of[:: _columns(len(shown))]:
         axes.set_ylabel(literal(name))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fractal_ifs.errors import counted
-from fractal_ifs.results.columns import CELL, ENDED, CellKey
+from fractal_ifs.results.columns import ENDED, CellKey
 from fractal_ifs.results.pivot import APART
 from fractal_ifs.results.protocol import PAPER_EVALUATIONS, PAPER_STEPS
 from fractal_ifs.runs.records import Status
@@ -66,7 +66,7 @@ def form_cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs.astype(object).where(runs.notna(), None).to_dict("records"):
         if run["best_test_acc"] is not None and run["steps"] and run["status"] not in APART:
-            groups.setdefault(tuple(run[key] for key in CELL), []).append(run)
+            groups.setdefault(CellKey.of(run), []).append(run)
     rows: list[CellResult] = []
     notes: list[str] = []
     if diverged := int((runs.status == Status.DIVERGED).sum()):
@@ -169,7 +169,7 @@ def _result(key: Sequence[Any], part: Sequence[Run]) -> tuple[CellResult, list[s
         ended=part[0]["status"] in ENDED,
         whole=_whole(part),
         differs=_differs(part[0]),
-        params=first["params"],
+        params=None if first["params"] is None else int(first["params"]),
         fingerprint=first["fingerprint"],
         directory=first["directory"],
     )
