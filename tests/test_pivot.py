@@ -181,7 +181,9 @@ def test_a_kept_table_says_the_same(tmp_path):
 def test_the_column_that_is_asked_for_must_vary(tmp_path):
     for curve in (1, 4):
         add(tmp_path, [0.6], curve=curve)
-    with pytest.raises(ConfigError, match=r"^columns=curv: must be a key in which these runs differ: did you mean curve"):
+    with pytest.raises(
+        ConfigError, match=r"^columns=curv: must be a key in which these runs differ: did you mean curve"
+    ):
         table_of(tmp_path, column="curv")
     with pytest.raises(ConfigError, match=r"^columns=width: must be a key in which these runs differ: curve$"):
         write_report([tmp_path], tmp_path / "out", columns="width")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from fractal_ifs.files import write
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 BLUE, ORANGE = "#1f77b4", "#ff7f0e"  # positive points (K_n) and negative points
 PALE_BLUE, PALE_ORANGE = "#a9cbe6", "#ffd2a3"  # the network's answer outside K_n: positive, negative
@@ -101,6 +103,28 @@ def fit(figure: Figure, output: Output) -> None:
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         text.set_fontsize(output.font or max(5.0, text.get_fontsize() * scale**0.5))
+    _fold_titles(figure)
+
+
+def _fold_titles(figure: Figure) -> None:
+    """Break titles into lines that are no longer than what they stand over."""
+    from matplotlib.figure import FigureBase
+
+    figure.draw_without_rendering()
+    for part in figure.findobj(FigureBase):
+        assert isinstance(part, FigureBase)
+        if part.get_suptitle():
+            [text] = [text for text in part.texts if text.get_text() == part.get_suptitle()]
+            _fold(text, part.bbox.width / figure.dpi)
+    for axes in figure.axes:
+        _fold(axes.title, 1.2 * axes.get_window_extent().width / figure.dpi)
+
+
+def _fold(text: Text, width: float) -> None:
+    """Break a text into lines of about so many inches. A formula stays in one piece: it has no spaces."""
+    letters = max(12, int(width * 72 / (0.56 * text.get_fontsize())))
+    lines = [part for line in text.get_text().split("\n") for part in textwrap.wrap(line, letters) or [""]]
+    text.set_text("\n".join(lines))
 
 
 def encoded(figure: Figure, kind: str, output: Output, salt: str) -> bytes:

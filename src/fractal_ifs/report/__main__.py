@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fractal_ifs import streams
-from fractal_ifs.config.options import line, path, whole
+from fractal_ifs.config.options import between, line, path, some_of, whole
 from fractal_ifs.errors import counted, told
 from fractal_ifs.help.layout import Examples, Parser, asked, program
+from fractal_ifs.plotting.style import FORMATS, Output
 from fractal_ifs.results.numbers import NUMBERS
 
 
@@ -41,6 +42,17 @@ def parser() -> Parser:
     out.add_argument("--columns", type=line, metavar="KEY", help="the key whose values are columns, as optimizer.clip")
     numbers = "; ".join(f"{name}: {what}" for name, what in NUMBERS.items())
     out.add_argument("--number", choices=NUMBERS, help=f"by which runs are compared (default: best). {numbers}")
+    out.add_argument(
+        "--formats",
+        type=some_of(FORMATS),
+        default=("png",),
+        metavar="LIST",
+        help="of figures, besides png: svg, pdf or svg,pdf",
+    )
+    out.add_argument(
+        "--width", type=between(1, 40), metavar="INCHES", help="of figures; a paper's column has about 3.3"
+    )
+    out.add_argument("--font", type=between(3, 40), metavar="POINTS", help="the size of all letters in figures")
     out.add_argument("--no-figures", action="store_true", help="only tables and verdicts: no pictures, no page")
     return out
 
@@ -131,6 +143,7 @@ def report(arguments: Sequence[str]) -> str:
         number=given.number,
         columns=given.columns,
         terminal=terminal,
+        drawn=Output(formats=given.formats, width=given.width, font=given.font),
     )
 
 

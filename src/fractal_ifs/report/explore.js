@@ -39,7 +39,7 @@ async function explore() {
       const mean = values => values.reduce((a, b) => a + b) / values.length;
       const sd = values => values.length < 2 ? 0 : Math.sqrt(values.reduce((s, v) => s + (v - mean(values)) ** 2, 0) / (values.length - 1));
       const first = !named.has(i); named.add(i);
-      return {x: points.map(p => p[0]), y: points.map(p => mean(p[1])), mode: steps ? "lines" : "lines+markers",
+      return {x: points.map(p => p[0]), y: points.map(p => mean(p[1])), mode: steps && points.length >= 40 ? "lines" : "lines+markers",
         error_y: {type: "data", array: points.map(p => sd(p[1])), visible: !steps, thickness: 1},
         name: line.colour === "" ? "all" : by + " " + line.colour, legendgroup: i, showlegend: first,
         line: {color: COLOURS[i % 8], width: 1.5}, marker: {symbol: SYMBOLS[i % 8], size: 8, color: COLOURS[i % 8]},

@@ -36,7 +36,7 @@ class Own(NamedTuple):
 
     table: Pivot
     runs: "pd.DataFrame"  # as ``results.varied.with_inner_keys`` returns it
-    figures: Sequence[tuple[str, bytes]]  # titles, and PNGs
+    figures: Sequence[tuple[str, bytes]]  # names, and PNGs
 
 
 def render_page(

@@ -156,7 +156,7 @@ function describe(e) {
 function tell(e) {
   const [every, last, history] = DATA.curves[e.run] || [0, 0, ""];
   const y = history.split(" ").filter(Boolean).map(Number), x = y.map((_, i) => Math.min(every * (i + 1), last));
-  const lines = [{x, y, mode: "lines", name: "test accuracy" + (e.seeds > 1 ? ", first seed" : "")}];
+  const lines = [{x, y, mode: x.length < 40 ? "lines+markers" : "lines", name: "test accuracy" + (e.seeds > 1 ? ", first seed" : "")}];
   if (e.paper != null && x.length)
     lines.push({x: [x[0], x.at(-1)], y: [e.paper, e.paper], mode: "lines", name: "the paper's best",
       line: {dash: "dash", color: "#888"}});

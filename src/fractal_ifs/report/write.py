@@ -1,12 +1,14 @@
 """Writes the report of some sweeps into a directory: tables, figures, verdicts, one page."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fractal_ifs.config.machine import check_writable, obstacle
 from fractal_ifs.errors import ConfigError, counted
 from fractal_ifs.extras import require
 from fractal_ifs.files import write
+from fractal_ifs.plotting.style import Output
 from fractal_ifs.report import figures, forms, own_figures, page, pictures, tables, verdicts
 from fractal_ifs.results.cells import form_cells
 from fractal_ifs.results.numbers import Number
@@ -25,6 +27,7 @@ def write_report(
     number: Number | None = None,
     columns: str | None = None,
     terminal: int = 170,
+    drawn: Output = Output(),  # noqa: B008 (it is frozen)
 ) -> str:
     """Write the report of all runs below ``paths`` into the directory ``output``. Returns the text for a terminal.
 
@@ -37,10 +40,12 @@ def write_report(
         number: by which runs are compared. None: the best, as in the paper.
         columns: the key whose values are the columns of the sweep's own table. None: see ``results.pivot.pivot``.
         terminal: how many columns the terminal has.
+        drawn: how figures are written.
 
     Raises ConfigError where a path holds no run, or one of a later format, ``output`` can't be written, ``columns`` is
     no key that differs, or a package of the extra ``report`` is not installed.
     """
+    drawn = replace(drawn, formats=tuple(dict.fromkeys(("png", *drawn.formats))))  # the page shows PNGs
     require("report", *([] if with_figures else ["pyarrow"]))
     if reason := obstacle(output):
         raise ConfigError(f"output directory {output}: {reason}")
@@ -78,16 +83,16 @@ def write_report(
         for width in (terminal, 170)
     )
     write(output / "tables.txt", wide.encode())
-    drawn: list[Path] = []
+    figures_of: list[Path] = []
     if with_figures:
         learned, part = {}, None
         if made:
             learned = pictures.write_thumbnails(cells, output / "pictures")
-            drawn = figures.write_figures(runs, cells, output / "figures")
-            drawn += pictures.write_galleries(cells, learned, output / "figures")
+            figures_of = figures.write_figures(runs, cells, output / "figures", drawn)
+            figures_of += pictures.write_galleries(cells, learned, output / "figures")
         if own:
-            named = own_figures.write_figures(own, output / "figures")
-            drawn = [*named, *drawn]
+            named = own_figures.write_figures(own, output / "figures", drawn)
+            figures_of = [*named, *figures_of]
             part = page.Own(own, with_keys, [(path.stem, path.read_bytes()) for path in named[:2]])
         html = page.render_page(runs, cells, made, found, notes + gaps, learned, part)
         write(output / "index.html", html.encode())
@@ -101,7 +106,7 @@ def write_report(
         "\n".join(f"- {forms.plain(line)}" for line in notes) or "None.",
         "## Tables",
         markdown,
-        *(["## Figures", "\n\n".join(f"![{p.stem}](figures/{p.name})" for p in drawn)] if drawn else []),
+        *(["## Figures", "\n\n".join(f"![{p.stem}](figures/{p.name})" for p in figures_of)] if figures_of else []),
     ]
     write(output / "report.md", ("\n\n".join(text) + "\n").encode())
     lines = [
