@@ -63,6 +63,7 @@ def test_whatever_varies_is_in_the_table_and_seeds_are_a_mean(tmp_path):
         ["1", "0.6600 ± 0.0707", "0.8600 ± 0.0707"],  # .1 / sqrt(2)
         ["4", "0.6900 ± 0.0707", "0.8900 ± 0.0707"],
     ]
+    assert pivot.legend(table)[0].startswith("In all runs: data=fractal, fractal=")
     other = table_of(tmp_path, column="curve")
     assert (list(other.rows), other.column) == (["data.margin"], "curve")
     of_seeds = table_of(tmp_path, column="seed")
@@ -129,7 +130,7 @@ def test_by_which_number(tmp_path):
     assert at["last10"] == [pytest.approx((sum(range(3, 12)) / 100 + 9 * 0.5 + 0.58) / 10), pytest.approx(0.59)]
     assert at["chosen"] == [None, None]
     assert texts(table_of(tmp_path, number="chosen"))[1] == ["1", "1 not measured"]
-    assert pivot.legend(table_of(tmp_path))[0].startswith("best: a maximum over 13 looks at the test set")
+    assert pivot.legend(table_of(tmp_path))[1].startswith("best: a maximum over 13 looks at the test set")
     assert not [line for line in pivot.legend(table_of(tmp_path, number="final")) if "maximum" in line]
 
 

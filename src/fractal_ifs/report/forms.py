@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from fractal_ifs.report.tables import FRACTALS, Cell, Table, legend, text
 from fractal_ifs.results import pivot
 from fractal_ifs.results.pivot import Pivot
+from fractal_ifs.results.terminal import folded
 
 
 def plain(text: str) -> str:
@@ -130,8 +131,6 @@ def pivot_terminal(table: Pivot, width: int) -> str:
     import io
 
     from rich.console import Console
-
-    from fractal_ifs.results.terminal import folded
 
     console = Console(file=io.StringIO(), width=width, color_system=None)
     for part in folded(table, pivot.title(table), console):

@@ -24,6 +24,7 @@ COUNTED = (
 )  # runs whose numbers make a mean; of others alone only if all have not ended
 APART = (Status.DIVERGED, Status.FAILED)  # never a number in a mean
 MOST_COLUMNS = 12
+TOLD = ("data", "fractal", "fractal_depth", "curve", "depth", "width", "lr", "steps_asked", "model", "loss", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Pivot:
     over_lr: bool  # whether a cell is the best over learning rates
     entries: Mapping[tuple[Any, ...], Mapping[Any, Entry]]
     runs: int  # how many runs the table is of
+    same: Mapping[str, str]  # keys that are the same in all of them
     notes: Sequence[str]  # on runs that are in no cell
     columns: Sequence[Any] = field(init=False)  # the values of ``column``
 
@@ -110,6 +112,8 @@ def pivot(
         few = [name for name in keys if len({str(run[name]) for run in runs}) <= MOST_COLUMNS]
         column = (few or keys)[-1] if keys[-1] != doubles else None
     rows = [name for name in keys if name != column]
+    alone = {name: {plain_value(run[name]) for run in runs} for name in (*TOLD, *inner) if name not in keys}
+    same = {name: min(values) for name, values in alone.items() if len(values) == 1 and values != {"-"}}
     groups: dict[tuple[Any, ...], dict[Any, list[Run]]] = {}
     for run in runs:
         line = groups.setdefault(_key(run, rows), {})
@@ -118,7 +122,7 @@ def pivot(
         key: {value: _entry(group, number, "lr" in over) for value, group in groups[key].items()}
         for key in sorted(groups, key=lambda values: [by_value(value) for value in values])
     }
-    return Pivot(number, rows, column, "lr" in over and "lr" in names, entries, len(runs), notes)
+    return Pivot(number, rows, column, "lr" in over and "lr" in names, entries, len(runs), same, notes)
 
 
 def plain_value(value: Any) -> str:
@@ -169,7 +173,7 @@ def legend(table: Pivot) -> list[str]:
     cells = table.cells
     shown = [entry for entry in cells if entry.mean is not None]
     looks = [len(accuracies(run)) for entry in shown for run in entry.runs]
-    lines: list[str] = []
+    lines = [f"In all runs: {', '.join(f'{key}={value}' for key, value in table.same.items())}."] if table.same else []
     if table.number == "best":
         most = max(looks, default=0)
         of = f"{most} looks at the test set" if most else "all looks at the test set"
