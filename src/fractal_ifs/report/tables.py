@@ -38,13 +38,14 @@ class Cell:
     partial: bool = False  # ours has another budget than the paper's, or has not ended
     differs: str = ""  # how the protocol of ours differs from the paper's
     digits: int = 2  # of the paper's number
+    result: CellResult | None = None  # all that is known of ours
 
     @classmethod
     def of(cls, ours: CellResult | None, theirs: float | None, digits: int = 2) -> "Cell":
         """The place of a cell that we have run, or have not (None)."""
         if ours is None:
             return cls(theirs, digits=digits)
-        return cls(theirs, ours.accuracy, ours.budget, not ours.whole, ours.differs, digits)
+        return cls(theirs, ours.accuracy, ours.budget, not ours.whole, ours.differs, digits, ours)
 
     @property
     def difference(self) -> float | None:
@@ -208,6 +209,7 @@ def legend(table: Table) -> list[str]:
         lines.append(f"* {len(partial)} cells of another budget or not ended: {shown} steps instead of the paper's.")
     if other := [c for c in run if c.differs]:
         lines.append(f"† {len(other)} cells of another protocol: {'; '.join(sorted({c.differs for c in other}))}.")
+    lines += _honest([c.result for c in run if c.result])
     if (found := difference(table.cells)) is not None:
         n, absolute, mean = found
         lines.append(
@@ -216,6 +218,26 @@ def legend(table: Table) -> list[str]:
         )
     elif any(c.theirs is not None for c in table.cells):
         lines.append("Mean absolute difference from the paper: no cell at the full budget yet.")
+    return lines
+
+
+def _honest(cells: Sequence[CellResult]) -> list[str]:
+    """What is to be known of the numbers of some cells: that they are maxima, of how many seeds, at which rates."""
+    lines: list[str] = []
+    if gaps := [cell.accuracy - cell.last10 for cell in cells if cell.last10 is not None]:
+        looks = max(cell.looks for cell in cells)
+        lines.append(
+            f"A number is, as the paper's, the best of up to {looks} looks at the test set, which is optimistic: the "
+            f"mean of the last ten is lower by {sum(gaps) / len(gaps):.3f} on average, by {max(gaps):.3f} at most."
+        )
+    parts = [
+        (sum(cell.seeds == 1 for cell in cells), "of one seed (n=1)"),
+        (sum(cell.edge for cell in cells), "at the edge of the learning rates tried"),
+        (sum(cell.lrs == 1 for cell in cells), "of one learning rate"),
+        (sum(cell.collapsed > 0 for cell in cells), "with a network that answers the same for every point"),
+    ]
+    if said := [f"{n} {what}" for n, what in parts if n]:
+        lines.append(f"Of {len(cells)} cells: {', '.join(said)}.")
     return lines
 
 

@@ -98,8 +98,8 @@ def write_report(
         write(output / "index.html", html.encode())
     text = [
         "# Results beside the paper" if made else "# Results",
-        f"{counted(len(runs), 'run')} ({counts}), {len(cells)} cells. A cell: the learning rate that is best on the "
-        "seeds all of its learning rates share, then the mean over that learning rate's seeds.",
+        f"{counted(len(runs), 'run')} ({counts}), {len(own.cells if own else cells)} cells. A cell: the learning rate "
+        "that is best on the seeds all of its learning rates share, then the mean over that learning rate's seeds.",
         *(["## Verdicts", verdicts.markdown(found)] if made else []),
         *(["## Missing", "\n".join(f"- {line}" for line in gaps) or "Nothing."] if papers_alone else []),
         "## Notes",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fractal_ifs.errors import counted
 from fractal_ifs.results.columns import ENDED, CellKey
+from fractal_ifs.results.numbers import collapsed, number_of_run
 from fractal_ifs.results.pivot import APART
 from fractal_ifs.results.protocol import PAPER_EVALUATIONS, PAPER_STEPS
 from fractal_ifs.runs.records import Status
@@ -38,6 +39,10 @@ class CellResult(NamedTuple):
     params: int | None
     fingerprint: str  # of the first seed's run, for its learning curve and picture
     directory: str | None  # of the same run
+    last10: float | None  # as ``accuracy``, of the mean of each run's last ten measurements
+    edge: bool  # the learning rate is the smallest or the largest of several
+    collapsed: int  # how many of the seeds' networks answer the same for every point
+    looks: int  # measurements on the test set, of which ``accuracy`` is the best
 
     @property
     def key(self) -> CellKey:
@@ -154,8 +159,10 @@ def _result(key: Sequence[Any], part: Sequence[Run]) -> tuple[CellResult, list[s
     }
     lr = max(score, key=lambda value: score[value])
     chosen = list(values[lr].values())
+    of_lr = [run for run in taken if run["lr"] == lr]
+    last = [value for run in of_lr if (value := number_of_run(run, "last10")) is not None]
     mean = _mean(chosen)
-    first = min((run for run in taken if run["lr"] == lr), key=lambda run: run["seed"])
+    first = min(of_lr, key=lambda run: run["seed"])
     result = CellResult(
         *key,
         accuracy=mean,
@@ -172,6 +179,10 @@ def _result(key: Sequence[Any], part: Sequence[Run]) -> tuple[CellResult, list[s
         params=None if first["params"] is None else int(first["params"]),
         fingerprint=first["fingerprint"],
         directory=first["directory"],
+        last10=_mean(last) if len(last) == len(of_lr) else None,
+        edge=len(values) > 1 and lr in (min(values), max(values)),
+        collapsed=sum(map(collapsed, of_lr)),
+        looks=int(first["steps"] // first["eval_every"]),
     )
     return result, doubles
 

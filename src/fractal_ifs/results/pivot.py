@@ -24,7 +24,19 @@ COUNTED = (
 )  # runs whose numbers make a mean; of others alone only if all have not ended
 APART = (Status.DIVERGED, Status.FAILED)  # never a number in a mean
 MOST_COLUMNS = 12
-TOLD = ("data", "fractal", "fractal_depth", "curve", "depth", "width", "lr", "steps_asked", "model", "loss", "optimizer")
+TOLD = (
+    "data",
+    "fractal",
+    "fractal_depth",
+    "curve",
+    "depth",
+    "width",
+    "lr",
+    "steps_asked",
+    "model",
+    "loss",
+    "optimizer",
+)
 
 
 @dataclass(frozen=True)
