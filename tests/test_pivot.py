@@ -196,7 +196,7 @@ def test_a_sweep_of_ones_own_is_one_table_and_one_figure_and_none_of_the_papers(
         for seed in (0, 1):
             add(tmp_path / "runs", [0.6, 0.7, 0.75 + margin], curve=4, data__margin=margin, seed=seed)
     text = write_report([tmp_path / "runs"], tmp_path / "out")
-    assert "Best test accuracy".lower() in text
+    assert "The best test accuracy of all measurements, 4 runs" in text
     assert "0.7500 ± 0.0000" in text
     for name in ("report.md", "tables.md", "tables.txt", "tables.tex", "index.html"):
         content = (tmp_path / "out" / name).read_text()

@@ -88,43 +88,49 @@ def drawing() -> Iterator[None]:
 
 
 def fit(figure: Figure, output: Output) -> None:
-    """Give a figure the width and the letters that are asked for; its height keeps the proportions."""
+    """Give a figure the width and the letters that are asked for, and fold titles that are too long.
+
+    The height keeps the proportions.
+    """
     from matplotlib.text import Text
 
     width, height = figure.get_size_inches()
     scale = 1.0 if output.width is None else output.width / width
     if output.width is not None:
         figure.set_size_inches(output.width, height * max(scale, 0.4 if scale < 1 else 1))
-    if output.font is None and scale >= 1:
-        return
-    for axes in figure.axes:
-        size = output.font or max(5.0, axes.xaxis.get_ticklabels()[0].get_fontsize() * scale**0.5)
-        axes.tick_params(labelsize=size)
-    for text in figure.findobj(Text):
-        assert isinstance(text, Text)
-        text.set_fontsize(output.font or max(5.0, text.get_fontsize() * scale**0.5))
+    if output.font is not None or scale < 1:
+        for axes in figure.axes:
+            labels = axes.xaxis.get_ticklabels() or [axes.title]
+            axes.tick_params(labelsize=output.font or max(5.0, labels[0].get_fontsize() * scale**0.5))
+        for text in figure.findobj(Text):
+            assert isinstance(text, Text)
+            text.set_fontsize(output.font or max(5.0, text.get_fontsize() * scale**0.5))
     _fold_titles(figure)
 
 
 def _fold_titles(figure: Figure) -> None:
     """Break titles into lines that are no longer than what they stand over."""
-    from matplotlib.figure import FigureBase
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure, SubFigure
 
+    FigureCanvasAgg(figure)
     figure.draw_without_rendering()
-    for part in figure.findobj(FigureBase):
-        assert isinstance(part, FigureBase)
-        if part.get_suptitle():
-            [text] = [text for text in part.texts if text.get_text() == part.get_suptitle()]
-            _fold(text, part.bbox.width / figure.dpi)
+    for part in figure.findobj(lambda found: isinstance(found, Figure | SubFigure)):
+        assert isinstance(part, Figure | SubFigure)
+        for text in part.texts:
+            if text.get_text() and text.get_text() == part.get_suptitle():
+                _fold(text, 0.92 * part.bbox.width)
     for axes in figure.axes:
-        _fold(axes.title, 1.2 * axes.get_window_extent().width / figure.dpi)
+        _fold(axes.title, 1.15 * axes.get_window_extent().width)
 
 
 def _fold(text: Text, width: float) -> None:
-    """Break a text into lines of about so many inches. A formula stays in one piece: it has no spaces."""
-    letters = max(12, int(width * 72 / (0.56 * text.get_fontsize())))
-    lines = [part for line in text.get_text().split("\n") for part in textwrap.wrap(line, letters) or [""]]
-    text.set_text("\n".join(lines))
+    """Break a text into lines of so many pixels, if it is wider."""
+    now = text.get_window_extent().width if text.get_text() else 0
+    if now > width:
+        lines = text.get_text().split("\n")
+        letters = max(8, int(max(map(len, lines)) * width / now))
+        text.set_text("\n".join(part for line in lines for part in textwrap.wrap(line, letters) or [""]))
 
 
 def encoded(figure: Figure, kind: str, output: Output, salt: str) -> bytes:

@@ -88,7 +88,7 @@ def terminal(table: Table) -> str:
 def pivot_markdown(table: Pivot) -> str:
     """The table of a sweep in Markdown, with its legend."""
     head, lines = pivot.grid(table)
-    out = [f"### {pivot.title(table).capitalize()}", ""]
+    out = [f"### {pivot.title(table)}", ""]
     out += [_line(head), "|" + "---|" * len(head), *map(_line, lines), ""]
     return "\n".join([*out, *(f"{plain(line)}  " for line in pivot.legend(table)), ""])
 
@@ -122,7 +122,7 @@ def pivot_html(table: Pivot) -> str:
         )
     notes = "".join(f"<li>{html.escape(line)}</li>" for line in pivot.legend(table))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
-    caption = f"<caption>{pivot.title(table).capitalize()}</caption>"
+    caption = f"<caption>{pivot.title(table)}</caption>"
     return f'<div class="wide"><table class="sweep">{caption}{body}</table></div><ul>{notes}</ul>'
 
 

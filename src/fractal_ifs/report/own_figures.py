@@ -28,7 +28,9 @@ def write_figures(table: Pivot, directory: Path, output: Output = Output()) -> l
     Returns the files of the first format.
     """
     with drawing():
-        made = {"sweep": against(table)} | {f"along_{name}": learning(table, name) for name in measures(table)}
+        made = {"sweep": against(table, output)} | {
+            f"along_{name}": learning(table, name, output) for name in measures(table)
+        }
         found = {name: figure for name, figure in made.items() if figure is not None}
         return [write_figure(figure, directory, name, output) for name, figure in found.items()]
 
@@ -55,22 +57,23 @@ def panels(table: Pivot) -> list[Panel]:
     return [Panel(*item) for item in found.items()]
 
 
-def against(table: Pivot) -> Figure | None:
+def against(table: Pivot, output: Output) -> Figure | None:
     """The table's number against the key in its columns. None where there is one cell alone.
 
     A point is the mean over seeds, its bar one standard deviation to each side. Hollow: runs that have not ended.
     """
     if len(table.cells) < 2:
         return None
-    found = panels(table)
+    every = found = panels(table)
     key, points = table.column, table.columns
     if key is None:  # one key alone varies: its values are the points
         key, points = table.rows[0] if len(table.rows) == 1 else None, [", ".join(k) for k in table.entries]
         lines_of = {"": {", ".join(k): line[""] for k, line in table.entries.items() if "" in line}}
         found = [Panel("", lines_of)]
-    figure, axes_of = _grid_of(found[:MOST_PANELS])
+    found = found[:MOST_PANELS]
+    figure, axes_of = _grid_of(len(found), output)
     place = _places(points)
-    for panel, axes in zip(found, axes_of, strict=False):
+    for panel, axes in zip(found, _flat(axes_of), strict=False):
         for (name, cells), look in zip(panel.lines.items(), _looks(panel, table), strict=True):
             points_of = [(place[value], cell.mean, cell) for value, cell in cells.items() if cell.mean is not None]
             drawn = sorted(points_of, key=lambda point: point[0])
@@ -87,14 +90,14 @@ def against(table: Pivot) -> Figure | None:
         _mark(axes, points, place)
         axes.set_xlabel(literal(key or ""))
         axes.set_title(literal(panel.title))
-    for axes in axes_of[:: _columns(len(found))]:
-        axes.set_ylabel("test accuracy")
+    for first, *_ in axes_of:
+        first.set_ylabel("test accuracy")
     _legend(figure, axes_of)
-    figure.suptitle(_title(table, found), fontsize=10)
+    figure.suptitle(_title(table, every), fontsize=10)
     return figure
 
 
-def learning(table: Pivot, measure: str = "test_acc") -> Figure | None:
+def learning(table: Pivot, measure: str, output: Output) -> Figure | None:
     """A measure along training, a panel for each row of the table and a line for each of its columns.
 
     A line is the mean over the seeds of the cell's learning rate, its band from their least to their largest. None
@@ -111,9 +114,9 @@ def learning(table: Pivot, measure: str = "test_acc") -> Figure | None:
     else:
         values = table.columns
     shown = list(rows.items())[:MOST_PANELS]
-    figure, axes_of = _grid_of(shown)
+    figure, axes_of = _grid_of(len(shown), output)
     looks = dict(zip(values, _lines_of(values), strict=True))
-    for (key, line), axes in zip(shown, axes_of, strict=True):
+    for (key, line), axes in zip(shown, _flat(axes_of), strict=False):
         for value, series in line.items():
             steps = list(series)
             low, mean, high = ([f(series[step]) for step in steps] for f in (min, _mean, max))
@@ -128,8 +131,8 @@ def learning(table: Pivot, measure: str = "test_acc") -> Figure | None:
         axes.set_xlabel("optimizer steps")
         axes.xaxis.set_major_formatter(thousands)
     name = " ".join({"acc": "accuracy"}.get(word, word) for word in measure.split("_"))
-    for axes in axes_of[:: _columns(len(shown))]:
-        axes.set_ylabel(literal(name))
+    for first, *_ in axes_of:
+        first.set_ylabel(literal(name))
     _legend(figure, axes_of)
     many = any(cell.n > 1 for cell in table.cells)
     more = f" (the first {MOST_PANELS} of {len(rows)} rows)" if len(rows) > MOST_PANELS else ""
@@ -164,7 +167,7 @@ def _named(table: Pivot, key: Sequence[str]) -> list[str]:
 
 def _title(table: Pivot, found: Sequence[Panel]) -> str:
     seeds = sorted({cell.n for cell in table.cells if cell.mean is not None})
-    text = title(table).capitalize()
+    text = title(table)
     if seeds and seeds[-1] > 1:
         text += f"; bars: ±1 standard deviation over n={'–'.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds"
     if any(cell.mean is not None and not cell.ended for cell in table.cells):
@@ -205,27 +208,35 @@ def _mark(axes: Axes, points: Sequence[Any], place: Mapping[Any, float]) -> None
     axes.set_xticks(at, names, rotation=30 if long else 0, ha="right" if long else "center")
 
 
-def _columns(n: int) -> int:
-    return min(4, n)
-
-
-def _grid_of(found: Sequence[Any]) -> tuple[Figure, list[Axes]]:
+def _grid_of(panels: int, output: Output) -> tuple[Figure, list[list[Axes]]]:
+    """A figure with room for so many panels, and these by rows. In a column of a paper it has one or two beside."""
     from matplotlib.figure import Figure
 
-    columns = _columns(len(found))
-    rows = -(-len(found) // columns)
-    figure = Figure(figsize=(max(5.0, 3.3 * columns) + 1.6, 3.0 * rows + 0.5), layout="constrained")
-    axes_of = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
-    for axes in axes_of[len(found) :]:
+    columns = min(4, panels) if output.width is None else max(1, min(panels, int(output.width / 1.6)))
+    rows = -(-panels // columns)
+    size = (max(5.0, 3.3 * columns) + 1.6, 3.0 * rows + 0.5)
+    if output.width is not None:
+        size = (output.width, 0.75 * output.width / columns * rows + 0.8)
+    figure = Figure(figsize=size, layout="constrained")
+    axes_of = [list(line) for line in figure.subplots(rows, columns, squeeze=False, sharey=True)]
+    for axes in axes_of[-1][panels - (rows - 1) * columns :]:
         axes.set_visible(False)
-    return figure, axes_of[: len(found)]
+    return figure, axes_of
 
 
-def _legend(figure: Figure, axes_of: Sequence[Axes]) -> None:
-    """One legend for all panels, beside them."""
-    found = {text: line for axes in axes_of for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+def _flat(axes_of: Sequence[Sequence[Axes]]) -> list[Axes]:
+    return [axes for line in axes_of for axes in line]
+
+
+def _legend(figure: Figure, axes_of: Sequence[Sequence[Axes]]) -> None:
+    """One legend for all panels: beside them, below where there is little room."""
+    found = {
+        text: line for axes in _flat(axes_of) for line, text in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    narrow = figure.get_figwidth() < 5
+    where = "outside lower center" if narrow else "outside right center"
     if found:
-        figure.legend(list(found.values()), list(found), loc="outside right center", fontsize=8)
+        figure.legend(list(found.values()), list(found), loc=where, fontsize=8, ncols=2 if narrow else 1)
 
 
 def _mean(values: Sequence[float]) -> float:

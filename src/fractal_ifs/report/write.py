@@ -114,7 +114,7 @@ def write_report(
         f"{counted(len(runs), 'run')}: {counts}",
         *(f"missing: {g}" for g in gaps),
         *(f"note: {n}" for n in notes),
-        "",
+        *([""] if found else []),
     ]
     judged = [v for v in found if v.verdict != "not run"]
     lines += [f"{v.verdict:>12}  {v.claim}" + (f": {v.ours}" if v.ours else "") for v in judged]
