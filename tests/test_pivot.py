@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import small
@@ -15,7 +16,7 @@ from fractal_ifs.report.write import write_report
 from fractal_ifs.results import finished_runs, pivot
 from fractal_ifs.results.cells import form_cells
 from fractal_ifs.results.rows import read_runs
-from fractal_ifs.results.varied import varied, with_inner_keys
+from fractal_ifs.results.varied import inner_keys, varied, with_inner_keys
 from fractal_ifs.runs.history import Evaluation, write_history
 from fractal_ifs.runs.records import RunRecord, Status, write_record
 from fractal_ifs.sweeps.table import show_table
@@ -23,7 +24,8 @@ from fractal_ifs.sweeps.table import show_table
 
 def add(root: Path, accuracies, status=Status.FINISHED, config: RunConfig | None = None, **keys) -> Path:
     """A run's directory, with these test accuracies every 10 steps."""
-    config = replace(config or small(**keys), steps=10 * len(accuracies), eval_every=10)
+    config = replace(config if config is not None else small(**keys), steps=10 * len(accuracies), eval_every=10)
+    assert config is not None
     directory = root / f"run{len(list(root.glob('run*')))}"
     directory.mkdir(parents=True)
     history = [Evaluation(10 * (i + 1), 1.0, 0.9, 0.8, value) for i, value in enumerate(accuracies)]
@@ -37,7 +39,7 @@ def add(root: Path, accuracies, status=Status.FINISHED, config: RunConfig | None
     return directory
 
 
-def table_of(*paths, number="best", column=None) -> pivot.Pivot:
+def table_of(*paths, number: Any = "best", column=None) -> pivot.Pivot:
     return pivot.pivot(*with_inner_keys(read_runs(paths)[0]), number, column)
 
 
@@ -132,6 +134,23 @@ def test_by_which_number(tmp_path):
     assert texts(table_of(tmp_path, number="chosen"))[1] == ["1", "1 not measured"]
     assert pivot.legend(table_of(tmp_path))[1].startswith("best: a maximum over 13 looks at the test set")
     assert not [line for line in pivot.legend(table_of(tmp_path, number="final")) if "maximum" in line]
+
+
+def test_a_choice_by_validation_doesnt_look_at_the_test_set(tmp_path):
+    """The learning rate of the best validation accuracy, with its test accuracy there, though another's is better."""
+    add(tmp_path, [0.9], lr=1e-3, curve=1)
+    add(tmp_path, [0.8], lr=2e-3, curve=1)
+    add(tmp_path, [0.7], lr=1e-3, curve=4)
+    runs, inner = with_inner_keys(read_runs([tmp_path])[0])
+    measured = {
+        "chosen_test_acc": [0.85, 0.75, 0.65],
+        "best_val_acc": [0.6, 0.7, 0.6],
+        "final_acc_level_1": [0.1, 0.2, 0.3],
+    }
+    runs = runs.assign(**measured)
+    table = pivot.pivot(runs, inner, "chosen")
+    assert [(line[""].mean, line[""].lr) for line in table.entries.values()] == [(0.75, 2e-3), (0.65, 1e-3)]
+    assert "final_acc_level_1" not in inner_keys(runs)  # a measure is no key
 
 
 @pytest.mark.parametrize(

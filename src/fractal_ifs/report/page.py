@@ -18,12 +18,12 @@ from fractal_ifs.report.forms import pivot_html
 from fractal_ifs.report.tables import CURVES, FRACTALS, Table, difference, legend, paper
 from fractal_ifs.report.verdicts import Verdict
 from fractal_ifs.results.cells import CellResult, form_cells, results_of
-from fractal_ifs.results.columns import COLUMNS, CellKey
+from fractal_ifs.results.columns import CellKey
 from fractal_ifs.results.measured import measures_of
 from fractal_ifs.results.numbers import NUMBERS, number_of_run
 from fractal_ifs.results.pivot import Pivot, plain_value
 from fractal_ifs.results.rows import train_command
-from fractal_ifs.results.varied import varied
+from fractal_ifs.results.varied import inner_keys, measured, varied
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,8 +103,8 @@ def _text_of(png: bytes) -> str:
 
 def _runs(own: Own) -> dict[str, Any]:
     """The runs as the page's script reads them: their keys, numbers, and measures along training."""
-    table, names = own.runs, [name for name in own.runs if name not in COLUMNS]
-    keys = varied(table, names) or ["seed"]
+    table = own.runs
+    keys = varied(table, inner_keys(table)) or ["seed"]
     lines = []
     chosen = {run["fingerprint"] for cell in own.table.cells for run in cell.runs}
     for run in table.astype(object).where(table.notna(), None).to_dict("records"):
@@ -115,7 +115,7 @@ def _runs(own: Own) -> dict[str, Any]:
                 "status": str(run["status"]),
                 "best": run["fingerprint"] in chosen,
                 "numbers": {number: number_of_run(run, number) for number in NUMBERS}
-                | {name: run[name] for name in ("seconds", "params", "steps")},
+                | {name: run[name] for name in (*measured(table), "seconds", "params", "steps")},
                 "history": {name: [s.steps, [float(f"{v:.5g}") for v in s.values]] for name, s in series.items()},
             }
         )

@@ -28,6 +28,15 @@ def number_of_run(run: Mapping[str, Any], number: Number) -> float | None:
     return sum(last) / len(last) if last else None
 
 
+def score_of(run: Mapping[str, Any], number: Number) -> float | None:
+    """What learning rates are chosen by: the number, but for ``chosen`` the best validation accuracy where it is known.
+
+    So the test set has no part in a choice by validation.
+    """
+    validated = run.get("best_val_acc") if number == "chosen" else None
+    return number_of_run(run, number) if validated is None else validated
+
+
 def accuracies(run: Mapping[str, Any]) -> list[float]:
     """The test accuracies of a row's ``history``, of four digits, in the order of the measurements."""
     return [float(value) for value in str(run["history"] or "").split()]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.errors import ConfigError, counted, short
-from fractal_ifs.results.numbers import NUMBERS, Number, accuracies, collapsed, number_of_run
+from fractal_ifs.results.numbers import NUMBERS, Number, accuracies, collapsed, number_of_run, score_of
 from fractal_ifs.results.text_table import by_value
 from fractal_ifs.results.varied import DRAWN, varied
 from fractal_ifs.runs.records import Status
@@ -248,7 +248,7 @@ def _entry(group: Sequence[Run], number: Number, over_lr: bool) -> Entry:
     valued = [(run, value) for run, value in valued if run["status"] not in APART]
     ended = [(run, value) for run, value in valued if run["status"] in COUNTED]
     taken = ended or valued
-    by_lr: dict[float | None, dict[Any, tuple[Run, float]]] = {}
+    by_lr: dict[float | None, dict[Any, tuple[Run, float]]] = {}  # the runs and their numbers, by seeds
     for run, value in taken:
         by_lr.setdefault(run["lr"] if over_lr else None, {})[run["seed"]] = run, value
     tried = {run["lr"] for run in group}
@@ -259,7 +259,8 @@ def _entry(group: Sequence[Run], number: Number, over_lr: bool) -> Entry:
 
     def score(lr: float | None) -> tuple[int, float]:
         """A learning rate at which some seed diverged comes after all others."""
-        return -lost[lr], _mean([value for seed, (_, value) in by_lr[lr].items() if not shared or seed in shared])
+        compared = [run for seed, (run, _) in by_lr[lr].items() if not shared or seed in shared]
+        return -lost[lr], _mean([score_of(run, number) or 0.0 for run in compared])
 
     lr = max(by_lr, key=score)
     chosen = list(by_lr[lr].values())

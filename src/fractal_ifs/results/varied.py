@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KEYS = tuple(name for name in records.KEYS if name != "fingerprint")  # the keys that have a column in every table
+MEASURED = "final_"  # begins the columns of measures, which are no keys
 DRAWN = ("lr", "seed")  # which may be others for each run, so that nothing follows from them
 
 
@@ -33,6 +34,16 @@ def with_inner_keys(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         for name in names
     }
     return runs.assign(**columns), names
+
+
+def inner_keys(table: pd.DataFrame) -> list[str]:
+    """The keys of groups that are columns of a table of runs, beside those that every table has."""
+    return [str(name) for name in table if name not in COLUMNS and not str(name).startswith(MEASURED)]
+
+
+def measured(table: pd.DataFrame) -> list[str]:
+    """The columns of a table of runs with what measures found after the last step, beside the test accuracy."""
+    return [str(name) for name in table if str(name).startswith(MEASURED) and name != "final_test_acc"]
 
 
 def varied(runs: pd.DataFrame, inner: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ from fractal_ifs.results.pivot import Pivot, legend, pivot, title
 from fractal_ifs.results.rows import row_of
 from fractal_ifs.results.terminal import folded
 from fractal_ifs.results.text_table import csv_of
-from fractal_ifs.results.varied import KEYS
+from fractal_ifs.results.varied import KEYS, inner_keys
 from fractal_ifs.runs.records import RunRecord, Status, find
 from fractal_ifs.sweeps.driver import driving, failed
 
@@ -112,7 +112,7 @@ def show_table(directory: Path) -> str | None:
             log.error("%s can't be written (%s)", path, reason(error))
     if table.empty:  # of a sweep that was refused, or has trained nothing yet
         return None
-    inner = [str(key) for key in table if key not in COLUMNS]
+    inner = inner_keys(table)
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
     found = pivot(table, inner, doubles="directory")
     for part in folded(found, _title(table, found), console):
