@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.fractals.curve import ApproximationCurve
+from fractal_ifs.fractals.ifs import AffineIFS
 from fractal_ifs.plotting.style import ACCENT, Output, drawing, lines, literal, ordered, thousands, write_figure
 from fractal_ifs.report.tables import CURVES, FRACTALS, lookup, paper
 from fractal_ifs.results.cells import CellResult
@@ -247,20 +248,23 @@ def theorem3(ours: Ours) -> "Figure | None":
     """Theorem 3: accuracy against P(j), with a panel per level j.
 
     A point is the best network of depth 5 on a fractal and a curve. The line is the theorem's bound: a network that
-    resolves K_j has at least accuracy P(j), on every curve.
+    resolves K_j has at least accuracy P(j), on every curve. The theorem asks for cells that are apart (Assumption 1):
+    fractals whose cells touch are named, and marked in the legend.
     """
     found = _best_of_depth_5(ours)
     best = {(name, curve): cell for (name, curve), cell in found.items() if name in FRACTALS and curve in CURVES}
     if len({curve for _, curve in best}) < 2:
         return None
     P = {curve: ApproximationCurve.load(int(curve)).P(5) for _, curve in best}
+    touching = [f for f in FRACTALS if not AffineIFS.load(f).separation().epsilon]
     figure, panels = _axes(4, 3, 3.1)
     for j, axes in enumerate(panels, 1):
         axes.axline((0.5, 0.5), slope=1, color="0.35", lw=1, ls="--", label="Theorem 3: resolves $K_j$")
         for fractal, (shade, _), marker in zip(FRACTALS, lines(4), "^sDo", strict=True):
             points = [(P[curve][j], cell) for (name, curve), cell in best.items() if name == fractal]
             x, y = [p for p, _ in points], [cell.accuracy for _, cell in points]
-            axes.plot(x, y, marker, color=shade, ms=5, mew=0, alpha=0.85, label=FRACTALS[fractal])
+            label = FRACTALS[fractal] + (" (cells touch)" if fractal in touching else "")
+            axes.plot(x, y, marker, color=shade, ms=5, mew=0, alpha=0.85, label=label)
             for p, cell in points:
                 if not cell.whole:
                     axes.plot(p, cell.accuracy, marker, color="white", ms=2.5)
@@ -269,9 +273,10 @@ def theorem3(ours: Ours) -> "Figure | None":
     panels[0].set_ylabel("best test accuracy, depth 5")
     panels[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     title = "Above the line: better than a network that resolves exactly the cells of level j (six curves)"
-    figure.suptitle(
-        title + ("" if all(cell.whole for cell in best.values()) else " (hollow: another budget)"), fontsize=10
-    )
+    title += "" if all(cell.whole for cell in best.values()) else " (hollow: another budget)"
+    names = ", ".join(FRACTALS[f] for f in touching)
+    title += f"\nTheorem 3 proves nothing where cells touch, as they break its Assumption 1: {names}"
+    figure.suptitle(title, fontsize=10)
     return figure
 
 

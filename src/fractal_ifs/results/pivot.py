@@ -260,9 +260,9 @@ def _entry(group: Sequence[Run], number: Number, over_lr: bool) -> Entry:
     def score(lr: float | None) -> tuple[int, float]:
         """A learning rate at which some seed diverged comes after all others."""
         compared = [run for seed, (run, _) in by_lr[lr].items() if not shared or seed in shared]
-        return -lost[lr], _mean([score_of(run, number) or 0.0 for run in compared])
+        return -lost[lr], round(_mean([score_of(run, number) or 0.0 for run in compared]), 9)
 
-    lr = max(by_lr, key=score)
+    lr = max(by_lr, key=lambda lr: (score(lr), len(by_lr[lr]), -(lr or 0)))  # of a tie: more seeds, then the smaller
     chosen = list(by_lr[lr].values())
     runs, values = [run for run, _ in chosen], [value for _, value in chosen]
     mean = _mean(values)
