@@ -49,14 +49,14 @@ class Output:
         width: of a picture in inches, as a column of a paper has 3.3. None: what it needs.
         font: the size of all letters in points. None: what the picture has, smaller where it is made narrower.
         dpi: dots per inch of a PNG.
-        colours: of a PNG, which takes a third of the bytes with 64. None: all.
+        colours: of a PNG, which takes less than half of the bytes. None: all.
     """
 
     formats: tuple[str, ...] = ("png",)
     width: float | None = None
     font: float | None = None
     dpi: int = 120
-    colours: int | None = 64
+    colours: int | None = 256
 
 
 class Line(NamedTuple):
