@@ -106,18 +106,21 @@ def test_a_picture_has_the_width_and_the_letters_that_are_asked_for(tmp_path):
             plot.write_pictures([*words, f"{key}={wrong}"])
 
 
-def test_no_title_is_clipped_in_a_column_of_a_paper():
+@pytest.mark.parametrize("width", [None, 3.3])
+@pytest.mark.parametrize("of_run", [True, False])
+def test_nothing_that_is_written_is_clipped_in_a_column_of_a_paper_either(width, of_run):
     run = finished({"name": "dust", "d": 2, "ratio": "1/3", "corners": "2/3"}, HalfPlane())
-    figure = learned(run, pixels=30)
-    style.fit(figure, style.Output(width=3.3))
+    figure = learned(run, pixels=30) if of_run else samples_of(FractalDistribution("vicsek", 1, 2), points=50)
+    style.fit(figure, style.Output(width=width))
     FigureCanvasAgg(figure).draw()
-    width, height = figure.bbox.width, figure.bbox.height
-    for text in figure.findobj(Text):
-        if text.get_text() and text.get_visible():
-            box = text.get_window_extent()
-            assert box.x0 > -2, text.get_text()
-            assert box.x1 < width + 2, text.get_text()
-            assert box.y1 < height + 2, text.get_text()
+    width_of, height = figure.bbox.width, figure.bbox.height
+    said = [text for axes in figure.axes for text in (axes.title, axes.xaxis.label, axes.yaxis.label)]
+    said += [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
+    for text in said:
+        box = text.get_window_extent()
+        assert box.x0 > -2, text.get_text()
+        assert box.x1 < width_of + 2, text.get_text()
+        assert box.y1 < height + 2, text.get_text()
 
 
 def test_a_run_with_one_evaluation_shows_it():

@@ -54,15 +54,17 @@ def draw_distributions(
         frame(axes, ifs, window)
         axes.set_title(f"curve {literal(law.curve.name)}", color=colors[i], fontsize=12, fontweight="bold")
     _draw_curves(curves.add_subplot(), laws, colors)
-    figure.legend(handles=colour_handles(n), loc="outside lower center", ncols=2, fontsize=9, frameon=False)
+    figure.legend(
+        handles=colour_handles(n), loc="outside lower center", ncols=2 if width > 11 else 1, fontsize=9, frameon=False
+    )
     return figure
 
 
 def colour_handles(n: int) -> list[Any]:
     """What a legend says of blue and orange."""
     said = {
-        BLUE: f"positive: points of $K_{{{n}}}$ (above: what is left, $K_j$)",
-        ORANGE: "negative: points that the fractal leaves out (above: where those of level j lie)",
+        BLUE: f"positive: in $K_{{{n}}}$ (above: what is left, $K_j$)",
+        ORANGE: "negative: left out (above: where those of level j lie)",
     }
     return [Line2D([], [], marker="o", ls="", color=color, label=text) for color, text in said.items()]
 

@@ -109,7 +109,7 @@ def fit(figure: Figure, output: Output) -> None:
 
 
 def _fold_titles(figure: Figure) -> None:
-    """Break titles into lines that are no longer than what they stand over."""
+    """Break titles, and what legends say, into lines that are no longer than what they stand over."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure, SubFigure
 
@@ -120,17 +120,20 @@ def _fold_titles(figure: Figure) -> None:
         for text in part.texts:
             if text.get_text() and text.get_text() == part.get_suptitle():
                 _fold(text, 0.92 * part.bbox.width)
+    for legend in figure.legends:
+        for text in legend.get_texts():
+            _fold(text, 0.8 * figure.bbox.width)
     for axes in figure.axes:
-        _fold(axes.title, 1.15 * axes.get_window_extent().width)
+        _fold(axes.title, 1.1 * axes.get_window_extent().width)
 
 
 def _fold(text: Text, width: float) -> None:
     """Break a text into lines of so many pixels, if it is wider."""
-    now = text.get_window_extent().width if text.get_text() else 0
-    if now > width:
-        lines = text.get_text().split("\n")
-        letters = max(8, int(max(map(len, lines)) * width / now))
-        text.set_text("\n".join(part for line in lines for part in textwrap.wrap(line, letters) or [""]))
+    whole = text.get_text().split("\n")
+    letters = max(map(len, whole))
+    while text.get_text() and text.get_window_extent().width > width and letters > 8:
+        letters = min(letters - 1, int(letters * width / text.get_window_extent().width))
+        text.set_text("\n".join(part for line in whole for part in textwrap.wrap(line, max(letters, 8)) or [""]))
 
 
 def encoded(figure: Figure, kind: str, output: Output, salt: str) -> bytes:
