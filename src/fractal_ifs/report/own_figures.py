@@ -43,17 +43,17 @@ class Panel(NamedTuple):
 
 
 def panels(table: Pivot) -> list[Panel]:
-    """The cells of a table as panels, lines and points."""
-    *outer, last = table.rows or [""]
-    if len({key[-1] if key else "" for key in table.entries}) > MOST_LINES:
-        outer, last = list(table.rows), ""
-    if len(table.entries) <= MOST_LINES:  # one panel has room for all
-        outer, last = [], "all"
+    """The cells of a table as panels, lines and points: the lines are of the key with the most values, up to eight."""
+    sizes = {name: len({key[i] for key in table.entries}) for i, name in enumerate(table.rows)}
+    of_lines = [name for name, size in sizes.items() if size <= MOST_LINES]
+    line_key = max(of_lines, key=lambda name: (sizes[name], list(table.rows).index(name)), default="")
     found: dict[str, dict[str, Mapping[str, Entry]]] = {}
     for key, line in table.entries.items():
-        named = [f"{name} {value}" for name, value in zip(table.rows, key, strict=True)]
-        split = 0 if last == "all" else len(outer)
-        found.setdefault(", ".join(named[:split]), {})[", ".join(named[split:])] = line
+        named = {name: f"{name} {value}" for name, value in zip(table.rows, key, strict=True)}
+        one = len(table.entries) <= MOST_LINES  # one panel has room for all
+        outer = [] if one else [text for name, text in named.items() if name != line_key]
+        inner = [text for name, text in named.items() if one or name == line_key]
+        found.setdefault(", ".join(outer), {})[", ".join(inner)] = line
     return [Panel(*item) for item in found.items()]
 
 
@@ -69,12 +69,14 @@ def against(table: Pivot, output: Output) -> Figure | None:
     if key is None:  # one key alone varies: its values are the points
         key, points = table.rows[0] if len(table.rows) == 1 else None, [", ".join(k) for k in table.entries]
         lines_of = {"": {", ".join(k): line[""] for k, line in table.entries.items() if "" in line}}
-        found = [Panel("", lines_of)]
+        every = found = [Panel("", lines_of)]
     found = found[:MOST_PANELS]
     figure, axes_of = _grid_of(len(found), output)
     place = _places(points)
+    looks = _looks([name for panel in every for name in panel.lines])
     for panel, axes in zip(found, _flat(axes_of), strict=False):
-        for (name, cells), look in zip(panel.lines.items(), _looks(panel, table), strict=True):
+        for name, cells in panel.lines.items():
+            look = looks[name]
             points_of = [(place[value], cell.mean, cell) for value, cell in cells.items() if cell.mean is not None]
             drawn = sorted(points_of, key=lambda point: point[0])
             x, y = [at for at, _, _ in drawn], [mean for _, mean, _ in drawn]
@@ -175,9 +177,15 @@ def _title(table: Pivot, found: Sequence[Panel]) -> str:
     return text + (f" (the first {MOST_PANELS} of {len(found)} panels)" if len(found) > MOST_PANELS else "")
 
 
-def _looks(panel: Panel, table: Pivot) -> list[Line]:
-    ends = [name.rpartition(" ")[2] for name in panel.lines]
-    return _lines_of(ends if len(table.rows) == 1 else list(panel.lines))
+def _looks(names: Sequence[str]) -> dict[str, Line]:
+    """The look of each line, the same in all panels: ``depth 1`` to ``depth 5`` are in the order of their numbers."""
+    names = sorted(dict.fromkeys(names), key=_by_last)
+    return dict(zip(names, _lines_of([name.rpartition(" ")[2] for name in names]), strict=True))
+
+
+def _by_last(name: str) -> tuple[str, tuple[bool, float, str]]:
+    key, _, value = name.rpartition(" ")
+    return key, by_value(value)
 
 
 def _lines_of(values: Sequence[Any]) -> list[Line]:
@@ -236,7 +244,8 @@ def _legend(figure: Figure, axes_of: Sequence[Sequence[Axes]]) -> None:
     narrow = figure.get_figwidth() < 5
     where = "outside lower center" if narrow else "outside right center"
     if found:
-        figure.legend(list(found.values()), list(found), loc=where, fontsize=8, ncols=2 if narrow else 1)
+        names = sorted(found, key=_by_last)
+        figure.legend([found[name] for name in names], names, loc=where, fontsize=8, ncols=2 if narrow else 1)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 KEYS = tuple(name for name in records.KEYS if name != "fingerprint")  # the keys that have a column in every table
 MEASURED = "final_"  # begins the columns of measures, which are no keys
+FOLLOW = ("eval_every", "batch_size", "init")  # often follow from others, as eval_every from the steps
 DRAWN = ("lr", "seed")  # which may be others for each run, so that nothing follows from them
 
 
@@ -49,12 +50,12 @@ def measured(table: pd.DataFrame) -> list[str]:
 def varied(runs: pd.DataFrame, inner: Sequence[str]) -> list[str]:
     """The keys in which the runs differ.
 
-    Of ``init`` and the keys ``inner``, those are left out that follow from the keys before them: the maps of a fractal
+    Of ``FOLLOW`` and ``inner``, those are left out that follow from the keys before them: the maps of a fractal
     follow from its name, unless two of one name differ.
     """
     text = runs.astype(object).where(runs.notna(), "").astype(str)
-    names = [name for name in KEYS if name != "init" and len(set(text[name])) > 1]
-    for name in ("init", *inner):
+    names = [name for name in KEYS if name not in FOLLOW and len(set(text[name])) > 1]
+    for name in (*FOLLOW, *inner):
         before = [text[key] for key in names if key not in DRAWN]
         groups = [group for _, group in text[name].groupby(before)] if before else [text[name]]
         if any(len(set(group)) > 1 for group in groups):
