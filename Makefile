@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-lowest test-hydra14 torture lint format sanitize bench reproduce figure7 reproduce-check report wheel clean
+.PHONY: help setup demo test test-slow test-lowest test-hydra14 torture lint format sanitize bench reproduce figure7 reproduce-check report gallery wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -83,6 +83,9 @@ reproduce-check: $(SETUP)  ## train three of the kept runs again, each alone; WI
 
 report: $(SETUP)  ## write docs/reproduction from the kept runs; RUNS=multirun: also from what is there, with new pictures
 	$(BIN)/python -m fractal_ifs.report docs/reproduction/results.csv $(wildcard docs/reproduction/figure7.csv) $(RUNS) --output docs/reproduction
+
+gallery: $(SETUP)  ## draw the pictures of docs/gallery.md again, by the commands of that page
+	sed -n '/^```bash/,/^```/{/^```/d;p}' docs/gallery.md | PATH="$(abspath $(BIN)):$$PATH" bash -eu
 
 wheel: $(SETUP)  ## a wheel in dist/
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

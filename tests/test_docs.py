@@ -49,7 +49,8 @@ def test_every_command_of_the_how_to_runs(tmp_path):
     printed = ran("howto", tmp_path)
     assert re.search(r"best_test_acc +0\.\d", printed)
     assert (tmp_path / "margins" / "index.html").exists()
-    assert len(list((tmp_path / "multirun" / "margins-40").rglob("result.json"))) == 4
+    assert len(list((tmp_path / "multirun" / "margins-40").rglob("result.json"))) == 12
+    assert "data.margin=0.001" in printed
     assert '"name": "dashboards"' in printed or '"displayName": "dashboards"' in printed
     assert "MLP(" in printed
     drawn = {path.name.split("-")[0] for path in tmp_path.rglob("*.png") if path.parent.name == "plots"}

@@ -41,6 +41,14 @@ def test_run_returns_the_history_and_the_best_network_too(tmp_path):
     pd.testing.assert_frame_equal(load(tmp_path).history.drop(columns="seconds"), kept.history.drop(columns="seconds"))
 
 
+def test_what_run_and_load_return_is_shown_in_a_line(tmp_path):
+    result = run(tmp_path / "one", **TINY)
+    for shown in (repr(result), repr(load(tmp_path / "one"))):
+        assert "\n" not in shown
+        assert len(shown) < 250
+        assert f"best test accuracy {result.record.best_test_acc:.4f}" in shown
+
+
 def test_a_sweep_is_a_table_of_its_grid(tmp_path):
     table = sweep(
         tmp_path / "s",

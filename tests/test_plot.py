@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 import torch
 from conftest import small
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.colors import to_rgba
+from matplotlib.text import Text
 
 import fractal_ifs
 from fractal_ifs import plot
@@ -64,6 +66,69 @@ def test_panels_show_the_sets_samples_and_curves_themselves(name):
     lines = axes_titled(figure, "the accuracy").get_lines()
     for law, line in zip(laws, lines, strict=True):
         np.testing.assert_allclose(line.get_ydata(), law.approximation_curve())
+
+
+def test_the_negatives_of_every_level_are_drawn_however_fine():
+    """Those of K_5 were left out where they were narrower than three pixels: with curve 6 they are all there are."""
+    for name in ("vicsek", "cantor2d"):
+        figure = samples_of(FractalDistribution(name, 6), points=50)
+        for j in range(1, 6):
+            axes = axes_titled(figure, f"$K_{{{j}}}$")
+            polygons = drawn(axes, PolyCollection)
+            [orange] = [c for c in polygons if tuple(c.get_facecolor()[0]) == to_rgba(style.ORANGE)]
+            [blue] = [c for c in polygons if tuple(c.get_facecolor()[0]) == to_rgba(style.BLUE)]
+            side = float(np.median([np.ptp(path.vertices[:, 0]) for path in blue.get_paths()]))
+            pixels = 150 * figure.get_figwidth() / 6 * side / np.ptp(axes.get_xlim())  # of a cell, at 150 dpi
+            assert pixels > 2.8, (name, j)
+            assert len(orange.get_paths()) > 0
+
+
+def test_a_legend_says_what_blue_and_orange_are_and_axes_have_names():
+    figure = samples_of(FractalDistribution("vicsek", 1), points=50)
+    [legend] = figure.legends
+    assert [text.get_text().split(":")[0] for text in legend.get_texts()] == ["positive", "negative"]
+    axes = axes_titled(figure, "curve 1")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("$x_1$", "$x_2$")
+
+
+def test_a_picture_has_the_width_and_the_letters_that_are_asked_for(tmp_path):
+    words = ["points=50", "fractal.depth=2", f"out={tmp_path}", "formats=[png]", "dpi=100"]
+    from PIL import Image
+
+    [path] = plot.write_pictures([*words, "width=3.3", "font=7"])
+    with Image.open(path) as image:
+        assert image.size[0] == 330
+    figure = samples_of(FractalDistribution("vicsek", 1, 2), points=50)
+    style.fit(figure, style.Output(width=3.3, font=7))
+    assert {text.get_fontsize() for text in figure.findobj(Text) if text.get_text()} == {7}
+    for key, wrong in (("width", "0.1"), ("font", "x"), ("font", "100")):
+        with pytest.raises(ConfigError, match=f"^{key}={wrong}: must be "):
+            plot.write_pictures([*words, f"{key}={wrong}"])
+
+
+@pytest.mark.parametrize("width", [None, 3.3])
+@pytest.mark.parametrize("of_run", [True, False])
+def test_nothing_that_is_written_is_clipped_in_a_column_of_a_paper_either(width, of_run):
+    run = finished({"name": "dust", "d": 2, "ratio": "1/3", "corners": "2/3"}, HalfPlane())
+    figure = learned(run, pixels=30) if of_run else samples_of(FractalDistribution("vicsek", 1, 2), points=50)
+    style.fit(figure, style.Output(width=width))
+    FigureCanvasAgg(figure).draw()
+    width_of, height = figure.bbox.width, figure.bbox.height
+    said = [text for axes in figure.axes for text in (axes.title, axes.xaxis.label, axes.yaxis.label)]
+    said += [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
+    for text in said:
+        box = text.get_window_extent()
+        assert box.x0 > -2, text.get_text()
+        assert box.x1 < width_of + 2, text.get_text()
+        assert box.y1 < height + 2, text.get_text()
+
+
+def test_a_run_with_one_evaluation_shows_it():
+    run = finished({"name": "dust", "d": 2, "ratio": "1/3", "corners": "2/3"}, HalfPlane())
+    run = run._replace(history=run.history[:1])
+    lines = axes_titled(learned(run, pixels=20), "test accuracy").get_lines()
+    [seen] = [line for line in lines if list(line.get_xdata()) == [100]]
+    assert seen.get_marker() == "o"
 
 
 def test_one_and_three_dimensions_have_pictures():
@@ -272,3 +337,18 @@ def test_a_run_whose_directory_has_the_signs_of_a_sweep_in_its_name(tmp_path):
     written = plot.write_pictures([f"run={directory}", f"out={tmp_path / 'out=1'}", "formats=[png]"])
     assert [path.parent.name for path in written] == ["out=1"]
     assert all(path.exists() for path in written)
+
+
+def test_runs_that_differ_in_anything_have_pictures_of_their_own(tmp_path):
+    keys = {"width": 4, "depth": 1, "steps": 20, "eval_every": 20, "logger": "none", "data__train_size": 200}
+    for name, more in {
+        "hinge": {},
+        "logistic": {"loss": "logistic"},
+        "coarse": {"curve": "weights", "curve__weights": (1, 0, 0, 0, 0)},
+        "fine": {"curve": "weights", "curve__weights": (0, 0, 0, 0, 1)},
+    }.items():
+        fractal_ifs.run(tmp_path / name, **keys, **more)
+    names = ("hinge", "logistic", "coarse", "fine")
+    runs = ",".join(str(tmp_path / name) for name in names)
+    written = plot.write_pictures([f"run={runs}", f"out={tmp_path / 'out'}", "formats=[png]", "pixels=20", "dpi=30"])
+    assert len(set(written)) == len(names)

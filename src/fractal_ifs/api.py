@@ -24,7 +24,7 @@ from fractal_ifs.measures.own import check_measures
 from fractal_ifs.networks.own import check_network
 from fractal_ifs.runs.buffers import set_buffers
 from fractal_ifs.runs.finished import finished
-from fractal_ifs.runs.load import table_of
+from fractal_ifs.runs.load import in_a_line, table_of
 from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.records import RunRecord
 from fractal_ifs.sweeps.from_python import Executor, Plan, plan, results
@@ -55,6 +55,10 @@ class Result(_Trained):
 
     history: pd.DataFrame
     best: nn.Module | None
+
+    def __repr__(self) -> str:
+        """A line, as of ``load``."""
+        return f"Result({in_a_line(self.record)}; history of {len(self.history)} rows)"
 
 
 @overload

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import re
 import sys
 from collections.abc import Callable, Generator, Sequence
@@ -21,6 +20,7 @@ from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import asked, show
 from fractal_ifs.help.options import options_and_words
 from fractal_ifs.help.plot import screen
+from fractal_ifs.plotting.style import FORMATS, Output, write_figure
 from fractal_ifs.streams import command
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fractal_ifs.fractals.ifs import AffineIFS
     from fractal_ifs.fractals.numbers import Floats
 
-FORMATS = ("png", "svg", "pdf")
+OF_OUTPUT = ("formats", "width", "font", "dpi")  # the keys that ``Output`` holds
 MOST_PICTURES = 1000
 MOST_CURVES = 100  # of one picture
 FARTHEST, NARROWEST = 1e6, 1e-9  # the edges of a window
@@ -81,7 +81,8 @@ def write_pictures(overrides: Sequence[str]) -> list[Path]:
     for settings, stem, draw in pictures:
         figure = draw()
         check_writable(settings.out)
-        written += [_write(figure, settings.out / f"{stem}.{kind}", settings.dpi) for kind in settings.formats]
+        write_figure(figure, settings.out, stem, settings.output)
+        written += [settings.out / f"{stem}.{kind}" for kind in settings.output.formats]
     return written
 
 
@@ -95,10 +96,9 @@ class Settings:
     points: int
     seed: int
     pixels: int
-    dpi: int
     window: Floats | None  # (4,) x0, x1, y0, y1, or (2,) x0, x1 for d = 1
     slice: Floats | None  # (d - 2,): x_3, ..., x_d
-    formats: tuple[str, ...]
+    output: Output
     out: Path
     margin: float  # gamma: positives lie in K_n^gamma
 
@@ -119,10 +119,15 @@ class Settings:
             points=whole(config.points, "points", 1, 1_000_000),
             seed=whole(config.seed, "seed", 0, 2**63 - 1),
             pixels=whole(config.pixels, "pixels", 10, 4000),
-            dpi=whole(config.dpi, "dpi", 20, 1200),
             slice=None if config.slice is None else vector(config.slice, "slice"),
             window=None if config.window is None else vector(config.window, "window"),
-            formats=tuple(formats),
+            output=Output(
+                formats=tuple(formats),
+                width=None if config.width is None else _between(config.width, "width", 1, 40),
+                font=None if config.font is None else _between(config.font, "font", 3, 40),
+                dpi=whole(config.dpi, "dpi", 20, 1200),
+                colours=None,
+            ),
             out=Path(str(config.out)),
             margin=number(config.margin, "margin"),
         )
@@ -133,6 +138,15 @@ class Settings:
         if window is not None and (len(window) not in (2, 4) or (window[1::2] - window[::2] < NARROWEST).any()):
             raise ConfigError(f"window={short(config.window)}: must be [x0,x1,y0,y1] with x0 < x1 and y0 < y1")
         return found
+
+
+def _between(value: object, key: str, least: float, most: float) -> float:
+    from fractal_ifs.fractals.numbers import number
+
+    found = number(value, key)
+    if not least <= found <= most:
+        raise ConfigError(f"{key}={short(value)}: must be null or from {least:g} to {most:g}")
+    return found
 
 
 class Picture(NamedTuple):
@@ -193,7 +207,7 @@ def _check_keys(config: DictConfig) -> None:
     from fractal_ifs.config.keys import check_names
 
     keys: Any = OmegaConf.to_container(config)
-    names = ("fractal", "curve", "run", *(field.name for field in fields(Settings)))
+    names = ("fractal", "curve", "run", *OF_OUTPUT, *(f.name for f in fields(Settings) if f.name != "output"))
     check_names(keys, names)
     if missing := [name for name in names if name not in keys]:
         raise ConfigError(f"{missing[0]}: must be given")
@@ -283,6 +297,7 @@ def _plan_network(settings: Settings, directory: Path) -> Picture:
 
     keys = ("fractal", "fractal_depth", "curve", "depth", "width", "lr", "seed")
     name = "learned-{}-n{}-curve{}-depth{}-width{}-lr{:g}-seed{}".format(*(record[key] for key in keys))
+    name += f"-{record['fingerprint'][:8]}"  # tells runs apart that differ in any other key
     name += "" if record["model"] == "mlp" else f"-{record['model']}"
     return Picture(settings, _stem(name, settings.window), draw)
 
@@ -310,20 +325,6 @@ def _stem(name: str, window: Floats | None) -> str:
     if len(stem.encode()) <= 200:
         return stem
     return stem.encode()[:180].decode(errors="ignore") + "-" + hashlib.sha256(stem.encode()).hexdigest()[:12]
-
-
-def _write(figure: Figure, path: Path, dpi: int) -> Path:
-    """Write a picture without a date and without random ids, so that the same picture always has the same bytes."""
-    import matplotlib as mpl
-
-    from fractal_ifs.files import write
-
-    buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": path.stem}):
-        date = {".svg": "Date", ".pdf": "CreationDate"}.get(path.suffix)
-        figure.savefig(buffer, format=path.suffix[1:], dpi=dpi, metadata={date: None} if date else {})
-    write(path, buffer.getvalue())
-    return path
 
 
 if __name__ == "__main__":

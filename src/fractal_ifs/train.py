@@ -77,7 +77,7 @@ def train(config: DictConfig, single: bool) -> float | None:
 
 
 def main() -> int:
-    """The command line. Returns 0 where all jobs are trained and in tables, whatever becomes of what it prints."""
+    """The command line. Returns 0 where jobs are trained and in tables, whatever becomes of what it prints."""
     if answered(sys.argv[1:], screen):
         return 0
     options, words = options_and_words(sys.argv[1:])
@@ -103,9 +103,9 @@ def main() -> int:
 def _shown() -> Generator[None]:
     """Within: jobs are trained. However that ends, the tables of their sweeps are shown, and the jobs that failed.
 
-    Ends the process, with status 1, where a table can't be written.
+    Ends the process, with status 1, where a table can't be written, and where all runs of a sweep diverged.
     """
-    lacking: list[Path] = []
+    wrong: list[str] = []
     try:
         yield
     except JobsFailed as error:
@@ -114,10 +114,10 @@ def _shown() -> Generator[None]:
         if swept:
             from fractal_ifs.sweeps.table import show_table
 
-            lacking = [directory for directory in swept if not show_table(directory)]
+            wrong = [said for directory in swept if (said := show_table(directory))]
         show_failed()
-    if lacking:
-        sys.exit(f"error: {lacking[0]} has no table of this sweep; the same command writes it")
+    if wrong:
+        sys.exit(f"error: {wrong[0]}")
 
 
 if __name__ == "__main__":

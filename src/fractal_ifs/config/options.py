@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fractal_ifs.config.keys import shown
@@ -44,5 +44,32 @@ def whole(least: int, most: int) -> Callable[[str], int]:
         if not least <= found <= most or not found.is_integer():
             raise argparse.ArgumentTypeError(f"={shown(text)}: must be a whole number from {least} to {most}")
         return int(found) if "e" in text.lower() or "." in text else int(text)
+
+    return read
+
+
+def between(least: float, most: float) -> Callable[[str], float]:
+    """The type of an option that is a number from ``least`` to ``most``."""
+
+    def read(text: str) -> float:
+        try:
+            found = float(text)
+        except ValueError:
+            found = math.nan
+        if not least <= found <= most:
+            raise argparse.ArgumentTypeError(f"={shown(text)}: must be a number from {least:g} to {most:g}")
+        return found
+
+    return read
+
+
+def some_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """The type of an option that is a list of known words, with commas between them."""
+
+    def read(text: str) -> tuple[str, ...]:
+        found = tuple(text.split(","))
+        if len(set(found)) < len(found) or not set(found) <= set(known):
+            raise argparse.ArgumentTypeError(f"={shown(text)}: must be one or some of {', '.join(known)}")
+        return found
 
     return read

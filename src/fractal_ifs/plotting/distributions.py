@@ -10,11 +10,12 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from fractal_ifs.fractals.distribution import FractalDistribution
 from fractal_ifs.plotting.sets import draw_sets, frame, shown_levels
-from fractal_ifs.plotting.style import BLUE, INK, ORANGE, literal, plain_axes
+from fractal_ifs.plotting.style import BLUE, INK, MARKERS, ORANGE, literal, plain_axes
 
 CURVE_COLORS = LinearSegmentedColormap.from_list("curves", ["#2a9d8f", "#5b4b8a", "#c2185b"])  # from coarse to fine
 
@@ -53,7 +54,19 @@ def draw_distributions(
         frame(axes, ifs, window)
         axes.set_title(f"curve {literal(law.curve.name)}", color=colors[i], fontsize=12, fontweight="bold")
     _draw_curves(curves.add_subplot(), laws, colors)
+    figure.legend(
+        handles=colour_handles(n), loc="outside lower center", ncols=2 if width > 11 else 1, fontsize=9, frameon=False
+    )
     return figure
+
+
+def colour_handles(n: int) -> list[Any]:
+    """What a legend says of blue and orange."""
+    said = {
+        BLUE: f"positive: in $K_{{{n}}}$ (above: what is left, $K_j$)",
+        ORANGE: "negative: left out (above: where those of level j lie)",
+    }
+    return [Line2D([], [], marker="o", ls="", color=color, label=text) for color, text in said.items()]
 
 
 def _sample_in(law: FractalDistribution, points: int, seed: int, window: np.ndarray | None) -> Sequence[torch.Tensor]:
@@ -103,9 +116,9 @@ def _size(points: int) -> float:
 
 def _draw_curves(axes: Axes, laws: Sequence[FractalDistribution], colors: Sequence[Any]) -> None:
     n = laws[0].depth
-    for law, color in zip(laws, colors, strict=True):
-        label = f"curve {literal(law.curve.name)}"
-        axes.plot(range(n + 1), law.approximation_curve(), "o-", color=color, lw=2, ms=5, label=label)
+    for i, (law, color) in enumerate(zip(laws, colors, strict=True)):
+        label, marker = f"curve {literal(law.curve.name)}", MARKERS[i % len(MARKERS)]
+        axes.plot(range(n + 1), law.approximation_curve(), marker=marker, color=color, lw=2, ms=5, label=label)
     if len(laws) == 1:
         P = laws[0].approximation_curve()
         for j, p in enumerate(P):

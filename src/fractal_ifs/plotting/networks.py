@@ -15,7 +15,18 @@ from matplotlib.ticker import MaxNLocator
 from fractal_ifs.fractals.distribution import FractalDistribution
 from fractal_ifs.fractals.membership import deepest
 from fractal_ifs.plotting.sets import MAX_CELLS, cells, fill, outline
-from fractal_ifs.plotting.style import ACCENT, BLUE, FAINT, INK, ORANGE, PALE_BLUE, PALE_ORANGE, literal, plain_axes
+from fractal_ifs.plotting.style import (
+    ACCENT,
+    BLUE,
+    FAINT,
+    INK,
+    ORANGE,
+    PALE_BLUE,
+    PALE_ORANGE,
+    literal,
+    plain_axes,
+    thousands,
+)
 from fractal_ifs.runs.load import Finished
 from fractal_ifs.runs.predict import outputs
 
@@ -87,7 +98,7 @@ def _draw_regions(
     plane = ", ".join(f"$x_{{{i}}} = {value:.4g}$" for i, value in enumerate(rest, 3))
     where = f"\nin the plane {plane}" if plane else ""
     axes.set_title(f"blue: it says positive, orange: negative; strong colours: $K_{{{law.depth}}}${where}", fontsize=11)
-    axes.set(xlim=(x0, x1), ylim=(y0, y1))
+    axes.set(xlim=(x0, x1), ylim=(y0, y1), xlabel="$x_1$", ylabel="$x_2$")
     axes.tick_params(labelsize=9)
     axes.spines[:].set_visible(False)
 
@@ -148,7 +159,9 @@ def _draw_history(axes: Axes, run: Finished, law: FractalDistribution) -> None:
                 f"P({j})", (1.01, p), xycoords=("axes fraction", "data"), va="center", fontsize=9, color="gray"
             )
             last = p
-    axes.plot(history["step"], history["test_acc"], "-", color=INK, lw=1.4, marker="." if len(history) < 40 else None)
+    axes.plot(
+        history["step"], history["test_acc"], "-", color=INK, lw=1.4, marker="o" if len(history) < 40 else None, ms=3.5
+    )
     if len(history) and record.best_test_acc is not None and record.best_step is not None:
         best = (record.best_step, record.best_test_acc)
         axes.plot(*best, "o", ms=8, mfc="none", mec=ACCENT, mew=1.8)
@@ -163,6 +176,6 @@ def _draw_history(axes: Axes, run: Finished, law: FractalDistribution) -> None:
     axes.set_xlim(0, max([1, *history["step"]]) * 1.04)
     axes.set_title("test accuracy", fontsize=11)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
+    axes.xaxis.set_major_formatter(thousands)
     plain_axes(axes)
     axes.grid(False)

@@ -60,11 +60,14 @@ def fill(axes: Axes, polygons: np.ndarray, color: str, **style: Any) -> None:
 
 
 def frame(axes: Any, ifs: AffineIFS, window: np.ndarray | None = None) -> None:
-    """Show K_0, or the window (x0, x1 or x0, x1, y0, y1), to scale and without decoration. 3D axes for d = 3."""
+    """Show K_0, or the window (x0, x1 or x0, x1, y0, y1), to scale, with the coordinates' names. 3D axes for d = 3."""
     lo, hi = (ifs.base.lo, ifs.base.hi) if window is None else (window[::2], window[1::2])
     slack = 0.02 * (hi - lo) if window is None else 0 * lo
     axes.set_xlim(lo[0] - slack[0], hi[0] + slack[0])
     axes.tick_params(labelsize=8, color=FAINT)
+    axes.set_xlabel("$x_1$" if ifs.d > 1 else "$x$", fontsize=9, labelpad=1)
+    if ifs.d > 1:
+        axes.set_ylabel("$x_2$", fontsize=9, labelpad=1)
     if ifs.d == 1:
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
@@ -72,6 +75,7 @@ def frame(axes: Any, ifs: AffineIFS, window: np.ndarray | None = None) -> None:
     axes.set_ylim(lo[1] - slack[1], hi[1] + slack[1])
     if ifs.d == 3:
         axes.set_zlim(lo[2] - slack[2], hi[2] + slack[2])
+        axes.set_zlabel("$x_3$", fontsize=9, labelpad=1)
         axes.set_box_aspect(hi - lo)
         axes.view_init(elev=20, azim=-58)
     else:
@@ -93,9 +97,11 @@ def _on_a_line(parent: SubFigure, ifs: AffineIFS, levels: Sequence[int]) -> None
 
     finest = _three_pixels(parent, ifs, 1)
     for j in levels:
-        if j and np.median(np.ptp(cells(ifs, corners, j), axis=1)) > finest:
-            fill(axes, strips(negatives, j - 1, j), ORANGE)
-        fill(axes, strips(corners, j, j), BLUE)
+        # A hairline of blue would cover negatives that are narrower than it.
+        fine = {"linewidths": 0} if _width(cells(ifs, corners, j)) <= finest else {}
+        if j:
+            fill(axes, strips(negatives, j - 1, j), ORANGE, **fine)
+        fill(axes, strips(corners, j, j), BLUE, **fine)
     axes.set(xlim=(ifs.base.lo[0], ifs.base.hi[0]), ylim=(-levels[-1] - 0.5, 0.5))
     axes.set_yticks([-j for j in levels], [f"$K_{{{j}}}$" for j in levels])
     axes.tick_params(length=0)
@@ -108,11 +114,17 @@ def _in_the_plane(parent: SubFigure, ifs: AffineIFS, levels: Sequence[int]) -> N
     finest = _three_pixels(parent, ifs, len(levels))
     for axes, j in zip(parent.subplots(1, len(levels), squeeze=False)[0], levels, strict=True):
         fill(axes, corners[None], "white", edgecolors=FAINT, linewidths=0.6)
-        left = cells(ifs, corners, j)
-        if j and np.median(np.ptp(left, axis=1)) > finest:
+        if j:
             fill(axes, cells(ifs, negatives, j - 1), ORANGE)
-        fill(axes, left, BLUE)
+        fill(axes, cells(ifs, corners, j), BLUE)
         _bare_panel(axes, ifs, j)
+        if within := _within(ifs, corners, j, finest):
+            cell = cells(ifs, corners, within)[0]
+            lo, hi = cell.min(0), cell.max(0)
+            slack = 0.02 * (hi - lo)
+            axes.set_xlim(lo[0] - slack[0], hi[0] + slack[0])
+            axes.set_ylim(lo[1] - slack[1], hi[1] + slack[1])
+            axes.set_title(f"$K_{{{j}}}$ in a cell of $K_{{{within}}}$", fontsize=12)
 
 
 def _in_space(parent: SubFigure, ifs: AffineIFS, levels: Sequence[int]) -> None:
@@ -140,8 +152,22 @@ def _bare_panel(axes: Any, ifs: AffineIFS, j: int) -> None:
 
 
 def _three_pixels(parent: SubFigure, ifs: AffineIFS, panels: int) -> float:
-    """The width of three pixels on a screen. Two colours in narrower cells would blend to grey: only blue is drawn."""
+    """The width of three pixels on a screen."""
     return float(np.max(ifs.base.hi - ifs.base.lo)) * 3 * panels / (150 * parent.figure.get_figwidth())
+
+
+def _width(boxes: np.ndarray) -> float:
+    """The usual width of cells (p, k, d)."""
+    return float(np.median(np.ptp(boxes, axis=1)))
+
+
+def _within(ifs: AffineIFS, corners: np.ndarray, j: int, finest: float) -> int:
+    """The level of the cell that K_j is shown in: 0, or where its cells are no wider than ``finest`` the coarsest in
+    which they are enlarged to more than twice that."""
+    whole, fine = _width(corners[None]), _width(cells(ifs, corners, j))
+    if fine > finest:
+        return 0
+    return next(n for n in range(j + 1) if n == j or fine * whole / _width(cells(ifs, corners, n)) > 2 * finest)
 
 
 def _faces(body: Convex) -> np.ndarray:

@@ -1,20 +1,185 @@
-"""The colours of the paper, and axes without decoration. This module imports no matplotlib, so anyone may import it."""
+"""How every picture looks: colours, markers, sizes. This module imports no matplotlib, so anyone may import it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import io
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fractal_ifs.files import write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 BLUE, ORANGE = "#1f77b4", "#ff7f0e"  # positive points (K_n) and negative points
 PALE_BLUE, PALE_ORANGE = "#a9cbe6", "#ffd2a3"  # the network's answer outside K_n: positive, negative
 INK, FAINT, ACCENT = "#222222", "#d9d9d9", "#c2185b"  # text and lines, grids and frames, what to look at
 
+FORMATS = ("png", "svg", "pdf")
+# Eight colours that colour-blind people tell apart (Okabe and Ito 2008), and a marker beside each for those who print.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c00")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+RC: dict[str, Any] = {  # of matplotlib, for charts
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "font.size": 9,
+    "legend.frameon": False,
+    "axes.axisbelow": True,
+    "axes.titlesize": 10,
+    "pdf.fonttype": 42,  # letters that can be searched and edited; journals refuse type 3
+    "svg.fonttype": "path",
+}
+
+
+@dataclass(frozen=True)
+class Output:
+    """How pictures are written.
+
+    Attributes:
+        formats: some of ``FORMATS``.
+        width: of a picture in inches, as a column of a paper has 3.3. None: what it needs.
+        font: the size of all letters in points. None: what the picture has, smaller where it is made narrower.
+        dpi: dots per inch of a PNG.
+        colours: of a PNG, which takes less than half of the bytes. None: all.
+    """
+
+    formats: tuple[str, ...] = ("png",)
+    width: float | None = None
+    font: float | None = None
+    dpi: int = 120
+    colours: int | None = 256
+
+
+class Line(NamedTuple):
+    """How one of several lines is told from the others, in colour and without."""
+
+    color: Any
+    marker: str
+
+
+def lines(n: int) -> list[Line]:
+    """n lines that are choices, in no order: of more than eight, colours and markers come again in other pairs."""
+    return [Line(COLOURS[i % 8], MARKERS[(i + i // 8) % 8]) for i in range(n)]
+
+
+def ordered(n: int) -> list[Line]:
+    """n lines whose order means something, as depths: from dark to light, which is an order in grey too."""
+    import matplotlib as mpl
+
+    return [Line(mpl.colormaps["viridis"](i / max(n - 1, 1) * 0.87), MARKERS[i % 8]) for i in range(n)]
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """Within: charts look as all of them do."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(RC):  # pyright: ignore[reportArgumentType]
+        yield
+
+
+def fit(figure: Figure, output: Output) -> None:
+    """Give a figure the width and the letters that are asked for, and fold titles that are too long.
+
+    The height keeps the proportions.
+    """
+    from matplotlib.text import Text
+
+    width, height = figure.get_size_inches()
+    scale = 1.0 if output.width is None else output.width / width
+    if output.width is not None:
+        figure.set_size_inches(output.width, height * max(scale, 0.4 if scale < 1 else 1))
+    if output.font is not None or scale < 1:
+        for axes in figure.axes:
+            labels = axes.xaxis.get_ticklabels() or [axes.title]
+            axes.tick_params(labelsize=output.font or max(5.0, labels[0].get_fontsize() * scale**0.5))
+        for text in figure.findobj(Text):
+            assert isinstance(text, Text)
+            text.set_fontsize(output.font or max(5.0, text.get_fontsize() * scale**0.5))
+    _fold_titles(figure)
+
+
+def _fold_titles(figure: Figure) -> None:
+    """Break titles, and what legends say, into lines that are no longer than what they stand over."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure, SubFigure
+
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    for part in figure.findobj(lambda found: isinstance(found, Figure | SubFigure)):
+        assert isinstance(part, Figure | SubFigure)
+        for text in part.texts:
+            if text.get_text() and text.get_text() == part.get_suptitle():
+                _fold(text, 0.92 * part.bbox.width)
+    for legend in figure.legends:
+        for text in legend.get_texts():
+            _fold(text, 0.8 * figure.bbox.width)
+    for axes in figure.axes:
+        _fold(axes.title, 1.1 * axes.get_window_extent().width)
+
+
+def _fold(text: Text, width: float) -> None:
+    """Break a text into lines of so many pixels, if it is wider."""
+    whole = text.get_text().split("\n")
+    letters = max(map(len, whole))
+    while text.get_text() and text.get_window_extent().width > width and letters > 8:
+        letters = min(letters - 1, int(letters * width / text.get_window_extent().width))
+        text.set_text("\n".join(part for line in whole for part in textwrap.wrap(line, max(letters, 8)) or [""]))
+
+
+def encoded(figure: Figure, kind: str, output: Output, salt: str) -> bytes:
+    """The bytes of a picture, without a date and without random ids: the same picture always has the same.
+
+    Args:
+        kind: one of ``FORMATS``.
+        salt: what the ids of an SVG are drawn from, as the picture's name.
+    """
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    if figure.canvas is None or type(figure.canvas).__name__ == "FigureCanvasBase":
+        FigureCanvasAgg(figure)
+    buffer, small = io.BytesIO(), io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": salt, "pdf.fonttype": 42}):
+        date = {"svg": "Date", "pdf": "CreationDate"}.get(kind)
+        figure.savefig(buffer, format=kind, dpi=output.dpi, metadata={date: None} if date else {})
+    if kind != "png" or not output.colours:
+        return buffer.getvalue()
+    from PIL import Image
+
+    Image.open(buffer).convert("RGB").quantize(output.colours).save(small, "PNG", optimize=True)
+    return small.getvalue()
+
+
+def write_figure(figure: Figure, directory: Path, name: str, output: Output) -> Path:
+    """Write a figure in all formats. Returns the file of the first. Raises OSError."""
+    fit(figure, output)
+    directory.mkdir(parents=True, exist_ok=True)
+    for kind in output.formats:
+        write(directory / f"{name}.{kind}", encoded(figure, kind, output, name))
+    return directory / f"{name}.{output.formats[0]}"
+
 
 def literal(text: object) -> str:
     """A text as matplotlib writes it letter by letter: a dollar begins no formula."""
     return str(text).replace("$", r"\$")
+
+
+def thousands(step: float, _: object = None) -> str:
+    """A number of steps on an axis: ``200k``, ``1M``."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if step >= size:
+            return f"{step / size:g}{letter}"
+    return f"{step:g}"
 
 
 def plain_axes(axes: Axes) -> None:

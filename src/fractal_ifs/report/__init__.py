@@ -1,1 +1,1 @@
-"""The results of a sweep beside the paper: tables, figures, verdicts, one page. ``python -m fractal_ifs.report``."""
+"""The report of sweeps: a table of whatever varied, figures, one page; beside the paper its tables, and verdicts."""

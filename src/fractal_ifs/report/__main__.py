@@ -1,31 +1,37 @@
 """``python -m fractal_ifs.report DIR...``: what sweeps found, beside the paper; and status, collect and check."""
 
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from fractal_ifs import streams
-from fractal_ifs.config.options import path, whole
+from fractal_ifs.config.options import between, line, path, some_of, whole
 from fractal_ifs.errors import counted, told
 from fractal_ifs.help.layout import Examples, Parser, asked, program
+from fractal_ifs.plotting.style import FORMATS, Output
+from fractal_ifs.results.numbers import NUMBERS
 
 
 def parser() -> Parser:
     """The options of a report itself, without a subcommand."""
     command = program("report")
     text = f"""
-        Write what sweeps found beside the paper's tables and figures.
+        Write what sweeps found: a table of whatever varied in them, with the mean and spread over seeds and the best
+        learning rate, figures of it, and the paper's tables and figures where runs belong to them.
 
         DIR is the directory of a sweep that has ended, is running or was killed, with runs at any depth below it, or
         the results.csv of an earlier report. OUT gets index.html, a page that needs no network; report.md; tables.md,
         .tex and .txt; results.csv and .parquet, a row for each run; cells.csv, the best over learning rates and the
-        mean over seeds; figures/, and pictures/ of what networks have learned, where their checkpoints are below DIR.
+        mean over seeds by the paper's keys; figures/, and pictures/ of what networks have learned, where their
+        checkpoints are below DIR.
 
         {command} status, {command} collect and {command} check do other things with runs; each has its --help.
         """
     given: Examples = (
         ("multirun/mine", ""),
         ("multirun/mine multirun/other -o out", "two together"),
+        ("multirun/mine --columns width --number last10", "the table by width, of the mean of the last ten"),
         ("status multirun/mine", "how far it is"),
         ("collect multirun/mine --into kept.csv", "add its finished runs to a table to keep"),
         ("check kept.csv", "train a few runs of such a table again, and compare"),
@@ -33,6 +39,20 @@ def parser() -> Parser:
     out = Parser(command, text, given)
     out.add_argument("paths", nargs="+", type=path, metavar="DIR", help="a sweep's directory, or a results.csv")
     out.add_argument("-o", "--output", type=path, default=Path("report"), metavar="OUT", help="default: report")
+    out.add_argument("--columns", type=line, metavar="KEY", help="the key whose values are columns, as optimizer.clip")
+    numbers = "; ".join(f"{name}: {what}" for name, what in NUMBERS.items())
+    out.add_argument("--number", choices=NUMBERS, help=f"by which runs are compared (default: best). {numbers}")
+    out.add_argument(
+        "--formats",
+        type=some_of(FORMATS),
+        default=("png",),
+        metavar="LIST",
+        help="of figures, besides png: svg, pdf or svg,pdf",
+    )
+    out.add_argument(
+        "--width", type=between(1, 40), metavar="INCHES", help="of figures; a paper's column has about 3.3"
+    )
+    out.add_argument("--font", type=between(3, 40), metavar="POINTS", help="the size of all letters in figures")
     out.add_argument("--no-figures", action="store_true", help="only tables and verdicts: no pictures, no page")
     return out
 
@@ -115,7 +135,16 @@ def report(arguments: Sequence[str]) -> str:
     given = parser().parse_args(arguments)
     from fractal_ifs.report.write import write_report
 
-    return write_report(given.paths, given.output, not given.no_figures)
+    terminal = shutil.get_terminal_size((170, 24)).columns if sys.stdout.isatty() else 170
+    return write_report(
+        given.paths,
+        given.output,
+        not given.no_figures,
+        number=given.number,
+        columns=given.columns,
+        terminal=terminal,
+        drawn=Output(formats=given.formats, width=given.width, font=given.font),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

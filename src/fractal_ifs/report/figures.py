@@ -4,18 +4,17 @@
 figure.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fractal_ifs.files import write
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.fractals.ifs import AffineIFS
-from fractal_ifs.plotting.style import literal
+from fractal_ifs.plotting.style import ACCENT, Output, drawing, lines, literal, ordered, thousands, write_figure
 from fractal_ifs.report.tables import CURVES, FRACTALS, lookup, paper
 from fractal_ifs.results.cells import CellResult
 from fractal_ifs.results.columns import ENDED, CellKey
+from fractal_ifs.results.pivot import plain_value
 from fractal_ifs.results.rows import learning_curve
 
 if TYPE_CHECKING:
@@ -26,31 +25,20 @@ if TYPE_CHECKING:
 Ours = Mapping[CellKey, CellResult]
 
 
-def write_figures(runs: "pd.DataFrame", cells: "pd.DataFrame", directory: Path) -> list[Path]:
-    """Write every figure that some cell belongs to, as PNG. Returns the files.
+def write_figures(
+    runs: "pd.DataFrame",
+    cells: "pd.DataFrame",
+    directory: Path,
+    output: Output = Output(),  # noqa: B008 (it is frozen)
+) -> list[Path]:
+    """Write every figure that some cell belongs to. Returns the files, of each figure the first format.
 
     Args:
         runs: as ``results.rows.read_runs`` returns it.
         cells: as ``results.cells.form_cells`` returns it.
     """
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
-
-    style = {
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.alpha": 0.25,
-        "font.size": 9,
-        "legend.frameon": False,
-        "axes.axisbelow": True,
-        "axes.titlesize": 10,
-    }
     ours = lookup(cells)
-    directory.mkdir(parents=True, exist_ok=True)
-    written = []
-    with mpl.rc_context(style):  # pyright: ignore[reportArgumentType]
+    with drawing():
         figures = {
             "figure4": figure4(ours),
             "figure5": figure5(ours),
@@ -60,23 +48,8 @@ def write_figures(runs: "pd.DataFrame", cells: "pd.DataFrame", directory: Path) 
             "theorem3": theorem3(ours),
             "learning_curves": learning_curves(runs),
         }
-        for name, figure in figures.items():
-            if figure is not None:
-                FigureCanvasAgg(figure)
-                buffer = io.BytesIO()
-                figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
-                small = io.BytesIO()  # 64 colours take a third of the bytes
-                Image.open(buffer).convert("RGB").quantize(64).save(small, "PNG", optimize=True)
-                write(directory / f"{name}.png", small.getvalue())
-                written.append(directory / f"{name}.png")
-    return written
-
-
-def _shades(n: int) -> Sequence[Any]:
-    """n colours from dark to light."""
-    import matplotlib as mpl
-
-    return [mpl.colormaps["viridis"](i / max(n - 1, 1) * 0.87) for i in range(n)]
+        found = {name: figure for name, figure in figures.items() if figure is not None}
+        return [write_figure(figure, directory, name, output) for name, figure in found.items()]
 
 
 def _axes(columns: int, width: float = 4.6, height: float = 3.6, rows: int = 1) -> tuple["Figure", list["Axes"]]:
@@ -107,23 +80,33 @@ def _draw_by_depth(
     """
     from matplotlib.lines import Line2D
 
-    shades = _shades(5)
-    partial = False
-    for depth, shade in zip(range(1, 6), shades, strict=True):
+    looks = ordered(5)
+    partial, seeds = False, set[int]()
+    for depth, look in zip(range(1, 6), looks, strict=True):
         line = [(w, c) for w in widths if (c := ours.get(CellKey(*where, depth, w))) and not c.differs]
         for same in _by_budget(line):
             x, y = [w for w, _ in same], [cell.accuracy for _, cell in same]
-            axes.errorbar(x, y, [cell.spread or 0 for _, cell in same], color=shade, lw=1.8, capsize=2)
+            axes.errorbar(x, y, [cell.spread or 0 for _, cell in same], color=look.color, lw=1.8, capsize=2)
         for w, cell in line:
-            axes.plot(w, cell.accuracy, "o", color=shade, ms=5, mfc=shade if cell.whole else "white")
+            mfc = look.color if cell.whole else "white"
+            axes.plot(w, cell.accuracy, look.marker, color=look.color, ms=5, mfc=mfc)
             partial |= not cell.whole
+            seeds |= {cell.seeds} if cell.spread else set()
         if theirs:
-            axes.plot(widths, theirs[depth - 1], "--", color=shade, lw=1, alpha=0.7)
-    handles = [Line2D([], [], color=s, lw=2, label=f"depth {d}") for d, s in zip(range(1, 6), shades, strict=True)]
+            axes.plot(widths, theirs[depth - 1], "--", color=look.color, lw=1, alpha=0.7)
+    handles = [
+        Line2D([], [], color=look.color, marker=look.marker, ms=5, lw=2, label=f"depth {d}")
+        for d, look in zip(range(1, 6), looks, strict=True)
+    ]
     if theirs:
         handles.append(Line2D([], [], color="0.4", ls="--", lw=1, label="the paper"))
     if partial:
         handles.append(Line2D([], [], color="0.4", marker="o", mfc="white", ls="", label="another budget"))
+    if seeds:
+        n = "–".join(str(number) for number in sorted({min(seeds), max(seeds)}))
+        handles.append(
+            Line2D([], [], color="0.4", marker="|", ms=9, ls="", label=f"±1 standard deviation\nover n={n} seeds")
+        )
     axes.legend(handles=handles, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set_xscale("log")
     axes.set_xlim(widths[0] / 1.15, widths[-1] * 1.15)
@@ -154,14 +137,17 @@ def figure5(ours: Ours) -> "Figure | None":
     best = {int(curve): cell for (name, curve), cell in found.items() if name == "cantor2d" and curve.isdigit()}
     if not best:
         return None
-    figure, panels = _axes(6, 1.9, 3)
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    figure, panels = _axes(6, 1.9, 3.3)
     for curve, theirs, axes in zip(range(1, 7), paper()["figure5"]["cantor2d"], panels, strict=True):
         axes.bar([3, 4, 5], ApproximationCurve.load(curve).P(5)[3:], color="#9db8d2", width=0.7)
         axes.axhline(theirs, color="0.35", ls="--", lw=1)
-        label = f"paper {theirs:.3f}"
+        label = f"the paper's {theirs:.3f}"
         if cell := best.get(curve):
-            axes.axhline(cell.accuracy, color="#c62828", lw=1.8)
-            label = f"ours {cell.accuracy:.3f}{'' if cell.whole else '*'} (width {cell.width})\n{label}"
+            axes.axhline(cell.accuracy, color=ACCENT, lw=1.8)
+            label = f"{cell.accuracy:.3f}{'' if cell.whole else '*'} at width {cell.width}\n{label}"
         axes.set_title(f"curve {curve}\n{label}", fontsize=9)
         axes.set_ylim(0.45, 1.02)
         axes.set_xticks([3, 4, 5])
@@ -170,12 +156,14 @@ def figure5(ours: Ours) -> "Figure | None":
         if curve > 1:
             axes.set_yticklabels([])
     panels[0].set_ylabel("P(j); accuracy")
-    star = "" if all(cell.whole for cell in best.values()) else "  (*: another budget)"
-    figure.suptitle(
-        "Figure 5: bars P(j), red the best network of depth 5 on the 2D Cantor set, dashed the paper's of widths to 400"
-        f"{star}",
-        fontsize=10,
-    )
+    star = "" if all(cell.whole for cell in best.values()) else " (*: another budget)"
+    handles: list[Any] = [
+        Patch(color="#9db8d2", label="P(j): what a network that resolves $K_j$ can reach"),
+        Line2D([], [], color=ACCENT, lw=1.8, label=f"our best network of depth 5{star}"),
+        Line2D([], [], color="0.35", ls="--", lw=1, label="the paper's, of widths up to 400"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+    figure.suptitle("Figure 5: the best networks of depth 5 on the 2D Cantor set, and the curves", fontsize=10)
     return figure
 
 
@@ -192,12 +180,22 @@ def _best_of_depth_5(ours: Ours) -> dict[tuple[str, str], CellResult]:
 
 def figure6(ours: Ours) -> "Figure | None":
     """Figure 6: accuracy against width on the "fine" Vicsek distribution (curve 4) of depth 6, a line per depth."""
-    if not any(k[:4] == ("fractal", "vicsek", 6, "4") for k in ours):
+    where = ("fractal", "vicsek", 6, "4")
+    if not any(k[:4] == where for k in ours):
         return None
     figure, [axes] = _axes(1, 6, 4.2)
-    _draw_by_depth(axes, ours, ("fractal", "vicsek", 6, "4"), paper()["widths"])
+    _draw_by_depth(axes, ours, where, paper()["widths"])
     axes.axhline(0.5, color="0.5", lw=0.8)
-    axes.set_ylim(0.45, 1)
+    axes.annotate(
+        "chance",
+        (1, 0.5),
+        (-4, -10),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8,
+    )
+    axes.set_ylim(0.48, max(0.56, *(cell.accuracy + 0.02 for k, cell in ours.items() if k[:4] == where)))
     axes.set_title('Figure 6: the "fine" Vicsek distribution (curve 4) of depth 6')
     return figure
 
@@ -224,15 +222,17 @@ def parameters(ours: Ours) -> "Figure | None":
         return None
     figure, panels = _axes(len(found), 3.4, 3.2)
     for fractal, axes in zip(found, panels, strict=True):
-        for depth, shade in zip(range(1, 6), _shades(5), strict=True):
+        for depth, (shade, marker) in zip(range(1, 6), ordered(5), strict=True):
             where = ("fractal", fractal, 5, "1", depth)
             points = ((c.params, c) for k, c in ours.items() if c.params is not None and k[:5] == where)
             line = sorted(points, key=lambda point: point[0])
-            for i, same in enumerate(_by_budget(line)):
+            for same in _by_budget(line):
                 x, y = [p for p, _ in same], [cell.accuracy for _, cell in same]
-                axes.plot(x, y, "-", color=shade, label=None if i else f"depth {depth}", lw=1.6)
-            for p, cell in line:
-                axes.plot(p, cell.accuracy, "o", color=shade, ms=4, mfc=shade if cell.whole else "white")
+                axes.plot(x, y, "-", color=shade, lw=1.6)
+            for i, (p, cell) in enumerate(line):
+                mfc = shade if cell.whole else "white"
+                label = None if i else f"depth {depth}"
+                axes.plot(p, cell.accuracy, marker, color=shade, ms=4.5, mfc=mfc, label=label)
         axes.set_xscale("log")
         axes.set_xlabel("parameters")
         axes.set_title(FRACTALS[fractal])
@@ -260,7 +260,7 @@ def theorem3(ours: Ours) -> "Figure | None":
     figure, panels = _axes(4, 3, 3.1)
     for j, axes in enumerate(panels, 1):
         axes.axline((0.5, 0.5), slope=1, color="0.35", lw=1, ls="--", label="Theorem 3: resolves $K_j$")
-        for fractal, shade, marker in zip(FRACTALS, _shades(4), "^sDo", strict=True):
+        for fractal, (shade, _), marker in zip(FRACTALS, lines(4), "^sDo", strict=True):
             points = [(P[curve][j], cell) for (name, curve), cell in best.items() if name == fractal]
             x, y = [p for p, _ in points], [cell.accuracy for _, cell in points]
             label = FRACTALS[fractal] + (" (cells touch)" if fractal in touching else "")
@@ -321,9 +321,10 @@ def learning_curves(runs: "pd.DataFrame", most: int = 2000) -> "Figure | None":
     figure, panels = _axes(columns, 3.6, 3.4, -(-len(sets) // columns))
     for axes in panels[len(sets) :]:
         axes.set_visible(False)
+    named: dict[str, Any] = {}  # one legend for all panels
     for (title, by, part), axes in zip(sets, panels, strict=False):
         values = sorted(part[by].unique())
-        for value, shade in zip(values, _shades(len(values)), strict=True):
+        for value, (shade, marker) in zip(values, ordered(len(values)), strict=True):
             at: dict[int, list[float]] = {}
             group = part.loc[part[by] == value]
             for steps, accuracies in group.curve_of:
@@ -332,10 +333,15 @@ def learning_curves(runs: "pd.DataFrame", most: int = 2000) -> "Figure | None":
             x = sorted(step for step, found in at.items() if len(found) >= len(group) / 2)
             low, middle, high = np.array([np.quantile(at[step], (0.25, 0.5, 0.75)) for step in x]).T
             axes.fill_between(x, low, high, color=shade, alpha=0.15, lw=0)
-            axes.plot(x, middle, color=shade, lw=1.6, label=f"{by} {literal(value)}")
+            every = max(1, len(x) // 6)
+            style = {"color": shade, "marker": marker, "markevery": every, "ms": 4, "lw": 1.6}
+            [drawn] = axes.plot(x, middle, **style)
+            named.setdefault(f"{by} {literal(plain_value(value))}", drawn)
         axes.set_title(title)
-        axes.set_xlabel("step")
+        axes.set_xlabel("optimizer steps")
+        axes.xaxis.set_major_formatter(thousands)
         axes.set_ylabel("test accuracy")
-        axes.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.18))
+    names = sorted(named)
+    figure.legend([named[name] for name in names], names, fontsize=8, loc="outside right center")
     figure.suptitle("Learning curves: median and quartiles over widths, learning rates and seeds" + of_all, fontsize=10)
     return figure

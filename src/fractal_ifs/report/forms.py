@@ -1,8 +1,16 @@
-"""The forms in which a table is written: Markdown, LaTeX, and text for a terminal."""
+"""The forms in which a table is written: Markdown, LaTeX, HTML, and text for a terminal.
 
+``Table`` is one of the paper's tables, ``Pivot`` the table of any sweep.
+"""
+
+import html
 import re
+from collections.abc import Sequence
 
 from fractal_ifs.report.tables import FRACTALS, Cell, Table, legend, text
+from fractal_ifs.results import pivot
+from fractal_ifs.results.pivot import Pivot
+from fractal_ifs.results.terminal import folded
 
 
 def plain(text: str) -> str:
@@ -66,10 +74,66 @@ def terminal(table: Table) -> str:
     for width in table.widths:
         out.add_column(f"width {width}", justify="right")
     for fractal, block in table.blocks.items():
-        out.add_section()
-        out.add_row(FRACTALS.get(fractal, fractal))
-        for row, cells in zip(table.rows, block, strict=True):
+        lines = [(row, cells) for row, cells in zip(table.rows, block, strict=True) if any(map(text, cells))]
+        if lines:
+            out.add_section()
+            out.add_row(FRACTALS.get(fractal, fractal))
+        for row, cells in lines:
             out.add_row(str(row), *(text(c) for c in cells))
     console = Console(file=io.StringIO(), width=170, color_system=None)
     console.print(out, *legend(table), sep="\n", highlight=False, markup=False)
+    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def pivot_markdown(table: Pivot) -> str:
+    """The table of a sweep in Markdown, with its legend."""
+    head, lines = pivot.grid(table)
+    out = [f"### {pivot.title(table)}", ""]
+    out += [_line(head), "|" + "---|" * len(head), *map(_line, lines), ""]
+    return "\n".join([*out, *(f"{plain(line)}  " for line in pivot.legend(table)), ""])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(plain, cells))} |"
+
+
+def pivot_latex(table: Pivot) -> str:
+    """The table of a sweep in LaTeX, a tabular for booktabs."""
+    head, lines = pivot.grid(table)
+    caption = " ".join(" ".join([f"% {pivot.title(table)}.", *pivot.legend(table)]).split())
+    begin = ["\\begin{tabular}{" + "l" * len(table.rows) + "r" * (len(head) - len(table.rows)) + "}", "\\toprule"]
+    rows = [" & ".join(map(_tex, line)) + r" \\" for line in (head, *lines)]
+    return "\n".join([caption, *begin, rows[0], "\\midrule", *rows[1:], "\\bottomrule", "\\end{tabular}", ""])
+
+
+def _tex(text: str) -> str:
+    escaped = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", r"\textbackslash "))
+    return escaped.replace("^", r"\^{}").replace("±", r"$\pm$").replace("~", r"\~{}")
+
+
+def pivot_html(table: Pivot) -> str:
+    """The table of a sweep in HTML, with its legend."""
+    head, lines = pivot.grid(table)
+    rows = ["".join(f"<th>{html.escape(name)}</th>" for name in head)]
+    for line in lines:
+        names, cells = line[: len(table.rows)], line[len(table.rows) :]
+        rows.append(
+            "".join([*(f"<th>{html.escape(v)}</th>" for v in names), *(f"<td>{html.escape(v)}</td>" for v in cells)])
+        )
+    notes = "".join(f"<li>{html.escape(line)}</li>" for line in pivot.legend(table))
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    caption = f"<caption>{pivot.title(table)}</caption>"
+    return f'<div class="wide"><table class="sweep">{caption}{body}</table></div><ul>{notes}</ul>'
+
+
+def pivot_terminal(table: Pivot, width: int) -> str:
+    """The table of a sweep as plain text of so many columns, with its legend."""
+    import io
+
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    for part in folded(table, pivot.title(table), console):
+        console.print(part)
+    console.print(*pivot.legend(table), sep="\n", highlight=False, markup=False)
     return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,4 +1,5 @@
-"""The report as one page: heat maps that can be filtered, with the curve and the picture of the cell under the pointer.
+"""The report as one page: the sweep's own table and figures; any measure against any key; and beside the paper heat
+maps that can be filtered, with the curve and the picture of the cell under the pointer.
 
 The page contains Plotly's library and all numbers, compressed. So it needs no network and no server.
 """
@@ -8,21 +9,34 @@ import gzip
 import html
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fractal_ifs.fractals.curve import ApproximationCurve
+from fractal_ifs.report.forms import pivot_html
 from fractal_ifs.report.tables import CURVES, FRACTALS, Table, difference, legend, paper
 from fractal_ifs.report.verdicts import Verdict
 from fractal_ifs.results.cells import CellResult, form_cells, results_of
 from fractal_ifs.results.columns import CellKey
+from fractal_ifs.results.measured import measures_of
+from fractal_ifs.results.numbers import NUMBERS, number_of_run
+from fractal_ifs.results.pivot import Pivot, plain_value
 from fractal_ifs.results.rows import train_command
+from fractal_ifs.results.varied import inner_keys, measured, varied
 
 if TYPE_CHECKING:
     import pandas as pd
 
 HISTORIES = 3000  # the most learning curves, which keeps the page at a few megabytes
+
+
+class Own(NamedTuple):
+    """The part of the page on whatever varied."""
+
+    table: Pivot
+    runs: "pd.DataFrame"  # as ``results.varied.with_inner_keys`` returns it
+    figures: Sequence[tuple[str, bytes]]  # names, and PNGs
 
 
 def render_page(
@@ -32,16 +46,92 @@ def render_page(
     verdicts: Sequence[Verdict],
     notes: Sequence[str],
     pictures: Mapping[str, bytes],
+    own: Own | None = None,
 ) -> str:
     """The page's HTML.
 
     Args:
         runs, cells: as ``results.rows.read_runs`` and ``results.cells.form_cells`` return them.
+        tables: the paper's tables; without any, the page has no part beside the paper.
         notes: lines for the reader.
         pictures: PNGs by fingerprint.
+        own: without it, the page has no part on what varied.
     """
     from plotly.offline import get_plotlyjs
 
+    parts = {
+        "@TITLE@": "Is deeper better only when shallow is good? Our numbers beside the paper's"
+        if tables
+        else "Results",
+        "@OWN@": _own(own) if own else "",
+        "@PAPER@": _beside_the_paper(runs, cells, tables, verdicts, pictures) if tables else "",
+        "@NOTES@": "".join(f"<li>{html.escape(line)}</li>" for line in notes) or "<li>None.</li>",
+        "@PLOTLY@": _packed(get_plotlyjs()),
+        "@SCRIPT@": "".join(_file(name) for name, there in _SCRIPTS.items() if there(own, tables)),
+    }
+    return _filled("page.html", parts)
+
+
+_SCRIPTS: dict[str, Callable[[Own | None, Sequence[Table]], bool]] = {
+    "page.js": lambda *_: True,
+    "explore.js": lambda own, _: own is not None,
+    "paper.js": lambda _, tables: bool(tables),
+}
+
+
+def _file(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+def _filled(name: str, parts: Mapping[str, str]) -> str:
+    """A template with its parts, in one pass: a note may say @DATA@."""
+    return re.sub("|".join(parts), lambda found: parts[found[0]], _file(name))
+
+
+def _own(own: Own) -> str:
+    figures = "".join(
+        f'<figure><img alt="{html.escape(title)}" src="data:image/png;base64,{_text_of(png)}"></figure>'
+        for title, png in own.figures
+    )
+    runs = _packed(json.dumps(_runs(own), separators=(",", ":")))
+    return _filled("own.html", {"@TABLE@": pivot_html(own.table), "@FIGURES@": figures, "@RUNS@": runs})
+
+
+def _text_of(png: bytes) -> str:
+    return base64.b64encode(png).decode()
+
+
+def _runs(own: Own) -> dict[str, Any]:
+    """The runs as the page's script reads them: their keys, numbers, and measures along training."""
+    table = own.runs
+    keys = varied(table, inner_keys(table)) or ["seed"]
+    lines = []
+    chosen = {run["fingerprint"] for cell in own.table.cells for run in cell.runs}
+    for run in table.astype(object).where(table.notna(), None).to_dict("records"):
+        series = measures_of(run) if len(lines) < HISTORIES else {}
+        lines.append(
+            {
+                "keys": {key: plain_value(run[key]) for key in keys},
+                "status": str(run["status"]),
+                "best": run["fingerprint"] in chosen,
+                "numbers": {number: number_of_run(run, number) for number in NUMBERS}
+                | {name: run[name] for name in (*measured(table), "seconds", "params", "steps")},
+                "history": {name: [s.steps, [float(f"{v:.5g}") for v in s.values]] for name, s in series.items()},
+            }
+        )
+    numbers = [name for name in lines[0]["numbers"] if any(line["numbers"][name] is not None for line in lines)]
+    measures = list(dict.fromkeys(name for line in lines for name in line["history"]))
+    x = own.table.column or (own.table.rows[0] if own.table.rows else keys[0])
+    return {"keys": keys, "x": x, "numbers": numbers, "measures": measures, "runs": lines}
+
+
+def _beside_the_paper(
+    runs: "pd.DataFrame",
+    cells: "pd.DataFrame",
+    tables: Sequence[Table],
+    verdicts: Sequence[Verdict],
+    pictures: Mapping[str, bytes],
+) -> str:
     theirs = paper_values()
     entries: list[dict[str, Any]] = []
     curves: dict[str, Any] = {}
@@ -53,20 +143,16 @@ def render_page(
             if len(curves) < HISTORIES and run["history"]:
                 curves[cell.fingerprint] = [int(run["eval_every"]), int(run["steps"]), run["history"]]
             entries.append(_entry(cell, lr, theirs) | {"command": train_command(run) or ""})
-    images = {name: base64.b64encode(picture).decode() for name, picture in pictures.items()}
+    images = {name: _text_of(picture) for name, picture in pictures.items()}
     known = {(e["curve"], e["n"]) for e in entries if e["curve"] in CURVES}
     levels = {f"{curve} {n}": _levels(curve, n) for curve, n in sorted(known)}
     data = {"entries": entries, "curves": curves, "pictures": images, "P": levels}
-    template, script = (Path(__file__).with_suffix(kind).read_text(encoding="utf-8") for kind in (".html", ".js"))
     parts = {
         "@SUMMARY@": "".join(f"<li>{html.escape(line)}</li>" for table in tables for line in _summary(table)),
         "@VERDICTS@": _verdicts(verdicts),
-        "@NOTES@": "".join(f"<li>{html.escape(line)}</li>" for line in notes) or "<li>None.</li>",
         "@DATA@": _packed(json.dumps(data, separators=(",", ":"))),
-        "@PLOTLY@": _packed(get_plotlyjs()),
-        "@SCRIPT@": script,
     }
-    return re.sub("|".join(parts), lambda found: parts[found[0]], template)  # in one pass: a note may say @DATA@
+    return _filled("paper.html", parts)
 
 
 def _packed(text: str) -> str:

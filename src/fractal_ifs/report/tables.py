@@ -38,13 +38,14 @@ class Cell:
     partial: bool = False  # ours has another budget than the paper's, or has not ended
     differs: str = ""  # how the protocol of ours differs from the paper's
     digits: int = 2  # of the paper's number
+    result: CellResult | None = None  # all that is known of ours
 
     @classmethod
     def of(cls, ours: CellResult | None, theirs: float | None, digits: int = 2) -> "Cell":
         """The place of a cell that we have run, or have not (None)."""
         if ours is None:
             return cls(theirs, digits=digits)
-        return cls(theirs, ours.accuracy, ours.budget, not ours.whole, ours.differs, digits)
+        return cls(theirs, ours.accuracy, ours.budget, not ours.whole, ours.differs, digits, ours)
 
     @property
     def difference(self) -> float | None:
@@ -116,6 +117,48 @@ def tables(cells: "pd.DataFrame") -> list[Table]:
     return found
 
 
+def shown(tables: Sequence[Table], whole: bool) -> list[Table]:
+    """Those that some of our cells belong to, of the paper's protocol and with ``whole`` also of its budget."""
+
+    def belongs(cell: Cell) -> bool:
+        return cell.ours is not None and not cell.differs and not (whole and cell.partial)
+
+    return [table for table in tables if any(map(belongs, table.cells))]
+
+
+def places() -> frozenset[CellKey]:
+    """The names of all cells of the paper's tables and grids."""
+    return frozenset(
+        CellKey("fractal", f, *where)
+        for f in FRACTALS
+        for w in paper()["widths"]
+        for where in (
+            *((5, "1", d, w) for d in paper()["table1"]["rows"]),
+            *((5, str(c), 5, w) for c in paper()["table2"]["rows"]),
+            *((6, "4", d, w) for d in paper()["table1"]["rows"] if f == "vicsek"),
+        )
+    ) | {
+        CellKey("cifar10", None, None, None, depth, width)
+        for depth in paper()["figure7"]["rows"]
+        for width in paper()["figure7"]["channels"]
+    }
+
+
+def tell_all(runs: "pd.DataFrame", cells: "pd.DataFrame") -> bool:
+    """Whether the paper's tables have a place for each of our runs, so that no other table is needed.
+
+    Args:
+        runs, cells: as ``results.rows.read_runs`` and ``results.cells.form_cells`` return them.
+    """
+    known = places()
+    of_one = runs.groupby(list(CellKey._fields), dropna=False)[["setting", "steps_asked", "eval_every"]].nunique()
+    return (
+        len(of_one) == len(cells)
+        and all(cell.key in known and not cell.differs for cell in results_of(cells))
+        and bool((of_one <= 1).to_numpy().all())
+    )
+
+
 def _values(name: str) -> list[tuple[str, Any]]:
     values = paper()[name]["values"]
     return [(fractal, values[fractal]) for fractal in FRACTALS]
@@ -166,6 +209,7 @@ def legend(table: Table) -> list[str]:
         lines.append(f"* {len(partial)} cells of another budget or not ended: {shown} steps instead of the paper's.")
     if other := [c for c in run if c.differs]:
         lines.append(f"† {len(other)} cells of another protocol: {'; '.join(sorted({c.differs for c in other}))}.")
+    lines += _honest([c.result for c in run if c.result])
     if (found := difference(table.cells)) is not None:
         n, absolute, mean = found
         lines.append(
@@ -174,6 +218,26 @@ def legend(table: Table) -> list[str]:
         )
     elif any(c.theirs is not None for c in table.cells):
         lines.append("Mean absolute difference from the paper: no cell at the full budget yet.")
+    return lines
+
+
+def _honest(cells: Sequence[CellResult]) -> list[str]:
+    """What is to be known of the numbers of some cells: that they are maxima, of how many seeds, at which rates."""
+    lines: list[str] = []
+    if gaps := [cell.accuracy - cell.last10 for cell in cells if cell.last10 is not None]:
+        looks = max(cell.looks for cell in cells)
+        lines.append(
+            f"A number is, as the paper's, the best of up to {looks} looks at the test set, which is optimistic: the "
+            f"mean of the last ten is lower by {sum(gaps) / len(gaps):.3f} on average, by {max(gaps):.3f} at most."
+        )
+    parts = [
+        (sum(cell.seeds == 1 for cell in cells), "of one seed (n=1)"),
+        (sum(cell.edge for cell in cells), "at the edge of the learning rates tried"),
+        (sum(cell.lrs == 1 for cell in cells), "of one learning rate"),
+        (sum(cell.collapsed > 0 for cell in cells), "with a network that answers the same for every point"),
+    ]
+    if said := [f"{n} {what}" for n, what in parts if n]:
+        lines.append(f"Of {len(cells)} cells: {', '.join(said)}.")
     return lines
 
 

@@ -1,44 +1,72 @@
 """Writes the report of some sweeps into a directory: tables, figures, verdicts, one page."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fractal_ifs.config.machine import check_writable, obstacle
 from fractal_ifs.errors import ConfigError, counted
 from fractal_ifs.extras import require
 from fractal_ifs.files import write
-from fractal_ifs.report import figures, forms, page, pictures, tables, verdicts
+from fractal_ifs.plotting.style import Output
+from fractal_ifs.report import figures, forms, own_figures, page, pictures, tables, verdicts
 from fractal_ifs.results.cells import form_cells
+from fractal_ifs.results.numbers import Number
+from fractal_ifs.results.pivot import pivot
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.text_table import csv_of
+from fractal_ifs.results.varied import with_inner_keys
 from fractal_ifs.runs.records import Status
 
 
-def write_report(paths: Sequence[Path], output: Path, with_figures: bool = True) -> str:
+def write_report(
+    paths: Sequence[Path],
+    output: Path,
+    with_figures: bool = True,
+    *,
+    number: Number | None = None,
+    columns: str | None = None,
+    terminal: int = 170,
+    drawn: Output = Output(),  # noqa: B008 (it is frozen)
+) -> str:
     """Write the report of all runs below ``paths`` into the directory ``output``. Returns the text for a terminal.
+
+    It has the sweep's own table, of whatever varied, unless the paper's tables have a place for every run. The paper's
+    tables, with verdicts, are there where runs belong to them, at the paper's budget if others don't.
 
     Args:
         paths: as for ``results.rows.read_runs``.
         with_figures: also figures, pictures and the page, not only tables and verdicts.
+        number: by which runs are compared. None: the best, as in the paper.
+        columns: the key whose values are the columns of the sweep's own table. None: see ``results.pivot.pivot``.
+        terminal: how many columns the terminal has.
+        drawn: how figures are written.
 
-    Raises ConfigError where a path holds no run, or one of a later format, ``output`` can't be written, or a package of
-    the extra ``report`` is not installed.
+    Raises ConfigError where a path holds no run, or one of a later format, ``output`` can't be written, ``columns`` is
+    no key that differs, or a package of the extra ``report`` is not installed.
     """
+    drawn = replace(drawn, formats=tuple(dict.fromkeys(("png", *drawn.formats))))  # the page shows PNGs
     require("report", *([] if with_figures else ["pyarrow"]))
     if reason := obstacle(output):
         raise ConfigError(f"output directory {output}: {reason}")
     runs, notes = read_runs(paths)
-    check_writable(output)
     cells, claimed = form_cells(runs)
-    made = tables.tables(cells)
-    found = verdicts.verdicts(made)
-    gaps = [line for table in made if (line := tables.missing(table))]
+    every = tables.tables(cells)
+    papers_alone = tables.tell_all(runs, cells)
+    made = tables.shown(every, whole=not papers_alone)
+    found = verdicts.verdicts(every) if made else []
+    own, with_keys = None, runs
+    if number or columns or not made or not papers_alone:
+        with_keys, inner = with_inner_keys(runs)
+        own = pivot(with_keys, inner, number or "best", columns)
+    check_writable(output)
+    gaps = [line for table in made if papers_alone and (line := tables.missing(table))]
     counts = ", ".join(f"{n} {state}" for state, n in runs.status.value_counts().items())
-    if len(claimed) > 20:
-        claimed[20:] = [f"... and {len(claimed) - 20} more cells"]
-    notes += claimed
-    if line := verdicts.collapsed(runs, cells):
-        notes.append(line)
+    if made:
+        notes += [f"of the paper's tables: {line}" for line in claimed[:20]] if own else claimed[:20]
+        notes += [f"... and {len(claimed) - 20} more cells"] if len(claimed) > 20 else []
+        if line := verdicts.collapsed(runs, cells):
+            notes.append(line)
     failed = runs[runs.status == Status.FAILED]
     if len(failed):
         first = failed.iloc[0]
@@ -48,39 +76,50 @@ def write_report(paths: Sequence[Path], output: Path, with_figures: bool = True)
         write(output / "results.csv", csv_of(runs))
         write(output / "results.parquet", runs.to_parquet(index=False))
     write(output / "cells.csv", csv_of(cells))
-    markdown = "\n".join(forms.markdown(table) for table in made)
-    terminal = "\n".join(forms.terminal(table) for table in made)
+    markdown = "\n".join([*([forms.pivot_markdown(own)] if own else []), *map(forms.markdown, made)])
+    latex = [*([forms.pivot_latex(own)] if own else []), *map(forms.latex, made)]
     write(output / "tables.md", markdown.encode())
-    write(output / "tables.tex", "\n".join(forms.latex(table) for table in made).encode())
-    write(output / "tables.txt", terminal.encode())
-    drawn: list[Path] = []
+    write(output / "tables.tex", "\n".join(latex).encode())
+    narrow, wide = (
+        "\n".join([*([forms.pivot_terminal(own, width)] if own else []), *map(forms.terminal, made)])
+        for width in (terminal, 170)
+    )
+    write(output / "tables.txt", wide.encode())
+    figures_of: list[Path] = []
     if with_figures:
-        learned = pictures.write_thumbnails(cells, output / "pictures")
-        drawn = figures.write_figures(runs, cells, output / "figures")
-        drawn += pictures.write_galleries(cells, learned, output / "figures")
-        html = page.render_page(runs, cells, made, found, notes + gaps, learned)
+        learned, part = {}, None
+        if made:
+            learned = pictures.write_thumbnails(cells, output / "pictures")
+            figures_of = figures.write_figures(runs, cells, output / "figures", drawn)
+            figures_of += pictures.write_galleries(cells, learned, output / "figures")
+        if own:
+            named = own_figures.write_figures(own, output / "figures", drawn)
+            figures_of = [*named, *figures_of]
+            part = page.Own(own, with_keys, [(path.stem, path.read_bytes()) for path in named[:2]])
+        html = page.render_page(runs, cells, made, found, notes + gaps, learned, part)
         write(output / "index.html", html.encode())
     text = [
-        "# Results beside the paper",
-        f"{counted(len(runs), 'run')} ({counts}), {len(cells)} cells. A cell: the learning rate that is best on the "
-        "seeds all of its learning rates share, then the mean over that learning rate's seeds.",
-        "## Verdicts",
-        verdicts.markdown(found),
-        "## Missing",
-        "\n".join(f"- {line}" for line in gaps) or "Nothing.",
+        "# Results beside the paper" if made else "# Results",
+        f"{counted(len(runs), 'run')} ({counts}), {len(own.cells if own else cells)} cells. A cell: the learning rate "
+        "that is best on the seeds all of its learning rates share, then the mean over that learning rate's seeds.",
+        *(["## Verdicts", verdicts.markdown(found)] if made else []),
+        *(["## Missing", "\n".join(f"- {line}" for line in gaps) or "Nothing."] if papers_alone else []),
         "## Notes",
         "\n".join(f"- {forms.plain(line)}" for line in notes) or "None.",
         "## Tables",
         markdown,
-        *(["## Figures", "\n\n".join(f"![{p.stem}](figures/{p.name})" for p in drawn)] if drawn else []),
+        *(["## Figures", "\n\n".join(f"![{p.stem}](figures/{p.name})" for p in figures_of)] if figures_of else []),
     ]
     write(output / "report.md", ("\n\n".join(text) + "\n").encode())
     lines = [
-        terminal,
+        narrow,
         f"{counted(len(runs), 'run')}: {counts}",
         *(f"missing: {g}" for g in gaps),
         *(f"note: {n}" for n in notes),
-        "",
+        *([""] if found else []),
     ]
-    lines += [f"{v.verdict:>12}  {v.claim}" + (f": {v.ours}" if v.ours else "") for v in found]
+    judged = [v for v in found if v.verdict != "not run"]
+    lines += [f"{v.verdict:>12}  {v.claim}" + (f": {v.ours}" if v.ours else "") for v in judged]
+    if len(judged) < len(found):
+        lines.append(f"{len(found) - len(judged)} of the paper's claims can't be judged from these runs")
     return "\n".join([*lines, "", str(output / ("index.html" if with_figures else "report.md"))])

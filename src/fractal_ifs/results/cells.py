@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fractal_ifs.results.columns import CELL, ENDED, CellKey
+from fractal_ifs.errors import counted
+from fractal_ifs.results.columns import ENDED, CellKey
+from fractal_ifs.results.numbers import collapsed, number_of_run
+from fractal_ifs.results.pivot import APART
 from fractal_ifs.results.protocol import PAPER_EVALUATIONS, PAPER_STEPS
 from fractal_ifs.runs.records import Status
 
@@ -36,6 +39,10 @@ class CellResult(NamedTuple):
     params: int | None
     fingerprint: str  # of the first seed's run, for its learning curve and picture
     directory: str | None  # of the same run
+    last10: float | None  # as ``accuracy``, of the mean of each run's last ten measurements
+    edge: bool  # the learning rate is the smallest or the largest of several
+    collapsed: int  # how many of the seeds' networks answer the same for every point
+    looks: int  # measurements on the test set, of which ``accuracy`` is the best
 
     @property
     def key(self) -> CellKey:
@@ -50,6 +57,8 @@ def form_cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
     then the paper's budget, and otherwise the largest. The budget is the steps asked for. For runs that have not
     ended, it is the steps that all of them have done.
 
+    Runs that diverged or failed are in no cell: ``results.pivot.APART``.
+
     The learning rate is the one with the best mean over the seeds that all of the cell's learning rates have, as the
     paper chooses on one seed. Of learning rates with equal means it is that of the most seeds, then the smallest. The
     accuracy is the mean over all seeds of that learning rate, never a maximum over seeds.
@@ -61,10 +70,12 @@ def form_cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
 
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs.astype(object).where(runs.notna(), None).to_dict("records"):
-        if run["best_test_acc"] is not None and run["steps"] and run["status"] != Status.FAILED:
-            groups.setdefault(tuple(run[key] for key in CELL), []).append(run)
+        if run["best_test_acc"] is not None and run["steps"] and run["status"] not in APART:
+            groups.setdefault(CellKey.of(run), []).append(run)
     rows: list[CellResult] = []
     notes: list[str] = []
+    if diverged := int((runs.status == Status.DIVERGED).sum()):
+        notes.append(f"{counted(diverged, 'run')} diverged: in no cell, and in no mean")
     other_budgets = 0
     for key in sorted(groups, key=lambda values: [(isinstance(v, str), v or 0) for v in values]):
         group = groups[key]
@@ -150,8 +161,10 @@ def _result(key: Sequence[Any], part: Sequence[Run]) -> tuple[CellResult, list[s
     tied = [value for value in score if abs(score[value] - best) < 1e-9]
     lr = min(tied, key=lambda value: (-len(values[value]), value))
     chosen = list(values[lr].values())
+    of_lr = [run for run in taken if run["lr"] == lr]
+    last = [value for run in of_lr if (value := number_of_run(run, "last10")) is not None]
     mean = _mean(chosen)
-    first = min((run for run in taken if run["lr"] == lr), key=lambda run: run["seed"])
+    first = min(of_lr, key=lambda run: run["seed"])
     data, fractal, fractal_depth, curve, depth, width = key
     result = CellResult(
         data=data,
@@ -174,6 +187,10 @@ def _result(key: Sequence[Any], part: Sequence[Run]) -> tuple[CellResult, list[s
         params=None if first["params"] is None else int(first["params"]),
         fingerprint=first["fingerprint"],
         directory=first["directory"],
+        last10=_mean(last) if len(last) == len(of_lr) else None,
+        edge=len(values) > 1 and lr in (min(values), max(values)),
+        collapsed=sum(map(collapsed, of_lr)),
+        looks=int(first["steps"] // first["eval_every"]),
     )
     return result, doubles
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -24,6 +25,19 @@ class Setting(NamedTuple):
 
     setting: str  # a hash: runs of one cell are comparable where it is the same
     differs: str  # ``loss=logistic, ...``: the keys that differ from the paper's protocol; empty where none does
+
+
+def keys_of_difference(run: Mapping[str, Any]) -> dict[str, str]:
+    """The keys in ``differs`` of a run's row, with their values as text: ``{"data.margin": "0.001"}``."""
+    parts = re.split(r", (?=[a-z_]\w*(?:\.\w+)*=)", str(run["differs"] or ""))
+    return dict(part.split("=", 1) for part in parts if "=" in part)
+
+
+def protocol_value(run: Mapping[str, Any], key: str) -> str | None:
+    """The value that a key has in the paper's protocol, for the row of a run. None where it has none there."""
+    names = (run.get("fractal"), run.get("curve"), run["data"], run.get("model"))
+    value = _protocol(*map(str, names)).get(key)
+    return None if value is None else str(value)
 
 
 def setting_of(config: RunConfig) -> Setting:

@@ -45,6 +45,20 @@ class Finished(_Read):
     step: int | None
     accuracy: float | None
 
+    def __repr__(self) -> str:
+        """A line; the values of a record, its config and a network fill screens."""
+        which = "" if self.step is None else f"; model at step {self.step:,}"
+        return f"Finished({in_a_line(self.record)}; history of {len(self.history)} rows{which})"
+
+
+def in_a_line(record: RunRecord) -> str:
+    """``vicsek n=5 curve 1, mlp depth 5 width 20, lr 0.0005, seed 0: finished, best test accuracy 0.6492 at ...``."""
+    data = f"{record.fractal} n={record.fractal_depth} curve {record.curve}" if record.config.synthetic else record.data
+    keys = f"{data}, {record.model} depth {record.depth} width {record.width}, lr {record.lr:g}, seed {record.seed}"
+    if record.best_test_acc is None:
+        return f"{keys}: {record.status}, nothing measured"
+    return f"{keys}: {record.status}, best test accuracy {record.best_test_acc:.4f} at step {record.best_step:,}"
+
 
 def load(directory: str | Path, best: bool = False) -> Finished:
     """Read the record, history, config and trained network of the run in ``directory``.

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from fractal_ifs.config.run import RunConfig, placement
 from fractal_ifs.errors import Refused, reason
 from fractal_ifs.files import read, write
 from fractal_ifs.results.columns import COLUMNS, is_measured
 from fractal_ifs.results.finished_runs import TABLE
+from fractal_ifs.results.pivot import Pivot, legend, pivot, title
 from fractal_ifs.results.rows import row_of
-from fractal_ifs.results.text_table import by_value, csv_of
-from fractal_ifs.runs import records
+from fractal_ifs.results.terminal import folded
+from fractal_ifs.results.text_table import csv_of
+from fractal_ifs.results.varied import KEYS, inner_keys
 from fractal_ifs.runs.records import RunRecord, Status, find
 from fractal_ifs.sweeps.driver import driving, failed
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-EARLY = (Status.STOPPED, Status.PAUSED, Status.PRUNED)  # of runs that the table says the last step of
-KEYS = tuple(name for name in records.KEYS if name != "fingerprint")
 _PLACEMENT = placement()
 
 
@@ -102,10 +100,10 @@ def write_table(directory: Path) -> tuple[pd.DataFrame, bool]:
     return table, wrong is None
 
 
-def show_table(directory: Path) -> bool:
-    """Print a sweep's table, with the swept keys as rows and columns, and write the whole table to results.csv.
+def show_table(directory: Path) -> str | None:
+    """Print a sweep's table, means over seeds by the keys that differ, and write the table of its runs to results.csv.
 
-    Returns whether it could be written; if not, that is logged.
+    Returns what is wrong with the sweep, in a line: its table could not be written, or all its runs diverged.
     """
     path = directory / TABLE
     try:
@@ -116,44 +114,24 @@ def show_table(directory: Path) -> bool:
         if not table.empty:
             log.error("%s can't be written (%s)", path, reason(error))
     if table.empty:  # of a sweep that was refused, or has trained nothing yet
-        return True
-    inner = [str(key) for key in table if key not in COLUMNS and not is_measured(str(key))]
-    table = table.astype(object).where(table.notna(), "")
-    swept = [key for key in (*KEYS, *inner) if len(set(map(str, table[key]))) > 1]
+        return None
+    inner = inner_keys(table)
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
-    if len(table) > 1 and (not swept or bool(table.duplicated(swept).any())):  # they differ in nothing that has a name
-        swept.append("directory")
-        out = _grid(table, swept, None)
-    else:
-        out = _grid(table, swept[:-1], swept[-1]) if len(swept) > 1 else _grid(table, swept, None)
-    if console.measure(out, options=console.options.update(width=10_000)).maximum > console.width:
-        # a line for each run needs the fewest columns
-        out = _grid(table, swept, None)
-    console.print(out)
+    found = pivot(table, inner, doubles="directory")
+    for part in folded(found, _title(table, found), console):
+        console.print(part)
+    console.print(*legend(found), sep="\n", highlight=False, markup=False)
     print(path)
-    return good
+    if not good:
+        return f"{directory} has no table of this sweep; the same command writes it"
+    if set(table["status"]) == {Status.DIVERGED}:
+        return f"{directory}: {'the run' if len(table) == 1 else f'all {len(table)} runs'} diverged; try a smaller lr"
+    return None
 
 
-def _grid(table: pd.DataFrame, rows: Sequence[str], column: str | None) -> Table:
-    """The accuracies by the keys ``rows``, with a column for each value of ``column``."""
-    columns = sorted(table[column].unique(), key=by_value) if column else ["best test accuracy"]
-    grid: dict[tuple, dict[Any, str]] = {}
-    for line in table.to_dict("records"):
-        accuracy = line.get("best_test_acc")
-        cell = "" if accuracy == "" else f"{accuracy:.4f}"
-        cell += "" if line["status"] == Status.FINISHED else f" {line['status']}"
-        cell += f" at {line['steps']:,.0f}" if line["status"] in EARLY else ""
-        key = tuple(line[row] for row in rows)
-        grid.setdefault(key, {})[line[column] if column else columns[0]] = cell
-    title = f"best test accuracy{f', columns: {column}' if column else ''}"
-    if low := sorted(set(table["precision"]) - {"", "32-true"}):
-        title += f"; precision {', '.join(low)}"
-    out = Table(title=title)
-    for name in [*rows, *columns]:
-        out.add_column(Text(str(name)), justify="right")  # a Text: a value in brackets is no colour
-    for key in sorted(grid, key=lambda values: [by_value(v) for v in values]):
-        out.add_row(*(Text(str(v)) for v in key), *(grid[key].get(c, "") for c in columns))
-    return out
+def _title(table: pd.DataFrame, found: Pivot) -> str:
+    low = sorted(set(table["precision"].dropna()) - {"32-true"})
+    return title(found) + (f"; precision {', '.join(low)}" if low else "")
 
 
 def _is_ours(path: Path) -> bool:

@@ -1,0 +1,252 @@
+"""Figures of any sweep: its number against the key in its columns, and its learning curves by group.
+
+A panel is for each choice of the keys in rows but one, a line for each value of that one, as far as there is room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fractal_ifs.plotting.style import Line, Output, drawing, lines, literal, ordered, thousands, write_figure
+from fractal_ifs.results.measured import measures_of
+from fractal_ifs.results.pivot import Entry, Pivot, title
+from fractal_ifs.results.text_table import by_value, number_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_PANELS = 12
+MOST_LINES = 8  # of a panel
+
+
+def write_figures(table: Pivot, directory: Path, output: Output = Output()) -> list[Path]:  # noqa: B008 (it is frozen)
+    """Write the figures of a table: its numbers, and every measure along training.
+
+    Returns the files of the first format.
+    """
+    with drawing():
+        made = {"sweep": against(table, output)} | {
+            f"along_{name}": learning(table, name, output) for name in measures(table)
+        }
+        found = {name: figure for name, figure in made.items() if figure is not None}
+        return [write_figure(figure, directory, name, output) for name, figure in found.items()]
+
+
+class Panel(NamedTuple):
+    """The cells of a panel."""
+
+    title: str
+    lines: Mapping[str, Mapping[str, Entry]]  # by the name of a line, then by the value of the key in columns
+
+
+def panels(table: Pivot) -> list[Panel]:
+    """The cells of a table as panels, lines and points: the lines are of the key with the most values, up to eight."""
+    sizes = {name: len({key[i] for key in table.entries}) for i, name in enumerate(table.rows)}
+    of_lines = [name for name, size in sizes.items() if size <= MOST_LINES]
+    line_key = max(of_lines, key=lambda name: (sizes[name], list(table.rows).index(name)), default="")
+    found: dict[str, dict[str, Mapping[str, Entry]]] = {}
+    for key, line in table.entries.items():
+        named = {name: f"{name} {value}" for name, value in zip(table.rows, key, strict=True)}
+        one = len(table.entries) <= MOST_LINES  # one panel has room for all
+        outer = [] if one else [text for name, text in named.items() if name != line_key]
+        inner = [text for name, text in named.items() if one or name == line_key]
+        found.setdefault(", ".join(outer), {})[", ".join(inner)] = line
+    return [Panel(*item) for item in found.items()]
+
+
+def against(table: Pivot, output: Output) -> Figure | None:
+    """The table's number against the key in its columns. None where there is one cell alone.
+
+    A point is the mean over seeds, its bar one standard deviation to each side. Hollow: runs that have not ended.
+    """
+    if len(table.cells) < 2:
+        return None
+    every = found = panels(table)
+    key, points = table.column, table.columns
+    if key is None:  # one key alone varies: its values are the points
+        key, points = table.rows[0] if len(table.rows) == 1 else None, [", ".join(k) for k in table.entries]
+        lines_of = {"": {", ".join(k): line[""] for k, line in table.entries.items() if "" in line}}
+        every = found = [Panel("", lines_of)]
+    found = found[:MOST_PANELS]
+    figure, axes_of = _grid_of(len(found), output)
+    place = _places(points)
+    looks = _looks([name for panel in every for name in panel.lines])
+    for panel, axes in zip(found, _flat(axes_of), strict=False):
+        for name, cells in panel.lines.items():
+            look = looks[name]
+            points_of = [(place[value], cell.mean, cell) for value, cell in cells.items() if cell.mean is not None]
+            drawn = sorted(points_of, key=lambda point: point[0])
+            x, y = [at for at, _, _ in drawn], [mean for _, mean, _ in drawn]
+            bars = [cell.sd or 0 for *_, cell in drawn]
+            axes.errorbar(
+                x, y, bars if any(bars) else None, color=look.color, marker=look.marker, ms=5, lw=1.5, capsize=3,
+                label=literal(name) or None,
+            )  # fmt: skip
+            hollow = [(at, mean) for at, mean, cell in drawn if not cell.ended]
+            axes.plot(
+                [at for at, _ in hollow], [v for _, v in hollow], look.marker, color=look.color, mfc="white", ms=5
+            )
+        _mark(axes, points, place)
+        axes.set_xlabel(literal(key or ""))
+        axes.set_title(literal(panel.title))
+    for first, *_ in axes_of:
+        first.set_ylabel("test accuracy")
+    _legend(figure, axes_of)
+    figure.suptitle(_title(table, every), fontsize=10)
+    return figure
+
+
+def learning(table: Pivot, measure: str, output: Output) -> Figure | None:
+    """A measure along training, a panel for each row of the table and a line for each of its columns.
+
+    A line is the mean over the seeds of the cell's learning rate, its band from their least to their largest. None
+    where no run has two measurements.
+    """
+    rows = {key: {value: _series(cell, measure) for value, cell in line.items()} for key, line in table.entries.items()}
+    rows = {key: {v: s for v, s in line.items() if len(s) > 1} for key, line in rows.items()}
+    rows = {key: line for key, line in rows.items() if line}
+    if not rows:
+        return None
+    if table.column is None and len(rows) <= MOST_LINES:
+        rows = {(): {", ".join(_named(table, key)): line[""] for key, line in rows.items()}}
+        values: Sequence[Any] = list(rows[()])
+    else:
+        values = table.columns
+    shown = list(rows.items())[:MOST_PANELS]
+    figure, axes_of = _grid_of(len(shown), output)
+    looks = dict(zip(values, _lines_of(values), strict=True))
+    for (key, line), axes in zip(shown, _flat(axes_of), strict=False):
+        for value, series in line.items():
+            steps = list(series)
+            low, mean, high = ([f(series[step]) for step in steps] for f in (min, _mean, max))
+            look = looks[value]
+            name = f"{table.column} {value}" if table.column else str(value)
+            every = max(1, len(steps) // 8)
+            axes.plot(
+                steps, mean, color=look.color, marker=look.marker, markevery=every, ms=4, lw=1.5, label=literal(name)
+            )
+            axes.fill_between(steps, low, high, color=look.color, alpha=0.15, lw=0)
+        axes.set_title(literal(", ".join(_named(table, key))))
+        axes.set_xlabel("optimizer steps")
+        axes.xaxis.set_major_formatter(thousands)
+    name = " ".join({"acc": "accuracy"}.get(word, word) for word in measure.split("_"))
+    for first, *_ in axes_of:
+        first.set_ylabel(literal(name))
+    _legend(figure, axes_of)
+    many = any(cell.n > 1 for cell in table.cells)
+    more = f" (the first {MOST_PANELS} of {len(rows)} rows)" if len(rows) > MOST_PANELS else ""
+    figure.suptitle(
+        f"{name.capitalize()} along training"
+        + ("; mean over seeds, band from least to largest" if many else "")
+        + more,
+        fontsize=10,
+    )
+    return figure
+
+
+def measures(table: Pivot) -> list[str]:
+    """The measures that some of a table's runs have, ``test_acc`` first."""
+    names = dict.fromkeys(name for cell in table.cells for run in cell.runs for name in measures_of(run))
+    return sorted(names, key=lambda name: (name != "test_acc", name))
+
+
+def _series(cell: Entry, measure: str) -> dict[int, list[float]]:
+    """The values of a cell's runs at each step."""
+    at: dict[int, list[float]] = {}
+    for run in cell.runs:
+        steps, values = measures_of(run).get(measure, ([], []))
+        for step, value in zip(steps, values, strict=True):
+            at.setdefault(step, []).append(value)
+    return dict(sorted(at.items()))
+
+
+def _named(table: Pivot, key: Sequence[str]) -> list[str]:
+    return [f"{name} {value}" for name, value in zip(table.rows, key, strict=False)]
+
+
+def _title(table: Pivot, found: Sequence[Panel]) -> str:
+    seeds = sorted({cell.n for cell in table.cells if cell.mean is not None})
+    text = title(table)
+    if seeds and seeds[-1] > 1:
+        text += f"; bars: ±1 standard deviation over n={'–'.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds"
+    if any(cell.mean is not None and not cell.ended for cell in table.cells):
+        text += "; hollow: not ended"
+    return text + (f" (the first {MOST_PANELS} of {len(found)} panels)" if len(found) > MOST_PANELS else "")
+
+
+def _looks(names: Sequence[str]) -> dict[str, Line]:
+    """The look of each line, the same in all panels: ``depth 1`` to ``depth 5`` are in the order of their numbers."""
+    names = sorted(dict.fromkeys(names), key=_by_last)
+    return dict(zip(names, _lines_of([name.rpartition(" ")[2] for name in names]), strict=True))
+
+
+def _by_last(name: str) -> tuple[str, tuple[bool, float, str]]:
+    key, _, value = name.rpartition(" ")
+    return key, by_value(value)
+
+
+def _lines_of(values: Sequence[Any]) -> list[Line]:
+    """The looks of lines: in the order of their values where these are numbers."""
+    return (ordered if len(values) > 2 and _all_numbers(values) else lines)(len(values))
+
+
+def _all_numbers(values: Sequence[Any]) -> bool:
+    return all(number_of(str(value)) is not None for value in values)
+
+
+def _places(points: Sequence[Any]) -> dict[Any, float]:
+    """Where the values of a key stand on the axis: numbers at their place, other values and pairs side by side."""
+    if len(points) > 2 and _all_numbers(points):
+        return {value: float(value) for value in points}
+    return {value: float(i) for i, value in enumerate(sorted(points, key=by_value))}
+
+
+def _mark(axes: Axes, points: Sequence[Any], place: Mapping[Any, float]) -> None:
+    at = [place[value] for value in points]
+    names = [literal(value) for value in points]
+    if min(at) > 0 and max(at) / min(at) >= 8 and len(points) > 2:
+        axes.set_xscale("log")
+        axes.minorticks_off()
+    elif len(points) <= 2 or not _all_numbers(points):
+        axes.set_xlim(min(at) - 0.4, max(at) + 0.4)
+    long = sum(map(len, names)) > 36
+    axes.set_xticks(at, names, rotation=30 if long else 0, ha="right" if long else "center")
+
+
+def _grid_of(panels: int, output: Output) -> tuple[Figure, list[list[Axes]]]:
+    """A figure with room for so many panels, and these by rows. In a column of a paper it has one or two beside."""
+    from matplotlib.figure import Figure
+
+    columns = min(4, panels) if output.width is None else max(1, min(panels, int(output.width / 1.6)))
+    rows = -(-panels // columns)
+    size = (max(5.0, 3.3 * columns) + 1.6, 3.0 * rows + 0.5)
+    if output.width is not None:
+        size = (output.width, 0.75 * output.width / columns * rows + 0.8)
+    figure = Figure(figsize=size, layout="constrained")
+    axes_of = [list(line) for line in figure.subplots(rows, columns, squeeze=False, sharey=True)]
+    for axes in axes_of[-1][panels - (rows - 1) * columns :]:
+        axes.set_visible(False)
+    return figure, axes_of
+
+
+def _flat(axes_of: Sequence[Sequence[Axes]]) -> list[Axes]:
+    return [axes for line in axes_of for axes in line]
+
+
+def _legend(figure: Figure, axes_of: Sequence[Sequence[Axes]]) -> None:
+    """One legend for all panels: beside them, below where there is little room."""
+    found = {
+        text: line for axes in _flat(axes_of) for line, text in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    narrow = figure.get_figwidth() < 5
+    where = "outside lower center" if narrow else "outside right center"
+    if found:
+        names = sorted(found, key=_by_last)
+        figure.legend([found[name] for name in names], names, loc=where, fontsize=8, ncols=2 if narrow else 1)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,59 @@
+"""By which number a table compares runs. The paper's is the best of all looks at the test set, which is optimistic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+Number = Literal["best", "final", "last10", "chosen"]
+NUMBERS: dict[Number, str] = {
+    "best": "the best test accuracy of all measurements",
+    "final": "the test accuracy after the last step",
+    "last10": "the mean test accuracy of the last ten measurements",
+    "chosen": "the test accuracy where the validation accuracy was best",
+}
+
+
+def number_of_run(run: Mapping[str, Any], number: Number) -> float | None:
+    """The number of a run's row, without missing values: None stands for these, and for a number not measured."""
+    if number == "best":
+        return run["best_test_acc"]
+    if number == "final":
+        return run["final_test_acc"]
+    if number == "chosen":
+        return run.get("chosen_test_acc")
+    if (found := run.get("last10_test_acc")) is not None:
+        return found
+    last = accuracies(run)[-10:]  # an older record doesn't say it
+    return sum(last) / len(last) if last else None
+
+
+def score_of(run: Mapping[str, Any], number: Number) -> float | None:
+    """What learning rates are chosen by: the number, but for ``chosen`` the best validation accuracy where it is known.
+
+    So the test set has no part in a choice by validation.
+    """
+    validated = run.get("best_val_acc") if number == "chosen" else None
+    return number_of_run(run, number) if validated is None else validated
+
+
+def accuracies(run: Mapping[str, Any]) -> list[float]:
+    """The test accuracies of a row's ``history``, of four digits, in the order of the measurements."""
+    return [float(value) for value in str(run["history"] or "").split()]
+
+
+def collapsed(run: Mapping[str, Any], least: int = 3, most: int = 5) -> bool:
+    """Whether a run's network answers the same for every point: its accuracy is stuck at the share of a class.
+
+    That is, its last measurements, 5 or if there aren't so many at least 3, all have one value, or with two classes
+    two that add up to 1 (it answers now one, now the other), near what one answer gets: 1/2 on fractals, 1/10 on
+    images.
+    """
+    last = accuracies(run)[-most:]
+    if len(last) < least:
+        return False
+    of_one_answer = 0.5 if run["data"] == "fractal" else 0.1
+    near = all(abs(value - of_one_answer) < 0.03 for value in last)
+    values = {round(value, 4) for value in last}
+    flips = of_one_answer == 0.5 and len(values) == 2 and abs(sum(values) - 1) < 2e-4
+    return near and (len(values) == 1 or flips)

@@ -1,0 +1,292 @@
+"""A table of any sweep: what varied as rows and columns, in each cell the best learning rate, its mean and spread."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fractal_ifs.errors import ConfigError, counted, short
+from fractal_ifs.results.numbers import NUMBERS, Number, accuracies, collapsed, number_of_run, score_of
+from fractal_ifs.results.text_table import by_value
+from fractal_ifs.results.varied import DRAWN, varied
+from fractal_ifs.runs.records import Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Run = Mapping[str, Any]  # a row of a table of runs, without missing values: None stands for these
+COUNTED = (
+    Status.FINISHED,
+    Status.STOPPED,
+)  # runs whose numbers make a mean; of others alone only if all have not ended
+APART = (Status.DIVERGED, Status.FAILED)  # never a number in a mean
+MOST_COLUMNS = 12
+TOLD = (
+    "data",
+    "fractal",
+    "fractal_depth",
+    "curve",
+    "depth",
+    "width",
+    "lr",
+    "steps_asked",
+    "model",
+    "loss",
+    "optimizer",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell: all runs with the same values of the keys in rows and columns."""
+
+    runs: Sequence[Run]  # whose numbers the mean is of: the seeds of one learning rate
+    mean: float | None  # None: no run has the number
+    sd: float | None  # over seeds; None for one seed
+    lr: float | None  # the learning rate with the best mean
+    lrs: int  # of so many
+    edge: bool  # it is the smallest or the largest of several
+    ended: bool  # whether the runs have come to their end
+    apart: Mapping[str, int]  # the runs beside it that are in no mean, by what became of them
+
+    @property
+    def n(self) -> int:
+        """Of how many runs the mean is."""
+        return len(self.runs)
+
+    @property
+    def collapsed(self) -> int:
+        """How many of these answer the same for every point."""
+        return sum(map(collapsed, self.runs))
+
+
+@dataclass(frozen=True)
+class Pivot:
+    """The table. ``entries`` is by the values of ``rows``, then by that of ``column``."""
+
+    number: Number
+    rows: Sequence[str]  # keys
+    column: str | None  # a key; None: a single column of numbers
+    over_lr: bool  # whether a cell is the best over learning rates
+    entries: Mapping[tuple[Any, ...], Mapping[Any, Entry]]
+    runs: int  # how many runs the table is of
+    same: Mapping[str, str]  # keys that are the same in all of them
+    notes: Sequence[str]  # on runs that are in no cell
+    columns: Sequence[Any] = field(init=False)  # the values of ``column``
+
+    def __post_init__(self) -> None:
+        values = {value for line in self.entries.values() for value in line}
+        object.__setattr__(self, "columns", sorted(values, key=by_value))
+
+    @property
+    def cells(self) -> list[Entry]:
+        """All cells."""
+        return [entry for line in self.entries.values() for entry in line.values()]
+
+
+def pivot(
+    table: pd.DataFrame, inner: Sequence[str], number: Number = "best", column: str | None = None, doubles: str = ""
+) -> Pivot:
+    """The table of some runs.
+
+    Of the keys in which they differ, one has its values as columns, and the others are rows. Over seeds a cell is the
+    mean, and over learning rates the one with the best mean over the seeds that all of them have, unless learning
+    rates are all that differs.
+
+    Args:
+        table: a row per run, with the columns of ``results.columns`` and ``inner``.
+        inner: keys of groups that are columns of the table.
+        column: the key whose values are columns. None: the last that differs, and has at most 12 values.
+        doubles: a column that tells runs apart that differ in no key, which is then a row. Empty: of such runs the
+            first counts, and a note says so.
+
+    Raises ConfigError where ``column`` is no key that differs here.
+    """
+    names = varied(table, inner)
+    runs: Sequence[Run] = table.astype(object).where(table.notna(), None).to_dict("records")
+    over = [name for name in DRAWN if name != column]
+    keys = [name for name in names if name not in over]
+    if not keys and "lr" in names:
+        over, keys = ["seed"], ["lr"]
+    if column is not None and column not in names:
+        raise ConfigError(_no_column(column, names))
+    notes: list[str] = []
+    identity = [*keys, *(name for name in over if name not in keys)]
+    if len({_key(run, identity) for run in runs}) < len(runs):
+        if doubles:
+            keys.append(doubles)
+        else:
+            runs = _without_doubles(runs, identity, notes)
+    if column is None and len(keys) > 1:
+        few = [name for name in keys if len({str(run[name]) for run in runs}) <= MOST_COLUMNS]
+        column = (few or keys)[-1] if keys[-1] != doubles else None
+    rows = [name for name in keys if name != column]
+    alone = {name: {plain_value(run[name]) for run in runs} for name in (*TOLD, *inner) if name not in keys}
+    same = {name: min(values) for name, values in alone.items() if len(values) == 1 and values != {"-"}}
+    groups: dict[tuple[Any, ...], dict[Any, list[Run]]] = {}
+    for run in runs:
+        line = groups.setdefault(_key(run, rows), {})
+        line.setdefault("" if column is None else plain_value(run[column]), []).append(run)
+    entries = {
+        key: {value: _entry(group, number, "lr" in over) for value, group in groups[key].items()}
+        for key in sorted(groups, key=lambda values: [by_value(value) for value in values])
+    }
+    return Pivot(number, rows, column, "lr" in over and "lr" in names, entries, len(runs), same, notes)
+
+
+def plain_value(value: Any) -> str:
+    """The value of a key as a table shows it."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:g}"
+    return str(value)
+
+
+def entry_text(entry: Entry, with_n: bool = True, digits: int = 4) -> str:
+    """A cell as text: ``0.8712 ± 0.0042 n=3 lr=0.001^``, and what became of runs that are in no mean.
+
+    Args:
+        with_n: say of how many seeds the mean is, which need not be where it is the same in all cells.
+    """
+    parts: list[str] = []
+    if entry.mean is not None:
+        parts.append(f"{entry.mean:.{digits}f}" + (f" ± {entry.sd:.{digits}f}" if entry.sd is not None else ""))
+        if with_n:
+            parts.append(f"n={entry.n}")
+        if entry.lrs > 1:
+            parts.append(f"lr={plain_value(entry.lr)}{'^' * entry.edge}")
+        parts += _how_they_ended(entry)
+    parts += [f"{'+' if parts else ''}{n} {status}" for status, n in sorted(entry.apart.items())]
+    return " ".join(parts)
+
+
+def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:
+    """The table as text: its head, and its lines."""
+    with_n = len({entry.n for entry in table.cells if entry.mean is not None}) > 1
+    columns = [f"{table.column}={value}" for value in table.columns] if table.column else [_HEADS[table.number]]
+    lines = [
+        [*key, *(entry_text(line[value], with_n) if value in line else "" for value in table.columns)]
+        for key, line in table.entries.items()
+    ]
+    return [*table.rows, *columns], lines
+
+
+def title(table: Pivot) -> str:
+    """What the table's numbers are: ``The best test accuracy of all measurements, 12 runs``."""
+    text = NUMBERS[table.number]
+    return f"{text[0].upper()}{text[1:]}, {counted(table.runs, 'run')}"
+
+
+def legend(table: Pivot) -> list[str]:
+    """The lines below the table: what its numbers are and of how many runs, and what its marks mean."""
+    cells = table.cells
+    shown = [entry for entry in cells if entry.mean is not None]
+    looks = [len(accuracies(run)) for entry in shown for run in entry.runs]
+    lines = [f"In all runs: {', '.join(f'{key}={value}' for key, value in table.same.items())}."] if table.same else []
+    if table.number == "best":
+        most = max(looks, default=0)
+        of = f"{most} looks at the test set" if most else "all looks at the test set"
+        lines.append(f"best: a maximum over {of}, which is optimistic; final and last10 are not.")
+    seeds = sorted({entry.n for entry in shown})
+    if seeds and seeds[-1] > 1:
+        said = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        lines.append(f"±: the standard deviation over n={said} seeds.")
+    elif seeds:
+        lines.append("n=1: one seed in each cell, so nothing is known of the spread over seeds.")
+    if table.over_lr:
+        most = max((entry.lrs for entry in cells), default=0)
+        text = f"lr: the best of up to {most} learning rates, by the mean over the seeds that all of them have."
+        if edges := sum(entry.edge for entry in shown):
+            text += f" ^: at the edge of those tried, in {counted(edges, 'cell')}; a better one may lie beyond."
+        lines.append(text)
+    if number := sum(entry.collapsed for entry in shown):
+        lines.append(
+            f"collapsed: {counted(number, 'run')} whose network answers the same for every point; its last "
+            "measurements are stuck at the share of a class."
+        )
+    apart = Counter[str]()
+    for entry in cells:
+        apart.update(entry.apart)
+    if apart:
+        lines.append("In no mean: " + ", ".join(f"{n} {status}" for status, n in sorted(apart.items())) + ".")
+    return [*lines, *table.notes]
+
+
+_HEADS = {"best": "best test accuracy", "final": "final test accuracy", "last10": "mean of the last ten",
+          "chosen": "test accuracy, chosen by validation"}  # fmt: skip
+
+
+def _key(run: Run, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(plain_value(run[name]) for name in names)
+
+
+def _no_column(column: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(column, names, 1, 0.6)
+    known = f"did you mean {near[0]}?" if near else ", ".join(names) or "there is none"
+    return f"columns={short(column)}: must be a key in which these runs differ: {known}"
+
+
+def _without_doubles(runs: Sequence[Run], identity: Sequence[str], notes: list[str]) -> list[Run]:
+    """The runs, of those with the same values of all keys the first."""
+    first: dict[tuple[str, ...], Run] = {}
+    for run in sorted(runs, key=lambda run: (not run["verified"], str(run["fingerprint"]))):
+        first.setdefault(_key(run, identity), run)
+    notes.append(
+        f"{counted(len(runs) - len(first), 'run')} left out: another has the same keys and seed, they differ in how "
+        "they were computed"
+    )
+    return list(first.values())
+
+
+def _entry(group: Sequence[Run], number: Number, over_lr: bool) -> Entry:
+    """The cell of some runs."""
+    valued = [(run, value) for run in group if (value := number_of_run(run, number)) is not None]
+    valued = [(run, value) for run, value in valued if run["status"] not in APART]
+    ended = [(run, value) for run, value in valued if run["status"] in COUNTED]
+    taken = ended or valued
+    by_lr: dict[float | None, dict[Any, tuple[Run, float]]] = {}  # the runs and their numbers, by seeds
+    for run, value in taken:
+        by_lr.setdefault(run["lr"] if over_lr else None, {})[run["seed"]] = run, value
+    tried = {run["lr"] for run in group}
+    if not by_lr:
+        return Entry([], None, None, None, len(tried), False, False, _statuses(group))
+    lost = Counter(run["lr"] if over_lr else None for run in group if run["status"] == Status.DIVERGED)
+    shared = set.intersection(*(set(seeds) for seeds in by_lr.values()))
+
+    def score(lr: float | None) -> tuple[int, float]:
+        """A learning rate at which some seed diverged comes after all others."""
+        compared = [run for seed, (run, _) in by_lr[lr].items() if not shared or seed in shared]
+        return -lost[lr], round(_mean([score_of(run, number) or 0.0 for run in compared]), 9)
+
+    lr = max(by_lr, key=lambda lr: (score(lr), len(by_lr[lr]), -(lr or 0)))  # of a tie: more seeds, then the smaller
+    chosen = list(by_lr[lr].values())
+    runs, values = [run for run, _ in chosen], [value for _, value in chosen]
+    mean = _mean(values)
+    sd = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5 if len(values) > 1 else None
+    edge = over_lr and len(tried) > 1 and lr in (min(tried), max(tried))
+    lrs = len(tried) if over_lr else 1
+    beside = [run for run in group if not any(run is one for one, _ in taken)]
+    return Entry(runs, mean, sd, runs[0]["lr"], lrs, edge, bool(ended), _statuses(beside))
+
+
+def _statuses(runs: Sequence[Run]) -> dict[str, int]:
+    """How many runs there are of each status; of those that ended well, that they have no such number."""
+    return dict(Counter("not measured" if run["status"] in COUNTED else str(run["status"]) for run in runs))
+
+
+def _how_they_ended(entry: Entry) -> list[str]:
+    """What is to be said of a mean's runs: those that stopped early or still run, and those that collapsed."""
+    found = Counter(str(run["status"]) for run in entry.runs if run["status"] != Status.FINISHED)
+    steps = f" at {entry.runs[0]['steps']:,.0f}" if entry.n == 1 and entry.runs[0]["steps"] is not None else ""
+    parts = [f"{status}{steps}" if entry.n == 1 else f"{n} {status}" for status, n in found.items()]
+    if entry.collapsed:
+        parts.append("collapsed" if entry.n == 1 else f"{entry.collapsed} collapsed")
+    return parts
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,67 @@
+"""Which keys differ between the runs of a table, whatever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fractal_ifs.results.columns import COLUMNS, is_measured
+from fractal_ifs.results.protocol import keys_of_difference, protocol_value
+from fractal_ifs.results.text_table import number_of
+from fractal_ifs.runs import records
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KEYS = tuple(name for name in records.KEYS if name != "fingerprint")  # the keys that have a column in every table
+FOLLOW = ("eval_every", "batch_size", "init")  # often follow from others, as eval_every from the steps
+DRAWN = ("lr", "seed")  # which may be others for each run, so that nothing follows from them
+
+
+def with_inner_keys(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The table with a column for each key of ``differs`` that has none yet, and the names of these.
+
+    A run that doesn't say the key has the value of the paper's protocol.
+
+    Args:
+        runs: as ``results.rows.read_runs`` returns it.
+    """
+    lines: list[dict[str, Any]] = runs.to_dict("records")
+    found = [keys_of_difference(line) for line in lines]
+    names = [name for name in dict.fromkeys(key for keys in found for key in keys) if name not in COLUMNS]
+    columns = {
+        name: [_value(keys.get(name) or protocol_value(line, name)) for keys, line in zip(found, lines, strict=True)]
+        for name in names
+    }
+    return runs.assign(**columns), names
+
+
+def inner_keys(table: pd.DataFrame) -> list[str]:
+    """The keys of groups that are columns of a table of runs, beside those that every table has."""
+    return [str(name) for name in table if name not in COLUMNS and not is_measured(str(name))]
+
+
+def measured(table: pd.DataFrame) -> list[str]:
+    """The columns of a table of runs with what measures found after the last step, beside the test accuracy."""
+    return [str(name) for name in table if is_measured(str(name)) or name == "final_train_acc"]
+
+
+def varied(runs: pd.DataFrame, inner: Sequence[str]) -> list[str]:
+    """The keys in which the runs differ.
+
+    Of ``FOLLOW`` and ``inner``, those are left out that follow from the keys before them: the maps of a fractal
+    follow from its name, unless two of one name differ.
+    """
+    text = runs.astype(object).where(runs.notna(), "").astype(str)
+    names = [name for name in KEYS if name not in FOLLOW and len(set(text[name])) > 1]
+    for name in (*FOLLOW, *inner):
+        before = [text[key] for key in names if key not in DRAWN]
+        groups = [group for _, group in text[name].groupby(before)] if before else [text[name]]
+        if any(len(set(group)) > 1 for group in groups):
+            names.append(name)
+    return names
+
+
+def _value(text: str | None) -> Any:
+    number = None if text is None else number_of(text)
+    return text if number is None else number

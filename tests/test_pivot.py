@@ -1,0 +1,265 @@
+"""The table of any sweep: each number in it is computed by hand beside the check."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import small
+
+from fractal_ifs.config.fractal import Curve
+from fractal_ifs.config.run import RunConfig
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.report.write import write_report
+from fractal_ifs.results import finished_runs, pivot
+from fractal_ifs.results.cells import form_cells
+from fractal_ifs.results.rows import read_runs
+from fractal_ifs.results.varied import inner_keys, varied, with_inner_keys
+from fractal_ifs.runs.history import Evaluation, write_history
+from fractal_ifs.runs.records import RunRecord, Status, write_record
+from fractal_ifs.sweeps.table import show_table
+
+
+def add(root: Path, accuracies, status=Status.FINISHED, config: RunConfig | None = None, **keys) -> Path:
+    """A run's directory, with these test accuracies every 10 steps."""
+    config = replace(config if config is not None else small(**keys), steps=10 * len(accuracies), eval_every=10)
+    assert config is not None
+    directory = root / f"run{len(list(root.glob('run*')))}"
+    directory.mkdir(parents=True)
+    history = [Evaluation(10 * (i + 1), 1.0, 0.9, 0.8, value) for i, value in enumerate(accuracies)]
+    best = max(history, key=lambda row: row.test_acc)
+    measured = {"best_test_acc": best.test_acc, "best_step": best.step, "final_test_acc": accuracies[-1]}
+    if status == Status.FAILED:
+        measured = {"error": "OSError: disk"}
+    else:
+        write_history(directory, history)
+    write_record(directory, RunRecord.of(config, status, steps=config.steps, seconds=1.0, **measured))
+    return directory
+
+
+def table_of(*paths, number: Any = "best", column=None) -> pivot.Pivot:
+    return pivot.pivot(*with_inner_keys(read_runs(paths)[0]), number, column)
+
+
+def cells(table: pivot.Pivot) -> dict[tuple[str, ...], dict[str, pivot.Entry]]:
+    return {key: dict(line) for key, line in table.entries.items()}
+
+
+def texts(table: pivot.Pivot) -> list[list[str]]:
+    head, lines = pivot.grid(table)
+    return [head, *lines]
+
+
+def test_whatever_varies_is_in_the_table_and_seeds_are_a_mean(tmp_path):
+    for margin, values in ((0.0, (0.6, 0.7)), (0.001, (0.8, 0.9))):
+        for seed, value in enumerate(values):
+            for curve in (1, 4):
+                add(tmp_path, [value + curve / 100], curve=curve, data__margin=margin, seed=seed)
+    table = table_of(tmp_path)
+    assert (list(table.rows), table.column, table.columns) == (["curve"], "data.margin", ["0", "0.001"])
+    assert cells(table)[("4",)]["0.001"].mean == pytest.approx((0.84 + 0.94) / 2)
+    assert texts(table) == [
+        ["curve", "data.margin=0", "data.margin=0.001"],
+        ["1", "0.6600 ± 0.0707", "0.8600 ± 0.0707"],  # .1 / sqrt(2)
+        ["4", "0.6900 ± 0.0707", "0.8900 ± 0.0707"],
+    ]
+    assert pivot.legend(table)[0].startswith("In all runs: data=fractal, fractal=")
+    other = table_of(tmp_path, column="curve")
+    assert (list(other.rows), other.column) == (["data.margin"], "curve")
+    of_seeds = table_of(tmp_path, column="seed")
+    assert cells(of_seeds)["1", "0"]["1"].mean == pytest.approx(0.71)
+
+
+def test_a_key_that_follows_from_others_has_no_column(tmp_path):
+    """The maps of a fractal follow from its name, the weights of a curve of one's own don't."""
+    for fractal in ("vicsek", "carpet"):
+        for weights in ((1, 0, 1), (0, 0, 1)):
+            add(tmp_path, [0.6], fractal=fractal, fractal__depth=3, curve="weights", curve__weights=weights)
+    runs, inner = with_inner_keys(read_runs([tmp_path])[0])
+    assert varied(runs, inner)[0] == "fractal"
+    assert len(varied(runs, inner)) == 2
+
+
+def test_the_best_learning_rate_is_that_of_the_shared_seeds_and_an_edge_is_marked(tmp_path):
+    for curve in (1, 4):
+        add(tmp_path, [0.80], lr=1e-3, seed=0, curve=curve)
+        add(tmp_path, [0.84], lr=2e-3, seed=0, curve=curve)
+        add(tmp_path, [0.76], lr=2e-3, seed=1, curve=curve)
+        add(tmp_path, [0.70 if curve == 1 else 0.9], lr=3e-3, seed=0, curve=curve)
+    table = table_of(tmp_path)
+    one, four = (line[""] for line in table.entries.values())
+    assert (one.lr, one.mean, one.n, one.lrs, one.edge) == (2e-3, pytest.approx(0.80), 2, 3, False)
+    assert (four.lr, four.mean, four.n, four.edge) == (3e-3, 0.9, 1, True)
+    assert texts(table)[1:] == [["1", "0.8000 ± 0.0566 n=2 lr=0.002"], ["4", "0.9000 n=1 lr=0.003^"]]
+    assert any("at the edge of those tried, in 1 cell" in line for line in pivot.legend(table))
+
+
+def test_learning_rates_that_are_all_that_varies_are_rows(tmp_path):
+    for lr in (1e-3, 2e-3):
+        for seed in (0, 1):
+            add(tmp_path, [0.6 + seed / 10], lr=lr, seed=seed)
+    assert texts(table_of(tmp_path))[1:] == [["0.001", "0.6500 ± 0.0707"], ["0.002", "0.6500 ± 0.0707"]]
+
+
+def test_diverged_and_failed_runs_are_in_no_mean(tmp_path):
+    add(tmp_path, [0.8], seed=0, lr=1e-3)
+    add(tmp_path, [0.6], seed=1, lr=1e-3)
+    add(tmp_path, [0.9], seed=0, lr=2e-3)
+    add(tmp_path, [0.0], Status.DIVERGED, seed=1, lr=2e-3)
+    add(tmp_path, [0.0], Status.FAILED, seed=2, lr=1e-3)
+    add(tmp_path, [0.0], Status.DIVERGED, curve=4, seed=0, lr=1e-3)
+    table = table_of(tmp_path)
+    first, second = (line[""] for line in table.entries.values())
+    assert (first.mean, first.lr, first.apart) == (pytest.approx(0.7), 1e-3, {"diverged": 1, "failed": 1})
+    assert (second.mean, second.apart) == (None, {"diverged": 1})
+    assert [line[-1] for line in texts(table)[1:]] == ["0.7000 ± 0.1414 lr=0.001^ +1 diverged +1 failed", "1 diverged"]
+    assert "In no mean: 2 diverged, 1 failed." in pivot.legend(table)
+    papers, notes = form_cells(read_runs([tmp_path])[0])
+    assert list(papers.accuracy) == [0.9]  # of lr=2e-3, whose one seed is the shared one
+    assert "2 runs diverged: in no cell, and in no mean" in notes
+
+
+def test_by_which_number(tmp_path):
+    values = [0.5 + i / 100 for i in range(12)] + [0.58]
+    add(tmp_path, values, curve=1)
+    add(tmp_path, [0.5] * 4 + [0.6] * 9, curve=4)
+    at = {number: [line[""].mean for line in table_of(tmp_path, number=number).entries.values()]
+          for number in ("best", "final", "last10", "chosen")}  # fmt: skip
+    assert at["best"] == [0.61, 0.6]
+    assert at["final"] == [0.58, 0.6]
+    assert at["last10"] == [pytest.approx((sum(range(3, 12)) / 100 + 9 * 0.5 + 0.58) / 10), pytest.approx(0.59)]
+    assert at["chosen"] == [None, None]
+    assert texts(table_of(tmp_path, number="chosen"))[1] == ["1", "1 not measured"]
+    assert pivot.legend(table_of(tmp_path))[1].startswith("best: a maximum over 13 looks at the test set")
+    assert not [line for line in pivot.legend(table_of(tmp_path, number="final")) if "maximum" in line]
+
+
+def test_a_choice_by_validation_doesnt_look_at_the_test_set(tmp_path):
+    """The learning rate of the best validation accuracy, with its test accuracy there, though another's is better."""
+    add(tmp_path, [0.9], lr=1e-3, curve=1)
+    add(tmp_path, [0.8], lr=2e-3, curve=1)
+    add(tmp_path, [0.7], lr=1e-3, curve=4)
+    runs, inner = with_inner_keys(read_runs([tmp_path])[0])
+    measured = {
+        "chosen_test_acc": [0.85, 0.75, 0.65],
+        "best_val_acc": [0.6, 0.7, 0.6],
+        "final_acc_level_1": [0.1, 0.2, 0.3],
+    }
+    runs = runs.assign(**measured)
+    table = pivot.pivot(runs, inner, "chosen")
+    assert [(line[""].mean, line[""].lr) for line in table.entries.values()] == [(0.75, 2e-3), (0.65, 1e-3)]
+    assert "final_acc_level_1" not in inner_keys(runs)  # a measure is no key
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([0.6, 0.5012, 0.5012, 0.5012], False),  # its five last aren't all the same
+        ([0.6, 0.5012, 0.5012, 0.5012, 0.5012, 0.5012], True),
+        ([0.5012, 0.4988, 0.5012], True),  # one answer, then the other
+        ([0.5012, 0.4999, 0.5012], False),
+        ([0.9, 0.9, 0.9, 0.9, 0.9], False),  # it has learned, and has no gradient any more
+        ([0.5012, 0.5012], False),  # too few to say
+    ],
+)
+def test_a_network_that_answers_the_same_for_every_point_is_said(tmp_path, values, said):
+    add(tmp_path, values)
+    [[_, [text]]] = [texts(table_of(tmp_path))]
+    assert text.endswith(" collapsed") == said
+
+
+def test_no_run_is_left_out_without_a_line(tmp_path):
+    """Runs of other budgets, that still run, and one computed in another way."""
+    add(tmp_path, [0.6, 0.7], curve=1)
+    add(tmp_path, [0.5, 0.6, 0.65], curve=1)
+    add(tmp_path, [0.55], Status.INTERRUPTED, curve=4, seed=0)
+    add(tmp_path, [0.8], curve=6, seed=0)
+    add(tmp_path, [0.5], Status.PRUNED, curve=6, seed=1)
+    add(tmp_path, [0.81], curve=6, seed=0, trainer__compile=True)
+    table = table_of(tmp_path)
+    every = sum(cell.n + sum(cell.apart.values()) for cell in table.cells)
+    assert every + 1 == table.runs + 1 == 6
+    assert "left out: another has the same keys and seed" in table.notes[0]
+    text = str(texts(table))
+    assert "interrupted at 10" in text
+    assert "+1 pruned" in text
+
+
+def test_a_kept_table_says_the_same(tmp_path):
+    for margin in (0.0, 0.001):
+        for seed in (0, 1):
+            add(tmp_path / "runs", [0.6 + margin, 0.7 + seed / 10], data__margin=margin, seed=seed)
+    finished_runs.add_below(tmp_path / "kept.csv", [tmp_path / "runs"], "--into")
+    for number in ("best", "final", "last10"):
+        before, after = (texts(table_of(tmp_path / name, number=number)) for name in ("runs", "kept.csv"))
+        assert after == before
+        assert [line[0] for line in before] == ["data.margin", "0", "0.001"]
+
+
+def test_the_column_that_is_asked_for_must_vary(tmp_path):
+    for curve in (1, 4):
+        add(tmp_path, [0.6], curve=curve)
+    with pytest.raises(
+        ConfigError, match=r"^columns=curv: must be a key in which these runs differ: did you mean curve"
+    ):
+        table_of(tmp_path, column="curv")
+    with pytest.raises(ConfigError, match=r"^columns=width: must be a key in which these runs differ: curve$"):
+        write_report([tmp_path], tmp_path / "out", columns="width")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_of_ones_own_is_one_table_and_one_figure_and_none_of_the_papers(tmp_path):
+    for margin in (0.0, 0.001):
+        for seed in (0, 1):
+            add(tmp_path / "runs", [0.6, 0.7, 0.75 + margin], curve=4, data__margin=margin, seed=seed)
+    text = write_report([tmp_path / "runs"], tmp_path / "out")
+    assert "The best test accuracy of all measurements, 4 runs" in text
+    assert "0.7500 ± 0.0000" in text
+    for name in ("report.md", "tables.md", "tables.txt", "tables.tex", "index.html"):
+        content = (tmp_path / "out" / name).read_text()
+        assert "0.7510" in content, name
+        assert "Table 1" not in content, name
+    assert {path.name for path in (tmp_path / "out" / "figures").iterdir()} == {
+        "sweep.png", "along_test_acc.png", "along_test_loss.png", "along_train_loss.png"
+    }  # fmt: skip
+    assert "Notes\n\nNone." in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_latex_and_markdown_have_a_value_with_signs_letter_by_letter(tmp_path):
+    for name in ("a_b&$x|y", "c"):
+        curve = Curve.parse({"name": name, "weights": [1] * 5})
+        add(tmp_path, [0.7], config=replace(small(), curve=curve))
+    write_report([tmp_path], tmp_path / "out", with_figures=False)
+    assert r"a\_b\&\$x|y & 0.7000 \\" in (tmp_path / "out" / "tables.tex").read_text()
+    assert r"| a_b&$x\|y | 0.7000 |" in (tmp_path / "out" / "tables.md").read_text()
+
+
+def test_the_table_at_the_end_of_a_sweep_is_the_reports(tmp_path, capsys):
+    for curve in (1, 4):
+        for seed in (0, 1):
+            add(tmp_path, [0.6 + curve / 20 + seed / 100], curve=curve, seed=seed)
+    assert show_table(tmp_path) is None
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "1 0.6550 ± 0.0071" in said
+    assert "the standard deviation over n=2 seeds" in said
+    with (tmp_path / "results.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 4  # a row per run all the same
+
+
+def test_a_measure_of_the_history_has_a_figure_of_its_own(tmp_path):
+    """Whatever the column is; a value that is no number is left out."""
+    for curve in (1, 4):
+        path = add(tmp_path, [0.6, 0.7, 0.8], curve=curve) / "history.csv"
+        head, *lines = path.read_text().splitlines()
+        lines = [f"{line},{value}" for line, value in zip(lines, ("", "0.5", "nan"), strict=True)]
+        path.write_text("\n".join([f"{head},acc_level_0", *lines]) + "\n")
+        record = json.loads((path.parent / "result.json").read_text())
+        del record["digests"]
+        (path.parent / "result.json").write_text(json.dumps(record))
+    from fractal_ifs.results.measured import measures_of
+
+    [first, _] = read_runs([tmp_path])[0].to_dict("records")
+    assert measures_of(first)["acc_level_0"] == ([20], [0.5])
+    assert measures_of(first)["test_acc"] == ([10, 20, 30], [0.6, 0.7, 0.8])
