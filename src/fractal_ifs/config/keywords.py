@@ -38,7 +38,7 @@ class Values(TypedDict, total=False):
     steps: int
     eval_every: int
     seed: int
-    engine: Literal["auto", "native", "torch", "lightning"]
+    engine: Literal["auto", "native", "cuda", "torch", "lightning"]
     workers: int
     sweep: str
     kept: str
@@ -124,7 +124,10 @@ class Lists(TypedDict, total=False):
     steps: int | Sequence[int]
     eval_every: int | Sequence[int]
     seed: int | Sequence[int]
-    engine: Literal["auto", "native", "torch", "lightning"] | Sequence[Literal["auto", "native", "torch", "lightning"]]
+    engine: (
+        Literal["auto", "native", "cuda", "torch", "lightning"]
+        | Sequence[Literal["auto", "native", "cuda", "torch", "lightning"]]
+    )
     workers: int | Sequence[int]
     sweep: str | Sequence[str]
     kept: str | Sequence[str]

@@ -71,7 +71,9 @@ class RunConfig(Group):
     eval_every: int = key("steps from one measurement of the test accuracy to the next", least=1, most=10**12)
     seed: int = key("seed of everything random in the run", least=0, most=2**63 - 1, allowed=A_SEED)
 
-    engine: Literal["auto", "native", "torch", "lightning"] = key("what computes the steps", later="auto", result=False)
+    engine: Literal["auto", "native", "cuda", "torch", "lightning"] = key(
+        "what computes the steps", later="auto", result=False
+    )
     workers: int = key("how many cores or GPUs to use; 0: all of them", least=0, most=4096, later=0, result=False)
     sweep: str = key("directory of a sweep under multirun/; if not given, its overrides", later="", result=False)
     kept: str = key(

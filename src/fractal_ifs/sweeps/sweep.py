@@ -56,9 +56,10 @@ def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Out
     for job in jobs:
         check_network(job.config)
         check_loss(job.config)
-        if job.config.engine == "native" and (chosen := choose(job.config)).engine != "native":
+        asked = job.config.engine
+        if asked in ("native", "cuda") and (chosen := choose(job.config)).engine != asked:
             raise ConfigError(
-                f"engine=native: must be auto or torch here ({chosen.reason or 'CNNs have another engine'})"
+                f"engine={asked}: must be auto or torch here ({chosen.reason or 'CNNs have another engine'})"
             )
     check_parts(jobs)
     for reason in sorted({str(choose(job.config).reason) for job in jobs} - {"None"}):
