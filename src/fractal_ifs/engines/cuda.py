@@ -37,11 +37,11 @@ log = logging.getLogger(__name__)
 STEPS = 2000  # most in a launch: a tenth of a second or so, and what a signal waits for
 SORTED = 1 << 25  # points whose orders are drawn at a time: some hundred MB
 
-_POINTERS = ("params", "exp_avg", "exp_avg_sq", "average", "x", "y", "order", "numbers", "total")
+POINTERS = ("params", "exp_avg", "exp_avg_sq", "average", "x", "y", "order", "numbers", "total")
 _NUMBERS = ("lr", "beta1", "rest1", "beta2", "rest2", "eps", "direct", "through", "l2", "decoupled", "clip")
 # struct Job and struct Test of cuda_kernel.cuh
 JOB = np.dtype(
-    [*((name, "u8") for name in _POINTERS), ("at", "i4"), ("steps", "i4"), *((name, "f4") for name in _NUMBERS)],
+    [*((name, "u8") for name in POINTERS), ("at", "i4"), ("steps", "i4"), *((name, "f4") for name in _NUMBERS)],
     align=True,
 )
 TEST = np.dtype([*((name, "u8") for name in ("params", "x", "y", "found")), ("n", "i4")], align=True)

@@ -14,11 +14,13 @@ import ctypes
 import hashlib
 import importlib.util
 import os
+import re
 import subprocess
+import tempfile
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_void_p
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -116,7 +118,7 @@ def _driver() -> _Library:
         raise Unavailable("there is no driver of NVIDIA's here (libcuda.so.1)") from None
 
 
-def _compiler() -> _Library:
+def nvrtc() -> _Library:
     """NVRTC: of the packages that PyTorch has brought, else of the system."""
     found = importlib.util.find_spec("nvidia")
     folders = [Path(place) for place in (found.submodule_search_locations or [])] if found else []
@@ -144,7 +146,7 @@ class Gpu:
     kind = "cuda"
 
     def __init__(self) -> None:
-        self.driver, self.compiler = _driver(), _compiler()
+        self.driver, self.compiler = _driver(), nvrtc()
         self.driver("cuInit", c_uint(0))
         self.number = c_int()
         self.driver("cuDeviceGet", byref(self.number), c_int(0))
@@ -199,6 +201,24 @@ def _text(compiler: _Library, handle: c_void_p, what: str) -> bytes:
     text = ctypes.create_string_buffer(size.value)
     compiler(f"nvrtcGet{what}", handle, text)
     return text.raw
+
+
+class Resources(NamedTuple):
+    """What a thread of a kernel takes."""
+
+    registers: int
+    spilled: int  # bytes of its own memory, where registers aren't enough
+
+
+def resources(program: Program, isa: str) -> dict[str, Resources]:
+    """What a program's functions take of a GPU, by nvcc, which must be there. Needs no GPU. Raises OSError."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "kernel.cu")
+        source.write_text(program.source(), encoding="utf-8")
+        command = ["nvcc", "-std=c++17", "-Xptxas=-v", f"-arch={isa}", "-cubin", f"-o={folder}/cubin", str(source)]
+        told = subprocess.run(command, text=True, capture_output=True, check=True).stderr
+    each = re.findall(r"properties for (\w+)\s+(\d+) bytes stack frame.*?Used (\d+) registers", told, re.DOTALL)
+    return {name: Resources(int(registers), int(stack)) for name, stack, registers in each}
 
 
 class _Loaded:
