@@ -108,7 +108,9 @@ def test_averages_are_those_of_torch_and_are_measured(keys):
         assert run.history[-1].test_acc == (run.data.y_test * f > 0).double().mean().item()
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     shape=st.tuples(
         st.sampled_from([1, 2, 3, 8]),

@@ -16,7 +16,7 @@ LOSSES = ("hinge", "logistic", "squared", "squared_hinge", "exponential")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 MOST_INPUTS, MOST_DEPTH, MOST_BATCH = 8, 8, 128
 
-WIDE = 40  # units from which on a thread computes twice as many numbers of a product
+WIDE = 40  # units from which on a thread computes larger tiles
 REGISTERS = 110  # of the up to 255 that a thread has, for what it keeps of its parameters
 MOST_THREADS = 512
 MOST_PARTS = 8  # that a sum over the batch is cut into
@@ -128,21 +128,29 @@ def _row(length: int) -> int:
     return 4 * (quads + (quads + 1) % 2)
 
 
+def tiles(program: Program) -> tuple[int, int, int]:
+    """Quads of points and of units that a thread computes of a product, and quads of inputs, by 4 units, of a gradient.
+
+    Of n by m quads a thread reads n + m quads for 16 n m multiplications; but at small widths there would be less than
+    a thread for each lane.
+    """
+    return (2, 1, 2) if program.width >= WIDE else (1, 1, 1)
+
+
 @lru_cache
 def _layout(program: Program) -> Layout:
     width, depth, inputs = program.width, program.depth, program.inputs
     units, points = -(-width // 4) * 4, -(-program.batch // 4) * 4
     weight_row, point_row = _row(units), _row(points)
-    wide = width >= WIDE
-    tile_points, tile_units, tile_rows = (2, 1, 2) if wide else (1, 1, 1)
-    tiles = -(-points // (4 * tile_points)) * -(-units // (4 * tile_units))
+    tile_points, tile_units, tile_rows = tiles(program)
+    in_tiles = -(-points // (4 * tile_points)) * -(-units // (4 * tile_units))
     kept = program.moments + program.averages + program.clips
     moments = (depth - 1) * (units + 1) * units * kept
-    threads = min(MOST_THREADS, max(128, *(-(-n // 32) * 32 for n in (tiles, points, -(-moments // REGISTERS)))))
+    threads = min(MOST_THREADS, max(128, *(-(-n // 32) * 32 for n in (in_tiles, points, -(-moments // REGISTERS)))))
 
     def split(rows: int) -> int:
-        tiles = -(-rows // (4 * tile_rows)) * (units // 4)
-        return max(1, min(threads // tiles, points // 4, MOST_PARTS))
+        in_rows = -(-rows // (4 * tile_rows)) * (units // 4)
+        return max(1, min(threads // in_rows, points // 4, MOST_PARTS))
 
     first_split, inner_split = split(inputs), split(units)
     top_split = max(1, min(threads // (width + 1), points // 4, MOST_PARTS))
