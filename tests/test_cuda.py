@@ -123,10 +123,19 @@ def test_averages_are_those_of_torch_and_are_measured(keys):
         st.booleans(),
         st.booleans(),
     ).map(lambda values: Program(*values)),
+    tiles=st.tuples(*[st.sampled_from([1, 2])] * 3),
     seed=st.integers(0, 9),
 )
-def test_any_shape_takes_20_steps_as_in_double_precision(kernels, shape, seed):
-    """Beside autograd, from weights and moments that are given. Threads in any order; chunks of any size."""
+def test_any_shape_takes_20_steps_as_in_double_precision(kernels, shape, tiles, seed):
+    """Beside autograd, from weights that are given. Tiles of any size; threads in any order; chunks of any size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda_kernel, "tiles", lambda program: tiles)
+        cuda_kernel._layout.cache_clear()
+        _compared(kernels, shape, seed)
+    cuda_kernel._layout.cache_clear()
+
+
+def _compared(kernels, shape, seed):
     generator = np.random.default_rng(seed)
     size = shape.inputs * shape.width + shape.width + (shape.depth - 1) * (shape.width**2 + shape.width)
     size += shape.width + 1
@@ -374,7 +383,7 @@ def test_layouts_fit_where_the_documentation_says():
         places = [getattr(layout, name) for name in names]
         assert places == sorted(places)
         assert all(place % 4 == 0 for place in places)
-        assert layout.threads % 32 == 0
+        assert layout.threads % 128 == 0
         assert layout.threads >= layout.points
         assert layout.each * layout.threads >= (width + 1) * (width if depth > 1 else 1)
         assert layout.point_row % 8 == layout.weight_row % 8 == 4

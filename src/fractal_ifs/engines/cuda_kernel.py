@@ -17,9 +17,9 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 MOST_INPUTS, MOST_DEPTH, MOST_BATCH = 8, 8, 128
 
 WIDE = 40  # units from which on a thread computes larger tiles
-REGISTERS = 110  # of the up to 255 that a thread has, for what it keeps of its parameters
+REGISTERS = 120  # of the up to 255 that a thread has, for what it keeps of its parameters
 MOST_THREADS = 512
-MOST_PARTS = 8  # that a sum over the batch is cut into
+MOST_PARTS = 4  # that a sum over the batch is cut into
 SLICE = 1024  # points that a block measures
 
 
@@ -146,7 +146,8 @@ def _layout(program: Program) -> Layout:
     in_tiles = -(-points // (4 * tile_points)) * -(-units // (4 * tile_units))
     kept = program.moments + program.averages + program.clips
     moments = (depth - 1) * (units + 1) * units * kept
-    threads = min(MOST_THREADS, max(128, *(-(-n // 32) * 32 for n in (in_tiles, points, -(-moments // REGISTERS)))))
+    needed = max(in_tiles, points, -(-moments // REGISTERS))
+    threads = min(MOST_THREADS, -(-needed // 128) * 128)  # a multiprocessor has four schedulers, for 32 each
 
     def split(rows: int) -> int:
         in_rows = -(-rows // (4 * tile_rows)) * (units // 4)
