@@ -35,7 +35,7 @@ from fractal_ifs.runs.run import Run
 log = logging.getLogger(__name__)
 
 STEPS = 2000  # most in a launch: a tenth of a second or so, and what a signal waits for
-SORTED = 1 << 25  # points whose orders are drawn at a time: some hundred MB
+SORTED = 1 << 24  # points whose orders are drawn at a time, which takes under 1 GB
 
 POINTERS = ("params", "exp_avg", "exp_avg_sq", "average", "x", "y", "order", "numbers", "total")
 _NUMBERS = ("lr", "beta1", "rest1", "beta2", "rest2", "eps", "direct", "through", "l2", "decoupled", "clip")
@@ -93,10 +93,9 @@ class CudaEngine:
             stacks[program].begin(counts)
         self._stacks = stacks
         while not stop and any([stack.launch(self._orders) for stack in stacks.values()]):
-            pass
+            self._orders.keep({key for stack in stacks.values() for key in stack.orders()})
         for stack in stacks.values():
             sums |= stack.end()
-        self._orders.keep({key for stack in stacks.values() for key in stack.orders()})
         return [sums[id(run)] for run in runs]
 
     def evaluate(self, runs: Sequence[Run]) -> list[Measurement]:
@@ -164,15 +163,19 @@ class _Orders:
             for row, key in enumerate(some):
                 self.there[key] = found[row].data_ptr(), found, done
 
-    def places(self, keys: Sequence[tuple[int, int, int]]) -> list[int]:
-        """Where they are in memory. What the current stream gets from now on waits until they are."""
+    def places(self, keys: Sequence[tuple[int, int, int]]) -> tuple[list[int], list[Tensor]]:
+        """Where they are in memory, and what is to be held while they are read.
+
+        What the current stream gets from now on waits until they are there.
+        """
         self.prepare(keys)
-        for done in {id(self.there[key][2]): self.there[key][2] for key in keys}.values():
+        orders = {id(found): (found, done) for _, found, done in (self.there[key] for key in keys)}
+        for _, done in orders.values():
             done.wait()
-        return [self.there[key][0] for key in keys]
+        return [self.there[key][0] for key in keys], [found for found, _ in orders.values()]
 
     def keep(self, keys: set[tuple[int, int, int]]) -> None:
-        """Forget all others. No launch may need them any more."""
+        """Forget all others."""
         self.there = {key: found for key, found in self.there.items() if key in keys}
 
 
@@ -224,11 +227,11 @@ class _Stack:
             self.launched.popleft()[0].synchronize()
         self.jobs["at"], self.jobs["steps"] = position, count
         with self.stream:
-            self.jobs["order"] = orders.places(self.orders())
+            self.jobs["order"], held = orders.places(self.orders())
             numbers = self._numbers(count)
             jobs = _on(self.device, torch.from_numpy(self.jobs.view(np.uint8).copy()))
             self.kernel("train", jobs, len(self.runs))
-            self.launched.append((self.device.event(), [jobs, numbers]))
+            self.launched.append((self.device.event(), [jobs, numbers, *held]))
         self.at, self.todo = self.at + count, self.todo - count
         if self.todo.any():  # sorted while these steps are done
             orders.prepare(key for key, left in zip(self.orders(), self.todo, strict=True) if left)
