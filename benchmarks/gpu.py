@@ -273,7 +273,7 @@ def start() -> None:
         from fractal_ifs.engines import cuda_device
         from fractal_ifs.engines.cuda_kernel import Program
 
-        cuda_device.device().compile(Program(2, 20, DEPTH, BATCH, False, "hinge", 2, False, False))
+        cuda_device.device().compile([Program(2, 20, DEPTH, BATCH, False, "hinge", 2, False, False)])
 
     stage("a context on the GPU", context)
     stage("compiling the kernel of width 20", kernel)

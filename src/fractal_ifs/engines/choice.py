@@ -35,8 +35,9 @@ def choose(config: RunConfig) -> Choice:
     if trainer.devices > 1:
         part = {"native": "core", "cuda": "GPU"}[name]
         return Choice("torch", f"trainer.devices={trainer.devices}: the {name} engine trains a network on one {part}")
-    if trainer.compile:
-        return Choice("torch", "trainer.compile=true asks for it")
+    for key in ("compile", "cuda_graphs"):
+        if getattr(trainer, key):
+            return Choice("torch", f"trainer.{key}=true asks for it")
     if varied := config.model.varied:
         return Choice("torch", f"{varied}: the {name} engine trains plain networks of ReLUs only")
     reason = cuda.supports(config) if name == "cuda" else _native_reason(config)

@@ -68,7 +68,7 @@ class CudaEngine:
     def __init__(self, instead: Callable[[], Engine]):
         self.device: Device = device()
         self.isa, self.build = self.device.isa, self.device.build
-        self._instead, self._others = instead, dict[Program, tuple[Engine, str]]()
+        self._instead, self._others = instead, dict[Program, Engine]()
         self._orders = _Orders(self.device)
         self._stacks = dict[Program, _Stack]()
 
@@ -81,11 +81,12 @@ class CudaEngine:
         todo = {id(run): count for run, count in zip(runs, steps, strict=True)}
         stacks: dict[Program, _Stack] = {}
         sums: dict[int, float] = {}
-        for program, alike in _by_program(runs).items():
-            kernel = self._kernel(program, alike)
+        by_program = _by_program(runs)
+        for program, kernel in self._kernels(by_program).items():
+            alike = by_program[program]
             counts = [todo[id(run)] for run in alike]
             if kernel is None:
-                found = self._others[program][0].advance(alike, counts, stop)
+                found = self._others[program].advance(alike, counts, stop)
                 sums |= {id(run): total for run, total in zip(alike, found, strict=True)}
                 continue
             there = self._stacks.get(program)
@@ -102,10 +103,11 @@ class CudaEngine:
         """Measure each run, as ``Engine`` says."""
         found: dict[int, Measurement] = {}
         waiting: list[tuple[list[Run], Tensor]] = []
-        for program, alike in _by_program(runs).items():
-            kernel = self._kernel(program, alike)
+        by_program = _by_program(runs)
+        for program, kernel in self._kernels(by_program).items():
+            alike = by_program[program]
             if kernel is None:
-                measured = self._others[program][0].evaluate(alike)
+                measured = self._others[program].evaluate(alike)
                 found |= {id(run): each for run, each in zip(alike, measured, strict=True)}
             else:
                 waiting.append((alike, _measure(kernel, alike, self.device)))
@@ -116,21 +118,24 @@ class CudaEngine:
                 found[id(run)] = Measurement(right / n, loss / n)
         return [found[id(run)] for run in runs]
 
-    def _kernel(self, program: Program, runs: Sequence[Run]) -> Kernel | None:
-        """The kernel of some runs; None: they have another engine. Raises Unavailable where they may not have one."""
-        if program not in self._others:
-            try:
-                return self.device.compile(program)
-            except Unavailable as error:
-                if any(run.config.engine != "auto" for run in runs):
-                    raise
-                log.warning("engine=torch: %s", error)
-                self._others[program] = self._instead(), str(error)
-        other, why = self._others[program]
-        for run in (run for run in runs if run.engine == self.name):
-            run.engine, run.isa, run.native_build = other.name, other.isa, other.build
-            note(run.directory, f"engine=torch: {why}")
-        return None
+    def _kernels(self, runs: dict[Program, list[Run]]) -> dict[Program, Kernel | None]:
+        """The kernels of programs; None: their runs have another engine. Raises Unavailable where they may not."""
+        found: dict[Program, Kernel | None] = {}
+        for program, kernel in self.device.compile(runs).items():
+            found[program] = None
+            if not isinstance(kernel, Unavailable):
+                found[program] = kernel
+                continue
+            if any(run.config.engine != "auto" for run in runs[program]):
+                raise kernel
+            if program not in self._others:
+                log.warning("engine=torch: %s", kernel)
+                self._others[program] = self._instead()
+            other = self._others[program]
+            for run in (run for run in runs[program] if run.engine == self.name):
+                run.engine, run.isa, run.native_build = other.name, other.isa, other.build
+                note(run.directory, f"engine=torch: {kernel}")
+        return found
 
 
 def _by_program(runs: Iterable[Run]) -> dict[Program, list[Run]]:

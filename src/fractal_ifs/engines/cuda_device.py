@@ -17,15 +17,18 @@ import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_void_p
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from fractal_ifs.config import environment
+from fractal_ifs.config.machine import cores
 from fractal_ifs.engines.cuda_kernel import Program
 
 # cuDeviceGetAttribute's and cuFuncSetAttribute's numbers, from cuda.h
@@ -56,8 +59,8 @@ class Device(Protocol):
     shared_bytes: int  # that a block may have
     multiprocessors: int
 
-    def compile(self, program: Program) -> Kernel:
-        """The kernel of a program. Raises Unavailable."""
+    def compile(self, programs: Collection[Program]) -> dict[Program, Kernel | Unavailable]:
+        """The kernel of each program, or why there is none. New ones are compiled side by side, and stay loaded."""
         ...
 
     def stream(self) -> contextlib.AbstractContextManager[Any]:
@@ -136,6 +139,30 @@ def nvrtc() -> _Library:
     raise Unavailable("NVRTC isn't there, which comes with PyTorch's builds for CUDA (libnvrtc.so)")
 
 
+Code = TypeVar("Code")
+
+
+class _Kernels:
+    """The kernels of a process."""
+
+    def __init__(self) -> None:
+        self.there: dict[Program, Kernel | Unavailable] = {}
+
+    def __call__(
+        self, programs: Collection[Program], code: Callable[[Program], Code], load: Callable[[Code, Program], Kernel]
+    ) -> dict[Program, Kernel | Unavailable]:
+        """As of ``Device.compile``. ``code`` is called in threads, ``load`` in this one; both may raise Unavailable."""
+        missing = [program for program in programs if program not in self.there]
+        with ThreadPoolExecutor(cores()) as pool:
+            making = [pool.submit(code, program) for program in missing]
+        for program, made in zip(missing, making, strict=True):
+            try:
+                self.there[program] = load(made.result(), program)
+            except Unavailable as error:
+                self.there[program] = error
+        return {program: self.there[program] for program in programs}
+
+
 class Gpu:
     """The first GPU that this process may use.
 
@@ -157,16 +184,20 @@ class Gpu:
         major, minor = c_int(), c_int()
         self.compiler("nvrtcVersion", byref(major), byref(minor))
         self.isa, self.build = f"sm_{self.capability}", f"NVRTC {major.value}.{minor.value}"
+        self.kernels = _Kernels()
 
     def _attribute(self, which: int) -> int:
         value = c_int()
         self.driver("cuDeviceGetAttribute", byref(value), c_int(which), self.number)
         return value.value
 
-    @lru_cache  # noqa: B019  there is one device in a process
-    def compile(self, program: Program) -> Kernel:
-        """As of ``Device``. What is compiled stays loaded."""
-        return _Loaded(self.driver, compiled(self.compiler, program, self.isa), program)
+    def compile(self, programs: Collection[Program]) -> dict[Program, Kernel | Unavailable]:
+        """As of ``Device``."""
+
+        def code(program: Program) -> bytes:
+            return compiled(self.compiler, program, self.isa)
+
+        return self.kernels(programs, code, lambda made, program: _Loaded(self.driver, made, program))
 
     def stream(self) -> contextlib.AbstractContextManager[Any]:
         """As of ``Device``."""
@@ -255,26 +286,33 @@ class Emulated:
     order = 0  # of a block's threads in a phase: 1 is reversed, 2 is another in each
 
     def __init__(self, folder: Path):
-        self.folder = folder
+        self.folder, self.kernels = folder, _Kernels()
 
-    @lru_cache  # noqa: B019
-    def compile(self, program: Program) -> Kernel:
+    def compile(self, programs: Collection[Program]) -> dict[Program, Kernel | Unavailable]:
         """As of ``Device``."""
+        return self.kernels(programs, self._library, self._load)
+
+    def _library(self, program: Program) -> Path:
+        """Where the compiled program is."""
         command = [os.environ.get("CXX", "c++"), "-std=c++17", "-O1", "-fPIC", "-shared", "-w"]
         command += os.environ.get("CXXFLAGS", "").split()
         source = program.source()
         path = self.folder / f"{hashlib.sha256(' '.join([*command, source]).encode()).hexdigest()[:16]}.so"
-        if not path.exists():
-            made = path.with_suffix(f".{os.getpid()}")
-            command += ["-x", "c++", "-", "-o", str(made)]
-            try:
-                done = subprocess.run(command, input=source, text=True, capture_output=True)
-            except OSError as error:
-                raise Unavailable(f"{command[0]}: {error.strerror}") from None
-            if done.returncode:
-                said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
-                raise Unavailable(f"the kernel of width {program.width} doesn't compile: {said}")
-            made.rename(path)
+        if path.exists():
+            return path
+        made = path.with_suffix(f".{os.getpid()}")
+        command += ["-x", "c++", "-", "-o", str(made)]
+        try:
+            done = subprocess.run(command, input=source, text=True, capture_output=True)
+        except OSError as error:
+            raise Unavailable(f"{command[0]}: {error.strerror}") from None
+        if done.returncode:
+            said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
+            raise Unavailable(f"the kernel of width {program.width} doesn't compile: {said}")
+        made.rename(path)
+        return path
+
+    def _load(self, path: Path, program: Program) -> Kernel:
         library = ctypes.CDLL(str(path))
 
         def kernel(function: str, arguments: Tensor, blocks: int, slices: int = 1) -> None:
