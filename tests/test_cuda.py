@@ -292,7 +292,8 @@ def test_a_signal_is_heeded_between_launches(keys, monkeypatch, tmp_path):
 def test_refusals(emulated, command, monkeypatch):
     tiny = ["logger=none", "steps=10", "data.train_size=200", "data.test_size=50", "engine=cuda"]
     for words, told in (
-        (["width=200"], "engine=cuda: must be auto or torch here (width=200, depth=5: the cuda engine needs"),
+        (["width=100"], "engine=cuda: must be auto or torch here (width=100, depth=5: the cuda engine needs"),
+        (["width=200"], "width=200: the cuda engine has at most 128"),
         (["batch_size=129"], "batch_size=129: the cuda engine has at most 128"),
         (["depth=9", "width=10"], "depth=9: the cuda engine has at most 8"),
         (["model.activation=tanh"], "model.activation=tanh: the cuda engine trains plain networks of ReLUs only"),
@@ -374,9 +375,10 @@ def test_cuda_is_chosen_on_a_gpu(emulated):
 
 
 def test_layouts_fit_where_the_documentation_says():
-    """About 60 units at depth 5 and batches of 100 in 227 KiB. No two parts of shared memory overlap."""
+    """60 units at depth 5 and batches of 100 in 227 KiB. No two parts of shared memory overlap."""
     shape = PLAIN._replace(depth=5)
-    assert shape._replace(width=60).layout().bytes <= 227 << 10 < shape._replace(width=68).layout().bytes
+    fitting = {depth: _widest(shape._replace(depth=depth), 227) for depth in (2, 5, 8)} | {"A100": _widest(shape, 163)}
+    assert fitting == {2: 124, 5: 60, 8: 44, "A100": 44}
     for width, depth, batch, clips in itertools.product((1, 10, 31, 60), (1, 3, 8), (1, 50, 128), (False, True)):
         layout = shape._replace(width=width, depth=depth, batch=batch, clips=clips).layout()
         names = Layout._fields[Layout._fields.index("weights") :]
@@ -387,6 +389,11 @@ def test_layouts_fit_where_the_documentation_says():
         assert layout.threads >= layout.points
         assert layout.each * layout.threads >= (width + 1) * (width if depth > 1 else 1)
         assert layout.point_row % 8 == layout.weight_row % 8 == 4
+
+
+def _widest(shape: Program, kib: int) -> int:
+    widths = range(1, cuda_kernel.MOST_WIDTH + 1)
+    return max(width for width in widths if shape._replace(width=width).layout().bytes <= kib << 10)
 
 
 def test_the_jobs_are_as_the_kernel_reads_them():

@@ -254,7 +254,7 @@ DEVICE float loss_of(float f, float y, float& slope) {
 }
 
 // A network in the shared memory `sm` of the block whose threads are `threads`: threads.phase(f) calls f(t, own) for
-// each of them, and waits for all.
+// each of them, and waits for all; threads.apart(f) doesn't wait, and f leaves shared memory alone.
 template <class Threads>
 struct Network {
     Threads& threads;
@@ -372,21 +372,24 @@ struct Network {
         });
     }
 
-    // The optimizer's step of thread t's parameters of layer j.
+    // The optimizer's step of thread t's parameters of layer j. The numbers are read once: nothing is known to leave
+    // them.
     DEVICE void update(int j, int t, Own& own, const Job& job, float4 now, float scale = 1) const {
-        const float rate = job.lr * now.x, keep = 1 - job.decoupled * now.z;
+        const float rate = job.lr * now.x, keep = 1 - job.decoupled * now.z, l2 = job.l2, eps = job.eps;
+        const float beta1 = job.beta1, rest1 = job.rest1, beta2 = job.beta2, rest2 = job.rest2;
+        const float direct = job.direct, through = job.through;
         each_of(j, t, [&](int q, int at, int, int) {
             float p = sm[at], g = own.gradient[CLIPS ? j : 0][q];
             if (CLIPS) g *= scale;
-            g += job.l2 * p;
+            g += l2 * p;
             float step = g, &m = own.exp_avg[j][q], &v = own.exp_avg_sq[j][q];
             if (MOMENTS == 2) {
-                m = job.beta1 * m + job.rest1 * g;
-                v = job.beta2 * v + job.rest2 * g * g;
-                step = quotient(m, sqrtf(v) * now.y + job.eps);
+                m = beta1 * m + rest1 * g;
+                v = beta2 * v + rest2 * g * g;
+                step = quotient(m, sqrtf(v) * now.y + eps);
             } else if (MOMENTS == 1) {
-                m = job.beta1 * m + g;
-                step = job.direct * g + job.through * m;
+                m = beta1 * m + g;
+                step = direct * g + through * m;
             }
             p = keep * p - rate * step;
             sm[at] = p;
@@ -433,7 +436,7 @@ struct Network {
 
     DEVICE void step(const Job& job, int step) const {
         const float4 now = job.numbers[step];
-        threads.phase([&](int t, Own& own) {  // its memory is slow: fetched here, the points are there at the end
+        threads.apart([&](int t, Own& own) {  // memory is slow: what is asked for here is there at the end of the step
             if (step + 1 < job.steps) fetch(t, own, job, step + 1);
         });
         forward();
@@ -542,8 +545,12 @@ struct Network {
 struct Threads {
     Own own;
     template <class Phase>
-    DEVICE void phase(Phase f) {
+    DEVICE void apart(Phase f) {
         f(int(threadIdx.x), own);
+    }
+    template <class Phase>
+    DEVICE void phase(Phase f) {
+        apart(f);
         __syncthreads();
     }
 };
@@ -568,6 +575,10 @@ struct Threads {
     Own* own;
     int order;
     unsigned turn = 1;
+    template <class Phase>
+    void apart(Phase f) {
+        phase(f);
+    }
     template <class Phase>
     void phase(Phase f) {
         turn = turn * 1664525u + 1013904223u;

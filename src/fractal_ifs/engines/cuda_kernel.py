@@ -14,7 +14,7 @@ from fractal_ifs.config.run import RunConfig
 
 LOSSES = ("hinge", "logistic", "squared", "squared_hinge", "exponential")
 OPTIMIZERS = ("adam", "adamw", "sgd")
-MOST_INPUTS, MOST_DEPTH, MOST_BATCH = 8, 8, 128
+MOST_INPUTS, MOST_WIDTH, MOST_DEPTH, MOST_BATCH = 8, 128, 8, 128
 
 WIDE = 40  # units from which on a thread computes larger tiles
 REGISTERS = 120  # of the up to 255 that a thread has, for what it keeps of its parameters
@@ -109,6 +109,7 @@ def uncovered(config: RunConfig, inputs: int) -> str | None:
         return f"training={config.training}: the cuda engine trains all layers together"
     for key, value, most in (
         ("fractal.d", inputs, MOST_INPUTS),
+        ("width", config.width, MOST_WIDTH),
         ("depth", config.depth, MOST_DEPTH),
         ("batch_size", config.batch_size, MOST_BATCH),
     ):
