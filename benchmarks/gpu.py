@@ -100,7 +100,7 @@ def machine() -> None:
 def tests() -> None:
     if importlib.util.find_spec("pytest") is None:
         raise ModuleNotFoundError("pytest isn't installed")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "gpu", "-p", "no:cacheprovider", "tests/test_cuda.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/test_cuda.py"]
     subprocess.run(command, cwd=ROOT)
 
 

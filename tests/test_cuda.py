@@ -92,7 +92,8 @@ def test_losses_are_those_of_their_formulas(keys, loss):
     assert run.history[-1].train_loss == pytest.approx(mean, rel=1e-6)
     f = run.model(run.data.x_test)
     assert run.history[-1].test_loss == pytest.approx(stacked.losses(loss, f, run.data.y_test).item(), rel=1e-6)
-    assert run.history[-1].test_acc == (run.data.y_test * f > 0).double().mean().item()
+    share = (run.data.y_test * f > 0).double().mean().item()
+    assert run.history[-1].test_acc == pytest.approx(share, abs=1.5 / len(f))  # f may be nothing but round-off
 
 
 def test_averages_are_those_of_torch_and_are_measured(keys):
@@ -105,7 +106,8 @@ def test_averages_are_those_of_torch_and_are_measured(keys):
         assert relative(run.average, run.params) > 1e-3
         with run.averaged():
             f = run.model(run.data.x_test)
-        assert run.history[-1].test_acc == (run.data.y_test * f > 0).double().mean().item()
+        share = (run.data.y_test * f > 0).double().mean().item()
+    assert run.history[-1].test_acc == pytest.approx(share, abs=1.5 / len(f))  # f may be nothing but round-off
 
 
 @settings(
