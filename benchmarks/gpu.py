@@ -242,7 +242,7 @@ def tiles() -> None:
         for sizes in itertools.product((1, 2), (1, 2), (1, 2)):
             cuda_kernel.tiles = lambda program, sizes=sizes: sizes
             cuda_kernel._layout.cache_clear()
-            cuda_device.device.cache_clear()  # with all that it has compiled
+            cuda_device.look_again()  # with all that it has compiled
             told = attempt(f"width {width}, tiles {sizes}", lambda w=width, n=count: f"{by_cuda(w, n):.4f}")
             say(f"width {width}, {count} runs, tiles of {sizes} quads: {told} us per network-step")
 

@@ -52,9 +52,9 @@ CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, const char* 
 }
 static int shared = 0;
 CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute, int value) {
-    if (!function || (int)attribute != 8) return 1;
-    shared = value;
-    return 0;
+    if (!function) return 1;
+    if ((int)attribute == 8) shared = value;
+    return (int)attribute == 8 || ((int)attribute == 9 && value == 100) ? 0 : 1;
 }
 CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned ty,
                         unsigned tz, unsigned bytes, CUstream stream, void** parameters, void** extra) {

@@ -45,9 +45,9 @@ def kernels(tmp_path_factory):
 def emulated(kernels, monkeypatch):
     """A CPU in place of a GPU. Gives the keys of a run there."""
     monkeypatch.setenv(VARIABLE, str(kernels))
-    cuda_device.device.cache_clear()
+    cuda_device.look_again()
     yield {"engine": "cuda"}
-    cuda_device.device.cache_clear()
+    cuda_device.look_again()
 
 
 @pytest.fixture(params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
@@ -107,7 +107,7 @@ def test_averages_are_those_of_torch_and_are_measured(keys):
         with run.averaged():
             f = run.model(run.data.x_test)
         share = (run.data.y_test * f > 0).double().mean().item()
-    assert run.history[-1].test_acc == pytest.approx(share, abs=1.5 / len(f))  # f may be nothing but round-off
+        assert run.history[-1].test_acc == pytest.approx(share, abs=1.5 / len(f))
 
 
 @settings(
@@ -309,7 +309,7 @@ def test_refusals(emulated, command, monkeypatch):
         assert told in ended.status
         assert "\n" not in ended.status
     monkeypatch.delenv(VARIABLE)
-    cuda_device.device.cache_clear()
+    cuda_device.look_again()
     assert "trainer.accelerator=cpu: the cuda engine runs on GPUs" in command(*tiny).status
 
 
@@ -318,13 +318,13 @@ def test_a_driver_that_is_not_there_is_a_reason(monkeypatch):
         raise OSError(path)
 
     monkeypatch.setattr(cuda_device.ctypes, "CDLL", missing)
-    cuda_device.device.cache_clear()
+    cuda_device.look_again()
     assert cuda_device.unfit(PLAIN, "gpu") == (
         "the cuda engine can't run: there is no driver of NVIDIA's here (libcuda.so.1)"
     )
     chosen = choose(small().on("gpu"))
     assert (chosen.engine, chosen.reason) == ("torch", cuda_device.unfit(PLAIN, "gpu"))
-    cuda_device.device.cache_clear()
+    cuda_device.look_again()
 
 
 def test_runs_whose_kernel_does_not_compile_train_on_the_stacked_engine(emulated, tmp_path, monkeypatch, caplog):
@@ -464,9 +464,9 @@ def gpu(fake_cuda, monkeypatch, tmp_path):
     monkeypatch.setattr(cuda_device.Gpu, "kind", "cpu")
     monkeypatch.setattr(cuda_device.Gpu, "stream", Emulated.stream)
     monkeypatch.setattr(cuda_device.Gpu, "event", Emulated.event)
-    cuda_device.device.cache_clear()
+    cuda_device.look_again()
     yield
-    cuda_device.device.cache_clear()
+    cuda_device.look_again()
 
 
 def test_calls_reach_the_driver_as_they_are_meant(gpu, emulated, monkeypatch):
@@ -474,7 +474,7 @@ def test_calls_reach_the_driver_as_they_are_meant(gpu, emulated, monkeypatch):
     config = small(engine="cuda", width=5)
     [expected] = trained([config])
     monkeypatch.delenv(VARIABLE)
-    cuda_device.device.cache_clear()
+    cuda_device.look_again()
     here = cuda_device.device()
     assert (here.isa, here.build, here.shared_bytes, here.multiprocessors) == ("sm_90", "NVRTC 13.7", 232_448, 3)
     monkeypatch.setattr("fractal_ifs.training.train.choose", lambda config: choose(config.on("gpu")))
@@ -491,7 +491,7 @@ def test_what_the_driver_refuses_is_told_in_a_line(gpu, monkeypatch):
         ("cuDeviceGet", "cuDeviceGet: unknown error"),
     ):
         monkeypatch.setenv("FAKE_CUDA", name)
-        cuda_device.device.cache_clear()
+        cuda_device.look_again()
         assert cuda_device.unfit(PLAIN, "gpu") == f"the cuda engine can't run: {text}"
     for name, text in (
         ("nvrtcCompileProgram", "the kernel of width 8 doesn't compile: kernel.cu(7): error: no luck"),
@@ -499,7 +499,7 @@ def test_what_the_driver_refuses_is_told_in_a_line(gpu, monkeypatch):
         ("cuLaunchKernel", "cuLaunchKernel: unknown error"),
     ):
         monkeypatch.setenv("FAKE_CUDA", name)
-        cuda_device.device.cache_clear()
+        cuda_device.look_again()
         assert cuda_device.unfit(PLAIN, "gpu") is None
         tests = torch.from_numpy(np.zeros(1, cuda.TEST).view(np.uint8))
         found: Any = cuda_device.device().compile([PLAIN])[PLAIN]
@@ -510,5 +510,5 @@ def test_what_the_driver_refuses_is_told_in_a_line(gpu, monkeypatch):
             assert str(found) == text
     monkeypatch.delenv("FAKE_CUDA")
     monkeypatch.setenv("FAKE_OLD", "1")
-    cuda_device.device.cache_clear()
+    cuda_device.look_again()
     assert "compute capability 7.0, at least 8.0 is needed" in str(cuda_device.unfit(PLAIN, "gpu"))

@@ -33,7 +33,7 @@ from fractal_ifs.engines.cuda_kernel import Program
 
 # cuDeviceGetAttribute's and cuFuncSetAttribute's numbers, from cuda.h
 MULTIPROCESSORS, MAJOR, MINOR, SHARED = 16, 75, 76, 97
-DYNAMIC_SHARED = 8
+DYNAMIC_SHARED, CARVEOUT = 8, 9
 LEAST = 80  # compute capability: of GPUs whose maximum can keep NaN
 NVRTC = ("libnvrtc.so.13", "libnvrtc.so.12")
 
@@ -84,12 +84,26 @@ class Event(Protocol):
         ...
 
 
-@lru_cache
 def device() -> Device:
-    """The device of this process. Raises Unavailable."""
+    """The device of this process, which is looked for once. Raises Unavailable."""
+    if isinstance(found := _device(), Unavailable):
+        raise found.with_traceback(None)
+    return found
+
+
+@lru_cache
+def _device() -> Device | Unavailable:
     if folder := environment.emulated_gpu():
         return Emulated(Path(folder))
-    return Gpu()
+    try:
+        return Gpu()
+    except Unavailable as error:
+        return error
+
+
+def look_again() -> None:
+    """Forget the device and all that was compiled for it."""
+    _device.cache_clear()
 
 
 class _Library:
@@ -264,6 +278,7 @@ class _Loaded:
             self.functions[name] = function = c_void_p()
             driver("cuModuleGetFunction", byref(function), self.module, c_char_p(name.encode()))
             driver("cuFuncSetAttribute", function, c_int(DYNAMIC_SHARED), c_int(self.layout.bytes))
+            driver("cuFuncSetAttribute", function, c_int(CARVEOUT), c_int(100))  # percent of what the caches could be
 
     def __call__(self, function: str, arguments: Tensor, blocks: int, slices: int = 1) -> None:
         pointer = c_void_p(arguments.data_ptr())
