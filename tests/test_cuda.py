@@ -244,6 +244,7 @@ def test_orders_are_the_same_on_a_device():
 def test_partners_and_their_order_change_nothing(keys):
     configs = [small(**keys, **partner) for partner in PARTNERS]
     configs += [small(**keys, width=5, depth=2, seed=3, optimizer="sgd"), small(**keys, batch_size=33, eval_every=7)]
+    configs.append(small(**keys, seed=4, data__test_size=3000))  # several slices beside one
     together, backwards = trained(configs), trained(configs[::-1])[::-1]
     for config, run, other in zip(configs, together, backwards, strict=True):
         [alone] = trained([config])

@@ -13,6 +13,7 @@ are cut into launches.
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import cast
@@ -112,10 +113,10 @@ class CudaEngine:
             else:
                 waiting.append((alike, _measure(kernel, alike, self.device)))
         for alike, sums in waiting:
-            of_runs = cast(list[tuple[float, float]], sums.sum(1).tolist())
-            for run, (right, loss) in zip(alike, of_runs, strict=True):
-                n = len(run.data.y_test)
-                found[id(run)] = Measurement(right / n, loss / n)
+            of_runs = cast(list[list[tuple[float, float]]], sums.tolist())
+            for run, slices in zip(alike, of_runs, strict=True):
+                n = len(run.data.y_test)  # exact sums: their order would come with other runs' slices
+                found[id(run)] = Measurement(*(math.fsum(each) / n for each in zip(*slices, strict=True)))
         return [found[id(run)] for run in runs]
 
     def _kernels(self, runs: dict[Program, list[Run]]) -> dict[Program, Kernel | None]:

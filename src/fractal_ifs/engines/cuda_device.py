@@ -142,6 +142,7 @@ def nvrtc() -> _Library:
     major = (torch.version.cuda or "").split(".")[0]
     names = sorted(NVRTC, key=lambda name: not name.endswith(f".{major}"))  # PyTorch's own first
     here = [path for name in names for folder in folders for path in sorted(folder.glob(f"*/lib/{name}"))]
+    here += [path for name in names if (path := Path(torch.__file__).with_name("lib") / name).exists()]
     for path in here:
         with contextlib.suppress(OSError):
             for builtins in path.parent.glob("libnvrtc-builtins.so.*"):  # which it looks for by their name alone
