@@ -18,6 +18,7 @@ import torch
 from conftest import small
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_killed import test_a_killed_run_goes_on_to_the_same_bits as goes_on
 from test_optimizers import OPTIMIZERS, SCHEDULES, plain_loop, tiny
 from test_training import ENGINES, PARTNERS, numbers, relative, same, trained
 
@@ -290,6 +291,11 @@ def test_a_signal_is_heeded_between_launches(keys, monkeypatch, tmp_path):
     assert record["steps"] == 60  # four epochs of 15 steps
     [resumed] = trained([config], 0, [tmp_path])
     same(resumed, straight)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(emulated, tmp_path):
+    goes_on(tmp_path, ["engine=cuda", "width=8", "steps=4000", "workers=1"])
 
 
 # --- where it doesn't run
