@@ -246,6 +246,7 @@ def test_partners_and_their_order_change_nothing(keys):
     configs = [small(**keys, **partner) for partner in PARTNERS]
     configs += [small(**keys, width=5, depth=2, seed=3, optimizer="sgd"), small(**keys, batch_size=33, eval_every=7)]
     configs.append(small(**keys, seed=4, data__test_size=3000))  # several slices beside one
+    configs.append(small(**keys, seed=6, eval_every=7, data__train_size=1000))  # other epochs, and fewer steps a round
     together, backwards = trained(configs), trained(configs[::-1])[::-1]
     for config, run, other in zip(configs, together, backwards, strict=True):
         [alone] = trained([config])

@@ -215,9 +215,9 @@ class _Stack:
             self.totals = _on(self.device, sums)
         self.jobs["total"] = self.totals.data_ptr() + 8 * np.arange(len(self.runs))
 
-    def orders(self, later: int = 0) -> list[tuple[int, int, int]]:
-        """Of the orders of the epochs that the runs are in, or so many epochs later."""
-        epochs = (self.at // self.per_epoch + later).tolist()
+    def orders(self) -> list[tuple[int, int, int]]:
+        """The keys of the orders of the epochs that the runs are in."""
+        epochs = (self.at // self.per_epoch).tolist()
         return [(run.shuffle_seed, e, n) for run, e, n in zip(self.runs, epochs, self.sizes.tolist(), strict=True)]
 
     def launch(self, orders: _Orders) -> bool:
@@ -230,10 +230,11 @@ class _Stack:
         if not count.any():
             return False
         if len(self.launched) > 1:
-            self.launched.popleft()[0].synchronize()
+            self._wait()
         self.jobs["at"], self.jobs["steps"] = position, count
+        active, keys = np.flatnonzero(count), self.orders()
         with self.stream:
-            self.jobs["order"], held = orders.places(self.orders())
+            self.jobs["order"][active], held = orders.places([keys[number] for number in active])
             numbers = self._numbers(count)
             jobs = _on(self.device, torch.from_numpy(self.jobs.view(np.uint8).copy()))
             self.kernel("train", jobs, len(self.runs))
@@ -259,10 +260,15 @@ class _Stack:
         self.jobs["numbers"] = numbers.data_ptr() + 16 * np.array(first)
         return numbers
 
+    def _wait(self) -> None:
+        """Wait for the first launch, whose memory may be another's only then."""
+        self.launched[0][0].synchronize()
+        self.launched.popleft()
+
     def end(self) -> dict[int, float]:
         """Wait for the launches, and move the runs. Returns their sums of losses."""
         while self.launched:
-            self.launched.popleft()[0].synchronize()
+            self._wait()
         for run, at in zip(self.runs, self.at.tolist(), strict=True):
             run.step = at
         totals = cast(list[float], self.totals.tolist())

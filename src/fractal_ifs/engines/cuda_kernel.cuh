@@ -468,6 +468,7 @@ struct Network {
     }
 
     DEVICE void train(const Job& job) const {
+        if (job.steps == 0) return;  // others of its launch have more to do
         clear();
         threads.phase([&](int t, Own& own) {
             own.loss = *job.total;
