@@ -48,16 +48,16 @@ torture: $(SETUP)  ## 1,000 strikes at any file operation of commands of every k
 lint: $(SETUP)  ## ruff, clang-format, yamllint and pyright
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/clang-format --dry-run --Werror src/native/* tests/*.c tests/*.cpp
+	$(BIN)/clang-format --dry-run --Werror src/native/* src/fractal_ifs/engines/*.cuh tests/*.c tests/*.cpp
 	$(BIN)/yamllint --strict .
 	$(BIN)/pyright
 
 format: $(SETUP)  ## let ruff and clang-format format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	$(BIN)/clang-format -i src/native/* tests/*.c tests/*.cpp
+	$(BIN)/clang-format -i src/native/* src/fractal_ifs/engines/*.cuh tests/*.c tests/*.cpp
 
-sanitize: $(SETUP)  ## the native engine under sanitizers of addresses, undefined behaviour and threads (2 min)
+sanitize: $(SETUP)  ## the native engine under sanitizers of addresses, undefined behaviour and threads, and the cuda engine's kernel (4 min)
 	PATH="$(abspath $(BIN)):$$PATH" sh tests/native_sanitize.sh
 
 bench: $(SETUP)  ## time per step against Lightning, joblib, a bare PyTorch loop and JAX, side by side; of large sweeps; of learned points

@@ -49,7 +49,7 @@ BAD = [
     ("workers=-1", "must be a whole number >= 0"),
     ("loss=hunge", "must be one of cross_entropy, exponential, hinge, logistic, squared, squared_hinge"),
     ("optimizer=lion", "must be one of adam, adamw, sgd"),
-    ("engine=cuda", "must be one of auto, native, torch"),
+    ("engine=metal", "must be one of auto, native, cuda, torch"),
     ("model.init=zeros", "must be one of paper, theory, pytorch"),
     ("model.sum_last=7", "must be true or false"),
     ("data.balanced=7", "must be true or false"),

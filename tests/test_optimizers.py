@@ -74,10 +74,14 @@ def scheduler_of_torch(config: RunConfig, optimizer: Any) -> Any:
     return torch_schedules.SequentialLR(optimizer, [warmup, then], [schedule.warmup])
 
 
-def plain_loop(config: RunConfig) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """The reference, with nothing of the engines. Returns the parameters, their average, and the mean loss."""
+def plain_loop(config: RunConfig, double: bool = False) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """The reference, with nothing of the engines. Returns the parameters, their average, and the mean loss.
+
+    ``double``: from the same weights, in double precision.
+    """
     run = Run(config, None)  # for its data and its initial network
-    model, x, y, b = run.model, run.data.x_train.to(run.params.dtype), run.data.y_train, config.batch_size
+    model = run.model.double() if double else run.model
+    x, y, b = run.data.x_train.to(next(model.parameters()).dtype), run.data.y_train, config.batch_size
     chosen = config.optimizer
     optimizer = torch_optimizer(config, model.parameters())
     schedule = scheduler_of_torch(config, optimizer)

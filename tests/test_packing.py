@@ -1,12 +1,14 @@
 """Where the jobs of docs/cluster.md go: 4 nodes of 8 GPUs, without any."""
 
 import json
+import multiprocessing
 import os
 import re
 import stat
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import slurm_settings, small
@@ -14,8 +16,8 @@ from conftest import slurm_settings, small
 from fractal_ifs.config.machine import gpus
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.runs.records import RunRecord
-from fractal_ifs.sweeps import slurm
+from fractal_ifs.runs.records import RunRecord, Status
+from fractal_ifs.sweeps import executors, slurm
 from fractal_ifs.sweeps.executors import processes, shares
 from fractal_ifs.sweeps.slurm import deal
 from fractal_ifs.sweeps.slurm_queue import submitted_tasks
@@ -136,3 +138,68 @@ def test_copies_of_the_code_that_no_task_needs_are_removed(tmp_path, monkeypatch
         slurm.train_in_slurm([job], {}, tmp_path, slurm_settings(wait=False))
         assert sorted(path.name for path in folder.iterdir()) == expected
     assert (folder / "aside" / "fractal_ifs").is_dir()
+
+
+# --- GPUs that fail, in worker processes that are simulated
+
+
+class OnGpu(executors.Worker):
+    """A worker whose GPU does what ``plan`` says: by its name, what becomes of its groups, one after the other."""
+
+    plan: dict[str, list[str]] = {}  # noqa: RUF012
+    begun: list[tuple[str | None, list[int]]] = []  # noqa: RUF012
+
+    def __init__(self, device, stack, rank=None):
+        self.device, self.numbers, self.fault = device, [], None
+        self.connection, self.theirs = multiprocessing.Pipe()
+        self.process = SimpleNamespace(is_alive=lambda: True, pid=None)
+        self.answers = self.plan.get(str(device), [])
+
+    def begin(self, numbers, jobs):
+        self.numbers = numbers
+        self.begun.append((self.device, numbers))
+        answer = self.answers.pop(0) if self.answers else "well"
+        records = [RunRecord.of(jobs[n].config, Status.FINISHED, seconds=1.0, params=1, steps=100) for n in numbers]
+        self.theirs.send(
+            {
+                "well": (records, None),
+                "kills": (["RuntimeError: CUDA error"] * len(numbers), "CUDA error: gone"),
+                "broken": ([], "CUDA error: no device"),
+                "breaks": ([*records[:1], *["RuntimeError: CUDA error"] * (len(numbers) - 1)], "CUDA error: gone"),
+            }[answer]
+        )
+
+
+@pytest.mark.parametrize(
+    ("plan", "lost", "finished"),
+    [
+        ({}, [], 6),
+        ({"1": ["broken"]}, ["1"], 6),  # its jobs go to another
+        ({"1": ["breaks"]}, ["1"], 6),
+        ({"2": ["well", "broken"], "1": ["breaks"]}, ["1", "2"], 6),
+        ({"2": ["well", "kills"], "1": ["kills"]}, ["1", "2"], 4),  # what has broken two GPUs isn't given a third
+        ({"0": ["broken"], "1": ["broken"], "2": ["broken"]}, ["0", "1", "2"], 0),
+        ({"0": ["breaks", "breaks"], "1": ["breaks"], "2": ["breaks"]}, ["0", "1", "2"], 3),
+    ],
+    ids=str,
+)
+def test_a_gpu_that_fails_is_left_out_and_said(plan, lost, finished, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0, 1,2,-1,5")
+    assert gpus() == ["0", "1", "2"]
+    monkeypatch.setattr(executors, "Worker", OnGpu)
+    monkeypatch.setattr(OnGpu, "plan", {device: list(answers) for device, answers in plan.items()})
+    monkeypatch.setattr(OnGpu, "begun", [])
+    jobs = [Job(small(engine="torch", seed=seed).on("gpu"), tmp_path / str(seed)) for seed in range(6)]
+    with caplog.at_level("WARNING"):
+        ended = list(executors.execute(jobs, "local", 0, lambda rounds: None))
+    outcomes = {n: outcome for numbers, found in ended for n, outcome in zip(numbers, found, strict=True)}
+    assert sorted(n for numbers, _ in ended for n in numbers) == list(range(6))  # each once
+    assert sum(isinstance(outcome, RunRecord) for outcome in outcomes.values()) == finished
+    told = [text for text in caplog.messages if "is left out" in text]
+    assert sorted(text.split()[1] for text in told) == sorted(lost)
+    begun = Counter(n for _, numbers in OnGpu.begun for n in numbers)
+    assert max(begun.values()) <= 3
+    for number, outcome in outcomes.items():
+        if isinstance(outcome, executors.GpuFailed):
+            record = json.loads((tmp_path / str(number) / "result.json").read_text())
+            assert record["status"] == "failed"

@@ -86,6 +86,17 @@ def report() -> list[str]:
     return lines
 
 
+def gpu() -> str:
+    """A line on the engine on GPUs."""
+    from fractal_ifs.engines import cuda_device
+
+    try:
+        here = cuda_device.device()
+    except cuda_device.Unavailable as error:
+        return f"on GPUs        torch ({error})"
+    return f"on GPUs        cuda, {here.isa}, compiled by {here.build}"
+
+
 def versions() -> list[str]:
     """Lines on Python, the platform, the versions of packages, and what torch computes with here."""
     from fractal_ifs.runs.kernels import torch_kernels
@@ -114,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser().parse_args(arguments)
     with told():
         environment.check_environment()
-        print("\n".join([*versions(), *report()]))
+        print("\n".join([*versions(), *report(), gpu()]))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,11 @@ def isa() -> str | None:
     return _read("FRACTAL_IFS_ISA", _ISA, None)
 
 
+def emulated_gpu() -> str | None:
+    """FRACTAL_IFS_EMULATED_GPU: for tests, a folder for kernels that a CPU runs in place of a GPU."""
+    return _read("FRACTAL_IFS_EMULATED_GPU", str, None)
+
+
 def slurm_cpus() -> int | None:
     """SLURM_CPUS_PER_TASK: the cores that Slurm has granted, None outside of Slurm. Raises ConfigError."""
     return _read("SLURM_CPUS_PER_TASK", int, None, least=1)

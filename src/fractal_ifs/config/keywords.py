@@ -41,7 +41,7 @@ class Values(TypedDict, total=False):
     measures: Sequence[str]
     measure_start: bool
     objective: Literal["test_acc", "val_acc"]
-    engine: Literal["auto", "native", "torch", "lightning"]
+    engine: Literal["auto", "native", "cuda", "torch", "lightning"]
     workers: int
     sweep: str
     kept: str
@@ -133,7 +133,10 @@ class Lists(TypedDict, total=False):
     measures: Sequence[str] | Sequence[Sequence[str]]
     measure_start: bool | Sequence[bool]
     objective: Literal["test_acc", "val_acc"] | Sequence[Literal["test_acc", "val_acc"]]
-    engine: Literal["auto", "native", "torch", "lightning"] | Sequence[Literal["auto", "native", "torch", "lightning"]]
+    engine: (
+        Literal["auto", "native", "cuda", "torch", "lightning"]
+        | Sequence[Literal["auto", "native", "cuda", "torch", "lightning"]]
+    )
     workers: int | Sequence[int]
     sweep: str | Sequence[str]
     kept: str | Sequence[str]

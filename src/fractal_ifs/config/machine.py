@@ -63,9 +63,14 @@ def _limit(group: Path) -> float:
 
 
 def gpus() -> list[str]:
-    """The GPUs that this process may use, as written in CUDA_VISIBLE_DEVICES."""
+    """The GPUs, or parts of one (MIG), that this process may use, as written in CUDA_VISIBLE_DEVICES.
+
+    Of parts CUDA shows a process only one, so the variable alone tells how many there are. A wrong name in it is that
+    of a GPU that doesn't work, which its worker finds out.
+    """
     if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        return visible.split(",")
+        names = [name.strip() for name in visible.split(",")]
+        return names[: names.index("-1")] if "-1" in names else names  # as CUDA does
     import torch
 
     return [str(number) for number in range(torch.cuda.device_count())]

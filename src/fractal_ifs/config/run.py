@@ -79,7 +79,9 @@ class RunConfig(Group):
         "by which accuracy stop, halving and other sweepers choose; val_acc needs measures=[val_acc]", later="test_acc"
     )
 
-    engine: Literal["auto", "native", "torch", "lightning"] = key("what computes the steps", later="auto", result=False)
+    engine: Literal["auto", "native", "cuda", "torch", "lightning"] = key(
+        "what computes the steps", later="auto", result=False
+    )
     workers: int = key("how many cores or GPUs to use; 0: all of them", least=0, most=4096, later=0, result=False)
     sweep: str = key("directory of a sweep under multirun/; if not given, its overrides", later="", result=False)
     kept: str = key(

@@ -4,6 +4,8 @@ The permutation of an epoch is a function of the shuffle seed and the epoch. So 
 its data: checkpoints hold nothing about the order, and every engine sees the same batches.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -51,3 +53,23 @@ def permutation(shuffle_seed: int, epoch: int, n: int) -> np.ndarray:
     packed = (keys >> np.uint64(33) << np.uint64(32)) | index
     packed.sort()
     return (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
+def permutations(orders: Sequence[tuple[int, int]], n: int, device: str | torch.device) -> torch.Tensor:
+    """The ``permutation`` of each (shuffle seed, epoch), drawn and sorted on a device: (len(orders), n) int32."""
+    begins = [_signed(_mix(_mix(seed & _MASK) + epoch & _MASK)) for seed, epoch in orders]
+    index = torch.arange(n, device=device)
+    # torch multiplies modulo 2^64, but shifts the sign in
+    z = torch.tensor(begins, device=device)[:, None] + index * _signed(_GOLDEN) + _signed(_GOLDEN)
+    z = (z ^ _shifted(z, 30)) * _signed(0xBF58476D1CE4E5B9)
+    z = (z ^ _shifted(z, 27)) * _signed(0x94D049BB133111EB)
+    keys = _shifted(z ^ _shifted(z, 31), 33) << 32 | index
+    return (keys.sort(dim=1).values & 0xFFFFFFFF).int()
+
+
+def _signed(z: int) -> int:
+    return z - 2**64 if z >= 2**63 else z
+
+
+def _shifted(z: torch.Tensor, bits: int) -> torch.Tensor:
+    return (z >> bits) & (2 ** (64 - bits) - 1)

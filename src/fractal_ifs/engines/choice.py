@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from fractal_ifs.config.model import CNNModel
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.config.trainer import Trainer
-from fractal_ifs.engines import cpp
+from fractal_ifs.engines import cpp, cuda
 from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.engines.native import NativeEngine
 from fractal_ifs.engines.protocol import Engine
@@ -17,8 +18,8 @@ from fractal_ifs.engines.stacked import StackedEngine
 class Choice(NamedTuple):
     """The engine of a run."""
 
-    engine: str  # ``native``, ``torch`` (the stacked engine), ``conv``, or ``lightning``, which training.lightning has
-    reason: str | None  # why it is not ``native``, unless another engine was asked for or is the only one
+    engine: str  # ``native``, ``cuda``, ``torch`` (the stacked engine), ``conv``, or training's ``lightning``
+    reason: str | None  # why it is neither of the first two, unless another was asked for or is the only one
 
 
 def choose(config: RunConfig) -> Choice:
@@ -30,20 +31,27 @@ def choose(config: RunConfig) -> Choice:
     if config.engine == "torch":
         return Choice("torch", None)
     trainer = config.trainer
+    name = "cuda" if config.engine == "cuda" or (config.engine == "auto" and trainer.accelerator == "gpu") else "native"
     if trainer.devices > 1:
-        return Choice("torch", f"trainer.devices={trainer.devices}: the native engine trains a network on one core")
-    if trainer.compile:
-        return Choice("torch", "trainer.compile=true asks for it")
+        part = {"native": "core", "cuda": "GPU"}[name]
+        return Choice("torch", f"trainer.devices={trainer.devices}: the {name} engine trains a network on one {part}")
+    for key in ("compile", "cuda_graphs"):
+        if getattr(trainer, key):
+            return Choice("torch", f"trainer.{key}=true asks for it")
     if varied := config.model.varied:
-        return Choice("torch", f"{varied}: the native engine trains plain networks of ReLUs only")
-    reason = cpp.supports(
+        return Choice("torch", f"{varied}: the {name} engine trains plain networks of ReLUs only")
+    reason = cuda.supports(config) if name == "cuda" else _native_reason(config)
+    return Choice(name, None) if reason is None else Choice("torch", reason)
+
+
+def _native_reason(config: RunConfig) -> str | None:
+    return cpp.supports(
         model="mlp",
         loss=config.loss.name,
         optimizer=config.optimizer.name,
-        dtype={"32-true": "float32"}.get(trainer.precision, trainer.precision),
-        device=trainer.accelerator,
+        dtype={"32-true": "float32"}.get(config.trainer.precision, config.trainer.precision),
+        device=config.trainer.accelerator,
     )
-    return Choice("native", None) if reason is None else Choice("torch", reason)
 
 
 def create(name: str, threads: int, trainer: Trainer, stack: int = 0) -> Engine:
@@ -58,4 +66,5 @@ def create(name: str, threads: int, trainer: Trainer, stack: int = 0) -> Engine:
         return NativeEngine(threads)
     if name == "conv":
         return ConvEngine(trainer.precision, trainer.channels_last, trainer.compile)
-    return StackedEngine(trainer.precision, stack, trainer.compile, trainer.cuda_graphs)
+    stacked = partial(StackedEngine, trainer.precision, stack, trainer.compile, trainer.cuda_graphs)
+    return cuda.CudaEngine(instead=stacked) if name == "cuda" else stacked()

@@ -5,6 +5,7 @@ two threads in each of two processes are ten times slower than one in each.
 """
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any
+
+import torch
 
 from fractal_ifs import streams
 from fractal_ifs.config.machine import cores, gpus
@@ -29,6 +32,8 @@ from fractal_ifs.training import signals
 from fractal_ifs.training.grouping import groups_of
 from fractal_ifs.training.rounds import SweepRounds
 from fractal_ifs.training.train import process_threads, train
+
+log = logging.getLogger(__name__)
 
 Outcome = RunRecord | Exception  # a job's record, or the exception that it failed with
 
@@ -89,6 +94,10 @@ class WorkerDied(RuntimeError):
     """A worker process ended before its jobs did."""
 
 
+class GpuFailed(WorkerDied):
+    """A GPU doesn't work, so a job couldn't be trained there. Its directory doesn't tell so yet."""
+
+
 class Worker:
     """A process that trains one group of jobs after another.
 
@@ -101,6 +110,7 @@ class Worker:
     def __init__(self, device: str | None, stack: int, rank: ddp.Rank | None = None):
         context = multiprocessing.get_context("spawn")
         self.device, self.numbers = device, []
+        self.fault: str | None = None  # why its GPU can't be used any more
         self.connection, self.theirs = context.Pipe()
         # The worker closes its end of this pipe when it is ready. Anything shared would need a /dev/shm that can be
         # written, and a killed worker would never release an Event's lock.
@@ -134,9 +144,15 @@ class Worker:
             self.process.join(ENDING_SECONDS)
 
     def end(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """The outcomes of the worker's group. If its process has died, they are what it has left on disk."""
+        """The outcomes of the worker's group. If its process has died, they are what it has left on disk.
+
+        Where its GPU turned out not to work, ``fault`` says why, and the outcomes of what it couldn't train are errors.
+        """
         try:
-            return [FailedElsewhere(found) if isinstance(found, str) else found for found in self.connection.recv()]
+            outcomes, self.fault = self.connection.recv()
+            if self.fault and not outcomes:
+                return [GpuFailed(f"GPU {self.device}: {self.fault}") for _ in self.numbers]
+            return [FailedElsewhere(found) if isinstance(found, str) else found for found in outcomes]
         except (EOFError, OSError):
             self.process.join()
             code = self.process.exitcode or 0
@@ -154,12 +170,17 @@ def _left(job: Job, error: WorkerDied) -> Outcome:
 
 
 def _local(jobs: Sequence[Job], groups: list[list[int]], stack: int) -> Iterator[tuple[list[int], list[Outcome]]]:
-    """Train groups in worker processes. If a worker dies, its jobs have failed and the others go on."""
+    """Train groups in worker processes. If a worker dies, its jobs have failed and the others go on.
+
+    A GPU that doesn't work, or not any more, is left out. What it has lost goes on elsewhere, but for jobs that have
+    begun on two such GPUs.
+    """
     config = jobs[groups[0][0]].config
     count = min(processes(config), len(groups))
     free: list[str | None] = [None] * count if config.trainer.accelerator == "cpu" else list(gpus()[:count])
     waiting = deque(groups)
     busy: dict[Any, Worker] = {}
+    moved = set[int]()
     try:
         while waiting or busy:
             while waiting and free:
@@ -169,18 +190,39 @@ def _local(jobs: Sequence[Job], groups: list[list[int]], stack: int) -> Iterator
             signals.heed()
             for connection in wait(list(busy)):
                 worker = busy[connection]  # pyright: ignore[reportArgumentType]
-                yield worker.numbers, worker.end(jobs)
-                if waiting and worker.process.is_alive():
+                ended = dict(zip(worker.numbers, worker.end(jobs), strict=True))
+                if worker.fault:
+                    log.warning("GPU %s is left out: %s", worker.device, worker.fault)
+                    busy.pop(worker.connection).connection.close()
+                    failed = [n for n, outcome in ended.items() if isinstance(outcome, Exception)]
+                    begun = {n for n in failed if not isinstance(ended[n], GpuFailed)}
+                    lost = [n for n in failed if n not in begun & moved]
+                    moved |= begun  # what has broken two GPUs may be the cause
+                    if lost and (free or busy):
+                        waiting.append(lost)
+                        ended = {n: outcome for n, outcome in ended.items() if n not in lost}
+                    if not free and not busy:
+                        ended |= {n: GpuFailed(f"no GPU is left: {worker.fault}") for group in waiting for n in group}
+                        waiting.clear()
+                elif waiting and worker.process.is_alive():
+                    yield worker.numbers, list(ended.values())
                     worker.begin(waiting.popleft(), jobs)
+                    continue
                 else:
                     free.append(worker.device)
                     busy.pop(worker.connection).connection.close()  # this ends the worker
+                yield list(ended), [_recorded(jobs[n], outcome) for n, outcome in ended.items()]
     except KeyboardInterrupt:
         for worker in busy.values():
             worker.interrupt()
         for worker in busy.values():
             worker.join()
         raise
+
+
+def _recorded(job: Job, outcome: Outcome) -> Outcome:
+    """An outcome, whose job has a record of it if no process could write one."""
+    return _left(job, outcome) if isinstance(outcome, GpuFailed) else outcome
 
 
 def _on_devices(job: Job) -> Outcome:
@@ -196,7 +238,7 @@ def _on_devices(job: Job) -> Outcome:
             others = [worker.process.sentinel for worker in workers[1:]]
             if workers[0].connection not in wait([workers[0].connection, *others]):
                 workers[0].process.kill()  # another has died, for which it would wait
-            return workers[0].end([job])[0]
+            return _recorded(job, workers[0].end([job])[0])
         except KeyboardInterrupt:
             workers[0].interrupt()
             workers[0].join()
@@ -229,10 +271,24 @@ def _work(connection: Any, not_ready: Any, device: str | None, stack: int, rank:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.ENDING)
         while True:
             jobs = connection.recv()
-            with ddp.joined(rank):
-                outcomes = train_group(jobs, stack)
+            outcomes: list[Outcome] = []
+            if (fault := device and gpu_fault()) is None:
+                with ddp.joined(rank):
+                    outcomes = train_group(jobs, stack)
+                if device and any(isinstance(found, Exception) for found in outcomes):
+                    fault = gpu_fault()
             # Exceptions are sent as text: some kinds can't be pickled, or not unpickled by the driver.
-            connection.send([message(found) if isinstance(found, Exception) else found for found in outcomes])
+            told = [message(found) if isinstance(found, Exception) else found for found in outcomes]
+            connection.send((told, fault))
+
+
+def gpu_fault() -> str | None:
+    """Why this process's GPU doesn't work, in a line; None if it does."""
+    try:
+        torch.ones(1, device="cuda").sum().item()
+    except (RuntimeError, AssertionError) as error:
+        return message(error).splitlines()[0]
+    return None
 
 
 def _end_with_driver() -> None:

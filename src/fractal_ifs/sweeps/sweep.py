@@ -57,9 +57,10 @@ def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Out
         check_network(job.config)
         check_loss(job.config)
         check_measures(job.config)
-        if job.config.engine == "native" and (chosen := choose(job.config)).engine != "native":
+        asked = job.config.engine
+        if asked in ("native", "cuda") and (chosen := choose(job.config)).engine != asked:
             raise ConfigError(
-                f"engine=native: must be auto or torch here ({chosen.reason or 'CNNs have another engine'})"
+                f"engine={asked}: must be auto or torch here ({chosen.reason or 'CNNs have another engine'})"
             )
     if any(job.config.engine == "lightning" for job in jobs):
         from fractal_ifs.training.lightning_parts import check_parts

@@ -1,0 +1,351 @@
+"""The cuda engine: each network on a multiprocessor of a GPU of its own, for all the steps of an epoch in one launch.
+
+What a block does is in ``cuda_kernel.cuh``; here is what surrounds it: which networks one launch can train, their
+points and orders on the device, launches one behind the other, and kernels that don't compile.
+
+A run's bits rest on its config, its kernel and the instruction set alone: not on its partners, nor on how its steps
+are cut into launches.
+"""
+
+# pyright: reportUnknownMemberType=false
+# (torch doesn't declare the types of from_numpy and Tensor.tolist)
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fractal_ifs.config.optimizer import Adam, AdamW, Optimizer, Sgd
+from fractal_ifs.config.run import RunConfig
+from fractal_ifs.data.labelled import Labelled
+from fractal_ifs.data.seeds import permutations
+from fractal_ifs.engines.cuda_device import Device, Event, Kernel, Unavailable, device, unfit
+from fractal_ifs.engines.cuda_kernel import SLICE, Program, uncovered
+from fractal_ifs.engines.protocol import Engine, Measurement, Stop
+from fractal_ifs.engines.steps import BETAS, EPS, factors, shares, unbiasing
+from fractal_ifs.runs.records import note
+from fractal_ifs.runs.run import Run
+
+log = logging.getLogger(__name__)
+
+STEPS = 2000  # most in a launch: a tenth of a second or so, and what a signal waits for
+SORTED = 1 << 24  # points whose orders are drawn at a time, which takes under 1 GB
+
+POINTERS = ("params", "exp_avg", "exp_avg_sq", "average", "x", "y", "order", "numbers", "total")
+_NUMBERS = ("lr", "beta1", "rest1", "beta2", "rest2", "eps", "direct", "through", "l2", "decoupled", "clip")
+# struct Job and struct Test of cuda_kernel.cuh
+JOB = np.dtype(
+    [*((name, "u8") for name in POINTERS), ("at", "i4"), ("steps", "i4"), *((name, "f4") for name in _NUMBERS)],
+    align=True,
+)
+TEST = np.dtype([*((name, "u8") for name in ("params", "x", "y", "found")), ("n", "i4")], align=True)
+
+
+def supports(config: RunConfig) -> str | None:
+    """Why this engine can't train a run here, in one line, or None if it can. Makes no context on a GPU.
+
+    Of the model only width and depth are looked at.
+    """
+    inputs = config.fractal.ifs.d
+    return uncovered(config, inputs) or unfit(Program.of(config, inputs), config.trainer.accelerator)
+
+
+class CudaEngine:
+    """Trains fully connected networks in float32, of any shapes side by side, on the GPU of this process.
+
+    Args:
+        instead: makes the engine of the runs with ``engine=auto`` whose kernel turns out not to compile.
+    """
+
+    name = "cuda"
+
+    def __init__(self, instead: Callable[[], Engine]):
+        self.device: Device = device()
+        self.isa, self.build = self.device.isa, self.device.build
+        self._instead, self._others = instead, dict[Program, Engine]()
+        self._orders = _Orders(self.device)
+        self._stacks = dict[Program, _Stack]()
+
+    def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
+        """Whether there are four runs for each multiprocessor: as many fit at small widths, and they take turns."""
+        return len(runs) >= 4 * self.device.multiprocessors
+
+    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
+        """Advance each run by its ``steps``, unless ``stop`` ends them, as ``Engine`` says."""
+        todo = {id(run): count for run, count in zip(runs, steps, strict=True)}
+        stacks: dict[Program, _Stack] = {}
+        sums: dict[int, float] = {}
+        by_program = _by_program(runs)
+        for program, kernel in self._kernels(by_program).items():
+            alike = by_program[program]
+            counts = [todo[id(run)] for run in alike]
+            if kernel is None:
+                found = self._others[program].advance(alike, counts, stop)
+                sums |= {id(run): total for run, total in zip(alike, found, strict=True)}
+                continue
+            there = self._stacks.get(program)
+            stacks[program] = there if there and there.holds(alike) else _Stack(alike, kernel, self.device)
+            stacks[program].begin(counts)
+        self._stacks = stacks
+        while not stop and any([stack.launch(self._orders) for stack in stacks.values()]):
+            self._orders.keep({key for stack in stacks.values() for key in stack.orders()})
+        for stack in stacks.values():
+            sums |= stack.end()
+        return [sums[id(run)] for run in runs]
+
+    def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
+        """Measure each run, as ``Engine`` says."""
+        found: dict[int, Measurement] = {}  # by place
+        waiting: list[tuple[list[int], Tensor]] = []
+        places: dict[Program, list[int]] = {}
+        for place, run in enumerate(runs):
+            places.setdefault(Program.of(run.config, run.inputs), []).append(place)
+        by_program = {program: [runs[place] for place in there] for program, there in places.items()}
+        for program, kernel in self._kernels(by_program).items():
+            there, alike = places[program], by_program[program]
+            of = [sets[place] for place in there]
+            if kernel is None:
+                found |= dict(zip(there, self._others[program].evaluate(alike, of), strict=True))
+            else:
+                waiting.append((there, _measure(kernel, alike, of, self.device)))
+        for there, sums in waiting:
+            of_runs = cast(list[list[tuple[float, float]]], sums.tolist())
+            for place, slices in zip(there, of_runs, strict=True):
+                n = len(sets[place].y)  # exact sums: their order would come with other runs' slices
+                found[place] = Measurement(*(math.fsum(each) / n for each in zip(*slices, strict=True)))
+        return [found[place] for place in range(len(runs))]
+
+    def _kernels(self, runs: dict[Program, list[Run]]) -> dict[Program, Kernel | None]:
+        """The kernels of programs; None: their runs have another engine. Raises Unavailable where they may not."""
+        found: dict[Program, Kernel | None] = {}
+        for program, kernel in self.device.compile(runs).items():
+            found[program] = None
+            if not isinstance(kernel, Unavailable):
+                found[program] = kernel
+                continue
+            if any(run.config.engine != "auto" for run in runs[program]):
+                raise kernel
+            if program not in self._others:
+                log.warning("engine=torch: %s", kernel)
+                self._others[program] = self._instead()
+            other = self._others[program]
+            for run in (run for run in runs[program] if run.engine == self.name):
+                run.engine, run.isa, run.native_build = other.name, other.isa, other.build
+                note(run.directory, f"engine=torch: {kernel}")
+        return found
+
+
+def _by_program(runs: Iterable[Run]) -> dict[Program, list[Run]]:
+    found: dict[Program, list[Run]] = {}
+    for run in runs:
+        found.setdefault(Program.of(run.config, run.inputs), []).append(run)
+    return found
+
+
+class _Orders:
+    """The orders of the points that runs need, or will, sorted beside the training on a stream of their own.
+
+    Runs of one seed share them. A key is (shuffle seed, epoch, number of points).
+    """
+
+    def __init__(self, device: Device):
+        self.device, self.stream = device, device.stream()
+        self.there: dict[tuple[int, int, int], tuple[int, Tensor, Event]] = {}
+
+    def prepare(self, keys: Iterable[tuple[int, int, int]]) -> None:
+        """Begin to sort those that aren't there."""
+        missing = sorted({key for key in keys if key not in self.there}, key=lambda key: key[2])
+        while missing:
+            n = missing[0][2]
+            some = [key for key in missing[: max(1, SORTED // n)] if key[2] == n]
+            missing = missing[len(some) :]
+            with self.stream:
+                found = permutations([(seed, epoch) for seed, epoch, _ in some], n, self.device.kind)
+                done = self.device.event()
+            for row, key in enumerate(some):
+                self.there[key] = found[row].data_ptr(), found, done
+
+    def places(self, keys: Sequence[tuple[int, int, int]]) -> tuple[list[int], list[Tensor]]:
+        """Where they are in memory, and what is to be held while they are read.
+
+        What the current stream gets from now on waits until they are there.
+        """
+        self.prepare(keys)
+        orders = {id(found): (found, done) for _, found, done in (self.there[key] for key in keys)}
+        for _, done in orders.values():
+            done.wait()
+        return [self.there[key][0] for key in keys], [found for found, _ in orders.values()]
+
+    def keep(self, keys: set[tuple[int, int, int]]) -> None:
+        """Forget all others."""
+        self.there = {key: found for key, found in self.there.items() if key in keys}
+
+
+class _Stack:
+    """Runs of one program, which are launched together."""
+
+    def __init__(self, runs: Sequence[Run], kernel: Kernel, device: Device):
+        self.runs, self.kernel, self.device, self.stream = list(runs), kernel, device, device.stream()
+        self.jobs = np.zeros(len(runs), JOB)
+        for job, run in zip(self.jobs, runs, strict=True):
+            _describe(job, run)
+        self.vectors = [_vectors(run) for run in runs]
+        self.sizes = np.array([len(run.data.y_train) for run in runs])
+        self.per_epoch = self.sizes // runs[0].config.batch_size
+        self.numbered = [_numbered(run.config) for run in runs]
+
+    def holds(self, runs: Sequence[Run]) -> bool:
+        """Whether these are its runs, and their vectors are where they were."""
+        same = len(runs) == len(self.runs) and all(a is b for a, b in zip(runs, self.runs, strict=True))
+        return same and all(_vectors(run) == were for run, were in zip(runs, self.vectors, strict=True))
+
+    def begin(self, counts: Sequence[int]) -> None:
+        """Take on so many steps of each run."""
+        self.at = np.array([run.step for run in self.runs])
+        self.todo = np.array(counts)
+        self.launched: deque[tuple[Event, list[Tensor]]] = deque()
+        ready = self.device.event()  # of points and weights that are new
+        with self.stream:
+            ready.wait()
+            sums = torch.tensor([run.loss_sum for run in self.runs], dtype=torch.float64)
+            self.totals = _on(self.device, sums)
+        self.jobs["total"] = self.totals.data_ptr() + 8 * np.arange(len(self.runs))
+
+    def orders(self) -> list[tuple[int, int, int]]:
+        """The keys of the orders of the epochs that the runs are in."""
+        epochs = (self.at // self.per_epoch).tolist()
+        return [(run.shuffle_seed, e, n) for run, e, n in zip(self.runs, epochs, self.sizes.tolist(), strict=True)]
+
+    def launch(self, orders: _Orders) -> bool:
+        """Let all runs do steps up to the end of their epochs. Returns whether there were any to do.
+
+        At most two launches wait for the GPU at a time.
+        """
+        position = self.at % self.per_epoch
+        count = np.minimum(np.minimum(self.todo, self.per_epoch - position), STEPS)
+        if not count.any():
+            return False
+        if len(self.launched) > 1:
+            self._wait()
+        self.jobs["at"], self.jobs["steps"] = position, count
+        active, keys = np.flatnonzero(count), self.orders()
+        with self.stream:
+            self.jobs["order"][active], held = orders.places([keys[number] for number in active])
+            numbers = self._numbers(count)
+            jobs = _on(self.device, torch.from_numpy(self.jobs.view(np.uint8).copy()))
+            self.kernel("train", jobs, len(self.runs))
+            self.launched.append((self.device.event(), [jobs, numbers, *held]))
+        self.at, self.todo = self.at + count, self.todo - count
+        if self.todo.any():  # sorted while these steps are done
+            orders.prepare(key for key, left in zip(self.orders(), self.todo, strict=True) if left)
+        return True
+
+    def _numbers(self, count: NDArray[np.int64]) -> Tensor:
+        """The numbers of the next steps, (all of them, 4), which equal runs share; sets the jobs' pointers."""
+        rows: dict[object, int] = {}
+        found: list[NDArray[np.float64]] = []
+        first: list[int] = []
+        length = 0
+        for run, asked, at, steps in zip(self.runs, self.numbered, self.at.tolist(), count.tolist(), strict=True):
+            if (key := (asked, at, steps)) not in rows:
+                rows[key] = length
+                found.append(step_numbers(run.config, at, steps))
+                length += steps
+            first.append(rows[key])
+        numbers = _on(self.device, torch.from_numpy(np.concatenate(found).astype(np.float32)))
+        self.jobs["numbers"] = numbers.data_ptr() + 16 * np.array(first)
+        return numbers
+
+    def _wait(self) -> None:
+        """Wait for the first launch, whose memory may be another's only then."""
+        self.launched[0][0].synchronize()
+        self.launched.popleft()
+
+    def end(self) -> dict[int, float]:
+        """Wait for the launches, and move the runs. Returns their sums of losses."""
+        while self.launched:
+            self._wait()
+        for run, at in zip(self.runs, self.at.tolist(), strict=True):
+            run.step = at
+        totals = cast(list[float], self.totals.tolist())
+        return {id(run): total for run, total in zip(self.runs, totals, strict=True)}
+
+
+def _describe(job: np.void, run: Run) -> None:
+    """What of a job is the same in all launches."""
+    optimizer = run.config.optimizer
+    beta1, beta2 = _betas(optimizer)
+    for name in ("params", "exp_avg", "exp_avg_sq", "average"):
+        vector = getattr(run, name)
+        job[name] = 0 if vector is None else vector.data_ptr()
+    job["x"], job["y"] = run.data.x_train.data_ptr(), run.data.y_train.data_ptr()
+    job["lr"], job["clip"] = run.config.lr, optimizer.clip or 0
+    job["beta1"], job["rest1"], job["beta2"], job["rest2"] = beta1, 1 - beta1, beta2, 1 - beta2
+    job["eps"] = optimizer.eps if isinstance(optimizer, Adam) else EPS
+    job["through"] = 1
+    if isinstance(optimizer, Sgd):
+        job["beta1"] = optimizer.momentum
+        if optimizer.nesterov:
+            job["direct"], job["through"] = 1, optimizer.momentum
+    if isinstance(optimizer, AdamW):
+        job["decoupled"] = run.config.lr * optimizer.weight_decay
+    else:
+        job["l2"] = optimizer.weight_decay
+
+
+def _vectors(run: Run) -> tuple[int, ...]:
+    vectors = (run.params, run.exp_avg, run.exp_avg_sq, run.average)
+    return tuple(0 if vector is None else vector.data_ptr() for vector in vectors)
+
+
+def _betas(optimizer: Optimizer) -> tuple[float, float]:
+    return optimizer.betas if isinstance(optimizer, Adam) else BETAS
+
+
+def _numbered(config: RunConfig) -> object:
+    """What the ``step_numbers`` of a run rest on, besides the steps."""
+    optimizer = config.optimizer
+    average = optimizer.average, optimizer.average_decay, optimizer.average_begin
+    return optimizer.name == "sgd", _betas(optimizer), config.schedule, config.steps, average
+
+
+def step_numbers(config: RunConfig, first: int, count: int) -> NDArray[np.float64]:
+    """The numbers of the ``count`` steps after step ``first``, (count, 4), as ``Job.numbers`` says.
+
+    They don't rest on lr: runs that differ in it, or in seeds and data, share them.
+    """
+    found = np.ones((count, 4))
+    found[:, 0] = found[:, 2] = factors(config.schedule, config.steps, first, count)
+    if config.optimizer.name != "sgd":
+        one, two = (each.numpy()[:, 0] for each in unbiasing([_betas(config.optimizer)], [first], count))
+        found[:, 0] /= one
+        found[:, 1] = 1 / np.sqrt(two)
+    if (share := shares(config.optimizer, first, count)) is not None:
+        found[:, 3] = share
+    return found
+
+
+def _measure(kernel: Kernel, runs: Sequence[Run], sets: Sequence[Labelled], device: Device) -> Tensor:
+    """Per run and slice of its set: how many points are right, and the sum of the losses, (M, slices, 2)."""
+    slices = max(-(-len(each.y) // SLICE) for each in sets)
+    found = torch.zeros(len(runs), slices, 2, dtype=torch.float64, device=device.kind)
+    tests = np.zeros(len(runs), TEST)
+    for number, (test, run, there) in enumerate(zip(tests, runs, sets, strict=True)):
+        test["params"], test["n"] = run.measured.data_ptr(), len(there.y)
+        test["x"], test["y"] = there.x.data_ptr(), there.y.data_ptr()
+        test["found"] = found[number].data_ptr()
+    kernel("measure", _on(device, torch.from_numpy(tests.view(np.uint8))), len(runs), slices)
+    return found
+
+
+def _on(device: Device, tensor: Tensor) -> Tensor:
+    """A tensor on the device, copied in the current stream. From memory that stays in place, it needn't wait."""
+    return tensor if device.kind == "cpu" else tensor.pin_memory().to(device.kind, non_blocking=True)

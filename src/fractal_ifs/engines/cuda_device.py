@@ -1,0 +1,374 @@
+"""Where kernels of the cuda engine run: a GPU, by NVRTC and the driver; or, for tests, a CPU, by a C++ compiler.
+
+NVRTC comes with PyTorch's builds for CUDA, and the driver with the GPU. Both have a C interface that is public and
+stable, of which a dozen functions are called here: so the engine needs no package besides.
+"""
+
+# pyright: reportUnknownMemberType=false
+# (torch doesn't declare the type of Stream.wait_stream)
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import importlib.util
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_void_p
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from fractal_ifs.config import environment
+from fractal_ifs.config.machine import cores
+from fractal_ifs.engines.cuda_kernel import Program
+
+# cuDeviceGetAttribute's and cuFuncSetAttribute's numbers, from cuda.h
+MULTIPROCESSORS, MAJOR, MINOR, SHARED = 16, 75, 76, 97
+DYNAMIC_SHARED, CARVEOUT = 8, 9
+LEAST = 80  # compute capability: of GPUs whose maximum can keep NaN
+NVRTC = ("libnvrtc.so.13", "libnvrtc.so.12")
+
+
+class Unavailable(RuntimeError):
+    """Kernels can't run here, or not this one; the message says why in a line."""
+
+
+class Kernel(Protocol):
+    """The compiled functions of a program."""
+
+    def __call__(self, function: str, arguments: Tensor, blocks: int, slices: int = 1) -> None:
+        """Let ``blocks`` times ``slices`` blocks run after what the current stream has, each on a row of arguments."""
+        ...
+
+
+class Device(Protocol):
+    """What runs kernels. ``kind`` is PyTorch's name of it."""
+
+    kind: str
+    isa: str  # that bits depend on: sm_90
+    build: str  # likewise: the compiler
+    shared_bytes: int  # that a block may have
+    multiprocessors: int
+
+    def compile(self, programs: Collection[Program]) -> dict[Program, Kernel | Unavailable]:
+        """The kernel of each program, or why there is none. New ones are compiled side by side, and stay loaded."""
+        ...
+
+    def stream(self) -> contextlib.AbstractContextManager[Any]:
+        """A new stream. What is asked for within it runs in its order, beside other streams'."""
+        ...
+
+    def event(self) -> Event:
+        """A mark after what the current stream has by now."""
+        ...
+
+
+class Event(Protocol):
+    """A mark in a stream."""
+
+    def synchronize(self) -> None:
+        """Wait until all before it is done."""
+        ...
+
+    def wait(self) -> None:
+        """Let the current stream wait for it."""
+        ...
+
+
+def device() -> Device:
+    """The device of this process, which is looked for once. Raises Unavailable."""
+    if isinstance(found := _device(), Unavailable):
+        raise found.with_traceback(None)
+    return found
+
+
+@lru_cache
+def _device() -> Device | Unavailable:
+    if folder := environment.emulated_gpu():
+        return Emulated(Path(folder))
+    try:
+        return Gpu()
+    except Unavailable as error:
+        return error
+
+
+def look_again() -> None:
+    """Forget the device and all that was compiled for it."""
+    _device.cache_clear()
+
+
+class _Library:
+    """A C library whose functions return 0, or the number of an error."""
+
+    def __init__(self, path: str, explain: str):
+        self._library, self._explain = ctypes.CDLL(path), explain
+
+    def __call__(self, name: str, *arguments: Any) -> None:
+        """Call a function. Raises Unavailable for an error."""
+        if code := getattr(self._library, name)(*arguments):
+            raise Unavailable(f"{name}: {self.error(code)}")
+
+    def error(self, code: int) -> str:
+        """What the library says of an error."""
+        function = getattr(self._library, self._explain)
+        if self._explain.startswith("nvrtc"):
+            function.restype = c_char_p
+            return (function(code) or b"").decode()
+        text = c_char_p()
+        function(code, byref(text))
+        return (text.value or f"error {code}".encode()).decode()
+
+
+def _driver() -> _Library:
+    try:
+        return _Library("libcuda.so.1", "cuGetErrorString")
+    except OSError:
+        raise Unavailable("there is no driver of NVIDIA's here (libcuda.so.1)") from None
+
+
+def nvrtc() -> _Library:
+    """NVRTC: of the packages that PyTorch has brought, else of the system."""
+    found = importlib.util.find_spec("nvidia")
+    folders = [Path(place) for place in (found.submodule_search_locations or [])] if found else []
+    major = (torch.version.cuda or "").split(".")[0]
+    names = sorted(NVRTC, key=lambda name: not name.endswith(f".{major}"))  # PyTorch's own first
+    here = [path for name in names for folder in folders for path in sorted(folder.glob(f"*/lib/{name}"))]
+    here += [path for name in names if (path := Path(torch.__file__).with_name("lib") / name).exists()]
+    for path in here:
+        with contextlib.suppress(OSError):
+            for builtins in path.parent.glob("libnvrtc-builtins.so.*"):  # which it looks for by their name alone
+                ctypes.CDLL(str(builtins))
+            return _Library(str(path), "nvrtcGetErrorString")
+    for name in names:
+        with contextlib.suppress(OSError):
+            return _Library(name, "nvrtcGetErrorString")
+    raise Unavailable("NVRTC isn't there, which comes with PyTorch's builds for CUDA (libnvrtc.so)")
+
+
+Code = TypeVar("Code")
+
+
+class _Kernels:
+    """The kernels of a process."""
+
+    def __init__(self) -> None:
+        self.there: dict[Program, Kernel | Unavailable] = {}
+
+    def __call__(
+        self, programs: Collection[Program], code: Callable[[Program], Code], load: Callable[[Code, Program], Kernel]
+    ) -> dict[Program, Kernel | Unavailable]:
+        """As of ``Device.compile``. ``code`` is called in threads, ``load`` in this one; both may raise Unavailable."""
+        missing = [program for program in programs if program not in self.there]
+        with ThreadPoolExecutor(cores()) as pool:
+            making = [pool.submit(code, program) for program in missing]
+        for program, made in zip(missing, making, strict=True):
+            try:
+                self.there[program] = load(made.result(), program)
+            except Unavailable as error:
+                self.there[program] = error
+        return {program: self.there[program] for program in programs}
+
+
+class Gpu:
+    """The first GPU that this process may use.
+
+    Raises Unavailable where there is none, or none that kernels can run on. Makes no context on it: a driver of workers
+    asks only what there is.
+    """
+
+    kind = "cuda"
+
+    def __init__(self) -> None:
+        self.driver, self.compiler = _driver(), nvrtc()
+        self.driver("cuInit", c_uint(0))
+        self.number = c_int()
+        self.driver("cuDeviceGet", byref(self.number), c_int(0))
+        self.multiprocessors, self.shared_bytes = self._attribute(MULTIPROCESSORS), self._attribute(SHARED)
+        self.capability = 10 * self._attribute(MAJOR) + self._attribute(MINOR)
+        if self.capability < LEAST:
+            raise Unavailable(f"the GPU has compute capability {self.capability / 10}, at least {LEAST / 10} is needed")
+        major, minor = c_int(), c_int()
+        self.compiler("nvrtcVersion", byref(major), byref(minor))
+        self.isa, self.build = f"sm_{self.capability}", f"NVRTC {major.value}.{minor.value}"
+        self.kernels = _Kernels()
+
+    def _attribute(self, which: int) -> int:
+        value = c_int()
+        self.driver("cuDeviceGetAttribute", byref(value), c_int(which), self.number)
+        return value.value
+
+    def compile(self, programs: Collection[Program]) -> dict[Program, Kernel | Unavailable]:
+        """As of ``Device``."""
+
+        def code(program: Program) -> bytes:
+            return compiled(self.compiler, program, self.isa)
+
+        return self.kernels(programs, code, lambda made, program: _Loaded(self.driver, made, program))
+
+    def stream(self) -> contextlib.AbstractContextManager[Any]:
+        """As of ``Device``."""
+        return torch.cuda.stream(torch.cuda.Stream())
+
+    def event(self) -> Event:
+        """As of ``Device``."""
+        return torch.cuda.current_stream().record_event()
+
+
+def compiled(compiler: _Library, program: Program, isa: str) -> bytes:
+    """The machine code of a program for an instruction set, by NVRTC. Needs no GPU. Raises Unavailable."""
+    handle = c_void_p()
+    source = program.source().encode()
+    compiler("nvrtcCreateProgram", byref(handle), c_char_p(source), c_char_p(b"cuda_kernel.cu"), c_int(0), None, None)
+    try:
+        options = (c_char_p * 2)(f"--gpu-architecture={isa}".encode(), b"--std=c++17")
+        try:
+            compiler("nvrtcCompileProgram", handle, c_int(len(options)), options)
+        except Unavailable as error:
+            said = _text(compiler, handle, "ProgramLog").decode(errors="replace")
+            first = next((line for line in said.splitlines() if "error" in line), said.strip())
+            raise Unavailable(f"the kernel of width {program.width} doesn't compile: {first or error}") from None
+        return _text(compiler, handle, "CUBIN")
+    finally:
+        compiler("nvrtcDestroyProgram", byref(handle))
+
+
+def _text(compiler: _Library, handle: c_void_p, what: str) -> bytes:
+    size = c_size_t()
+    compiler(f"nvrtcGet{what}Size", handle, byref(size))
+    text = ctypes.create_string_buffer(size.value)
+    compiler(f"nvrtcGet{what}", handle, text)
+    return text.raw
+
+
+class Resources(NamedTuple):
+    """What a thread of a kernel takes."""
+
+    registers: int
+    spilled: int  # bytes of its own memory, where registers aren't enough
+
+
+def resources(program: Program, isa: str) -> dict[str, Resources]:
+    """What a program's functions take of a GPU, by nvcc, which must be there. Needs no GPU. Raises OSError."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "kernel.cu")
+        source.write_text(program.source(), encoding="utf-8")
+        command = ["nvcc", "-std=c++17", "-Xptxas=-v", f"-arch={isa}", "-cubin", f"-o={folder}/cubin", str(source)]
+        told = subprocess.run(command, text=True, capture_output=True, check=True).stderr
+    each = re.findall(r"properties for (\w+)\s+(\d+) bytes stack frame.*?Used (\d+) registers", told, re.DOTALL)
+    return {name: Resources(int(registers), int(stack)) for name, stack, registers in each}
+
+
+class _Loaded:
+    """A program on a GPU."""
+
+    def __init__(self, driver: _Library, code: bytes, program: Program):
+        torch.zeros(1, device="cuda")  # the context of PyTorch is this thread's from now on
+        self.driver, self.layout, self.module = driver, program.layout(), c_void_p()
+        self.functions: dict[str, c_void_p] = {}
+        driver("cuModuleLoadData", byref(self.module), c_char_p(code))
+        for name in ("train", "measure"):
+            self.functions[name] = function = c_void_p()
+            driver("cuModuleGetFunction", byref(function), self.module, c_char_p(name.encode()))
+            driver("cuFuncSetAttribute", function, c_int(DYNAMIC_SHARED), c_int(self.layout.bytes))
+            driver("cuFuncSetAttribute", function, c_int(CARVEOUT), c_int(100))  # percent of what the caches could be
+
+    def __call__(self, function: str, arguments: Tensor, blocks: int, slices: int = 1) -> None:
+        pointer = c_void_p(arguments.data_ptr())
+        parameters = (POINTER(c_void_p) * 1)(ctypes.pointer(pointer))
+        grid = [c_uint(n) for n in (blocks, slices, 1, self.layout.threads, 1, 1, self.layout.bytes)]
+        stream = c_void_p(torch.cuda.current_stream().cuda_stream)
+        self.driver("cuLaunchKernel", self.functions[function], *grid, stream, parameters, None)
+
+
+class Emulated:
+    """A CPU that runs the same source, a thread of a block after the other: for tests, and slow.
+
+    Args:
+        folder: where compiled programs are kept.
+
+    The environment variable CXX names the compiler, CXXFLAGS what it is told besides.
+    """
+
+    kind, isa, build, shared_bytes, multiprocessors = "cpu", "emulated", "C++", 232_448, 2
+    order = 0  # of a block's threads in a phase: 1 is reversed, 2 is another in each
+
+    def __init__(self, folder: Path):
+        self.folder, self.kernels = folder, _Kernels()
+
+    def compile(self, programs: Collection[Program]) -> dict[Program, Kernel | Unavailable]:
+        """As of ``Device``."""
+        return self.kernels(programs, self._library, self._load)
+
+    def _library(self, program: Program) -> Path:
+        """Where the compiled program is."""
+        command = [os.environ.get("CXX", "c++"), "-std=c++17", "-O1", "-fPIC", "-shared", "-w"]
+        command += os.environ.get("CXXFLAGS", "").split()
+        source = program.source()
+        path = self.folder / f"{hashlib.sha256(' '.join([*command, source]).encode()).hexdigest()[:16]}.so"
+        if path.exists():
+            return path
+        made = path.with_suffix(f".{os.getpid()}")
+        command += ["-x", "c++", "-", "-o", str(made)]
+        try:
+            done = subprocess.run(command, input=source, text=True, capture_output=True)
+        except OSError as error:
+            raise Unavailable(f"{command[0]}: {error.strerror}") from None
+        if done.returncode:
+            said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
+            raise Unavailable(f"the kernel of width {program.width} doesn't compile: {said}")
+        made.rename(path)
+        return path
+
+    def _load(self, path: Path, program: Program) -> Kernel:
+        library = ctypes.CDLL(str(path))
+
+        def kernel(function: str, arguments: Tensor, blocks: int, slices: int = 1) -> None:
+            pointer = c_void_p(arguments.data_ptr())
+            getattr(library, function)(pointer, c_int(blocks), c_int(slices), c_int(self.order))
+
+        return kernel
+
+    def stream(self) -> contextlib.AbstractContextManager[Any]:
+        """As of ``Device``: there is one."""
+        return contextlib.nullcontext()
+
+    def event(self) -> Event:
+        """As of ``Device``: all is done by now."""
+        return _Done()
+
+
+class _Done:
+    def synchronize(self) -> None:
+        """Nothing to wait for."""
+
+    def wait(self) -> None:
+        """Nothing to wait for."""
+
+
+def unfit(program: Program, accelerator: str) -> str | None:
+    """Why this process's device can't run a program, as far as can be said without compiling it. None: it can.
+
+    Args:
+        accelerator: ``trainer.accelerator`` of the run.
+    """
+    if accelerator == "cpu" and not environment.emulated_gpu():
+        return f"trainer.accelerator={accelerator}: the cuda engine runs on GPUs"
+    try:
+        here = device()
+    except Unavailable as error:
+        return f"the cuda engine can't run: {error}"
+    if (needed := program.layout().bytes) > here.shared_bytes:
+        return (
+            f"width={program.width}, depth={program.depth}: the cuda engine needs {needed >> 10} KiB of shared memory, "
+            f"a block of this GPU has {here.shared_bytes >> 10}"
+        )
+    return None

@@ -1,0 +1,196 @@
+"""The source of the cuda engine's kernel for a shape: constants, and the layout of shared memory, before its text.
+
+A block of threads trains one network, whose weights and activations are in the shared memory of a multiprocessor. So a
+shape is covered if they fit: at depth 5 and batches of 100, about 60 units on a GPU with 227 KiB.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from fractal_ifs.config.run import RunConfig
+
+LOSSES = ("hinge", "logistic", "squared", "squared_hinge", "exponential")
+OPTIMIZERS = ("adam", "adamw", "sgd")
+MOST_INPUTS, MOST_WIDTH, MOST_DEPTH, MOST_BATCH = 8, 128, 8, 128
+
+WIDE = 40  # units from which on a thread computes larger tiles
+REGISTERS = 120  # of the up to 255 that a thread has, for what it keeps of its parameters
+MOST_THREADS = 512
+MOST_PARTS = 4  # that a sum over the batch is cut into
+SLICE = 1024  # points that a block measures
+
+
+class Program(NamedTuple):
+    """What distinguishes two kernels. Runs that differ in anything else train in one launch."""
+
+    inputs: int
+    width: int
+    depth: int
+    batch: int
+    sum_last: bool
+    loss: str
+    moments: int  # per parameter: 2 of Adam, 1 of SGD with momentum
+    clips: bool
+    averages: bool
+
+    @classmethod
+    def of(cls, config: RunConfig, inputs: int) -> Program:
+        """The program of a run whose points have so many coordinates."""
+        optimizer = config.optimizer
+        moments = 2 if optimizer.name != "sgd" else int(getattr(optimizer, "momentum", 0.0) > 0)
+        sums = bool(getattr(config.model, "sums", False))
+        shape = (inputs, config.width, config.depth, config.batch_size, sums, config.loss.name)
+        return cls(*shape, moments, optimizer.clip is not None, optimizer.average != "none")
+
+    def layout(self) -> Layout:
+        """The layout of its block."""
+        return _layout(self)
+
+    def source(self) -> str:
+        """The whole source, for NVRTC or a C++ compiler."""
+        layout = self.layout()
+        numbers = {name.upper(): int(value) for name, value in {**self._asdict(), "loss": 0}.items()}
+        numbers["LOSS"] = LOSSES.index(self.loss)
+        numbers |= {loss.upper(): number for number, loss in enumerate(LOSSES)}
+        numbers |= {name.upper(): value for name, value in layout._asdict().items()}
+        numbers["SLICE"] = SLICE
+        lines = [f"constexpr int {name} = {value};" for name, value in numbers.items()]
+        return "\n".join([*lines, _text()])
+
+
+class Layout(NamedTuple):
+    """The threads of a block and its shared memory, whose places are in floats. cuda_kernel.cuh says what they hold."""
+
+    threads: int
+    each: int  # largest number of parameters of a layer that a thread has
+    units: int  # the width, up to a multiple of 4
+    points: int  # of a batch, up to a multiple of 4
+    weight_row: int
+    point_row: int
+    tile_points: int
+    tile_units: int
+    tile_rows: int
+    split: int  # parts that the sums over the batch are cut into: of the inner layers,
+    first_split: int  # of the first one
+    top_split: int  # of the readout
+    weights: int
+    hidden: int
+    sum: int
+    points_x: int
+    points_y: int
+    slopes: int
+    losses: int
+    parts: int
+    top_parts: int
+    few: int
+    floats: int
+
+    @property
+    def bytes(self) -> int:
+        """Of shared memory."""
+        return 4 * self.floats
+
+
+def uncovered(config: RunConfig, inputs: int) -> str | None:
+    """The key for which no kernel can train a run, on whatever GPU, as the begin of a sentence; None if there is none.
+
+    The keys of the model, but for width and depth, are looked at elsewhere.
+    """
+    if config.loss.name not in LOSSES:
+        return f"loss={config.loss.name}: the cuda engine has {', '.join(LOSSES)}"
+    if config.optimizer.name not in OPTIMIZERS:
+        return f"optimizer={config.optimizer.name}: the cuda engine has {', '.join(OPTIMIZERS)}"
+    if config.trainer.precision != "32-true":
+        return f"trainer.precision={config.trainer.precision}: the cuda engine computes in float32"
+    if config.training != "joint":
+        return f"training={config.training}: the cuda engine trains all layers together"
+    for key, value, most in (
+        ("fractal.d", inputs, MOST_INPUTS),
+        ("width", config.width, MOST_WIDTH),
+        ("depth", config.depth, MOST_DEPTH),
+        ("batch_size", config.batch_size, MOST_BATCH),
+    ):
+        if value > most:
+            return f"{key}={value}: the cuda engine has at most {most}"
+    return None
+
+
+@lru_cache
+def _text() -> str:
+    return Path(__file__).with_name("cuda_kernel.cuh").read_text(encoding="utf-8")
+
+
+def _row(length: int) -> int:
+    """Floats from row to row: a multiple of 4, but not of 8, so that 8 rows begin in 8 different quads of banks."""
+    quads = -(-length // 4)
+    return 4 * (quads + (quads + 1) % 2)
+
+
+def tiles(program: Program) -> tuple[int, int, int]:
+    """Quads of points and of units that a thread computes of a product, and quads of inputs, by 4 units, of a gradient.
+
+    Of n by m quads a thread reads n + m quads for 16 n m multiplications; but at small widths there would be less than
+    a thread for each lane.
+    """
+    return (2, 1, 2) if program.width >= WIDE else (1, 1, 1)
+
+
+@lru_cache
+def _layout(program: Program) -> Layout:
+    width, depth, inputs = program.width, program.depth, program.inputs
+    units, points = -(-width // 4) * 4, -(-program.batch // 4) * 4
+    weight_row, point_row = _row(units), _row(points)
+    tile_points, tile_units, tile_rows = tiles(program)
+    in_tiles = -(-points // (4 * tile_points)) * -(-units // (4 * tile_units))
+    kept = program.moments + program.averages + program.clips
+    moments = (depth - 1) * (units + 1) * units * kept
+    needed = max(in_tiles, points, -(-moments // REGISTERS))
+    threads = min(MOST_THREADS, -(-needed // 128) * 128)  # a multiprocessor has four schedulers, for 32 each
+
+    def split(rows: int) -> int:
+        in_rows = -(-rows // (4 * tile_rows)) * (units // 4)
+        return max(1, min(threads // in_rows, points // 4, MOST_PARTS))
+
+    first_split, inner_split = split(inputs), split(units)
+    top_split = max(1, min(threads // (width + 1), points // 4, MOST_PARTS))
+    sizes = {
+        "weights": (inputs + 1 + (depth - 1) * (units + 1)) * weight_row + width + 1,
+        "hidden": depth * units * point_row,
+        "sum": units * point_row if program.sum_last and depth > 2 else 0,
+        "points_x": inputs * point_row,
+        "points_y": points,
+        "slopes": points,
+        "losses": points,
+        "parts": max(
+            threads,
+            first_split * (inputs + 1) * weight_row,
+            inner_split * (units + 1) * weight_row if depth > 1 else 0,
+        ),
+        "top_parts": top_split * (width + 1),
+        "few": 32,
+    }
+    places: dict[str, int] = {}
+    at = 0
+    for name, size in sizes.items():
+        places[name] = at
+        at += -(-size // 4) * 4
+    parameters = [(inputs + 1) * units, width + 1, (units + 1) * units if depth > 1 else 0]
+    return Layout(
+        threads,
+        -(-max(parameters) // threads),
+        units,
+        points,
+        weight_row,
+        point_row,
+        tile_points,
+        tile_units,
+        tile_rows,
+        inner_split,
+        first_split,
+        top_split,
+        **places,
+        floats=at,
+    )

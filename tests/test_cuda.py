@@ -1,0 +1,522 @@
+"""The cuda engine. Its kernel runs on a CPU here, thread by thread, and with ``pytest -m gpu`` on a GPU for real."""
+
+import ctypes
+import dataclasses
+import itertools
+import json
+import logging
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import small
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_killed import test_a_killed_run_goes_on_to_the_same_bits as goes_on
+from test_optimizers import OPTIMIZERS, SCHEDULES, plain_loop, tiny
+from test_training import ENGINES, PARTNERS, numbers, relative, same, trained
+
+from fractal_ifs.config.run import Job
+from fractal_ifs.data import seeds
+from fractal_ifs.engines import cuda, cuda_device, cuda_kernel, stacked
+from fractal_ifs.engines.choice import choose
+from fractal_ifs.engines.cuda_device import Emulated, Unavailable
+from fractal_ifs.engines.cuda_kernel import Layout, Program
+from fractal_ifs.training.grouping import groups_of
+
+VARIABLE = "FRACTAL_IFS_EMULATED_GPU"
+PLAIN = Program(2, 8, 3, 100, False, "hinge", 2, False, False)
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory):
+    """The folder of compiled kernels."""
+    if shutil.which("c++") is None:
+        pytest.skip("no C++ compiler here")
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture
+def emulated(kernels, monkeypatch):
+    """A CPU in place of a GPU. Gives the keys of a run there."""
+    monkeypatch.setenv(VARIABLE, str(kernels))
+    cuda_device.look_again()
+    yield {"engine": "cuda"}
+    cuda_device.look_again()
+
+
+@pytest.fixture(params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
+def keys(request) -> dict[str, Any]:
+    """The keys of a run on the cuda engine."""
+    if request.param == "emulated":
+        return request.getfixturevalue("emulated")
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    return {"engine": "cuda", "trainer": "gpu"}
+
+
+def exactly(config):
+    """The parameters, their average and the mean loss of a loop by torch's autograd in double precision."""
+    return plain_loop(config, double=True)
+
+
+# --- what it computes
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_300_steps_are_those_of_torch_in_double_precision(keys, name):
+    """Of every optimizer with two schedules, which train together."""
+    first = list(OPTIMIZERS).index(name)
+    chosen = [list(SCHEDULES.values())[number % len(SCHEDULES)] for number in (first, first + 2)]
+    configs = [tiny(OPTIMIZERS[name], schedule, seed=1, **keys) for schedule in chosen]
+    assert len(groups_of([Job(config, None) for config in configs])) == 1
+    for config, run in zip(configs, trained(configs), strict=True):
+        params, _, loss = exactly(config)
+        assert relative(run.params.cpu(), params) <= 2e-5, config.schedule
+        assert run.history[-1].train_loss == pytest.approx(loss, rel=1e-6)
+        assert (run.record()["engine"], run.record()["isa"]) == ("cuda", cuda_device.device().isa)
+
+
+@pytest.mark.parametrize("loss", cuda_kernel.LOSSES)
+def test_losses_are_those_of_their_formulas(keys, loss):
+    optimizer = {"name": "adam", "eps": 1e-4}  # a small one would make whole steps of gradients that are round-off
+    config = tiny(optimizer, "constant", **keys, loss=loss, steps=100, eval_every=100)
+    [run] = trained([config])
+    params, _, mean = exactly(config)
+    assert relative(run.params.cpu(), params) <= 1e-5
+    assert run.history[-1].train_loss == pytest.approx(mean, rel=1e-6)
+    f = run.model(run.data.x_test)
+    assert run.history[-1].test_loss == pytest.approx(stacked.losses(loss, f, run.data.y_test).item(), rel=1e-6)
+    share = (run.data.y_test * f > 0).double().mean().item()
+    assert run.history[-1].test_acc == pytest.approx(share, abs=1.5 / len(f))  # f may be nothing but round-off
+
+
+def test_averages_are_those_of_torch_and_are_measured(keys):
+    kinds = [{"average": "swa", "average_begin": 100}, {"average": "ema", "average_decay": 0.95, "clip": 0.1}]
+    configs = [tiny({"name": "adam", **kind}, "constant", **keys) for kind in kinds]
+    for config, run in zip(configs, trained(configs), strict=True):
+        params, average, _ = exactly(config)
+        assert relative(run.params.cpu(), params) <= 1e-5
+        assert relative(run.average.cpu(), average) <= 1e-5
+        assert relative(run.average, run.params) > 1e-3
+        with run.averaged():
+            f = run.model(run.data.x_test)
+        share = (run.data.y_test * f > 0).double().mean().item()
+        assert run.history[-1].test_acc == pytest.approx(share, abs=1.5 / len(f))
+
+
+@settings(
+    max_examples=6,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    shape=st.tuples(
+        st.sampled_from([1, 2, 3, 8]),
+        st.integers(1, 44),
+        st.integers(1, 8),
+        st.integers(1, 128),
+        st.booleans(),
+        st.sampled_from(cuda_kernel.LOSSES),
+        st.sampled_from([0, 1, 2]),
+        st.booleans(),
+        st.booleans(),
+    ).map(lambda values: Program(*values)),
+    tiles=st.tuples(*[st.sampled_from([1, 2])] * 3),
+    seed=st.integers(0, 9),
+)
+def test_any_shape_takes_20_steps_as_in_double_precision(kernels, shape, tiles, seed):
+    """Beside autograd, from weights that are given. Tiles of any size; threads in any order; chunks of any size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda_kernel, "tiles", lambda program: tiles)
+        cuda_kernel._layout.cache_clear()
+        _compared(kernels, shape, seed)
+    cuda_kernel._layout.cache_clear()
+
+
+def _compared(kernels, shape, seed):
+    generator = np.random.default_rng(seed)
+    size = shape.inputs * shape.width + shape.width + (shape.depth - 1) * (shape.width**2 + shape.width)
+    size += shape.width + 1
+    start = generator.normal(size=size).astype(np.float32) / shape.width**0.5
+    x = generator.normal(size=(2 * shape.batch + 3, shape.inputs)).astype(np.float32)
+    y = np.sign(generator.normal(size=len(x))).astype(np.float32)
+    order = generator.permutation(len(x)).astype(np.int32)
+    kernel = Emulated(kernels)
+    found = [_steps(kernel, shape, start, x, y, order, threads, cut) for threads, cut in ((0, 2), (1, 1), (2, 2))]
+    for other in found[1:]:
+        assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(found[0], other, strict=True))
+    exact = _exact(shape, start, x, y, order)
+    assert np.isfinite(exact[0]).all()
+    for mine, reference in zip(found[0], exact, strict=True):
+        assert np.abs(mine - reference).max() <= 2e-5 * max(np.abs(reference).max(), 1e-3)
+
+
+RATE, BETA1, BETA2, EPS, L2, CLIP, SHARE = 0.01, 0.8, 0.9, 1e-2, 0.03, 0.5, 0.25
+
+
+def _steps(device, shape, start, x, y, order, threads, cut) -> tuple[np.ndarray, ...]:
+    """20 steps from the start, ``cut`` in a launch: the parameters, the average and the sum of losses."""
+    params, exp_avg, exp_avg_sq, average = start.copy(), start * 0, start * 0, start.copy()
+    total = np.zeros(1)
+    device.order = threads
+    kernel = device.compile([shape])[shape]
+    for step in range(0, 20, cut):
+        t = np.arange(step + 1, step + cut + 1)
+        sgd = shape.moments < 2
+        first = np.ones(cut) if sgd else 1 / (1 - BETA1**t)
+        numbers = np.stack([first, (1 - BETA2**t) ** -0.5, np.ones(cut), np.full(cut, SHARE)], 1).astype(np.float32)
+        job = np.zeros(1, cuda.JOB)
+        arrays = (params, exp_avg, exp_avg_sq, average, x, y, order, numbers, total)
+        for name, array in zip(cuda.POINTERS, arrays, strict=True):
+            job[name] = array.ctypes.data
+        job["at"], job["steps"], job["lr"], job["eps"], job["l2"], job["clip"] = step % 2, cut, RATE, EPS, L2, CLIP
+        job["beta1"], job["rest1"], job["beta2"], job["rest2"], job["through"] = BETA1, 1 - BETA1, BETA2, 1 - BETA2, 1
+        kernel("train", torch.from_numpy(job.view(np.uint8)), 1)
+    return params, average if shape.averages else params, total
+
+
+def _exact(shape, start, x, y, order) -> tuple[np.ndarray, ...]:
+    """The same by autograd."""
+    p = torch.from_numpy(start).double()
+    average, total = p.clone(), 0.0
+    m, v = torch.zeros_like(p), torch.zeros_like(p)
+    for step in range(20):
+        row = torch.from_numpy(order[step % 2 * shape.batch :][: shape.batch].astype(np.int64))
+        leaf = p.clone().requires_grad_()
+        f = _network(shape, leaf, torch.from_numpy(x).double()[row])
+        loss = stacked.losses(shape.loss, f, torch.from_numpy(y).double()[row])
+        loss.backward()
+        assert leaf.grad is not None
+        g = leaf.grad
+        if shape.clips:
+            g = g * min(1, CLIP / (g.norm().item() + 1e-6))
+        g = g + L2 * p
+        if shape.moments == 2:
+            m, v = BETA1 * m + (1 - BETA1) * g, BETA2 * v + (1 - BETA2) * g * g
+            g = m / (1 - BETA1 ** (step + 1)) / ((v / (1 - BETA2 ** (step + 1))).sqrt() + EPS)
+        elif shape.moments == 1:
+            g = m = BETA1 * m + g
+        p = p - RATE * g
+        average = (1 - SHARE) * average + SHARE * p
+        total += loss.item()
+    return p.numpy(), average.numpy() if shape.averages else p.numpy(), np.array([total])
+
+
+def _network(shape, params, x):
+    from fractal_ifs.networks.mlp import mlp
+
+    k, parameters, at = shape.width, [], 0
+    for inputs, units in [(shape.inputs, k), *[(k, k)] * (shape.depth - 1), (k, 1)]:
+        for form in ((units, inputs), (units,)):
+            parameters.append(params[at : at + int(np.prod(form))].view(form))
+            at += parameters[-1].numel()
+    assert at == params.numel()
+    return mlp(parameters, x, shape.sum_last)
+
+
+@pytest.mark.skipif("native" not in ENGINES, reason="no compiled engine here")
+def test_it_agrees_with_the_native_engine(keys):
+    asked = {"fractal": "vicsek", "width": 8, "depth": 5, "steps": 20, "eval_every": 20}
+    [run], [native] = trained([small(**asked, **keys)]), trained([small(**asked, engine="native")])
+    assert relative(run.params.cpu(), native.params) < 1e-6
+    assert run.history[-1].test_acc == native.history[-1].test_acc
+
+
+def test_orders_are_the_same_on_a_device():
+    keys = [(0, 0), (2**63 - 1, 7), (12345, 10**9), (1, 0)]
+    for n in (1, 2, 1000):
+        found = seeds.permutations(keys, n, "cpu")
+        assert found.dtype == torch.int32
+        for (seed, epoch), row in zip(keys, found, strict=True):
+            assert np.array_equal(row.numpy(), seeds.permutation(seed, epoch, n))
+
+
+# --- in company, in parts, interrupted
+
+
+def test_partners_and_their_order_change_nothing(keys):
+    configs = [small(**keys, **partner) for partner in PARTNERS]
+    configs += [small(**keys, width=5, depth=2, seed=3, optimizer="sgd"), small(**keys, batch_size=33, eval_every=7)]
+    configs.append(small(**keys, seed=4, data__test_size=3000))  # several slices beside one
+    configs.append(small(**keys, seed=6, eval_every=7, data__train_size=1000))  # other epochs, and fewer steps a round
+    together, backwards = trained(configs), trained(configs[::-1])[::-1]
+    for config, run, other in zip(configs, together, backwards, strict=True):
+        [alone] = trained([config])
+        same(run, alone)
+        same(other, alone)
+        assert run.step == 100
+
+
+def test_chunks_of_any_size_give_equal_bits(keys, monkeypatch):
+    config = tiny({"name": "adam", "average": "swa"}, {"name": "cosine", "warmup": 20}, **keys)
+    [straight] = trained([config])
+    for steps in (1, 13):
+        monkeypatch.setattr(cuda, "STEPS", steps)
+        [run] = trained([config])
+        same(run, straight)
+
+
+def test_a_run_that_diverges_says_so_and_harms_nobody(keys):
+    calm, wild = small(**keys), small(**keys, lr=1e30, seed=5)
+    [expected] = trained([calm])
+    run, diverged = trained([calm, wild])
+    same(run, expected)
+    assert diverged.status == "diverged"
+
+
+def test_a_signal_is_heeded_between_launches(keys, monkeypatch, tmp_path):
+    config = small(**keys, steps=100, eval_every=100)
+    [straight] = trained([config])
+    launch, calls = cuda._Stack.launch, []
+
+    def signalled(self, orders):
+        calls.append(1)
+        if len(calls) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return launch(self, orders)
+
+    monkeypatch.setattr(cuda._Stack, "launch", signalled)
+    with pytest.raises(KeyboardInterrupt):
+        trained([config], 0, [tmp_path])
+    monkeypatch.setattr(cuda._Stack, "launch", launch)
+    record = json.loads((tmp_path / "result.json").read_text())
+    assert record["status"] == "interrupted"
+    assert record["steps"] == 60  # four epochs of 15 steps
+    [resumed] = trained([config], 0, [tmp_path])
+    same(resumed, straight)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(emulated, tmp_path):
+    goes_on(tmp_path, ["engine=cuda", "width=8", "steps=4000", "workers=1"])
+
+
+# --- where it doesn't run
+
+
+def test_refusals(emulated, command, monkeypatch):
+    tiny = ["logger=none", "steps=10", "data.train_size=200", "data.test_size=50", "engine=cuda"]
+    for words, told in (
+        (["width=100"], "engine=cuda: must be auto or torch here (width=100, depth=5: the cuda engine needs"),
+        (["width=200"], "width=200: the cuda engine has at most 128"),
+        (["batch_size=129"], "batch_size=129: the cuda engine has at most 128"),
+        (["depth=9", "width=10"], "depth=9: the cuda engine has at most 8"),
+        (["model.activation=tanh"], "model.activation=tanh: the cuda engine trains plain networks of ReLUs only"),
+        (["training=layerwise"], "training=layerwise: the cuda engine trains all layers together"),
+        (["trainer.precision=64-true"], "trainer.precision=64-true: the cuda engine computes in float32"),
+    ):
+        ended = command(*tiny, *words)
+        assert told in ended.status
+        assert "\n" not in ended.status
+    monkeypatch.delenv(VARIABLE)
+    cuda_device.look_again()
+    assert "trainer.accelerator=cpu: the cuda engine runs on GPUs" in command(*tiny).status
+
+
+def test_a_driver_that_is_not_there_is_a_reason(monkeypatch):
+    def missing(path):
+        raise OSError(path)
+
+    monkeypatch.setattr(cuda_device.ctypes, "CDLL", missing)
+    cuda_device.look_again()
+    assert cuda_device.unfit(PLAIN, "gpu") == (
+        "the cuda engine can't run: there is no driver of NVIDIA's here (libcuda.so.1)"
+    )
+    chosen = choose(small().on("gpu"))
+    assert (chosen.engine, chosen.reason) == ("torch", cuda_device.unfit(PLAIN, "gpu"))
+    cuda_device.look_again()
+
+
+def test_runs_whose_kernel_does_not_compile_train_on_the_stacked_engine(emulated, tmp_path, monkeypatch, caplog):
+    """Those with ``engine=auto``; others train on. An engine that was asked for is no other one."""
+    library = Emulated._library
+
+    def picky(self, program):
+        if program.width == 7:
+            raise Unavailable("the kernel of width 7 doesn't compile: no registers")
+        return library(self, program)
+
+    monkeypatch.setattr(Emulated, "_library", picky)
+    monkeypatch.setattr("fractal_ifs.training.train.choose", lambda config: choose(small(**emulated)))
+    configs = [small(engine="auto", width=7, seed=seed) for seed in range(2)] + [small(engine="auto")]
+    directories = [tmp_path / str(number) for number in range(3)]
+    with caplog.at_level(logging.WARNING):
+        runs = trained(configs, 0, directories)
+    assert [run.record()["engine"] for run in runs] == ["torch", "torch", "cuda"]
+    assert caplog.messages.count("engine=torch: the kernel of width 7 doesn't compile: no registers") == 1
+    assert "no registers" in (directories[0] / "train.log").read_text()
+    for run, config in zip(runs[:2], configs, strict=False):
+        monkeypatch.setattr("fractal_ifs.training.train.choose", choose)
+        [expected] = trained([dataclasses.replace(config, engine="torch")])
+        assert torch.equal(run.params, expected.params)
+        assert numbers(run) == numbers(expected)
+    [failed] = trained([small(width=7, engine="cuda")])
+    assert isinstance(failed, Unavailable)
+
+
+def test_a_sweep_from_the_command_line(emulated, command, tmp_path):
+    words = ["curve=1,4", "width=5,9", "depth=2", "steps=60", "eval_every=20", "logger=none", "sweep=s", "workers=1"]
+    words += ["data.train_size=500", "data.test_size=50", "engine=cuda"]
+    assert command("-m", *words).status == 0
+    records = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("multirun/s/*/result.json"))]
+    assert [record["engine"] for record in records] == ["cuda"] * 4
+    assert {record["native_build"] for record in records} == {"C++"}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
+    assert command("-m", *words).status == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")} == before
+
+
+def test_cuda_is_chosen_on_a_gpu(emulated):
+    for config, engine in (
+        (small().on("gpu"), "cuda"),
+        (small(width=200).on("gpu"), "torch"),
+        (small(engine="torch").on("gpu"), "torch"),
+        (small(), "native" if "native" in ENGINES else "torch"),
+    ):
+        assert choose(config).engine == engine
+
+
+# --- its memory and its code
+
+
+def test_layouts_fit_where_the_documentation_says():
+    """60 units at depth 5 and batches of 100 in 227 KiB. No two parts of shared memory overlap."""
+    shape = PLAIN._replace(depth=5)
+    fitting = {depth: _widest(shape._replace(depth=depth), 227) for depth in (2, 5, 8)} | {"A100": _widest(shape, 163)}
+    assert fitting == {2: 124, 5: 60, 8: 44, "A100": 44}
+    for width, depth, batch, clips in itertools.product((1, 10, 31, 60), (1, 3, 8), (1, 50, 128), (False, True)):
+        layout = shape._replace(width=width, depth=depth, batch=batch, clips=clips).layout()
+        names = Layout._fields[Layout._fields.index("weights") :]
+        places = [getattr(layout, name) for name in names]
+        assert places == sorted(places)
+        assert all(place % 4 == 0 for place in places)
+        assert layout.threads % 128 == 0
+        assert layout.threads >= layout.points
+        assert layout.each * layout.threads >= (width + 1) * (width if depth > 1 else 1)
+        assert layout.point_row % 8 == layout.weight_row % 8 == 4
+
+
+def _widest(shape: Program, kib: int) -> int:
+    widths = range(1, cuda_kernel.MOST_WIDTH + 1)
+    return max(width for width in widths if shape._replace(width=width).layout().bytes <= kib << 10)
+
+
+def test_the_jobs_are_as_the_kernel_reads_them():
+    source = PLAIN.source()
+    for record, fields in (("Job", cuda.JOB.names), ("Test", cuda.TEST.names)):
+        body = source.split(f"struct {record} {{")[1].split("};")[0]
+        code = " ".join(line.split("//")[0] for line in body.splitlines())
+        places = [code.index(f" {name}" if f" {name}" in code else f"*{name}") for name in fields or ()]
+        assert places == sorted(places), record
+
+
+@pytest.mark.parametrize("isa", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("width", [10, 20, 32, 50])
+def test_it_compiles_for_gpus(width, isa):
+    """By NVRTC, which needs no GPU. Where there is one, the tests above need more."""
+    try:
+        compiler = cuda_device.nvrtc()
+    except Unavailable as error:
+        pytest.skip(str(error))
+    code = cuda_device.compiled(compiler, PLAIN._replace(width=width, depth=5), isa)
+    assert code[:4] == b"\x7fELF"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("width", [10, 20, 32, 50])
+def test_its_registers_do_not_spill(width, isa, tmp_path):
+    """As ptxas tells: a few bytes at most, and so all that a thread keeps is in registers."""
+    if shutil.which("nvcc") is None:
+        pytest.skip("no nvcc here")
+    found = cuda_device.resources(PLAIN._replace(width=width, depth=5), isa)["train"]
+    assert found.registers <= 255
+    assert found.spilled <= 64
+
+
+# --- the calls of the driver and of NVRTC
+
+
+@pytest.fixture(scope="session")
+def fake_cuda(tmp_path_factory):
+    """A library that is both, without a GPU. Against NVIDIA's headers, where they are."""
+    if shutil.which("cc") is None or shutil.which("c++") is None:
+        pytest.skip("no compiler here")
+    path = tmp_path_factory.mktemp("fake") / "fake_cuda.so"
+    headers = Path("/usr/local/cuda/include")
+    flags = ["-DHEADERS", f"-I{headers}"] if (headers / "nvrtc.h").exists() else []
+    source = Path(__file__).with_name("fake_cuda.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-w", *flags, "-o", path, source, "-ldl"], check=True)
+    return path
+
+
+@pytest.fixture
+def gpu(fake_cuda, monkeypatch, tmp_path):
+    """A GPU as far as the engine can tell, on a CPU whose streams are one."""
+    monkeypatch.setenv("FAKE_FOLDER", str(tmp_path))
+    monkeypatch.delenv(VARIABLE, raising=False)
+    load = ctypes.CDLL
+    names = ("libcuda.so.1", *cuda_device.NVRTC)
+    monkeypatch.setattr(ctypes, "CDLL", lambda path: load(str(fake_cuda) if Path(path).name in names else path))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0x123))
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *size, device="cpu", **keys: zeros(*size, **keys))
+    monkeypatch.setattr(cuda_device.Gpu, "kind", "cpu")
+    monkeypatch.setattr(cuda_device.Gpu, "stream", Emulated.stream)
+    monkeypatch.setattr(cuda_device.Gpu, "event", Emulated.event)
+    cuda_device.look_again()
+    yield
+    cuda_device.look_again()
+
+
+def test_calls_reach_the_driver_as_they_are_meant(gpu, emulated, monkeypatch):
+    """The same bits by way of the driver's and NVRTC's functions as without them."""
+    config = small(engine="cuda", width=5)
+    [expected] = trained([config])
+    monkeypatch.delenv(VARIABLE)
+    cuda_device.look_again()
+    here = cuda_device.device()
+    assert (here.isa, here.build, here.shared_bytes, here.multiprocessors) == ("sm_90", "NVRTC 13.7", 232_448, 3)
+    monkeypatch.setattr("fractal_ifs.training.train.choose", lambda config: choose(config.on("gpu")))
+    assert choose(config.on("gpu")).engine == "cuda"
+    [run] = trained([config])
+    assert torch.equal(run.params, expected.params)
+    assert numbers(run) == numbers(expected)
+    assert (run.isa, run.native_build) == ("sm_90", "NVRTC 13.7")
+
+
+def test_what_the_driver_refuses_is_told_in_a_line(gpu, monkeypatch):
+    for name, text in (
+        ("cuInit", "cuInit: unknown error"),
+        ("cuDeviceGet", "cuDeviceGet: unknown error"),
+    ):
+        monkeypatch.setenv("FAKE_CUDA", name)
+        cuda_device.look_again()
+        assert cuda_device.unfit(PLAIN, "gpu") == f"the cuda engine can't run: {text}"
+    for name, text in (
+        ("nvrtcCompileProgram", "the kernel of width 8 doesn't compile: kernel.cu(7): error: no luck"),
+        ("cuModuleLoadData", "cuModuleLoadData: unknown error"),
+        ("cuLaunchKernel", "cuLaunchKernel: unknown error"),
+    ):
+        monkeypatch.setenv("FAKE_CUDA", name)
+        cuda_device.look_again()
+        assert cuda_device.unfit(PLAIN, "gpu") is None
+        tests = torch.from_numpy(np.zeros(1, cuda.TEST).view(np.uint8))
+        found: Any = cuda_device.device().compile([PLAIN])[PLAIN]
+        if name == "cuLaunchKernel":
+            with pytest.raises(Unavailable, match=text):
+                found("measure", tests, 0)
+        else:
+            assert str(found) == text
+    monkeypatch.delenv("FAKE_CUDA")
+    monkeypatch.setenv("FAKE_OLD", "1")
+    cuda_device.look_again()
+    assert "compute capability 7.0, at least 8.0 is needed" in str(cuda_device.unfit(PLAIN, "gpu"))
