@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-lowest test-hydra14 torture lint format sanitize bench reproduce figure7 reproduce-check report gallery wheel clean
+.PHONY: help setup demo test test-slow test-lowest test-hydra14 torture lint format sanitize bench reproduce second figure7 reproduce-check report gallery wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -70,6 +70,11 @@ bench: $(SETUP)  ## time per step against Lightning, joblib, a bare PyTorch loop
 reproduce: $(SETUP)  ## train what docs/reproduction/results.csv still lacks: hours, niced; stop it at any time
 	sed '/^#/d;/^$$/d' docs/reproduction/stages.txt | while read -r stage; do \
 		nice $(BIN)/python -m fractal_ifs.train -m $$stage kept=docs/reproduction/results.csv logger=csv </dev/null || exit; \
+	done
+
+second: $(SETUP)  ## train what the second edition (docs/reproduction/second.txt) still lacks: hours, niced; stop it at any time
+	sed '/^#/d;/^$$/d' docs/reproduction/second.txt | while read -r stage; do \
+		nice $(BIN)/python -m fractal_ifs.train -m $$stage logger=csv </dev/null || exit; \
 	done
 
 figure7: $(SETUP)  ## train what docs/reproduction/figure7.csv still lacks: hours, niced; CIFAR10="data.dir=DIR data.verify=false" goes on with what is kept
