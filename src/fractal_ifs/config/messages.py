@@ -126,6 +126,7 @@ _TOLD = [
         r"Ambiguous value for argument '(.*?)'\n1\. To use",
         "{}: several values are a sweep: add -m; one value that is a list needs brackets, [1,2]",
     ),
+    (r"Sweep parameters '([^,()]*|[^=]*=\[.*\])' requires --multirun", "{}: its group has several values: add -m"),
     (r"Sweep parameters '(.*)' requires --multirun", "{}: several values are a sweep: add -m"),
     (r"Sweeping over Hydra's configuration is not supported : '(.*)'", "{}: must be one value, the same for all jobs"),
     (r"In '(\w+)/([\w-]+)'.*Key '(\w+)' not in", "{}={}: sets {}, which is not a key of this command"),
