@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fractal_ifs.config.command import composed_folders, own_folders
+from fractal_ifs.config.lightning import check_packages
 from fractal_ifs.config.machine import check_gpus, check_memory
 from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.own_class import check_named
@@ -72,6 +73,7 @@ def accepted(values: Mapping[str, Any], here: bool = True, folders: Iterable[Pat
     config = RunConfig.parse(values)
     for key, target in config.targets.items():
         check_named(key, target, set(folders) - {CONF})
+    check_packages(config.targets)
     check_memory(config)
     if here and config.trainer.accelerator == "gpu":
         check_gpus(config.trainer.devices)
