@@ -254,8 +254,61 @@ def test_a_callback_ends_a_run_early_and_goes_on_where_it_was(tmp_path, monkeypa
     assert equal(trained(config, tmp_path / "killed"), whole)
     record = read_record(tmp_path / "killed")
     assert record is not None
-    assert (record.status, record.stopped) == (Status.STOPPED, "a flag or callback of Lightning's")
+    assert (record.status, record.stopped) == (Status.STOPPED, "callbacks.early_stopping")
     assert load(tmp_path / "killed").record.steps == whole.step
+
+
+class Ends(pl.Callback):
+    """Ends training, for reasons of its own."""
+
+    def on_train_batch_end(self, trainer, *_):
+        trainer.should_stop = trainer.global_step >= 30
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"+trainer.max_time": {"microseconds": 1}}, "trainer.max_time"),
+        (
+            {"+callbacks.t": {"_target_": "pytorch_lightning.callbacks.Timer", "duration": {"microseconds": 1}}},
+            "callbacks.t",
+        ),
+        ({"+callbacks.x": {"_target_": "test_lightning.Ends"}}, "callbacks.x"),
+        (
+            {"+callbacks.x": {"_target_": "test_lightning.Ends"}, "+callbacks.y": {"_target_": "test_lightning.Ends"}},
+            "a flag or callback of Lightning's",
+        ),
+    ],
+)
+def test_what_ended_a_run_is_told_by_its_key(tmp_path, keys, told):
+    run = trained(
+        composed(engine="lightning", callbacks=["best_checkpoint"], steps=100, eval_every=20, **keys), tmp_path
+    )
+    assert run.step < 100
+    record = read_record(tmp_path)
+    assert record is not None
+    assert (record.status, record.stopped) == (Status.STOPPED, told)
+
+
+def test_a_run_whose_time_is_up_as_it_goes_on_ends_there(tmp_path, monkeypatch):
+    config = composed(engine="lightning", steps=100, eval_every=20, **{"+trainer.max_time": {"hours": 1}})
+    monkeypatch.setattr(lightning, "CHECKPOINT_SECONDS", -1.0)
+    pause = lightning.Keeper.pause
+
+    def killed(keeper, trainer):
+        [timer] = [each for each in trainer.callbacks if isinstance(each, pl.callbacks.Timer)]
+        timer._offset = 3600.0 if keeper.run.step == 30 else 0.0
+        pause(keeper, trainer)
+        if keeper.run.step == 30:
+            raise RuntimeError("killed")
+
+    monkeypatch.setattr(lightning.Keeper, "pause", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        trained(config, tmp_path)
+    monkeypatch.setattr(lightning.Keeper, "pause", pause)
+    run = trained(config, tmp_path)
+    assert (run.step, run.status, run.ended_by) == (30, Status.STOPPED, "trainer.max_time")
+    assert [row.step for row in run.history] == [20, 30]
 
 
 def test_callbacks_and_loggers_in_the_directory(tmp_path):
@@ -380,6 +433,7 @@ def test_from_python(tmp_path):
         ("LN trainer.detect_anomaly=1", "trainer.detect_anomaly=1: must be true or false"),
         ("LN trainer.log_every_n_steps=1.5", "trainer.log_every_n_steps=1.5: must be a whole number or null"),
         ("LN trainer.max_time=soon", "trainer.max_time=soon: Lightning doesn't take this"),
+        ("LN trainer.max_time={seconds:0}", "trainer.max_time: must leave some time to train in"),
         ("LN trainer.precision=7", "trainer.precision=7: must be one of 32-true, bf16-mixed, 64-true"),
         (
             "LN trainer.accumulate_grad_batches=7",

@@ -10,15 +10,16 @@ import warnings
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from pytorch_lightning.callbacks import Callback, Checkpoint, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping, LearningRateMonitor, ModelCheckpoint, Timer
 from pytorch_lightning.loggers import Logger
 
 from fractal_ifs.config.annotations import fitted
 from fractal_ifs.config.keys import check_names, shown
+from fractal_ifs.config.lightning import ONLY_LOOKING
 from fractal_ifs.config.own_class import resolve
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import ConfigError, message, short
@@ -67,10 +68,16 @@ def _check_parts(trainer: Any, callbacks: Any, loggers: Any) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # Only the flags: what the machine lacks is told by other checks.
-            pl.Trainer(accelerator="cpu", devices=1, logger=False, plugins=[LightningEnvironment()], **flags)
+            tried = pl.Trainer(accelerator="cpu", devices=1, logger=False, plugins=[LightningEnvironment()], **flags)
     except Exception as error:
         given = " ".join(f"trainer.{name}={short(value)}" for name, value in trainer.flags.keys.items())
         raise ConfigError(f"{given}: Lightning doesn't take this ({short(message(error), 300)})") from None
+    for timer in (each for each in [*cast(Any, tried).callbacks, *made] if isinstance(each, Timer)):
+        if _has_ended(timer):
+            key = next(
+                (f"callbacks.{name}" for name, each in zip(callbacks.keys, made, strict=True) if each is timer), None
+            )
+            raise ConfigError(f"{key or 'trainer.max_time'}: must leave some time to train in")
 
 
 def quiet(trainer: Any) -> dict[str, Any]:
@@ -107,6 +114,37 @@ def make_callbacks(keys: Mapping[str, Any], directory: Path | None) -> list[Call
             arguments["dirpath"] = str(directory / (arguments.get("dirpath") or "checkpoints"))
         found.append(_made(f"callbacks.{name}", kind, arguments))
     return found
+
+
+def ended_by(trainer: pl.Trainer, parts: Mapping[str, Callback]) -> str | None:
+    """Which flag or callback has ended training early, by its key: ``trainer.max_time``. None where nothing tells.
+
+    Args:
+        trainer: after ``fit``.
+        parts: the callbacks of the run's config, by their names.
+    """
+    own = {id(callback) for callback in parts.values()}
+    timers = [each for each in cast(Any, trainer).callbacks if isinstance(each, Timer) and id(each) not in own]
+    found = ["trainer.max_time" for timer in timers if _has_ended(timer)]
+    found += [f"callbacks.{name}" for name, callback in parts.items() if _has_ended(callback)]
+    if found:
+        return " and ".join(found)
+    others = [name for name, each in parts.items() if not (isinstance(each, Timer) or _only_looks(each))]
+    return f"callbacks.{others[0]}" if len(others) == 1 and not timers else None
+
+
+def _only_looks(callback: Callback) -> bool:
+    return type(callback).__module__.startswith("pytorch_lightning.") and type(callback).__name__ in ONLY_LOOKING
+
+
+def _has_ended(callback: Callback) -> bool:
+    """Whether a callback says of itself that it has ended training."""
+    if isinstance(callback, Timer):
+        left = callback.time_remaining()
+        return left is not None and left <= 0
+    if isinstance(callback, EarlyStopping):
+        return bool(callback.stopped_epoch or getattr(callback, "stopping_reason_message", None))
+    return False
 
 
 def make_loggers(keys: Mapping[str, Any], directory: Path, step: int) -> list[Logger]:
