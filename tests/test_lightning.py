@@ -108,10 +108,51 @@ def test_any_network_loss_optimizer_and_schedule(tmp_path):
         Classifier.load_from_checkpoint(tmp_path / "mine.ckpt", weights_only=True)
     again = Classifier.load_from_checkpoint(tmp_path / "mine.ckpt", network=Mine(), weights_only=True)
     assert torch.equal(again(x), model(x))
+    with pytest.raises(
+        ConfigError, match=r"^optimizer: was a function, which no checkpoint holds: load_from_checkpoint"
+    ):
+        again.configure_optimizers()
     bad: Any = (({"loss": "hing"}, "loss=hing: must be one of"), ({"lr": 0}, "lr=0: must be"))
     for keys, told in bad:
         with pytest.raises(ConfigError, match=f"^{told}"):
             Classifier(MLP(2, 2, 1), **keys)
+
+
+def softly(f, y):
+    return torch.nn.functional.softplus(-3 * y * f)
+
+
+def test_a_loss_of_ones_own_is_never_another_after_loading(tmp_path, monkeypatch):
+    """Not given again, it is refused where it is needed; a run's own is found by the run's config."""
+    batch = torch.randn(20, 2), torch.ones(20)
+    trainer = pl.Trainer(max_steps=1, accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    model = Classifier(MLP(2, 4, 1), lambda f, y: softly(f, y).mean())
+    trainer.fit(model, FractalDataModule("vicsek", curve=4, data={"train_size": 200, "test_size": 20}))
+    trainer.save_checkpoint(path := tmp_path / "own.ckpt")
+    for _ in range(2):
+        again = Classifier.load_from_checkpoint(path, weights_only=True)
+        assert torch.equal(again(batch[0]), model(batch[0]))
+        with pytest.raises(
+            ConfigError, match=r"^loss: was a function, which no checkpoint holds: load_from_checkpoint"
+        ):
+            again.loss_of(again(batch[0]), batch[1])
+        trainer.strategy.connect(again)
+        trainer.save_checkpoint(path := tmp_path / "again.ckpt")  # which knows no more than the first
+    given = Classifier.load_from_checkpoint(path, loss=softly, weights_only=True)
+    assert torch.equal(given.loss_of(given(batch[0]), batch[1]), softly(given(batch[0]), batch[1]))
+
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "soft.yaml").write_text("_target_: test_lightning.softly\n")
+    config = composed(engine="lightning", loss="soft", optimizer="sgd", schedule="cosine", steps=20, eval_every=20,
+                      callbacks=["best_checkpoint"], hydra__searchpath=[str(tmp_path)])  # fmt: skip
+    trained(config, tmp_path / "run")
+    best = Classifier.load_from_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert torch.equal(best.loss_of(best(batch[0]), batch[1]), softly(best(batch[0]), batch[1]).mean())
+    [[optimizer], [schedule]] = best.configure_optimizers()
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert isinstance(schedule["scheduler"], torch.optim.lr_scheduler.LambdaLR)
 
 
 def test_data_modules_take_names(tmp_path):
