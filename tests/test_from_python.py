@@ -85,6 +85,34 @@ def test_the_same_call_trains_nothing_again_and_more_values_join(tmp_path, monke
     assert len(pd.read_csv(tmp_path / "joined" / "results.csv")) == 3
 
 
+def test_halving_is_that_of_the_command_line(command, tmp_path):
+    asked: dict[str, Any] = TINY | {
+        "fractal": "vicsek",
+        "lr": [0.05, 0.01, 0.001],
+        "curve": [1, 4],
+        "steps": 80,
+        "eval_every": 20,
+    }
+    table = sweep(tmp_path / "s", hydra__sweeper="halving", hydra__sweeper__over=["lr"], **asked)
+    assert len(table) == 6
+    assert sorted(table.status) == ["finished"] * 2 + ["pruned"] * 4
+    assert set(table.curve[table.status == "finished"]) == {"1", "4"}
+    before = files(tmp_path, "result.json")
+    pd.testing.assert_frame_equal(sweep(tmp_path / "s", hydra__sweeper="halving", **asked), table)
+    words = [f"{name.replace('__', '.')}={','.join(map(str, value)) if isinstance(value, list) else value}"
+             for name, value in asked.items()]  # fmt: skip
+    ended = command(
+        "-m",
+        *words,
+        "logger=none",
+        "hydra/sweeper=halving",
+        "hydra.sweeper.over=[lr]",
+        f"hydra.sweep.dir={tmp_path / 's'}",
+    )
+    assert ended.status == 0, ended.err
+    assert files(tmp_path, "result.json") == before
+
+
 def test_the_command_line_goes_on_with_it(command, tmp_path):
     table = sweep(fractal="vicsek", curve=[1, 4], **TINY)
     words = [f"{name.replace('__', '.')}={value}" for name, value in TINY.items()]
@@ -123,10 +151,14 @@ def test_an_experiment_is_a_sweep(tmp_path):
         ({"curve": []}, r"curve=\[\]: stands for no jobs"),
         ({"curve": [1, 1]}, "hydra.sweep.subdir"),
         ({"fractal": "vicsek,cantor2d"}, "vicsek,cantor2d"),
-        ({"hydra__launcher": "slurm"}, "of hydra's there is hydra.searchpath alone"),
+        ({"hydra__launcher": "slurm"}, "of hydra's there is hydra.searchpath and hydra.sweeper"),
+        ({"hydra__sweeper": "outward"}, "hydra/sweeper=outward: must be checked or halving from Python"),
+        ({"hydra__sweeper": "halvin"}, "hydra/sweeper=halvin: must be one of"),
+        ({"hydra__sweeper": "halving", "lr": [0.1, 0.01], "hydra__sweeper__eta": 1}, "hydra.sweeper.eta=1: must be a"),
+        ({"hydra__sweeper": "halving", "width": [4, 5]}, "no two jobs of this sweep differ in these keys alone"),
         ({"sweep": ["aa", "bb"]}, r"sweep=\['aa', 'bb'\]: must be one name"),
         ({"directory": "s", "sweep": ("aa", "bb")}, "sweep="),
-        ({"experiment": "optuna"}, "hydra/sweeper=optuna: must be checked from Python"),
+        ({"experiment": "optuna"}, "hydra/sweeper=optuna: must be checked or halving from Python"),
         ({"executor": "slurm"}, "executor=slurm: must be one of inline, local"),
         ({"directory": "curve=1"}, "keys are keywords, curve="),
     ],

@@ -67,6 +67,18 @@ def decided(runs, eta=2, least=20, by="best"):
     return places
 
 
+def test_of_equals_the_first_of_the_grid_go_on(tmp_path, caplog):
+    """With no step to learn in, all are at the same accuracy."""
+    caplog.set_level("INFO")
+    lrs = (3e-12, 1e-12, 2e-12, 4e-12, 5e-12)
+    jobs = [Job(small(lr=lr, **KEYS), tmp_path / str(lr)) for lr in lrs]
+    ended = halved(jobs)
+    assert [record.stopped for record in ended] == [
+        None, "rung 3 at step 80", "rung 2 at step 40", "rung 1 at step 20", "rung 1 at step 20"
+    ]  # fmt: skip
+    assert "rung 1: in 1 cell, of equals those went on that come first" in caplog.text
+
+
 @pytest.mark.parametrize("asked", [{}, {"eta": 3, "least": 40}, {"by": "last"}], ids=str)
 def test_each_cell_keeps_its_best_and_survivors_are_plain_runs(tmp_path, plain, asked):
     root, runs = plain

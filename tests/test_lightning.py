@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import pytorch_lightning as pl
@@ -18,6 +20,7 @@ import yaml
 from conftest import SMALL, read_checkpoint, small
 
 from fractal_ifs import MLP, Classifier, ConfigError, FractalDataModule, FractalDistribution, load, run
+from fractal_ifs.config.annotations import fitted
 from fractal_ifs.config.compose import compose
 from fractal_ifs.config.lightning import OURS, SHOWN, trainer_flags
 from fractal_ifs.config.run import Job, RunConfig
@@ -105,10 +108,51 @@ def test_any_network_loss_optimizer_and_schedule(tmp_path):
         Classifier.load_from_checkpoint(tmp_path / "mine.ckpt", weights_only=True)
     again = Classifier.load_from_checkpoint(tmp_path / "mine.ckpt", network=Mine(), weights_only=True)
     assert torch.equal(again(x), model(x))
+    with pytest.raises(
+        ConfigError, match=r"^optimizer: was a function, which no checkpoint holds: load_from_checkpoint"
+    ):
+        again.configure_optimizers()
     bad: Any = (({"loss": "hing"}, "loss=hing: must be one of"), ({"lr": 0}, "lr=0: must be"))
     for keys, told in bad:
         with pytest.raises(ConfigError, match=f"^{told}"):
             Classifier(MLP(2, 2, 1), **keys)
+
+
+def softly(f, y):
+    return torch.nn.functional.softplus(-3 * y * f)
+
+
+def test_a_loss_of_ones_own_is_never_another_after_loading(tmp_path, monkeypatch):
+    """Not given again, it is refused where it is needed; a run's own is found by the run's config."""
+    batch = torch.randn(20, 2), torch.ones(20)
+    trainer = pl.Trainer(max_steps=1, accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    model = Classifier(MLP(2, 4, 1), lambda f, y: softly(f, y).mean())
+    trainer.fit(model, FractalDataModule("vicsek", curve=4, data={"train_size": 200, "test_size": 20}))
+    trainer.save_checkpoint(path := tmp_path / "own.ckpt")
+    for _ in range(2):
+        again = Classifier.load_from_checkpoint(path, weights_only=True)
+        assert torch.equal(again(batch[0]), model(batch[0]))
+        with pytest.raises(
+            ConfigError, match=r"^loss: was a function, which no checkpoint holds: load_from_checkpoint"
+        ):
+            again.loss_of(again(batch[0]), batch[1])
+        trainer.strategy.connect(again)
+        trainer.save_checkpoint(path := tmp_path / "again.ckpt")  # which knows no more than the first
+    given = Classifier.load_from_checkpoint(path, loss=softly, weights_only=True)
+    assert torch.equal(given.loss_of(given(batch[0]), batch[1]), softly(given(batch[0]), batch[1]))
+
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "soft.yaml").write_text("_target_: test_lightning.softly\n")
+    config = composed(engine="lightning", loss="soft", optimizer="sgd", schedule="cosine", steps=20, eval_every=20,
+                      callbacks=["best_checkpoint"], hydra__searchpath=[str(tmp_path)])  # fmt: skip
+    trained(config, tmp_path / "run")
+    best = Classifier.load_from_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert torch.equal(best.loss_of(best(batch[0]), batch[1]), softly(best(batch[0]), batch[1]).mean())
+    [[optimizer], [schedule]] = best.configure_optimizers()
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert isinstance(schedule["scheduler"], torch.optim.lr_scheduler.LambdaLR)
 
 
 def test_data_modules_take_names(tmp_path):
@@ -251,8 +295,61 @@ def test_a_callback_ends_a_run_early_and_goes_on_where_it_was(tmp_path, monkeypa
     assert equal(trained(config, tmp_path / "killed"), whole)
     record = read_record(tmp_path / "killed")
     assert record is not None
-    assert (record.status, record.stopped) == (Status.STOPPED, "a flag or callback of Lightning's")
+    assert (record.status, record.stopped) == (Status.STOPPED, "callbacks.early_stopping")
     assert load(tmp_path / "killed").record.steps == whole.step
+
+
+class Ends(pl.Callback):
+    """Ends training, for reasons of its own."""
+
+    def on_train_batch_end(self, trainer, *_):
+        trainer.should_stop = trainer.global_step >= 30
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"+trainer.max_time": {"microseconds": 1}}, "trainer.max_time"),
+        (
+            {"+callbacks.t": {"_target_": "pytorch_lightning.callbacks.Timer", "duration": {"microseconds": 1}}},
+            "callbacks.t",
+        ),
+        ({"+callbacks.x": {"_target_": "test_lightning.Ends"}}, "callbacks.x"),
+        (
+            {"+callbacks.x": {"_target_": "test_lightning.Ends"}, "+callbacks.y": {"_target_": "test_lightning.Ends"}},
+            "a flag or callback of Lightning's",
+        ),
+    ],
+)
+def test_what_ended_a_run_is_told_by_its_key(tmp_path, keys, told):
+    run = trained(
+        composed(engine="lightning", callbacks=["best_checkpoint"], steps=100, eval_every=20, **keys), tmp_path
+    )
+    assert run.step < 100
+    record = read_record(tmp_path)
+    assert record is not None
+    assert (record.status, record.stopped) == (Status.STOPPED, told)
+
+
+def test_a_run_whose_time_is_up_as_it_goes_on_ends_there(tmp_path, monkeypatch):
+    config = composed(engine="lightning", steps=100, eval_every=20, **{"+trainer.max_time": {"hours": 1}})
+    monkeypatch.setattr(lightning, "CHECKPOINT_SECONDS", -1.0)
+    pause = lightning.Keeper.pause
+
+    def killed(keeper, trainer):
+        [timer] = [each for each in trainer.callbacks if isinstance(each, pl.callbacks.Timer)]
+        timer._offset = 3600.0 if keeper.run.step == 30 else 0.0
+        pause(keeper, trainer)
+        if keeper.run.step == 30:
+            raise RuntimeError("killed")
+
+    monkeypatch.setattr(lightning.Keeper, "pause", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        trained(config, tmp_path)
+    monkeypatch.setattr(lightning.Keeper, "pause", pause)
+    run = trained(config, tmp_path)
+    assert (run.step, run.status, run.ended_by) == (30, Status.STOPPED, "trainer.max_time")
+    assert [row.step for row in run.history] == [20, 30]
 
 
 def test_callbacks_and_loggers_in_the_directory(tmp_path):
@@ -369,7 +466,16 @@ def test_from_python(tmp_path):
         ("LN trainer.gradient_clip=1", "trainer.gradient_clip=1: there is no such key; did you mean trainer.gradient_"),
         ("LN trainer.max_steps=5", "trainer.max_steps=5: follows from the run's own keys, here from steps"),
         ("LN trainer.ckpt_path=a", "trainer.ckpt_path=a: a run goes on from its own checkpoint"),
-        ("LN trainer.gradient_clip_val=a", "trainer.gradient_clip_val=a: Lightning doesn't take this"),
+        ("LN trainer.gradient_clip_val=a", "trainer.gradient_clip_val=a: must be a number or null"),
+        ("LN trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1: must be a number >= 0"),
+        ("LN trainer.gradient_clip_val=nan", "trainer.gradient_clip_val=nan: must be a number >= 0"),
+        ("LN trainer.gradient_clip_algorithm=foo", "trainer.gradient_clip_algorithm=foo: Lightning doesn't take this"),
+        ("LN trainer.deterministic=foo", "trainer.deterministic=foo: must be true or false or warn or null"),
+        ("LN trainer.detect_anomaly=1", "trainer.detect_anomaly=1: must be true or false"),
+        ("LN trainer.log_every_n_steps=1.5", "trainer.log_every_n_steps=1.5: must be a whole number or null"),
+        ("LN trainer.max_time=soon", "trainer.max_time=soon: Lightning doesn't take this"),
+        ("LN trainer.max_time={seconds:0}", "trainer.max_time: must leave some time to train in"),
+        ("LN trainer.precision=7", "trainer.precision=7: must be one of 32-true, bf16-mixed, 64-true"),
         (
             "LN trainer.accumulate_grad_batches=7",
             "trainer.accumulate_grad_batches=7: must be a whole number that divid",
@@ -396,8 +502,24 @@ def test_from_python(tmp_path):
             "callbacks.early_stopping: EarlyStopping doesn't",
         ),
         (
+            "LN callbacks=early_stopping callbacks.early_stopping.patience=foo",
+            "callbacks.early_stopping.patience=foo: must be a whole number",
+        ),
+        (
+            "LN callbacks=early_stopping callbacks.early_stopping.patience=-1",
+            "callbacks.early_stopping.patience=-1: must be a number >= 0",
+        ),
+        (
+            "LN callbacks=early_stopping callbacks.early_stopping.monitor=acc",
+            "callbacks.early_stopping.monitor=acc: must be one of train_loss, test_loss, test_acc, val_acc",
+        ),
+        (
             "LN callbacks=early_stopping +callbacks.early_stopping.patienc=3",
             "callbacks.early_stopping.patienc=3: there is no such key; did you mean patience?",
+        ),
+        (
+            "LN logger=lightning_csv +logger.lightning_csv.flush_logs_every_n_steps=foo",
+            "logger.lightning_csv.flush_logs_every_n_steps=foo: must be a whole number",
         ),
         ("LN logger=mlflow", "logger.mlflow: mlflow is not installed; pip install mlflow"),
     ],
@@ -409,7 +531,86 @@ def test_refused_in_one_line(command, words, told, tmp_path):
     ended = command("steps=10", "data.train_size=1500", *([] if "logger" in words else ["logger=none"]), *given)
     assert str(ended.status).startswith(f"error: {told}")
     assert "\n" not in str(ended.status)
-    assert not list(tmp_path.rglob("result.json"))
+    assert not list(tmp_path.iterdir())  # not even a directory
+
+
+def test_a_sweep_is_refused_before_its_directories_are_made(command, tmp_path):
+    words = ["-m", "engine=lightning", "steps=10", "callbacks=early_stopping", "logger=none"]
+    ended = command(*words, "callbacks.early_stopping.patience=1,foo")
+    assert "callbacks.early_stopping.patience=foo: must be a whole number" in str(ended.status)
+    assert not list(tmp_path.iterdir())
+
+
+def test_values_are_as_annotations_have_them():
+    def takes(n: int, x: float | None, on: bool, mode: Literal["a", "b"], where: Path | None, length: timedelta | None,
+              names: list[int] | None, keys: dict[str, int] | None, any_thing, called: Callable[[int], int] | None,
+    ): ...  # fmt: skip
+
+    good = {
+        "n": 3,
+        "x": 1,
+        "on": True,
+        "mode": "b",
+        "where": "a/b",
+        "names": [1, 2],
+        "keys": {"a": 1},
+        "any_thing": "x",
+    }
+    assert fitted("k.", takes, good) == good
+    assert fitted("k.", takes, dict.fromkeys(["x", "where", "names", "length", "called"])) == dict.fromkeys(
+        ["x", "where", "names", "length", "called"]
+    )
+    assert repr(fitted("k.", takes, {"n": 1e3})) == "{'n': 1000}"
+    for name, value, allowed in (
+        ("n", True, "a whole number"),
+        ("n", 1.5, "a whole number"),
+        ("n", None, "a whole number"),
+        ("x", "1", "a number or null"),
+        ("on", 1, "true or false"),
+        ("mode", "c", "a or b"),
+        ("where", 3, "text or null"),
+        ("length", "1 s", "null"),
+        ("called", "print", "null"),
+        ("names", [1, "a"], "a list or null"),
+        ("keys", [1], "keys with values or null"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^k\.{name}=.*: must be {allowed}$"):
+            fitted("k.", takes, {name: value})
+
+
+@pytest.mark.parametrize(
+    ("group", "line"),
+    [
+        ("callbacks", "dirpath: /tmp/elsewhere"),
+        ("callbacks", "dirpath: ../elsewhere"),
+        ("callbacks", "dirpath: ~/elsewhere"),
+        ("callbacks", "dirpath: ${oc.env:HOME}"),
+        ("callbacks", "filename: ../../best"),
+        ("logger", "save_dir: /tmp/elsewhere"),
+        ("logger", "name: ../elsewhere"),
+    ],
+)
+def test_a_file_of_choices_writes_in_the_runs_directory_alone(command, tmp_path, group, line):
+    kind = {"callbacks": "callbacks.ModelCheckpoint", "logger": "loggers.CSVLogger"}[group]
+    file = tmp_path / "mine" / group / "part.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"part:\n  _target_: pytorch_lightning.{kind}\n  {line}\n")
+    words = ["engine=lightning", "steps=10", f"{group}=part", "hydra.searchpath=[mine]", "hydra.run.dir=run"]
+    told = str(command(*words).status)
+    assert told.startswith(
+        f"error: mine/{group}/part.yaml: part.{line.replace(': ', '=')}: a file of {group}/ may name a"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_relative_place_is_below_the_run(command, tmp_path):
+    words = ["engine=lightning", "width=4", "depth=1", "steps=20", "eval_every=20", "data.train_size=300"]
+    words += ["data.test_size=50", "callbacks=best_checkpoint", "logger=lightning_csv", "hydra.run.dir=run"]
+    words += ["callbacks.best_checkpoint.dirpath=kept", "+logger.lightning_csv.save_dir=logs"]
+    assert not command(*words).status
+    assert (tmp_path / "run" / "kept" / "best.ckpt").exists()
+    assert list((tmp_path / "run" / "logs").rglob("metrics.csv"))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.parametrize(("group", "kind"), [("callbacks", "callbacks.Callback"), ("logger", "loggers.CSVLogger")])

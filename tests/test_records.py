@@ -85,6 +85,11 @@ def test_load_gives_back_the_trained_network(trained, tmp_path):
     assert found.history["test_acc"].max() == record["best_test_acc"]
     with pytest.raises(ConfigError, match="there is no finished run"):
         fractal_ifs.load(tmp_path / "nowhere")
+    sweep = tmp_path / "sweep"
+    for name in ("curve=1", "curve=2", "curve=3", "curve=4", "curve=5"):
+        shutil.copytree(directory, sweep / name)
+    with pytest.raises(ConfigError, match=r"directory of a sweep: .* curve=1, curve=2, curve=3 and 2 more$"):
+        fractal_ifs.load(sweep)
 
 
 def test_a_finished_run_is_not_touched(trained):

@@ -28,6 +28,7 @@ from fractal_ifs.runs.load import in_a_line, table_of
 from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.records import RunRecord
 from fractal_ifs.sweeps.from_python import Executor, Plan, plan, results
+from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.training.train import train
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ def sweep(directory: str | Path | None = None, *, executor: Executor = "inline",
         executor: ``inline``: all in this process. ``local``: where the torch engine trains, a process per core or GPU;
             a script needs ``if __name__ == "__main__":`` for that.
         keywords: as of ``run``. A list, or a range or an array, is swept. The value of a key that is itself a list is a
-            tuple, ``curve__weights=(0, 0, 1)``, and a list of tuples sweeps it.
+            tuple, ``curve__weights=(0, 0, 1)``, and a list of tuples sweeps it. ``hydra__sweeper="halving"`` prunes the
+            grid, with that sweeper's keys, as ``hydra__sweeper__over=["lr"]``.
 
     Returns a row per job of the grid, with the columns of results.csv. A job that failed has a row that says so:
     ``status`` and ``error``. ``directory`` is each run's own, for ``load``; that of the sweep is
@@ -130,13 +132,14 @@ def sweep(directory: str | Path | None = None, *, executor: Executor = "inline",
     return results(planned, executor)
 
 
-def _grid(keys: Any, context: Any, master: Any, words: Sequence[str]) -> list[list[str]]:
-    """The words of each job of the grid that ``words`` and a composed config stand for."""
-    from hydra_plugins.fractal_ifs_sweeper import CheckedSweeper
+def _grid(keys: Any, context: Any, master: Any, words: Sequence[str]) -> tuple[list[list[str]], Halving | None]:
+    """The words of each job of the grid that ``words`` and a composed config stand for, and how they are pruned."""
+    from hydra_plugins.fractal_ifs_sweeper import CheckedSweeper, HalvingSweeper
 
-    sweeper = CheckedSweeper(**keys)
+    halving = master.hydra.runtime.choices["hydra/sweeper"] == "halving"
+    sweeper = HalvingSweeper(**keys) if halving else CheckedSweeper(**keys)
     sweeper.hydra_context, sweeper.config = context, master
-    return sweeper.jobs(words)
+    return sweeper.jobs(words), sweeper.halving if isinstance(sweeper, HalvingSweeper) else None
 
 
 def _check_directory(directory: str | Path | None) -> None:

@@ -23,6 +23,7 @@ from fractal_ifs.config.overrides import no_jobs
 from fractal_ifs.config.words import CHOICES, as_typed
 from fractal_ifs.errors import ConfigError, counted, message
 from fractal_ifs.files import write
+from fractal_ifs.sweeps.choices import where_they_count
 from fractal_ifs.sweeps.driver import JobsFailed, swept
 from fractal_ifs.sweeps.grid import Grid
 from fractal_ifs.sweeps.jobs import compose_all
@@ -97,10 +98,13 @@ class CheckedSweeper(Sweeper):
     def _jobs(self, arguments: Sequence[str]) -> list[list[str]]:
         """The words of every job of the grid. Raises ConfigError if there is none."""
         assert self.hydra_context is not None
+        assert self.config is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         words = [*(f"{name}={value}" for name, value in (self.keys.params or {}).items()), *arguments]
-        choices = {override.get_key_element(): _choices(override) for override in parser.parse_overrides(words)}
+        overrides = [override for word in words for override in parser.parse_overrides([word])]
+        choices = {override.get_key_element(): _choices(override) for override in overrides}
         jobs = [list(job) for job in itertools.product(*choices.values())]
+        jobs = where_they_count(self.hydra_context.config_loader, self.config, jobs)
         return self._with_best_lr(jobs) if self.keys.best_lr else jobs
 
     def _with_best_lr(self, jobs: Sequence[Sequence[str]]) -> list[list[str]]:

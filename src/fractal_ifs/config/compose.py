@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fractal_ifs.config.command import composed_folders, own_folders
+from fractal_ifs.config.lightning import check_packages
 from fractal_ifs.config.machine import check_gpus, check_memory
 from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.own_class import check_named
@@ -47,11 +48,16 @@ def compose(**keywords: Any) -> RunConfig:
     return accepted(values, folders=folders)
 
 
-def check_own(words: Sequence[str]) -> None:
-    """Raises ConfigError for keys of Hydra's, where it only composes, and for files that set more than their group."""
+def check_own(words: Sequence[str], sweeper: bool = False) -> None:
+    """Raises ConfigError for keys of Hydra's, where it only composes, and for files that set more than their group.
+
+    ``sweeper``: those of a sweeper are allowed.
+    """
+    there = r"searchpath$|sweeper$|sweeper\." if sweeper else r"searchpath$"
     for key in (word.partition("=")[0] for word in words):
-        if re.match(r"\W*hydra[./](?!searchpath$)", key):
-            raise ConfigError(f"{short(key)}: there is no such key here; of hydra's there is hydra.searchpath alone")
+        if re.match(rf"\W*hydra[./](?!{there})", key):
+            known = "hydra.searchpath and hydra.sweeper" if sweeper else "hydra.searchpath alone"
+            raise ConfigError(f"{short(key)}: there is no such key here; of hydra's there is {known}")
     for folder in own_folders(words):
         check_groups(folder)
 
@@ -72,6 +78,7 @@ def accepted(values: Mapping[str, Any], here: bool = True, folders: Iterable[Pat
     config = RunConfig.parse(values)
     for key, target in config.targets.items():
         check_named(key, target, set(folders) - {CONF})
+    check_packages(config.targets)
     check_memory(config)
     if here and config.trainer.accelerator == "gpu":
         check_gpus(config.trainer.devices)

@@ -198,6 +198,20 @@ def check_names(keys: Mapping[str, Any], names: Sequence[str], prefix: str = "")
             raise ConfigError(f"{prefix}{short(name)}={shown(keys[name])}: there is no such key; {hint}")
 
 
+def check_chosen(keys: Mapping[str, Any], kinds: Mapping[str, type[Group]]) -> None:
+    """Raises ConfigError for the keys of one kind of a group with the name of another: a name alone chooses no file.
+
+    Args:
+        keys: of the group, with a known ``name``.
+        kinds: by the names.
+    """
+    name, given = str(keys["name"]), set(keys)
+    fields = {each: {field.name for field, _ in _fields(kind)} for each, kind in kinds.items()}
+    if fields[name] != given and given in fields.values():
+        group = kinds[name].PREFIX.rstrip(".")
+        raise ConfigError(f"{group}.name={name}: the keys here are another's; {group}={name} brings its own")
+
+
 def shown(value: Any) -> str:
     """A value as it appears in a message, with quotes where blanks would not be seen."""
     return repr(value) if isinstance(value, str) and value != value.strip() else short(value)

@@ -65,6 +65,15 @@ ONLY_LOOKING = (
     "ThroughputMonitor",
 )
 
+# What Lightning's loggers need, by the class: the package, and its module.
+PACKAGES = {
+    "TensorBoardLogger": ("tensorboard", "tensorboard"),
+    "MLFlowLogger": ("mlflow", "mlflow"),
+    "CometLogger": ("comet-ml", "comet_ml"),
+    "NeptuneLogger": ("neptune", "neptune"),
+    "LitLogger": ("litlogger", "litlogger"),
+}
+
 
 @cache
 def trainer_flags() -> tuple[str, ...]:
@@ -119,6 +128,17 @@ def check_target(key: str, value: Any) -> None:
     if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")) or "." not in target:
         given = f"{short(key)}={shown(value)}" if target is None else f"{short(key)}._target_={shown(target)}"
         raise ConfigError(f"{given}: must be {'keys with ' if target is None else ''}_target_, module.Class")
+
+
+def check_packages(targets: Mapping[str, str]) -> None:
+    """Raises ConfigError where a logger of Lightning's lacks its package. ``targets``: by the full names of keys."""
+    for key, target in targets.items():
+        module, _, name = target.rpartition(".")
+        package = PACKAGES.get(name) if module.startswith("pytorch_lightning") else None
+        if package and find_spec(package[1]) is None:
+            raise ConfigError(
+                f"{key.removesuffix('._target_')}: {package[0]} is not installed; pip install {package[0]}"
+            )
 
 
 def _only_looks(target: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from fractal_ifs.config.keys import Group, checked, key, shown
+from fractal_ifs.config.keys import Group, check_chosen, checked, key, shown
 from fractal_ifs.config.lightning import check_target
 from fractal_ifs.config.written import NOTHING, Written
 from fractal_ifs.errors import ConfigError
@@ -78,5 +78,6 @@ def parse_logger(keys: Mapping[str, Any]) -> Logger:
     if others and not own:
         own = {"name": "none"}
     name = checked("logger.name", own.get("name"), Literal["wandb", "csv", "none"], {})
+    check_chosen(own, {"csv": PlainLogger, "none": PlainLogger, "wandb": WandbLogger})
     logger = WandbLogger.parse(own) if name == "wandb" else PlainLogger.parse(own)
     return dataclasses.replace(logger, others=Written(others)) if others else logger

@@ -25,7 +25,10 @@ from fractal_ifs.config.named import Named, choices_with
 from fractal_ifs.config.overrides import check_overrides, unreadable
 from fractal_ifs.config.own_files import check_whole, fault
 from fractal_ifs.config.run import KINDS, RunConfig
+from fractal_ifs.config.words import CHOICES
 from fractal_ifs.errors import ConfigError, message, short, told
+
+MOST_MEANT = 3  # keys of one name that a refusal suggests
 
 
 @contextlib.contextmanager
@@ -126,6 +129,7 @@ _TOLD = [
         r"Ambiguous value for argument '(.*?)'\n1\. To use",
         "{}: several values are a sweep: add -m; one value that is a list needs brackets, [1,2]",
     ),
+    (r"Sweep parameters '([^,()]*|[^=]*=\[.*\])' requires --multirun", "{}: its group has several values: add -m"),
     (r"Sweep parameters '(.*)' requires --multirun", "{}: several values are a sweep: add -m"),
     (r"Sweeping over Hydra's configuration is not supported : '(.*)'", "{}: must be one value, the same for all jobs"),
     (r"In '(\w+)/([\w-]+)'.*Key '(\w+)' not in", "{}={}: sets {}, which is not a key of this command"),
@@ -192,15 +196,31 @@ def _no_such_key(line: str) -> str:
     key = line.partition("=")[0].lstrip("+")
     names = [f"{kind.PREFIX}{field.name}" for kind in KINDS for field in dataclasses.fields(kind) if field.metadata]
     if key.startswith("trainer."):
-        names += [f"trainer.{flag}" for flag in trainer_flags() if flag not in OURS]
-    near = [] if key in names or key.startswith("hydra") else difflib.get_close_matches(key, names, 1, 0.6)
+        names += _flags()
+    near = [] if key in names or key.startswith("hydra") else _near(key, names)
     # A launcher or a sweeper has the keys that it has: with one more it can't be made.
     addable = key.startswith("hydra.") and not key.startswith(("hydra.launcher.", "hydra.sweeper."))
-    hint = f"; did you mean {near[0]}?" if near else f"; to add one: +{key}=..." if addable else ""
+    hint = f"; did you mean {' or '.join(near)}?" if near else f"; to add one: +{key}=..." if addable else ""
     named = [kind for kind in KINDS if issubclass(kind, Named) and key.startswith(kind.PREFIX)]
     if others := choices_with(key.rpartition(".")[2], tuple(named)):
         return f"{line}: goes with {' or '.join(others)}"
     return f"{line}: there is no such key{hint}"
+
+
+def _near(key: str, names: Sequence[str]) -> list[str]:
+    """What may have been meant by a key that there isn't: that key of a group, a group, or another key."""
+    if "." not in key:
+        within = dict.fromkeys(name for name in [*names, *_flags()] if name.endswith(f".{key}"))
+        if 0 < len(within) <= MOST_MEANT:
+            return list(within)
+        if groups := difflib.get_close_matches(key, CHOICES, 1, 0.75):
+            return [f"{groups[0]}=NAME"]
+    return difflib.get_close_matches(key, names, 1, 0.6)
+
+
+def _flags() -> list[str]:
+    """The flags of Lightning's Trainer that are keys here."""
+    return [f"trainer.{flag}" for flag in trainer_flags() if flag not in OURS]
 
 
 def _wrong_type(line: str, cause: BaseException | None) -> str:

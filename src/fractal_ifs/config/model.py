@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from fractal_ifs.config.keys import Group, checked, key
+from fractal_ifs.config.keys import Group, check_chosen, checked, key
 from fractal_ifs.config.own import TARGET, Own
 from fractal_ifs.errors import ConfigError
 
@@ -165,4 +165,5 @@ def parse_model(keys: Mapping[str, Any]) -> Model:
     if TARGET in keys:
         return OwnModel.parse(keys)
     name = checked("model.name", keys.get("name"), Name, {})
+    check_chosen(keys, dict(zip(get_args(Name), OURS, strict=True)))
     return OURS[get_args(Name).index(name)].parse(keys)

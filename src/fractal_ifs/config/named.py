@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
 
-from fractal_ifs.config.keys import Group, checked, key, shown
+from fractal_ifs.config.keys import Group, check_chosen, checked, key, shown
 from fractal_ifs.errors import ConfigError
 
 N = TypeVar("N", bound="Named")
@@ -50,6 +50,7 @@ def parse_named(given: object, kinds: tuple[type[N], ...]) -> N:
     of = {name: kind for kind in kinds for name in names_of(kind)}
     where = group if isinstance(given, str) else f"{group}.name"
     name = cast(str, checked(where, keys.get("name"), Literal[tuple(of)], {}))
+    check_chosen(keys, of)
     own = [field.name for field in dataclasses.fields(of[name])]
     for each in keys:
         others = choices_with(each, kinds)

@@ -29,6 +29,7 @@ from fractal_ifs.config.leaves import leaves
 from fractal_ifs.config.own_files import load
 from fractal_ifs.config.run import GROUPS, NAMED, placement
 from fractal_ifs.config.session import VERSION_BASE
+from fractal_ifs.config.words import SEVERAL
 from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.files import CONF
 
@@ -36,6 +37,7 @@ GLOBAL = ("budget", "protocol")  # groups whose files set a run's own keys
 SAMPLERS = ("optuna", "ax", "nevergrad")  # the packages of the sweepers that have parts of their own
 MOST_FOLDERS = 10_000  # below a group
 
+_PLACE = re.compile(r"(dir|path|root|file|filename|location|\.name|\.version)$")  # keys that may be parts of a path
 _CALLED = re.compile(r"hydra\.(callbacks|launcher|sweeper|job_logging|hydra_logging)\b")
 _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
@@ -98,6 +100,21 @@ def check_groups(folder: Path) -> None:
                 continue
             if isinstance(content, DictConfig) and (more := _more_than(group, text, content)):
                 raise ConfigError(f"{path}: {more}: a file of {group}/ may set {group} alone")
+            if group in SEVERAL and isinstance(content, DictConfig) and (place := _elsewhere(content)):
+                raise ConfigError(
+                    f"{path}: {place}: a file of {group}/ may name a place in the run's directory alone; "
+                    "another is given on the command line"
+                )
+
+
+def _elsewhere(content: DictConfig) -> str | None:
+    """What of a callback or logger could be written outside the run's directory; a reference could lead anywhere."""
+    for key, value in leaves(cast(dict[str, Any], OmegaConf.to_container(content))).items():
+        if not isinstance(value, str) or "." not in key or not _PLACE.search(key):
+            continue
+        if "${" in value or value[:1] in ("/", "~") or ".." in Path(value).parts:
+            return f"{key}={short(value)}"
+    return None
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -32,9 +32,26 @@ TEXTS = (
 def read(parse: Parse, parser: OverridesParser, words: Sequence[str]) -> list[Override]:
     """The overrides of some words, by Hydra's own ``parse``. They keep the words as they were typed.
 
+    A key of a group whose choices are swept is a sweep of one value: a sweep's own config, which is of none of its
+    jobs, may have another choice, without the key.
+
     Raises ConfigError where a choice of a file isn't a name, and HydraException as Hydra does.
     """
-    return [_read(parse, parser, word) for word in words]
+    found = [_read(parse, parser, word) for word in words]
+    swept = {each.key_or_group for each in found if each.key_or_group in CHOICES and each.is_sweep_override()}
+    return [_swept(parse, parser, each) if _group(each) in swept else each for each in found]
+
+
+def _group(override: Override) -> str:
+    """The group of a plain key, ``optimizer`` of ``optimizer.momentum=.9``. Empty for any other word."""
+    plain = override.type == OverrideType.CHANGE and not override.package and not override.is_sweep_override()
+    group, dot, _ = override.key_or_group.partition(".")
+    return group if plain and dot else ""
+
+
+def _swept(parse: Parse, parser: OverridesParser, override: Override) -> Override:
+    key, value = override.get_key_element(), override.get_value_element_as_str()
+    return _with(parse, parser, f"{key}=choice({value})", str(override.input_line))
 
 
 def _is_flag(key: str) -> bool:

@@ -35,6 +35,10 @@ def finished_or_kept(job: Job) -> RunRecord | KeptRun | None:
         check_network(job.config)
         check_loss(job.config)
         check_measures(job.config)
+        if job.config.engine == "lightning":
+            from fractal_ifs.training.lightning_parts import check_parts
+
+            check_parts([job])
     return found
 
 

@@ -6,7 +6,6 @@ process's owner, whose logging, signals and streams stay as they are.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -29,7 +28,9 @@ from fractal_ifs.runs.failure import failure
 from fractal_ifs.runs.records import RunRecord
 from fractal_ifs.sweeps.driver import driving
 from fractal_ifs.sweeps.finished import Ended, finished_jobs
+from fractal_ifs.sweeps.halving import train_by_halving
 from fractal_ifs.sweeps.jobs import Composed, compose_all, save_hydra
+from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.sweep import train_unfinished
 from fractal_ifs.sweeps.table import table_of, write_table
 
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
 
 UNNAMED = "${fractal_ifs.sweep_name:}"  # the key ``sweep`` in conf/config.yaml
 Executor = Literal["inline", "local"]
-# The grid's jobs, as words: from the sweeper's keys, Hydra's context, the config of the sweep, and its words.
-Grid = Callable[[Mapping[str, Any], HydraContext, Any, Sequence[str]], list[list[str]]]
+# The grid's jobs, as words, and how they are pruned: from the sweeper's keys, Hydra's context, the config of the sweep,
+# and its words.
+Grid = Callable[[Mapping[str, Any], HydraContext, Any, Sequence[str]], tuple[list[list[str]], Halving | None]]
 
 
 class Plan(NamedTuple):
@@ -48,6 +50,7 @@ class Plan(NamedTuple):
     directory: Path
     composed: list[Composed]
     multirun: str  # the content of multirun.yaml
+    halving: Halving | None = None
 
 
 def plan(directory: Path | None, keywords: Mapping[str, Any], grid: Grid) -> Plan:
@@ -57,7 +60,7 @@ def plan(directory: Path | None, keywords: Mapping[str, Any], grid: Grid) -> Pla
     words = [_word(key.replace("__", "."), value) for key, value in keywords.items()]
     with borrowed(), initialize_config_dir(str(CONF), **VERSION_BASE):
         try:
-            check_own(words)
+            check_own(words, sweeper=True)
             loader = GlobalHydra.instance().config_loader()
             own = [] if directory is None else [f"hydra.sweep.dir={quoted(str(directory.absolute()))}"]
             if "sweep" not in keywords and "experiment" not in keywords:  # an experiment may name its sweep
@@ -71,8 +74,10 @@ def plan(directory: Path | None, keywords: Mapping[str, Any], grid: Grid) -> Pla
             keys: Any = OmegaConf.to_container(master.hydra.sweeper)
             del keys["_target_"]
             context = HydraContext(loader, None)  # pyright: ignore[reportArgumentType]  (callbacks: nobody calls any)
-            jobs = grid(keys, context, master, words)
+            jobs, halving = grid(keys, context, master, [word for word in words if not _of_sweeper(word)])
             composed = compose_all(context, master, jobs)
+            if halving and composed:
+                halving.check([each.job.config for each in composed])
             for each in composed:
                 _check_hydra(each.whole)
         except Exception as error:
@@ -84,7 +89,7 @@ def plan(directory: Path | None, keywords: Mapping[str, Any], grid: Grid) -> Pla
             raise ConfigError(
                 f"hydra.sweep.dir: must be the same for all jobs, not {directories[0]} and {directories[1]}"
             )
-        return Plan(directories[0], composed, OmegaConf.to_yaml(master))
+        return Plan(directories[0], composed, OmegaConf.to_yaml(master), halving)
 
 
 def results(planned: Plan, executor: Executor) -> pd.DataFrame:
@@ -98,7 +103,9 @@ def results(planned: Plan, executor: Executor) -> pd.DataFrame:
             write(planned.directory / "multirun.yaml", planned.multirun.encode())
             for number in todo:
                 save_hydra(planned.composed[number])
-            if todo:
+            if planned.halving and todo:
+                ended = dict(enumerate(train_by_halving(jobs, ended, planned.halving, executor, 0)))
+            elif todo:
                 trained = train_unfinished([jobs[number] for number in todo], executor, 0)
                 ended |= dict(zip(todo, trained, strict=True))
         finally:
@@ -112,9 +119,10 @@ def results(planned: Plan, executor: Executor) -> pd.DataFrame:
 def _check_hydra(config: DictConfig) -> None:
     """Raises ConfigError where an experiment sets what only the command line does."""
     hydra = config.hydra
-    for group, ours in (("hydra/sweeper", "checked"), ("hydra/launcher", "fused")):
-        if (choice := hydra.runtime.choices.get(group)) != ours:
-            raise ConfigError(f"{group}={choice}: must be {ours} from Python; the command line, train -m, has it")
+    for group, ours in (("hydra/sweeper", ("checked", "halving")), ("hydra/launcher", ("fused",))):
+        if (choice := hydra.runtime.choices.get(group)) not in ours:
+            known = " or ".join(ours)
+            raise ConfigError(f"{group}={choice}: must be {known} from Python; the command line, train -m, has it")
     given = {
         "hydra.job.chdir=true": bool(hydra.job.chdir),
         **{f"hydra.job.env_set.{short(name)}": True for name in hydra.job.env_set},
@@ -135,7 +143,9 @@ def _record(job: Job, ended: Ended) -> RunRecord:
 
 def _word(key: str, value: Any) -> str:
     """A keyword as a word of ``train -m``. A list is swept, a tuple is the value of a key that is a list."""
-    if re.fullmatch(r"hydra\.searchpath", key):
+    if key == "hydra.sweeper":
+        return f"hydra/sweeper={literal(value)}"
+    if key == "hydra.searchpath" or _of_sweeper(key):
         return f"{key}={literal(value)}"
     values = list(_swept(value))
     if not values:
@@ -144,6 +154,10 @@ def _word(key: str, value: Any) -> str:
         if isinstance(each, str) and each.startswith("~"):
             raise ConfigError(f"{key}={short(each)}: ~ can't stand here, write $HOME")
     return f"{key}={','.join(map(literal, values))}"
+
+
+def _of_sweeper(word: str) -> bool:
+    return word.startswith(("hydra/sweeper=", "hydra.sweeper."))
 
 
 def _swept(value: Any) -> Iterator[Any]:

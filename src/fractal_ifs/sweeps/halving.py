@@ -58,6 +58,7 @@ def train_by_halving(
             outcomes |= dict(zip(todo, trained, strict=True))
         competing = [cell for cell in cells if asked[cell[0]].pause is not None]
         cells: list[list[int]] = []
+        tied = 0
         for cell in competing:
             values: dict[int, float] = {}
             for number in cell:
@@ -68,12 +69,15 @@ def train_by_halving(
                     values[number] = value
             if len(values) < len(cell):
                 continue
-            best = sorted(cell, key=values.__getitem__, reverse=True)[
-                : -(-len(cell) // keys.eta)
-            ]  # of equals, the first
+            # Of equals those go on that come first in the grid.
+            order = sorted(cell, key=values.__getitem__, reverse=True)
+            best = order[: -(-len(cell) // keys.eta)]
+            tied += values[best[-1]] == values[order[len(best)]] if len(best) < len(cell) else 0
             cells.append(sorted(best))
             for number in set(cell).difference(best):
                 outcomes[number] = _prune(asked[number], outcomes[number], rung)
+        if tied:
+            log.info("rung %d: in %s, of equals those went on that come first", rung, counted(tied, "cell"))
         if competing:
             log.info("rung %d: %d of %s go on", rung, sum(map(len, cells)), counted(sum(map(len, competing)), "run"))
     return [outcomes[number] for number in range(len(jobs))]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -12,6 +13,8 @@ from torch.nn import functional as F
 
 from fractal_ifs.config.keys import checked
 from fractal_ifs.config.run import RunConfig
+from fractal_ifs.engines.optimizers import torch_optimizer, torch_schedule
+from fractal_ifs.engines.own_loss import function_of
 from fractal_ifs.engines.stacked import losses
 from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.networks.mlp import MLP
@@ -19,6 +22,7 @@ from fractal_ifs.runs.build import build_network
 
 Loss = Literal["hinge", "logistic", "squared", "squared_hinge", "exponential", "cross_entropy"]
 Optimizer = Literal["adam", "adamw", "sgd"]
+A_FUNCTION = "a function"  # what a checkpoint has in place of one
 KINDS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
@@ -39,8 +43,9 @@ class Classifier(pl.LightningModule):
         lr: the learning rate.
         schedule: a function that makes a scheduler of the optimizer, which steps with it. None: a constant rate.
 
-    ``Classifier.load_from_checkpoint(path)`` makes an ``MLP`` and the network of a run anew. For another network, and
-    where functions were given, it needs them again: ``load_from_checkpoint(path, network=Mine())``.
+    ``Classifier.load_from_checkpoint(path)`` makes an ``MLP`` and the network of a run anew. It needs another network
+    again: ``load_from_checkpoint(path, network=Mine())``; and functions, before the first use: without ``loss=mine`` it
+    predicts, and measures and trains no more. Those of a run it finds by the run's config.
 
     Raises ConfigError.
     """
@@ -55,12 +60,16 @@ class Classifier(pl.LightningModule):
     ):
         super().__init__()
         self.network = network if isinstance(network, nn.Module) else _made(network)
-        self.loss: Any = loss if callable(loss) else checked("loss", loss, Loss, {})
-        self.optimizer: Any = optimizer if callable(optimizer) else checked("optimizer", optimizer, Optimizer, {})
-        self.lr, self.schedule = checked("lr", lr, float, {"above": 0, "most": 1e38}), schedule
+        if isinstance(network, Mapping) and network["kind"] == "run":
+            loss, optimizer, schedule = _of_config(RunConfig.parse(network["config"]), loss, optimizer, schedule)
+        known = callable(loss) or loss == A_FUNCTION
+        self.loss: Any = loss if known else checked("loss", loss, Loss, {})
+        known = callable(optimizer) or optimizer == A_FUNCTION
+        self.optimizer: Any = optimizer if known else checked("optimizer", optimizer, Optimizer, {})
+        self.lr, self.schedule = checked("lr", lr, float, {"above": 0, "most": 1e38}), cast(Any, schedule)
         self.save_hyperparameters({"network": network if isinstance(network, Mapping) else described(self.network)})
-        plain = {"loss": self.loss, "optimizer": self.optimizer, "lr": self.lr}
-        self.save_hyperparameters({name: value for name, value in plain.items() if not callable(value)})
+        given = {"loss": self.loss, "optimizer": self.optimizer, "lr": self.lr, "schedule": self.schedule}
+        self.save_hyperparameters({name: A_FUNCTION if callable(each) else each for name, each in given.items()})
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's outputs."""
@@ -68,6 +77,7 @@ class Classifier(pl.LightningModule):
 
     def loss_of(self, f: Tensor, y: Tensor) -> Tensor:
         """The mean loss of a batch: outputs f, labels y."""
+        _check_given("loss", self.loss)
         if not isinstance(self.loss, str):
             return self.loss(f, y)
         return F.cross_entropy(f, y) if self.loss == "cross_entropy" else losses(self.loss, f, y)
@@ -96,6 +106,8 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and its scheduler if there is one."""
+        _check_given("optimizer", self.optimizer)
+        _check_given("schedule", self.schedule)
         parameters = self.network.parameters()
         named = isinstance(self.optimizer, str)
         optimizer = KINDS[self.optimizer](parameters, self.lr) if named else self.optimizer(parameters)
@@ -115,6 +127,21 @@ def described(network: nn.Module) -> dict[str, Any] | None:
 def of_run(config: RunConfig, d: int) -> dict[str, Any]:
     """The same of the network of a run on inputs of dimension d."""
     return {"kind": "run", "config": config.plain(), "d": d}
+
+
+def _check_given(name: str, value: Any) -> None:
+    """Raises ConfigError for a function that ``load_from_checkpoint`` wasn't given again."""
+    if value == A_FUNCTION:
+        raise ConfigError(f"{name}: was a function, which no checkpoint holds: load_from_checkpoint(path, {name}=...)")
+
+
+def _of_config(config: RunConfig, loss: Any, optimizer: Any, schedule: Any) -> tuple[Any, Any, Any]:
+    """The loss, optimizer and schedule of a run, for those that its checkpoint couldn't hold."""
+    return (
+        function_of(config.loss) if loss == A_FUNCTION else loss,
+        partial(torch_optimizer, config) if optimizer == A_FUNCTION else optimizer,
+        partial(torch_schedule, config) if schedule == A_FUNCTION else schedule,
+    )
 
 
 def _made(found: Mapping[str, Any] | None) -> nn.Module:

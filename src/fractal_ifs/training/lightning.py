@@ -22,7 +22,7 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
@@ -42,7 +42,7 @@ from fractal_ifs.runs import ddp
 from fractal_ifs.runs.records import Status
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training.classifier import Classifier, of_run
-from fractal_ifs.training.lightning_parts import check_parts, make_callbacks, make_loggers, quiet
+from fractal_ifs.training.lightning_parts import check_parts, ended_by, make_callbacks, make_loggers, quiet
 from fractal_ifs.training.rounds import SweepRounds
 from fractal_ifs.training.wandb_run import WandbRun
 
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = checkpoint_seconds()
 OURS = "a checkpoint of fractal_ifs"  # the path by which Lightning gives us its state, and asks for it
 MOST_OF_A_CALLBACK = 20_000  # letters of its state; a checkpoint takes half a million in all
-EARLY = "a flag or callback of Lightning's"  # ended the run before its last step
+EARLY = "a flag or callback of Lightning's"  # ended the run before its last step, where it can't be told which
 KEPT = ("loops", "callbacks", "lr_schedulers", "epoch", "global_step", "pytorch-lightning_version")
 
 
@@ -110,17 +110,18 @@ class LightningRounds(SweepRounds):
     def _fit(self, run: Run, wandb: WandbRun, stop: Stop) -> None:
         if run.step and run.lightning is None:
             raise Refused(f"{run.directory}: was begun by another engine than lightning: go on with that, engine=auto")
-        if run.lightning and json.loads(run.lightning)["ended"]:  # killed before it had a record
-            run.status, run.ended_by = Status.STOPPED, EARLY
+        if run.lightning and (ended := json.loads(run.lightning)["ended"]):  # killed before it had a record
+            run.status, run.ended_by = Status.STOPPED, EARLY if ended is True else ended  # True: of earlier versions
             return
         keeper = Keeper(self, run, wandb, stop)
         with tempfile.TemporaryDirectory() as nowhere:
             trainer = trainer_of(run, keeper, run.directory or Path(nowhere))
+            keeper.module = RunModule(run)  # before the fit: a Timer whose time is up lets nothing begin
             try:
-                trainer.fit(RunModule(run), datamodule=data_of(run), ckpt_path=OURS if run.step else None)
+                trainer.fit(keeper.module, datamodule=data_of(run), ckpt_path=OURS if run.step else None)
             finally:
                 run.bind(run.params, run.exp_avg, run.exp_avg_sq)  # Lightning has moved the network to the CPU
-        keeper.end()
+        keeper.end(trainer)
 
 
 def rounds_of(jobs: Sequence[Job], report: Callable[[SweepRounds], None] | None) -> LightningRounds:
@@ -145,6 +146,7 @@ def trainer_of(run: Run, keeper: Keeper, directory: Path) -> pl.Trainer:
     loggers = make_loggers(config.logger.others.keys, directory, run.step)
     clip = {} if config.optimizer.clip is None else {"gradient_clip_val": config.optimizer.clip}
     plugins: list[Any] = [Environment() if ddp.together() else LightningEnvironment(), KeptIO(run, keeper)]
+    keeper.parts = dict(zip(config.callbacks.keys, make_callbacks(config.callbacks.keys, directory), strict=True))
     return pl.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices,
@@ -156,7 +158,7 @@ def trainer_of(run: Run, keeper: Keeper, directory: Path) -> pl.Trainer:
         check_val_every_n_epoch=None,
         use_distributed_sampler=False,
         logger=loggers or False,
-        callbacks=[*make_callbacks(config.callbacks.keys, directory), keeper],
+        callbacks=[*keeper.parts.values(), keeper],
         default_root_dir=str(directory),
         plugins=plugins,
         **clip,
@@ -222,10 +224,10 @@ class Keeper(Checkpoint):
         self.every, self.steps = run.config.eval_every, run.config.steps
         self.since, self.from_step = time.perf_counter(), run.step
         self.module: RunModule | None = None
+        self.parts: dict[str, Callback] = {}  # the config's callbacks, by their names
         self.terminated = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.module = cast(RunModule, pl_module)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self.terminated)  # Lightning's would leave while gradients are accumulated
         self.since = time.perf_counter()
@@ -295,15 +297,15 @@ class Keeper(Checkpoint):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         trainer.save_checkpoint(OURS)
 
-    def end(self) -> None:
+    def end(self, trainer: pl.Trainer) -> None:
         """Measure where the run has ended, unless that is done. It may have ended early, as a callback asked for."""
         self.count()
         if self.run.loss_steps:
             self.measure()
         if not self.run.done:
-            self.run.status, self.run.ended_by = Status.STOPPED, EARLY
+            self.run.status, self.run.ended_by = Status.STOPPED, ended_by(trainer, self.parts) or EARLY
             assert self.run.lightning is not None
-            self.run.lightning = json.dumps({**json.loads(self.run.lightning), "ended": True})
+            self.run.lightning = json.dumps({**json.loads(self.run.lightning), "ended": self.run.ended_by})
 
 
 class KeptIO(TorchCheckpointIO):

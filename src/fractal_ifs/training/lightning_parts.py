@@ -9,28 +9,33 @@ import inspect
 import warnings
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from pytorch_lightning.callbacks import Callback, Checkpoint, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping, LearningRateMonitor, ModelCheckpoint, Timer
 from pytorch_lightning.loggers import Logger
 
-from fractal_ifs.config.keys import check_names
+from fractal_ifs.config.annotations import fitted
+from fractal_ifs.config.keys import check_names, shown
+from fractal_ifs.config.lightning import ONLY_LOOKING
 from fractal_ifs.config.own_class import resolve
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import ConfigError, message, short
 
-# What Lightning's loggers need, by the class: the package, and its module.
-PACKAGES = {
-    "TensorBoardLogger": ("tensorboard", "tensorboard"),
-    "MLFlowLogger": ("mlflow", "mlflow"),
-    "CometLogger": ("comet-ml", "comet_ml"),
-    "NeptuneLogger": ("neptune", "neptune"),
-    "LitLogger": ("litlogger", "litlogger"),
+# The least values of numbers, of flags and of what Lightning's own callbacks take.
+LEAST = {
+    "gradient_clip_val": 0,  # less: nothing is clipped
+    "log_every_n_steps": 0,
+    "patience": 0,
+    "every_n_train_steps": 0,
+    "every_n_epochs": 0,
+    "refresh_rate": 0,
+    "window": 1,
+    "warmup": 0,
 }
+LOGGED = ("train_loss", "test_loss", "test_acc", "val_acc")  # by ``Classifier``
 
 
 def check_parts(jobs: Iterable[Job]) -> None:
@@ -55,33 +60,47 @@ def _check_parts(trainer: Any, callbacks: Any, loggers: Any) -> None:
     for name, keys in loggers.keys.items():
         _class_and_keys(f"logger.{name}", keys, Logger)
     made = make_callbacks(callbacks.keys, None)
+    _check_monitored(callbacks.keys, made)
     if not loggers and any(isinstance(callback, LearningRateMonitor) for callback in made):
         raise ConfigError("callbacks=lr_monitor: needs a logger of Lightning's, as logger=[wandb,lightning_csv]")
+    flags = quiet(trainer)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # Only the flags: what the machine lacks is told by other checks.
-            pl.Trainer(accelerator="cpu", devices=1, logger=False, plugins=[LightningEnvironment()], **quiet(trainer))
+            tried = pl.Trainer(accelerator="cpu", devices=1, logger=False, plugins=[LightningEnvironment()], **flags)
     except Exception as error:
-        flags = " ".join(f"trainer.{name}={short(value)}" for name, value in trainer.flags.keys.items())
-        raise ConfigError(f"{flags}: Lightning doesn't take this ({short(message(error), 300)})") from None
+        given = " ".join(f"trainer.{name}={short(value)}" for name, value in trainer.flags.keys.items())
+        raise ConfigError(f"{given}: Lightning doesn't take this ({short(message(error), 300)})") from None
+    for timer in (each for each in [*cast(Any, tried).callbacks, *made] if isinstance(each, Timer)):
+        if _has_ended(timer):
+            key = next(
+                (f"callbacks.{name}" for name, each in zip(callbacks.keys, made, strict=True) if each is timer), None
+            )
+            raise ConfigError(f"{key or 'trainer.max_time'}: must leave some time to train in")
 
 
 def quiet(trainer: Any) -> dict[str, Any]:
-    """The flags of a trainer, which by default shows nothing by itself."""
+    """The flags of a trainer, which by default shows nothing by itself. Raises ConfigError."""
     return {
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
-        **trainer.flags.plain(),
+        **_flags(trainer),
     }
+
+
+def _flags(trainer: Any) -> dict[str, Any]:
+    flags = fitted("trainer.", pl.Trainer.__init__, trainer.flags.plain())
+    _bounded("trainer.", flags)
+    return flags
 
 
 def make_callbacks(keys: Mapping[str, Any], directory: Path | None) -> list[Callback]:
     """The callbacks of a config, in its order. Raises ConfigError.
 
     Args:
-        directory: the run's, in which checkpoints are kept unless ``dirpath`` says otherwise.
+        directory: the run's, which a relative ``dirpath`` is below. None: only to see whether they can be made.
     """
     found: list[Callback] = []
     for name, given in keys.items():
@@ -91,10 +110,41 @@ def make_callbacks(keys: Mapping[str, Any], directory: Path | None) -> list[Call
                 f"callbacks.{name}: {kind.__name__} changes whole checkpoints, which a run's own can't hold; use it "
                 "with fractal_ifs.Classifier and a pl.Trainer of your own"
             )
-        if issubclass(kind, ModelCheckpoint) and arguments.get("dirpath") is None and directory:
-            arguments["dirpath"] = str(directory / "checkpoints")
+        if issubclass(kind, Checkpoint) and directory and "dirpath" in inspect.signature(kind).parameters:
+            arguments["dirpath"] = str(directory / (arguments.get("dirpath") or "checkpoints"))
         found.append(_made(f"callbacks.{name}", kind, arguments))
     return found
+
+
+def ended_by(trainer: pl.Trainer, parts: Mapping[str, Callback]) -> str | None:
+    """Which flag or callback has ended training early, by its key: ``trainer.max_time``. None where nothing tells.
+
+    Args:
+        trainer: after ``fit``.
+        parts: the callbacks of the run's config, by their names.
+    """
+    own = {id(callback) for callback in parts.values()}
+    timers = [each for each in cast(Any, trainer).callbacks if isinstance(each, Timer) and id(each) not in own]
+    found = ["trainer.max_time" for timer in timers if _has_ended(timer)]
+    found += [f"callbacks.{name}" for name, callback in parts.items() if _has_ended(callback)]
+    if found:
+        return " and ".join(found)
+    others = [name for name, each in parts.items() if not (isinstance(each, Timer) or _only_looks(each))]
+    return f"callbacks.{others[0]}" if len(others) == 1 and not timers else None
+
+
+def _only_looks(callback: Callback) -> bool:
+    return type(callback).__module__.startswith("pytorch_lightning.") and type(callback).__name__ in ONLY_LOOKING
+
+
+def _has_ended(callback: Callback) -> bool:
+    """Whether a callback says of itself that it has ended training."""
+    if isinstance(callback, Timer):
+        left = callback.time_remaining()
+        return left is not None and left <= 0
+    if isinstance(callback, EarlyStopping):
+        return bool(callback.stopped_epoch or getattr(callback, "stopping_reason_message", None))
+    return False
 
 
 def make_loggers(keys: Mapping[str, Any], directory: Path, step: int) -> list[Logger]:
@@ -108,7 +158,9 @@ def make_loggers(keys: Mapping[str, Any], directory: Path, step: int) -> list[Lo
     for name, given in keys.items():
         kind, arguments = _class_and_keys(f"logger.{name}", given, Logger)
         takes = inspect.signature(kind).parameters
-        if "save_dir" in takes and arguments.get("save_dir") is None:
+        if "save_dir" in takes and arguments.get("save_dir") is not None:
+            arguments["save_dir"] = str(directory / arguments["save_dir"])
+        elif "save_dir" in takes:
             arguments["save_dir"] = str(directory)
             if {"name", "version"} <= set(takes):
                 version = name if step == 0 else f"{name}.from_{step}"
@@ -124,15 +176,33 @@ def _class_and_keys(key: str, given: Mapping[str, Any], base: type) -> tuple[Any
     takes = inspect.signature(kind).parameters
     if not any(each.kind == each.VAR_KEYWORD for each in takes.values()):
         check_names(arguments, list(takes), f"{key}.")
+    arguments = fitted(f"{key}.", kind.__init__, arguments)
+    if kind.__module__.startswith("pytorch_lightning."):
+        _bounded(f"{key}.", arguments)
     return kind, arguments
+
+
+def _bounded(prefix: str, arguments: Mapping[str, Any]) -> None:
+    """Raises ConfigError for numbers that Lightning takes, and that mean nothing or something else to it."""
+    for name, least in LEAST.items():
+        value = arguments.get(name)
+        if isinstance(value, int | float) and not value >= least:
+            raise ConfigError(f"{prefix}{name}={shown(value)}: must be a number >= {least}")
+
+
+def _check_monitored(keys: Mapping[str, Any], made: list[Callback]) -> None:
+    """Raises ConfigError where a callback of Lightning's watches what nobody logs; a user's own may log anything."""
+    if not all(type(callback).__module__.startswith("pytorch_lightning.") for callback in made):
+        return
+    for name, callback in zip(keys, made, strict=True):
+        monitor = getattr(callback, "monitor", None)
+        known = (*LOGGED, "epoch", "step") if isinstance(callback, ModelCheckpoint) else LOGGED
+        if isinstance(monitor, str) and monitor not in known:
+            raise ConfigError(f"callbacks.{name}.monitor={short(monitor)}: must be one of {', '.join(known)}")
 
 
 def _class(key: str, target: str, base: type) -> Any:
     """The class of a dotted name, derived from ``base``. Raises ConfigError."""
-    module, _, name = target.rpartition(".")
-    package = PACKAGES.get(name) if module.startswith("pytorch_lightning") else None
-    if package and find_spec(package[1]) is None:
-        raise ConfigError(f"{key}: {package[0]} is not installed; pip install {package[0]}")
     return resolve(f"{key}._target_", target, base)
 
 
