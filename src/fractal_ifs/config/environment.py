@@ -9,6 +9,7 @@ from fractal_ifs.config.keys import checked
 
 ISAS = ("avx512", "avx2", "base")  # of the native engine, best first
 _ISA = Literal["avx512", "avx2", "base"]
+_PROGRESS = Literal["auto", "table", "line", "log", "off"]
 _WANDB_MODE = Literal["online", "offline", "disabled", "shared", "run", "dryrun"]
 
 
@@ -20,6 +21,15 @@ def checkpoint_seconds() -> float:
 def isa() -> str | None:
     """FRACTAL_IFS_ISA: the instruction set that the native engine must use, one of ``ISAS``. Raises ConfigError."""
     return _read("FRACTAL_IFS_ISA", _ISA, None)
+
+
+def progress() -> str:
+    """FRACTAL_IFS_PROGRESS: how training shows how far it is, ``auto`` by default. Raises ConfigError.
+
+    ``table``: the runs in training, in a terminal. ``line``: one line, in a terminal. ``log``: a line from time to time.
+    ``off``: nothing. ``auto``: a table where a terminal has room for it, a line in any other, and else as ``log``.
+    """
+    return _read("FRACTAL_IFS_PROGRESS", _PROGRESS, "auto")
 
 
 def slurm_cpus() -> int | None:
@@ -39,7 +49,7 @@ def wandb_mode() -> str | None:
 
 def check_environment() -> None:
     """Raises ConfigError for a bad value of a variable that every command here reads: all but W&B's."""
-    for read in (checkpoint_seconds, isa, slurm_cpus, slurm_restarts):
+    for read in (checkpoint_seconds, isa, progress, slurm_cpus, slurm_restarts):
         read()
 
 

@@ -34,7 +34,7 @@ def train(
         jobs: in the order in which they begin, each with its ``source``: see ``runs.longer.with_sources``.
         threads: threads of the native engine; 0: one for each core.
         stack: largest number of runs in a stack of the torch engine; 0: it decides.
-        report: called after each round, for the progress line.
+        report: called before the first round and after each, for the progress.
 
     Raises KeyboardInterrupt on an interrupt, once every active run has a checkpoint and a record that says interrupted.
     """
