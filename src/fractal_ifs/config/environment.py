@@ -26,7 +26,7 @@ def isa() -> str | None:
 def progress() -> str:
     """FRACTAL_IFS_PROGRESS: how training shows how far it is, ``auto`` by default. Raises ConfigError.
 
-    ``table``: the runs in training, in a terminal. ``line``: one line, in a terminal. ``log``: a line from time to time.
+    ``table``: the runs in training, in a terminal. ``line``: one line there. ``log``: a line from time to time.
     ``off``: nothing. ``auto``: a table where a terminal has room for it, a line in any other, and else as ``log``.
     """
     return _read("FRACTAL_IFS_PROGRESS", _PROGRESS, "auto")

@@ -169,7 +169,6 @@ class Worker:
             how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
             return [_left(jobs[n], WorkerDied(f"its worker process {how}")) for n in self.numbers]
 
-
     def _next(self, jobs: Sequence[Job]) -> list[RunRecord | str] | Standing | None:
         """What the worker has sent next. What it has logged is logged here. Raises EOFError where nothing is left."""
         told = self.connection.recv()

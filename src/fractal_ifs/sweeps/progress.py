@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fractal_ifs.config import environment
 from fractal_ifs.config.run import Job
 from fractal_ifs.runs.records import keys_of
+from fractal_ifs.sweeps.clock import clock
 from fractal_ifs.training import signals
 from fractal_ifs.training.grouping import step_cost
 from fractal_ifs.training.rounds import SweepRounds
@@ -124,9 +125,7 @@ class Progress:
         console = Console(file=self.stream, markup=False, highlight=False)
         if console.is_dumb_terminal or not console.is_terminal:
             return None
-        return Live(
-            console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
-        )
+        return Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False)
 
     def _look(self) -> None:
         """What the thread does."""
@@ -228,11 +227,3 @@ def _above(live: Live) -> Iterator[None]:
     finally:
         for undo in changed:
             undo()
-
-
-def clock(seconds: float) -> str:
-    """A time as it is shown: ``1:02``, ``3:04:05``, ``2 days 3:04:05``."""
-    days, rest = divmod(int(min(seconds, 1e9)), 86400)
-    hours, rest = divmod(rest, 3600)
-    text = f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours or days else f"{rest // 60}:{rest % 60:02}"
-    return f"{days} day{'s' if days > 1 else ''} {text}" if days else text

@@ -72,6 +72,7 @@ class SweepRounds:
         """How far the jobs are. Another thread may ask at any time."""
         past, running = self.past, list(self.active.items())
         best = [run.best_test_acc for _, (run, _) in running if run.history]
+        best += [] if past.best is None else [past.best]
         steps, work = past.steps, past.work
         left = sum(self.jobs[number].steps * step_cost(self.jobs[number].config) for number in list(self.waiting))
         found: list[Running] = []
@@ -82,14 +83,14 @@ class SweepRounds:
             left += max(0, job.steps - at) * step_cost(job.config)
             loss = run.history[-1].train_loss if run.history else None
             found.append(Running(number, at, job.steps, loss, run.best_test_acc if run.history else None))
-        best = max([*best, *([past.best] if past.best is not None else [])], default=None)
-        return Standing(tuple(found), past.ended, past.failed, best, steps, work, left)
+        return Standing(tuple(found), past.ended, past.failed, max(best, default=None), steps, work, left)
 
     def _past(self, number: int, run: Run | None, well: bool) -> None:
         """Count a job that has ended."""
         past, job = self.past, self.jobs[number]
         done = run.steps_before + run.step - self.first.get(number, 0) if run else 0
-        best = [each for each in (past.best, run.best_test_acc if run and run.history else None) if each is not None]
+        best = [] if past.best is None else [past.best]
+        best += [run.best_test_acc] if run and run.history else []
         self.past = past._replace(
             ended=past.ended + 1,
             failed=past.failed + (not well),
