@@ -161,8 +161,9 @@ class Progress:
         from rich.text import Text
 
         width, height = live.console.size
+        small = self.mode == "auto" and (width < ROOM[0] or height < ROOM[1])
         text = Text(self.text(), no_wrap=True, overflow="ellipsis")
-        if self.mode == "line" or len(self.jobs) == 1 or (self.mode == "auto" and (width, height) < ROOM):
+        if self.mode == "line" or len(self.jobs) == 1 or small:
             return text
         _, running = self.standing()
         table = Table(box=None, padding=(0, 2, 0, 0))
