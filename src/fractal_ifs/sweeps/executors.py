@@ -316,6 +316,7 @@ class _Telling(logging.Handler):
         return self
 
     def __exit__(self, *_: object) -> None:
+        logging.getLogger().removeHandler(self)
         self.queue.put(None)
         self.thread.join(ENDING_SECONDS / 4)  # nobody may be reading
 
