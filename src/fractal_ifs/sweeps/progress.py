@@ -48,7 +48,6 @@ class Progress:
         self.mode = mode or environment.progress()
         self.begun = time.monotonic()
         self.next_line = FIRST
-        self.numbers = {id(job): number for number, job in enumerate(self.jobs)}
         self.waiting = set(range(len(self.jobs)))  # the jobs of groups that have not begun
         self.groups: dict[tuple[int, ...], SweepRounds | Standing] = {}  # in training, by the numbers of their jobs
         self.past = Standing()  # of the groups that have ended
@@ -60,10 +59,6 @@ class Progress:
         if self.mode != "off":
             with signals.held_back():  # the main thread shall get them
                 self.thread.start()
-
-    def __call__(self, rounds: SweepRounds) -> None:
-        """Follow a group that trains in this process. For ``SweepRounds.report``."""
-        self.told(tuple(self.numbers[id(job)] for job in rounds.jobs), rounds)
 
     def told(self, numbers: Sequence[int], group: SweepRounds | Standing) -> None:
         """Follow a group: by itself, or by what a worker process has told last."""

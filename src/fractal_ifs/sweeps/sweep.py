@@ -71,7 +71,6 @@ def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Out
     progress = Progress(jobs)
 
     def report(rounds: SweepRounds) -> None:
-        progress(rounds)
         if time.monotonic() - keeper.looked > KEEP_SECONDS:
             runs = (run for run in rounds.ended.values() if isinstance(run, Run))
             keeper.add({run.directory: run.record() for run in runs if run.directory})

@@ -36,7 +36,7 @@ class SweepRounds:
     Args:
         jobs: in the order in which they begin. For the torch engine they must have one shape.
         engine: one of ``fractal_ifs.engines``.
-        report: called with this module before the first round and after each. Its ``standing`` says how far it is.
+        report: called with this module after each round.
     """
 
     def __init__(self, jobs: Sequence[Job], engine: Engine, report: Callable[["SweepRounds"], None] | None = None):
@@ -51,8 +51,6 @@ class SweepRounds:
 
     def train_all(self) -> None:
         """Train all jobs to their end. A signal ends this between two steps, by KeyboardInterrupt."""
-        if self.report:
-            self.report(self)
         while self.waiting or self.active:
             self.round()
         wandb_run.wait()  # it may be behind
