@@ -449,8 +449,12 @@ std::exception_ptr train(std::vector<Held>& all, std::size_t threads) {
     std::vector<Training> trainings;
     for (const Held& held : all) trainings.push_back(held.training);
     refuse_overlaps(trainings);
-    const std::exception_ptr error = train_all(trainings, threads, NEVER);
-    for (std::size_t i = 0; i < all.size(); ++i) all[i].training = trainings[i];
+    std::vector<std::atomic<uint64_t>> reached(all.size());
+    const std::exception_ptr error = train_all(trainings, threads, reached, NEVER);
+    for (std::size_t i = 0; i < all.size(); ++i) {
+        CHECK(reached[i] == trainings[i].step, "network %zu reached %zu", i, std::size_t(reached[i]));
+        all[i].training = trainings[i];
+    }
     return error;
 }
 

@@ -18,10 +18,10 @@ from fractal_ifs.runs.records import Status, read_record
 from fractal_ifs.sweeps import halving as module
 from fractal_ifs.sweeps.finished import finished_jobs
 from fractal_ifs.sweeps.halving import train_by_halving
-from fractal_ifs.sweeps.progress import Progress
 from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.status import status
 from fractal_ifs.sweeps.sweep import train_jobs
+from fractal_ifs.training.rounds import SweepRounds
 
 KEYS = {"steps": 160, "eval_every": 20, "data__test_size": 997}
 LRS = (1e-4, 1e-3, 5e-3, 2e-2, 1e-1)
@@ -130,7 +130,7 @@ def test_a_key_competes_that_only_some_choices_of_a_group_have():
 def test_interrupted_anywhere_it_ends_the_same(tmp_path, monkeypatch, place):
     jobs, straight = jobs_in(tmp_path / "a"), jobs_in(tmp_path / "b")
     halved(straight)
-    patched, name = (Progress, "__call__") if place == "in training" else (module, "write_record")
+    patched, name = (SweepRounds, "round") if place == "in training" else (module, "write_record")
     whole = getattr(patched, name)
     times = 0
     while True:

@@ -4,19 +4,14 @@ import contextlib
 import csv
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
-import termios
-import threading
 from pathlib import Path
 
 import pytest
 from conftest import read_checkpoint
 from killed import SMALL, on_a_terminal, start, steps, wait_for
-
-from fractal_ifs.sweeps.progress import Progress
 
 # What a shell makes of the streams.
 CLOSED, FULL = 'exec "$@" >&- 2>&-', 'exec "$@" >/dev/full 2>/dev/full'
@@ -267,23 +262,6 @@ def test_training_that_ignores_the_hang_up_goes_on_without_its_terminal(tmp_path
     close_in_training(tmp_path, process, terminal)
     assert process.wait(120) == 0
     assert trained(tmp_path) == ["finished", "finished"]
-
-
-def test_the_progress_line_does_not_wait_for_a_terminal_that_is_held_up():
-    ours, theirs = pty.openpty()
-    with open(ours, "rb", buffering=0) as reader, open(theirs, "w") as terminal:
-        progress = Progress(2, 100, terminal)
-        progress.close()
-        assert os.read(ours, 100) == b"\r\x1b[K"
-        termios.tcflow(theirs, termios.TCOOFF)  # what Ctrl-S does
-        writing = threading.Thread(target=progress.close, daemon=True)
-        writing.start()
-        writing.join(30)
-        assert not writing.is_alive()
-        termios.tcflow(theirs, termios.TCOON)
-        terminal.write("end")
-        terminal.flush()
-        assert reader.read(100) == b"end"
 
 
 @pytest.mark.parametrize("kind", [signal.SIGUSR1, signal.SIGUSR2])

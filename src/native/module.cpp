@@ -88,8 +88,8 @@ struct Asked {
     }
 };
 
-// Trains every task (fractal_ifs.engines.cpp.Task) by its steps, and sets its step, done and loss_sum. Nothing has
-// trained where one is refused, by a ValueError.
+// Trains every task (fractal_ifs.engines.cpp.Task) by its steps, and sets its step, done and loss_sum; its step also
+// meanwhile, for other Python threads to see. Nothing has trained where one is refused, by a ValueError.
 void advance(const py::list& tasks, std::size_t threads, const py::list& until) {
     Asked<Training> asked(tasks, [](py::handle task, auto hold) {
         const auto written = [&](const char* name) {
@@ -116,10 +116,17 @@ void advance(const py::list& tasks, std::size_t threads, const py::list& until) 
     });
     std::vector<Training>& all = asked.work;
     refuse_overlaps(all);
+    std::vector<std::atomic<uint64_t>> reached(all.size());
+    for (std::size_t i = 0; i < all.size(); ++i) reached[i] = all[i].step;
+    const auto watch = [&, signals = watch_signals(&until)] {
+        py::gil_scoped_acquire acquire;
+        for (std::size_t i = 0; i < reached.size(); ++i) py::handle(tasks[i]).attr("step") = reached[i].load();
+        return signals();
+    };
     std::exception_ptr error;
     {
         py::gil_scoped_release release;
-        error = train_all(all, threads, watch_signals(&until));
+        error = train_all(all, threads, reached, watch);
     }
     for (std::size_t i = 0; i < all.size(); ++i) {
         const py::handle task = tasks[i];

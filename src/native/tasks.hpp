@@ -109,14 +109,21 @@ struct Training {
     }
 };
 
-// Trains all on `threads` threads: see run() in pool.hpp for `watch` and for what is returned.
+// Trains all on `threads` threads: see run() in pool.hpp for `watch` and for what is returned. Meanwhile reached[i] is
+// the step that all[i] has come to by its last slice, for whoever shows progress.
 template <class Watch>
-std::exception_ptr train_all(std::vector<Training>& all, std::size_t threads, Watch watch) {
+std::exception_ptr train_all(std::vector<Training>& all, std::size_t threads,
+                             std::vector<std::atomic<uint64_t>>& reached, Watch watch) {
     std::vector<double> rest;
     for (const Training& t : all) rest.push_back(t.rest());
     // Few tasks take turns in slices, so that three on two threads end together.
     const double slice = std::accumulate(rest.begin(), rest.end(), 0.0) / double(16 * threads);
-    return run(rest, threads, [&](std::size_t i, const auto& stop) { return all[i].train(slice, stop); }, watch);
+    const auto work = [&](std::size_t i, const auto& stop) {
+        const double left = all[i].train(slice, stop);
+        reached[i] = all[i].step;
+        return left;
+    };
+    return run(rest, threads, work, watch);
 }
 
 // Throws std::invalid_argument where memory that a task writes is in another array as well, of this task or another:

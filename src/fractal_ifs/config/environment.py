@@ -9,6 +9,7 @@ from fractal_ifs.config.keys import checked
 
 ISAS = ("avx512", "avx2", "base")  # of the native engine, best first
 _ISA = Literal["avx512", "avx2", "base"]
+_PROGRESS = Literal["auto", "table", "line", "log", "off"]
 _WANDB_MODE = Literal["online", "offline", "disabled", "shared", "run", "dryrun"]
 
 
@@ -25,6 +26,15 @@ def isa() -> str | None:
 def emulated_gpu() -> str | None:
     """FRACTAL_IFS_EMULATED_GPU: for tests, a folder for kernels that a CPU runs in place of a GPU."""
     return _read("FRACTAL_IFS_EMULATED_GPU", str, None)
+
+
+def progress() -> str:
+    """FRACTAL_IFS_PROGRESS: how training shows how far it is, ``auto`` by default. Raises ConfigError.
+
+    ``table``: the runs in training, in a terminal. ``line``: one line there. ``log``: a line from time to time.
+    ``off``: nothing. ``auto``: a table where a terminal has room for it, a line in any other, and else as ``log``.
+    """
+    return _read("FRACTAL_IFS_PROGRESS", _PROGRESS, "auto")
 
 
 def slurm_cpus() -> int | None:
@@ -44,7 +54,7 @@ def wandb_mode() -> str | None:
 
 def check_environment() -> None:
     """Raises ConfigError for a bad value of a variable that every command here reads: all but W&B's."""
-    for read in (checkpoint_seconds, isa, slurm_cpus, slurm_restarts):
+    for read in (checkpoint_seconds, isa, progress, slurm_cpus, slurm_restarts):
         read()
 
 

@@ -56,6 +56,10 @@ class ConvEngine:
         [run], [asked] = runs, steps
         return [self._held(run).advance(min(asked, CHUNK - run.step % CHUNK), stop)]
 
+    def reached(self, run: Run) -> int:
+        """The step that a run has come to: ``advance`` moves it with every step."""
+        return run.step
+
     def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
         """The share of images whose largest logit is their label's, and the mean cross-entropy."""
         return [self._held(run).evaluate(there) for run, there in zip(runs, sets, strict=True)]

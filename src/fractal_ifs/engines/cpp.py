@@ -66,7 +66,8 @@ class Task(Evaluation):
     float64, is w makes it (1 - w) average + w params.
 
     ``advance`` sets ``step`` (optimizer steps done over the run), ``done`` (in this call) and ``loss_sum``: the mean
-    batch loss summed over the steps of this call, NaN or infinite if the network diverged.
+    batch loss summed over the steps of this call, NaN or infinite if the network diverged. ``step`` moves during the
+    call too, for threads that show it.
     """
 
     exp_avg: Any = None

@@ -101,6 +101,13 @@ class CudaEngine:
             sums |= stack.end()
         return [sums[id(run)] for run in runs]
 
+    def reached(self, run: Run) -> int:
+        """The step up to which the GPU has been given work of a run."""
+        for stack in list(self._stacks.values()):
+            if (at := stack.given(run)) is not None:
+                return at
+        return run.step
+
     def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
         """Measure each run, as ``Engine`` says."""
         found: dict[int, Measurement] = {}  # by place
@@ -201,6 +208,7 @@ class _Stack:
         self.sizes = np.array([len(run.data.y_train) for run in runs])
         self.per_epoch = self.sizes // runs[0].config.batch_size
         self.numbered = [_numbered(run.config) for run in runs]
+        self.launched: deque[tuple[Event, list[Tensor]]] = deque()
 
     def holds(self, runs: Sequence[Run]) -> bool:
         """Whether these are its runs, and their vectors are where they were."""
@@ -211,13 +219,17 @@ class _Stack:
         """Take on so many steps of each run."""
         self.at = np.array([run.step for run in self.runs])
         self.todo = np.array(counts)
-        self.launched: deque[tuple[Event, list[Tensor]]] = deque()
         ready = self.device.event()  # of points and weights that are new
         with self.stream:
             ready.wait()
             sums = torch.tensor([run.loss_sum for run in self.runs], dtype=torch.float64)
             self.totals = _on(self.device, sums)
         self.jobs["total"] = self.totals.data_ptr() + 8 * np.arange(len(self.runs))
+
+    def given(self, run: Run) -> int | None:
+        """The step up to which a run has been launched; None where it isn't here, or nothing is in progress."""
+        places = [number for number, each in enumerate(self.runs) if each is run]
+        return int(self.at[places[0]]) if places and self.launched else None
 
     def orders(self) -> list[tuple[int, int, int]]:
         """The keys of the orders of the epochs that the runs are in."""
@@ -275,7 +287,8 @@ class _Stack:
             self._wait()
         for run, at in zip(self.runs, self.at.tolist(), strict=True):
             run.step = at
-        totals = cast(list[float], self.totals.tolist())
+        with self.stream:  # behind its copy to the device, also where nothing was launched
+            totals = cast(list[float], self.totals.tolist())
         return {id(run): total for run, total in zip(self.runs, totals, strict=True)}
 
 

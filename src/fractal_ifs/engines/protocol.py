@@ -51,6 +51,10 @@ class Engine(Protocol):
         """
         ...
 
+    def reached(self, run: Run) -> int:
+        """The step that a run has come to, also in the middle of ``advance``. Another thread may ask, to show it."""
+        ...
+
     def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
         """Measure the network of each run on the set in its place, which isn't empty. A run may be there repeatedly."""
         ...

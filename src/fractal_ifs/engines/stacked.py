@@ -302,6 +302,10 @@ class StackedEngine:
             run.detach()
         self._stacks = []
 
+    def reached(self, run: Run) -> int:
+        """The step that a run has come to: ``advance`` moves it with every step."""
+        return run.step
+
     @torch.no_grad()
     def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
         """Measure each run, as ``Engine`` says."""

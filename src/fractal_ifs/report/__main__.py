@@ -64,9 +64,15 @@ def status_parser() -> Parser:
         How far sweeps are: how many of their runs are finished, running, waiting or failed, and how many steps are
         done. It asks Slurm about the tasks of a sweep there.
         """
-    given: Examples = (("", "all in multirun"), ("multirun/mine multirun/other", ""))
+    given: Examples = (
+        ("", "all in multirun"),
+        ("multirun/mine multirun/other", ""),
+        ("multirun/mine --watch 60", "again every minute, until all runs have ended"),
+    )
     out = Parser(command if command.endswith(" status") else f"{command} status", text, given)
     out.add_argument("paths", nargs="*", type=path, metavar="DIR", help="a sweep's directory; default: multirun")
+    seconds = "look again every so many seconds, until all runs have ended or Ctrl-C; without a number: 10"
+    out.add_argument("--watch", nargs="?", type=whole(1, 10**6), const=10, metavar="SECONDS", help=seconds)
     return out
 
 
@@ -122,9 +128,14 @@ def check(arguments: Sequence[str]) -> None:
         sys.exit(1)
 
 
-def status(arguments: Sequence[str]) -> str:
+def status(arguments: Sequence[str]) -> str | None:
     """How far the sweeps in some directories are."""
-    paths = status_parser().parse_args(arguments).paths or [Path("multirun")]
+    given = status_parser().parse_args(arguments)
+    paths = given.paths or [Path("multirun")]
+    if given.watch:
+        from fractal_ifs.sweeps.watch import watch
+
+        return watch(paths, given.watch)
     from fractal_ifs.sweeps.status import show
 
     return "\n".join(show(each) for each in paths)

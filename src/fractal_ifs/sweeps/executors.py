@@ -8,15 +8,17 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import queue
 import signal
 import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -31,6 +33,7 @@ from fractal_ifs.runs.records import RunRecord, read_record
 from fractal_ifs.training import signals
 from fractal_ifs.training.grouping import groups_of
 from fractal_ifs.training.rounds import SweepRounds
+from fractal_ifs.training.standing import Standing
 from fractal_ifs.training.train import process_threads, train
 
 log = logging.getLogger(__name__)
@@ -38,16 +41,23 @@ log = logging.getLogger(__name__)
 Outcome = RunRecord | Exception  # a job's record, or the exception that it failed with
 
 ENDING_SECONDS = 20.0  # how long an interrupted worker may take to end
+TELLING_SECONDS = 1.0  # between two times that a worker tells how far it is
 
 
 def execute(
-    jobs: Sequence[Job], executor: str, stack: int, report: Callable[[SweepRounds], None]
+    jobs: Sequence[Job],
+    executor: str,
+    stack: int,
+    report: Callable[[SweepRounds], None],
+    told: Callable[[Sequence[int], SweepRounds | Standing], None],
 ) -> Iterator[tuple[list[int], list[Outcome]]]:
     """Train jobs in groups that one engine can hold, the largest group first.
 
     Args:
         executor, stack: as in ``sweeps.sweep.train_jobs``.
         report: called after every round of training in this process.
+        told: called with the numbers of jobs that train together, when they begin, with what says how far they are; of
+            those in another process with how far they are, again and again.
 
     Yields the numbers and the outcomes of jobs, as they end.
     """
@@ -58,15 +68,15 @@ def execute(
         name = choose(config).engine
         if config.trainer.devices > 1:
             for number in numbers:
-                yield [number], [_on_devices(jobs[number])]
+                yield [number], [_on_devices(jobs[number], number, told)]
             continue
         workers = processes(config)
         if executor == "inline" or name == "native" or workers == 1 or len(jobs) == 1:
-            yield numbers, train_group([jobs[n] for n in numbers], stack, report)
+            yield numbers, train_group([jobs[n] for n in numbers], stack, report, partial(told, numbers))
         else:
             parallel += shares(numbers, workers)
     if parallel:
-        yield from _local(jobs, parallel, stack)
+        yield from _local(jobs, parallel, stack, told)
 
 
 def shares(numbers: list[int], workers: int) -> list[list[int]]:
@@ -84,10 +94,23 @@ def processes(config: RunConfig) -> int:
     return config.workers or len(gpus())
 
 
-def train_group(jobs: Sequence[Job], stack: int, report: Callable[[SweepRounds], None] | None = None) -> list[Outcome]:
-    """Train a group of jobs in this process. Returns their outcomes, in order; arguments as in ``execute``."""
-    outcomes = train(jobs, jobs[0].config.workers, stack, report)
+def train_group(
+    jobs: Sequence[Job],
+    stack: int,
+    report: Callable[[SweepRounds], None] | None = None,
+    follow: Callable[[SweepRounds], None] | None = None,
+) -> list[Outcome]:
+    """Train a group of jobs in this process. Returns their outcomes, in order; arguments as in ``train``."""
+    outcomes = train(jobs, jobs[0].config.workers, stack, report, follow)
     return [outcome if isinstance(outcome, Exception) else outcome.record() for outcome in outcomes]
+
+
+class Said(NamedTuple):
+    """What a worker has logged."""
+
+    logger: str
+    level: int
+    text: str
 
 
 class WorkerDied(RuntimeError):
@@ -138,18 +161,25 @@ class Worker:
         if self.process.pid and self.process.is_alive():
             os.kill(self.process.pid, signal.SIGTERM if self.ready.poll() else signal.SIGKILL)
 
-    def join(self) -> None:
-        """Wait for the process to end, at most ``ENDING_SECONDS``."""
+    def join(self, jobs: Sequence[Job]) -> None:
+        """Wait for the process to end, at most ``ENDING_SECONDS``, and log what it has logged meanwhile."""
         if self.process.pid:
             self.process.join(ENDING_SECONDS)
+        with contextlib.suppress(EOFError, OSError):
+            while self.connection.poll():
+                self._next(jobs)
 
-    def end(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """The outcomes of the worker's group. If its process has died, they are what it has left on disk.
+    def heard(self, jobs: Sequence[Job]) -> list[Outcome] | Standing | None:
+        """What the worker tells next: the outcomes of its group, how far that is, or None for what is logged here.
 
-        Where its GPU turned out not to work, ``fault`` says why, and the outcomes of what it couldn't train are errors.
+        If its process has died, the outcomes are what it has left on disk. Where its GPU turned out not to work,
+        ``fault`` says why, and the outcomes of what it couldn't train are errors.
         """
         try:
-            outcomes, self.fault = self.connection.recv()
+            told = self._next(jobs)
+            if told is None or isinstance(told, Standing):
+                return told
+            outcomes, self.fault = told
             if self.fault and not outcomes:
                 return [GpuFailed(f"GPU {self.device}: {self.fault}") for _ in self.numbers]
             return [FailedElsewhere(found) if isinstance(found, str) else found for found in outcomes]
@@ -158,6 +188,16 @@ class Worker:
             code = self.process.exitcode or 0
             how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
             return [_left(jobs[n], WorkerDied(f"its worker process {how}")) for n in self.numbers]
+
+    def _next(self, jobs: Sequence[Job]) -> tuple[list[RunRecord | str], str | None] | Standing | None:
+        """What the worker has sent next. What it has logged is logged here. Raises EOFError where nothing is left."""
+        told = self.connection.recv()
+        if not isinstance(told, Said):
+            return told
+        first, more = jobs[self.numbers[0]].directory, len(self.numbers) - 1
+        who = f"{first.name if first else self.numbers[0]}{f' and {more} more' if more else ''}"
+        logging.getLogger(told.logger).log(told.level, "%s: %s", who, told.text)
+        return None
 
 
 def _left(job: Job, error: WorkerDied) -> Outcome:
@@ -169,7 +209,9 @@ def _left(job: Job, error: WorkerDied) -> Outcome:
     return error
 
 
-def _local(jobs: Sequence[Job], groups: list[list[int]], stack: int) -> Iterator[tuple[list[int], list[Outcome]]]:
+def _local(
+    jobs: Sequence[Job], groups: list[list[int]], stack: int, told: Callable[[Sequence[int], Standing], None]
+) -> Iterator[tuple[list[int], list[Outcome]]]:
     """Train groups in worker processes. If a worker dies, its jobs have failed and the others go on.
 
     A GPU that doesn't work, or not any more, is left out. What it has lost goes on elsewhere, but for jobs that have
@@ -190,7 +232,12 @@ def _local(jobs: Sequence[Job], groups: list[list[int]], stack: int) -> Iterator
             signals.heed()
             for connection in wait(list(busy)):
                 worker = busy[connection]  # pyright: ignore[reportArgumentType]
-                ended = dict(zip(worker.numbers, worker.end(jobs), strict=True))
+                heard = worker.heard(jobs)
+                if isinstance(heard, Standing):
+                    told(worker.numbers, heard)
+                if not isinstance(heard, list):
+                    continue
+                ended = dict(zip(worker.numbers, heard, strict=True))
                 if worker.fault:
                     log.warning("GPU %s is left out: %s", worker.device, worker.fault)
                     busy.pop(worker.connection).connection.close()
@@ -216,7 +263,7 @@ def _local(jobs: Sequence[Job], groups: list[list[int]], stack: int) -> Iterator
         for worker in busy.values():
             worker.interrupt()
         for worker in busy.values():
-            worker.join()
+            worker.join(jobs)
         raise
 
 
@@ -225,7 +272,7 @@ def _recorded(job: Job, outcome: Outcome) -> Outcome:
     return _left(job, outcome) if isinstance(outcome, GpuFailed) else outcome
 
 
-def _on_devices(job: Job) -> Outcome:
+def _on_devices(job: Job, number: int, told: Callable[[Sequence[int], Standing], None]) -> Outcome:
     """Train one run in a process per device. Only the first process writes to the run's directory."""
     count = job.config.trainer.devices
     devices = [None] * count if job.config.trainer.accelerator == "cpu" else gpus()[:count]
@@ -236,19 +283,24 @@ def _on_devices(job: Job) -> Outcome:
                 worker.begin([0], [job if worker is workers[0] else job._replace(directory=None)])
             signals.heed()
             others = [worker.process.sentinel for worker in workers[1:]]
-            if workers[0].connection not in wait([workers[0].connection, *others]):
-                workers[0].process.kill()  # another has died, for which it would wait
-            return _recorded(job, workers[0].end([job])[0])
+            while True:
+                if workers[0].connection not in wait([workers[0].connection, *others]):
+                    workers[0].process.kill()  # another has died, for which it would wait
+                heard = workers[0].heard([job])
+                if isinstance(heard, list):
+                    return _recorded(job, heard[0])
+                if heard:
+                    told([number], heard)
         except KeyboardInterrupt:
             workers[0].interrupt()
-            workers[0].join()
+            workers[0].join([job])
             raise
         finally:
             workers[0].connection.close()
             for worker in workers[1:]:  # these save nothing, and might wait forever for the first
                 if worker.process.pid:
                     worker.process.kill()
-                worker.join()
+                worker.join([job])
 
 
 def _work(connection: Any, not_ready: Any, device: str | None, stack: int, rank: ddp.Rank | None = None) -> None:
@@ -269,17 +321,17 @@ def _work(connection: Any, not_ready: Any, device: str | None, stack: int, rank:
                 signal.signal(kind, signal.SIG_IGN)  # its driver ends it, after the first rank has checkpointed
         not_ready.close()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.ENDING)
-        while True:
-            jobs = connection.recv()
-            outcomes: list[Outcome] = []
-            if (fault := device and gpu_fault()) is None:
-                with ddp.joined(rank):
-                    outcomes = train_group(jobs, stack)
-                if device and any(isinstance(found, Exception) for found in outcomes):
-                    fault = gpu_fault()
-            # Exceptions are sent as text: some kinds can't be pickled, or not unpickled by the driver.
-            told = [message(found) if isinstance(found, Exception) else found for found in outcomes]
-            connection.send((told, fault))
+        with _Telling(connection) as telling:
+            while True:
+                jobs = connection.recv()
+                outcomes: list[Outcome] = []
+                if (fault := device and gpu_fault()) is None:
+                    with ddp.joined(rank):
+                        outcomes = train_group(jobs, stack, None, None if rank and rank.number else telling.follow)
+                    if device and any(isinstance(found, Exception) for found in outcomes):
+                        fault = gpu_fault()
+                # Exceptions are sent as text: some kinds can't be pickled, or not unpickled by the driver.
+                telling.tell(([message(found) if isinstance(found, Exception) else found for found in outcomes], fault))
 
 
 def gpu_fault() -> str | None:
@@ -289,6 +341,56 @@ def gpu_fault() -> str | None:
     except (RuntimeError, AssertionError) as error:
         return message(error).splitlines()[0]
     return None
+
+
+class _Telling(logging.Handler):
+    """Tells a worker's driver what it logs, how far it is, and its outcomes.
+
+    One thread sends all of them, because no signal interrupts it: half a message would spoil those that follow.
+    """
+
+    def __init__(self, connection: Any):
+        super().__init__()
+        self.connection, self.queue, self.rounds = connection, queue.SimpleQueue[Any](), None
+        self.thread = threading.Thread(target=self._send, daemon=True)
+
+    def follow(self, rounds: SweepRounds) -> None:
+        """Tell from now on how far these rounds are."""
+        self.rounds = rounds
+
+    def tell(self, what: Any) -> None:
+        """Tell the outcomes of the rounds, after which they are followed no more."""
+        self.rounds = None
+        self.queue.put(what)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell what is logged. Called by ``logging``."""
+        self.queue.put(Said(record.name, record.levelno, record.getMessage()))
+
+    def __enter__(self) -> "_Telling":
+        logging.getLogger("fractal_ifs").setLevel(logging.INFO)
+        logging.getLogger().addHandler(self)
+        with signals.held_back():
+            self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger().removeHandler(self)
+        self.queue.put(None)
+        self.thread.join(ENDING_SECONDS / 4)  # nobody may be reading
+
+    def _send(self) -> None:
+        with contextlib.suppress(OSError):  # the driver is gone
+            while True:
+                try:
+                    what = self.queue.get(timeout=TELLING_SECONDS)
+                except queue.Empty:
+                    if (rounds := self.rounds) is None:
+                        continue
+                    what = rounds.standing()
+                if what is None:
+                    return
+                self.connection.send(what)
 
 
 def _end_with_driver() -> None:

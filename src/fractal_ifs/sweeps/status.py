@@ -1,4 +1,4 @@
-"""How far a sweep is: ``python -m fractal_ifs.report status DIR``.
+"""How far a sweep is: ``python -m fractal_ifs.report status DIR``. ``sweeps.watch`` shows it again and again.
 
 Locks in the runs' directories and Slurm's queue show which runs are in training.
 """
@@ -51,6 +51,11 @@ def status(path: Path) -> dict[str, Any]:
 
     Raises ConfigError where there is no run.
     """
+    return status_and_running(path)[0]
+
+
+def status_and_running(path: Path) -> tuple[dict[str, Any], list[Path]]:
+    """What ``status`` says, and the directories of the runs that are ``running``. Raises as that does."""
     if not path.is_dir():
         raise ConfigError(f"{path}: there is no such directory" + (", it is a file" if path.exists() else ""))
     tasks: dict[str, list[Path]] = {}
@@ -60,12 +65,14 @@ def status(path: Path) -> dict[str, Any]:
     queue = active_tasks(tasks) or {}
     in_slurm = {run: queue[task][0] for task, runs in tasks.items() if task in queue for run in runs}
     counts: dict[str, int] = {}
+    running: list[Path] = []
     done = asked = 0
     for directory, names in walk(path):
         found = _run(directory, names, in_slurm.get(directory.absolute()))
         if found is not None:
             state, steps, wanted = found
             counts[state] = counts.get(state, 0) + 1
+            running += [directory] if state == Status.RUNNING else []
             done, asked = done + steps, asked + wanted
     if not counts:
         raise ConfigError(f"{path}: there is no run in this directory; give one that a sweep wrote, as multirun/NAME")
@@ -73,7 +80,7 @@ def status(path: Path) -> dict[str, Any]:
     lines = [
         f"{counted(states.count(pair), 'Slurm task')} {pair[0].lower()} ({pair[1]})" for pair in sorted(set(states))
     ]
-    return {**counts, "steps": done, "steps_asked": asked, "slurm": lines}
+    return {**counts, "steps": done, "steps_asked": asked, "slurm": lines}, running
 
 
 def _run(directory: Path, names: set[str], in_slurm: str | None) -> tuple[str, int, int] | None:
@@ -126,7 +133,12 @@ def show(path: Path) -> str:
 
     Raises ConfigError where there is no run.
     """
-    counts = status(path)
+    return shown(path, status(path))
+
+
+def shown(path: Path, counts: dict[str, Any]) -> str:
+    """What ``status`` has found, as text."""
+    counts = dict(counts)
     done, asked, lines = counts.pop("steps"), counts.pop("steps_asked"), counts.pop("slurm")
     runs = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
     head = f"{path}: {counted(sum(counts.values()), 'run')}: {runs};"

@@ -69,24 +69,24 @@ def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Out
     for reason in sorted({str(choose(job.config).reason) for job in jobs} - {"None"}):
         log.info("engine=torch: %s", reason)
     check_images(job.config for job in jobs)
-    progress = Progress(len(jobs), sum(job.steps for job in jobs))
+    progress = Progress(jobs)
 
     def report(rounds: SweepRounds) -> None:
-        progress(rounds)
         if time.monotonic() - keeper.looked > KEEP_SECONDS:
             runs = (run for run in rounds.ended.values() if isinstance(run, Run))
             keeper.add({run.directory: run.record() for run in runs if run.directory})
 
     try:
-        for numbers, found in execute(jobs, executor, stack, report):
+        for numbers, found in execute(jobs, executor, stack, report, progress.told):
             for number, outcome in zip(numbers, found, strict=True):
                 outcomes[number] = outcome
                 if isinstance(outcome, Exception):
                     report_failure(jobs[number], outcome)
+            records = [outcome for outcome in found if isinstance(outcome, RunRecord)]
             progress.group_ended(
-                sum(jobs[number].steps for number in numbers),
-                len(numbers),
-                sum(isinstance(o, Exception) or not o.status.well for o in found),
+                numbers,
+                failed=len(numbers) - sum(record.status.well for record in records),
+                best=max((b for record in records if (b := record.best_test_acc) is not None), default=None),
             )
             ended = dict(zip((jobs[number].directory for number in numbers), found, strict=True))
             keeper.add({where: record for where, record in ended.items() if where and isinstance(record, RunRecord)})

@@ -84,6 +84,10 @@ class LightningEngine:
         """Never called: ``LightningRounds`` trains a run at once."""
         raise NotImplementedError
 
+    def reached(self, run: Run) -> int:
+        """The step that a run has come to."""
+        return run.step
+
     def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
         """Measure each run, as ``Engine`` says."""
         return self._measures.evaluate(runs, sets)
@@ -243,7 +247,6 @@ class Keeper(Checkpoint):
         if step == run.step:  # its gradients are still being accumulated
             return
         run.step = step
-        self.rounds.steps_done += 1
         if step % self.every and step < self.steps:  # else an evaluation comes next, or the end
             self.pause(trainer)
 
@@ -282,8 +285,6 @@ class Keeper(Checkpoint):
 
     def pause(self, trainer: pl.Trainer) -> None:
         """Write a checkpoint if it is time for one, or leave where a signal has come."""
-        if self.rounds.report:
-            self.rounds.report(self.rounds)
         late = time.monotonic() - self.run.checkpointed > CHECKPOINT_SECONDS
         stop, late = ddp.first_says(bool(self.stop), late)  # Lightning waits for all processes of the run here
         if stop or late:

@@ -22,6 +22,8 @@ from fractal_ifs.runs.history import Summary
 from fractal_ifs.runs.records import Status, note
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training import signals, wandb_run
+from fractal_ifs.training.grouping import step_cost
+from fractal_ifs.training.standing import Running, Standing
 from fractal_ifs.training.wandb_run import WandbRun, finish_all, new_id
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ class SweepRounds:
     Args:
         jobs: in the order in which they begin. For the torch engine they must have one shape.
         engine: one of ``fractal_ifs.engines``.
-        report: called with this module after each round, for the progress line.
+        report: called with this module after each round.
     """
 
     def __init__(self, jobs: Sequence[Job], engine: Engine, report: Callable[["SweepRounds"], None] | None = None):
@@ -44,8 +46,8 @@ class SweepRounds:
         self.waiting = deque(range(len(self.jobs)))
         self.active: dict[int, tuple[Run, WandbRun]] = {}  # by the job's number, like ``ended``
         self.ended: dict[int, Run | Exception] = {}
-        self.steps_done = 0
-        self.steps_spared = 0  # that the jobs ask for, and that were done before or that nobody needs any more
+        self.first: dict[int, int] = {}  # the steps that were done when a run began here, by the job's number
+        self.past = Standing()  # of the runs that have ended
 
     def train_all(self) -> None:
         """Train all jobs to their end. A signal ends this between two steps, by KeyboardInterrupt."""
@@ -64,6 +66,37 @@ class SweepRounds:
         if self.report:
             self.report(self)
 
+    def standing(self) -> Standing:
+        """How far the jobs are. Another thread may ask at any time."""
+        past, running = self.past, list(self.active.items())
+        best = [run.best_test_acc for _, (run, _) in running if run.history]
+        best += [] if past.best is None else [past.best]
+        steps, work = past.steps, past.work
+        left = sum(self.jobs[number].steps * step_cost(self.jobs[number].config) for number in list(self.waiting))
+        found: list[Running] = []
+        for number, (run, _) in running:
+            job, at = self.jobs[number], run.steps_before + self.engine.reached(run)
+            done = at - self.first.get(number, at)
+            steps, work = steps + done, work + done * step_cost(job.config)
+            left += max(0, job.steps - at) * step_cost(job.config)
+            loss = run.history[-1].train_loss if run.history else None
+            found.append(Running(number, at, job.steps, loss, run.best_test_acc if run.history else None))
+        return Standing(tuple(found), past.ended, past.failed, max(best, default=None), steps, work, left)
+
+    def _past(self, number: int, run: Run | None, well: bool) -> None:
+        """Count a job that has ended."""
+        past, job = self.past, self.jobs[number]
+        done = run.steps_before + run.step - self.first.get(number, 0) if run else 0
+        best = [] if past.best is None else [past.best]
+        best += [run.best_test_acc] if run and run.history else []
+        self.past = past._replace(
+            ended=past.ended + 1,
+            failed=past.failed + (not well),
+            best=max(best, default=None),
+            steps=past.steps + done,
+            work=past.work + done * step_cost(job.config),
+        )
+
     def _train(self, stop: Stop) -> None:
         try:
             self._round(stop)
@@ -81,7 +114,6 @@ class SweepRounds:
         advanced = time.perf_counter()
         for run, was, total, cost in zip(runs, before, sums, costs, strict=True):
             run.advanced(run.step - was, total, (advanced - begun) * cost / (sum(costs) or 1))
-            self.steps_done += run.step - was
         self._evaluate(numbers)
         for run, cost in zip(runs, costs, strict=True):
             run.seconds += (time.perf_counter() - advanced) * cost / (sum(costs) or 1)
@@ -117,6 +149,7 @@ class SweepRounds:
                     self._lose(number, error)
                     continue
                 self.ended[number] = error
+                self._past(number, None, well=False)
                 fail(self.jobs[number], error)
                 if not isinstance(error, Refused):  # its W&B run may be another process's, or go on later
                     WandbRun(self.jobs[number].config, self.jobs[number].directory).finish(Status.FAILED)
@@ -128,7 +161,7 @@ class SweepRounds:
             ddp.same_start(run)
             run.wandb_id = run.wandb_id or new_id(run.config, run.directory)
             run.write_begun()
-            self.steps_spared += run.steps_before + run.step
+            self.first[number] = run.steps_before + run.step
             return run, WandbRun(run.config, run.directory, run.wandb_id, run.history)
         except BaseException:  # else a notebook's next attempt would find its own lock
             run.unlock()
@@ -149,7 +182,7 @@ class SweepRounds:
         self._save_end(run)
         del self.active[number]
         self.ended[number] = run
-        self.steps_spared += max(0, self.jobs[number].steps - run.steps_before - run.step)
+        self._past(number, run, run.status.well)
         wandb.finish(run.status, summary(run))
 
     def _save_end(self, run: Run) -> None:
@@ -164,6 +197,7 @@ class SweepRounds:
         run, wandb = self.active.pop(number)
         run.status = Status.FAILED
         self.ended[number] = error
+        self._past(number, run, well=False)
         fail(self.jobs[number], error, run.record())
         run.unlock()
         wandb.finish(run.status, summary(run))

@@ -27,6 +27,7 @@ def train(
     threads: int = 0,
     stack: int = 0,
     report: Callable[[SweepRounds], None] | None = None,
+    follow: Callable[[SweepRounds], None] | None = None,
 ) -> list[Run | Exception]:
     """Train jobs of one group (see ``grouping.groups_of``). Returns each job's Run, or the exception it failed with.
 
@@ -34,7 +35,8 @@ def train(
         jobs: in the order in which they begin, each with its ``source``: see ``runs.longer.with_sources``.
         threads: threads of the native engine; 0: one for each core.
         stack: largest number of runs in a stack of the torch engine; 0: it decides.
-        report: called after each round, for the progress line.
+        report: called after each round.
+        follow: called before the first, with what says at any time how far the jobs are: its ``standing``.
 
     Raises KeyboardInterrupt on an interrupt, once every active run has a checkpoint and a record that says interrupted.
     """
@@ -50,6 +52,8 @@ def train(
     if trainer.accelerator == "cpu":  # the native engine has threads of its own; its measures are torch's
         torch.set_num_threads(process_threads(jobs[0].config))
     handler = signal.getsignal(signal.SIGINT)
+    if follow:
+        follow(rounds)
     try:
         with warnings.catch_warnings():
             # A gradient in another layout than its view of the run's vector is right, if a little slower.

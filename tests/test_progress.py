@@ -1,0 +1,356 @@
+"""What is shown while jobs train: its numbers, when it comes, and where."""
+
+import logging
+import pty
+import termios
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from conftest import small
+
+from fractal_ifs.config.environment import check_environment
+from fractal_ifs.config.run import Job
+from fractal_ifs.engines.native import NativeEngine
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.report.__main__ import main as report
+from fractal_ifs.runs.begin import begin
+from fractal_ifs.runs.records import RunRecord, Status, write_record
+from fractal_ifs.sweeps import executors, progress, watch
+from fractal_ifs.sweeps.clock import clock
+from fractal_ifs.sweeps.executors import Worker, _Telling
+from fractal_ifs.sweeps.progress import Progress
+from fractal_ifs.sweeps.sweep import train_jobs
+from fractal_ifs.training.grouping import cost
+from fractal_ifs.training.standing import Running, Standing
+from fractal_ifs.training.train import train
+
+MANY = 10**9  # steps of a run that doesn't end in a test
+
+
+def jobs_of(*widths: int, steps: int = 1000) -> list[Job]:
+    config = small(depth=5, steps=steps, eval_every=steps)
+    return [Job(replace(config, width=width), None) for width in widths]
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """A clock that a test moves: ``now[0]``."""
+    time_is = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: time_is[0])
+    return time_is
+
+
+# Its numbers
+
+
+def test_the_time_that_is_left_goes_by_the_cost_of_each_run(now):
+    jobs = jobs_of(10, 200)
+    shown = Progress(jobs, mode="off")
+    costs = [cost(job.config) for job in jobs]
+    now[0] += 134.0  # the wide one has taken 134 s, and the narrow one takes 1/134 of that
+    shown.group_ended([1], failed=0, best=0.75)
+    assert "best 0.7500" in shown.text()
+    shown.past = shown.past._replace(work=costs[1], steps=1000)
+    assert shown.text() == "1 of 2 jobs done, 0 running, 0 failed; 7 steps/s; 0:01 left; best 0.7500"
+    assert costs[1] / costs[0] == 134.0
+
+
+def test_groups_in_training_count_by_what_they_have_told_last(now):
+    jobs = jobs_of(8, 8, 8, 8)
+    shown, each = Progress(jobs, mode="off"), cost(jobs[0].config)
+    now[0] += 10
+    for at in (100, 500):
+        running = (Running(1, at, 1000, None, None),)
+        told = Standing(running, ended=1, failed=1, best=0.6, steps=1000 + at, work=each * 1.5, left=each / 2)
+        shown.told([0, 3], told)
+    assert shown.text() == "0 of 4 jobs done, 1 running, 1 failed; 150 steps/s; 0:16 left; best 0.6000"
+    assert [job is jobs[3] for job, _ in shown.standing()[1]] == [True]
+    shown.group_ended([0, 3], failed=1, best=0.7)
+    assert shown.text() == "1 of 4 jobs done, 0 running, 1 failed; 150 steps/s; 0:13 left; best 0.7000"
+
+
+def test_a_single_run_has_its_step_and_loss(now):
+    shown = Progress(jobs_of(8), mode="off")
+    now[0] += 1
+    shown.told([0], Standing((Running(0, 250, 1000, 0.5, 0.75),), best=0.75, steps=250, work=1.0, left=3.0))
+    assert shown.text() == "step 250 of 1,000, loss 0.5000; 250 steps/s; 0:03 left; best 0.7500"
+
+
+def test_rounds_count_what_was_done_here_and_what_is_left(tmp_path):
+    job = Job(small(steps=100, eval_every=50), tmp_path)
+    train([job._replace(pause=50)], threads=1)
+    seen: list[Standing] = []
+    train([job, Job(small(steps=50, lr=1e30), None)], threads=1, report=lambda rounds: seen.append(rounds.standing()))
+    assert seen[0].left < cost(job.config)
+    last = seen[-1]
+    assert (last.running, last.ended, last.failed, last.steps, last.left) == ((), 2, 1, 100, 0)
+    assert last.work == pytest.approx(cost(job.config))
+    assert last.best is not None
+    assert 0 < last.best < 1
+
+
+def test_the_native_engine_says_how_far_it_is_in_the_middle_of_a_round():
+    config = replace(small(width=50, depth=5), steps=MANY, eval_every=MANY)
+    engine, stop, seen = NativeEngine(1), [], []
+    run = begin(Job(config, None), "cpu", engine.name, engine.isa, engine.build)
+
+    def look() -> None:
+        deadline = time.monotonic() + 20
+        while len(set(seen)) < 4 and time.monotonic() < deadline:
+            seen.append(engine.reached(run))
+            time.sleep(0.02)
+        stop.append(1)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    engine.advance([run], [40_000], stop)  # about 2 s, in 16 slices
+    looking.join()
+    assert seen == sorted(seen)
+    assert len(set(seen)) == 4
+    assert engine.reached(run) == run.step >= seen[-1]
+
+
+def test_times_are_short():
+    times = [0, 62, 3 * 3600 + 245, 86400 + 1, 3 * 86400]
+    assert [clock(t) for t in times] == ["0:00", "1:02", "3:04:05", "1 day 0:00:01", "3 days 0:00:00"]
+
+
+# When and where it comes
+
+
+def test_lines_of_a_log_come_ever_rarer(now, caplog):
+    shown = Progress(jobs_of(8, 8), mode="off")
+    shown.live, begun, came = None, now[0], []
+    with caplog.at_level(logging.INFO):
+        for second in range(3600):
+            now[0] = begun + second
+            before = len(caplog.messages)
+            shown._show()
+            came += [second] * (len(caplog.messages) - before)
+    assert came == [10, 30, 90, 270, 810, 1410, 2010, 2610, 3210]
+    assert caplog.messages[0] == "0 of 2 jobs done, 0 running, 0 failed; 0 steps/s"
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", 0.02)
+    monkeypatch.setattr(progress, "FIRST", 0.05)
+
+
+@pytest.mark.parametrize("logs", [True, False])
+def test_a_sweep_without_a_terminal_says_how_far_it_is(soon, monkeypatch, caplog, capsys, logs):
+    """By logging where that is set up, else on standard error, as in a notebook."""
+    if not logs:
+        monkeypatch.setattr(progress.log, "propagate", False)
+        monkeypatch.setattr(logging, "lastResort", None)
+    with caplog.at_level(logging.INFO):
+        train_jobs([Job(small(width=width, steps=20_000, eval_every=20_000), None) for width in (20, 30)])
+    lines = [line for line in caplog.messages if " jobs done" in line]
+    told = lines if logs else capsys.readouterr().err.splitlines()
+    assert told[0].startswith("0 of 2 jobs done, ")
+    assert bool(lines) == logs
+
+
+@pytest.fixture
+def terminal(soon, monkeypatch):
+    """The stream of a terminal, and the other side of it. Its size is that of $COLUMNS and $LINES."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (("TERM", "xterm"), ("COLUMNS", "100"), ("LINES", "24")):
+        monkeypatch.setenv(name, value)
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as reader, open(theirs, "w") as stream:
+        yield stream, reader
+
+
+def shown_in(stream: Any, mode: str = "auto") -> Progress:
+    """The progress of two runs in training, of widths 10 and 77."""
+    jobs = jobs_of(10, 77)
+    shown = Progress(jobs, stream, mode)
+    shown.told([0, 1], Standing((Running(0, 123, 1000, 0.5, 0.75), Running(1, 45, 1000, None, None)), best=0.75))
+    return shown
+
+
+def all_of(stream: Any, reader: Any) -> str:
+    """All that a terminal got."""
+    stream.write("END")
+    stream.flush()
+    text = b""
+    while not text.endswith(b"END"):
+        text += reader.read(10_000)
+    return text.decode().removesuffix("END")
+
+
+LINE = "0 of 2 jobs done, 2 running, 0 failed; "
+
+
+def test_a_terminal_with_room_has_the_runs_by_what_they_differ_in(terminal):
+    shown = shown_in(terminal[0])
+    time.sleep(0.2)
+    shown.close()
+    text = all_of(*terminal)
+    assert all(word in text for word in ("width", "77", "123", "1,000", "0.5000", "0.7500", LINE))
+    assert "depth" not in text
+    assert "\x1b[?25h" in text.split(LINE)[0]  # the cursor is there, whenever the process is killed
+    lines = text[text.rindex(LINE) :].count("\x1b[2K")
+    assert lines == 4  # at the end all of it is removed
+
+
+@pytest.mark.parametrize(("mode", "columns", "lines"), [("line", 100, 24), ("auto", 100, 8), ("auto", 50, 24)])
+def test_otherwise_there_is_one_line(terminal, monkeypatch, mode, columns, lines):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("LINES", str(lines))
+    shown = shown_in(terminal[0], mode)
+    time.sleep(0.2)
+    shown.close()
+    text = all_of(*terminal)
+    assert LINE in text
+    assert "77" not in text
+
+
+def test_more_runs_than_lines_are_counted(terminal, monkeypatch):
+    monkeypatch.setenv("LINES", "12")
+    shown = Progress(jobs_of(*range(1, 31)), terminal[0])
+    shown.told(range(30), Standing(tuple(Running(n, n, 1000, None, None) for n in range(30))))
+    time.sleep(0.2)
+    shown.close()
+    assert "and 23 more" in all_of(*terminal)
+
+
+@pytest.mark.parametrize("mode", ["off", "log"])
+def test_it_can_be_turned_off(terminal, mode):
+    shown = shown_in(terminal[0], mode)
+    time.sleep(0.2)
+    shown.close()
+    told = {f"{LINE}0 steps/s; best 0.7500"} if mode == "log" else set()
+    assert set(all_of(*terminal).splitlines()) == told
+
+
+def test_what_is_logged_stands_above_it(terminal, caplog):
+    handler = logging.StreamHandler(terminal[0])
+    logging.getLogger().addHandler(handler)
+    try:
+        shown = shown_in(terminal[0])
+        time.sleep(0.1)
+        logging.getLogger("fractal_ifs").warning("a line of a log")
+        time.sleep(0.1)
+        shown.close()
+        assert handler.stream is terminal[0]
+    finally:
+        logging.getLogger().removeHandler(handler)
+    before, _, after = all_of(*terminal).partition("a line of a log")
+    assert before.endswith("\x1b[1A\x1b[2K")  # what was drawn is removed first
+    assert after.startswith("\r\n")
+    assert LINE in after
+
+
+def test_a_terminal_that_is_held_up_holds_up_nothing(terminal):
+    stream, _ = terminal
+    shown = shown_in(stream)
+    time.sleep(0.1)
+    termios.tcflow(stream, termios.TCOOFF)  # what Ctrl-S does
+    time.sleep(0.1)
+    closing = threading.Thread(target=shown.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive()
+    termios.tcflow(stream, termios.TCOON)
+    assert LINE in all_of(*terminal)
+
+
+def test_other_values_of_the_variable_are_refused(monkeypatch):
+    monkeypatch.setenv("FRACTAL_IFS_PROGRESS", "bars")
+    with pytest.raises(ConfigError, match=r"^FRACTAL_IFS_PROGRESS=bars: must be one of auto, table, line, log, off$"):
+        check_environment()
+
+
+# Workers
+
+
+class Rounds:
+    """Of which only the standing is asked for."""
+
+    def standing(self) -> Standing:
+        return Standing(ended=3)
+
+
+def test_a_worker_tells_what_it_logs_and_its_driver_logs_it_by_the_run(caplog, tmp_path, monkeypatch):
+    monkeypatch.setattr(executors, "TELLING_SECONDS", 0.01)
+    worker = Worker(None, 0)
+    worker.numbers = [1, 0]
+    jobs = [Job(small(), tmp_path / "0"), Job(small(), tmp_path / "1")]
+    with _Telling(worker.theirs) as telling:
+        telling.follow(cast(Any, Rounds()))
+        time.sleep(0.2)
+        logging.getLogger("fractal_ifs.runs").warning("read %d", 7)
+        telling.tell(["it failed", "too"])
+    caplog.clear()
+    heard = []
+    while not (heard and isinstance(heard[-1], list)):
+        heard.append(worker.heard(jobs))
+    assert heard[0] == Standing(ended=3)
+    assert [str(outcome) for outcome in heard[-1]] == ["it failed", "too"]
+    assert caplog.record_tuples == [("fractal_ifs.runs", logging.WARNING, "1 and 1 more: read 7")]
+
+
+@pytest.mark.slow
+def test_a_sweep_in_workers_is_followed(monkeypatch, tmp_path):
+    seen: list[Standing] = []
+    told = Progress.told
+    monkeypatch.setattr(Progress, "told", lambda self, numbers, group: (seen.append(group), told(self, numbers, group)))
+    jobs = [Job(small(engine="torch", workers=2, steps=1500, lr=lr), tmp_path / str(lr)) for lr in (1e-3, 1e-2)]
+    train_jobs(jobs, "local")
+    assert all(isinstance(each, Standing) for each in seen)
+    assert any(0 < run.step < 1500 for each in seen for run in each.running)
+
+
+# status --watch
+
+
+def a_run(directory: Path, status: Status, steps: int) -> None:
+    config = small(steps=1000, eval_every=100)
+    directory.mkdir(exist_ok=True)
+    numbers = {"best_test_acc": 0.5, "best_step": 100, "final_test_acc": 0.5}
+    write_record(directory, RunRecord.of(config, status, steps=steps, **numbers))
+
+
+def test_watching_ends_with_the_runs(tmp_path, monkeypatch, capsys):
+    a_run(tmp_path / "0", Status.FINISHED, 1000)
+    a_run(tmp_path / "1", Status.INTERRUPTED, 200)
+    naps: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 2:
+            a_run(tmp_path / "1", Status.INTERRUPTED, 600)
+        if len(naps) == 3:
+            a_run(tmp_path / "1", Status.FINISHED, 1000)
+
+    monkeypatch.setattr(watch.time, "sleep", sleep)
+    monkeypatch.setattr(watch.time, "monotonic", lambda: 20.0 * len(naps))
+    report(["status", str(tmp_path), "--watch", "20"])
+    lines = [line[9:] for line in capsys.readouterr().out.splitlines()]  # without the time
+    head = f"{tmp_path}: 2 runs:"
+    assert naps == [20, 20, 20]
+    assert lines == [
+        f"{head} 1 finished, 1 interrupted; 1,200 of 2,000 steps (60.0%)",
+        f"{head} 1 finished, 1 interrupted; 1,600 of 2,000 steps (80.0%); 10 steps/s; 0:40 left",
+        f"{head} 2 finished; 2,000 of 2,000 steps (100.0%)",
+    ]
+
+
+@pytest.mark.parametrize("seconds", ["0", "x", "1.5"])
+def test_bad_seconds_are_refused(tmp_path, seconds, capsys):
+    with pytest.raises(SystemExit) as ended:
+        report(["status", str(tmp_path), "--watch", seconds])
+    assert ended.value.code == 2
+    assert f"--watch={seconds}: must be a whole number from 1 to 1000000" in capsys.readouterr().err
+
+
+def test_nothing_to_watch_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match="there is no run in this directory"):
+        report(["status", str(tmp_path), "--watch"])
