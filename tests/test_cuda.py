@@ -309,6 +309,7 @@ def test_refusals(emulated, command, monkeypatch):
         (["width=200"], "width=200: the cuda engine has at most 128"),
         (["batch_size=129"], "batch_size=129: the cuda engine has at most 128"),
         (["depth=9", "width=10"], "depth=9: the cuda engine has at most 8"),
+        (["data.test_size=70000000"], "data.test_size=70000000: the cuda engine has at most 67107840"),
         (["model.activation=tanh"], "model.activation=tanh: the cuda engine trains plain networks of ReLUs only"),
         (["training=layerwise"], "training=layerwise: the cuda engine trains all layers together"),
         (["trainer.precision=64-true"], "trainer.precision=64-true: the cuda engine computes in float32"),
@@ -330,7 +331,7 @@ def test_a_driver_that_is_not_there_is_a_reason(monkeypatch):
     assert cuda_device.unfit(PLAIN, "gpu") == (
         "the cuda engine can't run: there is no driver of NVIDIA's here (libcuda.so.1)"
     )
-    chosen = choose(small().on("gpu"))
+    chosen = choose(small(engine="cuda").on("gpu"))
     assert (chosen.engine, chosen.reason) == ("torch", cuda_device.unfit(PLAIN, "gpu"))
     cuda_device.look_again()
 
@@ -374,10 +375,11 @@ def test_a_sweep_from_the_command_line(emulated, command, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")} == before
 
 
-def test_cuda_is_chosen_on_a_gpu(emulated):
+def test_cuda_is_chosen_on_a_gpu_where_it_is_asked_for(emulated):
     for config, engine in (
-        (small().on("gpu"), "cuda"),
-        (small(width=200).on("gpu"), "torch"),
+        (small(engine="cuda").on("gpu"), "cuda"),
+        (small(engine="cuda", width=200).on("gpu"), "torch"),
+        (small().on("gpu"), "torch"),
         (small(engine="torch").on("gpu"), "torch"),
         (small(), "native" if "native" in ENGINES else "torch"),
     ):

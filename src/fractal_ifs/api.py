@@ -18,6 +18,7 @@ from fractal_ifs.config.compose import compose
 from fractal_ifs.config.keywords import signature
 from fractal_ifs.config.machine import check_outside, check_writable
 from fractal_ifs.config.run import Job
+from fractal_ifs.engines.choice import check_engine
 from fractal_ifs.engines.own_loss import check_loss
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.measures.own import check_measures
@@ -82,6 +83,7 @@ def run(directory: str | Path | None = None, **keywords: Any) -> Result:
     check_network(config)
     check_loss(config)
     check_measures(config)
+    check_engine(config)
     job = Job(config, None if directory is None else Path(directory))
     if finished(job) is None:
         check_outside(config)

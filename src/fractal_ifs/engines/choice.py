@@ -13,6 +13,7 @@ from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.engines.native import NativeEngine
 from fractal_ifs.engines.protocol import Engine
 from fractal_ifs.engines.stacked import StackedEngine
+from fractal_ifs.errors import ConfigError
 
 
 class Choice(NamedTuple):
@@ -31,7 +32,9 @@ def choose(config: RunConfig) -> Choice:
     if config.engine == "torch":
         return Choice("torch", None)
     trainer = config.trainer
-    name = "cuda" if config.engine == "cuda" or (config.engine == "auto" and trainer.accelerator == "gpu") else "native"
+    if config.engine == "auto" and trainer.accelerator == "gpu":
+        return Choice("torch", None)  # cuda only where it is asked for: its tests have passed on no GPU yet
+    name = "cuda" if config.engine == "cuda" else "native"
     if trainer.devices > 1:
         part = {"native": "core", "cuda": "GPU"}[name]
         return Choice("torch", f"trainer.devices={trainer.devices}: the {name} engine trains a network on one {part}")
@@ -42,6 +45,15 @@ def choose(config: RunConfig) -> Choice:
         return Choice("torch", f"{varied}: the {name} engine trains plain networks of ReLUs only")
     reason = cuda.supports(config) if name == "cuda" else _native_reason(config)
     return Choice(name, None) if reason is None else Choice("torch", reason)
+
+
+def check_engine(config: RunConfig) -> None:
+    """Raises ConfigError for an engine that is asked for by name and can't train this run here."""
+    asked, chosen = config.engine, choose(config)
+    if asked not in ("native", "cuda") or chosen.engine == asked:
+        return
+    reason = chosen.reason or "CNNs have another engine"
+    raise ConfigError(f"engine={asked}: must be auto or torch here ({reason})")
 
 
 def _native_reason(config: RunConfig) -> str | None:

@@ -361,7 +361,7 @@ def unfit(program: Program, accelerator: str) -> str | None:
         accelerator: ``trainer.accelerator`` of the run.
     """
     if accelerator == "cpu" and not environment.emulated_gpu():
-        return f"trainer.accelerator={accelerator}: the cuda engine runs on GPUs"
+        return f"trainer.accelerator={accelerator}: the cuda engine runs on GPUs, with trainer=gpu"
     try:
         here = device()
     except Unavailable as error:

@@ -21,6 +21,7 @@ REGISTERS = 120  # of the up to 255 that a thread has, for what it keeps of its 
 MOST_THREADS = 512
 MOST_PARTS = 4  # that a sum over the batch is cut into
 SLICE = 1024  # points that a block measures
+MOST_POINTS = 65_535 * SLICE  # a launch has at most so many blocks along y
 
 
 class Program(NamedTuple):
@@ -108,6 +109,9 @@ def uncovered(config: RunConfig, inputs: int) -> str | None:
     if config.training != "joint":
         return f"training={config.training}: the cuda engine trains all layers together"
     for key, value, most in (
+        ("data.train_size", config.data.train_size, MOST_POINTS),
+        ("data.test_size", config.data.test_size, MOST_POINTS),
+        ("data.val_size", config.data.val_size, MOST_POINTS),
         ("fractal.d", inputs, MOST_INPUTS),
         ("width", config.width, MOST_WIDTH),
         ("depth", config.depth, MOST_DEPTH),

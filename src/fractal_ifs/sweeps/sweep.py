@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from fractal_ifs.config.machine import on_this_machine
 from fractal_ifs.config.run import Job
 from fractal_ifs.data.images import check_images
-from fractal_ifs.engines.choice import choose
+from fractal_ifs.engines.choice import check_engine, choose
 from fractal_ifs.engines.own_loss import check_loss
-from fractal_ifs.errors import ConfigError
 from fractal_ifs.measures.own import check_measures
 from fractal_ifs.networks.own import check_network
 from fractal_ifs.results.finished_runs import Keeper
@@ -57,11 +56,7 @@ def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Out
         check_network(job.config)
         check_loss(job.config)
         check_measures(job.config)
-        asked = job.config.engine
-        if asked in ("native", "cuda") and (chosen := choose(job.config)).engine != asked:
-            raise ConfigError(
-                f"engine={asked}: must be auto or torch here ({chosen.reason or 'CNNs have another engine'})"
-            )
+        check_engine(job.config)
     if any(job.config.engine == "lightning" for job in jobs):
         from fractal_ifs.training.lightning_parts import check_parts
 
