@@ -201,6 +201,12 @@ def test_an_interrupt_is_pythons_and_the_same_call_goes_on(tmp_path, monkeypatch
     pd.testing.assert_series_equal(table.history, whole.history)
 
 
+def test_an_engine_that_can_not_train_a_run_is_refused():
+    for keys in ({"engine": "cuda"}, {"engine": "native", "model__activation": "tanh"}):
+        with pytest.raises(ConfigError, match=f"^engine={keys['engine']}: must be auto or torch here"):
+            run(**{**TINY, **keys})
+
+
 def state():
     root = logging.getLogger()
     kinds = {kind: signal.getsignal(kind) for kind in signal.valid_signals()}

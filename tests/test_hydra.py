@@ -115,6 +115,12 @@ def test_jobs_in_several_directories_have_a_table_in_each(command, tmp_path):
         assert len((tmp_path / "multirun" / name / "results.csv").read_text().splitlines()) == 2
 
 
+def test_a_job_that_is_there_twice_is_told_as_that(command):
+    line = refused(command, "-m", "lr=1e-3,1e-3", *QUICK, "sweep=s")
+    assert line.startswith("error: the sweep has a job twice: ")
+    assert " lr=0.001 " in line
+
+
 def test_jobs_of_one_directory_are_told_the_way_out(command):
     line = refused(command, "-m", "engine=native,torch", *QUICK, "sweep=s")
     assert "is that of engine=native too; hydra.sweep.subdir='${hydra.job.num}' names jobs by their numbers" in line

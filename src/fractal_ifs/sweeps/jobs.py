@@ -128,6 +128,8 @@ def compose_all(
             directory = output_directory(config, first + number)
             job = Job(accepted(values, here, own), directory)
             if directory in taken:
+                if list(overrides) in map(list, jobs[:number]):
+                    raise ConfigError(f"the sweep has a job twice: {' '.join(filter_overrides(overrides))}")
                 raise ConfigError(
                     f"hydra.sweep.subdir: {directory} is that of {taken[directory]} too; hydra.sweep.subdir="
                     "'${hydra.job.num}' names jobs by their numbers"
@@ -149,7 +151,9 @@ def _told(refused: dict[str, list[str]], count: int) -> str:
     if count == 1:
         return next(iter(refused))
     lines = [
-        f"{reason} ({len(words)} of {count} jobs, the first {words[0]})" if len(words) > 1 else f"{words[0]}: {reason}"
+        f"{reason} ({len(words)} of {count} jobs, the first {words[0]})"
+        if len(words) > 1
+        else f"{words[0]}: {reason}".removeprefix(": ")
         for reason, words in refused.items()
     ]
     number = sum(map(len, refused.values()))
