@@ -11,6 +11,7 @@ import hydra
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -131,6 +132,11 @@ def test_a_job_is_composed_as_hydra_composes_it():
             assert compose(chosen) == expected
             assert OmegaConf.to_yaml(compose(chosen)) == OmegaConf.to_yaml(expected)
             assert compose(chosen).hydra.job.override_dirname == expected.hydra.job.override_dirname
+        for words in (["width=6", "++width=8"], ["++width=8", "width=6"], ["fractal.depth=3", "++fractal.depth=2"]):
+            assert compose(words) == loader.load_sweep_config(master, words)
+        for words in (["model.skip=sum", "+model.skip=none"], ["+lr=3", "lr=1"]):
+            with pytest.raises(HydraException):
+                compose(words)
         with pytest.raises(ConfigError):
             compose(["=1"])
 

@@ -43,6 +43,8 @@ class Composer:
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         values = [override for override in parsed if self._sets_value(override)]
+        if _in_order(values, [override for override in parsed if override not in values]):
+            return self.loader.load_sweep_config(self.master, list(overrides))
         files = tuple(override.input_line or "" for override in parsed if override not in values)
         config = self._put_together(files) or copy.deepcopy(self._composed(files))
         try:
@@ -124,3 +126,13 @@ class Composer:
             chosen = key in self.master.hydra.runtime.choices
             self.groups[key] = chosen or bool(self.loader.get_group_options(key))
         return isinstance(override.value(), dict) or not self.groups[key]
+
+
+def _in_order(values: Sequence[Override], others: Sequence[Override]) -> bool:
+    """Whether words of both kinds are of one key, as ``width=6 ++width=8``: then their order matters."""
+    changing = [f"{each.key_or_group}." for each in others if each.type != OverrideType.CHANGE]
+    return any(
+        key.startswith(f"{value.key_or_group}.") or f"{value.key_or_group}.".startswith(key)
+        for key in changing
+        for value in values
+    )

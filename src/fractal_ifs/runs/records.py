@@ -305,7 +305,8 @@ def _good(name: str, value: Any) -> bool:
     kind = _OF_RUN[name]
     if kind is Mapping:
         return isinstance(value, dict) and all(
-            type(each) in (int, float) for each in cast(dict[Any, Any], value).values()
+            column.isprintable() and type(each) in (int, float) and abs(each) <= sys.float_info.max
+            for column, each in cast(dict[str, Any], value).items()
         )
     if kind is str:
         return isinstance(value, str) and value.isprintable()
