@@ -216,6 +216,7 @@ RECORDS = {
     "steps=100.5": {"steps": 100.5},
     "steps=true": {"steps": True},
     "status=done: must be one of": {"status": "done"},
+    "measured={'a': 10000": {"measured": {"a": 10**400}},
     "its config can't be right": {"config": None},
     "lr=0.5, but its config says 0.001": {"lr": 0.5, "fingerprint": "0" * 16},
     "torch=2.0 [now] all is well": {"torch": "2.0\n[now] all is well"},
