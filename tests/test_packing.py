@@ -191,7 +191,7 @@ def test_a_gpu_that_fails_is_left_out_and_said(plan, lost, finished, tmp_path, m
     monkeypatch.setattr(OnGpu, "begun", [])
     jobs = [Job(small(engine="torch", seed=seed).on("gpu"), tmp_path / str(seed)) for seed in range(6)]
     with caplog.at_level("WARNING"):
-        ended = list(executors.execute(jobs, "local", 0, lambda rounds: None))
+        ended = list(executors.execute(jobs, "local", 0, lambda rounds: None, lambda numbers, standing: None))
     outcomes = {n: outcome for numbers, found in ended for n, outcome in zip(numbers, found, strict=True)}
     assert sorted(n for numbers, _ in ended for n in numbers) == list(range(6))  # each once
     assert sum(isinstance(outcome, RunRecord) for outcome in outcomes.values()) == finished

@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 GONE = {errno.EPIPE, errno.EIO, errno.ENXIO}  # the reader, or the terminal: nobody is left who could want more
 
 # What this package prints besides ASCII, and how it looks where the locale can't write it. The rest is escaped.
-PLAIN = {"−": "-", "±": "+-", "†": "#", "─": "-", "━": "-", "│": "|", "┃": "|"}
+PLAIN = {chr(sign): "+" for sign in range(0x2500, 0x2580)}  # corners and crossings of tables
+PLAIN |= {"−": "-", "±": "+-", "†": "#", "─": "-", "━": "-", "│": "|", "┃": "|"}
 
 
 def command(main: Callable[[], int | None]) -> NoReturn:

@@ -50,13 +50,15 @@ def parse_named(given: object, kinds: tuple[type[N], ...]) -> N:
     of = {name: kind for kind in kinds for name in names_of(kind)}
     where = group if isinstance(given, str) else f"{group}.name"
     name = cast(str, checked(where, keys.get("name"), Literal[tuple(of)], {}))
-    check_chosen(keys, of)
     own = [field.name for field in dataclasses.fields(of[name])]
     for each in keys:
         others = choices_with(each, kinds)
         if each not in own and others:
             raise ConfigError(f"{group}.{each}={shown(keys[each])}: goes with {' or '.join(others)}, not with {name}")
-    return of[name].parse(keys)
+    found = of[name].parse(keys)
+    if keys not in ({"name": name}, found.spelled()):  # not a name alone, nor as a record has it
+        check_chosen(keys, of)
+    return found
 
 
 @cache
