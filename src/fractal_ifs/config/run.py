@@ -222,8 +222,8 @@ class RunConfig(Group):
         found |= {name: getattr(self, name).spelled() for name in NAMED}
         if found["schedule"] == "constant":  # as of all runs before there were schedules
             del found["schedule"]
-        plain = isinstance(self.model, MLPModel) and not self.model.varied
-        found["trainer"] = self.trainer.of_network(self.model.name == "cnn", plain)
+        drawn = not isinstance(self.model, Theorem1Model)
+        found["trainer"] = self.trainer.of_network(self.model.name == "cnn", drawn)
         if stop := self.stop.identity():  # without it, a fingerprint is what it was before the group came
             found["stop"] = stop
         if not stop:  # nothing is chosen within the run
