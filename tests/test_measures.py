@@ -24,7 +24,7 @@ from fractal_ifs.data.seeds import stream, uniforms
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.measures.gradient import BATCHES, gradients
 from fractal_ifs.measures.named import OF_SNAPSHOTS, ON_SETS
-from fractal_ifs.measures.own import check_measures
+from fractal_ifs.measures.own import check_measures, is_ours
 from fractal_ifs.measures.regions import breaks
 from fractal_ifs.measures.snapshot import Snapshot
 from fractal_ifs.results.rows import read_runs
@@ -410,12 +410,58 @@ def test_one_of_ones_own(write, tmp_path, command):
         ("class f: pass", "must be a function"),
         ("1 / 0\ndef f(snapshot): return 1", "can't be imported"),
         ("def test_acc(snapshot): return 1", "must have another name, test_acc is ours"),
+        ("def val_loss(snapshot): return 1", "must have another name, val_loss is ours"),
+        ("def grad_norm(snapshot): return 1", "must have another name, grad_norm is ours"),
+        ("def best_val_acc(snapshot): return 1", "must have another name, best_val_acc is ours"),
     ],
 )
 def test_what_is_no_measure_is_refused(write, source, told):
     name = write(source)
     with pytest.raises(ConfigError, match=told):
-        check_measures(small(measures=(f"{name}.{'test_acc' if 'test_acc' in source else 'f'}",)))
+        check_measures(small(measures=(f"{name}.{told.split()[-3] if 'is ours' in told else 'f'}",)))
+
+
+def test_no_function_writes_a_column_of_ours_or_of_another(native, write, caplog, tmp_path):
+    assert all(map(is_ours, native.history[-1].measured))
+    name = write(
+        "def test(snapshot): return {'acc': .5, 'mine': 1}\n"
+        "def val(snapshot): return {'acc': .25, 'loss': 1}\n"
+        "def best(snapshot): return {'val_acc': 1}\n"
+        "def norm(snapshot): return {'hidden_0': 1}\n"
+        "def low(snapshot): return {'end': 1, 'end_deep': 2, 'other': 3}\n"
+        "def low_end(snapshot): return {'deep': 4} if snapshot.step > 50 else 1 / 0\n"
+    )
+    own = [f"{name}.{each}" for each in ("test", "val", "best", "norm", "low", "low_end")]
+    [run] = trained([small(fractal="vicsek", measures=(*own, "norms"))], 0, [tmp_path])
+    [first, last] = read_history(tmp_path)
+    mine = {"test_mine": 1, "low_other": 3}
+    assert {column: value for column, value in first.measured.items() if "norm" not in column} == mine
+    assert {column: value for column, value in last.measured.items() if "norm" not in column} == {
+        **mine,
+        "low_end_deep": 4,
+    }
+    assert first.measured["norm_hidden_0"] != 1
+    assert run.record().best_val_acc is None
+    said = [text for text in caplog.messages if "is missing" in text]
+    assert len(said) == 8  # once in a run
+    assert sum("a column of ours is called so" in text for text in said) == 5
+    assert sum(f"a column of {name}.low_end is called so" in text for text in said) == 2
+
+
+def test_a_function_that_spoils_what_it_is_given_changes_no_number_of_others(write):
+    name = write(
+        "def spoils(snapshot):\n"
+        "    for p in snapshot.network.parameters(): p.data.fill_(3)\n"
+        "    snapshot.outputs = lambda there: 0 * there.y\n"
+        "    return snapshot.network.hidden[0].weight.sum()\n"
+        "def sum(snapshot): return snapshot.network.hidden[0].weight.double().sum()\n"
+    )
+    own, ours = (f"{name}.spoils", f"{name}.sum"), ("norms", "balance", "dead", "gradient")
+    [run], [plain] = (trained([small(measures=each, **KEYS)]) for each in ((*own, *ours), ours))
+    for here, there in zip(measured(run), measured(plain), strict=True):
+        assert {column: here[column] for column in there} == there
+        assert here["spoils"] == 3 * 8 * 2
+    assert run.history[-1].measured["sum"] == pytest.approx(run.model.hidden[0].weight.double().sum().item())
 
 
 def test_a_measure_that_fails_costs_its_number_alone(write, caplog, tmp_path):
