@@ -12,16 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import read_checkpoint, small
+from conftest import changed, read_checkpoint, small
 from test_images import binary, parts
 from test_training import ENGINES, trained
 
+import fractal_ifs
 from fractal_ifs import load
 from fractal_ifs.config.compose import compose
 from fractal_ifs.config.measures import NAMES
 from fractal_ifs.config.run import Job
 from fractal_ifs.data.seeds import stream, uniforms
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, Refused
 from fractal_ifs.measures.gradient import BATCHES, gradients
 from fractal_ifs.measures.named import OF_SNAPSHOTS, ON_SETS
 from fractal_ifs.measures.own import check_measures, is_ours
@@ -29,6 +30,7 @@ from fractal_ifs.measures.regions import breaks
 from fractal_ifs.measures.snapshot import Snapshot
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.runs.history import Evaluation, Summary, read_history
+from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.run import Run
 from fractal_ifs.sweeps.sweep import train_jobs
 from fractal_ifs.training.train import train
@@ -517,6 +519,55 @@ def test_a_finished_run_is_not_measured_again(tmp_path, caplog):
     assert (tmp_path / "result.json").read_bytes() == before
 
 
+def test_a_finished_run_says_how_it_was_measured_whatever_is_asked_later(tmp_path, caplog):
+    """Its validation set has 10 points, not the 5000 of the later command: in its record, too."""
+    caplog.set_level(logging.INFO)
+    keys = {"fractal": "vicsek", "width": 4, "depth": 1, "steps": 20, "eval_every": 10, "logger": "none"}
+    keys |= {"data__train_size": 200, "data__test_size": 60, "objective": "val_acc"}
+    first = fractal_ifs.run(tmp_path, **keys, data__val_size=10, measures=("val_acc",)).record
+    assert first.val_points == 10
+    other = {"data__val_size": 5000, "measures": ("val_acc", "levels"), "measure_start": True}
+    again = fractal_ifs.run(tmp_path, **keys, **other).record
+    assert "1 of these lack measures=[levels]; overwrite=true trains them again" in caplog.messages
+    assert "1 of these have val_acc of data.val_size=10; overwrite=true trains them again" in caplog.messages
+    for record in (again, load(tmp_path).record):
+        assert (record.val_points, record.best_val_acc) == (10, first.best_val_acc)
+        config = record.config
+        assert (config.data.val_size, config.measures, config.measure_start) == (10, ("val_acc",), False)
+    (tmp_path / "result.json").unlink()  # as of one who was killed before it was written
+    fractal_ifs.run(tmp_path, **keys, **other)
+    assert load(tmp_path).record.val_points == 10
+    caplog.clear()
+    fractal_ifs.run(tmp_path, **keys, data__val_size=10, measures=("val_acc",))
+    assert not [text for text in caplog.messages if "of these" in text]
+
+
+def test_one_history_has_accuracies_of_one_validation_set(tmp_path):
+    config = small(fractal="vicsek", eval_every=20, data__val_size=10, measures=("val_acc",))
+    trained([config], 0, [tmp_path / "short"])
+    longer = dataclasses.replace(config, steps=200, continue_from=str(tmp_path / "short"))
+    left = [3]
+
+    def stop(_):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained([config], 0, [tmp_path / "run"], report=stop)
+    with pytest.raises(Refused, match=r"data.val_size=20: must be 10"):  # before any job starts
+        train_jobs([Job(changed(config, "data.val_size", 20), tmp_path / "run")])
+    for asked, where in ((config, "run"), (longer, "long")):
+        other = changed(asked, "data.val_size", 20)
+        told = r"data.val_size=20: must be 10, on which val_acc of .* was measured so far"
+        [refused] = train(with_sources([Job(other, tmp_path / where)]))
+        assert isinstance(refused, Refused)
+        assert re.match(told, str(refused))
+        [run] = trained([dataclasses.replace(other, measures=("train_acc",))], 0, [tmp_path / where])
+        assert run.record().val_points == 10
+        assert run.record().chosen_step is not None
+
+
 # Honest numbers, and choosing by validation.
 
 
@@ -586,14 +637,14 @@ def test_halving_may_choose_by_validation(command, tmp_path):
 def test_a_damaged_table_of_numbers_is_refused(tmp_path):
     [run] = trained([small(measures=("levels",), **KEYS)], 0, [tmp_path])
     content = (tmp_path / "history.csv").read_text()
-    for changed in (
+    for spoiled in (
         content.replace("acc_level_1", "acc_level_2"),
         content.replace("acc_level_1", "a b"),
         content.replace("test_acc,", "test_accs,"),
         content.replace("\n", ",1\n", 3),
         content.rstrip("\n").rpartition(",")[0] + "\n",
     ):
-        (tmp_path / "history.csv").write_text(changed)
+        (tmp_path / "history.csv").write_text(spoiled)
         with pytest.raises(ConfigError, match=r"history.csv can't be read"):
             read_history(tmp_path)
     (tmp_path / "history.csv").write_text(content)

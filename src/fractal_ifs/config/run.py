@@ -202,6 +202,12 @@ class RunConfig(Group):
         """The same run on another kind of device."""
         return dataclasses.replace(self, trainer=dataclasses.replace(self.trainer, accelerator=accelerator))
 
+    def measured_as(self, other: RunConfig) -> RunConfig:
+        """The same run with what another config of it says of its measures."""
+        data: Any = dataclasses.replace(self.data, val_size=other.data.val_size)
+        names = ("measures", "measure_start", "objective")
+        return dataclasses.replace(self, data=data, **{name: getattr(other, name) for name in names})
+
     def plain(self) -> dict[str, Any]:
         """Plain values, as a record stores them. ``RunConfig.parse`` turns them back into this config."""
         plain = super().plain()
