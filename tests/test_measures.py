@@ -1,9 +1,11 @@
 """Measures besides the test set: their numbers, that they change no run, how they are kept, refused, and chosen by."""
 
+import copy
 import dataclasses
 import itertools
 import json
 import logging
+import pickle
 import re
 import shutil
 import sys
@@ -576,6 +578,22 @@ def rows(*accuracies: tuple[float, float | None]) -> list[Evaluation]:
         Evaluation(10 * number, 0.0, 0.5, 0.5, test, {} if val is None else {"val_acc": val})
         for number, (test, val) in enumerate(accuracies)
     ]
+
+
+def test_a_row_is_more_than_its_five_numbers():
+    row = Evaluation(10, 0.0, 0.5, 0.5, 0.9, {"val_acc": 0.7})
+    later = row._replace(step=20)
+    assert (later.step, later.test_acc, later.measured) == (20, 0.9, {"val_acc": 0.7})
+    assert row._replace(measured={"val_acc": 0.6}).measured == {"val_acc": 0.6}
+    other = Evaluation(*row, measured={"val_acc": 0.6})
+    assert row != other
+    assert not row == other  # noqa: SIM201
+    for same in (row._replace(), copy.deepcopy(row), pickle.loads(pickle.dumps(row))):
+        assert row == same
+        assert not row != same  # noqa: SIM202
+        assert hash(row) == hash(same)
+        assert same.measured == {"val_acc": 0.7}
+    assert row == tuple(row)
 
 
 def test_the_summary_of_a_history():
