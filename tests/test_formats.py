@@ -370,12 +370,14 @@ DOUBLE = {  # fingerprints of trainer.precision=64-true before there was trainer
     "02bd62cb5cb474b0": {},
     "40eb1fa5803dbc40": {"training": "layerwise"},
     "cfb86a3dc7a0c791": {"data": "cifar10", "model": "cnn"},
+    "31e48fb158c5aad2": {"model": "resmlp"},
+    "f94d6a76f462d322": {"model__norm": "layer"},
+    "5bd5501bbc35ee9d": {"model__activation": "tanh"},
 }
 ALIKE = {  # whose weights trainer.draw doesn't change
     "ef103954fa447610": {"trainer__precision": "32-true"},
     "4c63bcca850b98ba": {"trainer__precision": "bf16-mixed"},
-    "31e48fb158c5aad2": {"model": "resmlp"},
-    "f94d6a76f462d322": {"model__norm": "layer"},
+    "4ae446dd6d7f587b": {"model": "theorem1", "fractal": "cantor", "width": 200, "depth": 10},
 }
 
 

@@ -1,9 +1,11 @@
 """Measures besides the test set: their numbers, that they change no run, how they are kept, refused, and chosen by."""
 
+import copy
 import dataclasses
 import itertools
 import json
 import logging
+import pickle
 import re
 import shutil
 import sys
@@ -12,23 +14,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import read_checkpoint, small
+from conftest import changed, read_checkpoint, small
 from test_images import binary, parts
 from test_training import ENGINES, trained
 
+import fractal_ifs
 from fractal_ifs import load
 from fractal_ifs.config.compose import compose
 from fractal_ifs.config.measures import NAMES
 from fractal_ifs.config.run import Job
 from fractal_ifs.data.seeds import stream, uniforms
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, Refused
 from fractal_ifs.measures.gradient import BATCHES, gradients
 from fractal_ifs.measures.named import OF_SNAPSHOTS, ON_SETS
-from fractal_ifs.measures.own import check_measures
+from fractal_ifs.measures.own import check_measures, is_ours
 from fractal_ifs.measures.regions import breaks
 from fractal_ifs.measures.snapshot import Snapshot
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.runs.history import Evaluation, Summary, read_history
+from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.run import Run
 from fractal_ifs.sweeps.sweep import train_jobs
 from fractal_ifs.training.train import train
@@ -410,12 +414,58 @@ def test_one_of_ones_own(write, tmp_path, command):
         ("class f: pass", "must be a function"),
         ("1 / 0\ndef f(snapshot): return 1", "can't be imported"),
         ("def test_acc(snapshot): return 1", "must have another name, test_acc is ours"),
+        ("def val_loss(snapshot): return 1", "must have another name, val_loss is ours"),
+        ("def grad_norm(snapshot): return 1", "must have another name, grad_norm is ours"),
+        ("def best_val_acc(snapshot): return 1", "must have another name, best_val_acc is ours"),
     ],
 )
 def test_what_is_no_measure_is_refused(write, source, told):
     name = write(source)
     with pytest.raises(ConfigError, match=told):
-        check_measures(small(measures=(f"{name}.{'test_acc' if 'test_acc' in source else 'f'}",)))
+        check_measures(small(measures=(f"{name}.{told.split()[-3] if 'is ours' in told else 'f'}",)))
+
+
+def test_no_function_writes_a_column_of_ours_or_of_another(native, write, caplog, tmp_path):
+    assert all(map(is_ours, native.history[-1].measured))
+    name = write(
+        "def test(snapshot): return {'acc': .5, 'mine': 1}\n"
+        "def val(snapshot): return {'acc': .25, 'loss': 1}\n"
+        "def best(snapshot): return {'val_acc': 1}\n"
+        "def norm(snapshot): return {'hidden_0': 1}\n"
+        "def low(snapshot): return {'end': 1, 'end_deep': 2, 'other': 3}\n"
+        "def low_end(snapshot): return {'deep': 4} if snapshot.step > 50 else 1 / 0\n"
+    )
+    own = [f"{name}.{each}" for each in ("test", "val", "best", "norm", "low", "low_end")]
+    [run] = trained([small(fractal="vicsek", measures=(*own, "norms"))], 0, [tmp_path])
+    [first, last] = read_history(tmp_path)
+    mine = {"test_mine": 1, "low_other": 3}
+    assert {column: value for column, value in first.measured.items() if "norm" not in column} == mine
+    assert {column: value for column, value in last.measured.items() if "norm" not in column} == {
+        **mine,
+        "low_end_deep": 4,
+    }
+    assert first.measured["norm_hidden_0"] != 1
+    assert run.record().best_val_acc is None
+    said = [text for text in caplog.messages if "is missing" in text]
+    assert len(said) == 8  # once in a run
+    assert sum("a column of ours is called so" in text for text in said) == 5
+    assert sum(f"a column of {name}.low_end is called so" in text for text in said) == 2
+
+
+def test_a_function_that_spoils_what_it_is_given_changes_no_number_of_others(write):
+    name = write(
+        "def spoils(snapshot):\n"
+        "    for p in snapshot.network.parameters(): p.data.fill_(3)\n"
+        "    snapshot.outputs = lambda there: 0 * there.y\n"
+        "    return snapshot.network.hidden[0].weight.sum()\n"
+        "def sum(snapshot): return snapshot.network.hidden[0].weight.double().sum()\n"
+    )
+    own, ours = (f"{name}.spoils", f"{name}.sum"), ("norms", "balance", "dead", "gradient")
+    [run], [plain] = (trained([small(measures=each, **KEYS)]) for each in ((*own, *ours), ours))
+    for here, there in zip(measured(run), measured(plain), strict=True):
+        assert {column: here[column] for column in there} == there
+        assert here["spoils"] == 3 * 8 * 2
+    assert run.history[-1].measured["sum"] == pytest.approx(run.model.hidden[0].weight.double().sum().item())
 
 
 def test_a_measure_that_fails_costs_its_number_alone(write, caplog, tmp_path):
@@ -471,6 +521,55 @@ def test_a_finished_run_is_not_measured_again(tmp_path, caplog):
     assert (tmp_path / "result.json").read_bytes() == before
 
 
+def test_a_finished_run_says_how_it_was_measured_whatever_is_asked_later(tmp_path, caplog):
+    """Its validation set has 10 points, not the 5000 of the later command: in its record, too."""
+    caplog.set_level(logging.INFO)
+    keys = {"fractal": "vicsek", "width": 4, "depth": 1, "steps": 20, "eval_every": 10, "logger": "none"}
+    keys |= {"data__train_size": 200, "data__test_size": 60, "objective": "val_acc"}
+    first = fractal_ifs.run(tmp_path, **keys, data__val_size=10, measures=("val_acc",)).record
+    assert first.val_points == 10
+    other = {"data__val_size": 5000, "measures": ("val_acc", "levels"), "measure_start": True}
+    again = fractal_ifs.run(tmp_path, **keys, **other).record
+    assert "1 of these lack measures=[levels]; overwrite=true trains them again" in caplog.messages
+    assert "1 of these have val_acc of data.val_size=10; overwrite=true trains them again" in caplog.messages
+    for record in (again, load(tmp_path).record):
+        assert (record.val_points, record.best_val_acc) == (10, first.best_val_acc)
+        config = record.config
+        assert (config.data.val_size, config.measures, config.measure_start) == (10, ("val_acc",), False)
+    (tmp_path / "result.json").unlink()  # as of one who was killed before it was written
+    fractal_ifs.run(tmp_path, **keys, **other)
+    assert load(tmp_path).record.val_points == 10
+    caplog.clear()
+    fractal_ifs.run(tmp_path, **keys, data__val_size=10, measures=("val_acc",))
+    assert not [text for text in caplog.messages if "of these" in text]
+
+
+def test_one_history_has_accuracies_of_one_validation_set(tmp_path):
+    config = small(fractal="vicsek", eval_every=20, data__val_size=10, measures=("val_acc",))
+    trained([config], 0, [tmp_path / "short"])
+    longer = dataclasses.replace(config, steps=200, continue_from=str(tmp_path / "short"))
+    left = [3]
+
+    def stop(_):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained([config], 0, [tmp_path / "run"], report=stop)
+    with pytest.raises(Refused, match=r"data.val_size=20: must be 10"):  # before any job starts
+        train_jobs([Job(changed(config, "data.val_size", 20), tmp_path / "run")])
+    for asked, where in ((config, "run"), (longer, "long")):
+        other = changed(asked, "data.val_size", 20)
+        told = r"data.val_size=20: must be 10, on which val_acc of .* was measured so far"
+        [refused] = train(with_sources([Job(other, tmp_path / where)]))
+        assert isinstance(refused, Refused)
+        assert re.match(told, str(refused))
+        [run] = trained([dataclasses.replace(other, measures=("train_acc",))], 0, [tmp_path / where])
+        assert run.record().val_points == 10
+        assert run.record().chosen_step is not None
+
+
 # Honest numbers, and choosing by validation.
 
 
@@ -479,6 +578,22 @@ def rows(*accuracies: tuple[float, float | None]) -> list[Evaluation]:
         Evaluation(10 * number, 0.0, 0.5, 0.5, test, {} if val is None else {"val_acc": val})
         for number, (test, val) in enumerate(accuracies)
     ]
+
+
+def test_a_row_is_more_than_its_five_numbers():
+    row = Evaluation(10, 0.0, 0.5, 0.5, 0.9, {"val_acc": 0.7})
+    later = row._replace(step=20)
+    assert (later.step, later.test_acc, later.measured) == (20, 0.9, {"val_acc": 0.7})
+    assert row._replace(measured={"val_acc": 0.6}).measured == {"val_acc": 0.6}
+    other = Evaluation(*row, measured={"val_acc": 0.6})
+    assert row != other
+    assert not row == other  # noqa: SIM201
+    for same in (row._replace(), copy.deepcopy(row), pickle.loads(pickle.dumps(row))):
+        assert row == same
+        assert not row != same  # noqa: SIM202
+        assert hash(row) == hash(same)
+        assert same.measured == {"val_acc": 0.7}
+    assert row == tuple(row)
 
 
 def test_the_summary_of_a_history():
@@ -540,14 +655,14 @@ def test_halving_may_choose_by_validation(command, tmp_path):
 def test_a_damaged_table_of_numbers_is_refused(tmp_path):
     [run] = trained([small(measures=("levels",), **KEYS)], 0, [tmp_path])
     content = (tmp_path / "history.csv").read_text()
-    for changed in (
+    for spoiled in (
         content.replace("acc_level_1", "acc_level_2"),
         content.replace("acc_level_1", "a b"),
         content.replace("test_acc,", "test_accs,"),
         content.replace("\n", ",1\n", 3),
         content.rstrip("\n").rpartition(",")[0] + "\n",
     ):
-        (tmp_path / "history.csv").write_text(changed)
+        (tmp_path / "history.csv").write_text(spoiled)
         with pytest.raises(ConfigError, match=r"history.csv can't be read"):
             read_history(tmp_path)
     (tmp_path / "history.csv").write_text(content)

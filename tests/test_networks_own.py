@@ -429,6 +429,19 @@ def test_the_global_generator_stays_as_it_was(nets):
 # Ours
 
 
+def test_in_double_precision_weights_are_drawn_as_the_config_says(nets):
+    name = nets(SIREN)
+
+    def weights(precision: str, draw: str = "float32"):
+        config = small(trainer__precision=precision, trainer__draw=draw)
+        return Run(dataclasses.replace(config, model=OwnModel.parse({"_target_": f"{name}.Siren"})), None).params
+
+    single, double, before = weights("32-true"), weights("64-true"), weights("64-true", "precision")
+    assert torch.equal(single.double(), double)
+    assert before.dtype == torch.float64
+    assert not torch.equal(before, before.float().double())
+
+
 def test_a_varied_mlp_that_varies_nothing_is_the_mlp():
     x = torch.randn(9, 2, generator=torch.Generator().manual_seed(0))
     for sums in (False, True):

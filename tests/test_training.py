@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import read_checkpoint, small
+from conftest import changed, read_checkpoint, small
 from torch import nn
 
 from fractal_ifs.config.compose import compose
@@ -221,6 +221,30 @@ def test_double_precision_can_still_draw_what_it_drew_before():
     assert torch.equal(first, next(iter(before.parameters())))
     other = next(iter(build_network(small(trainer__precision="64-true"), 2).parameters()))
     assert (first != other).all()
+
+
+@pytest.mark.parametrize(
+    ("keys", "loss"),
+    [
+        ({"model__activation": "tanh"}, 1.0445802055291817),
+        ({"model__norm": "layer"}, 1.102535293847775),
+        ({"model": "resmlp"}, 1.168648555710098),
+    ],
+)
+def test_networks_besides_the_papers_can_be_drawn_as_before_too(keys, loss):
+    """The losses are of runs from before there was trainer.draw, after a step that moves nothing."""
+    keys |= {"width": 4, "depth": 2, "lr": 1e-30, "batch_size": 10, "data__train_size": 200, "data__test_size": 100}
+    config = compose(**keys, steps=1, eval_every=1, logger="none", trainer__precision="64-true")
+    old = changed(config, "trainer.draw", "precision")
+    [now], [before] = trained([config]), trained([old])
+    assert before.history[0].test_loss == pytest.approx(loss, rel=1e-9)
+    assert now.history[0].test_loss != pytest.approx(loss, rel=1e-3)
+    torch.set_default_dtype(torch.float64)  # as where Lightning calls
+    try:
+        single, double = Run(changed(config, "trainer.precision", "32-true"), None), Run(config, None)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(double.params, single.params.double())
 
 
 def test_mixed_precision_is_lightnings(command):

@@ -16,7 +16,7 @@ from torch import nn
 
 from fractal_ifs.config.compose import compose
 from fractal_ifs.config.keywords import signature
-from fractal_ifs.config.machine import check_outside, check_writable
+from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.run import Job
 from fractal_ifs.engines.choice import check_engine
 from fractal_ifs.engines.own_loss import check_loss
@@ -24,10 +24,10 @@ from fractal_ifs.errors import ConfigError
 from fractal_ifs.measures.own import check_measures
 from fractal_ifs.networks.own import check_network
 from fractal_ifs.runs.buffers import set_buffers
-from fractal_ifs.runs.finished import finished
 from fractal_ifs.runs.load import in_a_line, table_of
 from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.records import RunRecord
+from fractal_ifs.sweeps.finished import stored_of, tell_lacking
 from fractal_ifs.sweeps.from_python import Executor, Plan, plan, results
 from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.training.train import train
@@ -85,8 +85,8 @@ def run(directory: str | Path | None = None, **keywords: Any) -> Result:
     check_measures(config)
     check_engine(config)
     job = Job(config, None if directory is None else Path(directory))
-    if finished(job) is None:
-        check_outside(config)
+    if there := stored_of(job):
+        tell_lacking([job], {0: there.record})
     if directory is not None:
         check_writable(Path(directory))
     [outcome] = train(with_sources([job]), threads=config.workers)

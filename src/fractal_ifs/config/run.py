@@ -202,6 +202,12 @@ class RunConfig(Group):
         """The same run on another kind of device."""
         return dataclasses.replace(self, trainer=dataclasses.replace(self.trainer, accelerator=accelerator))
 
+    def measured_as(self, other: RunConfig) -> RunConfig:
+        """The same run with what another config of it says of its measures."""
+        data: Any = dataclasses.replace(self.data, val_size=other.data.val_size)
+        names = ("measures", "measure_start", "objective")
+        return dataclasses.replace(self, data=data, **{name: getattr(other, name) for name in names})
+
     def plain(self) -> dict[str, Any]:
         """Plain values, as a record stores them. ``RunConfig.parse`` turns them back into this config."""
         plain = super().plain()
@@ -222,8 +228,8 @@ class RunConfig(Group):
         found |= {name: getattr(self, name).spelled() for name in NAMED}
         if found["schedule"] == "constant":  # as of all runs before there were schedules
             del found["schedule"]
-        plain = isinstance(self.model, MLPModel) and not self.model.varied
-        found["trainer"] = self.trainer.of_network(self.model.name == "cnn", plain)
+        drawn = not isinstance(self.model, Theorem1Model)
+        found["trainer"] = self.trainer.of_network(self.model.name == "cnn", drawn)
         if stop := self.stop.identity():  # without it, a fingerprint is what it was before the group came
             found["stop"] = stop
         if not stop:  # nothing is chosen within the run

@@ -63,13 +63,13 @@ class Trainer(Group):
         if self.cuda_graphs and self.accelerator == "cpu":
             raise ConfigError("trainer.cuda_graphs=true: needs a GPU, trainer=gpu")
 
-    def of_network(self, cnn: bool, plain: bool) -> dict[str, str]:
+    def of_network(self, cnn: bool, drawn: bool) -> dict[str, str]:
         """The trainer's part of a fingerprint, as text: the precision, and keys that change the order of sums.
 
         ``channels_last`` and ``threads`` change it only for a CNN. ``draw`` changes weights only in double precision,
-        and of the networks that were drawn in it: the CNN and the ``plain`` MLP.
+        and of networks that are ``drawn``, as that of Theorem 1 isn't.
         """
-        double = self.precision == "64-true" and (cnn or plain)
+        double = self.precision == "64-true" and drawn
         found = {
             name: value
             for name, value in self.identity().items()

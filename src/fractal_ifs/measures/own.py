@@ -2,13 +2,14 @@
 
 It returns a number, whose column is its name, or numbers by name, ``{"low": 1, "high": 2}``, whose columns are
 ``margin_low`` and ``margin_high``. Its parameter must be called ``snapshot``: so a list of names can't call what was
-never meant as a measure.
+never meant as a measure. A column of ours is left out, and one that two functions would write is of one of them.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,37 @@ from fractal_ifs.config.own_class import resolve
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.mkl import ask_for_equal_bits
-from fractal_ifs.runs.history import Evaluation
+from fractal_ifs.runs.history import Evaluation, Summary
 
 if TYPE_CHECKING:
     from fractal_ifs.measures.snapshot import Snapshot
+
+OURS = re.compile(
+    "val_acc|val_loss|train_acc|train_loss_now|acc_.*|norm_.*|grad_.*|dead|regions|said_positive|labels_positive"
+)  # columns of our own measures, asked for or not
+
+
+def is_ours(column: str) -> bool:
+    """Whether a column is one of every run or of a measure of ours, or called like a number of a whole run."""
+    of_run = ("best_test_acc", "best_step", *Summary._fields)
+    return column in (*Evaluation._fields, *of_run) or OURS.fullmatch(column) is not None
+
+
+def why_not(column: str, name: str, measures: Sequence[str]) -> str | None:
+    """Why the function ``name`` of some measures may not write a column; None where it may.
+
+    Of two functions whose columns could be called so, it is of the one with the longer name, whatever they return: so
+    it never has numbers of both.
+    """
+    if is_ours(column):
+        return "a column of ours is called so"
+    could = [each for each in measures if is_own(each) and f"{column}_".startswith(f"{_last(each)}_")]
+    owner = max(could, key=lambda each: len(_last(each)), default=name)
+    return None if owner == name else f"a column of {owner} is called so"
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def check_measures(config: RunConfig) -> None:
@@ -42,7 +70,7 @@ def function_of(name: str) -> Callable[[Snapshot], Any]:
         raise ConfigError(f"{key}: must be a function of one parameter, snapshot") from None
     if first.name != "snapshot" or any(each.default is each.empty and each.kind < 2 for each in others):
         raise ConfigError(f"{key}: must be a function of one parameter, snapshot")
-    column = name.rpartition(".")[2]
-    if column in NAMES or column in Evaluation._fields:
+    column = _last(name)
+    if column in NAMES or is_ours(column):
         raise ConfigError(f"{key}: must have another name, {column} is ours")
     return found

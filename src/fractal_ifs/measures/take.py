@@ -16,7 +16,7 @@ from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.engines.protocol import Engine, Measurement
 from fractal_ifs.errors import message, short
 from fractal_ifs.measures.named import OF_SNAPSHOTS, ON_SETS
-from fractal_ifs.measures.own import function_of
+from fractal_ifs.measures.own import function_of, why_not
 from fractal_ifs.measures.sets import OnSet
 from fractal_ifs.measures.snapshot import Snapshot
 from fractal_ifs.runs.records import note
@@ -71,10 +71,10 @@ def _taken(run: Run, found: Mapping[str, Sequence[tuple[OnSet, Measurement]]]) -
     train_loss = found["train_acc"][0][1].loss if run.at_start else None
     numbers: dict[str, float] = {}
     if math.isfinite(test.loss):
-        snapshot = Snapshot(run)
+        ours = Snapshot(run)  # a user's own function gets another, which it may change
         for name in run.config.measures:
-            new = _on_sets(found[name]) if name in ON_SETS else _numbers(run, snapshot, name)
-            numbers |= {column: number for column, number in new.items() if column not in numbers}
+            snapshot = ours if name in OF_SNAPSHOTS else Snapshot(run)
+            numbers |= _on_sets(found[name]) if name in ON_SETS else _numbers(run, snapshot, name)
     return Taken(test.accuracy, test.loss, _good(run, numbers), train_loss)
 
 
@@ -98,11 +98,21 @@ def _numbers(run: Run, snapshot: Snapshot, name: str) -> dict[str, float]:
         pairs = cast(Mapping[Any, Any], found)
         if len(pairs) > MOST:
             raise ValueError(f"must be at most {MOST} numbers, not {len(pairs)}")
-        prefix = "" if name in OF_SNAPSHOTS else f"{column}_"
-        return {f"{prefix}{key}": _number(value) for key, value in pairs.items()}
+        if name in OF_SNAPSHOTS:
+            return {key: _number(value) for key, value in pairs.items()}
+        return _allowed(run, name, {f"{column}_{key}": _number(value) for key, value in pairs.items()})
     except Exception as error:
         _tell(run, name, short(message(error), 200))
         return {}
+
+
+def _allowed(run: Run, name: str, numbers: Mapping[str, float]) -> dict[str, float]:
+    """The numbers of a user's function whose columns it may write."""
+    whys = {column: why_not(column, name, run.config.measures) for column in numbers}
+    for column, why in whys.items():
+        if why is not None:
+            _tell(run, column, why)
+    return {column: number for column, number in numbers.items() if whys[column] is None}
 
 
 def _number(value: Any) -> float:

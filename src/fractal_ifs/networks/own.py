@@ -30,7 +30,7 @@ POINTS = 5  # that a class is tried on
 
 
 def build(model: OwnModel, d: int, width: int, depth: int, generator: torch.Generator) -> nn.Module:
-    """The network, in float32. The global generator is left as it was. Raises ConfigError."""
+    """The network, in torch's default dtype. The global generator is left as it was. Raises ConfigError."""
     import torch
 
     kind = _class(model)

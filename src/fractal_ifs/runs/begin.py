@@ -12,7 +12,7 @@ from fractal_ifs.errors import Damaged, Refused
 from fractal_ifs.files import remove_abandoned, set_aside
 from fractal_ifs.runs import locks, shapes
 from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, read_whole
-from fractal_ifs.runs.finished import check_same
+from fractal_ifs.runs.finished import check_same, check_validation
 from fractal_ifs.runs.history import read_history, write_history
 from fractal_ifs.runs.kernels import torch_kernels
 from fractal_ifs.runs.layerwise import LayerwiseRun
@@ -62,6 +62,7 @@ def begin(job: Job, device: str | torch.device, engine: str, isa: str | None, na
             _go_on(run, job, job.directory)
         elif state := shorter(job, run.shape()):
             state["wandb_id"] = run.wandb_id
+            check_validation(job, state.get("val_points"))
             run.restore(state)
         return run
     except BaseException:
@@ -89,16 +90,20 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
         if _is_directory(directory / name):  # no file can be renamed to it
             set_aside(directory / name)
     if state is not None:
-        there = {**state.get("versions", {}), "isa": state.get("isa"), "native_build": state.get("native_build")}
-        there["torch_kernels"] = state.get("torch_kernels", "unknown")
-        there["engine"] = state.get("engine")
+        before = {**state.get("versions", {}), "isa": state.get("isa"), "native_build": state.get("native_build")}
+        before["torch_kernels"] = state.get("torch_kernels", "unknown")
+        before["engine"] = state.get("engine")
         here = bits_rest_on(run.isa, run.native_build, run.torch_kernels) | {"engine": run.engine}
         here |= {name: run.versions.get(name) for name in ("model_source", "loss_source")}
-        if changed := differences(there, here):
+        if changed := differences(before, here):
             text = f"goes on from a checkpoint of other versions ({changed}): perhaps not bit for bit"
             log.warning("%s: %s", directory, text)
             note(directory, text)
         run.restore(state)
+        if not run.status.ended:
+            check_validation(job, run.val_points)
+        elif there := begun or read_record(directory):  # nothing is measured any more: its record says how it was
+            run.config = run.config.measured_as(there.config)
         if history:
             _tell(directory, f"{history}: written anew from the checkpoint")
             write_history(directory, run.history)

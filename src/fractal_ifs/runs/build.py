@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -56,16 +58,28 @@ def build_network(config: RunConfig, d: int) -> nn.Module:
         )
         return network.to(dtype)
     shape = (d, config.width, config.depth)
-    if isinstance(model, OwnModel):
-        return own.build(model, *shape, init).to(dtype)
-    if isinstance(model, ResMLPModel):
-        keys: dict[str, Any] = {"activation": model.activation, "norm": model.norm, "expansion": model.expansion}
-        return ResMLP(*shape, generator=init, init=model.init, **keys).to(dtype)
     if isinstance(model, Theorem1Model):
         fractal, (gamma, noise) = config.fractal, (theorem1_margin(model, data), model.noise)
         return theorem1_start(fractal.ifs, fractal.depth, gamma, config.width, config.depth, noise, init, dtype)
-    assert isinstance(model, MLPModel)
-    if not model.varied:
+    if isinstance(model, MLPModel) and not model.varied:
         return MLP(*shape, model.init, model.sums, init, drawn).to(dtype)
-    keys = {"activation": model.activation, "norm": model.norm, "residual": model.skip == "residual"}
-    return VariedMLP(*shape, generator=init, init=model.init, sum_last=model.sums, **keys).to(dtype)
+    with _default_dtype(drawn):  # whatever it is where this is called
+        if isinstance(model, OwnModel):
+            return own.build(model, *shape, init).to(dtype)
+        if isinstance(model, ResMLPModel):
+            keys: dict[str, Any] = {"activation": model.activation, "norm": model.norm, "expansion": model.expansion}
+            return ResMLP(*shape, generator=init, init=model.init, **keys).to(dtype)
+        assert isinstance(model, MLPModel)
+        keys = {"activation": model.activation, "norm": model.norm, "residual": model.skip == "residual"}
+        return VariedMLP(*shape, generator=init, init=model.init, sum_last=model.sums, **keys).to(dtype)
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype: torch.dtype) -> Generator[None]:
+    """Within: layers that are made have such numbers, unless they say otherwise."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

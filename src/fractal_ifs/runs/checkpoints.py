@@ -63,6 +63,7 @@ class Checkpoint(TypedDict):
     torch_kernels: NotRequired[str | None]
     columns: NotRequired[dict[str, int]]  # the columns of measures in the history, numbered; none without measures
     measured: NotRequired[Tensor]  # (rows * columns,) float64, nan where a number is missing
+    val_points: NotRequired[int]  # on which ``val_acc`` was measured; none where it wasn't
     average: NotRequired[Tensor]  # of the weights, where the config asks for one: what was evaluated
     lightning: NotRequired[str]  # engine=lightning only: what Lightning knows of the run, in JSON
     layer: NotRequired[int]  # layer-wise training only, like the next one: which layer is in training
@@ -299,6 +300,7 @@ _OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "versions": _versions,
     "columns": _columns,
     "measured": _vector,
+    "val_points": _count,
     "average": _vector,
     "lightning": _json,
     "layer": _count,

@@ -26,6 +26,7 @@ def finished(job: Job) -> Stored | None:
         check_same(job, there.record.fingerprint, there.record.config)
         if there.record.status.ended:
             return there
+        check_validation(job, there.record.val_points)
     for name in IN_PLACE:
         if (job.directory / name).is_symlink():
             raise Refused(f"{job.directory / name}: a link, which would be written through; remove it")
@@ -53,6 +54,16 @@ def check_same(job: Job, fingerprint: str, there: RunConfig | None) -> None:
     if fingerprint not in job.config.fingerprints:
         differing = f" ({difference(there.plain(), job.config.plain(), skip=placement())})" if there else ""
         raise Refused(f"{job.directory}: holds a run of another config{differing}; overwrite=true trains it again")
+
+
+def check_validation(job: Job, points: int | None) -> None:
+    """Raises Refused for a run that has measured val_acc on so many points, and would go on with another number."""
+    size = job.config.data.val_size
+    if points is not None and "val_acc" in job.config.measures and size != points:
+        raise Refused(
+            f"data.val_size={size}: must be {points}, on which val_acc of {job.directory or job.source} was measured "
+            "so far; overwrite=true trains it again"
+        )
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", skip: Collection[str] = ()) -> str:

@@ -52,6 +52,21 @@ class Evaluation(_Row):
         row.measured = dict(measured or {})
         return row
 
+    def _replace(self, **values: Any) -> Evaluation:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The row with other values, of ``measured`` too. What isn't given stays."""
+        measured = values.pop("measured", self.measured)
+        return Evaluation(*super()._replace(**values), measured=measured)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all numbers are the same, those of measures too where the other is a row."""
+        return super().__eq__(other) and (not isinstance(other, Evaluation) or self.measured == other.measured)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return super().__hash__()
+
     @property
     def finite(self) -> bool:
         """Whether both losses are finite. If not, the run has diverged."""

@@ -91,6 +91,7 @@ class RunRecord(Mapping[str, Any]):
     chosen_test_acc: float | None = of_run("the test accuracy where val_acc was best; none without that measure")
     chosen_step: int | None = of_run("the step at which it was measured")
     best_val_acc: float | None = of_run("the largest val_acc of all evaluations")
+    val_points: int | None = of_run("the number of points on which val_acc was measured")
     final_train_acc: float | None = of_run("the training accuracy of the last evaluation, if that was measured")
     status: Status
     steps: int | None = of_run("optimizer steps done")

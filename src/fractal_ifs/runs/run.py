@@ -64,6 +64,7 @@ class Run:
         self.best_buffers: Tensor | None = None  # of that network, if it has any
         self.history: list[Evaluation] = []
         self.columns: dict[str, None] = {}  # of measures in the history, in their order
+        self.val_points: int | None = None  # on which ``val_acc`` in the history was measured
         self.unmeasured = set[str]()  # the measures of which was told that they fail
         self.status = Status.RUNNING
         self.engine: str | None = None
@@ -183,6 +184,8 @@ class Run:
         kept = {name: value for name, value in (measured or {}).items() if name in self.columns}
         row = Evaluation(self.steps_before + self.step, self.seconds, train_loss, test_loss, test_acc, kept)
         self.history.append(row)
+        if "val_acc" in kept:
+            self.val_points = self.config.data.val_size
         if self.at_start:
             return row
         if not row.finite:
@@ -250,6 +253,8 @@ class Run:
         columns, measured = of_measures(self.history)
         if columns:
             state["columns"], state["measured"] = columns, torch.tensor(measured, dtype=torch.float64)
+        if self.val_points is not None:
+            state["val_points"] = self.val_points
         if (buffers := buffer_vector(self.model)) is not None:
             state["buffers"] = buffers
         if self.best_params is not None:
@@ -276,6 +281,7 @@ class Run:
         self.best_buffers = state.get("best_buffers")
         self.history = of_checkpoint(state)
         self.columns = dict.fromkeys(name for row in self.history for name in row.measured)
+        self.val_points = state.get("val_points")
         self.wandb_id = state["wandb_id"]
         self.lightning = (
             state.get("lightning") if self.engine == "lightning" else None
@@ -301,6 +307,7 @@ class Run:
             best_step=self.best_step if last else None,
             final_test_acc=last.test_acc if last else None,
             **Summary.of(self.history, self.steps_before)._asdict(),
+            val_points=self.val_points,
             measured=last.measured or None if last else None,
             steps=self.steps_before + self.step,
             seconds=round(self.seconds, 3),

@@ -29,7 +29,7 @@ def finished_or_kept(job: Job) -> RunRecord | KeptRun | None:
     None where the job is still to be trained. Raises ConfigError where another config was trained in its directory, or
     its key ``kept`` names another file than a table of finished runs, or what it needs besides its config isn't there.
     """
-    stored = _finished(job)
+    stored = stored_of(job)
     found = stored.record if stored else _kept(job)
     if found is None:
         check_network(job.config)
@@ -48,7 +48,7 @@ def finished_jobs(jobs: Sequence[Job]) -> dict[int, Ended]:
     The history.csv of a finished run that is damaged is written anew from its checkpoint, if it has one. Raises
     ConfigError as ``finished_or_kept`` does.
     """
-    stored = {number: found for number, job in enumerate(jobs) if (found := _finished(job))}
+    stored = {number: found for number, job in enumerate(jobs) if (found := stored_of(job))}
     records = {number: found.record for number, found in stored.items()}
     directories = {number: directory for number in stored if (directory := jobs[number].directory)}
     for number, directory in directories.items():
@@ -61,7 +61,7 @@ def finished_jobs(jobs: Sequence[Job]) -> dict[int, Ended]:
         log.info("%d of %d jobs are finished already: skipped", len(results), len(jobs))
         for changed in sorted({differences(record, bits_rest_on()) for record in records.values()} - {""}):
             log.warning("of these, some were trained by other versions: %s", changed)
-        _tell_lacking(jobs, records)
+        tell_lacking(jobs, records)
     return results
 
 
@@ -83,15 +83,27 @@ def _check_objective(job: Job, ended: RunRecord | KeptRun) -> None:
         )
 
 
-def _tell_lacking(jobs: Sequence[Job], records: Mapping[int, RunRecord]) -> None:
+def tell_lacking(jobs: Sequence[Job], records: Mapping[int, RunRecord]) -> None:
     """Log how many finished runs weren't measured as their jobs ask."""
     lacking = {n: set(jobs[n].config.measures) - {*record.config.measures} for n, record in records.items()}
     if names := sorted(set[str]().union(*lacking.values())):
         count = sum(map(bool, lacking.values()))
         log.info("%d of these lack measures=[%s]; overwrite=true trains them again", count, ",".join(names))
+    points = {n: _val_points(record) for n, record in records.items() if "val_acc" in jobs[n].config.measures}
+    if other := [found for n, found in points.items() if found not in (None, jobs[n].config.data.val_size)]:
+        sizes = ",".join(map(str, sorted({found for found in other if found is not None})))
+        log.info("%d of these have val_acc of data.val_size=%s; overwrite=true trains them again", len(other), sizes)
 
 
-def _finished(job: Job) -> Stored | None:
+def _val_points(record: RunRecord) -> int | None:
+    """On how many points val_acc of a run was measured. A record of before doesn't say it, but its config does."""
+    if record.best_val_acc is None:
+        return None
+    return record.config.data.val_size if record.val_points is None else record.val_points
+
+
+def stored_of(job: Job) -> Stored | None:
+    """The result in a job's own directory, if it needs no more training. Errors are those of ``finished_or_kept``."""
     finished_runs.check(job)
     stored = finished(job)
     if stored is None:
