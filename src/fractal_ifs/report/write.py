@@ -65,7 +65,7 @@ def write_report(
     if made:
         notes += [f"of the paper's tables: {line}" for line in claimed[:20]] if own else claimed[:20]
         notes += [f"... and {len(claimed) - 20} more cells"] if len(claimed) > 20 else []
-        if line := verdicts.collapsed(runs, cells):
+        if line := verdicts.collapses(runs, cells):
             notes.append(line)
     failed = runs[runs.status == Status.FAILED]
     if len(failed):
