@@ -24,16 +24,16 @@ def searched(values, first):
     while asked := search.asked():
         times += 1
         for rung in asked:
-            search.found(rung, values[rung])
+            search.found(rung, [values[rung]])
     return search, times
 
 
-@given(st.lists(st.one_of(st.none(), st.floats(0, 1), st.just(math.nan)), min_size=3, max_size=12), st.data())
+@given(st.lists(st.one_of(st.floats(0, 1), st.just(math.nan)), min_size=3, max_size=12), st.data())
 @example([0.5] * 5, None)
 def test_it_ends_where_no_neighbour_is_better(values, data):
     first = data.draw(st.integers(0, len(values) - 1)) if data else 2
     search, _ = searched(values, first)
-    known = [-math.inf if value is None or math.isnan(value) else value for value in values]
+    known = [-math.inf if math.isnan(value) or value == 0 else value for value in values]
     best = search.best
     near = known[max(0, best - 1) : best + 2]
     assert search.values[best] == max(near) == max(search.values.values())
@@ -44,7 +44,7 @@ def test_it_ends_where_no_neighbour_is_better(values, data):
 @given(st.integers(3, 12), st.data())
 def test_of_one_peak_it_finds_the_top_and_trains_no_more_than_the_way_there(rungs, data):
     top, first = data.draw(st.integers(0, rungs - 1)), data.draw(st.integers(0, rungs - 1))
-    search, _ = searched([-abs(rung - top) for rung in range(rungs)], first)
+    search, _ = searched([1 - abs(rung - top) / 20 for rung in range(rungs)], first)
     assert search.best == top
     way = range(max(0, min(top, first) - 1), min(rungs, max(top, first) + 2))
     assert sorted(search.values) == list(way)
@@ -95,6 +95,41 @@ def test_a_sweep_trains_each_cell_as_far_as_its_best_is_not_at_an_edge(command, 
     logs = {path: path.read_bytes() for path in tmp_path.rglob("history.csv")}
     assert command(*words).status == 0
     assert {path: path.read_bytes() for path in tmp_path.rglob("history.csv")} == logs
+
+
+def test_a_rung_is_worth_the_mean_of_its_seeds_and_nothing_where_one_diverged():
+    search = Search(3, 1)
+    for rung, values in enumerate(([0.9, 0.9, 0.0], [0.6, 0.7, 0.8], [0.6, 0.6, 0.6])):
+        search.found(rung, values)
+    assert search.best == 1
+    assert search.values[1] == pytest.approx(0.7)
+
+
+def test_the_seeds_of_a_cell_search_together(command, tmp_path):
+    """Alone, seed 2 would go on to lr=1."""
+    assert command("-m", *WORDS, "curve=1", "seed=2,3", f"lr={','.join(LRS)}").status == 0
+    rates = [float(lr) for lr in LRS]
+    keys: Any = {"fractal__depth": 3, "width": 6, "depth": 2, "steps": 60, "eval_every": 20, "engine": "torch"}
+    keys |= {"data__train_size": 1500, "data__test_size": 997, "fractal": "vicsek", "curve": 1}
+    runs = trained([small(seed=seed, lr=lr, **keys) for lr in rates for seed in (2, 3)])
+    reached = [run.best_test_acc for run in runs]
+    together, _ = searched([(a + b) / 2 for a, b in zip(reached[::2], reached[1::2], strict=True)], 2)
+    alone, _ = searched(reached[::2], 2)
+    assert sorted(together.values) != sorted(alone.values)
+    table = pd.read_csv(tmp_path / "multirun" / "s" / "results.csv")
+    for _, part in table.groupby("seed"):
+        assert sorted(part.lr) == [rates[rung] for rung in sorted(together.values)]
+    assert len(table) == 2 * len(together.values)
+
+
+def test_a_rate_that_diverges_is_never_the_best_whatever_it_had_before(command, tmp_path):
+    words = [word for word in WORDS if not word.startswith("eval_every")]
+    words += ["eval_every=2", "loss=squared", "optimizer=sgd", "curve=1", "lr=1e-4,1e-3,1e-2,2,4"]
+    assert command("-m", *words).status == 0
+    table = pd.read_csv(tmp_path / "multirun" / "s" / "results.csv").set_index("lr")
+    assert sorted(table.index) == [1e-3, 1e-2, 2]  # and not 4, the next after 2
+    assert table.status[2] == "diverged"
+    assert table.best_test_acc[2] == table.best_test_acc.max()
 
 
 def test_a_search_begins_at_the_best_of_a_table_and_says_where_it_ends_at_an_edge(command, tmp_path):

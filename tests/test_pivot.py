@@ -13,8 +13,9 @@ from fractal_ifs.config.fractal import Curve
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.report.write import write_report
-from fractal_ifs.results import finished_runs, pivot
-from fractal_ifs.results.cells import form_cells
+from fractal_ifs.results import finished_runs, numbers, pivot
+from fractal_ifs.results.best_lr import BestLr
+from fractal_ifs.results.cells import form_cells, results_of
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.varied import inner_keys, varied, with_inner_keys
 from fractal_ifs.runs.history import Evaluation, write_history
@@ -117,8 +118,73 @@ def test_diverged_and_failed_runs_are_in_no_mean(tmp_path):
     assert [line[-1] for line in texts(table)[1:]] == ["0.7000 ± 0.1414 lr=0.001^ +1 diverged +1 failed", "1 diverged"]
     assert "In no mean: 2 diverged, 1 failed." in pivot.legend(table)
     papers, notes = form_cells(read_runs([tmp_path])[0])
-    assert list(papers.accuracy) == [0.9]  # of lr=2e-3, whose one seed is the shared one
+    [cell] = results_of(papers)  # the same; on seed 0 alone lr=2e-3 is better
+    assert (cell.accuracy, cell.lr, cell.lrs, cell.edge) == (pytest.approx(0.7), 1e-3, 2, True)
+    assert "One at which a run diverged or failed comes after all others." in " ".join(pivot.legend(table))
     assert "2 runs diverged: in no cell, and in no mean" in notes
+
+
+def test_a_rate_that_is_best_beside_one_that_diverges_is_at_no_edge(tmp_path):
+    """In all tables. Where every rate has lost a run, the one that lost the fewest is shown."""
+    for lr, value in ((1e-3, 0.7), (2e-3, 0.8)):
+        add(tmp_path / "one", [value], lr=lr)
+    add(tmp_path / "one", [0.9], Status.DIVERGED, lr=4e-3)
+    for lr, values, lost in ((1e-3, (0.6, 0.62), 1), (2e-3, (0.8,), 2)):
+        for seed, value in enumerate(values):
+            add(tmp_path / "two", [value], lr=lr, seed=seed)
+        for seed in range(lost):
+            add(tmp_path / "two", [0.9], Status.DIVERGED, lr=lr, seed=7 + seed)
+    for name, lr, edge, tried in (("one", 2e-3, False, 3), ("two", 1e-3, True, 2)):
+        add(tmp_path / name, [0.7], curve=4)
+        entry, _ = table_of(tmp_path / name).cells
+        cell, _ = results_of(form_cells(read_runs([tmp_path / name])[0])[0])
+        for found in (entry, cell):
+            assert (found.lr, found.edge, found.lrs) == (lr, edge, tried)
+        finished_runs.add_below(tmp_path / f"{name}.csv", [tmp_path / name], "--into")
+        assert BestLr(tmp_path / f"{name}.csv").of(small()) == lr
+
+
+def test_a_rate_of_one_lucky_seed_doesnt_win_where_rates_share_none(tmp_path):
+    """As where each seed's search went its own way."""
+    for lr, seeds in ((1e-3, {0: 0.7, 1: 0.72}), (2e-3, {1: 0.73, 2: 0.71}), (4e-3, {3: 0.9})):
+        for seed, value in seeds.items():
+            add(tmp_path, [value], lr=lr, seed=seed)
+    add(tmp_path, [0.7], curve=4)
+    table = table_of(tmp_path)
+    entry, _ = table.cells
+    cells, notes = form_cells(read_runs([tmp_path])[0])
+    cell, _ = results_of(cells)
+    assert (entry.lr, entry.mean, entry.n) == (2e-3, pytest.approx(0.72), 2)
+    assert (cell.lr, cell.accuracy, cell.seeds) == (2e-3, pytest.approx(0.72), 2)
+    said = " ".join(pivot.legend(table))
+    assert "In 1 cell they have none in common: there of those with the most seeds, by the mean over their own." in said
+    assert "in 1 cell the learning rates have no seed in common: chosen among those of the most seeds" in notes
+
+
+@pytest.mark.parametrize(
+    ("keys", "looks"),
+    [
+        ({"steps": 1000, "eval_every": 300}, 4),  # the last step is measured too
+        ({"steps": 100, "eval_every": 300}, 1),
+        ({"steps": 900, "eval_every": 300}, 3),
+        ({"steps": 3000, "eval_every": 300, "training": "layerwise"}, 4),  # of the last of three layers
+        ({"steps": 1300, "eval_every": 300, "training": "layerwise"}, 1),  # one that stopped in its second layer
+        ({"steps": None, "eval_every": 300}, 0),
+    ],
+)
+def test_how_many_looks_a_best_accuracy_is_the_best_of(keys, looks):
+    assert numbers.looks({"training": "joint", "steps_asked": 1000, **keys}) == looks
+
+
+def test_a_single_look_is_no_maximum_and_a_single_seed_has_no_spread(tmp_path):
+    for seed in (0, 1):
+        add(tmp_path, [0.6 + seed / 10], curve=1, seed=seed)
+    add(tmp_path, [0.6], curve=4)
+    lines = pivot.legend(table_of(tmp_path))[1:]
+    assert lines == [
+        "best: of one look at the test set in each run.",
+        "±: the standard deviation over n=2 seeds. Without ±: one seed.",
+    ]
 
 
 def test_by_which_number(tmp_path):

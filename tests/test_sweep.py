@@ -520,7 +520,7 @@ def test_a_run_that_ended_early_is_told_from_one_that_came_to_its_end(tmp_path, 
     assert sorted(runs.status) == ["finished", "paused", "pruned", "stopped"]
     cells, notes = form_cells(runs)
     [cell] = results_of(cells)  # of the runs that have ended, the best; never one that was paused or pruned
-    assert (cell.accuracy, cell.lrs, cell.ended, cell.budget) == (0.1, 2, True, 100)
+    assert (cell.accuracy, cell.lrs, cell.ended, cell.budget) == (0.1, 4, True, 100)
     assert notes == ["2 runs of another budget than that of their cell are left out of it"]
     runs, _ = read_runs([tmp_path / "early"])
     [cell] = results_of(form_cells(runs.loc[runs.status != "stopped"])[0])

@@ -143,9 +143,10 @@ class HalvingSweeper(CheckedSweeper):
 class OutwardSweeper(CheckedSweeper):
     """Of a grid only what it takes to find each cell's best value of one key, as ``Search`` says.
 
-    The keys are those of ``Outward``. The cells' searches go side by side, a rung or two of each at a time. All of the
-    grid is checked before the first job starts. What is decided follows from what jobs return, so the same command
-    finds what is finished and goes on.
+    The keys are those of ``Outward``. A cell is a choice of all keys but this one and the seed: its seeds search
+    together, by their mean. The cells' searches go side by side, a rung or two of each at a time. All of the grid is
+    checked before the first job starts. What is decided follows from what jobs return, so the same command finds what
+    is finished and goes on.
     """
 
     def __init__(self, **keys: Any):
@@ -159,18 +160,23 @@ class OutwardSweeper(CheckedSweeper):
         rungs = ladder(self.outward.over, [word for job in jobs for word in job if word.startswith(over)])
         if isinstance(self.launcher, FusedLauncher):
             self.launcher.check(jobs, 0)
-        others = dict.fromkeys(tuple(word for word in job if not word.startswith(over)) for job in jobs)
-        firsts = self._firsts(rungs, list(others))
-        searches = {cell: Search(len(rungs), begin) for cell, begin in zip(others, firsts, strict=True)}
+        cells: dict[tuple[str, ...], list[tuple[str, ...]]] = {}  # by their words, with the words of each seed's runs
+        for words in dict.fromkeys(tuple(word for word in job if not word.startswith(over)) for job in jobs):
+            cells.setdefault(tuple(word for word in words if not word.startswith("seed=")), []).append(words)
+        firsts = self._firsts(rungs, list(cells))
+        searches = {cell: Search(len(rungs), begin) for cell, begin in zip(cells, firsts, strict=True)}
         returns: list[Sequence[JobReturn]] = []
         first = 0
         while asked := [(cell, rung) for cell, search in searches.items() for rung in search.asked()]:
-            returns.append(self._launch([[*cell, rungs[rung]] for cell, rung in asked], first, directory))
-            first += len(asked)
-            for (cell, rung), job in zip(asked, returns[-1], strict=True):
-                if (value := job.return_value) is None:
-                    raise ConfigError("hydra/sweeper=outward: needs a launcher that waits for its jobs")
-                searches[cell].found(rung, float(value))
+            batch = [[*words, rungs[rung]] for cell, rung in asked for words in cells[cell]]
+            returns.append(self._launch(batch, first, directory))
+            first += len(batch)
+            values = [job.return_value for job in returns[-1]]
+            if None in values:
+                raise ConfigError("hydra/sweeper=outward: needs a launcher that waits for its jobs")
+            of_jobs = iter(map(float, values))
+            for cell, rung in asked:
+                searches[cell].found(rung, [next(of_jobs) for _ in cells[cell]])
             ended = sum(not search.asked() for search in searches.values())
             log.info("%s trained; %d of %d searches have ended", counted(first, "run"), ended, len(searches))
         at_ends = [(*cell, rungs[search.best]) for cell, search in searches.items() if not search.interior]

@@ -168,9 +168,9 @@ def _named(table: Pivot, key: Sequence[str]) -> list[str]:
 
 
 def _title(table: Pivot, found: Sequence[Panel]) -> str:
-    seeds = sorted({cell.n for cell in table.cells if cell.mean is not None})
+    seeds = sorted({cell.n for cell in table.cells if cell.n > 1})
     text = title(table)
-    if seeds and seeds[-1] > 1:
+    if seeds:
         text += f"; bars: ±1 standard deviation over n={'–'.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds"
     if any(cell.mean is not None and not cell.ended for cell in table.cells):
         text += "; hollow: not ended"

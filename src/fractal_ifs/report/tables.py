@@ -229,6 +229,8 @@ def _honest(cells: Sequence[CellResult]) -> list[str]:
         lines.append(
             f"A number is, as the paper's, the best of up to {looks} looks at the test set, which is optimistic: the "
             f"mean of the last ten is lower by {sum(gaps) / len(gaps):.3f} on average, by {max(gaps):.3f} at most."
+            if looks > 1
+            else "A number is of one look at the test set."
         )
     parts = [
         (sum(cell.seeds == 1 for cell in cells), "of one seed (n=1)"),

@@ -65,7 +65,7 @@ def write_report(
     if made:
         notes += [f"of the paper's tables: {line}" for line in claimed[:20]] if own else claimed[:20]
         notes += [f"... and {len(claimed) - 20} more cells"] if len(claimed) > 20 else []
-        if line := verdicts.collapsed(runs, cells):
+        if line := verdicts.collapses(runs, cells):
             notes.append(line)
     failed = runs[runs.status == Status.FAILED]
     if len(failed):
@@ -101,7 +101,9 @@ def write_report(
     text = [
         "# Results beside the paper" if made else "# Results",
         f"{counted(len(runs), 'run')} ({counts}), {len(own.cells if own else cells)} cells. A cell: the learning rate "
-        "that is best on the seeds all of its learning rates share, then the mean over that learning rate's seeds.",
+        "that is best on the seeds all of its learning rates share, or where they share none, the best of those with "
+        "the most seeds, and never one at which a run diverged or failed if there is another; then the mean over that "
+        "learning rate's seeds.",
         *(["## Verdicts", verdicts.markdown(found)] if made else []),
         *(["## Missing", "\n".join(f"- {line}" for line in gaps) or "Nothing."] if papers_alone else []),
         "## Notes",

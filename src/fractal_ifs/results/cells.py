@@ -1,19 +1,17 @@
 """The cells of the paper's tables, formed from the rows of runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fractal_ifs.errors import counted
+from fractal_ifs.results.choice import APART, Run, best_lr
 from fractal_ifs.results.columns import ENDED, CellKey
-from fractal_ifs.results.numbers import collapsed, number_of_run
-from fractal_ifs.results.pivot import APART
+from fractal_ifs.results.numbers import collapsed, looks, number_of_run
 from fractal_ifs.results.protocol import PAPER_EVALUATIONS, PAPER_STEPS
 from fractal_ifs.runs.records import Status
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Run = Mapping[str, Any]  # a row of ``results.rows.read_runs``, without missing values: None stands for these
 
 
 class CellResult(NamedTuple):
@@ -57,10 +55,7 @@ def form_cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
     then the paper's budget, and otherwise the largest. The budget is the steps asked for. For runs that have not
     ended, it is the steps that all of them have done.
 
-    Runs that diverged or failed are in no cell: ``results.pivot.APART``.
-
-    The learning rate is the one with the best mean over the seeds that all of the cell's learning rates have, as the
-    paper chooses on one seed. Of learning rates with equal means it is that of the most seeds, then the smallest. The
+    Runs that diverged or failed are in no mean, and the learning rate is the one of ``results.choice.best_lr``. The
     accuracy is the mean over all seeds of that learning rate, never a maximum over seeds.
 
     Args:
@@ -69,14 +64,16 @@ def form_cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
     import pandas as pd
 
     groups: dict[tuple[Any, ...], list[Run]] = {}
+    every: dict[tuple[Any, ...], list[Run]] = {}  # with those that are in no mean
     for run in runs.astype(object).where(runs.notna(), None).to_dict("records"):
+        every.setdefault(_tried_as(run), []).append(run)
         if run["best_test_acc"] is not None and run["steps"] and run["status"] not in APART:
             groups.setdefault(CellKey.of(run), []).append(run)
     rows: list[CellResult] = []
     notes: list[str] = []
     if diverged := int((runs.status == Status.DIVERGED).sum()):
         notes.append(f"{counted(diverged, 'run')} diverged: in no cell, and in no mean")
-    other_budgets = 0
+    other_budgets = unshared = 0
     for key in sorted(groups, key=lambda values: [(isinstance(v, str), v or 0) for v in values]):
         group = groups[key]
         name = CellKey.of(group[0])
@@ -94,14 +91,20 @@ def form_cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
                 f"shown: {first['differs'] or 'as the paper'}; left out, {len(others)} runs: {'; '.join(ways)}"
             )
         same = [run for run in group if all(run[k] == first[k] for k in ("setting", "steps_asked"))]
-        if len(every := sorted({run["eval_every"] for run in same})) > 1:
+        if len(apart := sorted({run["eval_every"] for run in same})) > 1:
             notes.append(
-                f"{name}: runs with eval_every={', '.join(f'{e:g}' for e in every)} claim this cell; "
+                f"{name}: runs with eval_every={', '.join(f'{e:g}' for e in apart)} claim this cell; "
                 f"shown: {first['eval_every']:g}"
             )
-        result, doubles = _result(key, chosen)
+        result, doubles, shared = _result(key, chosen, every[_tried_as(first)])
         rows.append(result)
+        unshared += not shared
         notes += [f"{name}: {double}" for double in doubles]
+    if unshared:
+        notes.append(
+            f"in {counted(unshared, 'cell')} the learning rates have no seed in common: chosen among those of the most "
+            "seeds"
+        )
     if other_budgets:
         notes.append(f"{other_budgets} runs of another budget than that of their cell are left out of it")
     return pd.DataFrame(rows, columns=pd.Index(CellResult._fields)), notes
@@ -116,6 +119,11 @@ def _rank(part: Sequence[Run]) -> tuple[Any, ...]:
     """Of several parts of a cell, the one of the least rank is shown."""
     differs = _differs(part[0])
     return len(differs.split(", ")) if differs else 0, not _whole(part), -_budget(part), -len(part)
+
+
+def _tried_as(run: Run) -> tuple[Any, ...]:
+    """The same for runs that tell of each other's learning rates."""
+    return *CellKey.of(run), run["setting"], run["steps_asked"]
 
 
 def _asked(run: Run) -> tuple[Any, ...]:
@@ -139,29 +147,24 @@ def _budget(part: Sequence[Run]) -> int:
     return int(part[0]["steps_asked"] if part[0]["status"] in ENDED else min(run["steps"] for run in part))
 
 
-def _result(key: Sequence[Any], part: Sequence[Run]) -> tuple[CellResult, list[str]]:
-    """The best learning rate of runs of one setting and budget, and notes on runs of the same seed."""
-    values: dict[float, dict[Any, float]] = {}
-    taken, doubles = [], []
+def _result(key: Sequence[Any], part: Sequence[Run], every: Sequence[Run]) -> tuple[CellResult, list[str], bool]:
+    """The best learning rate of runs of one setting and budget, and notes on runs of the same seed.
+
+    And whether it was chosen on seeds that all learning rates have.
+    """
+    taken: dict[tuple[float, Any], Run] = {}
+    doubles: list[str] = []
     for run in sorted(part, key=lambda run: (not run["verified"], str(run["fingerprint"]))):
-        seeds = values.setdefault(run["lr"], {})
-        if run["seed"] in seeds:
+        shown = taken.setdefault((run["lr"], run["seed"]), run)
+        if shown is not run:
             doubles.append(
                 f"two runs of lr={run['lr']:g} seed={run['seed']:g}, which differ in how they were computed or whether "
-                f"their images were verified; shown: {seeds[run['seed']]:.4f}, left out: {run['best_test_acc']:.4f}"
+                f"their images were verified; shown: {shown['best_test_acc']:.4f}, left out: {run['best_test_acc']:.4f}"
             )
-            continue
-        seeds[run["seed"]] = run["best_test_acc"]
-        taken.append(run)
-    shared = set.intersection(*(set(seeds) for seeds in values.values()))
-    score = {
-        lr: _mean([v for seed, v in seeds.items() if not shared or seed in shared]) for lr, seeds in values.items()
-    }
-    best = max(score.values())
-    tied = [value for value in score if abs(score[value] - best) < 1e-9]
-    lr = min(tied, key=lambda value: (-len(values[value]), value))
-    chosen = list(values[lr].values())
-    of_lr = [run for run in taken if run["lr"] == lr]
+    choice = best_lr(list(taken.values()), every, "best")
+    assert choice is not None
+    of_lr = choice.runs
+    chosen = [run["best_test_acc"] for run in of_lr]
     last = [value for run in of_lr if (value := number_of_run(run, "last10")) is not None]
     mean = _mean(chosen)
     first = min(of_lr, key=lambda run: run["seed"])
@@ -177,9 +180,9 @@ def _result(key: Sequence[Any], part: Sequence[Run]) -> tuple[CellResult, list[s
         spread=(sum((v - mean) ** 2 for v in chosen) / (len(chosen) - 1)) ** 0.5 if len(chosen) > 1 else None,
         least=min(chosen),
         most=max(chosen),
-        lr=lr,
+        lr=choice.lr,
         seeds=len(chosen),
-        lrs=len(values),
+        lrs=choice.tried,
         budget=_budget(part),
         ended=part[0]["status"] in ENDED,
         whole=_whole(part),
@@ -188,11 +191,11 @@ def _result(key: Sequence[Any], part: Sequence[Run]) -> tuple[CellResult, list[s
         fingerprint=first["fingerprint"],
         directory=first["directory"],
         last10=_mean(last) if len(last) == len(of_lr) else None,
-        edge=len(values) > 1 and lr in (min(values), max(values)),
+        edge=choice.edge,
         collapsed=sum(map(collapsed, of_lr)),
-        looks=int(first["steps"] // first["eval_every"]),
+        looks=max(map(looks, of_lr)),
     )
-    return result, doubles
+    return result, doubles, choice.shared
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -40,6 +41,17 @@ def score_of(run: Mapping[str, Any], number: Number) -> float | None:
 def accuracies(run: Mapping[str, Any]) -> list[float]:
     """The test accuracies of a row's ``history``, of four digits, in the order of the measurements."""
     return [float(value) for value in str(run["history"] or "").split()]
+
+
+def looks(run: Mapping[str, Any]) -> int:
+    """Of how many measurements on the test set a run's best accuracy is the largest.
+
+    The last step is measured too, whatever ``eval_every``. In layer-wise training those of the last layer count.
+    """
+    steps = int(run["steps"] or 0)
+    if steps and run.get("training") == "layerwise":
+        steps = (steps - 1) % int(run["steps_asked"]) + 1
+    return math.ceil(steps / run["eval_every"])
 
 
 def collapsed(run: Mapping[str, Any], least: int = 3, most: int = 5) -> bool:

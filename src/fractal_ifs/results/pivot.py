@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.errors import ConfigError, counted, short
-from fractal_ifs.results.numbers import NUMBERS, Number, accuracies, collapsed, number_of_run, score_of
+from fractal_ifs.results.choice import APART, Run, best_lr
+from fractal_ifs.results.numbers import NUMBERS, Number, collapsed, looks, number_of_run
 from fractal_ifs.results.text_table import by_value
 from fractal_ifs.results.varied import DRAWN, varied
 from fractal_ifs.runs.records import Status
@@ -17,12 +18,10 @@ from fractal_ifs.runs.records import Status
 if TYPE_CHECKING:
     import pandas as pd
 
-Run = Mapping[str, Any]  # a row of a table of runs, without missing values: None stands for these
 COUNTED = (
     Status.FINISHED,
     Status.STOPPED,
 )  # runs whose numbers make a mean; of others alone only if all have not ended
-APART = (Status.DIVERGED, Status.FAILED)  # never a number in a mean
 MOST_COLUMNS = 12
 TOLD = (
     "data",
@@ -49,6 +48,8 @@ class Entry:
     lr: float | None  # the learning rate with the best mean
     lrs: int  # of so many
     edge: bool  # it is the smallest or the largest of several
+    shared: bool  # whether it was chosen on seeds that all learning rates have
+    unsteady: bool  # whether a run diverged or failed at one of the learning rates
     ended: bool  # whether the runs have come to their end
     apart: Mapping[str, int]  # the runs beside it that are in no mean, by what became of them
 
@@ -93,8 +94,8 @@ def pivot(
     """The table of some runs.
 
     Of the keys in which they differ, one has its values as columns, and the others are rows. Over seeds a cell is the
-    mean, and over learning rates the one with the best mean over the seeds that all of them have, unless learning
-    rates are all that differs.
+    mean, and over learning rates it is at the one of ``results.choice.best_lr``, unless learning rates are all that
+    differs.
 
     Args:
         table: a row per run, with the columns of ``results.columns`` and ``inner``.
@@ -131,7 +132,7 @@ def pivot(
         line = groups.setdefault(_key(run, rows), {})
         line.setdefault("" if column is None else plain_value(run[column]), []).append(run)
     entries = {
-        key: {value: _entry(group, number, "lr" in over) for value, group in groups[key].items()}
+        key: {value: _entry(group, number) for value, group in groups[key].items()}
         for key in sorted(groups, key=lambda values: [by_value(value) for value in values])
     }
     return Pivot(number, rows, column, "lr" in over and "lr" in names, entries, len(runs), same, notes)
@@ -185,21 +186,30 @@ def legend(table: Pivot) -> list[str]:
     """The lines below the table: what its numbers are and of how many runs, and what its marks mean."""
     cells = table.cells
     shown = [entry for entry in cells if entry.mean is not None]
-    looks = [len(accuracies(run)) for entry in shown for run in entry.runs]
     lines = [f"In all runs: {', '.join(f'{key}={value}' for key, value in table.same.items())}."] if table.same else []
     if table.number == "best":
-        most = max(looks, default=0)
-        of = f"{most} looks at the test set" if most else "all looks at the test set"
-        lines.append(f"best: a maximum over {of}, which is optimistic; final and last10 are not.")
-    seeds = sorted({entry.n for entry in shown})
-    if seeds and seeds[-1] > 1:
+        if (most := max((looks(run) for entry in shown for run in entry.runs), default=0)) > 1:
+            lines.append(
+                f"best: a maximum over {most} looks at the test set, which is optimistic; final and last10 are not."
+            )
+        elif most:
+            lines.append("best: of one look at the test set in each run.")
+    if seeds := sorted({entry.n for entry in shown if entry.n > 1}):
         said = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-        lines.append(f"±: the standard deviation over n={said} seeds.")
-    elif seeds:
+        alone = " Without ±: one seed." if any(entry.n == 1 for entry in shown) else ""
+        lines.append(f"±: the standard deviation over n={said} seeds.{alone}")
+    elif shown:
         lines.append("n=1: one seed in each cell, so nothing is known of the spread over seeds.")
     if table.over_lr:
         most = max((entry.lrs for entry in cells), default=0)
         text = f"lr: the best of up to {most} learning rates, by the mean over the seeds that all of them have."
+        if unshared := sum(not entry.shared for entry in shown):
+            text += (
+                f" In {counted(unshared, 'cell')} they have none in common: there of those with the most seeds, by the "
+                "mean over their own."
+            )
+        if any(entry.unsteady and entry.lrs > 1 for entry in shown):
+            text += " One at which a run diverged or failed comes after all others."
         if edges := sum(entry.edge for entry in shown):
             text += f" ^: at the edge of those tried, in {counted(edges, 'cell')}; a better one may lie beyond."
         lines.append(text)
@@ -242,35 +252,32 @@ def _without_doubles(runs: Sequence[Run], identity: Sequence[str], notes: list[s
     return list(first.values())
 
 
-def _entry(group: Sequence[Run], number: Number, over_lr: bool) -> Entry:
+def _entry(group: Sequence[Run], number: Number) -> Entry:
     """The cell of some runs."""
     valued = [(run, value) for run in group if (value := number_of_run(run, number)) is not None]
     valued = [(run, value) for run, value in valued if run["status"] not in APART]
     ended = [(run, value) for run, value in valued if run["status"] in COUNTED]
     taken = ended or valued
-    by_lr: dict[float | None, dict[Any, tuple[Run, float]]] = {}  # the runs and their numbers, by seeds
-    for run, value in taken:
-        by_lr.setdefault(run["lr"] if over_lr else None, {})[run["seed"]] = run, value
-    tried = {run["lr"] for run in group}
-    if not by_lr:
-        return Entry([], None, None, None, len(tried), False, False, _statuses(group))
-    lost = Counter(run["lr"] if over_lr else None for run in group if run["status"] == Status.DIVERGED)
-    shared = set.intersection(*(set(seeds) for seeds in by_lr.values()))
-
-    def score(lr: float | None) -> tuple[int, float]:
-        """A learning rate at which some seed diverged comes after all others."""
-        compared = [run for seed, (run, _) in by_lr[lr].items() if not shared or seed in shared]
-        return -lost[lr], round(_mean([score_of(run, number) or 0.0 for run in compared]), 9)
-
-    lr = max(by_lr, key=lambda lr: (score(lr), len(by_lr[lr]), -(lr or 0)))  # of a tie: more seeds, then the smaller
-    chosen = list(by_lr[lr].values())
-    runs, values = [run for run, _ in chosen], [value for _, value in chosen]
+    choice = best_lr([run for run, _ in taken], group, number)
+    if choice is None:
+        lrs = len({run["lr"] for run in group})
+        return Entry([], None, None, None, lrs, False, True, False, False, _statuses(group))
+    values = [value for run, value in taken if any(run is one for one in choice.runs)]
     mean = _mean(values)
     sd = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5 if len(values) > 1 else None
-    edge = over_lr and len(tried) > 1 and lr in (min(tried), max(tried))
-    lrs = len(tried) if over_lr else 1
     beside = [run for run in group if not any(run is one for one, _ in taken)]
-    return Entry(runs, mean, sd, runs[0]["lr"], lrs, edge, bool(ended), _statuses(beside))
+    return Entry(
+        choice.runs,
+        mean,
+        sd,
+        choice.lr,
+        choice.tried,
+        choice.edge,
+        choice.shared,
+        choice.unsteady,
+        bool(ended),
+        _statuses(beside),
+    )
 
 
 def _statuses(runs: Sequence[Run]) -> dict[str, int]:

@@ -68,10 +68,11 @@ def finished_jobs(jobs: Sequence[Job]) -> dict[int, Ended]:
 def best_of(job: Job, ended: RunRecord | KeptRun) -> float | None:
     """The best accuracy on the set that the job's key ``objective`` names, by which sweepers choose.
 
-    0 of a run that diverged before it had any; None where it wasn't measured.
+    0 of a run that diverged, whatever it had before: no sweeper should choose it. None where it wasn't measured.
     """
-    best = ended.best_test_acc if job.config.objective == "test_acc" else ended.best_val_acc
-    return 0.0 if best is None and ended.status == Status.DIVERGED else best
+    if ended.status == Status.DIVERGED:
+        return 0.0
+    return ended.best_test_acc if job.config.objective == "test_acc" else ended.best_val_acc
 
 
 def _check_objective(job: Job, ended: RunRecord | KeptRun) -> None:

@@ -18,7 +18,9 @@ class Outward(Group):
     PREFIX: ClassVar[str] = "hydra.sweeper."
 
     params: Mapping[str, Any] | None = key("words of the grid, below those of the command line")
-    over: str = key("the key whose numbers are a ladder; each choice of all others is a cell with a search of its own")
+    over: str = key(
+        "the key whose numbers are a ladder; each choice of all others but seed is a cell with its own search"
+    )
     start: float | None = key("the rung that a search begins at, or the nearest to it; null: the middle one")
     best_lr: str | None = key("a CSV of finished runs: a cell begins at the learning rate that is best for it there")
 
@@ -42,9 +44,13 @@ class Search:
     def __post_init__(self) -> None:
         self.values: dict[int, float] = {}  # of the rungs so far
 
-    def found(self, rung: int, value: float | None) -> None:
-        """What a rung's run has reached; None and NaN are worse than anything."""
-        self.values[rung] = -math.inf if value is None or math.isnan(value) else value
+    def found(self, rung: int, values: Sequence[float]) -> None:
+        """What a rung's runs have reached, one for each seed: their mean counts.
+
+        NaN is worse than anything, and so is 0, which a run returns that diverged, however good the other seeds are.
+        """
+        mean = sum(values) / len(values)
+        self.values[rung] = -math.inf if math.isnan(mean) or 0 in values else mean
 
     @property
     def best(self) -> int:

@@ -1,0 +1,62 @@
+"""At which learning rate a cell is shown: one rule for every table, and for sweeps that begin at a table's best."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from fractal_ifs.results.numbers import Number, score_of
+from fractal_ifs.runs.records import Status
+
+Run = Mapping[str, Any]  # a row of a table of runs, without missing values: None stands for these
+APART = (Status.DIVERGED, Status.FAILED)  # never a number in a mean
+
+
+class Choice(NamedTuple):
+    """The learning rate of a cell."""
+
+    lr: float
+    runs: Sequence[Run]  # at it, one for each seed
+    tried: int  # how many learning rates were tried
+    edge: bool  # it is the smallest or the largest of several
+    shared: bool  # whether it was chosen on seeds that all learning rates have
+    unsteady: bool  # whether a run diverged or failed at one of the learning rates
+
+
+def best_lr(compared: Sequence[Run], every: Sequence[Run], number: Number) -> Choice | None:
+    """The best learning rate of a cell. None where there is nothing to compare.
+
+    A learning rate at which a run diverged, or else failed, comes after all others: the mean of its other seeds is of
+    those that were lucky. The others are compared by their means over the seeds that all of them have, as the paper
+    compares on one seed. Where they have no seed in common, only those with the most seeds are compared, by the means
+    over their own: the best of one seed each would be the luckiest. Of equal means the one of the most seeds wins,
+    then the smallest.
+
+    Args:
+        compared: the cell's runs with a number, one for each learning rate and seed.
+        every: all runs of the cell, those too that diverged, failed or ended early.
+        number: what the means are of, see ``results.numbers.score_of``.
+    """
+    if not compared:
+        return None
+    by_lr: dict[float, dict[Any, Run]] = {}
+    for run in compared:
+        by_lr.setdefault(run["lr"], {})[run["seed"]] = run
+    lost = Counter((run["lr"], run["status"]) for run in every)
+    losses = {lr: tuple(lost[lr, status] for status in APART) for lr in by_lr}
+    rivals = {lr: seeds for lr, seeds in by_lr.items() if losses[lr] == min(losses.values())}
+    shared = set[Any].intersection(*map(set, rivals.values()))
+    if not shared:
+        most = max(map(len, rivals.values()))
+        rivals = {lr: seeds for lr, seeds in rivals.items() if len(seeds) == most}
+
+    def mean(lr: float) -> float:
+        runs = [run for seed, run in rivals[lr].items() if not shared or seed in shared]
+        return round(sum(score_of(run, number) or 0.0 for run in runs) / len(runs), 9)
+
+    lr = max(rivals, key=lambda lr: (mean(lr), len(rivals[lr]), -lr))
+    tried = {run["lr"] for run in every}
+    edge = len(tried) > 1 and lr in (min(tried), max(tried))
+    unsteady = any(run["status"] in APART for run in every)
+    return Choice(lr, list(rivals[lr].values()), len(tried), edge, bool(shared), unsteady)
