@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fractal_ifs.errors import short
 from fractal_ifs.plotting.style import Line, Output, drawing, lines, literal, ordered, thousands, write_figure
 from fractal_ifs.results.measured import measures_of
 from fractal_ifs.results.pivot import Entry, Pivot, title
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 MOST_PANELS = 12
 MOST_LINES = 8  # of a panel
+LONG_NAME = 28  # letters of a name in a legend; longer ones stand below the panels
+LONG_POINT = 40  # letters of a name on an axis; longer ones are cut
 
 
 def write_figures(table: Pivot, directory: Path, output: Output = Output()) -> list[Path]:  # noqa: B008 (it is frozen)
@@ -206,7 +209,7 @@ def _places(points: Sequence[Any]) -> dict[Any, float]:
 
 def _mark(axes: Axes, points: Sequence[Any], place: Mapping[Any, float]) -> None:
     at = [place[value] for value in points]
-    names = [literal(value) for value in points]
+    names = [literal(short(value, LONG_POINT)) for value in points]
     if min(at) > 0 and max(at) / min(at) >= 8 and len(points) > 2:
         axes.set_xscale("log")
         axes.minorticks_off()
@@ -237,15 +240,20 @@ def _flat(axes_of: Sequence[Sequence[Axes]]) -> list[Axes]:
 
 
 def _legend(figure: Figure, axes_of: Sequence[Sequence[Axes]]) -> None:
-    """One legend for all panels: beside them, below where there is little room."""
+    """One legend for all panels: beside them, below where there is little room or a name is long."""
     found = {
         text: line for axes in _flat(axes_of) for line, text in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    narrow = figure.get_figwidth() < 5
-    where = "outside lower center" if narrow else "outside right center"
-    if found:
-        names = sorted(found, key=_by_last)
-        figure.legend([found[name] for name in names], names, loc=where, fontsize=8, ncols=2 if narrow else 1)
+    if not found:
+        return
+    names = sorted(found, key=_by_last)
+    longest = max(map(len, names))
+    if figure.get_figwidth() >= 5 and longest <= LONG_NAME:
+        figure.legend([found[name] for name in names], names, loc="outside right center", fontsize=8)
+        return
+    columns = 2 if longest <= LONG_NAME else 1
+    figure.set_figheight(figure.get_figheight() + 0.18 * -(-len(names) // columns))
+    figure.legend([found[name] for name in names], names, loc="outside lower center", fontsize=8, ncols=columns)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -61,7 +61,7 @@ def render_page(
 
     parts = {
         "@TITLE@": "Is deeper better only when shallow is good? Our numbers beside the paper's"
-        if tables
+        if verdicts
         else "Results",
         "@OWN@": _own(own) if own else "",
         "@PAPER@": _beside_the_paper(runs, cells, tables, verdicts, pictures) if tables else "",
@@ -217,10 +217,14 @@ def _summary(table: Table) -> list[str]:
 
 
 def _verdicts(found: Sequence[Verdict]) -> str:
+    """The table of verdicts, empty without any."""
     rows = []
     for v in found:
         state = v.verdict.rstrip("*").replace(" ", "-")
         line = [v.claim, v.verdict, v.ours, v.theirs, v.cells]
         cells = "".join(f"<td>{html.escape(value)}</td>" for value in line)
         rows.append(f'<tr class="{state}">{cells}</tr>')
-    return "".join(rows)
+    names = ("claim", "verdict", "ours", "the paper's own numbers, same cells", "from")
+    head = "".join(f"<th>{name}</th>" for name in names)
+    table = f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
+    return f"<h2>Verdicts on the claims of section 5</h2>\n{table}" if found else ""
