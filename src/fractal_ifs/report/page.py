@@ -28,6 +28,7 @@ from fractal_ifs.results.varied import inner_keys, measured, varied
 if TYPE_CHECKING:
     import pandas as pd
 
+FIGURES = ("sweep", "along_test_acc", "along_levels")  # those of own figures that the page shows
 HISTORIES = 3000  # the most learning curves, which keeps the page at a few megabytes
 
 

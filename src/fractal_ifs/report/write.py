@@ -97,7 +97,9 @@ def write_report(
         if own:
             named = own_figures.write_figures(own, output / "figures", drawn)
             figures_of = [*named, *figures_of]
-            part = page.Own(own, with_keys, [(path.stem, path.read_bytes()) for path in named[:2]])
+            part = page.Own(
+                own, with_keys, [(path.stem, path.read_bytes()) for path in named if path.stem in page.FIGURES]
+            )
         html = page.render_page(runs, cells, made, found, notes + gaps, learned, part)
         write(output / "index.html", html.encode())
     text = [
