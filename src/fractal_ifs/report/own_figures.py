@@ -63,11 +63,12 @@ def panels(table: Pivot) -> list[Panel]:
 
 
 def against(table: Pivot, output: Output) -> Figure | None:
-    """The table's number against the key in its columns. None where there is one cell alone.
+    """The table's number against the key in its columns. None where there is one cell alone, or no cell has a number.
 
-    A point is the mean over seeds, its bar one standard deviation to each side. Hollow: runs that have not ended.
+    Points are joined where the key's values are numbers. A point is the mean over seeds, its bar one standard
+    deviation to each side. Hollow: runs that have not ended.
     """
-    if len(table.cells) < 2:
+    if len(table.cells) < 2 or all(cell.mean is None for cell in table.cells):
         return None
     every = found = panels(table)
     key, points = table.column, table.columns
@@ -78,6 +79,7 @@ def against(table: Pivot, output: Output) -> Figure | None:
     found = found[:MOST_PANELS]
     figure, axes_of = grid_of(len(found), output)
     place = _places(points)
+    joined = "-" if _all_numbers(points) else ""
     looks = _looks([name for panel in every for name in panel.lines])
     for panel, axes in zip(found, flat(axes_of), strict=False):
         for name, cells in panel.lines.items():
@@ -87,8 +89,8 @@ def against(table: Pivot, output: Output) -> Figure | None:
             x, y = [at for at, _, _ in drawn], [mean for _, mean, _ in drawn]
             bars = [cell.sd or 0 for *_, cell in drawn]
             axes.errorbar(
-                x, y, bars if any(bars) else None, color=look.color, marker=look.marker, ms=5, lw=1.5, capsize=3,
-                label=literal(name) or None,
+                x, y, bars if any(bars) else None, color=look.color, marker=look.marker, ls=joined, ms=5, lw=1.5,
+                capsize=3, label=literal(name) or None,
             )  # fmt: skip
             hollow = [(at, mean) for at, mean, cell in drawn if not cell.ended]
             axes.plot(

@@ -21,7 +21,7 @@ from fractal_ifs.results.cells import CellResult, form_cells, results_of
 from fractal_ifs.results.columns import CellKey
 from fractal_ifs.results.measured import measures_of
 from fractal_ifs.results.numbers import NUMBERS, number_of_run
-from fractal_ifs.results.pivot import Pivot, plain_value
+from fractal_ifs.results.pivot import APART, Pivot, plain_value
 from fractal_ifs.results.rows import train_command
 from fractal_ifs.results.varied import inner_keys, measured, varied
 
@@ -75,7 +75,7 @@ def render_page(
 
 _SCRIPTS: dict[str, Callable[[Own | None, Sequence[Table]], bool]] = {
     "page.js": lambda *_: True,
-    "explore.js": lambda own, _: own is not None,
+    "explore.js": lambda own, _: _explored(own),
     "paper.js": lambda _, tables: bool(tables),
 }
 
@@ -94,8 +94,16 @@ def _own(own: Own) -> str:
         f'<figure><img alt="{html.escape(title)}" src="data:image/png;base64,{_text_of(png)}"></figure>'
         for title, png in own.figures
     )
-    runs = _packed(json.dumps(_runs(own), separators=(",", ":")))
-    return _filled("own.html", {"@TABLE@": pivot_html(own.table), "@FIGURES@": figures, "@RUNS@": runs})
+    explorer = ""
+    if _explored(own):
+        runs = _packed(json.dumps(_runs(own), separators=(",", ":")))
+        explorer = _filled("explore.html", {"@RUNS@": runs})
+    return _filled("own.html", {"@TABLE@": pivot_html(own.table), "@FIGURES@": figures, "@EXPLORER@": explorer})
+
+
+def _explored(own: Own | None) -> bool:
+    """Whether the page has anything to draw: some run that is neither diverged nor failed."""
+    return own is not None and not own.runs.status.isin(APART).all()
 
 
 def _text_of(png: bytes) -> str:

@@ -142,7 +142,9 @@ def plain_value(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:g}"
+        short = f"{value:g}".replace("e+", "e")
+        round_one = abs(value) >= 1e9 and float(short) == value  # 1e10, but 123456789012
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 and not round_one else short
     return str(value)
 
 
