@@ -160,3 +160,16 @@ def test_it_refuses_in_a_line(command, tmp_path, words, said):
     assert str(ended.status).startswith(f"error: {said}"), ended.status
     assert "\n" not in str(ended.status)
     assert not list(tmp_path.rglob("train.log"))
+
+
+def test_a_run_that_fails_holds_up_its_cell_alone(command, tmp_path):
+    """The others are searched to their end. The same command, once the cause is gone, goes on with that one."""
+    words = ["-m", *WORDS, "curve=1,2", "lr=1e-4,1e-3,1e-2", "hydra.sweep.subdir='${curve.name}-${lr}'"]
+    (tmp_path / "multirun" / "s" / "1-0.001" / "result.json" / "in the way").mkdir(parents=True)
+    ended = command(*words)
+    assert str(ended.status).startswith("error: jobs failed, the first with ")
+    assert [path.parent.name for path in (tmp_path / "multirun" / "s").glob("2-*/result.json") if path.is_file()]
+    (tmp_path / "multirun" / "s" / "1-0.001" / "result.json" / "in the way").rmdir()
+    (tmp_path / "multirun" / "s" / "1-0.001" / "result.json").rmdir()
+    assert command(*words).status == 0
+    assert 0.001 in trained_rates(tmp_path)["1"]

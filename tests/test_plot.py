@@ -101,6 +101,9 @@ def test_a_picture_has_the_width_and_the_letters_that_are_asked_for(tmp_path):
     figure = samples_of(FractalDistribution("vicsek", 1, 2), points=50)
     style.fit(figure, style.Output(width=3.3, font=7))
     assert {text.get_fontsize() for text in figure.findobj(Text) if text.get_text()} == {7}
+    for given, least in (("width=2", "2.4 for letters of 8 points"), ("width=3.3 font=12", "3.6 for letters of 12")):
+        with pytest.raises(ConfigError, match=rf"^width=\S+: must be at least {least}"):
+            plot.write_pictures([*words, *given.split()])
     for key, wrong in (("width", "0.1"), ("font", "x"), ("font", "100")):
         with pytest.raises(ConfigError, match=f"^{key}={wrong}: must be "):
             plot.write_pictures([*words, f"{key}={wrong}"])
@@ -121,6 +124,27 @@ def test_nothing_that_is_written_is_clipped_in_a_column_of_a_paper_either(width,
         assert box.x0 > -2, text.get_text()
         assert box.x1 < width_of + 2, text.get_text()
         assert box.y1 < height + 2, text.get_text()
+
+
+@pytest.mark.parametrize(("width", "font"), [(3.3, 8), (5, None), (2.4, None), (3.3, 11), (7, 9)])
+def test_a_narrow_picture_of_distributions_has_its_panels_in_rows(width, font):
+    """No text over another or over a panel, no legend over the curves; a warning of the layout is an error."""
+    output = style.Output(width=width, font=font)
+    figure = samples_of(FractalDistribution("vicsek", 1), FractalDistribution("vicsek", 4), points=50, output=output)
+    style.fit(figure, output)
+    FigureCanvasAgg(figure).draw()
+    assert figure.get_figwidth() == pytest.approx(width)
+    boxes = [axes.get_window_extent() for axes in figure.axes]
+    assert min(box.width for box in boxes) > 0.5 * figure.dpi
+    curves = axes_titled(figure, "the accuracy")
+    titles = [axes.title.get_window_extent() for axes in figure.axes]
+    suptitle = figure.texts[0].get_window_extent()
+    legends = [curves.get_legend().get_window_extent(), figure.legends[0].get_window_extent()]
+    said = [suptitle, *titles, *legends]
+    for i, text in enumerate(said):
+        assert not [box for box in boxes if box.overlaps(text)]
+        assert not [other for other in said[:i] if other.overlaps(text)]
+    assert {text.get_fontsize() for text in figure.findobj(Text) if text.get_text()} == {font or 8}
 
 
 def test_a_run_with_one_evaluation_shows_it():

@@ -154,6 +154,31 @@ def test_quick_budget_has_a_star_in_every_form(tmp_path):
     assert "0.700\\* (0.81)" in (tmp_path / "out" / "tables.md").read_text()
 
 
+def test_a_sweep_on_the_papers_grid_has_its_own_table_and_no_verdicts_of_a_short_budget(tmp_path):
+    """Whether its cells have a place in the paper's tables or not; a kept table of such runs is as it was."""
+    for fractal in ("cantor2d", "vicsek"):
+        for curve in ("1", "4"):
+            add(tmp_path / "runs", 0.6, steps=5_000, width=20, fractal=fractal, curve=curve)
+    for path in (tmp_path / "runs").glob("*/result.json"):
+        record = json.loads(path.read_text())
+        record["config"]["steps"] = record["steps"] = 5_000
+        path.write_text(json.dumps(record))
+    text = write_report([tmp_path / "runs"], tmp_path / "out")
+    assert "The best test accuracy of all measurements, 4 runs" in text
+    assert "Table 2" in text
+    assert "0.600* (0.87)" in text
+    assert not [word for word in ("missing:", "not run", "can't be judged", "supported") if word in text]
+    assert {"sweep.png", "along_test_acc.png"} <= {path.name for path in (tmp_path / "out" / "figures").iterdir()}
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert 'id="runs"' in page
+    assert "Verdicts" not in page
+    assert "Verdicts" not in (tmp_path / "out" / "report.md").read_text()
+    shutil.rmtree(tmp_path / "runs")
+    kept = write_report([tmp_path / "out" / "results.csv"], tmp_path / "kept", with_figures=False)
+    assert "Table 2" in kept
+    assert "The best test accuracy" not in kept
+
+
 def test_a_larger_budget_does_not_stand_for_the_papers(tmp_path):
     """What was trained longer is looked into beside the tables, not in them."""
     add(tmp_path, 0.81, steps=5_000_000)
@@ -588,7 +613,9 @@ def test_figures_and_the_page_need_no_network(tmp_path):
             add(tmp_path, 0.51, fractal="vicsek", curve="4", n=6, depth=depth, width=width)
     write_report([tmp_path], tmp_path / "out")
     names = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
-    assert names == {f"{n}.png" for n in ("figure4", "figure5", "figure6", "parameters", "learning_curves")}
+    own = ("sweep", "along_test_acc", "along_test_loss", "along_train_loss")
+    papers = ("figure4", "figure5", "figure6", "parameters", "learning_curves")
+    assert names == {f"{name}.png" for name in (*own, *papers)}
     assert not (tmp_path / "out" / "pictures").exists()
     for path in (tmp_path / "out" / "figures").iterdir():
         assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

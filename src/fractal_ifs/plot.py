@@ -20,7 +20,7 @@ from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import asked, show
 from fractal_ifs.help.options import options_and_words
 from fractal_ifs.help.plot import screen
-from fractal_ifs.plotting.style import FORMATS, Output, write_figure
+from fractal_ifs.plotting.style import FORMATS, Output, least_width, write_figure
 from fractal_ifs.streams import command
 
 if TYPE_CHECKING:
@@ -263,12 +263,16 @@ def _plan_distributions(settings: Settings, configs: Sequence[DictConfig]) -> Pi
     if ifs.d == 3 and settings.window is not None:
         raise ConfigError(f"window={settings.window.tolist()}: must be null for samples in d=3")
 
+    width, font = settings.output.width, settings.output.font
+    if width is not None and width < (least := least_width(font)):
+        raise ConfigError(f"width={width:g}: must be at least {least:g} for letters of {font or 8:g} points")
+
     def draw() -> Figure:
         from fractal_ifs.fractals.distribution import FractalDistribution
         from fractal_ifs.plotting.distributions import draw_distributions
 
         made = [FractalDistribution.from_config(config.fractal, config.curve, settings.margin) for config in configs]
-        return draw_distributions(made, settings.points, settings.seed, settings.window)
+        return draw_distributions(made, settings.points, settings.seed, settings.window, settings.output)
 
     name = f"{ifs.name}-n{depth_of(configs[0].fractal)}-curve{'_'.join(name for _, name in laws)}"
     return Picture(settings, _stem(name, settings.window), draw)

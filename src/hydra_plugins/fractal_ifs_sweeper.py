@@ -166,17 +166,21 @@ class OutwardSweeper(CheckedSweeper):
         firsts = self._firsts(rungs, list(cells))
         searches = {cell: Search(len(rungs), begin) for cell, begin in zip(cells, firsts, strict=True)}
         returns: list[Sequence[JobReturn]] = []
+        failed: list[Exception] = []
         first = 0
         while asked := [(cell, rung) for cell, search in searches.items() for rung in search.asked()]:
             batch = [[*words, rungs[rung]] for cell, rung in asked for words in cells[cell]]
             returns.append(self._launch(batch, first, directory))
             first += len(batch)
-            values = [job.return_value for job in returns[-1]]
-            if None in values:
-                raise ConfigError("hydra/sweeper=outward: needs a launcher that waits for its jobs")
-            of_jobs = iter(map(float, values))
+            values = iter([_returned(job) for job in returns[-1]])
             for cell, rung in asked:
-                searches[cell].found(rung, [next(of_jobs) for _ in cells[cell]])
+                of_cell = [next(values) for _ in cells[cell]]
+                wrong = [value for value in of_cell if isinstance(value, Exception)]
+                failed += wrong
+                if not wrong:
+                    searches[cell].found(rung, [value for value in of_cell if isinstance(value, float)])
+                else:
+                    searches.pop(cell, None)  # it waits until the same command has trained that run
             ended = sum(not search.asked() for search in searches.values())
             log.info("%s trained; %d of %d searches have ended", counted(first, "run"), ended, len(searches))
         at_ends = [(*cell, rungs[search.best]) for cell, search in searches.items() if not search.interior]
@@ -188,6 +192,8 @@ class OutwardSweeper(CheckedSweeper):
                 counted(len(searches), "cell"),
                 " ".join(filter_overrides(at_ends[0])),
             )
+        if failed:
+            raise failed[0]
         return returns
 
     def _firsts(self, rungs: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
@@ -204,6 +210,17 @@ class OutwardSweeper(CheckedSweeper):
         compose = Composer(self.hydra_context.config_loader, self.config)
         found = [best.of(parse(compose([*cell, rungs[middle]]))) for cell in cells]
         return [middle if lr is None else nearest(rungs, lr) for lr in found]
+
+
+def _returned(job: JobReturn) -> float | Exception:
+    """What a job has returned, or failed with. Raises ConfigError where nobody has waited for it."""
+    try:
+        value = job.return_value
+    except Exception as error:
+        return error
+    if value is None:
+        raise ConfigError("hydra/sweeper=outward: needs a launcher that waits for its jobs")
+    return float(value)
 
 
 def _choices(override: Override) -> list[str]:

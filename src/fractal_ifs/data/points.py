@@ -59,3 +59,9 @@ def fractal_points(
         points = points.to(device)
         _shared[key] = points
     return points
+
+
+def levels_of_test(fractal: Fractal, curve: Curve, data: FractalData, seed: int) -> Tensor:
+    """The levels (m,) of a run's test points, as ``Points.level_test`` has them, without its other sets."""
+    law = FractalDistribution(fractal.ifs, curve.curve, fractal.depth, data.margin, data.overlaps)
+    return law.sample(data.test_size, seed=stream(seed, "test"), balanced=data.balanced)[2]

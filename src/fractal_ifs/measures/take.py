@@ -101,7 +101,7 @@ def _numbers(run: Run, snapshot: Snapshot, name: str) -> dict[str, float]:
         if name in OF_SNAPSHOTS:
             return {key: _number(value) for key, value in pairs.items()}
         return _allowed(run, name, {f"{column}_{key}": _number(value) for key, value in pairs.items()})
-    except Exception as error:
+    except (Exception, SystemExit, GeneratorExit) as error:  # not an interrupt, which ends the sweep
         _tell(run, name, short(message(error), 200))
         return {}
 

@@ -9,19 +9,24 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from fractal_ifs.fractals.distribution import FractalDistribution
 from fractal_ifs.plotting.sets import draw_sets, frame, shown_levels
-from fractal_ifs.plotting.style import BLUE, INK, MARKERS, ORANGE, literal, plain_axes
+from fractal_ifs.plotting.style import BLUE, INK, MARKERS, ORANGE, Output, literal, plain_axes
 
 CURVE_COLORS = LinearSegmentedColormap.from_list("curves", ["#2a9d8f", "#5b4b8a", "#c2185b"])  # from coarse to fine
 
 
 def draw_distributions(
-    laws: Sequence[FractalDistribution], points: int = 10_000, seed: int = 0, window: np.ndarray | None = None
+    laws: Sequence[FractalDistribution],
+    points: int = 10_000,
+    seed: int = 0,
+    window: np.ndarray | None = None,
+    output: Output = Output(),  # noqa: B008 (it is frozen)
 ) -> Figure:
     """K_0..K_n, then a panel of samples for each distribution, then P(j), as in Figures 1 to 3 of the paper.
 
@@ -30,6 +35,7 @@ def draw_distributions(
         points: samples in a panel.
         seed: of the samples.
         window: (4,) x0, x1, y0, y1, or (2,) x0, x1 for d = 1: samples are drawn from this part alone. None: all of K_0.
+        output: much narrower than the picture would be, it has its panels below each other.
     """
     ifs, n = laws[0].ifs, laws[0].depth
     per_row = min(3, len(laws))
@@ -40,24 +46,80 @@ def draw_distributions(
     levels = shown_levels(ifs, n)
     above = 0.34 * len(levels) + 0.7 if ifs.d == 1 else width / max(len(levels), 5) + 0.35
     figure = Figure(figsize=(width, above + below * rows + 0.4), layout="constrained")
-    missing = f"   (K_{levels[-1] + 1} and finer have too many cells to be drawn)" if levels[-1] < n else ""
-    figure.suptitle(f"{literal(ifs.name)}, depth {n}{missing}", fontsize=14, color=INK)
+    if output.width is not None and output.width < 0.7 * width:
+        return _in_a_column(laws, points, seed, window, output.width, output.font or 8)
+    figure = Figure(figsize=(width, above + below * rows + 0.4), layout="constrained")
+    figure.suptitle(_title(laws[0], levels), fontsize=14, color=INK)
     top, bottom = figure.subfigures(2, 1, height_ratios=[above, below * rows], squeeze=False)[:, 0]
     draw_sets(top, ifs, levels)
     samples, curves = bottom.subfigures(1, 2, width_ratios=[side * per_row, 3.6], squeeze=False)[0]
-    colors = [CURVE_COLORS(i / max(1, len(laws) - 1)) for i in range(len(laws))]
-    for i, law in enumerate(laws):
-        place = (rows, per_row, i + 1)
-        axes = samples.add_subplot(*place, projection="3d") if ifs.d == 3 else samples.add_subplot(*place)
+    _draw_samples(samples, laws, per_row, points, seed, window)
+    _draw_curves(curves.add_subplot(), laws)
+    where = "outside lower center"
+    figure.legend(handles=colour_handles(n), loc=where, ncols=2 if width > 11 else 1, fontsize=9, frameon=False)
+    return figure
+
+
+def _in_a_column(
+    laws: Sequence[FractalDistribution],
+    points: int,
+    seed: int,
+    window: np.ndarray | None,
+    width: float,
+    font: float,
+) -> Figure:
+    """The same for a column of a paper, ``width`` inches wide: as many panels beside each other as are legible."""
+    ifs, n = laws[0].ifs, laws[0].depth
+    levels = shown_levels(ifs, n)
+    line = font / 72 * 1.3  # the height of a line of letters, in inches
+    sets = max(1, min(len(levels), int(width / max(0.9, 6 * line))))
+    per_row = max(1, min(3, len(laws), int(width / max(1.5, 8 * line))))
+    above = 0.25 * len(levels) + line if ifs.d == 1 else -(-len(levels) // sets) * (width / sets + 3 * line)
+    middle = -(-len(laws) // per_row) * (min(width / per_row, 3) + 3 * line)
+    under = 1.5 + 4 * line
+    figure = Figure(figsize=(width, above + middle + under + 6 * line), layout="constrained")
+    figure.suptitle(_title(laws[0], levels), color=INK)
+    top, samples, curves = figure.subfigures(3, 1, height_ratios=[above, middle, under], squeeze=False)[:, 0]
+    draw_sets(top, ifs, levels, sets)
+    _draw_samples(samples, laws, per_row, points, seed, window)
+    axes = curves.add_subplot()
+    _draw_curves(axes, laws)
+    if len(laws) > 1:
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.legend(handles=colour_handles(n), loc="outside lower center", frameon=False)
+    for text in figure.findobj(Text):
+        text.set_fontsize(font)  # pyright: ignore[reportAttributeAccessIssue]
+    for axes in figure.axes:
+        axes.tick_params(labelsize=font)
+    return figure
+
+
+def _title(law: FractalDistribution, levels: Sequence[int]) -> str:
+    missing = f"   (K_{levels[-1] + 1} and finer have too many cells to be drawn)" if levels[-1] < law.depth else ""
+    return f"{literal(law.ifs.name)}, depth {law.depth}{missing}"
+
+
+def _draw_samples(
+    parent: SubFigure,
+    laws: Sequence[FractalDistribution],
+    per_row: int,
+    points: int,
+    seed: int,
+    window: np.ndarray | None,
+) -> None:
+    """A panel of samples for each distribution."""
+    ifs = laws[0].ifs
+    for i, (law, color) in enumerate(zip(laws, _colours_of(laws), strict=True)):
+        place = (-(-len(laws) // per_row), per_row, i + 1)
+        axes = parent.add_subplot(*place, projection="3d") if ifs.d == 3 else parent.add_subplot(*place)
         x, y, level = (part.numpy() for part in _sample_in(law, points, seed, window))
         _DRAW_SAMPLES[ifs.d](axes, law, x, y, level)
         frame(axes, ifs, window)
-        axes.set_title(f"curve {literal(law.curve.name)}", color=colors[i], fontsize=12, fontweight="bold")
-    _draw_curves(curves.add_subplot(), laws, colors)
-    figure.legend(
-        handles=colour_handles(n), loc="outside lower center", ncols=2 if width > 11 else 1, fontsize=9, frameon=False
-    )
-    return figure
+        axes.set_title(f"curve {literal(law.curve.name)}", color=color, fontsize=12, fontweight="bold")
+
+
+def _colours_of(laws: Sequence[FractalDistribution]) -> list[Any]:
+    return [CURVE_COLORS(i / max(1, len(laws) - 1)) for i in range(len(laws))]
 
 
 def colour_handles(n: int) -> list[Any]:
@@ -114,9 +176,9 @@ def _size(points: int) -> float:
     return float(np.clip(20_000 / points, 0.4, 12))
 
 
-def _draw_curves(axes: Axes, laws: Sequence[FractalDistribution], colors: Sequence[Any]) -> None:
+def _draw_curves(axes: Axes, laws: Sequence[FractalDistribution]) -> None:
     n = laws[0].depth
-    for i, (law, color) in enumerate(zip(laws, colors, strict=True)):
+    for i, (law, color) in enumerate(zip(laws, _colours_of(laws), strict=True)):
         label, marker = f"curve {literal(law.curve.name)}", MARKERS[i % len(MARKERS)]
         axes.plot(range(n + 1), law.approximation_curve(), marker=marker, color=color, lw=2, ms=5, label=label)
     if len(laws) == 1:

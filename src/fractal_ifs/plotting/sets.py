@@ -29,9 +29,13 @@ def shown_levels(ifs: AffineIFS, n: int) -> list[int]:
     return [j for j in range(n + 1) if ifs.r**j <= MAX_CELLS[ifs.d]][:MAX_PANELS]
 
 
-def draw_sets(parent: SubFigure, ifs: AffineIFS, levels: Sequence[int]) -> None:
-    """Draw K_j for each level j: one panel each, or one row each on a line. The fractal must have d <= 3."""
-    _DRAW[ifs.d](parent, ifs, levels)
+def draw_sets(parent: SubFigure, ifs: AffineIFS, levels: Sequence[int], per_row: int | None = None) -> None:
+    """Draw K_j for each level j: one panel each, or one row each on a line. The fractal must have d <= 3.
+
+    Args:
+        per_row: of the panels. None: all.
+    """
+    _DRAW[ifs.d](parent, ifs, levels, per_row or len(levels))
 
 
 def cells(ifs: AffineIFS, corners: np.ndarray, j: int) -> np.ndarray:
@@ -85,7 +89,7 @@ def frame(axes: Any, ifs: AffineIFS, window: np.ndarray | None = None) -> None:
         axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
 
 
-def _on_a_line(parent: SubFigure, ifs: AffineIFS, levels: Sequence[int]) -> None:
+def _on_a_line(parent: SubFigure, ifs: AffineIFS, levels: Sequence[int], _: int) -> None:
     axes = parent.add_subplot()
     corners = np.array([ifs.base.lo, ifs.base.hi])
     negatives = corners if ifs.negatives is None else np.array([ifs.negatives.lo, ifs.negatives.hi])
@@ -108,11 +112,12 @@ def _on_a_line(parent: SubFigure, ifs: AffineIFS, levels: Sequence[int]) -> None
     axes.spines[:].set_visible(False)
 
 
-def _in_the_plane(parent: SubFigure, ifs: AffineIFS, levels: Sequence[int]) -> None:
+def _in_the_plane(parent: SubFigure, ifs: AffineIFS, levels: Sequence[int], per_row: int) -> None:
     corners = outline(ifs.base)
     negatives = corners if ifs.negatives is None else outline(ifs.negatives)
-    finest = _three_pixels(parent, ifs, len(levels))
-    for axes, j in zip(parent.subplots(1, len(levels), squeeze=False)[0], levels, strict=True):
+    finest = _three_pixels(parent, ifs, per_row)
+    for i, j in enumerate(levels):
+        axes = parent.add_subplot(-(-len(levels) // per_row), per_row, i + 1)
         fill(axes, corners[None], "white", edgecolors=FAINT, linewidths=0.6)
         if j:
             fill(axes, cells(ifs, negatives, j - 1), ORANGE)
@@ -127,18 +132,18 @@ def _in_the_plane(parent: SubFigure, ifs: AffineIFS, levels: Sequence[int]) -> N
             axes.set_title(f"$K_{{{j}}}$ in a cell of $K_{{{within}}}$", fontsize=12)
 
 
-def _in_space(parent: SubFigure, ifs: AffineIFS, levels: Sequence[int]) -> None:
+def _in_space(parent: SubFigure, ifs: AffineIFS, levels: Sequence[int], per_row: int) -> None:
     corners = ifs.base.vertices
     faces = _faces(ifs.base)
     for i, j in enumerate(levels):
-        axes: Any = parent.add_subplot(1, len(levels), i + 1, projection="3d")
+        axes: Any = parent.add_subplot(-(-len(levels) // per_row), per_row, i + 1, projection="3d")
         polygons = cells(ifs, corners, j)[:, faces].reshape(-1, faces.shape[1], 3)
         light = LightSource(azdeg=-100, altdeg=45)
         axes.add_collection3d(Poly3DCollection(polygons, facecolors=BLUE, shade=True, lightsource=light, linewidths=0))
         _bare_panel(axes, ifs, j)
 
 
-_DRAW: dict[int, Callable[[SubFigure, AffineIFS, Sequence[int]], None]] = {
+_DRAW: dict[int, Callable[[SubFigure, AffineIFS, Sequence[int], int], None]] = {
     1: _on_a_line,
     2: _in_the_plane,
     3: _in_space,

@@ -169,6 +169,11 @@ def write_figure(figure: Figure, directory: Path, name: str, output: Output) -> 
     return directory / f"{name}.{output.formats[0]}"
 
 
+def least_width(font: float | None) -> float:
+    """The least width, in inches, of a picture of distributions whose letters have so many points."""
+    return 0.3 * (font or 8)
+
+
 def literal(text: object) -> str:
     """A text as matplotlib writes it letter by letter: a dollar begins no formula."""
     return str(text).replace("$", r"\$")

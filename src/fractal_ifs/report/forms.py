@@ -116,10 +116,9 @@ def pivot_html(table: Pivot) -> str:
     head, lines = pivot.grid(table)
     rows = ["".join(f"<th>{html.escape(name)}</th>" for name in head)]
     for line in lines:
-        names, cells = line[: len(table.rows)], line[len(table.rows) :]
-        rows.append(
-            "".join([*(f"<th>{html.escape(v)}</th>" for v in names), *(f"<td>{html.escape(v)}</td>" for v in cells)])
-        )
+        names = "".join(f"<th>{html.escape(name)}</th>" for name in line[: len(table.rows)])
+        cells = ("<br>".join(html.escape(cell).splitlines()) for cell in line[len(table.rows) :])
+        rows.append(names + "".join(f"<td>{cell}</td>" for cell in cells))
     notes = "".join(f"<li>{html.escape(line)}</li>" for line in pivot.legend(table))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     caption = f"<caption>{pivot.title(table)}</caption>"

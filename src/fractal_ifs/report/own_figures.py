@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fractal_ifs.errors import short
 from fractal_ifs.plotting.style import Line, Output, drawing, lines, literal, ordered, thousands, write_figure
+from fractal_ifs.report import levels
+from fractal_ifs.report.panels import MOST_PANELS, flat, grid_of, mean_of, named, series_of
 from fractal_ifs.results.measured import measures_of
 from fractal_ifs.results.pivot import Entry, Pivot, title
 from fractal_ifs.results.text_table import by_value, number_of
@@ -18,19 +21,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_PANELS = 12
 MOST_LINES = 8  # of a panel
+LONG_NAME = 28  # letters of a name in a legend; longer ones stand below the panels
+LONG_POINT = 40  # letters of a name on an axis; longer ones are cut
 
 
 def write_figures(table: Pivot, directory: Path, output: Output = Output()) -> list[Path]:  # noqa: B008 (it is frozen)
-    """Write the figures of a table: its numbers, and every measure along training.
+    """Write the figures of a table: its numbers, and along training every measure, of levels all in one figure.
 
     Returns the files of the first format.
     """
     with drawing():
-        made = {"sweep": against(table, output)} | {
-            f"along_{name}": learning(table, name, output) for name in measures(table)
-        }
+        made = {"sweep": against(table, output), "along_levels": levels.learning(table, output)}
+        for name in measures(table):
+            if not levels.level_of(name):
+                made[f"along_{name}"] = learning(table, name, output)
         found = {name: figure for name, figure in made.items() if figure is not None}
         return [write_figure(figure, directory, name, output) for name, figure in found.items()]
 
@@ -58,11 +63,12 @@ def panels(table: Pivot) -> list[Panel]:
 
 
 def against(table: Pivot, output: Output) -> Figure | None:
-    """The table's number against the key in its columns. None where there is one cell alone.
+    """The table's number against the key in its columns. None where there is one cell alone, or no cell has a number.
 
-    A point is the mean over seeds, its bar one standard deviation to each side. Hollow: runs that have not ended.
+    Points are joined where the key's values are numbers. A point is the mean over seeds, its bar one standard
+    deviation to each side. Hollow: runs that have not ended.
     """
-    if len(table.cells) < 2:
+    if len(table.cells) < 2 or all(cell.mean is None for cell in table.cells):
         return None
     every = found = panels(table)
     key, points = table.column, table.columns
@@ -71,10 +77,11 @@ def against(table: Pivot, output: Output) -> Figure | None:
         lines_of = {"": {", ".join(k): line[""] for k, line in table.entries.items() if "" in line}}
         every = found = [Panel("", lines_of)]
     found = found[:MOST_PANELS]
-    figure, axes_of = _grid_of(len(found), output)
+    figure, axes_of = grid_of(len(found), output)
     place = _places(points)
+    joined = "-" if _all_numbers(points) else ""
     looks = _looks([name for panel in every for name in panel.lines])
-    for panel, axes in zip(found, _flat(axes_of), strict=False):
+    for panel, axes in zip(found, flat(axes_of), strict=False):
         for name, cells in panel.lines.items():
             look = looks[name]
             points_of = [(place[value], cell.mean, cell) for value, cell in cells.items() if cell.mean is not None]
@@ -82,8 +89,8 @@ def against(table: Pivot, output: Output) -> Figure | None:
             x, y = [at for at, _, _ in drawn], [mean for _, mean, _ in drawn]
             bars = [cell.sd or 0 for *_, cell in drawn]
             axes.errorbar(
-                x, y, bars if any(bars) else None, color=look.color, marker=look.marker, ms=5, lw=1.5, capsize=3,
-                label=literal(name) or None,
+                x, y, bars if any(bars) else None, color=look.color, marker=look.marker, ls=joined, ms=5, lw=1.5,
+                capsize=3, label=literal(name) or None,
             )  # fmt: skip
             hollow = [(at, mean) for at, mean, cell in drawn if not cell.ended]
             axes.plot(
@@ -102,26 +109,33 @@ def against(table: Pivot, output: Output) -> Figure | None:
 def learning(table: Pivot, measure: str, output: Output) -> Figure | None:
     """A measure along training, a panel for each row of the table and a line for each of its columns.
 
-    A line is the mean over the seeds of the cell's learning rate, its band from their least to their largest. None
-    where no run has two measurements.
+    Beside the test accuracy stands the training accuracy, dashed, where it was measured. A line is the mean over the
+    seeds of the cell's learning rate, its band from their least to their largest. None where no run has two
+    measurements.
     """
-    rows = {key: {value: _series(cell, measure) for value, cell in line.items()} for key, line in table.entries.items()}
+    cell_of = {(key, value): cell for key, line in table.entries.items() for value, cell in line.items()}
+    rows = {
+        key: {value: series_of(cell, measure) for value, cell in line.items()} for key, line in table.entries.items()
+    }
     rows = {key: {v: s for v, s in line.items() if len(s) > 1} for key, line in rows.items()}
     rows = {key: line for key, line in rows.items() if line}
     if not rows:
         return None
     if table.column is None and len(rows) <= MOST_LINES:
-        rows = {(): {", ".join(_named(table, key)): line[""] for key, line in rows.items()}}
+        names = {key: ", ".join(named(table, key)) for key in rows}
+        cell_of = {((), name): cell_of[key, ""] for key, name in names.items()}
+        rows = {(): {names[key]: line[""] for key, line in rows.items()}}
         values: Sequence[Any] = list(rows[()])
     else:
         values = table.columns
     shown = list(rows.items())[:MOST_PANELS]
-    figure, axes_of = _grid_of(len(shown), output)
+    figure, axes_of = grid_of(len(shown), output)
     looks = dict(zip(values, _lines_of(values), strict=True))
-    for (key, line), axes in zip(shown, _flat(axes_of), strict=False):
+    trained = False
+    for (key, line), axes in zip(shown, flat(axes_of), strict=False):
         for value, series in line.items():
             steps = list(series)
-            low, mean, high = ([f(series[step]) for step in steps] for f in (min, _mean, max))
+            low, mean, high = ([f(series[step]) for step in steps] for f in (min, mean_of, max))
             look = looks[value]
             name = f"{table.column} {value}" if table.column else str(value)
             every = max(1, len(steps) // 8)
@@ -129,7 +143,10 @@ def learning(table: Pivot, measure: str, output: Output) -> Figure | None:
                 steps, mean, color=look.color, marker=look.marker, markevery=every, ms=4, lw=1.5, label=literal(name)
             )
             axes.fill_between(steps, low, high, color=look.color, alpha=0.15, lw=0)
-        axes.set_title(literal(", ".join(_named(table, key))))
+            if measure == "test_acc" and (train := series_of(cell_of[key, value], "train_acc")):
+                trained = True
+                axes.plot(list(train), [mean_of(seeds) for seeds in train.values()], "--", color=look.color, lw=1)
+        axes.set_title(literal(", ".join(named(table, key))))
         axes.set_xlabel("optimizer steps")
         axes.xaxis.set_major_formatter(thousands)
     name = " ".join({"acc": "accuracy"}.get(word, word) for word in measure.split("_"))
@@ -140,6 +157,7 @@ def learning(table: Pivot, measure: str, output: Output) -> Figure | None:
     more = f" (the first {MOST_PANELS} of {len(rows)} rows)" if len(rows) > MOST_PANELS else ""
     figure.suptitle(
         f"{name.capitalize()} along training"
+        + ("; dashed: training accuracy" if trained else "")
         + ("; mean over seeds, band from least to largest" if many else "")
         + more,
         fontsize=10,
@@ -151,20 +169,6 @@ def measures(table: Pivot) -> list[str]:
     """The measures that some of a table's runs have, ``test_acc`` first."""
     names = dict.fromkeys(name for cell in table.cells for run in cell.runs for name in measures_of(run))
     return sorted(names, key=lambda name: (name != "test_acc", name))
-
-
-def _series(cell: Entry, measure: str) -> dict[int, list[float]]:
-    """The values of a cell's runs at each step."""
-    at: dict[int, list[float]] = {}
-    for run in cell.runs:
-        steps, values = measures_of(run).get(measure, ([], []))
-        for step, value in zip(steps, values, strict=True):
-            at.setdefault(step, []).append(value)
-    return dict(sorted(at.items()))
-
-
-def _named(table: Pivot, key: Sequence[str]) -> list[str]:
-    return [f"{name} {value}" for name, value in zip(table.rows, key, strict=False)]
 
 
 def _title(table: Pivot, found: Sequence[Panel]) -> str:
@@ -206,7 +210,7 @@ def _places(points: Sequence[Any]) -> dict[Any, float]:
 
 def _mark(axes: Axes, points: Sequence[Any], place: Mapping[Any, float]) -> None:
     at = [place[value] for value in points]
-    names = [literal(value) for value in points]
+    names = [literal(short(value, LONG_POINT)) for value in points]
     if min(at) > 0 and max(at) / min(at) >= 8 and len(points) > 2:
         axes.set_xscale("log")
         axes.minorticks_off()
@@ -216,37 +220,16 @@ def _mark(axes: Axes, points: Sequence[Any], place: Mapping[Any, float]) -> None
     axes.set_xticks(at, names, rotation=30 if long else 0, ha="right" if long else "center")
 
 
-def _grid_of(panels: int, output: Output) -> tuple[Figure, list[list[Axes]]]:
-    """A figure with room for so many panels, and these by rows. In a column of a paper it has one or two beside."""
-    from matplotlib.figure import Figure
-
-    columns = min(4, panels) if output.width is None else max(1, min(panels, int(output.width / 1.6)))
-    rows = -(-panels // columns)
-    size = (max(5.0, 3.3 * columns) + 1.6, 3.0 * rows + 0.5)
-    if output.width is not None:
-        size = (output.width, 0.75 * output.width / columns * rows + 0.8)
-    figure = Figure(figsize=size, layout="constrained")
-    axes_of = [list(line) for line in figure.subplots(rows, columns, squeeze=False, sharey=True)]
-    for axes in axes_of[-1][panels - (rows - 1) * columns :]:
-        axes.set_visible(False)
-    return figure, axes_of
-
-
-def _flat(axes_of: Sequence[Sequence[Axes]]) -> list[Axes]:
-    return [axes for line in axes_of for axes in line]
-
-
 def _legend(figure: Figure, axes_of: Sequence[Sequence[Axes]]) -> None:
-    """One legend for all panels: beside them, below where there is little room."""
-    found = {
-        text: line for axes in _flat(axes_of) for line, text in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    narrow = figure.get_figwidth() < 5
-    where = "outside lower center" if narrow else "outside right center"
-    if found:
-        names = sorted(found, key=_by_last)
-        figure.legend([found[name] for name in names], names, loc=where, fontsize=8, ncols=2 if narrow else 1)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    """One legend for all panels: beside them, below where there is little room or a name is long."""
+    found = {text: line for axes in flat(axes_of) for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if not found:
+        return
+    names = sorted(found, key=_by_last)
+    longest = max(map(len, names))
+    if figure.get_figwidth() >= 5 and longest <= LONG_NAME:
+        figure.legend([found[name] for name in names], names, loc="outside right center", fontsize=8)
+        return
+    columns = 2 if longest <= LONG_NAME else 1
+    figure.set_figheight(figure.get_figheight() + 0.18 * -(-len(names) // columns))
+    figure.legend([found[name] for name in names], names, loc="outside lower center", fontsize=8, ncols=columns)

@@ -21,13 +21,14 @@ from fractal_ifs.results.cells import CellResult, form_cells, results_of
 from fractal_ifs.results.columns import CellKey
 from fractal_ifs.results.measured import measures_of
 from fractal_ifs.results.numbers import NUMBERS, number_of_run
-from fractal_ifs.results.pivot import Pivot, plain_value
+from fractal_ifs.results.pivot import APART, Pivot, plain_value
 from fractal_ifs.results.rows import train_command
 from fractal_ifs.results.varied import inner_keys, measured, varied
 
 if TYPE_CHECKING:
     import pandas as pd
 
+FIGURES = ("sweep", "along_test_acc", "along_levels")  # those of own figures that the page shows
 HISTORIES = 3000  # the most learning curves, which keeps the page at a few megabytes
 
 
@@ -61,7 +62,7 @@ def render_page(
 
     parts = {
         "@TITLE@": "Is deeper better only when shallow is good? Our numbers beside the paper's"
-        if tables
+        if verdicts
         else "Results",
         "@OWN@": _own(own) if own else "",
         "@PAPER@": _beside_the_paper(runs, cells, tables, verdicts, pictures) if tables else "",
@@ -74,7 +75,7 @@ def render_page(
 
 _SCRIPTS: dict[str, Callable[[Own | None, Sequence[Table]], bool]] = {
     "page.js": lambda *_: True,
-    "explore.js": lambda own, _: own is not None,
+    "explore.js": lambda own, _: _explored(own),
     "paper.js": lambda _, tables: bool(tables),
 }
 
@@ -93,8 +94,16 @@ def _own(own: Own) -> str:
         f'<figure><img alt="{html.escape(title)}" src="data:image/png;base64,{_text_of(png)}"></figure>'
         for title, png in own.figures
     )
-    runs = _packed(json.dumps(_runs(own), separators=(",", ":")))
-    return _filled("own.html", {"@TABLE@": pivot_html(own.table), "@FIGURES@": figures, "@RUNS@": runs})
+    explorer = ""
+    if _explored(own):
+        runs = _packed(json.dumps(_runs(own), separators=(",", ":")))
+        explorer = _filled("explore.html", {"@RUNS@": runs})
+    return _filled("own.html", {"@TABLE@": pivot_html(own.table), "@FIGURES@": figures, "@EXPLORER@": explorer})
+
+
+def _explored(own: Own | None) -> bool:
+    """Whether the page has anything to draw: some run that is neither diverged nor failed."""
+    return own is not None and not own.runs.status.isin(APART).all()
 
 
 def _text_of(png: bytes) -> str:
@@ -217,10 +226,14 @@ def _summary(table: Table) -> list[str]:
 
 
 def _verdicts(found: Sequence[Verdict]) -> str:
+    """The table of verdicts, empty without any."""
     rows = []
     for v in found:
         state = v.verdict.rstrip("*").replace(" ", "-")
         line = [v.claim, v.verdict, v.ours, v.theirs, v.cells]
         cells = "".join(f"<td>{html.escape(value)}</td>" for value in line)
         rows.append(f'<tr class="{state}">{cells}</tr>')
-    return "".join(rows)
+    names = ("claim", "verdict", "ours", "the paper's own numbers, same cells", "from")
+    head = "".join(f"<th>{name}</th>" for name in names)
+    table = f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
+    return f"<h2>Verdicts on the claims of section 5</h2>\n{table}" if found else ""

@@ -31,8 +31,9 @@ def write_report(
 ) -> str:
     """Write the report of all runs below ``paths`` into the directory ``output``. Returns the text for a terminal.
 
-    It has the sweep's own table, of whatever varied, unless the paper's tables have a place for every run. The paper's
-    tables, with verdicts, are there where runs belong to them, at the paper's budget if others don't.
+    It has the sweep's own table, of whatever varied; without one is only the report of a kept table whose runs all
+    have a place in the paper's. The paper's tables are there where runs belong to them, at the paper's budget if others
+    don't. Verdicts on its claims, and what is missing, are there where a cell has that budget.
 
     Args:
         paths: as for ``results.rows.read_runs``.
@@ -52,15 +53,16 @@ def write_report(
     runs, notes = read_runs(paths)
     cells, claimed = form_cells(runs)
     every = tables.tables(cells)
-    papers_alone = tables.tell_all(runs, cells)
-    made = tables.shown(every, whole=not papers_alone)
-    found = verdicts.verdicts(every) if made else []
+    on_grid = tables.tell_all(runs, cells)
+    made = tables.shown(every, whole=not on_grid)
+    at_its_budget = bool(tables.shown(made, whole=True))
+    found = verdicts.verdicts(every) if at_its_budget else []
     own, with_keys = None, runs
-    if number or columns or not made or not papers_alone:
+    if number or columns or not made or not on_grid or any(Path(place).is_dir() for place in runs.directory.dropna()):
         with_keys, inner = with_inner_keys(runs)
         own = pivot(with_keys, inner, number or "best", columns)
     check_writable(output)
-    gaps = [line for table in made if papers_alone and (line := tables.missing(table))]
+    gaps = [line for table in made if on_grid and at_its_budget and (line := tables.missing(table))]
     counts = ", ".join(f"{n} {state}" for state, n in runs.status.value_counts().items())
     if made:
         notes += [f"of the paper's tables: {line}" for line in claimed[:20]] if own else claimed[:20]
@@ -95,7 +97,9 @@ def write_report(
         if own:
             named = own_figures.write_figures(own, output / "figures", drawn)
             figures_of = [*named, *figures_of]
-            part = page.Own(own, with_keys, [(path.stem, path.read_bytes()) for path in named[:2]])
+            part = page.Own(
+                own, with_keys, [(path.stem, path.read_bytes()) for path in named if path.stem in page.FIGURES]
+            )
         html = page.render_page(runs, cells, made, found, notes + gaps, learned, part)
         write(output / "index.html", html.encode())
     text = [
@@ -104,8 +108,8 @@ def write_report(
         "that is best on the seeds all of its learning rates share, or where they share none, the best of those with "
         "the most seeds, and never one at which a run diverged or failed if there is another; then the mean over that "
         "learning rate's seeds.",
-        *(["## Verdicts", verdicts.markdown(found)] if made else []),
-        *(["## Missing", "\n".join(f"- {line}" for line in gaps) or "Nothing."] if papers_alone else []),
+        *(["## Verdicts", verdicts.markdown(found)] if found else []),
+        *(["## Missing", "\n".join(f"- {line}" for line in gaps) or "Nothing."] if on_grid and found else []),
         "## Notes",
         "\n".join(f"- {forms.plain(line)}" for line in notes) or "None.",
         "## Tables",

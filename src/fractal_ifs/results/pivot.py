@@ -143,12 +143,17 @@ def plain_value(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:g}"
+        short = f"{value:g}".replace("e+", "e")
+        round_one = abs(value) >= 1e9 and float(short) == value  # 1e10, but 123456789012
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 and not round_one else short
     return str(value)
 
 
 def entry_text(entry: Entry, with_n: bool = True, digits: int = 4) -> str:
     """A cell as text: ``0.8712 ± 0.0042 n=3 lr=0.001^``, and what became of runs that are in no mean.
+
+    Where the training or the validation accuracy was measured, a second line has them after the last step beside that
+    of the test set: ``final: train 0.9512, test 0.8701``.
 
     Args:
         with_n: say of how many seeds the mean is, which need not be where it is the same in all cells.
@@ -162,7 +167,18 @@ def entry_text(entry: Entry, with_n: bool = True, digits: int = 4) -> str:
             parts.append(f"lr={plain_value(entry.lr)}{'^' * entry.edge}")
         parts += _how_they_ended(entry)
     parts += [f"{'+' if parts else ''}{n} {status}" for status, n in sorted(entry.apart.items())]
-    return " ".join(parts)
+    beside = _beside(entry, digits)
+    return " ".join(parts) + (f"\n{beside}" if beside else "")
+
+
+def _beside(entry: Entry, digits: int) -> str:
+    """The accuracies on each set after the last step, if any but the test set's was measured in all runs."""
+    names = {"train": "final_train_acc", "test": "final_test_acc", "val": "final_val_acc"}
+    values = {name: [v for run in entry.runs if (v := run.get(at)) is not None] for name, at in names.items()}
+    means = {name: _mean(found) for name, found in values.items() if found and len(found) == entry.n}
+    if not means.keys() - {"test"}:
+        return ""
+    return f"final: {', '.join(f'{name} {mean:.{digits}f}' for name, mean in means.items())}"
 
 
 def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:

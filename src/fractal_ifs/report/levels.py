@@ -1,0 +1,119 @@
+"""Which levels are learned first: the accuracies on the positives and on the negatives of each level, in one figure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fractal_ifs.config.data import FractalData
+from fractal_ifs.data.points import levels_of_test
+from fractal_ifs.errors import ConfigError, Damaged
+from fractal_ifs.plotting.style import Output, literal, ordered, thousands
+from fractal_ifs.report.panels import MOST_PANELS, flat, grid_of, mean_of, named, series_of
+from fractal_ifs.results.pivot import Entry, Pivot, Run
+from fractal_ifs.runs import records
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FEW = 100  # test points of a level whose accuracy is noise: a standard error of up to .05
+MOST_POINTS = 1_000_000  # larger test sets aren't drawn again to count their levels
+POSITIVE = "acc_positive"
+
+
+def level_of(measure: str) -> str | None:
+    """What a measure's accuracy is of: ``positives``, or ``level 3``. None where it is no part of ``levels``."""
+    found = re.fullmatch(r"acc_level_([1-9]\d*)", measure)
+    return "positives" if measure == POSITIVE else f"level {found[1]}" if found else None
+
+
+def learning(table: Pivot, output: Output) -> Figure | None:
+    """The accuracies of all levels along training, a panel for each cell. None where no run has two measurements.
+
+    A line is the mean over the seeds of the cell's learning rate. Grey and dashed: a level of fewer than 100 test
+    points. Dotted: which share of all test points is answered with "negative", which tells a level that was learned
+    from a network that answers so everywhere.
+    """
+    cells = [
+        (", ".join([*named(table, key), *([f"{table.column} {value}"] if table.column else [])]), cell)
+        for key, line in table.entries.items()
+        for value, cell in line.items()
+        if len(series_of(cell, POSITIVE)) > 1
+    ]
+    if not cells:
+        return None
+    shown = cells[:MOST_PANELS]
+    figure, axes_of = grid_of(len(shown), output)
+    for (title, cell), axes in zip(shown, flat(axes_of), strict=False):
+        _draw(axes, cell)
+        axes.set_title(literal(title))
+        axes.set_xlabel("optimizer steps")
+        axes.xaxis.set_major_formatter(thousands)
+    deepest = max(len(axes.get_legend_handles_labels()[0]) for axes in flat(axes_of))
+    figure.set_figheight(figure.get_figheight() + 0.17 * deepest * len(axes_of))
+    for first, *_ in axes_of:
+        first.set_ylabel("accuracy")
+    more = f" (the first {MOST_PANELS} of {len(cells)} cells)" if len(cells) > MOST_PANELS else ""
+    figure.suptitle(
+        f"Accuracy on the positives and on the negatives of each level{more}. "
+        "Answering always “negative” has 1 on every level and 0 on the positives",
+        fontsize=10,
+    )
+    return figure
+
+
+def _draw(axes: Axes, cell: Entry) -> None:
+    points = points_of(cell.runs[0])
+    n = max((level for level in points if level), default=0) or 20  # unknown: of a run whose config is lost
+    names = {0: POSITIVE} | {level: f"acc_level_{level}" for level in range(1, n + 1)}
+    series = {level: series_of(cell, name) for level, name in names.items()}
+    series = {level: found for level, found in series.items() if found}
+    looks = ordered(max(series, default=0) + 1)
+    for level, found in series.items():
+        few = level > 0 and 0 < points.get(level, 0) < FEW
+        label = (level_of(names[level]) or "") + (f", {points[level]:,} points" if level in points else "")
+        steps = list(found)
+        axes.plot(
+            steps, [mean_of(values) for values in found.values()], "--" if few else "-",
+            color="#999999" if few else "black" if not level else looks[level].color, marker=looks[level].marker,
+            markevery=max(1, len(steps) // 8), ms=4, lw=1.2 if few else 2.2 if not level else 1.5,
+            label=f"{label}: few" if few else label,
+        )  # fmt: skip
+    if points:
+        share = {
+            step: _negatives({level: mean_of(found[step]) for level, found in series.items()}, points)
+            for step in series[0]
+            if all(step in found for found in series.values())
+        }
+        axes.plot(
+            list(share),
+            list(share.values()),
+            ":",
+            color="#666666",
+            lw=1.5,
+            label="share of answers “negative”",
+        )
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=7.5)
+
+
+def _negatives(accuracy: dict[int, float], points: dict[int, int]) -> float:
+    """The share of the test points that are answered with "negative"."""
+    said = {level: 1 - value if not level else value for level, value in accuracy.items()}
+    return sum(points[level] * value for level, value in said.items()) / sum(points[level] for level in said)
+
+
+def points_of(run: Run) -> dict[int, int]:
+    """How many test points a run has of each level, and as 0 of positives. Empty where it isn't known here."""
+    try:
+        where = Path(run["directory"])
+        begun = records.read_begun(where)
+        config = begun.config if begun else records.read_stored(where).record.config
+    except (OSError, TypeError, ConfigError, Damaged, records.NotUnderstood):
+        return {}
+    if not isinstance(config.data, FractalData) or config.data.test_size > MOST_POINTS:
+        return {}
+    counts = Counter(levels_of_test(config.fractal, config.curve, config.data, config.seed).tolist())
+    return {0 if level > config.fractal.depth else level: number for level, number in sorted(counts.items())}

@@ -1,0 +1,110 @@
+"""The figures of any sweep, from runs trained here."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import small
+
+from fractal_ifs.config.run import Job
+from fractal_ifs.plotting.style import Output
+from fractal_ifs.report import levels, own_figures
+from fractal_ifs.report.panels import flat
+from fractal_ifs.report.write import write_report
+from fractal_ifs.results import pivot
+from fractal_ifs.results.measured import measures_of
+from fractal_ifs.results.rows import read_runs
+from fractal_ifs.results.varied import with_inner_keys
+from fractal_ifs.sweeps.sweep import train_jobs
+
+MEASURES = ("train_acc", "val_acc", "levels")
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Runs on two curves and two seeds."""
+    root = tmp_path_factory.mktemp("sweep")
+    keys: Any = {"fractal": "vicsek", "data__val_size": 200, "data__test_size": 1000, "eval_every": 20, "steps": 100}
+    jobs = [
+        Job(small(curve=curve, seed=seed, measures=MEASURES, **keys), root / f"{curve}-{seed}")
+        for curve in (1, 4)
+        for seed in (0, 1)
+    ]
+    train_jobs(jobs)
+    return root
+
+
+def table_of(root) -> pivot.Pivot:
+    return pivot.pivot(*with_inner_keys(read_runs([root])[0]))
+
+
+def last(line) -> float:
+    """Where a line ends."""
+    return float(np.asarray(line.get_ydata())[-1])
+
+
+def test_the_points_of_each_level_are_those_the_run_was_tested_on(sweep):
+    for run in table_of(sweep).cells[0].runs:
+        points = levels.points_of(run)
+        assert sum(points.values()) == 1000
+        series = measures_of(run)
+        named = {0: "acc_positive"} | {level: f"acc_level_{level}" for level in points if level}
+        for i, accuracy in enumerate(series["test_acc"].values):
+            right = sum(points[level] * series[name].values[i] for level, name in named.items())
+            assert right / 1000 == pytest.approx(accuracy, abs=1e-9)
+
+
+def test_all_levels_are_lines_of_one_figure_with_their_numbers_of_points(sweep):
+    table = table_of(sweep)
+    figure = levels.learning(table, Output())
+    assert figure is not None
+    for axes, cell in zip(figure.axes, table.cells, strict=True):
+        points = levels.points_of(cell.runs[0])
+        legend = axes.get_legend()
+        assert legend is not None
+        texts = [text.get_text() for text in legend.get_texts()]
+        assert texts[0] == f"positives, {points[0]:,} points"
+        found = {int(level): int(number) for text in texts if (parts := re.match(r"level (\d), (\d+)", text))
+                 for level, number in [parts.groups()]}  # fmt: skip
+        assert found == {level: number for level, number in points.items() if level}
+        lines = axes.get_lines()
+        for line, text in zip(lines, texts, strict=True):
+            few = "level" in text and int(text.split()[2]) < 100
+            assert (line.get_linestyle() == "--") == few == text.endswith("few")
+        of_level = dict(zip((level for level in points if level), lines[1:-1], strict=True))
+        said = points[0] * (1 - last(lines[0]))  # "negative", of positives wrongly
+        said += sum(points[level] * last(line) for level, line in of_level.items())
+        assert last(lines[-1]) == pytest.approx(said / 1000)
+    title = figure.get_suptitle()
+    assert "Answering always “negative” has 1 on every level" in title
+
+
+def test_the_training_accuracy_is_beside_the_test_accuracy(sweep, tmp_path):
+    table = table_of(sweep)
+    figure = own_figures.learning(table, "test_acc", Output())
+    assert figure is not None
+    lines = [line for axes in flat([figure.axes]) for line in axes.get_lines()]
+    assert [line.get_linestyle() for line in lines] == ["-", "--"] * 2
+    cell = table.cells[0]
+    expected = sum(run["final_train_acc"] for run in cell.runs) / 2
+    assert last(lines[1]) == pytest.approx(expected)
+    text = write_report([sweep], tmp_path)
+    tested = sum(run["final_test_acc"] for run in cell.runs) / 2
+    validated = sum(run["final_val_acc"] for run in cell.runs) / 2
+    said = f"final: train {expected:.4f}, test {tested:.4f}, val {validated:.4f}"
+    assert said in text
+    assert f"<br>{said}" in (tmp_path / "index.html").read_text()
+    assert said in (tmp_path / "tables.md").read_text()
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert "along_levels.png" in names
+    assert not [name for name in names if "level_" in name or "positive" in name]
+    assert 'alt="along_levels"' in (tmp_path / "index.html").read_text()
+
+
+def test_a_run_without_its_record_has_levels_without_numbers(sweep):
+    run = table_of(sweep).cells[0].runs[0]
+    assert levels.points_of({**run, "directory": None}) == {}
+    entry = replace(table_of(sweep).cells[0], runs=[{**run, "directory": None}])
+    assert pivot.entry_text(entry)
