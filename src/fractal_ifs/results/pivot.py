@@ -246,6 +246,8 @@ def _entry(group: Sequence[Run], number: Number, over_lr: bool) -> Entry:
     """The cell of some runs."""
     valued = [(run, value) for run in group if (value := number_of_run(run, number)) is not None]
     valued = [(run, value) for run, value in valued if run["status"] not in APART]
+    if over_lr:  # a run without a score can't be chosen
+        valued = [(run, value) for run, value in valued if score_of(run, number) is not None]
     ended = [(run, value) for run, value in valued if run["status"] in COUNTED]
     taken = ended or valued
     by_lr: dict[float | None, dict[Any, tuple[Run, float]]] = {}  # the runs and their numbers, by seeds
@@ -260,9 +262,10 @@ def _entry(group: Sequence[Run], number: Number, over_lr: bool) -> Entry:
     def score(lr: float | None) -> tuple[int, float]:
         """A learning rate at which some seed diverged comes after all others."""
         compared = [run for seed, (run, _) in by_lr[lr].items() if not shared or seed in shared]
-        return -lost[lr], round(_mean([score_of(run, number) or 0.0 for run in compared]), 9)
+        return -lost[lr], round(_mean([found for run in compared if (found := score_of(run, number)) is not None]), 9)
 
-    lr = max(by_lr, key=lambda lr: (score(lr), len(by_lr[lr]), -(lr or 0)))  # of a tie: more seeds, then the smaller
+    # of a tie: more seeds, then the smaller
+    lr = max(by_lr, key=lambda lr: (score(lr), len(by_lr[lr]), -(lr or 0))) if over_lr else None
     chosen = list(by_lr[lr].values())
     runs, values = [run for run, _ in chosen], [value for _, value in chosen]
     mean = _mean(values)

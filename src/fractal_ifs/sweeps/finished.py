@@ -68,13 +68,15 @@ def finished_jobs(jobs: Sequence[Job]) -> dict[int, Ended]:
 def best_of(job: Job, ended: RunRecord | KeptRun) -> float | None:
     """The best accuracy on the set that the job's key ``objective`` names, by which sweepers choose.
 
-    0 of a run that diverged before it had any; None where it wasn't measured.
+    0 of a run that diverged before it had any accuracy; None where this one wasn't measured.
     """
     best = ended.best_test_acc if job.config.objective == "test_acc" else ended.best_val_acc
-    return 0.0 if best is None and ended.status == Status.DIVERGED else best
+    at_once = ended.status == Status.DIVERGED and not ended.best_test_acc
+    return 0.0 if best is None and at_once else best
 
 
-def _check_objective(job: Job, ended: RunRecord | KeptRun) -> None:
+def check_objective(job: Job, ended: RunRecord | KeptRun) -> None:
+    """Raises ConfigError for a finished run that lacks what sweepers choose by: no other number stands in for it."""
     if best_of(job, ended) is None:
         where = job.config.kept if isinstance(ended, KeptRun) else job.directory
         raise ConfigError(
@@ -109,7 +111,7 @@ def stored_of(job: Job) -> Stored | None:
     if stored is None:
         check_outside(job.config)
     else:
-        _check_objective(job, stored.record)
+        check_objective(job, stored.record)
     return stored
 
 
@@ -119,5 +121,5 @@ def _kept(job: Job) -> KeptRun | None:
         return None
     found = finished_runs.find(job)
     if found is not None:
-        _check_objective(job, found)
+        check_objective(job, found)
     return found
