@@ -132,7 +132,7 @@ def test_a_run_that_goes_on_from_an_earlier_versions_checkpoint_has_the_best_fro
     directory = tmp_path / "old"
 
     def stop(rounds):
-        if rounds.steps_done >= 60:
+        if rounds.standing().steps >= 60:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -33,7 +33,11 @@ from fractal_ifs.measures.snapshot import Snapshot
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.runs.history import Evaluation, Summary, read_history
 from fractal_ifs.runs.longer import with_sources
+from fractal_ifs.runs.records import RunRecord, Status
 from fractal_ifs.runs.run import Run
+from fractal_ifs.sweeps.finished import best_of, check_objective
+from fractal_ifs.sweeps.halving import _Resting, _value
+from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.sweep import train_jobs
 from fractal_ifs.training.train import train
 
@@ -635,6 +639,44 @@ def test_an_old_table_or_sweep_that_lacks_the_objective_is_refused(tmp_path):
     asked = small(fractal="vicsek", data__val_size=100, measures=("val_acc",), objective="val_acc")
     with pytest.raises(ConfigError, match="objective=val_acc: must have been measured, and the finished run in"):
         train_jobs([Job(asked, tmp_path)])
+
+
+def test_what_was_not_measured_is_never_compared(tmp_path, monkeypatch):
+    """By no other number in its place: of a run that diverged late, of one without validation, of half a history."""
+    config = small(fractal="vicsek", data__val_size=100, measures=("val_acc",), objective="val_acc")
+    job = Job(config, tmp_path)
+
+    def ended(status: Status, **values: float) -> RunRecord:
+        return RunRecord.of(config, status, **values)
+
+    assert best_of(job, ended(Status.DIVERGED, best_test_acc=0.0, best_step=0)) == 0
+    assert best_of(job, ended(Status.DIVERGED, best_test_acc=0.9, best_step=50)) is None
+    assert best_of(job, ended(Status.FINISHED, best_test_acc=0.9, best_step=50)) is None
+    assert best_of(job, ended(Status.FINISHED, best_test_acc=0.9, best_step=50, best_val_acc=0.6)) == 0.6
+    with pytest.raises(ConfigError, match="objective=val_acc: must have been measured"):
+        check_objective(job, ended(Status.DIVERGED, best_test_acc=0.9, best_step=50))
+
+    monkeypatch.setattr("fractal_ifs.sweeps.halving.report_failure", lambda *_: None)
+    for by in ("best", "last"):
+        halving = Halving(params=None, over=("lr",), eta=2, least=None, by=by)
+        here = job._replace(pause=20)
+        record = ended(Status.PAUSED)
+        both = [row for row in rows((1, 1), (0.5, 0.6), (0.5, 0.5)) if row.step]
+        assert _value(here, _Resting(record, both), halving) == (0.6 if by == "best" else 0.5)
+        lacking = [both[0], both[1]._replace(measured={})]
+        assert "lacks val_acc at some measurement up to step 20" in str(
+            _value(here, _Resting(record, lacking), halving)
+        )
+
+    run = Run(
+        small(fractal="vicsek", stop__patience=2, data__val_size=100, measures=("val_acc",), objective="val_acc"), None
+    )
+    run.history = rows((0, None), (0.9, None), (0.5, None), (0.6, None))
+    assert run.stopped is None
+    run.history += [Evaluation(10 * n, 0.0, 0.5, 0.5, 0.5, {"val_acc": 0.5}) for n in (5, 6)]
+    assert run.stopped is None
+    run.history += [Evaluation(70, 0.0, 0.5, 0.5, 0.5, {"val_acc": 0.5})]
+    assert run.stopped == "stop.patience=2"
 
 
 def test_halving_may_choose_by_validation(command, tmp_path):

@@ -217,6 +217,10 @@ def test_a_choice_by_validation_doesnt_look_at_the_test_set(tmp_path):
     table = pivot.pivot(runs, inner, "chosen")
     assert [(line[""].mean, line[""].lr) for line in table.entries.values()] == [(0.75, 2e-3), (0.65, 1e-3)]
     assert "final_acc_level_1" not in inner_keys(runs)  # a measure is no key
+    runs = runs.assign(best_val_acc=[None, 0.7, None])  # whose test accuracy of 0.85 is no validation accuracy
+    lines = [line[""] for line in pivot.pivot(runs, inner, "chosen").entries.values()]
+    assert [(line.mean, line.lr) for line in lines] == [(0.75, 2e-3), (None, None)]
+    assert lines[1].apart == {"not measured": 1}
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from fractal_ifs.help.before_hydra import answered
 from fractal_ifs.help.options import options_and_words
 from fractal_ifs.help.train import screen
 from fractal_ifs.sweeps.driver import JobsFailed, show_failed, swept
-from fractal_ifs.sweeps.finished import best_of, finished_jobs
+from fractal_ifs.sweeps.finished import best_of, check_objective, finished_jobs
 from fractal_ifs.training import signals
 
 
@@ -73,6 +73,8 @@ def train(config: DictConfig, single: bool) -> float | None:
     if single:
         print(f"best test accuracy {ended.best_test_acc:.4f} at step {ended.best_step:,} ({ended.status})")
         print(asked.directory)
+    else:
+        check_objective(asked, ended)
     return best_of(asked, ended)
 
 

@@ -30,12 +30,11 @@ def number_of_run(run: Mapping[str, Any], number: Number) -> float | None:
 
 
 def score_of(run: Mapping[str, Any], number: Number) -> float | None:
-    """What learning rates are chosen by: the number, but for ``chosen`` the best validation accuracy where it is known.
+    """What learning rates are chosen by: the number, but for ``chosen`` the best validation accuracy.
 
-    So the test set has no part in a choice by validation.
+    So the test set has no part in a choice by validation: a run that lacks it has no score.
     """
-    validated = run.get("best_val_acc") if number == "chosen" else None
-    return number_of_run(run, number) if validated is None else validated
+    return run.get("best_val_acc") if number == "chosen" else number_of_run(run, number)
 
 
 def accuracies(run: Mapping[str, Any]) -> list[float]:

@@ -205,10 +205,12 @@ class Run:
         It follows from the history, so a run that is killed and goes on ends at the same step.
         """
         stop, chosen_by = self.config.stop, self.config.objective
-        rows = [row for row in self.history if row.step > 0] if stop.given() else []
+        found = [(row, row.value(chosen_by)) for row in self.history if row.step > 0] if stop.given() else []
+        values = [value for _, value in found if value is not None]  # where it wasn't measured, nothing is compared
+        rows = [row for row, value in found if value is not None]
         if not rows:
             return None
-        if stop.accuracy is not None and (rows[-1].value(chosen_by) or 0) >= stop.accuracy:
+        if stop.accuracy is not None and values[-1] >= stop.accuracy:
             return f"stop.accuracy={stop.accuracy}"
         if stop.patience is not None:
             best_step = self.best_step

@@ -75,7 +75,8 @@ def best_of(job: Job, ended: RunRecord | KeptRun) -> float | None:
     return ended.best_test_acc if job.config.objective == "test_acc" else ended.best_val_acc
 
 
-def _check_objective(job: Job, ended: RunRecord | KeptRun) -> None:
+def check_objective(job: Job, ended: RunRecord | KeptRun) -> None:
+    """Raises ConfigError for a finished run that lacks what sweepers choose by: no other number stands in for it."""
     if best_of(job, ended) is None:
         where = job.config.kept if isinstance(ended, KeptRun) else job.directory
         raise ConfigError(
@@ -110,7 +111,7 @@ def stored_of(job: Job) -> Stored | None:
     if stored is None:
         check_outside(job.config)
     else:
-        _check_objective(job, stored.record)
+        check_objective(job, stored.record)
     return stored
 
 
@@ -120,5 +121,5 @@ def _kept(job: Job) -> KeptRun | None:
         return None
     found = finished_runs.find(job)
     if found is not None:
-        _check_objective(job, found)
+        check_objective(job, found)
     return found

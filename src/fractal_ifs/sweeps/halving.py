@@ -127,8 +127,11 @@ def _value(job: Job, outcome: Ended | _Resting, keys: Halving) -> float | Except
         if not rows[-1].finite:
             return -1.0
         values = [value for row in rows if (value := row.value(job.config.objective)) is not None]
-        if not values:
-            raise Damaged(f"{job.directory}: its history has no {job.config.objective} up to step {job.pause}")
+        if len(values) < len(rows):  # to compare it by some of its measurements would favour another
+            raise Damaged(
+                f"{job.directory}: its history lacks {job.config.objective} at some measurement up to step "
+                f"{job.pause}; overwrite=true trains it again"
+            )
     except (OSError, Damaged) as error:
         report_failure(job, error)
         return error
