@@ -152,7 +152,7 @@ def entry_text(entry: Entry, with_n: bool = True, digits: int = 4) -> str:
     """A cell as text: ``0.8712 ± 0.0042 n=3 lr=0.001^``, and what became of runs that are in no mean.
 
     Where the training or the validation accuracy was measured, a second line has them after the last step beside that
-    of the test set: ``final: train 0.9512, test 0.8701``.
+    of the test set: ``train 0.9512, test 0.8701``.
 
     Args:
         with_n: say of how many seeds the mean is, which need not be where it is the same in all cells.
@@ -177,7 +177,7 @@ def _beside(entry: Entry, digits: int) -> str:
     means = {name: _mean(found) for name, found in values.items() if found and len(found) == entry.n}
     if not means.keys() - {"test"}:
         return ""
-    return f"final: {', '.join(f'{name} {mean:.{digits}f}' for name, mean in means.items())}"
+    return ", ".join(f"{name} {mean:.{digits}f}" for name, mean in means.items())
 
 
 def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:
@@ -224,6 +224,8 @@ def legend(table: Pivot) -> list[str]:
             f"collapsed: {counted(number, 'run')} whose network answers the same for every point; its last "
             "measurements are stuck at the share of a class."
         )
+    if any(_beside(entry, 4) for entry in shown):
+        lines.append("train, test, val: the accuracies after the last step, which have no part in a choice.")
     apart = Counter[str]()
     for entry in cells:
         apart.update(entry.apart)
