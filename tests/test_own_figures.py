@@ -93,7 +93,7 @@ def test_the_training_accuracy_is_beside_the_test_accuracy(sweep, tmp_path):
     text = write_report([sweep], tmp_path)
     tested = sum(run["final_test_acc"] for run in cell.runs) / 2
     validated = sum(run["final_val_acc"] for run in cell.runs) / 2
-    said = f"final: train {expected:.4f}, test {tested:.4f}, val {validated:.4f}"
+    said = f"train {expected:.4f}, test {tested:.4f}, val {validated:.4f}"
     assert said in text
     assert f"<br>{said}" in (tmp_path / "index.html").read_text()
     assert said in (tmp_path / "tables.md").read_text()

@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import small
 
 from fractal_ifs.config.fractal import Curve
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.plotting.style import Output
+from fractal_ifs.report import own_figures
 from fractal_ifs.report.write import write_report
 from fractal_ifs.results import finished_runs, numbers, pivot
 from fractal_ifs.results.best_lr import BestLr
@@ -185,6 +188,39 @@ def test_a_single_look_is_no_maximum_and_a_single_seed_has_no_spread(tmp_path):
         "best: of one look at the test set in each run.",
         "±: the standard deviation over n=2 seeds. Without ±: one seed.",
     ]
+
+
+def test_a_sweep_that_diverged_has_no_picture_and_no_explorer(tmp_path):
+    for lr in (1e10, 1e12):
+        add(tmp_path / "runs", [0.5, 0.5], Status.DIVERGED, lr=lr)
+    text = write_report([tmp_path / "runs"], tmp_path / "out")
+    assert "1e10" in text
+    assert "00000000" not in text
+    assert not (tmp_path / "out" / "figures" / "sweep.png").exists()
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "1 diverged" in page
+    assert "Any measure against any key" not in page
+    assert "explore()" not in page
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1e10, "1e10"), (1_000_000.0, "1000000"), (123456789012.0, "123456789012"), (5e-4, "0.0005"), (20.0, "20")],
+)
+def test_a_value_is_written_shortly_where_that_is_the_value(value, text):
+    assert pivot.plain_value(value) == text
+
+
+def test_categories_are_not_joined_by_lines(tmp_path):
+    for name in ("adam", "sgd"):
+        for width in (10, 20, 50):
+            add(tmp_path, [0.6, 0.7], config=small(optimizer=name, width=width))
+    for column, joined in (("optimizer", False), ("width", True)):
+        figure = own_figures.against(table_of(tmp_path, column=column), Output())
+        assert figure is not None
+        [axes] = figure.axes
+        styles = {line.get_linestyle() for line in axes.get_lines() if len(np.asarray(line.get_xdata())) > 1}
+        assert ("-" in styles) == joined
 
 
 def test_by_which_number(tmp_path):

@@ -670,11 +670,36 @@ def test_a_link_to_a_figure_of_the_page_opens_it(tmp_path):
     assert ">width<" not in maps
 
 
-def drawn(directory, link=""):
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+def test_the_explorer_names_every_group_and_fits_a_telephone(tmp_path):
+    for width in (10, 20):
+        for fractal in ("cantor2d", "vicsek"):
+            for loss in ("hinge", "logistic"):
+                add(tmp_path, 0.6 + width / 1000, width=width, fractal=fractal, loss={"name": loss})
+    write_report([tmp_path], tmp_path / "out", with_figures=True)
+    page = tmp_path / "out" / "index.html"
+    watch = (
+        "<script>setTimeout(() => { document.title = 'wide ' + document.documentElement.scrollWidth; }, 5000)</script>"
+    )
+    page.write_text(page.read_text() + watch)
+    frame = '<iframe src="index.html" style="width:400px;height:900px;border:0"></iframe>'
+    tell = "<script>setTimeout(() => { document.title = frames[0].document.title; }, 8000)</script>"
+    (tmp_path / "out" / "telephone.html").write_text(frame + tell)
+    found = re.search(r"<title>wide (\d+)</title>", drawn(tmp_path, name="telephone.html"))
+    assert found is not None
+    assert int(found[1]) <= 400
+    whole = drawn(tmp_path).split('id="plot"')[1].split('id="explored"')
+    names = re.findall(r'class="legendtext"[^>]*>([^<]+)<', whole[0])
+    assert len(set(names)) == len(names) == 4
+    assert {"fractal vicsek", "width 20"} <= {part for name in names for part in name.split(", ")}
+    assert "4 lines, one for each config; a point is one run." in whole[1]
+
+
+def drawn(directory, link="", name="index.html"):
     """The report's page below a directory, after its script."""
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000"]
     command += [f"--user-data-dir={directory / 'profile'}", "--dump-dom"]
-    command += [(directory / "out" / "index.html").as_uri() + link]
+    command += ["--allow-file-access-from-files", (directory / "out" / name).as_uri() + link]
     return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.errors import ConfigError, counted, short
 from fractal_ifs.results.choice import APART, Run, best_lr
-from fractal_ifs.results.numbers import NUMBERS, Number, collapsed, looks, number_of_run
+from fractal_ifs.results.numbers import NUMBERS, Number, collapsed, looks, number_of_run, score_of
 from fractal_ifs.results.text_table import by_value
 from fractal_ifs.results.varied import DRAWN, varied
 from fractal_ifs.runs.records import Status
@@ -153,7 +153,7 @@ def entry_text(entry: Entry, with_n: bool = True, digits: int = 4) -> str:
     """A cell as text: ``0.8712 ± 0.0042 n=3 lr=0.001^``, and what became of runs that are in no mean.
 
     Where the training or the validation accuracy was measured, a second line has them after the last step beside that
-    of the test set: ``final: train 0.9512, test 0.8701``.
+    of the test set: ``train 0.9512, test 0.8701``.
 
     Args:
         with_n: say of how many seeds the mean is, which need not be where it is the same in all cells.
@@ -178,7 +178,7 @@ def _beside(entry: Entry, digits: int) -> str:
     means = {name: _mean(found) for name, found in values.items() if found and len(found) == entry.n}
     if not means.keys() - {"test"}:
         return ""
-    return f"final: {', '.join(f'{name} {mean:.{digits}f}' for name, mean in means.items())}"
+    return ", ".join(f"{name} {mean:.{digits}f}" for name, mean in means.items())
 
 
 def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:
@@ -234,6 +234,8 @@ def legend(table: Pivot) -> list[str]:
             f"collapsed: {counted(number, 'run')} whose network answers the same for every point; its last "
             "measurements are stuck at the share of a class."
         )
+    if any(_beside(entry, 4) for entry in shown):
+        lines.append("train, test, val: the accuracies after the last step, which have no part in a choice.")
     apart = Counter[str]()
     for entry in cells:
         apart.update(entry.apart)
