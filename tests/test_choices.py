@@ -15,7 +15,7 @@ def jobs(where, **keywords):
     """The names of a grid's directories without what all have, and their configs."""
     planned = plan(where, TINY | {"logger": "none"} | keywords, _grid)
     shared = {f"{name.replace('__', '.')}={value}" for name, value in TINY.items()}
-    names = [each.job.directory.name.split(",") for each in planned.composed]
+    names = [str(each.job.directory).rpartition("/")[2].split(",") for each in planned.composed]
     return [",".join(word for word in name if word not in shared) for name in names], [
         each.job.config for each in planned.composed
     ]

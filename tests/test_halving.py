@@ -255,9 +255,10 @@ def test_the_command(command, tmp_path):
     assert ended.status == 0
     assert "rung 1: 4 of 6 runs go on" in ended.out
     assert "rung 2: 2 of 4 runs go on" in ended.out
-    assert ended.out.count("pruned at 20") == ended.out.count("pruned at 40") == 2
     sweep = tmp_path / "multirun" / "s"
     records = [json.loads(path.read_text()) for path in sweep.rglob("result.json")]
+    where = [record["stopped"] for record in records]
+    assert where.count("rung 1 at step 20") == where.count("rung 2 at step 40") == 2
     assert sorted(record["status"] for record in records) == ["finished"] * 2 + ["pruned"] * 4
     counts = status(sweep)
     assert (counts["pruned"], counts["steps"], counts["steps_asked"]) == (4, 280, 280)

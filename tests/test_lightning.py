@@ -18,6 +18,7 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from conftest import SMALL, read_checkpoint, small
+from pytorch_lightning.callbacks import Timer
 
 from fractal_ifs import MLP, Classifier, ConfigError, FractalDataModule, FractalDistribution, load, run
 from fractal_ifs.config.annotations import fitted
@@ -302,7 +303,7 @@ def test_a_callback_ends_a_run_early_and_goes_on_where_it_was(tmp_path, monkeypa
 class Ends(pl.Callback):
     """Ends training, for reasons of its own."""
 
-    def on_train_batch_end(self, trainer, *_):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         trainer.should_stop = trainer.global_step >= 30
 
 
@@ -337,7 +338,7 @@ def test_a_run_whose_time_is_up_as_it_goes_on_ends_there(tmp_path, monkeypatch):
     pause = lightning.Keeper.pause
 
     def killed(keeper, trainer):
-        [timer] = [each for each in trainer.callbacks if isinstance(each, pl.callbacks.Timer)]
+        [timer] = [each for each in trainer.callbacks if isinstance(each, Timer)]
         timer._offset = 3600.0 if keeper.run.step == 30 else 0.0
         pause(keeper, trainer)
         if keeper.run.step == 30:
