@@ -650,11 +650,11 @@ def test_what_was_not_measured_is_never_compared(tmp_path, monkeypatch):
         return RunRecord.of(config, status, **values)
 
     assert best_of(job, ended(Status.DIVERGED, best_test_acc=0.0, best_step=0)) == 0
-    assert best_of(job, ended(Status.DIVERGED, best_test_acc=0.9, best_step=50)) is None
+    assert best_of(job, ended(Status.DIVERGED, best_test_acc=0.9, best_step=50)) == 0
     assert best_of(job, ended(Status.FINISHED, best_test_acc=0.9, best_step=50)) is None
     assert best_of(job, ended(Status.FINISHED, best_test_acc=0.9, best_step=50, best_val_acc=0.6)) == 0.6
     with pytest.raises(ConfigError, match="objective=val_acc: must have been measured"):
-        check_objective(job, ended(Status.DIVERGED, best_test_acc=0.9, best_step=50))
+        check_objective(job, ended(Status.FINISHED, best_test_acc=0.9, best_step=50))
 
     monkeypatch.setattr("fractal_ifs.sweeps.halving.report_failure", lambda *_: None)
     for by in ("best", "last"):

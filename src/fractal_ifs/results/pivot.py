@@ -274,8 +274,7 @@ def _entry(group: Sequence[Run], number: Number) -> Entry:
     """The cell of some runs."""
     valued = [(run, value) for run in group if (value := number_of_run(run, number)) is not None]
     valued = [(run, value) for run, value in valued if run["status"] not in APART]
-    if len({run["lr"] for run in group}) > 1:  # a run without a score can't be chosen
-        valued = [(run, value) for run, value in valued if score_of(run, number) is not None]
+    valued = [(run, value) for run, value in valued if score_of(run, number) is not None]  # else it can't be chosen
     ended = [(run, value) for run, value in valued if run["status"] in COUNTED]
     taken = ended or valued
     choice = best_lr([run for run, _ in taken], group, number)
