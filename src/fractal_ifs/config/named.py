@@ -50,15 +50,24 @@ def parse_named(given: object, kinds: tuple[type[N], ...]) -> N:
     of = {name: kind for kind in kinds for name in names_of(kind)}
     where = group if isinstance(given, str) else f"{group}.name"
     name = cast(str, checked(where, keys.get("name"), Literal[tuple(of)], {}))
+    if not _recorded(of[name], keys):
+        check_chosen(keys, of)
     own = [field.name for field in dataclasses.fields(of[name])]
     for each in keys:
         others = choices_with(each, kinds)
         if each not in own and others:
             raise ConfigError(f"{group}.{each}={shown(keys[each])}: goes with {' or '.join(others)}, not with {name}")
-    found = of[name].parse(keys)
-    if keys not in ({"name": name}, found.spelled()):  # not a name alone, nor as a record has it
-        check_chosen(keys, of)
-    return found
+    return of[name].parse(keys)
+
+
+def _recorded(kind: type[Named], keys: Mapping[str, Any]) -> bool:
+    """Whether keys are a name alone, or what a record has of a group: the keys that aren't as usual."""
+    if set(keys) == {"name"}:
+        return True
+    try:
+        return kind.parse(keys).spelled() == keys
+    except ConfigError:
+        return False
 
 
 @cache
