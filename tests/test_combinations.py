@@ -19,6 +19,7 @@ from fractal_ifs.config.loss import OwnLoss
 from fractal_ifs.config.model import OwnModel
 from fractal_ifs.engines.choice import choose
 from fractal_ifs.runs.run import Run
+from fractal_ifs.training import lightning
 
 STEPS, AT = 40, (7, 23)  # evaluated every 10 steps, with 15 batches in an epoch
 SGD = {"optimizer": "sgd", "lr": 0.02, "optimizer.momentum": 0.9}
@@ -84,7 +85,7 @@ def test_interrupted_and_resumed_to_equal_bits(network, loss, engine, keys, part
     assert choose(config).engine == engine
     [straight] = trained([config])
     where = tmp_path / "run"
-    to_event = Run.steps_to_event
+    to_event, pause = Run.steps_to_event, lightning.Keeper.pause
     for step in AT:
 
         def up_to(run: Run, step: int = step) -> int:
@@ -94,7 +95,12 @@ def test_interrupted_and_resumed_to_equal_bits(network, loss, engine, keys, part
             if any(run.step == step for run, _ in rounds.active.values()):
                 signal.raise_signal(signal.SIGINT)
 
+        def paused(keeper: Any, trainer: Any, strike: Any = strike) -> None:
+            strike(keeper.rounds)
+            pause(keeper, trainer)
+
         monkeypatch.setattr(Run, "steps_to_event", up_to)
+        monkeypatch.setattr(lightning.Keeper, "pause", paused)
         with pytest.raises(KeyboardInterrupt):
             trained([config], 0, [where], strike)
         assert read_checkpoint(where)["step"] == step
