@@ -653,7 +653,7 @@ def test_flags_in_the_fingerprint_and_in_records():
     for config in (
         clipped,
         shown,
-        composed(engine="lightning", callbacks=["early_stopping"], logger=["none", "mlflow"]),
+        composed(engine="lightning", callbacks=["early_stopping"], logger=["none", "lightning_csv"]),
     ):
         assert RunConfig.parse(json.loads(json.dumps(config.plain()))) == config
     patient = composed(engine="lightning", callbacks=["early_stopping"])

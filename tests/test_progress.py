@@ -287,7 +287,7 @@ def test_a_worker_tells_what_it_logs_and_its_driver_logs_it_by_the_run(caplog, t
         telling.follow(cast(Any, Rounds()))
         time.sleep(0.2)
         logging.getLogger("fractal_ifs.runs").warning("read %d", 7)
-        telling.tell(["it failed", "too"])
+        telling.tell((["it failed", "too"], None))
     caplog.clear()
     heard = []
     while not (heard and isinstance(heard[-1], list)):
