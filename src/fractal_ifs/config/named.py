@@ -50,24 +50,14 @@ def parse_named(given: object, kinds: tuple[type[N], ...]) -> N:
     of = {name: kind for kind in kinds for name in names_of(kind)}
     where = group if isinstance(given, str) else f"{group}.name"
     name = cast(str, checked(where, keys.get("name"), Literal[tuple(of)], {}))
-    if not _recorded(of[name], keys):
-        check_chosen(keys, of)
     own = [field.name for field in dataclasses.fields(of[name])]
+    if not set(keys) <= set(own):  # a record has some of a group's own keys alone
+        check_chosen(keys, of)
     for each in keys:
         others = choices_with(each, kinds)
         if each not in own and others:
             raise ConfigError(f"{group}.{each}={shown(keys[each])}: goes with {' or '.join(others)}, not with {name}")
     return of[name].parse(keys)
-
-
-def _recorded(kind: type[Named], keys: Mapping[str, Any]) -> bool:
-    """Whether keys are a name alone, or what a record has of a group: the keys that aren't as usual."""
-    if set(keys) == {"name"}:
-        return True
-    try:
-        return kind.parse(keys).spelled() == keys
-    except ConfigError:
-        return False
 
 
 @cache
