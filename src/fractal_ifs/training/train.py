@@ -59,9 +59,9 @@ def train(
             # A gradient in another layout than its view of the run's vector is right, if a little slower.
             warnings.filterwarnings("ignore", message=".*gradient layout")
             rounds.train_all()
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns SIGINT into SystemExit: save the runs first
+    except (KeyboardInterrupt, SystemExit):  # a Trainer turns SIGINT into SystemExit: save the runs first
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)  # Lightning ignores SIGINT after the first one
+            signal.signal(signal.SIGINT, handler)  # which a Trainer ignores after the first one
         rounds.interrupt()
         raise KeyboardInterrupt from None
     finally:
