@@ -462,7 +462,7 @@ def test_every_example_is_accepted(screen, accepted):
         ("fractal-ifs plot --", ["--cfg", "--config-dir", "--help", "--version"]),
         ("fractal-ifs plot --cfg ", ["job"]),
         ("fractal-ifs train hydra/launcher=b", ["hydra/launcher=basic"]),
-        ("fractal-ifs report ", ["status", "collect", "check"]),
+        ("fractal-ifs report ", ["status", "collect", "check", "compare"]),
         ("fractal-ifs report collect x --i", ["--into"]),
         ("fractal-ifs status --", ["--help", "--watch"]),
         ("fractal-ifs status ", []),

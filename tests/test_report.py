@@ -30,10 +30,12 @@ from fractal_ifs.report import __main__ as report
 from fractal_ifs.report import figures as report_figures
 from fractal_ifs.report import tables as report_tables
 from fractal_ifs.report import verdicts as report_verdicts
+from fractal_ifs.report.compare import compare
 from fractal_ifs.report.write import write_report
 from fractal_ifs.results import cells as report_data
 from fractal_ifs.results import finished_runs as kept
 from fractal_ifs.results import rows
+from fractal_ifs.results.numbers import Number
 from fractal_ifs.runs import records
 from fractal_ifs.runs.records import keys_of
 from fractal_ifs.sweeps import status
@@ -98,6 +100,44 @@ def test_a_cell_is_the_best_lr_of_the_shared_seeds_then_the_mean_over_its_seeds(
     assert (cell.least, cell.most, cell.seeds, cell.lrs) == (0.75, 0.84, 3, 2)
     assert cell.spread == pytest.approx(0.0458257, abs=1e-6)
     assert notes == []
+
+
+def test_cells_are_of_the_number_asked_for_and_say_so(tmp_path):
+    for seed, (best, final, train) in enumerate([(0.80, 0.70, 0.90), (0.84, 0.80, 0.96)]):
+        directory = add(tmp_path / "runs", best, seed=seed, width=10)
+        record = json.loads((directory / "result.json").read_text())
+        record |= {"format": 2, "steps_asked": record["steps"], "final_test_acc": final, "final_train_acc": train}
+        (directory / "result.json").write_text(json.dumps(record))
+    runs, _ = rows.read_runs([tmp_path / "runs"])
+    means: dict[Number, float] = {"best": 0.82, "final": 0.75, "train": 0.93}
+    for number, mean in means.items():
+        [cell] = report_data.results_of(report_data.form_cells(runs, number)[0])
+        assert (cell.number, cell.accuracy) == (number, pytest.approx(mean))
+    cells, notes = report_data.form_cells(runs, "chosen")
+    assert len(cells) == 0  # nothing was measured on a validation set
+    assert notes == ["2 runs without the test accuracy where the validation accuracy was best: in no cell"]
+    text = write_report([tmp_path / "runs"], tmp_path / "out", False, number="train")
+    assert "A number is the training accuracy after the last step; the paper's is the best of all looks" in text
+    assert "0.930" in (tmp_path / "out" / "tables.md").read_text()
+
+
+def test_two_editions_are_compared_in_the_cells_of_both(tmp_path):
+    for accuracy, width in [(0.70, 10), (0.80, 20), (0.9, 50)]:
+        add(tmp_path / "first", accuracy, fractal="vicsek", curve="2", width=width)
+    for accuracy, width, lr in [(0.75, 10, 2e-3), (0.79, 20, 5e-4), (0.9, 100, 5e-4)]:
+        add(tmp_path / "second", accuracy, fractal="vicsek", curve="2", width=width, lr=lr)
+    text = compare(tmp_path / "first", tmp_path / "second")
+    assert text.startswith("Of 2 cells that both have")
+    theirs = report_tables.paper()["table2"]["values"]["vicsek"][1]
+    away = [f"{sum(own) / 2 - sum(theirs[:2]) / 2:.3f}" for own in [(0.70, 0.80), (0.75, 0.79)]]
+    row = f"| Table 2 | 2 | {away[0]} (+{away[0]}) | {away[1]} (+{away[1]}) | +0.020 | −0.010, +0.050 |"
+    assert row in text
+    assert "larger in 1 cells, smaller in 0, the same in 1" in text
+    assert "1 of 2 cells moved by more than 0.02:" in text
+    assert "| vicsek n=5 curve 2 depth 5 width 10 | 0.700 | 0.0005 | 0.750 | 0.002 | +0.050 |" in text
+    add(tmp_path / "third", 0.9, width=10, steps=1000, status="running")
+    with pytest.raises(ConfigError, match="no cell in common at the paper's protocol and budget"):
+        compare(tmp_path / "first", tmp_path / "third")
 
 
 def test_tables_hold_ours_the_papers_and_the_difference(tmp_path):

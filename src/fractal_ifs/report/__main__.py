@@ -1,4 +1,4 @@
-"""``python -m fractal_ifs.report DIR...``: what sweeps found, beside the paper; and status, collect and check."""
+"""``python -m fractal_ifs.report DIR...``: what sweeps found, beside the paper; and its subcommands."""
 
 import shutil
 import sys
@@ -26,7 +26,7 @@ def parser() -> Parser:
         mean over seeds by the paper's keys; figures/, and pictures/ of what networks have learned, where their
         checkpoints are below DIR.
 
-        {command} status, {command} collect and {command} check do other things with runs; each has its --help.
+        {command} status, collect, check and compare do other things with runs; each has its --help.
         """
     given: Examples = (
         ("multirun/mine", ""),
@@ -35,13 +35,16 @@ def parser() -> Parser:
         ("status multirun/mine", "how far it is"),
         ("collect multirun/mine --into kept.csv", "add its finished runs to a table to keep"),
         ("check kept.csv", "train a few runs of such a table again, and compare"),
+        ("compare first.csv second.csv", "what moved between two of the paper's tables"),
     )
     out = Parser(command, text, given)
     out.add_argument("paths", nargs="+", type=path, metavar="DIR", help="a sweep's directory, or a results.csv")
     out.add_argument("-o", "--output", type=path, default=Path("report"), metavar="OUT", help="default: report")
     out.add_argument("--columns", type=line, metavar="KEY", help="the key whose values are columns, as optimizer.clip")
     numbers = "; ".join(f"{name}: {what}" for name, what in NUMBERS.items())
-    out.add_argument("--number", choices=NUMBERS, help=f"by which runs are compared (default: best). {numbers}")
+    out.add_argument(
+        "--number", choices=NUMBERS, default="best", help=f"by which runs are compared (default: best). {numbers}"
+    )
     out.add_argument(
         "--formats",
         type=some_of(FORMATS),
@@ -101,7 +104,20 @@ def check_parser() -> Parser:
     return out
 
 
-PARSERS = {"status": status_parser, "collect": collect_parser, "check": check_parser}
+def compare_parser() -> Parser:
+    """The options of ``compare``."""
+    text = """
+        Of the cells of the paper's tables that two tables of runs have: how far each is from the paper, what moved
+        between them, and at which learning rates; the verdicts on the paper's claims under each. In Markdown.
+        """
+    out = Parser(f"{program('report')} compare", text, [("first.csv second.csv --number chosen", "")])
+    out.add_argument("first", type=path, metavar="FIRST", help="a sweep's directory, or a table of runs")
+    out.add_argument("second", type=path, metavar="SECOND", help="another")
+    out.add_argument("--number", choices=NUMBERS, default="best", help="by which runs are compared (default: best)")
+    return out
+
+
+PARSERS = {"status": status_parser, "collect": collect_parser, "check": check_parser, "compare": compare_parser}
 
 
 def collect(arguments: Sequence[str]) -> str:
@@ -126,6 +142,14 @@ def check(arguments: Sequence[str]) -> None:
         good &= same
     if not good:
         sys.exit(1)
+
+
+def compare(arguments: Sequence[str]) -> str:
+    """What moved between two tables of runs, in Markdown."""
+    given = compare_parser().parse_args(arguments)
+    from fractal_ifs.report.compare import compare as moved
+
+    return moved(given.first, given.second, given.number)
 
 
 def status(arguments: Sequence[str]) -> str | None:
@@ -163,7 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if asked(arguments[:1]) and arguments[1:2] and arguments[1] in PARSERS:
         arguments[:2] = [arguments[1], "--help"]
-    command = {"status": status, "collect": collect, "check": check}.get(arguments[0] if arguments else "")
+    command = {"status": status, "collect": collect, "check": check, "compare": compare}.get(
+        arguments[0] if arguments else ""
+    )
     with told():
         text = command(arguments[1:]) if command else report(arguments)
         if text is not None:

@@ -14,6 +14,7 @@ from fractal_ifs.plotting.style import ACCENT, Output, drawing, lines, literal, 
 from fractal_ifs.report.tables import CURVES, FRACTALS, lookup, paper
 from fractal_ifs.results.cells import CellResult
 from fractal_ifs.results.columns import ENDED, CellKey
+from fractal_ifs.results.numbers import NAMES
 from fractal_ifs.results.pivot import plain_value
 from fractal_ifs.results.rows import learning_curve
 
@@ -50,6 +51,11 @@ def write_figures(
         }
         found = {name: figure for name, figure in figures.items() if figure is not None}
         return [write_figure(figure, directory, name, output) for name, figure in found.items()]
+
+
+def _name(ours: Ours) -> str:
+    """What the accuracies of our cells are."""
+    return NAMES[next(iter(ours.values())).number]
 
 
 def _axes(columns: int, width: float = 4.6, height: float = 3.6, rows: int = 1) -> tuple["Figure", list["Axes"]]:
@@ -113,7 +119,7 @@ def _draw_by_depth(
     axes.set_xticks(list(widths), [str(w) for w in widths])
     axes.minorticks_off()
     axes.set_xlabel("width")
-    axes.set_ylabel("best test accuracy")
+    axes.set_ylabel(_name(ours))
 
 
 def figure4(ours: Ours) -> "Figure | None":
@@ -236,7 +242,7 @@ def parameters(ours: Ours) -> "Figure | None":
         axes.set_xscale("log")
         axes.set_xlabel("parameters")
         axes.set_title(FRACTALS[fractal])
-    panels[0].set_ylabel("best test accuracy")
+    panels[0].set_ylabel(_name(ours))
     lines = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     depths = sorted(lines)
     panels[-1].legend([lines[d] for d in depths], depths, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -270,7 +276,7 @@ def theorem3(ours: Ours) -> "Figure | None":
                     axes.plot(p, cell.accuracy, marker, color="white", ms=2.5)
         axes.set(xlim=(0.48, 1.02), ylim=(0.48, 1.02), aspect="equal", xlabel=f"P({j})")
         axes.set_title(f"level {j}")
-    panels[0].set_ylabel("best test accuracy, depth 5")
+    panels[0].set_ylabel(f"{_name(ours)}, depth 5")
     panels[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     title = "Above the line: better than a network that resolves exactly the cells of level j (six curves)"
     title += "" if all(cell.whole for cell in best.values()) else " (hollow: another budget)"

@@ -146,7 +146,8 @@ def _beside_the_paper(
     curves: dict[str, Any] = {}
     by_name = runs.drop_duplicates("fingerprint").set_index("fingerprint", drop=False)
     by_name = by_name.astype(object).where(by_name.notna(), None).to_dict("index")
-    for lr, part in [("best", cells), *((f"{lr:g}", form_cells(own)[0]) for lr, own in runs.groupby("lr"))]:
+    number = results_of(cells)[0].number
+    for lr, part in [("best", cells), *((f"{lr:g}", form_cells(own, number)[0]) for lr, own in runs.groupby("lr"))]:
         for cell in results_of(part):
             run = by_name[cell.fingerprint]
             if len(curves) < HISTORIES and run["history"]:

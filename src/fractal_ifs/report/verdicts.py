@@ -293,7 +293,7 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 def nearly_solved(table: Table) -> Verdict:
     """Table 1: a wide enough network of depth 5 reaches accuracy 0.98 on the 2D Cantor set.
 
-    The interval is that of the test points of one network that was chosen before. What the choice of the best width
+    The interval is that of the 5,000 test points of one network that was chosen before. What the choice of the best width
     and of the best of all measurements adds to the accuracy is not in it, nor what another seed would give.
     """
 
@@ -306,7 +306,7 @@ def nearly_solved(table: Table) -> Verdict:
         verdict = "supported" if low >= 0.98 else "undecided"
         if high < 0.98 and set(line) == set(table.widths):
             verdict = "contradicted"
-        said = f"accuracy {best:.3f} at width {width}, 95% of its test points' draw {low:.3f} to {high:.3f}"
+        said = f"accuracy {best:.3f} at width {width}, 95% over {TEST_POINTS:,} points {low:.3f} to {high:.3f}"
         return verdict, said, f"1 fractal, {len(line)} widths"
 
     return judge(table, "A wide enough network of depth 5 nearly solves the 2D Cantor set on curve 1", say)

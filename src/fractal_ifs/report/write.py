@@ -24,7 +24,7 @@ def write_report(
     output: Path,
     with_figures: bool = True,
     *,
-    number: Number | None = None,
+    number: Number = "best",
     columns: str | None = None,
     terminal: int = 170,
     drawn: Output = Output(),  # noqa: B008 (it is frozen)
@@ -38,7 +38,7 @@ def write_report(
     Args:
         paths: as for ``results.rows.read_runs``.
         with_figures: also figures, pictures and the page, not only tables and verdicts.
-        number: by which runs are compared. None: the best, as in the paper.
+        number: by which runs are compared, and what the cells of all tables are of. The paper's are the best.
         columns: the key whose values are the columns of the sweep's own table. None: see ``results.pivot.pivot``.
         terminal: how many columns the terminal has.
         drawn: how figures are written.
@@ -51,16 +51,16 @@ def write_report(
     if reason := obstacle(output):
         raise ConfigError(f"output directory {output}: {reason}")
     runs, notes = read_runs(paths)
-    cells, claimed = form_cells(runs)
+    cells, claimed = form_cells(runs, number)
     every = tables.tables(cells)
     on_grid = tables.tell_all(runs, cells)
     made = tables.shown(every, whole=not on_grid)
     at_its_budget = bool(tables.shown(made, whole=True))
     found = verdicts.verdicts(every) if at_its_budget else []
     own, with_keys = None, runs
-    if number or columns or not made or not on_grid or any(Path(place).is_dir() for place in runs.directory.dropna()):
+    if columns or not made or not on_grid or any(Path(place).is_dir() for place in runs.directory.dropna()):
         with_keys, inner = with_inner_keys(runs)
-        own = pivot(with_keys, inner, number or "best", columns)
+        own = pivot(with_keys, inner, number, columns)
     check_writable(output)
     gaps = [line for table in made if on_grid and at_its_budget and (line := tables.missing(table))]
     counts = ", ".join(f"{n} {state}" for state, n in runs.status.value_counts().items())

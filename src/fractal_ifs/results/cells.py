@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fractal_ifs.errors import counted
 from fractal_ifs.results.choice import APART, Run, best_lr
 from fractal_ifs.results.columns import ENDED, CellKey
-from fractal_ifs.results.numbers import collapsed, looks, number_of_run
+from fractal_ifs.results.numbers import NUMBERS, Number, collapsed, looks, number_of_run, score_of
 from fractal_ifs.results.protocol import PAPER_EVALUATIONS, PAPER_STEPS
 from fractal_ifs.runs.records import Status
 
@@ -23,7 +23,7 @@ class CellResult(NamedTuple):
     curve: str | None
     depth: int
     width: int
-    accuracy: float  # the mean over the seeds of the chosen learning rate
+    accuracy: float  # of ``number``, the mean over the seeds of the chosen learning rate
     spread: float | None  # the standard deviation over these seeds
     least: float
     most: float
@@ -40,7 +40,8 @@ class CellResult(NamedTuple):
     last10: float | None  # as ``accuracy``, of the mean of each run's last ten measurements
     edge: bool  # the learning rate is the smallest or the largest of several
     collapsed: int  # how many of the seeds' networks answer the same for every point
-    looks: int  # measurements on the test set, of which ``accuracy`` is the best
+    looks: int  # measurements on the test set, of which the best accuracy is the largest
+    number: Number  # what ``accuracy`` is of: ``best`` in the paper
 
     @property
     def key(self) -> CellKey:
@@ -48,7 +49,7 @@ class CellResult(NamedTuple):
         return CellKey.of(self._asdict())
 
 
-def form_cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
+def form_cells(runs: "pd.DataFrame", number: Number = "best") -> tuple["pd.DataFrame", list[str]]:
     """One row per cell, with the fields of ``CellResult``, and notes on cells that several configs claim.
 
     Only runs of one setting and one budget form a cell. Of several settings, the one nearest to the paper's is chosen,
@@ -60,17 +61,25 @@ def form_cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
 
     Args:
         runs: as ``results.rows.read_runs`` returns it.
+        number: by which runs are compared, and of which the accuracies are. A run without it is in no cell.
     """
     import pandas as pd
 
     groups: dict[tuple[Any, ...], list[Run]] = {}
     every: dict[tuple[Any, ...], list[Run]] = {}  # with those that are in no mean
+    lacking = 0
     for run in runs.astype(object).where(runs.notna(), None).to_dict("records"):
         every.setdefault(_tried_as(run), []).append(run)
-        if run["best_test_acc"] is not None and run["steps"] and run["status"] not in APART:
+        if run["best_test_acc"] is None or not run["steps"] or run["status"] in APART:
+            continue
+        if number_of_run(run, number) is None or score_of(run, number) is None:
+            lacking += 1
+        else:
             groups.setdefault(CellKey.of(run), []).append(run)
     rows: list[CellResult] = []
     notes: list[str] = []
+    if lacking:
+        notes.append(f"{counted(lacking, 'run')} without {NUMBERS[number]}: in no cell")
     if diverged := int((runs.status == Status.DIVERGED).sum()):
         notes.append(f"{counted(diverged, 'run')} diverged: in no cell, and in no mean")
     other_budgets = unshared = 0
@@ -96,7 +105,7 @@ def form_cells(runs: "pd.DataFrame") -> tuple["pd.DataFrame", list[str]]:
                 f"{name}: runs with eval_every={', '.join(f'{e:g}' for e in apart)} claim this cell; "
                 f"shown: {first['eval_every']:g}"
             )
-        result, doubles, shared = _result(key, chosen, every[_tried_as(first)])
+        result, doubles, shared = _result(key, chosen, every[_tried_as(first)], number)
         rows.append(result)
         unshared += not shared
         notes += [f"{name}: {double}" for double in doubles]
@@ -147,7 +156,9 @@ def _budget(part: Sequence[Run]) -> int:
     return int(part[0]["steps_asked"] if part[0]["status"] in ENDED else min(run["steps"] for run in part))
 
 
-def _result(key: Sequence[Any], part: Sequence[Run], every: Sequence[Run]) -> tuple[CellResult, list[str], bool]:
+def _result(
+    key: Sequence[Any], part: Sequence[Run], every: Sequence[Run], number: Number
+) -> tuple[CellResult, list[str], bool]:
     """The best learning rate of runs of one setting and budget, and notes on runs of the same seed.
 
     And whether it was chosen on seeds that all learning rates have.
@@ -159,12 +170,13 @@ def _result(key: Sequence[Any], part: Sequence[Run], every: Sequence[Run]) -> tu
         if shown is not run:
             doubles.append(
                 f"two runs of lr={run['lr']:g} seed={run['seed']:g}, which differ in how they were computed or whether "
-                f"their images were verified; shown: {shown['best_test_acc']:.4f}, left out: {run['best_test_acc']:.4f}"
+                f"their images were verified; shown: {number_of_run(shown, number):.4f}, left out: "
+                f"{number_of_run(run, number):.4f}"
             )
-    choice = best_lr(list(taken.values()), every, "best")
+    choice = best_lr(list(taken.values()), every, number)
     assert choice is not None
     of_lr = choice.runs
-    chosen = [run["best_test_acc"] for run in of_lr]
+    chosen = [value for run in of_lr if (value := number_of_run(run, number)) is not None]
     last = [value for run in of_lr if (value := number_of_run(run, "last10")) is not None]
     mean = _mean(chosen)
     first = min(of_lr, key=lambda run: run["seed"])
@@ -194,6 +206,7 @@ def _result(key: Sequence[Any], part: Sequence[Run], every: Sequence[Run]) -> tu
         edge=choice.edge,
         collapsed=sum(map(collapsed, of_lr)),
         looks=max(map(looks, of_lr)),
+        number=number,
     )
     return result, doubles, choice.shared
 

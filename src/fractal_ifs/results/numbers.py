@@ -6,12 +6,21 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-Number = Literal["best", "final", "last10", "chosen"]
+Number = Literal["best", "final", "last10", "chosen", "train"]
 NUMBERS: dict[Number, str] = {
     "best": "the best test accuracy of all measurements",
     "final": "the test accuracy after the last step",
     "last10": "the mean test accuracy of the last ten measurements",
     "chosen": "the test accuracy where the validation accuracy was best",
+    "train": "the training accuracy after the last step",
+}
+
+NAMES: dict[Number, str] = {  # at the axes of figures
+    "best": "best test accuracy",
+    "final": "final test accuracy",
+    "last10": "mean of the last ten",
+    "chosen": "test accuracy, chosen by validation",
+    "train": "final training accuracy",
 }
 
 
@@ -23,6 +32,8 @@ def number_of_run(run: Mapping[str, Any], number: Number) -> float | None:
         return run["final_test_acc"]
     if number == "chosen":
         return run.get("chosen_test_acc")
+    if number == "train":
+        return run.get("final_train_acc")
     if (found := run.get("last10_test_acc")) is not None:
         return found
     last = accuracies(run)[-10:]  # an older record doesn't say it

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.errors import ConfigError, counted, short
 from fractal_ifs.results.choice import APART, Run, best_lr
-from fractal_ifs.results.numbers import NUMBERS, Number, collapsed, looks, number_of_run, score_of
+from fractal_ifs.results.numbers import NAMES, NUMBERS, Number, collapsed, looks, number_of_run, score_of
 from fractal_ifs.results.text_table import by_value
 from fractal_ifs.results.varied import DRAWN, varied
 from fractal_ifs.runs.records import Status
@@ -184,7 +184,7 @@ def _beside(entry: Entry, digits: int) -> str:
 def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:
     """The table as text: its head, and its lines."""
     with_n = len({entry.n for entry in table.cells if entry.mean is not None}) > 1
-    columns = [f"{table.column}={value}" for value in table.columns] if table.column else [_HEADS[table.number]]
+    columns = [f"{table.column}={value}" for value in table.columns] if table.column else [NAMES[table.number]]
     lines = [
         [*key, *(entry_text(line[value], with_n) if value in line else "" for value in table.columns)]
         for key, line in table.entries.items()
@@ -242,10 +242,6 @@ def legend(table: Pivot) -> list[str]:
     if apart:
         lines.append("In no mean: " + ", ".join(f"{n} {status}" for status, n in sorted(apart.items())) + ".")
     return [*lines, *table.notes]
-
-
-_HEADS = {"best": "best test accuracy", "final": "final test accuracy", "last10": "mean of the last ten",
-          "chosen": "test accuracy, chosen by validation"}  # fmt: skip
 
 
 def _key(run: Run, names: Sequence[str]) -> tuple[str, ...]:
