@@ -83,6 +83,17 @@ figure7: $(SETUP)  ## train what docs/reproduction/figure7.csv still lacks: hour
 			kept=docs/reproduction/figure7.csv logger=csv $(CIFAR10) </dev/null || exit; \
 	done
 
+second-report: $(SETUP)  ## write docs/reproduction/second from second.csv: the tables by four numbers, and what moved
+	mkdir -p docs/reproduction/second
+	for number in best final chosen train; do \
+		$(BIN)/python -m fractal_ifs.report docs/reproduction/second.csv --number $$number --no-figures --output build/second || exit; \
+		cp build/second/report.md docs/reproduction/second/$$number.md; \
+	done
+	for number in best final; do \
+		$(BIN)/python -m fractal_ifs.report compare docs/reproduction/results.csv docs/reproduction/second.csv --number $$number \
+			> docs/reproduction/second/moved_$$number.md || exit; \
+	done
+
 reproduce-check: $(SETUP)  ## train three of the kept runs again, each alone; WIDTH=20: none wider
 	$(BIN)/python -m fractal_ifs.report check docs/reproduction/results.csv $(if $(WIDTH),--width $(WIDTH))
 

@@ -79,7 +79,7 @@ def _rates(pairs: Sequence[tuple[CellResult, CellResult]]) -> list[str]:
     seeds = [f"{min(s)} to {max(s)}" for s in ([pair[i].seeds for pair in pairs] for i in (0, 1))]
     lines = [
         f"The second's learning rate is larger in {larger} cells, smaller in {smaller}, the same in "
-        f"{len(pairs) - larger - smaller}. At an edge of those tried: {edges[0]} and {edges[1]} cells; a table with one "
+        f"{len(pairs) - larger - smaller}. At the edge of a grid: {edges[0]} and {edges[1]} cells; a table with one "
         f"rate for a cell doesn't say what else was tried. Seeds of a cell: {seeds[0]} and {seeds[1]}."
     ]
     by_depth: dict[int, list[tuple[CellResult, CellResult]]] = {}
