@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-lowest test-hydra14 torture lint format sanitize bench reproduce second figure7 reproduce-check report gallery wheel clean
+.PHONY: help setup demo test test-slow test-lowest test-hydra14 torture lint format sanitize bench reproduce second second-report figure7 reproduce-check report gallery wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18

@@ -306,7 +306,7 @@ def nearly_solved(table: Table) -> Verdict:
         verdict = "supported" if low >= 0.98 else "undecided"
         if high < 0.98 and set(line) == set(table.widths):
             verdict = "contradicted"
-        said = f"accuracy {best:.3f} at width {width}, 95% over {TEST_POINTS:,} points {low:.3f} to {high:.3f}"
+        said = f"accuracy {best:.3f} at width {width}, 95% of {TEST_POINTS:,} points {low:.3f} to {high:.3f}"
         return verdict, said, f"1 fractal, {len(line)} widths"
 
     return judge(table, "A wide enough network of depth 5 nearly solves the 2D Cantor set on curve 1", say)
