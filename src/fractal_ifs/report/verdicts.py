@@ -293,8 +293,8 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 def nearly_solved(table: Table) -> Verdict:
     """Table 1: a wide enough network of depth 5 reaches accuracy 0.98 on the 2D Cantor set.
 
-    The interval is that of the 5,000 test points of one network that was chosen before. What the choice of the best width
-    and of the best of all measurements adds to the accuracy is not in it, nor what another seed would give.
+    The interval is that of the 5,000 test points of one network that was chosen before. What the choice of the best
+    width and of the best of all measurements adds to the accuracy is not in it, nor what another seed would give.
     """
 
     def say(values: Grid) -> Statement:
