@@ -33,8 +33,10 @@ RC: dict[str, Any] = {  # of matplotlib, for charts
     "grid.alpha": 0.25,
     "font.size": 9,
     "legend.frameon": False,
+    "legend.fontsize": 8,
     "axes.axisbelow": True,
     "axes.titlesize": 10,
+    "axes.prop_cycle": f"cycler('color', {list(COLOURS)})",
     "pdf.fonttype": 42,  # letters that can be searched and edited; journals refuse type 3
     "svg.fonttype": "path",
 }
@@ -76,6 +78,13 @@ def ordered(n: int) -> list[Line]:
     import matplotlib as mpl
 
     return [Line(mpl.colormaps["viridis"](i / max(n - 1, 1) * 0.87), MARKERS[i % 8]) for i in range(n)]
+
+
+def signs() -> Any:
+    """Colours for the numbers of a network, from negative to positive, white at 0: those of negatives and positives."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("signs", [ORANGE, "white", BLUE])
 
 
 @contextlib.contextmanager

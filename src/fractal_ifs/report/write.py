@@ -11,7 +11,8 @@ from fractal_ifs.files import write
 from fractal_ifs.plotting.style import Output
 from fractal_ifs.report import figures, forms, own_figures, page, pictures, tables, verdicts
 from fractal_ifs.results.cells import form_cells
-from fractal_ifs.results.numbers import Number
+from fractal_ifs.results.measured import with_measure
+from fractal_ifs.results.numbers import NUMBERS, Number
 from fractal_ifs.results.pivot import pivot
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.text_table import csv_of
@@ -38,13 +39,15 @@ def write_report(
     Args:
         paths: as for ``results.rows.read_runs``.
         with_figures: also figures, pictures and the page, not only tables and verdicts.
-        number: by which runs are compared. None: the best, as in the paper.
+        number: of the sweep's own table: one of ``results.numbers.NUMBERS``, or a measure, ``grad_snr`` or
+            ``grad_snr@0``, after the last step or at another. None: the best, as in the paper.
         columns: the key whose values are the columns of the sweep's own table. None: see ``results.pivot.pivot``.
         terminal: how many columns the terminal has.
         drawn: how figures are written.
 
     Raises ConfigError where a path holds no run, or one of a later format, ``output`` can't be written, ``columns`` is
-    no key that differs, or a package of the extra ``report`` is not installed.
+    no key that differs, ``number`` is no number or measure of these runs, or a package of the extra ``report`` is not
+    installed.
     """
     drawn = replace(drawn, formats=tuple(dict.fromkeys(("png", *drawn.formats))))  # the page shows PNGs
     require("report", *([] if with_figures else ["pyarrow"]))
@@ -60,6 +63,8 @@ def write_report(
     own, with_keys = None, runs
     if number or columns or not made or not on_grid or any(Path(place).is_dir() for place in runs.directory.dropna()):
         with_keys, inner = with_inner_keys(runs)
+        if number and number not in NUMBERS:
+            with_keys, number = with_measure(with_keys, number)
         own = pivot(with_keys, inner, number or "best", columns)
     check_writable(output)
     gaps = [line for table in made if on_grid and at_its_budget and (line := tables.missing(table))]
