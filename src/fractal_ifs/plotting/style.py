@@ -81,19 +81,27 @@ def ordered(n: int) -> list[Line]:
 
 
 def signs() -> Any:
-    """Colours for the numbers of a network, from negative to positive, white at 0: those of negatives and positives."""
+    """Colours for the numbers of a network, from negative to positive, white at 0."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("signs", [ORANGE, "white", BLUE])
+    return LinearSegmentedColormap.from_list("signs", [PALE_ORANGE, "white", BLUE])
 
 
 @contextlib.contextmanager
 def drawing() -> Iterator[None]:
-    """Within: charts look as all of them do."""
+    """Within: charts look as all of them do.
+
+    Only these settings are set back: a notebook's first figure sets others, without which its next isn't shown.
+    """
     import matplotlib as mpl
 
-    with mpl.rc_context(RC):  # pyright: ignore[reportArgumentType]
+    settings: Any = mpl.rcParams
+    before = {name: settings[name] for name in RC}
+    settings.update(RC)
+    try:
         yield
+    finally:
+        settings.update(before)
 
 
 def fit(figure: Figure, output: Output) -> None:

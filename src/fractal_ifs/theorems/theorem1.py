@@ -87,4 +87,4 @@ def draw(problem: Problem[Section], checks: list[Check], axes: Axes) -> None:
         axes.imshow(f, origin="lower", extent=(low[0], high[0], low[1], high[1]), cmap=signs(), vmin=-0.5, vmax=0.5)
         axes.grid(False)
         axes.set(xlabel="$x_1$", ylabel="$x_2$")
-    axes.set_title(f"Theorem 1: network's output, {ifs.name}, n = {n}\nwidth {model.width}, depth {model.depth + 1}")
+    axes.set_title(f"Theorem 1: {ifs.name}, n = {n}\nthe output of width {model.width}, depth {model.depth + 1}")
