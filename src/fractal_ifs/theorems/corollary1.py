@@ -103,6 +103,6 @@ def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
     axes.semilogx([built_width(ifs, s) for s in steps], built, "s-", label="built")
     for s, depth in zip(steps, built, strict=True):
         axes.annotate(f"s={s}", (4 * ifs.d * ifs.r**s, depth), textcoords="offset points", xytext=(4, 4), fontsize=8)
-    axes.axvline(LARGEST_WIDTH, color=INK, lw=0.5, label="wider ones are not checked")
+    axes.axvline(LARGEST_WIDTH, color=INK, lw=0.5, label="wider ones are not built")
     axes.set(xlabel="width", ylabel="depth (readout counted)", title=f"Corollary 1: {ifs.name}, n = {n}")
     axes.legend()
