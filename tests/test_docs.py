@@ -83,6 +83,49 @@ def test_every_command_of_the_lightning_page_runs(tmp_path):
     assert (tmp_path / "outputs" / "lightning" / "checkpoints" / "best.ckpt").exists()
 
 
+NOTEBOOK = """
+import json, sys
+import matplotlib
+matplotlib.use("agg")
+import fractal_ifs
+whole = fractal_ifs.sweep
+tiny = {"steps": 40, "eval_every": 10, "data__train_size": 400, "data__test_size": 400, "width": 5}
+fractal_ifs.sweep = lambda *names, **keys: whole(*names, **{**keys, **tiny})
+for cell in json.load(open(sys.argv[1]))["cells"]:
+    if cell["cell_type"] == "code":
+        exec(compile("".join(cell["source"]), cell["id"], "exec"), globals())
+print(len(table), len(plt.get_fignums()), best.accuracy == table.best_test_acc.max())
+"""
+
+
+def test_the_notebook_runs_from_the_sweep_to_the_picture(tmp_path):
+    """Its cells in their order in a fresh process, with a tiny budget; and it holds what they gave with their own."""
+    notebook = ROOT / "docs" / "notebook.ipynb"
+    done = subprocess.run(
+        [sys.executable, "-c", NOTEBOOK, notebook], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "6 2 True"
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"levels.pdf", "levels.png"}
+    code = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert len([output for output in outputs if "image/png" in output.get("data", ())]) == 3
+    assert any("6 running" in "".join(output.get("text", ())) for output in code[0]["outputs"])
+
+
+def test_the_gallery_has_ten_pictures_each_with_its_command_and_finding():
+    sections = (ROOT / "docs" / "gallery.md").read_text().split("\n## ")[1:]
+    assert len(sections) >= 10
+    for section in sections:
+        _, command, rest = section.split("```", 2)
+        assert command.startswith("bash\npython -m fractal_ifs.")
+        assert re.search(r"!\[[^]]+\]\(gallery/[\w.-]+\.png\)", rest)
+        assert len(rest.strip().split("\n\n")[-1].split()) >= 8  # a finding, in words
+        assert "docs/gallery" in command
+
+
 @pytest.mark.parametrize(("page", "commands"), [("howto", 13), ("laboratory", 1), ("lightning", 2)])
 def test_commands_of_pages_are_found(page, commands):
     """As many as the pages have: none escapes the tests above by another spelling."""

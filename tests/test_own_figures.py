@@ -9,12 +9,13 @@ import pytest
 from conftest import small
 
 from fractal_ifs.config.run import Job
+from fractal_ifs.errors import ConfigError
 from fractal_ifs.plotting.style import Output
 from fractal_ifs.report import levels, own_figures
 from fractal_ifs.report.panels import flat
 from fractal_ifs.report.write import write_report
 from fractal_ifs.results import pivot
-from fractal_ifs.results.measured import measures_of
+from fractal_ifs.results.measured import measures_of, with_measure
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.varied import with_inner_keys
 from fractal_ifs.sweeps.sweep import train_jobs
@@ -108,3 +109,49 @@ def test_a_run_without_its_record_has_levels_without_numbers(sweep):
     assert levels.points_of({**run, "directory": None}) == {}
     entry = replace(table_of(sweep).cells[0], runs=[{**run, "directory": None}])
     assert pivot.entry_text(entry)
+
+
+def test_the_table_is_of_any_measure_at_any_step(sweep, tmp_path):
+    text = write_report([sweep], tmp_path, number="acc_positive@40", columns="curve")
+    table = table_of(sweep)
+    for cell, curve in zip(table.cells, (1, 4), strict=True):
+        values = [series.values[series.steps.index(40)] for run in cell.runs
+                  if (series := measures_of(run)["acc_positive"])]  # fmt: skip
+        assert len(values) == 2
+        assert f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" in text, curve
+    assert "The measure acc_positive at step 40, 4 runs" in text
+    assert '"acc_positive@40"' not in text
+    runs, column = with_measure(read_runs([sweep])[0], "val_acc")
+    assert column == "val_acc@last"
+    assert runs[column].tolist() == runs["final_val_acc"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [
+        ("acc_postive", "must be a number or a measure of these runs: did you mean acc_positive?"),
+        ("fnal", "did you mean final?"),
+        ("acc_positive@0", "must be acc_positive@STEP with a step of a measurement: 20, 40, 60, 80, 100"),
+        ("@", "must be a number or a measure of these runs: best, final, last10, chosen, "),
+    ],
+)
+def test_a_number_that_no_run_has_is_refused(sweep, tmp_path, number, why):
+    with pytest.raises(ConfigError, match=f"^number={re.escape(number)}: .*{re.escape(why)}"):
+        write_report([sweep], tmp_path / "out", number=number)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("means", "scale", "bottom"),
+    [((0.5, 0.004), "symlog", 0), ((0.5, 0.01), "linear", None), ((0.5, -0.004), "symlog", None)],
+)
+def test_numbers_of_several_orders_have_a_logarithmic_axis(sweep, means, scale, bottom):
+    table = table_of(sweep)
+    entries = {key: {value: replace(cell, mean=mean) for value, cell in line.items()}
+               for (key, line), mean in zip(table.entries.items(), means, strict=True)}  # fmt: skip
+    figure = own_figures.against(replace(table, number="grad_snr@0", entries=entries), Output())
+    assert figure is not None
+    [axes] = figure.axes
+    assert axes.get_yscale() == scale
+    assert axes.get_ylabel() == "grad_snr"
+    assert (axes.get_ylim()[0] == 0) == (bottom == 0)

@@ -1,9 +1,11 @@
+import copy
 import json
 import subprocess
 import sys
 from dataclasses import replace
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -47,6 +49,18 @@ def drawn(axes, kind) -> list[Any]:
 def area(polygons):
     x, y = np.moveaxis(np.array([path.vertices[:-1] for path in polygons.get_paths()]), -1, 0)
     return np.abs((x * np.roll(y, -1, 1) - y * np.roll(x, -1, 1)).sum(1) / 2).sum()
+
+
+def test_charts_look_alike_and_no_other_setting_is_set_back():
+    """A notebook's first figure makes matplotlib interactive, also where it is drawn so."""
+    before = {**mpl.rcParams}
+    try:
+        with style.drawing():
+            assert not mpl.rcParams["axes.spines.top"]
+            mpl.rcParams["interactive"] = True
+        assert {name for name, value in mpl.rcParams.items() if value != before[name]} == {"interactive"}
+    finally:
+        mpl.rcParams["interactive"] = before["interactive"]
 
 
 @pytest.mark.parametrize("name", ["vicsek", "sierpinski_triangle", "cantor2d"])
@@ -183,7 +197,9 @@ def finished(fractal, model, depth=2) -> Any:
     config = replace(small(depth=1, width=1, steps=300), **groups)
     measured = {"best_test_acc": 0.8, "best_step": 200, "final_test_acc": 0.7, "steps": 300}
     history = pd.DataFrame({"step": [100, 200, 300], "test_acc": [0.6, 0.8, 0.7]})
-    return Finished(RunRecord.of(config, Status.FINISHED, **measured), history, config, model)
+    found = Finished(RunRecord.of(config, Status.FINISHED, **measured), history, config, model)
+    found.step, found.accuracy = 300, 0.7
+    return found
 
 
 class HalfPlane(torch.nn.Module):
@@ -376,3 +392,12 @@ def test_runs_that_differ_in_anything_have_pictures_of_their_own(tmp_path):
     runs = ",".join(str(tmp_path / name) for name in names)
     written = plot.write_pictures([f"run={runs}", f"out={tmp_path / 'out'}", "formats=[png]", "pixels=20", "dpi=30"])
     assert len(set(written)) == len(names)
+
+
+def test_the_title_is_of_the_network_that_was_loaded():
+    """With ``load(DIR, best=True)`` another one than the record's last."""
+    last = finished({"name": "dust", "d": 2, "ratio": "1/3", "corners": "2/3"}, HalfPlane())
+    best = copy.copy(last)
+    best.step, best.accuracy = 200, 0.8
+    assert "after 300 steps, test accuracy 0.7000" in learned(last, pixels=20).get_suptitle()
+    assert "after 200 steps, test accuracy 0.8000" in learned(best, pixels=20).get_suptitle()

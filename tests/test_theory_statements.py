@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fractal_ifs import theory
 from fractal_ifs.errors import ConfigError
@@ -17,6 +18,7 @@ from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.fractals.ifs import AffineIFS
 from fractal_ifs.networks.construction import corollary1_network
 from fractal_ifs.networks.mlp import MLP, mlp
+from fractal_ifs.plotting.style import COLOURS, drawing
 from fractal_ifs.theorems import conjecture1, corollary2, corollary3, theorem2, theorem3, theorem4, theorem5
 from fractal_ifs.theorems.fold import CANTOR, fold_network
 from fractal_ifs.theorems.line import breakpoints, sign_changes, stacked
@@ -401,6 +403,26 @@ def test_the_command_writes_table_record_and_picture(tmp_path):
     assert record["checks"][2]["values"]["wrong"] == 0
     assert (tmp_path / "out/theorem1.png").stat().st_size > 1000
     assert not list((tmp_path / "out").glob("*.part*"))
+
+
+def test_pictures_come_in_the_formats_and_the_width_of_a_paper(command, tmp_path):
+    keys = ["points=1000", "formats=[pdf,png]", "width=3.3", "font=7", "dpi=100", "hydra.run.dir=out"]
+    assert command("theorem1", "fractal=cantor", *keys) is None
+    with Image.open(tmp_path / "out/theorem1.png") as picture:
+        assert picture.width == 330
+    assert (tmp_path / "out/theorem1.pdf").read_bytes().startswith(b"%PDF")
+    assert command("theorem1", "formats=jpg", "hydra.run.dir=no") == (
+        "error: formats=jpg: must be one or some of png, svg, pdf"
+    )
+
+
+def test_pictures_have_the_colours_of_all_pictures():
+    with drawing():
+        figure = theory._draw(
+            STATEMENTS["theorem2"], problem(theorem2.Settings(width=8, depth=2, lines=4, train_steps=20)), []
+        )
+    [axes] = figure.axes
+    assert [line.get_color() for line in axes.get_lines()] == list(COLOURS[:3])
 
 
 @pytest.mark.parametrize("why", WHY)

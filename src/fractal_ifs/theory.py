@@ -12,7 +12,6 @@ if __name__ == "__main__":
 
     beginning()
 
-import io
 import json
 import sys
 import time
@@ -37,9 +36,12 @@ from fractal_ifs.files import CONF
 from fractal_ifs.help.before_hydra import answered
 from fractal_ifs.help.options import options_and_words
 from fractal_ifs.help.theory import screen
+from fractal_ifs.plotting.style import drawing, write_figure
 from fractal_ifs.streams import command
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from fractal_ifs.theorems.problem import Check, Problem
     from fractal_ifs.theorems.statements import Statement
 
@@ -78,7 +80,8 @@ def _run(config: DictConfig, directory: Path) -> int:
         start, statement = time.perf_counter(), STATEMENTS[name]
         found = statement.check(problem)
         if keys.figures and statement.draw:
-            files.write(directory / f"{name}.png", _picture(statement, problem, found))
+            with drawing():
+                write_figure(_draw(statement, problem, found), directory, name, keys.output)
         seconds[name] = round(time.perf_counter() - start, 2)
         checks += found
         _show(found, f"{name}, {seconds[name]:.1f} s")
@@ -111,16 +114,15 @@ def _show(checks: Sequence[Check], title: str) -> None:
             console.print(f"- {why}: {said}")
 
 
-def _picture(statement: Statement, problem: Problem[Any], checks: list[Check]) -> bytes:
+def _draw(statement: Statement, problem: Problem[Any], checks: list[Check]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure, content = Figure(figsize=(5, 4), layout="constrained"), io.BytesIO()
+    figure = Figure(figsize=(5, 4), layout="constrained")
     FigureCanvasAgg(figure)
     assert statement.draw is not None
     statement.draw(problem, checks, figure.add_subplot())
-    figure.savefig(content, dpi=100)
-    return content.getvalue()
+    return figure
 
 
 def _record(keys: dict[str, Any], checks: Sequence[Check], seconds: dict[str, float]) -> bytes:

@@ -47,10 +47,10 @@ def draw_network(
     config, record = run.config, run.record
     law = FractalDistribution(config.fractal.ifs, config.curve.curve, config.fractal.depth)
     figure = Figure(figsize=(11.2, 6.0), layout="constrained")
-    accuracy = record.final_test_acc
+    steps, accuracy = (record.steps, record.final_test_acc) if run.step is None else (run.step, run.accuracy)
     figure.suptitle(
         f"{literal(record['fractal'])} of depth {record['fractal_depth']}, curve {literal(record['curve'])}: "
-        f"{record['depth']} hidden layers of {record['width']} units after {record['steps']:,} steps"
+        f"{record['depth']} hidden layers of {record['width']} units after {steps:,} steps"
         + ("" if accuracy is None else f", test accuracy {accuracy:.4f}"),
         fontsize=13,
         color=INK,

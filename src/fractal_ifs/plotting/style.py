@@ -33,8 +33,10 @@ RC: dict[str, Any] = {  # of matplotlib, for charts
     "grid.alpha": 0.25,
     "font.size": 9,
     "legend.frameon": False,
+    "legend.fontsize": 8,
     "axes.axisbelow": True,
     "axes.titlesize": 10,
+    "axes.prop_cycle": f"cycler('color', {list(COLOURS)})",
     "pdf.fonttype": 42,  # letters that can be searched and edited; journals refuse type 3
     "svg.fonttype": "path",
 }
@@ -78,13 +80,28 @@ def ordered(n: int) -> list[Line]:
     return [Line(mpl.colormaps["viridis"](i / max(n - 1, 1) * 0.87), MARKERS[i % 8]) for i in range(n)]
 
 
+def signs() -> Any:
+    """Colours for the numbers of a network, from negative to positive, white at 0."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("signs", [PALE_ORANGE, "white", BLUE])
+
+
 @contextlib.contextmanager
 def drawing() -> Iterator[None]:
-    """Within: charts look as all of them do."""
+    """Within: charts look as all of them do.
+
+    Only these settings are set back: a notebook's first figure sets others, without which its next isn't shown.
+    """
     import matplotlib as mpl
 
-    with mpl.rc_context(RC):  # pyright: ignore[reportArgumentType]
+    settings: Any = mpl.rcParams
+    before = {name: settings[name] for name in RC}
+    settings.update(RC)
+    try:
         yield
+    finally:
+        settings.update(before)
 
 
 def fit(figure: Figure, output: Output) -> None:

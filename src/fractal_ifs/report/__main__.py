@@ -32,6 +32,7 @@ def parser() -> Parser:
         ("multirun/mine", ""),
         ("multirun/mine multirun/other -o out", "two together"),
         ("multirun/mine --columns width --number last10", "the table by width, of the mean of the last ten"),
+        ("multirun/mine --number grad_snr@0", "of a measure, here at step 0"),
         ("status multirun/mine", "how far it is"),
         ("collect multirun/mine --into kept.csv", "add its finished runs to a table to keep"),
         ("check kept.csv", "train a few runs of such a table again, and compare"),
@@ -42,8 +43,13 @@ def parser() -> Parser:
     out.add_argument("-o", "--output", type=path, default=Path("report"), metavar="OUT", help="default: report")
     out.add_argument("--columns", type=line, metavar="KEY", help="the key whose values are columns, as optimizer.clip")
     numbers = "; ".join(f"{name}: {what}" for name, what in NUMBERS.items())
+    measure = "or a measure of these runs, after the last step, or with @STEP at that one"
     out.add_argument(
-        "--number", choices=NUMBERS, default="best", help=f"by which runs are compared (default: best). {numbers}"
+        "--number",
+        type=line,
+        default="best",
+        metavar="NUMBER",
+        help=f"by which runs are compared (default: best). {numbers}; {measure}",
     )
     out.add_argument(
         "--formats",

@@ -14,7 +14,7 @@ from fractal_ifs.plotting.style import ACCENT, Output, drawing, lines, literal, 
 from fractal_ifs.report.tables import CURVES, FRACTALS, lookup, paper
 from fractal_ifs.results.cells import CellResult
 from fractal_ifs.results.columns import ENDED, CellKey
-from fractal_ifs.results.numbers import NAMES
+from fractal_ifs.results.numbers import name_of
 from fractal_ifs.results.pivot import plain_value
 from fractal_ifs.results.rows import learning_curve
 
@@ -55,7 +55,7 @@ def write_figures(
 
 def _name(ours: Ours) -> str:
     """What the accuracies of our cells are."""
-    return NAMES[next(iter(ours.values())).number]
+    return name_of(next(iter(ours.values())).number)
 
 
 def _axes(columns: int, width: float = 4.6, height: float = 3.6, rows: int = 1) -> tuple["Figure", list["Axes"]]:

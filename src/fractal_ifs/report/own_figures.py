@@ -5,6 +5,7 @@ A panel is for each choice of the keys in rows but one, a line for each value of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +15,7 @@ from fractal_ifs.plotting.style import Line, Output, drawing, lines, literal, or
 from fractal_ifs.report import levels
 from fractal_ifs.report.panels import MOST_PANELS, flat, grid_of, mean_of, named, series_of
 from fractal_ifs.results.measured import measures_of
+from fractal_ifs.results.numbers import of_axis
 from fractal_ifs.results.pivot import Entry, Pivot, title
 from fractal_ifs.results.text_table import by_value, number_of
 
@@ -100,7 +102,8 @@ def against(table: Pivot, output: Output) -> Figure | None:
         axes.set_xlabel(literal(key or ""))
         axes.set_title(literal(panel.title))
     for first, *_ in axes_of:
-        first.set_ylabel("test accuracy")
+        first.set_ylabel(literal(of_axis(table.number)))
+    _stretch(flat(axes_of)[0], [cell.mean for cell in table.cells if cell.mean])
     _legend(figure, axes_of)
     figure.suptitle(_title(table, every), fontsize=10)
     return figure
@@ -218,6 +221,19 @@ def _mark(axes: Axes, points: Sequence[Any], place: Mapping[Any, float]) -> None
         axes.set_xlim(min(at) - 0.4, max(at) + 0.4)
     long = sum(map(len, names)) > 36
     axes.set_xticks(at, names, rotation=30 if long else 0, ha="right" if long else "center")
+
+
+def _stretch(axes: Axes, values: Sequence[float]) -> None:
+    """Make the axis of the panels' numbers logarithmic where these span a factor of 100, and linear around 0.
+
+    Where none is negative it begins at 0, though a bar may go on.
+    """
+    sizes = sorted(map(abs, values))
+    if sizes and sizes[-1] >= 100 * sizes[0]:
+        axes.set_yscale("symlog", linthresh=10 ** math.floor(math.log10(max(sizes[0], sizes[-1] / 1e3))))
+        axes.minorticks_off()
+        if min(values) > 0:
+            axes.set_ylim(bottom=0)
 
 
 def _legend(figure: Figure, axes_of: Sequence[Sequence[Axes]]) -> None:

@@ -11,7 +11,8 @@ from fractal_ifs.files import write
 from fractal_ifs.plotting.style import Output
 from fractal_ifs.report import figures, forms, own_figures, page, pictures, tables, verdicts
 from fractal_ifs.results.cells import form_cells
-from fractal_ifs.results.numbers import Number
+from fractal_ifs.results.measured import with_measure
+from fractal_ifs.results.numbers import NUMBERS, Number
 from fractal_ifs.results.pivot import pivot
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.text_table import csv_of
@@ -38,28 +39,34 @@ def write_report(
     Args:
         paths: as for ``results.rows.read_runs``.
         with_figures: also figures, pictures and the page, not only tables and verdicts.
-        number: by which runs are compared, and what the cells of all tables are of. The paper's are the best.
+        number: by which runs are compared, and what the cells of all tables are of: one of ``results.numbers.NUMBERS``.
+            Or a measure, ``grad_snr`` or ``grad_snr@0``, after the last step or at another, for the sweep's own table:
+            the paper's then are of its number, the best.
         columns: the key whose values are the columns of the sweep's own table. None: see ``results.pivot.pivot``.
         terminal: how many columns the terminal has.
         drawn: how figures are written.
 
     Raises ConfigError where a path holds no run, or one of a later format, ``output`` can't be written, ``columns`` is
-    no key that differs, or a package of the extra ``report`` is not installed.
+    no key that differs, ``number`` is no number or measure of these runs, or a package of the extra ``report`` is not
+    installed.
     """
     drawn = replace(drawn, formats=tuple(dict.fromkeys(("png", *drawn.formats))))  # the page shows PNGs
     require("report", *([] if with_figures else ["pyarrow"]))
     if reason := obstacle(output):
         raise ConfigError(f"output directory {output}: {reason}")
     runs, notes = read_runs(paths)
-    cells, claimed = form_cells(runs, number)
+    cells, claimed = form_cells(runs, number if number in NUMBERS else "best")
     every = tables.tables(cells)
     on_grid = tables.tell_all(runs, cells)
     made = tables.shown(every, whole=not on_grid)
     at_its_budget = bool(tables.shown(made, whole=True))
     found = verdicts.verdicts(every) if at_its_budget else []
     own, with_keys = None, runs
-    if columns or not made or not on_grid or any(Path(place).is_dir() for place in runs.directory.dropna()):
+    asked = columns or number not in NUMBERS
+    if asked or not made or not on_grid or any(Path(place).is_dir() for place in runs.directory.dropna()):
         with_keys, inner = with_inner_keys(runs)
+        if number not in NUMBERS:
+            with_keys, number = with_measure(with_keys, number)
         own = pivot(with_keys, inner, number, columns)
     check_writable(output)
     gaps = [line for table in made if on_grid and at_its_budget and (line := tables.missing(table))]

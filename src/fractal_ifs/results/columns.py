@@ -56,5 +56,5 @@ def measured_of(record: RunRecord) -> dict[str, float]:
 
 
 def is_measured(column: str) -> bool:
-    """Whether a column of a table is that of a measure, and not of a key."""
-    return column.startswith(MEASURED) and column not in COLUMNS
+    """Whether a column of a table is that of a measure, ``final_grad_snr`` or ``grad_snr@0``, and not of a key."""
+    return (column.startswith(MEASURED) or "@" in column) and column not in COLUMNS

@@ -1,12 +1,12 @@
-"""By which number a table compares runs. The paper's is the best of all looks at the test set, which is optimistic."""
+"""Which number of its runs a table shows. The paper's is the best of all looks at the test set, which is optimistic."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-Number = Literal["best", "final", "last10", "chosen", "train"]
+Number = str  # a name in NUMBERS, or a column of ``results.measured.with_measure``
 NUMBERS: dict[Number, str] = {
     "best": "the best test accuracy of all measurements",
     "final": "the test accuracy after the last step",
@@ -15,7 +15,7 @@ NUMBERS: dict[Number, str] = {
     "train": "the training accuracy after the last step",
 }
 
-NAMES: dict[Number, str] = {  # at the axes of figures
+_NAMES: dict[Number, str] = {
     "best": "best test accuracy",
     "final": "final test accuracy",
     "last10": "mean of the last ten",
@@ -34,6 +34,8 @@ def number_of_run(run: Mapping[str, Any], number: Number) -> float | None:
         return run.get("chosen_test_acc")
     if number == "train":
         return run.get("final_train_acc")
+    if number != "last10":
+        return run.get(number)
     if (found := run.get("last10_test_acc")) is not None:
         return found
     last = accuracies(run)[-10:]  # an older record doesn't say it
@@ -43,9 +45,30 @@ def number_of_run(run: Mapping[str, Any], number: Number) -> float | None:
 def score_of(run: Mapping[str, Any], number: Number) -> float | None:
     """What learning rates are chosen by: the number, but for ``chosen`` the best validation accuracy.
 
-    So the test set has no part in a choice by validation: a run that lacks it has no score.
+    So the test set has no part in a choice by validation: a run that lacks it has no score. Of a measure nobody knows
+    whether more is better, so there it is the best test accuracy.
     """
-    return run.get("best_val_acc") if number == "chosen" else number_of_run(run, number)
+    if number == "chosen":
+        return run.get("best_val_acc")
+    return number_of_run(run, number if number in NUMBERS else "best")
+
+
+def said(number: Number) -> str:
+    """What a number is: ``the test accuracy after the last step``, ``the measure grad_snr at step 0``."""
+    if number in NUMBERS:
+        return NUMBERS[number]
+    measure, _, step = number.partition("@")
+    return f"the measure {measure} {'after the last step' if step == 'last' else f'at step {step}'}"
+
+
+def name_of(number: Number) -> str:
+    """A number in a few words, for the head of a column or an axis: ``best test accuracy``, ``grad_snr at step 0``."""
+    return _NAMES.get(number) or number.removesuffix("@last").replace("@", " at step ")
+
+
+def of_axis(number: Number) -> str:
+    """What stands at an axis with the number."""
+    return "test accuracy" if number in NUMBERS else number.partition("@")[0]
 
 
 def accuracies(run: Mapping[str, Any]) -> list[float]:

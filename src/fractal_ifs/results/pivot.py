@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.errors import ConfigError, counted, short
 from fractal_ifs.results.choice import APART, Run, best_lr
-from fractal_ifs.results.numbers import NAMES, NUMBERS, Number, collapsed, looks, number_of_run, score_of
+from fractal_ifs.results.numbers import NUMBERS, Number, collapsed, looks, name_of, number_of_run, said, score_of
 from fractal_ifs.results.text_table import by_value
 from fractal_ifs.results.varied import DRAWN, varied
 from fractal_ifs.runs.records import Status
@@ -184,7 +184,7 @@ def _beside(entry: Entry, digits: int) -> str:
 def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:
     """The table as text: its head, and its lines."""
     with_n = len({entry.n for entry in table.cells if entry.mean is not None}) > 1
-    columns = [f"{table.column}={value}" for value in table.columns] if table.column else [NAMES[table.number]]
+    columns = [f"{table.column}={value}" for value in table.columns] if table.column else [name_of(table.number)]
     lines = [
         [*key, *(entry_text(line[value], with_n) if value in line else "" for value in table.columns)]
         for key, line in table.entries.items()
@@ -194,7 +194,7 @@ def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:
 
 def title(table: Pivot) -> str:
     """What the table's numbers are: ``The best test accuracy of all measurements, 12 runs``."""
-    text = NUMBERS[table.number]
+    text = said(table.number)
     return f"{text[0].upper()}{text[1:]}, {counted(table.runs, 'run')}"
 
 
@@ -218,7 +218,8 @@ def legend(table: Pivot) -> list[str]:
         lines.append("n=1: one seed in each cell, so nothing is known of the spread over seeds.")
     if table.over_lr:
         most = max((entry.lrs for entry in cells), default=0)
-        text = f"lr: the best of up to {most} learning rates, by the mean over the seeds that all of them have."
+        of = "mean" if table.number in NUMBERS else "mean best test accuracy"
+        text = f"lr: the best of up to {most} learning rates, by the {of} over the seeds that all of them have."
         if unshared := sum(not entry.shared for entry in shown):
             text += (
                 f" In {counted(unshared, 'cell')} they have none in common: there of those with the most seeds, by the "

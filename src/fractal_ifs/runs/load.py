@@ -44,8 +44,8 @@ class Finished(_Read):
         accuracy: the test accuracy that was measured there. None where training ended before a measurement.
     """
 
-    step: int | None
-    accuracy: float | None
+    step: int | None = None
+    accuracy: float | None = None
 
     def __repr__(self) -> str:
         """A line; the values of a record, its config and a network fill screens."""

@@ -27,6 +27,7 @@ from fractal_ifs.config.machine import cores
 from fractal_ifs.fractals.cube import CubeIFS, built_width
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.networks.construction import built_depth
+from fractal_ifs.plotting.style import INK, lines
 from fractal_ifs.theorems.learn import BATCH, error_on, seeded_networks
 from fractal_ifs.theorems.measure import LineDistribution, masses_of_pieces
 from fractal_ifs.theorems.problem import Check, Problem, Section
@@ -163,13 +164,14 @@ def check(problem: Problem[Settings]) -> list[Check]:
 def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
     """The deep networks' error by the shallow ones', for each dimension."""
     rows = checks[0].values["systems"]
-    for i in (1, 2, 3):
+    for i, look in enumerate(lines(3), 1):
         chosen = [row for row in rows if row["d"] == i]
-        axes.plot([r["shallow"] for r in chosen], [r["deep"] for r in chosen], ".", ms=4, label=f"d = {i}")
-    axes.plot([0, 0.5], [0, 0.5], color="grey", lw=0.5)
+        shallow, deep = [row["shallow"] for row in chosen], [row["deep"] for row in chosen]
+        axes.plot(shallow, deep, look.marker, color=look.color, ms=3, label=f"d = {i}")
+    axes.plot([0, 0.5], [0, 0.5], color=INK, lw=0.5)
     axes.set(
         xlabel="best error of shallow networks (d = 1: exact)",
         ylabel="best error of deep networks",
         title="Conjecture 1",
     )
-    axes.legend(fontsize=7)
+    axes.legend()

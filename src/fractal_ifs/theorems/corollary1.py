@@ -18,6 +18,7 @@ from fractal_ifs.networks.construction import (
     printed_width,
     split,
 )
+from fractal_ifs.plotting.style import INK
 from fractal_ifs.theorems.problem import Check, Problem, Section, judged
 from fractal_ifs.theorems.theorem1 import wrong_points
 
@@ -101,7 +102,7 @@ def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
     built = [built_depth(ifs, n, s) for s in steps]
     axes.semilogx([built_width(ifs, s) for s in steps], built, "s-", label="built")
     for s, depth in zip(steps, built, strict=True):
-        axes.annotate(f"s={s}", (4 * ifs.d * ifs.r**s, depth), textcoords="offset points", xytext=(4, 4), fontsize=7)
-    axes.axvline(LARGEST_WIDTH, color="grey", lw=0.5)
+        axes.annotate(f"s={s}", (4 * ifs.d * ifs.r**s, depth), textcoords="offset points", xytext=(4, 4), fontsize=8)
+    axes.axvline(LARGEST_WIDTH, color=INK, lw=0.5, label="wider ones are not built")
     axes.set(xlabel="width", ylabel="depth (readout counted)", title=f"Corollary 1: {ifs.name}, n = {n}")
-    axes.legend(fontsize=7)
+    axes.legend()

@@ -164,9 +164,8 @@ def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
                 distribution.error(problem.train(seeded_networks(1, 10, 4, range(8), init), x, y, steps, 3e-3)).min()
             )
     axes.plot(*zip(*built, strict=True), "o", label="constructed: width 8, depth (n + 4) / 3")
-    for init, errors in found.items():
-        axes.plot(
-            depths, errors, "s-", ms=4, label=f"trained: width 10, 4 hidden, {init} init,\n{steps} steps, best of 8"
-        )
+    for (init, errors), marker in zip(found.items(), "s^", strict=True):
+        label = f"trained: width 10, 4 hidden, {init} init,\n{steps} steps, best of 8"
+        axes.plot(depths, errors, "-", marker=marker, ms=4, label=label)
     axes.set(xlabel="n", ylabel="exact error", title="Corollary 2: the fine Cantor distribution", ylim=(-0.02, 0.52))
-    axes.legend(fontsize=7)
+    axes.legend()

@@ -9,6 +9,7 @@ import torch
 
 from fractal_ifs.networks.construction import printed_width, theorem1_network
 from fractal_ifs.networks.mlp import MLP
+from fractal_ifs.plotting.style import INK, signs
 from fractal_ifs.theorems.problem import Check, Problem, Section
 from fractal_ifs.theorems.samples import labelled_points
 
@@ -72,7 +73,7 @@ def draw(problem: Problem[Section], checks: list[Check], axes: Axes) -> None:
         x = np.linspace(ifs.low[0] - 0.1, ifs.low[0] + ifs.side[0] + 0.1, 4001)
         with torch.no_grad():
             axes.plot(x, model(torch.from_numpy(x[:, None])), lw=0.8)
-        axes.axhline(0, color="grey", lw=0.5)
+        axes.axhline(0, color=INK, lw=0.5)
     else:
         side = 500
         grid = np.stack(np.meshgrid(*[np.linspace(-0.05, 1.05, side)] * 2, indexing="xy"), -1).reshape(-1, 2)
@@ -83,5 +84,7 @@ def draw(problem: Problem[Section], checks: list[Check], axes: Axes) -> None:
         with torch.no_grad():
             f = model(torch.from_numpy(ifs.low + ifs.side * x)).numpy().reshape(side, side)
         low, high = ifs.low - 0.05 * ifs.side, ifs.low + 1.05 * ifs.side
-        axes.imshow(f, origin="lower", extent=(low[0], high[0], low[1], high[1]), cmap="RdBu", vmin=-0.7, vmax=0.7)
-    axes.set_title(f"Theorem 1: network's output, {ifs.name}, n = {n}\nwidth {model.width}, depth {model.depth + 1}")
+        axes.imshow(f, origin="lower", extent=(low[0], high[0], low[1], high[1]), cmap=signs(), vmin=-0.5, vmax=0.5)
+        axes.grid(False)
+        axes.set(xlabel="$x_1$", ylabel="$x_2$")
+    axes.set_title(f"Theorem 1: {ifs.name}, n = {n}\nthe output of width {model.width}, depth {model.depth + 1}")

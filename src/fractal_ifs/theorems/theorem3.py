@@ -117,4 +117,4 @@ def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
     axes.set(
         xlabel="j", ylabel="error", title=f"Theorem 3: {ifs.name}, n = {n}, curve {problem.curve.name}", ylim=(0, None)
     )
-    axes.legend(fontsize=7)
+    axes.legend()

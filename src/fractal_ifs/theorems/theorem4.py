@@ -170,4 +170,4 @@ def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
         title=f"Theorem 4: {ifs.name}, n = {n}, curve {problem.curve.name}",
         ylim=(0, 0.5),
     )
-    axes.legend(fontsize=7)
+    axes.legend()

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fractal_ifs.config.keys import key
 from fractal_ifs.fractals.curve import ApproximationCurve
+from fractal_ifs.plotting.style import lines
 from fractal_ifs.theorems.fold import CANTOR
 from fractal_ifs.theorems.line import breakpoints
 from fractal_ifs.theorems.measure import LineDistribution
@@ -223,17 +224,16 @@ def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
     keys = problem.settings
     n, (k, t) = keys.n, keys.networks[-1]
     levels = np.arange(n + 1)
-    for i, bias in enumerate(b for b in keys.biases if b < 0.5):
+    biases = [b for b in keys.biases if b < 0.5]
+    for look, bias in zip(lines(len(biases)), biases, strict=True):
         parameters = networks_with_bias(
             4 * keys.initialisations, k, t, bias, torch.Generator().manual_seed(problem.seed)
         )
         level = affine_level(parameters, n)
         missed = [(level > j).mean() for j in levels]
-        axes.semilogy(
-            levels, np.where(np.array(missed) > 0, missed, np.nan), f"C{i}o-", ms=3, label=f"b = {bias:g}: measured"
-        )
-        axes.semilogy(
-            levels, np.minimum(1, 2 * t * k**2 / bias * (2 / 3) ** levels), f"C{i}--", label=f"b = {bias:g}: proof"
-        )
+        seen = np.where(np.array(missed) > 0, missed, np.nan)
+        axes.semilogy(levels, seen, "-", color=look.color, marker=look.marker, ms=3, label=f"b = {bias:g}: measured")
+        allowed = np.minimum(1, 2 * t * k**2 / bias * (2 / 3) ** levels)
+        axes.semilogy(levels, allowed, "--", color=look.color, label=f"b = {bias:g}: proof")
     axes.set(xlabel="n'", ylabel="P[not affine on C_n']", title=f"Theorem 5: k = {k}, t = {t} (b = 1/2: always affine)")
-    axes.legend(fontsize=7)
+    axes.legend()
