@@ -56,6 +56,7 @@ OURS = {
     "gelu": {"model__activation": "gelu", "model__norm": "layer", "model__skip": "residual", "width": 7},
     "leaky": {"model__activation": "leaky", "model__norm": "layer", "model__skip": "sum", "depth": 3},
     "resmlp": {"model": "resmlp", "model__activation": "tanh", "width": 5},
+    "transformer": {"model": "transformer", "width": 6, "depth": 2},
     "doubles": {"model": "resmlp", "trainer__precision": "64-true"},
     "logistic": {"model__activation": "sine", "loss": "logistic", "optimizer": "sgd", "optimizer__momentum": 0.9},
 }
