@@ -20,6 +20,7 @@ rows have lr=1e-12, with which nothing is learned.
 import argparse
 import importlib
 import logging
+import multiprocessing
 import os
 import platform
 import statistics
@@ -98,6 +99,8 @@ def of_processor(call: Callable[[int], float], sweep: bool) -> Callable[[int], f
     def seconds(steps: int) -> float:
         begun = sum(os.times()[:4])  # with those of processes that have ended
         call(steps)
+        for worker in multiprocessing.active_children():  # an ended one counts when it is waited for
+            worker.join()
         return (sum(os.times()[:4]) - begun) / (native.cores() if sweep else 1)
 
     return seconds
