@@ -3,10 +3,12 @@
 Microseconds per network-step at width 20, depth 5, batch 100, all rows side by side in one run. The network is the
 Siren of docs/laboratory.md, whose first commands make it. From the time of every row that of the same with a few steps
 is taken off (what begins and ends a sweep or a fit), and the rest divided by the steps. Every figure is the median of
-the repeats, which visit the rows in turn. The rows:
+the repeats, which visit the rows in turn. With ``--processor`` it is processor time, that of sweeps divided by the
+cores: on a machine that does other things too, what it would be alone. The rows:
 
 plain      the Siren as a plain LightningModule in a Trainer without a logger, TensorDataset, DataLoader; one thread
-siren      the Siren, 24 runs fused, a worker process per core: a whole ``train -m``, evaluations and records included
+siren      the Siren, 24 runs fused, a worker process per core: a whole ``train -m``, evaluations and records included,
+           and what it takes once to write a step down as a flat program
 mlp        the paper's network with engine=torch, 24 runs, the same way
 adam       the paper's network with engine=native: one run on one core, a whole ``train``
 momentum, adamw, cosine   the same with optimizer=sgd optimizer.momentum=0.9, optimizer=adamw, schedule=cosine
@@ -18,6 +20,7 @@ rows have lr=1e-12, with which nothing is learned.
 import argparse
 import importlib
 import logging
+import multiprocessing
 import os
 import platform
 import statistics
@@ -41,7 +44,7 @@ from fractal_ifs.fractals.distribution import FractalDistribution
 
 PAGE = Path(__file__).parents[1] / "docs" / "laboratory.md"
 WIDTH, FEW = 20, 100
-STEPS = {"plain": 1000, "siren": 3000, "mlp": 3000, "adam": 100_000}
+STEPS = {"plain": 1000, "siren": 20_000, "mlp": 3000, "adam": 100_000}
 STEPS |= dict.fromkeys(("momentum", "adamw", "cosine"), STEPS["adam"])
 RUNS = {"siren": 24, "mlp": 24}
 BASE = {"plain": "plain", "siren": "plain", "mlp": "plain", "adam": "adam"}  # what a row is compared with; else adam
@@ -90,6 +93,19 @@ def rows(mine: Path) -> dict[str, Callable[[int], float]]:
     }
 
 
+def of_processor(call: Callable[[int], float], sweep: bool) -> Callable[[int], float]:
+    """The same in seconds of the processor, of one core if it is a sweep on all of them."""
+
+    def seconds(steps: int) -> float:
+        begun = sum(os.times()[:4])  # with those of processes that have ended
+        call(steps)
+        for worker in multiprocessing.active_children():  # an ended one counts when it is waited for
+            worker.join()
+        return (sum(os.times()[:4]) - begun) / (native.cores() if sweep else 1)
+
+    return seconds
+
+
 def measure(calls: dict[str, Callable[[int], float]], repeats: int) -> dict[str, float]:
     """Microseconds per network-step by row."""
     for call in calls.values():  # warm-up
@@ -109,6 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--rows", nargs="+", choices=list(STEPS), default=list(STEPS))
+    parser.add_argument("--processor", action="store_true", help="processor time, for a machine that isn't quiet")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -122,11 +139,14 @@ def main() -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(mine), os.environ.get("PYTHONPATH")]))
         calls = rows(mine)
         os.chdir(work)
+        if arguments.processor:
+            calls = {row: of_processor(call, row in RUNS) for row, call in calls.items()}
         table = measure({row: calls[row] for row in arguments.rows}, arguments.repeats)
         os.chdir("/")
     print(f"{processor()}, {native.cores()} cores, {native.isa()}, Python {platform.python_version()},", end=" ")
     print(", ".join(f"{name} {found(name)}" for name in ("torch", "pytorch-lightning", "numpy")) + f", {about}.")
-    print(f"Medians of {arguments.repeats}; microseconds per network-step at width {WIDTH}.\n")
+    told = ", processor time" if arguments.processor else ""
+    print(f"Medians of {arguments.repeats}{told}; microseconds per network-step at width {WIDTH}.\n")
     print("| row | us | |\n|---|---|---|")
     for row, us in table.items():
         base = BASE.get(row, "adam")

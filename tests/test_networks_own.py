@@ -24,6 +24,7 @@ from fractal_ifs.engines import fusing
 from fractal_ifs.engines.choice import choose
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.networks.own import check
+from fractal_ifs.networks.transformer import Transformer, zooms
 from fractal_ifs.networks.varied import ACTIVATIONS, ResMLP, VariedMLP
 from fractal_ifs.results.protocol import setting_of
 from fractal_ifs.runs.run import Run
@@ -111,6 +112,7 @@ def test_a_run_equals_a_plain_loop(nets):
         of_own(name, eval_every=100),
         small(eval_every=100, model__activation="gelu", model__norm="layer", model__skip="residual"),
         small(eval_every=100, model="resmlp", model__activation="tanh", model__expansion=2),
+        small(eval_every=100, model="transformer", width=6, lr=1e-4),
     ):
         [found] = trained([config])
         params, loss = plain_loop(config, 100)
@@ -124,6 +126,7 @@ CONFIGS = {
     "all": {"model__activation": "gelu", "model__norm": "layer", "model__skip": "residual", "width": 7},
     "sum": {"model__activation": "leaky", "model__skip": "sum", "trainer__precision": "64-true"},
     "resmlp": {"model": "resmlp", "width": 5},
+    "transformer": {"model": "transformer", "width": 5},
 }
 
 
@@ -146,7 +149,9 @@ def test_company_changes_no_bit(nets, kind):
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_all_of_ours_are_fused(activation):
-    for width, keys in itertools.product((7, 20), ({"model__norm": "layer"}, {"model": "resmlp"})):
+    for width, keys in itertools.product(
+        (7, 20), ({"model__norm": "layer"}, {"model": "resmlp"}, {"model": "transformer"})
+    ):
         assert fusing.why_not(Run(small(width=width, model__activation=activation, **keys), None)) is None
 
 
@@ -301,7 +306,10 @@ def test_refusals_come_before_anything_is_written(command, nets, tmp_path):
         ("model._target_=Siren", "model._target_=Siren: must be a class with its module, as nets.Siren"),
         ("model._target_=7", "must be a class with its module"),
         ("model._target_=torch.nowhere.Siren", "there is no module torch.nowhere"),
-        ("+model.name=mlp", "model.name=mlp: must be letters, digits, _ and -, and none of mlp, resmlp, theorem1, cnn"),
+        (
+            "+model.name=mlp",
+            "model.name=mlp: must be letters, digits, _ and -, and none of mlp, resmlp, transformer, theorem1, cnn",
+        ),
         ("+model.name=../x", "model.name=../x: must be"),
         ("training=layerwise", "training=layerwise: needs model=mlp, not Siren"),
         ("engine=native", "engine=native: must be auto or torch here (model=Siren: the native engine trains plain"),
@@ -473,10 +481,46 @@ def test_the_networks_are_their_formulas():
     assert torch.allclose(res(x), res.readout(h)[:, 0], atol=1e-5)
 
 
+def test_a_point_s_word_is_what_the_maps_of_its_address_undo():
+    """The law draws points of K_5 by cells; token j is the point after the inverses of its first j maps."""
+    for name in ("cantor2d", "vicsek"):
+        maps, draw = torch.from_numpy(small(fractal=name).fractal.ifs.offsets), torch.Generator().manual_seed(0)
+        address = torch.randint(len(maps), (50, 5), generator=draw)
+        x = torch.rand(50, maps.shape[1], generator=draw, dtype=torch.float64) * 1.8 - 0.9
+        expected = [x]
+        for j in reversed(range(5)):
+            x = x / 3 + maps[address[:, j]]
+            expected.append(x)
+        found = zooms(x, 3, 5)
+        assert torch.allclose(found, torch.stack(expected[::-1], 1), atol=1e-9)
+        assert torch.equal(zooms(x, 3, 0)[:, 0], x)
+
+
+def test_cells_too_small_for_single_precision_are_refused():
+    assert small(model="transformer", model__levels=15).model.levels == 15
+    with pytest.raises(ConfigError, match=r"^model\.levels=16: must be at most 15 with model\.base=3$"):
+        small(model="transformer", model__levels=16)
+
+
+def test_the_transformer_is_its_formula():
+    draw = torch.Generator().manual_seed(1)
+    net: Any = Transformer(2, 6, 1, generator=draw, levels=2)
+    x = torch.randn(9, 2, generator=draw)
+
+    def norm(j: int, h: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.layer_norm(h, (6,))
+
+    h = net.first(zooms(x, 3, 2)) + net.level
+    q, k, v = net.reads[0](norm(0, h)).chunk(3, -1)
+    h = h + net.writes[0](torch.nn.functional.scaled_dot_product_attention(q, k, v))
+    h = h + net.down[0](net.up[0](norm(1, h)).relu())
+    assert torch.allclose(net(x), net.readout(norm(2, h).mean(1))[:, 0], atol=1e-5)
+
+
 def test_old_fingerprints_stay_and_skip_sum_is_sum_last():
     assert small(model__skip="sum").fingerprint == small(model__sum_last=True).fingerprint
     assert choose(small(model__skip="sum")) == choose(small())
-    assert len({small(**keys).fingerprint for keys in [{}, *CONFIGS.values()]}) == 5
+    assert len({small(**keys).fingerprint for keys in [{}, *CONFIGS.values()]}) == 6
     with pytest.raises(ConfigError, match=r"model\.skip=residual: must be none or sum with model\.sum_last=true"):
         small(model__skip="residual", model__sum_last=True)
     for key in ("activation=tanh", "norm=layer", "skip=residual"):

@@ -66,6 +66,8 @@ class Values(TypedDict, total=False):
     model__norm: Literal["none", "layer"]
     model__skip: Literal["none", "residual", "sum"]
     model__expansion: float
+    model__base: int
+    model__levels: int
     model__noise: float
     model__gamma: float | None
     model__pools: int
@@ -163,6 +165,8 @@ class Lists(TypedDict, total=False):
     model__norm: Literal["none", "layer"] | Sequence[Literal["none", "layer"]]
     model__skip: Literal["none", "residual", "sum"] | Sequence[Literal["none", "residual", "sum"]]
     model__expansion: float | Sequence[float]
+    model__base: int | Sequence[int]
+    model__levels: int | Sequence[int]
     model__noise: float | Sequence[float]
     model__gamma: float | Sequence[float | None] | None
     model__pools: int | Sequence[int]

@@ -14,7 +14,8 @@ from fractal_ifs.errors import ConfigError
 Activation = Literal["relu", "leaky", "gelu", "tanh", "sine"]
 Norm = Literal["none", "layer"]
 MLPInit = Literal["paper", "theory", "pytorch"]
-Name = Literal["mlp", "resmlp", "theorem1", "cnn"]
+CELLS = 2**24  # along an axis: as many as single precision tells apart
+Name = Literal["mlp", "resmlp", "transformer", "theorem1", "cnn"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,35 @@ class ResMLPModel(Group):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TransformerModel(Group):
+    """``model=transformer``: attention over a point's places in its cells of a grid, level by level."""
+
+    PREFIX: ClassVar[str] = "model."
+
+    name: Literal["transformer"] = key("which network")
+    init: MLPInit = key("initial weights, as of mlp")
+    activation: Activation = key("what stands between the two layers of a block")
+    base: int = key("the grid of level j has base^j cells along each axis of [-1, 1]^d", least=2, most=100)
+    levels: int = key("tokens beside the point itself", least=0, most=24)
+
+    def check(self) -> None:
+        """Raises ConfigError where cells of the last level are too small for single precision."""
+        if self.base**self.levels > CELLS:
+            most = max(j for j in range(self.levels) if self.base**j <= CELLS)
+            raise ConfigError(f"model.levels={self.levels}: must be at most {most} with model.base={self.base}")
+
+    @property
+    def varied(self) -> str | None:
+        """As of ``MLPModel``."""
+        return "model=transformer"
+
+    @property
+    def architecture(self) -> tuple[Any, ...]:
+        """As of ``MLPModel``."""
+        return self.name, self.activation, self.base, self.levels
+
+
+@dataclass(frozen=True, kw_only=True)
 class Theorem1Model(Group):
     """``model=theorem1``: an MLP that begins as the network of Theorem 1, which is built for the run's fractal."""
 
@@ -151,10 +181,11 @@ class OwnModel(Own):
         return self.target, json.dumps(self.keys, sort_keys=True)
 
 
-Model = MLPModel | ResMLPModel | Theorem1Model | CNNModel | OwnModel
-OURS: tuple[type[MLPModel | ResMLPModel | Theorem1Model | CNNModel], ...] = (
+Model = MLPModel | ResMLPModel | TransformerModel | Theorem1Model | CNNModel | OwnModel
+OURS: tuple[type[MLPModel | ResMLPModel | TransformerModel | Theorem1Model | CNNModel], ...] = (
     MLPModel,
     ResMLPModel,
+    TransformerModel,
     Theorem1Model,
     CNNModel,
 )

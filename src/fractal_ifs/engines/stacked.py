@@ -21,10 +21,12 @@ from torch import Tensor
 from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.data.points import Points
 from fractal_ifs.data.seeds import permutation
-from fractal_ifs.engines.fusing import forward, out_of_memory, why_not
+from fractal_ifs.engines.fusing import BATCHES, forward, out_of_memory, why_not
 from fractal_ifs.engines.own_loss import Function, function_of
 from fractal_ifs.engines.protocol import Measurement, Stop
 from fractal_ifs.engines.steps import Program, Steps, Vectors
+from fractal_ifs.engines.traced import LEAST, Gradients, traced
+from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.records import note
 from fractal_ifs.runs.run import Run
@@ -89,13 +91,9 @@ class Stack:
         self.average = torch.stack(averages) if averages else None
         self.steps = Steps([run.config for run in runs], self.params)
         self.network = forward([run.model for run in runs], fused)
-        self.weights: list[Tensor] = []
-        start = 0
-        for p in first.model.parameters():
-            leaf = torch.unflatten(self.params[:, start : start + p.numel()], 1, p.shape).detach().requires_grad_()
-            leaf.grad = torch.unflatten(self.grad[:, start : start + p.numel()], 1, p.shape)
-            self.weights.append(leaf)
-            start += p.numel()
+        self.weights = [weight.detach().requires_grad_() for weight in self._by_parameter(self.params)]
+        for weight, grad in zip(self.weights, self._by_parameter(self.grad), strict=True):
+            weight.grad = grad
         # Runs with the same points share them. All sets are concatenated, so that a batch is one gather.
         sets = {id(run.data): run.data for run in runs}
         sizes = np.cumsum([0] + [len(points.y_train) for points in sets.values()])
@@ -110,10 +108,30 @@ class Stack:
         self.losses, self.update = self._losses, self._update
         if compiled:
             self.losses, self.update = torch.compile(self._losses), torch.compile(self._update)
+        # Not the MLP, which needs no vmap; not what isn't fused, as it may change its buffers; not on a GPU, where a
+        # step is a graph as it is.
+        usual = isinstance(first.model, MLP) or compiled or precision in AUTOCAST or self.device.type != "cpu"
+        few = first.config.steps - first.step < LEAST
+        self.flat = self._traced() if fused and not usual and not few else None
         self.step = self._graph() if graphs else self._step
         for m, run in enumerate(runs):  # last, so that a failure above leaves the runs unchanged
             average = None if self.average is None else self.average[m]
             run.bind(self.params[m], self.exp_avg[m], self.exp_avg_sq[m], average)
+
+    def _by_parameter(self, vectors: Tensor) -> list[Tensor]:
+        """Vectors (M, P) as the networks' parameters, each (M, ...). They share their memory."""
+        parameters = list(self.runs[0].model.parameters())
+        ends = np.cumsum([p.numel() for p in parameters])
+        return [
+            torch.unflatten(vectors[:, end - p.numel() : end], 1, p.shape)
+            for end, p in zip(ends.tolist(), parameters, strict=True)
+        ]
+
+    def _traced(self) -> Gradients | None:
+        """The losses and gradients as a flat program, tried on batches that any run might have."""
+        rows = torch.arange(BATCHES * len(self.runs) * self.batch).view(BATCHES, len(self.runs), self.batch)
+        batches = [(self.x[row], self.y[row]) for row in ddp.share(rows, axis=2) % len(self.y)]
+        return traced(self._losses_of, self._by_parameter(self.params.clone()), batches)
 
     def order(self, m: int, epoch: int) -> Tensor:
         """The rows of x (n,) for run m, in the order of this epoch."""
@@ -144,10 +162,13 @@ class Stack:
                     run.step += 1
             steps -= ahead
 
+    def _losses_of(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> Tensor:
+        with self.casting:
+            return losses(self.loss, self.network(weights, x), y)
+
     def _losses(self, row: Tensor) -> Tensor:
         """The losses (M,) of a batch: the points ``row`` (M, batch) of ``x``."""
-        with self.casting:
-            return losses(self.loss, self.network(self.weights, self.x[row]), self.y[row])
+        return self._losses_of(self.weights, self.x[row], self.y[row])
 
     def _update(self, each: Tensor, *columns: Tensor) -> None:
         """The optimizer's step, from ``grad``. Allocates nothing; see the class."""
@@ -156,9 +177,20 @@ class Stack:
         state = Vectors(self.params, self.grad, self.exp_avg, self.exp_avg_sq, average, self.work)
         self.steps.update(state, *columns)
 
+    def _backward(self, row: Tensor) -> Tensor:
+        """The losses of a batch. Their gradients are added to ``grad``."""
+        if self.flat is None:
+            each = self.losses(row)
+            each.sum().backward()
+            return each
+        with torch.no_grad():
+            each, *gradients = self.flat(*self.weights, self.x[row], self.y[row])
+            for weight, gradient in zip(self.weights, gradients, strict=True):
+                cast(Tensor, weight.grad).add_(gradient)
+        return each
+
     def _step(self, row: Tensor, *columns: Tensor) -> None:
-        each = self.losses(row)
-        each.sum().backward()
+        each = self._backward(row)
         with torch.no_grad():
             ddp.average(each, self.grad)
             self.update(each, *columns)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fractal_ifs.config.data import FractalData, ImageData
 from fractal_ifs.config.keys import describe
 from fractal_ifs.config.logger import WandbLogger
-from fractal_ifs.config.model import CNNModel, MLPModel, ResMLPModel, Theorem1Model
+from fractal_ifs.config.model import CNNModel, MLPModel, ResMLPModel, Theorem1Model, TransformerModel
 from fractal_ifs.config.optimizer import Adam, Sgd
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.config.schedule import Decay, Inverse, Step
@@ -52,6 +52,7 @@ def takes() -> Takes:
         ),
         Keys("keys of model=mlp", typed(MLPModel, model / "mlp.yaml")),
         Keys("keys of model=resmlp", typed(ResMLPModel, model / "resmlp.yaml")),
+        Keys("keys of model=transformer", typed(TransformerModel, model / "transformer.yaml")),
         Keys("keys of model=theorem1", typed(Theorem1Model, model / "theorem1.yaml")),
         Keys("keys of model=cnn", typed(CNNModel, model / "cnn.yaml")),
         Keys(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fractal_ifs.config.data import FractalData, ImageData
-from fractal_ifs.config.model import CNNModel, MLPModel, OwnModel, ResMLPModel, Theorem1Model
+from fractal_ifs.config.model import CNNModel, MLPModel, OwnModel, ResMLPModel, Theorem1Model, TransformerModel
 from fractal_ifs.config.run import RunConfig, theorem1_margin
 from fractal_ifs.data.images import Images, image_sets
 from fractal_ifs.data.points import Points, fractal_points
@@ -19,6 +19,7 @@ from fractal_ifs.networks import own
 from fractal_ifs.networks.convnet import ConvNet
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.networks.theorem1 import theorem1_start
+from fractal_ifs.networks.transformer import Transformer
 from fractal_ifs.networks.varied import ResMLP, VariedMLP
 
 
@@ -69,6 +70,9 @@ def build_network(config: RunConfig, d: int) -> nn.Module:
         if isinstance(model, ResMLPModel):
             keys: dict[str, Any] = {"activation": model.activation, "norm": model.norm, "expansion": model.expansion}
             return ResMLP(*shape, generator=init, init=model.init, **keys).to(dtype)
+        if isinstance(model, TransformerModel):
+            keys = {"activation": model.activation, "base": model.base, "levels": model.levels}
+            return Transformer(*shape, generator=init, init=model.init, **keys).to(dtype)
         assert isinstance(model, MLPModel)
         keys = {"activation": model.activation, "norm": model.norm, "residual": model.skip == "residual"}
         return VariedMLP(*shape, generator=init, init=model.init, sum_last=model.sums, **keys).to(dtype)
