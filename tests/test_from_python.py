@@ -19,6 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 import fractal_ifs
 from fractal_ifs import ConfigError, load, run, sweep
+from fractal_ifs.config.names import run_directory
 from fractal_ifs.config.session import VERSION_BASE
 from fractal_ifs.runs.run import Run
 
@@ -125,6 +126,24 @@ def test_the_command_line_goes_on_with_it(command, tmp_path):
     assert name.startswith("fractal=vicsek,curve,width=4,depth=1,")
     hydra = {path.name for path in (Path(table.directory[0]) / ".hydra").iterdir()}
     assert hydra == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+
+
+def test_the_command_line_goes_on_where_choices_are_ones_own(command, tmp_path):
+    (own := tmp_path / "mine" / "curve").mkdir(parents=True)
+    (own / "ends.yaml").write_text("name: ends\nweights: [1, 0, 0, 0, 1]\n")
+    table = sweep(tmp_path / "s", curve=["ends", 1], hydra__searchpath=[str(tmp_path / "mine")], **TINY)
+    assert [Path(directory).name.split(",")[0] for directory in table.directory] == ["curve=ends", "curve=1"]
+    words = [f"{name.replace('__', '.')}={value}" for name, value in TINY.items()]
+    words += ["curve=ends,1", f"hydra.searchpath=[{tmp_path / 'mine'}]", f"hydra.sweep.dir={tmp_path / 's'}"]
+    before = files(tmp_path, "result.json")
+    ended = command("-m", *words, "logger=none")
+    assert ended.status == 0, ended.err
+    assert files(tmp_path, "result.json") == before
+    for directory in table.directory:  # as earlier versions called it
+        former = f"hydra.searchpath=[_],{Path(directory).name}"
+        assert run_directory(str(tmp_path / "s"), Path(directory).name, former) == Path(directory).name
+        Path(directory).rename(tmp_path / "s" / former)
+        assert run_directory(str(tmp_path / "s"), Path(directory).name, former) == former
 
 
 def test_a_key_that_is_a_list_is_a_tuple_and_a_list_of_them_is_swept(tmp_path):

@@ -166,5 +166,6 @@ def _run_directory(experiments: bool, parent: str, *, _root_: DictConfig) -> str
     how = _root_.hydra.job.config.override_dirname
     left_out = [key for key in how.exclude_keys if not (experiments and key == "experiment")]
     words = list(_root_.hydra.overrides.task)
-    name, former = (run_name(each, left_out, how.item_sep, how.kv_sep) for each in (list(map(unquoted, words)), words))
+    plain = [unquoted(word) for word in words if not word.startswith("hydra.")]  # as where Python names a searchpath
+    name, former = (run_name(each, left_out, how.item_sep, how.kv_sep) for each in (plain, words))
     return run_directory(parent, name, former)
