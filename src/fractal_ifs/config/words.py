@@ -65,7 +65,7 @@ def _of_experiments(overrides: Sequence[Override], words: Sequence[str]) -> set[
 
 
 def _grid_of(path: Path) -> set[str]:
-    """The keys of the grid in an experiment's file. None of one that can't be read: that is told where it's composed."""
+    """The keys of the grid in an experiment's file. None of one that can't be read, which Hydra tells."""
     try:
         return {str(key) for key in yaml.safe_load(read_yaml(path))["hydra"]["sweeper"]["params"]}
     except (OSError, Refused, ValueError, LookupError, TypeError, yaml.YAMLError):
