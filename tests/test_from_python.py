@@ -239,7 +239,8 @@ def test_a_job_that_fails_ends_a_search_and_is_a_row(tmp_path, optuna, monkeypat
 def test_a_search_leaves_hydra_to_its_owner(tmp_path, optuna):
     """Also while it trains: other threads borrow Hydra between its batches."""
     with initialize_config_dir(str(CONF), job_name="theirs", **VERSION_BASE):
-        ConfigStore.instance().load("hydra/sweeper/optuna.yaml").node.direction = "minimize"
+        sweepers: Any = ConfigStore.instance().repo["hydra"]["sweeper"]
+        sweepers["optuna.yaml"].node.direction = "minimize"  # as it is of itself, whatever a command here has said
         asked: dict[str, Any] = OPTUNA | {"hydra__sweeper__n_trials": 6}
         before = state()
         with ThreadPoolExecutor(2) as pool:

@@ -31,6 +31,7 @@ from fractal_ifs.config.names import (
     sweeps_experiments,
     unquoted,
 )
+from fractal_ifs.config.plugins import maximizing
 from fractal_ifs.config.run import GROUPS, NAMED, RunConfig
 from fractal_ifs.config.words import Parse, read
 
@@ -105,10 +106,15 @@ def register(words: Sequence[str] = ()) -> None:
 
 
 class Loan:
-    """This process's Hydra while it is ours."""
+    """This process's Hydra while it is ours.
 
-    def __init__(self):
+    Args:
+        searching: the sweepers of others look for the largest accuracy meanwhile.
+    """
+
+    def __init__(self, searching: bool):
         self.ours: tuple[Any, ...] = ()
+        self.searching = contextlib.ExitStack() if searching else None
 
     def take(self) -> None:
         """Tell Hydra of our configs, and go on with the session that there was when it was given back, if it was."""
@@ -118,6 +124,8 @@ class Loan:
         session.clear()
         if self.to_tell:
             _tell_hydra(_resolvers(()), threading.get_ident())
+        if self.searching:
+            self.searching.enter_context(maximizing())
         if self.ours:
             _resume(*self.ours)
 
@@ -125,6 +133,8 @@ class Loan:
         """Let Hydra be as it was."""
         session, job, version = GlobalHydra.instance(), JobRuntime.instance(), VersionBase.instance()
         self.ours = session.hydra, job.get("name"), version.version_base
+        if self.searching:
+            self.searching.close()
         if self.to_tell:
             OverridesParser.parse_overrides = self.parse
             ConfigStore.instance().repo.pop(f"{SCHEMA}.yaml", None)
@@ -152,10 +162,10 @@ def _resume(hydra: Any, name: str, version: Any) -> None:
 
 
 @contextlib.contextmanager
-def borrowed() -> Generator[Loan]:
+def borrowed(searching: bool = False) -> Generator[Loan]:
     """Within: Hydra has no session, and knows our configs. Afterwards it is as it was, whoever's process this is."""
     with _BORROWING:
-        loan = Loan()
+        loan = Loan(searching)
         loan.take()
         try:
             yield loan

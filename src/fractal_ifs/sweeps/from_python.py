@@ -24,7 +24,7 @@ from fractal_ifs.config.compose import check_own, literal
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.names import sweep_name
-from fractal_ifs.config.plugins import check_plugin_keys, maximizing
+from fractal_ifs.config.plugins import check_plugin_keys
 from fractal_ifs.config.run import Job
 from fractal_ifs.config.session import VERSION_BASE, Loan, borrowed
 from fractal_ifs.config.words import quoted
@@ -101,7 +101,7 @@ def _asked(directory: Path | None, keywords: Mapping[str, Any]) -> Generator[_As
     if len(list(_swept(keywords.get("sweep")))) > 1:
         raise ConfigError(f"sweep={short(keywords['sweep'])}: must be one name: the jobs of a call are one sweep")
     words = [_word(key.replace("__", "."), value) for key, value in keywords.items()]
-    with borrowed() as loan, maximizing(), initialize_config_dir(str(CONF), **VERSION_BASE):
+    with borrowed(searching=True) as loan, initialize_config_dir(str(CONF), **VERSION_BASE):
         try:
             check_own(words, sweeper=True)
             check_plugin_keys(words, "fused", "checked")
