@@ -84,6 +84,38 @@ def test_a_key_of_none_of_the_choices_is_refused(tmp_path, keywords, told):
         jobs(tmp_path, **keywords)
 
 
+MOMENTA = {"optimizer": "adam,sgd", "optimizer.momentum": ".5,.9"}
+TRIO = ["optimizer=adam", "optimizer.momentum=0.5,optimizer=sgd", "optimizer.momentum=0.9,optimizer=sgd"]
+
+
+@pytest.mark.parametrize(
+    ("grid", "keywords", "names"),
+    [
+        (MOMENTA, {}, TRIO),
+        (
+            MOMENTA,
+            {"optimizer": "sgd"},
+            ["optimizer.momentum=0.5,optimizer=sgd", "optimizer.momentum=0.9,optimizer=sgd"],
+        ),
+        (MOMENTA, {"optimizer": "adam"}, ["optimizer=adam"]),  # the file's own key goes with another choice of the file
+        (MOMENTA, {"optimizer": ["adam", "adamw"]}, ["optimizer=adam", "optimizer=adamw"]),
+        (MOMENTA, {"optimizer__momentum": 0.7}, ["optimizer=adam", "optimizer.momentum=0.7,optimizer=sgd"]),
+        ({"optimizer": "adam,sgd"}, {"optimizer__momentum": [0.5, 0.9]}, TRIO),
+        ({"optimizer.momentum": ".5,.9"}, {"optimizer": ["adam", "sgd"]}, TRIO),
+    ],
+)
+def test_a_grid_in_an_experiments_file_is_as_that_of_a_command(tmp_path, grid, keywords, names):
+    (own := tmp_path / "mine" / "experiment").mkdir(parents=True)
+    text = "".join(f"      {name}: {value}\n" for name, value in grid.items())
+    (own / "momenta.yaml").write_text(f"# @package _global_\nhydra:\n  sweeper:\n    params:\n{text}")
+    searched = {"experiment": "momenta", "hydra__searchpath": [str(tmp_path / "mine")]}
+    found, _ = jobs(tmp_path / "s", **searched | keywords)
+    assert sorted(found) == sorted(names)
+    for wrong in ({"optimizer": "adam", "optimizer__momentum": [0.5, 0.9]}, {"optimizer__momentun": 0.5}):
+        with pytest.raises(ConfigError, match=r"goes with optimizer=sgd|did you mean optimizer.momentum\?"):
+            jobs(tmp_path / "s", **searched | wrong)
+
+
 def test_a_line_says_where_a_key_does_not_count(command, tmp_path):
     words = ["-m", "optimizer=adam,sgd", "optimizer.momentum=.5,.9", "sweep=s", "logger=none"]
     words += [f"{name.replace('__', '.')}={value}" for name, value in TINY.items()]

@@ -6,20 +6,26 @@ import logging
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import hydra
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from conftest import files
 from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 
 import fractal_ifs
-from fractal_ifs import ConfigError, load, run, sweep
+from fractal_ifs import ConfigError, Interval, load, run, sweep
+from fractal_ifs.config.names import run_directory
 from fractal_ifs.config.session import VERSION_BASE
+from fractal_ifs.files import CONF
 from fractal_ifs.runs.run import Run
 
 TINY: dict[str, Any] = {"width": 4, "depth": 1, "steps": 60, "eval_every": 20, "lr": 0.05}
@@ -113,6 +119,138 @@ def test_halving_is_that_of_the_command_line(command, tmp_path):
     assert files(tmp_path, "result.json") == before
 
 
+def test_any_sweeper_may_draw_the_jobs(command, tmp_path):
+    asked: dict[str, Any] = TINY | {"lr": [0.1, 0.05, 0.01, 0.001], "curve": [1, 4]}
+    table = sweep(tmp_path / "s", hydra__sweeper="outward", **asked)
+    assert set(table.status) == {"finished"}
+    assert set(table.curve) == {"1", "4"}
+    assert len(pd.read_csv(tmp_path / "s" / "results.csv")) == len(table) <= 8
+    before = files(tmp_path, "result.json")
+    pd.testing.assert_frame_equal(sweep(tmp_path / "s", hydra__sweeper="outward", **asked), table)
+    words = [f"{name.replace('__', '.')}={','.join(map(str, value)) if isinstance(value, list) else value}"
+             for name, value in asked.items()]  # fmt: skip
+    ended = command("-m", *words, "logger=none", "hydra/sweeper=outward", f"hydra.sweep.dir={tmp_path / 's'}")
+    assert ended.status == 0, ended.err
+    assert files(tmp_path, "result.json") == before
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "log", "word"),
+    [
+        (1e-4, 0.1, True, "tag(log,interval(0.0001,0.1))"),
+        (2, 8, False, "interval(2,8)"),
+        (np.float64(0.5), 2, False, "interval(0.5,2)"),
+    ],
+)
+def test_an_interval_is_that_of_the_command_line(low, high, log, word):
+    assert str(Interval(low, high, log=log)) == word
+
+
+@pytest.mark.parametrize("numbers", [(2, 2, False), (3, 2, False), (0, 1, True), (1, float("inf"), False)])
+def test_an_interval_has_something_in_it(numbers):
+    with pytest.raises(ConfigError, match=r"must have finite numbers .*low < high"):
+        Interval(*numbers)
+
+
+@pytest.fixture
+def optuna():
+    """Skips where Optuna's sweeper isn't installed, or is one for another Hydra."""
+    pytest.importorskip("optuna", reason="hydra-optuna-sweeper is not installed")
+    if version("hydra-optuna-sweeper")[:3] != hydra.__version__[:3]:
+        pytest.skip("hydra-optuna-sweeper is for another Hydra")
+
+
+OPTUNA: dict[str, Any] = {name: value for name, value in TINY.items() if name not in ("lr", "width")}
+OPTUNA |= {"hydra__sweeper": "optuna", "hydra__sweeper__n_jobs": 3, "hydra__sweeper__sampler__seed": 1}
+OPTUNA |= {"lr": Interval(1e-3, 0.1, log=True), "width": [4, 5], "curve": 1}
+
+
+def test_optuna_is_that_of_the_command_line(command, tmp_path, optuna):
+    """The same draws, towards the largest accuracy; the same call goes on, with more trials further."""
+    table = sweep(tmp_path / "s", hydra__sweeper__n_trials=3, **OPTUNA)
+    assert len(table) == 3
+    assert table.lr.between(1e-3, 0.1).all()
+    assert set(table.width) <= {4, 5}
+    more = sweep(tmp_path / "s", hydra__sweeper__n_trials=6, **OPTUNA)
+    assert list(zip(more.directory, more.history, strict=True))[:3] == list(
+        zip(table.directory, table.history, strict=True)
+    )
+    before = files(tmp_path, "result.json")
+    assert len(before) == len(more) == 6
+    words = [f"{name.replace('__', '.')}={','.join(map(str, value)) if isinstance(value, list) else value}"
+             for name, value in OPTUNA.items() if name != "hydra__sweeper"]  # fmt: skip
+    words += ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=6", f"hydra.sweep.dir={tmp_path / 's'}", "logger=none"]
+    ended = command("-m", *words)
+    assert ended.status == 0, ended.err
+    assert files(tmp_path, "result.json") == before
+    found = yaml.safe_load((tmp_path / "s" / "optimization_results.yaml").read_text())
+    assert found["best_value"] == more.best_test_acc.max()
+    of_experiment: dict[str, Any] = {name: value for name, value in TINY.items() if name != "lr"} | {
+        "hydra__sweeper__n_trials": 2
+    }
+    assert len(sweep(tmp_path / "e", experiment="optuna", **of_experiment)) == 2
+
+
+def test_a_study_is_kept_and_goes_on(tmp_path, optuna):
+    if int(version("optuna")[0]) < 3 <= int(version("sqlalchemy")[0]) + 1:
+        pytest.skip("Optuna 2 keeps a study with SQLAlchemy 1 alone")
+    asked: dict[str, Any] = OPTUNA | {"hydra__sweeper__storage": f"sqlite:///{tmp_path}/study.db"}
+    asked |= {"hydra__sweeper__study_name": "s", "hydra__sweeper__n_trials": 2}
+    asked["hydra__sweeper__sampler__seed"] = None  # with one each call would begin with the same draws
+    first, second = sweep(tmp_path / "s", **asked), sweep(tmp_path / "s", **asked)
+    assert len(first) == len(second) == 2
+    assert not set(first.directory) & set(second.directory)
+    assert len(pd.read_csv(tmp_path / "s" / "results.csv")) == 4
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"hydra__sweeper__n_trial": 3}, "hydra.sweeper.n_trial=3: there is no such key; did you mean n_trials"),
+        ({"hydra__sweeper__direction": "up"}, "hydra.sweeper.direction=up: can't be used"),
+        ({"hydra__sweeper__sampler": "tpee"}, "hydra/sweeper/sampler=tpee: must be one of .*tpe"),
+        ({"width": [0, -1]}, "width=(0|-1): must be a whole number"),
+    ],
+)
+def test_what_optuna_can_not_do_is_refused_in_a_line(asked, said, tmp_path, optuna):
+    with pytest.raises(ConfigError, match=said):
+        sweep(tmp_path / "s", **OPTUNA | asked)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_job_that_fails_ends_a_search_and_is_a_row(tmp_path, optuna, monkeypatch, caplog):
+    start = Run.__init__
+
+    def init(self, config, *more):
+        if config.width == 5:
+            raise OSError(28, "No space left on device")
+        start(self, config, *more)
+
+    monkeypatch.setattr(Run, "__init__", init)
+    asked: dict[str, Any] = OPTUNA | {"hydra__sweeper__n_trials": 6}
+    table = sweep(tmp_path, **asked)
+    assert set(table.status[table.width == 5]) == {"failed"}
+    assert set(table.status[table.width == 4]) <= {"finished"}
+    assert "the same call goes on" in caplog.text
+    monkeypatch.undo()
+    assert set(sweep(tmp_path, **asked).status) == {"finished"}
+
+
+def test_a_search_leaves_hydra_to_its_owner(tmp_path, optuna):
+    """Also while it trains: other threads borrow Hydra between its batches."""
+    with initialize_config_dir(str(CONF), job_name="theirs", **VERSION_BASE):
+        sweepers: Any = ConfigStore.instance().repo["hydra"]["sweeper"]
+        sweepers["optuna.yaml"].node.direction = "minimize"  # as it is of itself, whatever a command here has said
+        asked: dict[str, Any] = OPTUNA | {"hydra__sweeper__n_trials": 6}
+        before = state()
+        with ThreadPoolExecutor(2) as pool:
+            tables = list(pool.map(lambda seed: sweep(tmp_path / str(seed), seed=seed, **asked), range(2)))
+        assert state() == before
+    node: Any = ConfigStore.instance().load("hydra/sweeper/optuna.yaml").node
+    assert getattr(node.direction, "name", node.direction) == "minimize"
+    assert [len(table) for table in tables] == [6, 6]
+
+
 def test_the_command_line_goes_on_with_it(command, tmp_path):
     table = sweep(fractal="vicsek", curve=[1, 4], **TINY)
     words = [f"{name.replace('__', '.')}={value}" for name, value in TINY.items()]
@@ -125,6 +263,24 @@ def test_the_command_line_goes_on_with_it(command, tmp_path):
     assert name.startswith("fractal=vicsek,curve,width=4,depth=1,")
     hydra = {path.name for path in (Path(table.directory[0]) / ".hydra").iterdir()}
     assert hydra == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+
+
+def test_the_command_line_goes_on_where_choices_are_ones_own(command, tmp_path):
+    (own := tmp_path / "mine" / "curve").mkdir(parents=True)
+    (own / "ends.yaml").write_text("name: ends\nweights: [1, 0, 0, 0, 1]\n")
+    table = sweep(tmp_path / "s", curve=["ends", 1], hydra__searchpath=[str(tmp_path / "mine")], **TINY)
+    assert [Path(directory).name.split(",")[0] for directory in table.directory] == ["curve=ends", "curve=1"]
+    words = [f"{name.replace('__', '.')}={value}" for name, value in TINY.items()]
+    words += ["curve=ends,1", f"hydra.searchpath=[{tmp_path / 'mine'}]", f"hydra.sweep.dir={tmp_path / 's'}"]
+    before = files(tmp_path, "result.json")
+    ended = command("-m", *words, "logger=none")
+    assert ended.status == 0, ended.err
+    assert files(tmp_path, "result.json") == before
+    for directory in table.directory:  # as earlier versions called it
+        former = f"hydra.searchpath=[_],{Path(directory).name}"
+        assert run_directory(str(tmp_path / "s"), Path(directory).name, former) == Path(directory).name
+        Path(directory).rename(tmp_path / "s" / former)
+        assert run_directory(str(tmp_path / "s"), Path(directory).name, former) == former
 
 
 def test_a_key_that_is_a_list_is_a_tuple_and_a_list_of_them_is_swept(tmp_path):
@@ -152,13 +308,17 @@ def test_an_experiment_is_a_sweep(tmp_path):
         ({"curve": [1, 1]}, "the sweep has a job twice: .* curve=1 "),
         ({"fractal": "vicsek,cantor2d"}, "vicsek,cantor2d"),
         ({"hydra__launcher": "slurm"}, "of hydra's there is hydra.searchpath and hydra.sweeper"),
-        ({"hydra__sweeper": "outward"}, "hydra/sweeper=outward: must be checked or halving from Python"),
+        ({"lr": Interval(0.1, 0.2)}, "lr=interval.0.1,0.2.: the grid needs separate values"),
+        ({"hydra__sweeper": "outward", "lr": [0.1, 0.01], "hydra__sweeper__over": "lrs"}, "hydra.sweeper.over=lrs"),
+        (
+            {"hydra__sweeper": "nevergrad"},
+            "hydra/sweeper=nevergrad: must be one .*; pip install hydra-nevergrad-sweeper",
+        ),
         ({"hydra__sweeper": "halvin"}, "hydra/sweeper=halvin: must be one of"),
         ({"hydra__sweeper": "halving", "lr": [0.1, 0.01], "hydra__sweeper__eta": 1}, "hydra.sweeper.eta=1: must be a"),
         ({"hydra__sweeper": "halving", "width": [4, 5]}, "no two jobs of this sweep differ in these keys alone"),
         ({"sweep": ["aa", "bb"]}, r"sweep=\['aa', 'bb'\]: must be one name"),
         ({"directory": "s", "sweep": ("aa", "bb")}, "sweep="),
-        ({"experiment": "optuna"}, "hydra/sweeper=optuna: must be checked or halving from Python"),
         ({"executor": "slurm"}, "executor=slurm: must be one of inline, local"),
         ({"directory": "curve=1"}, "keys are keywords, curve="),
     ],
@@ -216,7 +376,6 @@ def state():
 
 def test_a_notebook_keeps_what_is_its_own(tmp_path, capfd):
     """A running event loop, a Hydra session, its logging, signals, streams and arguments."""
-    from fractal_ifs.files import CONF
 
     async def cell(number):
         run(curve=1, **TINY)

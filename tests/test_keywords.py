@@ -19,6 +19,7 @@ PATH = Path(keywords.__file__)
 BEGIN = "# Written by tests/test_keywords.py from the typed keys.\n"
 # What has no typed key: choices of files that set keys of the run, keys of a fractal's and a curve's YAML, and Hydra's.
 BESIDES = {"budget": "str", "protocol": "str", "experiment": "str | None", "hydra__searchpath": "Sequence[str]"}
+OF_SWEEPS = {"hydra__sweeper": "str"}
 BESIDES |= {"fractal__depth": "int", "curve__weights": "Sequence[float]", "curve__last": "int"}
 
 
@@ -58,10 +59,11 @@ def classes() -> str:
     lines = [BEGIN.rstrip(), "class Values(TypedDict, total=False):", '    """A value for each key."""', ""]
     lines += [f"    {name}: {kind}" for name, kind in keys().items()]
     lines += ["", "", "class Lists(TypedDict, total=False):", '    """A value for each key, or several."""', ""]
-    for name, kind in keys().items():
+    for name, kind in (keys() | OF_SWEEPS).items():
         some, none = kind.removesuffix(" | None"), " | None" * kind.endswith("None")
-        several = "" if name == "hydra__searchpath" else f" | Sequence[{kind}]"
-        lines.append(f"    {name}: {some}{several}{none}")
+        several = "" if name.startswith("hydra__") else f" | Sequence[{kind}]"
+        between = " | Interval" * (some in ("int", "float"))
+        lines.append(f"    {name}: {some}{several}{between}{none}")
     return "\n".join(lines) + "\n"
 
 
@@ -73,8 +75,8 @@ def content() -> str:
 
 
 def test_the_keywords_are_the_typed_keys():
-    for made in (keywords.Values, keywords.Lists):
-        assert list(made.__annotations__) == list(keys())
+    assert list(keywords.Values.__annotations__) == list(keys())
+    assert list(keywords.Lists.__annotations__) == [*keys(), *OF_SWEEPS]
     space = {"Sequence": Sequence, "Mapping": Mapping, "Literal": Literal, "Any": Any}
     for name, kind in keys().items():
         assert get_type_hints(keywords.Values, space)[name] == eval(kind, space), f"{name}: run {__file__}"

@@ -1,5 +1,6 @@
 from .api import run as run
 from .api import sweep as sweep
+from .config.interval import Interval as Interval
 from .data.modules import FractalDataModule as FractalDataModule
 from .errors import ConfigError as ConfigError
 from .fractals.curve import ApproximationCurve as ApproximationCurve

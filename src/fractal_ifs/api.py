@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from fractal_ifs.config.compose import compose
-from fractal_ifs.config.keywords import signature
+from fractal_ifs.config.keywords import Lists, Values, signature
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.run import Job
 from fractal_ifs.engines.choice import check_engine
@@ -28,7 +28,7 @@ from fractal_ifs.runs.load import in_a_line, table_of
 from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.records import RunRecord
 from fractal_ifs.sweeps.finished import stored_of, tell_lacking
-from fractal_ifs.sweeps.from_python import Executor, Plan, plan, results
+from fractal_ifs.sweeps.from_python import Executor, trained
 from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.training.train import train
 
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     import pandas as pd
-
-    from fractal_ifs.config.keywords import Lists, Values
 
 
 class _Trained(NamedTuple):
@@ -120,18 +118,18 @@ def sweep(directory: str | Path | None = None, *, executor: Executor = "inline",
             a script needs ``if __name__ == "__main__":`` for that.
         keywords: as of ``run``. A list, or a range or an array, is swept. The value of a key that is itself a list is a
             tuple, ``curve__weights=(0, 0, 1)``, and a list of tuples sweeps it. ``hydra__sweeper="halving"`` prunes the
-            grid, with that sweeper's keys, as ``hydra__sweeper__over=["lr"]``.
+            grid, with that sweeper's keys, as ``hydra__sweeper__over=["lr"]``; any other sweeper draws its jobs, as
+            ``"optuna"`` with ``lr=Interval(1e-4, 1e-2, log=True)`` and ``hydra__sweeper__n_trials=40``.
 
-    Returns a row per job of the grid, with the columns of results.csv. A job that failed has a row that says so:
-    ``status`` and ``error``. ``directory`` is each run's own, for ``load``; that of the sweep is
+    Returns a row per job of the grid, or of those that were drawn, with the columns of results.csv. A job that failed
+    has a row that says so: ``status`` and ``error``. ``directory`` is each run's own, for ``load``; the sweep's is
     ``attrs["directory"]``. Raises ConfigError that names all invalid jobs, and Busy where another process drives the
     sweep.
     """
     _check_directory(directory)
     if executor not in (known := ("inline", "local")):
         raise ConfigError(f"executor={executor}: must be one of {', '.join(known)}")
-    planned: Plan = plan(None if directory is None else Path(directory), _without_wandb(keywords), _grid)
-    return results(planned, executor)
+    return trained(None if directory is None else Path(directory), _without_wandb(keywords), _grid, executor)
 
 
 def _grid(keys: Any, context: Any, master: Any, words: Sequence[str]) -> tuple[list[list[str]], Halving | None]:
@@ -155,5 +153,5 @@ def _without_wandb(keywords: dict[str, Any]) -> dict[str, Any]:
 
 
 # What a notebook completes. An attribute, because the function takes any keyword: networks have keys of their own.
-run.__signature__ = signature(run)  # pyright: ignore[reportFunctionMemberAccess]
-sweep.__signature__ = signature(sweep)  # pyright: ignore[reportFunctionMemberAccess]
+run.__signature__ = signature(run, Values)  # pyright: ignore[reportFunctionMemberAccess]
+sweep.__signature__ = signature(sweep, Lists)  # pyright: ignore[reportFunctionMemberAccess]

@@ -28,7 +28,7 @@ from fractal_ifs.errors import ConfigError, counted
 from fractal_ifs.extras import require
 from fractal_ifs.sweeps.driver import driving, swept
 from fractal_ifs.sweeps.finished import Ended, best_of, finished_jobs, finished_or_kept
-from fractal_ifs.sweeps.jobs import Composed, compose_all, current, save_hydra
+from fractal_ifs.sweeps.jobs import Composed, Trainer, compose_all, current, save_hydra
 from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.slurm_settings import Settings
@@ -83,8 +83,9 @@ class FusedLauncher(Launcher):
 
         Raises ConfigError that names all invalid jobs, and Busy where another process drives this sweep.
         """
-        setup_globals()
-        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        if not isinstance(self.task_function, Trainer):
+            setup_globals()
+            configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         if self.checked is None or self.checked[0] is not job_overrides:  # another sweeper than ours
             jobs = list(dict.fromkeys(map(tuple, job_overrides)))  # it may draw one twice
             self.check(jobs, initial_job_idx)
@@ -93,6 +94,8 @@ class FusedLauncher(Launcher):
                 return [returns[tuple(words)] for words in job_overrides]
         assert self.checked is not None
         (_, composed), self.checked = self.checked, None
+        if isinstance(self.task_function, Trainer):  # from Python, whose process keeps its logging
+            return self._ended([self._job(each) for each in composed], composed, self.task_function(composed))
         directories = list(dict.fromkeys(each.sweep_directory for each in composed))
         for directory in directories:
             check_writable(directory)
@@ -135,13 +138,19 @@ class FusedLauncher(Launcher):
             self._call_back(ret, heard, "on_job_start", task_function=self.task_function)
         with self._job_logging():
             trained = self._results(jobs, ended, directories[0]) if len(ended) < len(jobs) else ended
+        self._ended(returns, composed, trained)
+        for ret, heard in zip(returns, listeners, strict=True):
+            self._call_back(ret, heard, "on_job_end", job_return=ret)
+        return returns
+
+    @staticmethod
+    def _ended(returns: list[JobReturn], composed: Sequence[Composed], trained: Any) -> list[JobReturn]:
+        """What Hydra expects of jobs, by how they ended."""
         for number, ret in enumerate(returns):
             result = trained[number]
             failed = isinstance(result, Exception)
             ret.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
-            ret.return_value = result if failed or result is None else best_of(jobs[number], result)
-        for ret, heard in zip(returns, listeners, strict=True):
-            self._call_back(ret, heard, "on_job_end", job_return=ret)
+            ret.return_value = result if failed or result is None else best_of(composed[number].job, result)
         return returns
 
     def _listeners_of_a_job(self) -> Any:

@@ -100,11 +100,13 @@ class CheckedSweeper(Sweeper):
         assert self.hydra_context is not None
         assert self.config is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        words = [*(f"{name}={value}" for name, value in (self.keys.params or {}).items()), *arguments]
-        overrides = [override for word in words for override in parser.parse_overrides([word])]
-        choices = {override.get_key_element(): _choices(override) for override in overrides}
-        jobs = [list(job) for job in itertools.product(*choices.values())]
-        jobs = where_they_count(self.hydra_context.config_loader, self.config, jobs)
+        of_file, of_command = (
+            {each.get_key_element(): _choices(each) for word in words for each in parser.parse_overrides([word])}
+            for words in ([f"{name}={value}" for name, value in (self.keys.params or {}).items()], arguments)
+        )
+        jobs = [list(job) for job in itertools.product(*(of_file | of_command).values())]
+        theirs = [word for key, words in of_file.items() if key in CHOICES or key not in of_command for word in words]
+        jobs = where_they_count(self.hydra_context.config_loader, self.config, jobs, theirs)
         return self._with_best_lr(jobs) if self.keys.best_lr else jobs
 
     def _with_best_lr(self, jobs: Sequence[Sequence[str]]) -> list[list[str]]:

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fractal_ifs.config.command import composed_folders, own_folders
+from fractal_ifs.config.interval import Interval
 from fractal_ifs.config.lightning import check_packages
 from fractal_ifs.config.machine import check_gpus, check_memory
 from fractal_ifs.config.messages import one_line
@@ -53,7 +54,7 @@ def check_own(words: Sequence[str], sweeper: bool = False) -> None:
 
     ``sweeper``: those of a sweeper are allowed.
     """
-    there = r"searchpath$|sweeper$|sweeper\." if sweeper else r"searchpath$"
+    there = r"searchpath$|sweeper$|sweeper[./]" if sweeper else r"searchpath$"
     for key in (word.partition("=")[0] for word in words):
         if re.match(rf"\W*hydra[./](?!{there})", key):
             known = "hydra.searchpath and hydra.sweeper" if sweeper else "hydra.searchpath alone"
@@ -122,6 +123,8 @@ def literal(value: Any) -> str:
     """A Python value as Hydra's command line takes it."""
     if value is None:
         return "null"
+    if isinstance(value, Interval):
+        return str(value)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):

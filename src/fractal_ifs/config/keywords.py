@@ -6,12 +6,14 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict
 
+from fractal_ifs.config.interval import Interval
 
-def signature(function: Callable[..., Any]) -> inspect.Signature:
+
+def signature(function: Callable[..., Any], keywords: type[Values] | type[Lists]) -> inspect.Signature:
     """That of a function of any keywords, with all keys by their names."""
     *own, others = inspect.signature(function).parameters.values()
     kind, left = inspect.Parameter.KEYWORD_ONLY, {parameter.name for parameter in own}
-    keys = [inspect.Parameter(name, kind, default=...) for name in Values.__annotations__ if name not in left]
+    keys = [inspect.Parameter(name, kind, default=...) for name in keywords.__annotations__ if name not in left]
     return inspect.Signature([*own, *keys, others])
 
 
@@ -124,14 +126,14 @@ class Lists(TypedDict, total=False):
     trainer: str | int | Sequence[str | int]
     logger: str | int | Sequence[str | int]
     callbacks: str | int | Sequence[str | int]
-    depth: int | Sequence[int]
-    width: int | Sequence[int]
-    lr: float | Sequence[float]
+    depth: int | Sequence[int] | Interval
+    width: int | Sequence[int] | Interval
+    lr: float | Sequence[float] | Interval
     training: Literal["joint", "layerwise"] | Sequence[Literal["joint", "layerwise"]]
-    batch_size: int | Sequence[int]
-    steps: int | Sequence[int]
-    eval_every: int | Sequence[int]
-    seed: int | Sequence[int]
+    batch_size: int | Sequence[int] | Interval
+    steps: int | Sequence[int] | Interval
+    eval_every: int | Sequence[int] | Interval
+    seed: int | Sequence[int] | Interval
     measures: Sequence[str] | Sequence[Sequence[str]]
     measure_start: bool | Sequence[bool]
     objective: Literal["test_acc", "val_acc"] | Sequence[Literal["test_acc", "val_acc"]]
@@ -139,22 +141,22 @@ class Lists(TypedDict, total=False):
         Literal["auto", "native", "cuda", "torch", "lightning"]
         | Sequence[Literal["auto", "native", "cuda", "torch", "lightning"]]
     )
-    workers: int | Sequence[int]
+    workers: int | Sequence[int] | Interval
     sweep: str | Sequence[str]
     kept: str | Sequence[str]
     continue_from: str | Sequence[str]
     overwrite: bool | Sequence[bool]
-    data__train_size: int | Sequence[int]
-    data__test_size: int | Sequence[int]
-    data__margin: float | Sequence[float]
+    data__train_size: int | Sequence[int] | Interval
+    data__test_size: int | Sequence[int] | Interval
+    data__margin: float | Sequence[float] | Interval
     data__balanced: bool | Sequence[bool]
-    data__val_size: int | Sequence[int]
+    data__val_size: int | Sequence[int] | Interval
     data__overlaps: Literal["once", "repeated"] | Sequence[Literal["once", "repeated"]]
     data__dir: str | Sequence[str | None] | None
     data__verify: bool | Sequence[bool]
-    data__crop: int | Sequence[int]
+    data__crop: int | Sequence[int] | Interval
     data__augment: bool | Sequence[bool]
-    data__brightness: float | Sequence[float]
+    data__brightness: float | Sequence[float] | Interval
     data__contrast: Sequence[float] | Sequence[Sequence[float]]
     data__url: str | Sequence[str | None] | None
     model__init: Literal["paper", "theory", "pytorch", "he"] | Sequence[Literal["paper", "theory", "pytorch", "he"]]
@@ -164,31 +166,31 @@ class Lists(TypedDict, total=False):
     )
     model__norm: Literal["none", "layer"] | Sequence[Literal["none", "layer"]]
     model__skip: Literal["none", "residual", "sum"] | Sequence[Literal["none", "residual", "sum"]]
-    model__expansion: float | Sequence[float]
-    model__base: int | Sequence[int]
-    model__levels: int | Sequence[int]
-    model__noise: float | Sequence[float]
-    model__gamma: float | Sequence[float | None] | None
-    model__pools: int | Sequence[int]
+    model__expansion: float | Sequence[float] | Interval
+    model__base: int | Sequence[int] | Interval
+    model__levels: int | Sequence[int] | Interval
+    model__noise: float | Sequence[float] | Interval
+    model__gamma: float | Sequence[float | None] | Interval | None
+    model__pools: int | Sequence[int] | Interval
     model__readout: Literal["flatten", "mean"] | Sequence[Literal["flatten", "mean"]]
-    optimizer__weight_decay: float | Sequence[float]
-    optimizer__clip: float | Sequence[float | None] | None
+    optimizer__weight_decay: float | Sequence[float] | Interval
+    optimizer__clip: float | Sequence[float | None] | Interval | None
     optimizer__average: Literal["none", "ema", "swa"] | Sequence[Literal["none", "ema", "swa"]]
-    optimizer__average_decay: float | Sequence[float]
-    optimizer__average_begin: int | Sequence[int]
+    optimizer__average_decay: float | Sequence[float] | Interval
+    optimizer__average_begin: int | Sequence[int] | Interval
     optimizer__betas: Sequence[float] | Sequence[Sequence[float]]
-    optimizer__eps: float | Sequence[float]
-    optimizer__momentum: float | Sequence[float]
+    optimizer__eps: float | Sequence[float] | Interval
+    optimizer__momentum: float | Sequence[float] | Interval
     optimizer__nesterov: bool | Sequence[bool]
-    schedule__warmup: int | Sequence[int]
-    schedule__final: float | Sequence[float]
-    schedule__every: int | Sequence[int]
-    schedule__gamma: float | Sequence[float]
-    schedule__half: int | Sequence[int]
-    stop__accuracy: float | Sequence[float | None] | None
-    stop__patience: int | Sequence[int | None] | None
+    schedule__warmup: int | Sequence[int] | Interval
+    schedule__final: float | Sequence[float] | Interval
+    schedule__every: int | Sequence[int] | Interval
+    schedule__gamma: float | Sequence[float] | Interval
+    schedule__half: int | Sequence[int] | Interval
+    stop__accuracy: float | Sequence[float | None] | Interval | None
+    stop__patience: int | Sequence[int | None] | Interval | None
     trainer__accelerator: Literal["cpu", "gpu", "auto"] | Sequence[Literal["cpu", "gpu", "auto"]]
-    trainer__devices: int | Sequence[int]
+    trainer__devices: int | Sequence[int] | Interval
     trainer__strategy: Literal["auto", "ddp"] | Sequence[Literal["auto", "ddp"]]
     trainer__precision: (
         Literal["32-true", "bf16-mixed", "64-true"] | Sequence[Literal["32-true", "bf16-mixed", "64-true"]]
@@ -197,17 +199,18 @@ class Lists(TypedDict, total=False):
     trainer__compile: bool | Sequence[bool]
     trainer__cuda_graphs: bool | Sequence[bool]
     trainer__channels_last: bool | Sequence[bool]
-    trainer__threads: int | Sequence[int]
+    trainer__threads: int | Sequence[int] | Interval
     logger__project: str | Sequence[str]
     logger__entity: str | Sequence[str | None] | None
     logger__mode: (
         Literal["online", "offline", "disabled"] | Sequence[Literal["online", "offline", "disabled"] | None] | None
     )
-    logger__timeout: float | Sequence[float]
+    logger__timeout: float | Sequence[float] | Interval
     budget: str | Sequence[str]
     protocol: str | Sequence[str]
     experiment: str | Sequence[str | None] | None
     hydra__searchpath: Sequence[str]
-    fractal__depth: int | Sequence[int]
+    fractal__depth: int | Sequence[int] | Interval
     curve__weights: Sequence[float] | Sequence[Sequence[float]]
-    curve__last: int | Sequence[int]
+    curve__last: int | Sequence[int] | Interval
+    hydra__sweeper: str

@@ -25,6 +25,7 @@ from fractal_ifs.config.named import Named, choices_with
 from fractal_ifs.config.overrides import check_overrides, unreadable
 from fractal_ifs.config.own_files import check_whole, fault
 from fractal_ifs.config.run import KINDS, RunConfig
+from fractal_ifs.config.trust import SAMPLERS
 from fractal_ifs.config.words import CHOICES
 from fractal_ifs.errors import ConfigError, message, short, told
 
@@ -168,6 +169,8 @@ def _no_such_file(error: MissingConfigException) -> str:
         value = name.removeprefix(f"{group}/")
         near = difflib.get_close_matches(value, options, 3, 0.5)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        if group == "hydra/sweeper" and value in SAMPLERS:
+            hint = f"; pip install hydra-{value}-sweeper"
         return f"{group}={short(value)}: must be one of {', '.join(options)}{hint}"
     if str(error).startswith("Cannot find primary config"):
         return f"--config-name={short(name)}: there is no such file"

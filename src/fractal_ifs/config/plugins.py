@@ -5,9 +5,11 @@ doesn't try. Of one that isn't there it says how to add it. The keys' values are
 launcher's own type.
 """
 
+import contextlib
+import copy
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
@@ -77,6 +79,19 @@ def maximize_accuracy() -> None:
                 OmegaConf.update(node, key, value)
                 again: Any = {"replace": True} if "replace" in signature(store.store).parameters else {}  # Hydra 1.4
                 store.store(group="hydra/sweeper", name=sweeper, node=node, provider="fractal_ifs", **again)
+
+
+@contextlib.contextmanager
+def maximizing() -> Generator[None]:
+    """Within: as after ``maximize_accuracy``. Afterwards Hydra knows the sweepers of others as it did."""
+    Plugins.instance()  # finds the packages
+    sweepers: Any = ConfigStore.instance().repo["hydra"]["sweeper"]
+    before = copy.deepcopy(sweepers)
+    maximize_accuracy()
+    try:
+        yield
+    finally:
+        sweepers.update(before)
 
 
 def _keys(override: Override, prefix: str) -> list[tuple[str, Any]]:

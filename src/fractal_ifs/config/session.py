@@ -31,6 +31,7 @@ from fractal_ifs.config.names import (
     sweeps_experiments,
     unquoted,
 )
+from fractal_ifs.config.plugins import maximizing
 from fractal_ifs.config.run import GROUPS, NAMED, RunConfig
 from fractal_ifs.config.words import Parse, read
 
@@ -104,32 +105,72 @@ def register(words: Sequence[str] = ()) -> None:
     warnings.filterwarnings("ignore", message=ours, category=UserWarning)
 
 
+class Loan:
+    """This process's Hydra while it is ours.
+
+    Args:
+        searching: the sweepers of others look for the largest accuracy meanwhile.
+    """
+
+    def __init__(self, searching: bool):
+        self.ours: tuple[Any, ...] = ()
+        self.searching = contextlib.ExitStack() if searching else None
+
+    def take(self) -> None:
+        """Tell Hydra of our configs, and go on with the session that there was when it was given back, if it was."""
+        session, job, version = GlobalHydra.instance(), JobRuntime.instance(), VersionBase.instance()
+        self.session, self.theirs = session, (session.hydra, job.get("name"), version.version_base)
+        self.parse, self.to_tell = vars(OverridesParser)["parse_overrides"], not _is_ours()
+        session.clear()
+        if self.to_tell:
+            _tell_hydra(_resolvers(()), threading.get_ident())
+        if self.searching:
+            self.searching.enter_context(maximizing())
+        if self.ours:
+            _resume(*self.ours)
+
+    def give_back(self) -> None:
+        """Let Hydra be as it was."""
+        session, job, version = GlobalHydra.instance(), JobRuntime.instance(), VersionBase.instance()
+        self.ours = session.hydra, job.get("name"), version.version_base
+        if self.searching:
+            self.searching.close()
+        if self.to_tell:
+            OverridesParser.parse_overrides = self.parse
+            ConfigStore.instance().repo.pop(f"{SCHEMA}.yaml", None)
+            for resolver in _resolvers(()):
+                OmegaConf.clear_resolver(resolver)
+        self.session.hydra = self.theirs[0]  # Hydra's own way back leaves a copy of it
+        _resume(*self.theirs)
+
+    @contextlib.contextmanager
+    def interrupted(self) -> Generator[None]:
+        """Within: Hydra is as it was, and other threads may borrow it."""
+        self.give_back()
+        _BORROWING.release()
+        try:
+            yield
+        finally:
+            _BORROWING.acquire()
+            self.take()
+
+
+def _resume(hydra: Any, name: str, version: Any) -> None:
+    GlobalHydra.instance().hydra = hydra
+    JobRuntime.instance().set("name", name)
+    VersionBase.instance().version_base = version
+
+
 @contextlib.contextmanager
-def borrowed() -> Generator[None]:
+def borrowed(searching: bool = False) -> Generator[Loan]:
     """Within: Hydra has no session, and knows our configs. Afterwards it is as it was, whoever's process this is."""
     with _BORROWING:
-        yield from _borrowed()
-
-
-def _borrowed() -> Generator[None]:
-    session, job, version = GlobalHydra.instance(), JobRuntime.instance(), VersionBase.instance()
-    hydra_before, name, base = session.hydra, job.get("name"), version.version_base
-    parse, theirs = vars(OverridesParser)["parse_overrides"], not _is_ours()
-    resolvers = _resolvers(())
-    try:
-        session.clear()
-        if theirs:
-            _tell_hydra(resolvers, threading.get_ident())
-        yield
-    finally:
-        if theirs:
-            OverridesParser.parse_overrides = parse
-            ConfigStore.instance().repo.pop(f"{SCHEMA}.yaml", None)
-            for resolver in resolvers:
-                OmegaConf.clear_resolver(resolver)
-        session.hydra = GlobalHydra.instance().hydra = hydra_before  # Hydra's own way back leaves a copy
-        job.set("name", name)
-        version.version_base = base
+        loan = Loan(searching)
+        loan.take()
+        try:
+            yield loan
+        finally:
+            loan.give_back()
 
 
 def _tell_hydra(resolvers: dict[str, Callable[..., str]], thread: int | None = None) -> None:
@@ -166,5 +207,6 @@ def _run_directory(experiments: bool, parent: str, *, _root_: DictConfig) -> str
     how = _root_.hydra.job.config.override_dirname
     left_out = [key for key in how.exclude_keys if not (experiments and key == "experiment")]
     words = list(_root_.hydra.overrides.task)
-    name, former = (run_name(each, left_out, how.item_sep, how.kv_sep) for each in (list(map(unquoted, words)), words))
+    plain = [unquoted(word) for word in words if not word.startswith("hydra.")]  # as where Python names a searchpath
+    name, former = (run_name(each, left_out, how.item_sep, how.kv_sep) for each in (plain, words))
     return run_directory(parent, name, former)

@@ -6,15 +6,19 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import get_type_hints
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
+from fractal_ifs.config.command import own_folders
 from fractal_ifs.config.lightning import trainer_flags
 from fractal_ifs.config.run import GROUPS, KINDS, RunConfig
-from fractal_ifs.errors import ConfigError, short
+from fractal_ifs.errors import ConfigError, Refused, short
+from fractal_ifs.files import CONF, read_yaml
 
 Parse = Callable[[OverridesParser, list[str]], list[Override]]
 
@@ -32,14 +36,40 @@ TEXTS = (
 def read(parse: Parse, parser: OverridesParser, words: Sequence[str]) -> list[Override]:
     """The overrides of some words, by Hydra's own ``parse``. They keep the words as they were typed.
 
-    A key of a group whose choices are swept is a sweep of one value: a sweep's own config, which is of none of its
-    jobs, may have another choice, without the key.
+    A key of a group whose choices are swept, by a word or by an experiment's grid, is a sweep of one value: a sweep's
+    own config, which is of none of its jobs, may have another choice, without the key.
 
     Raises ConfigError where a choice of a file isn't a name, and HydraException as Hydra does.
     """
     found = [_read(parse, parser, word) for word in words]
-    swept = {each.key_or_group for each in found if each.key_or_group in CHOICES and each.is_sweep_override()}
+    if not any(map(_group, found)):
+        return found
+    chosen = {each.key_or_group: each.is_sweep_override() for each in found if each.key_or_group in CHOICES}
+    swept = {group for group, several in chosen.items() if several} | (_of_experiments(found, words) - chosen.keys())
     return [_swept(parse, parser, each) if _group(each) in swept else each for each in found]
+
+
+def _of_experiments(overrides: Sequence[Override], words: Sequence[str]) -> set[str]:
+    """The keys in the grids of the experiments that some words name."""
+    keys = set[str]()
+    for override in overrides:
+        if override.key_or_group != "experiment" or override.is_sweep_override() or override.is_delete():
+            continue
+        value = override.value()
+        for name in value if isinstance(value, list) else [value]:
+            for folder in (CONF, *own_folders(words)):
+                path = folder / "experiment" / f"{name}.yaml"
+                if re.fullmatch(r"[\w.+-]+", str(name)) and path.is_file():
+                    keys |= _grid_of(path)
+    return keys
+
+
+def _grid_of(path: Path) -> set[str]:
+    """The keys of the grid in an experiment's file. None of one that can't be read, which Hydra tells."""
+    try:
+        return {str(key) for key in yaml.safe_load(read_yaml(path))["hydra"]["sweeper"]["params"]}
+    except (OSError, Refused, ValueError, LookupError, TypeError, yaml.YAMLError):
+        return set()
 
 
 def _group(override: Override) -> str:

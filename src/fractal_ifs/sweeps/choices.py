@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -16,7 +16,9 @@ from fractal_ifs.errors import counted, short
 log = logging.getLogger(__name__)
 
 
-def where_they_count(loader: ConfigLoader, master: DictConfig, jobs: Sequence[list[str]]) -> list[list[str]]:
+def where_they_count(
+    loader: ConfigLoader, master: DictConfig, jobs: Sequence[list[str]], of_file: Collection[str] = ()
+) -> list[list[str]]:
     """The jobs without those keys of a swept group that another of its choices has, and theirs doesn't.
 
     Jobs that become the same are one. A key that none of the choices has stays in all, and is refused there.
@@ -24,6 +26,8 @@ def where_they_count(loader: ConfigLoader, master: DictConfig, jobs: Sequence[li
     Args:
         master: the config of the whole sweep.
         jobs: the words of each job of the grid.
+        of_file: words of the grid in an experiment's file. Where a command makes another choice than the file sweeps,
+            keys that the file has for its own choices don't count either.
     """
     chosen: dict[str, set[str]] = {}  # of each group its choices, as words
     keys: dict[str, set[str]] = {}  # of each group its keys
@@ -34,13 +38,16 @@ def where_they_count(loader: ConfigLoader, master: DictConfig, jobs: Sequence[li
             chosen.setdefault(name, set()).add(word)
         elif key and re.fullmatch(r"\w+", group):  # with a + a key is added to whatever there is
             keys.setdefault(group, set()).add(name)
-    swept = [group for group in keys if len(chosen.get(group, ())) > 1]
     lacking: dict[str, set[str]] = {}  # of each choice, as a word, the keys that others of its group have
-    for group in swept:
-        nodes = {word: _node(loader, master, word) for word in chosen[group]}
+    for group in keys.keys() & chosen.keys():
+        others = {word for word in of_file if word.startswith(f"{group}=")} - chosen[group]
+        if len(chosen[group] | others) < 2:
+            continue
+        nodes = {word: _node(loader, master, word) for word in chosen[group] | others}
         for name in keys[group]:
-            without = [word for word, node in nodes.items() if not _has(node, name.split(".")[1:])]
-            for word in without if len(without) < len(nodes) else ():
+            known = nodes.keys() if any(word.startswith(f"{name}=") for word in of_file) else chosen[group]
+            without = [word for word in known if not _has(nodes[word], name.split(".")[1:])]
+            for word in without if len(without) < len(known) else ():
                 lacking.setdefault(word, set()).add(name)
     if not lacking:
         return list(jobs)

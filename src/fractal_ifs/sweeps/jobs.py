@@ -1,6 +1,7 @@
 """The jobs of a sweep: each composed by Hydra, typed and checked, before the first one starts."""
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,6 +64,14 @@ class Composed(NamedTuple):
             return {}
         with current(self.whole):
             return {str(name): str(value) for name, value in variables.items()}
+
+
+class Trainer(ABC):
+    """A task that Hydra's launcher gives all jobs of a batch, as Python's sweeps do."""
+
+    @abstractmethod
+    def __call__(self, composed: Sequence[Composed]) -> dict[int, Any]:
+        """Train them. Returns how each ended, by its number."""
 
 
 def save_hydra(each: Composed) -> None:
