@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.numbers import whole
+from fractal_ifs.networks.undrawn import undrawn
 
 KERNEL = 5
 INITS = ("paper", "he", "pytorch")
@@ -54,13 +55,10 @@ class ConvNet(nn.Module):
         side = final_size(size, depth, pools)
         self.depth, self.width, self.pools, self.flatten = depth, width, pools, readout == "flatten"
         inputs = [channels] + [width] * (depth - 1)
-        layers = [
-            nn.Conv2d(c, width, KERNEL, padding=KERNEL // 2, device="meta", dtype=dtype).to_empty(device="cpu")
-            for c in inputs
-        ]  # made on "meta": the global generator draws no weights for them
+        layers = [undrawn(nn.Conv2d(c, width, KERNEL, padding=KERNEL // 2, device="meta", dtype=dtype)) for c in inputs]
         features = width * side**2 if self.flatten else width
         self.hidden = nn.ModuleList(layers)
-        self.readout = nn.Linear(features, classes, device="meta", dtype=dtype).to_empty(device="cpu")
+        self.readout = undrawn(nn.Linear(features, classes, device="meta", dtype=dtype))
         generator = generator or torch.Generator().manual_seed(0)
         with torch.no_grad():
             for layer in layers:

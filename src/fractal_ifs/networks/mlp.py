@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.numbers import whole
+from fractal_ifs.networks.undrawn import undrawn
 
 INITS = ("paper", "theory", "pytorch")
 
@@ -44,8 +45,8 @@ class MLP(nn.Module):
             raise ConfigError(f"model.init={init}: must be one of {', '.join(INITS)}")
         self.d, self.width, self.depth, self.sum_last = d, width, depth, sum_last
         fan_ins = [d] + [width] * (depth - 1)
-        layers = [_uninitialised(fan_in, width, dtype) for fan_in in fan_ins]
-        self.hidden, self.readout = nn.ModuleList(layers), _uninitialised(width, 1, dtype)
+        layers = [_linear(fan_in, width, dtype) for fan_in in fan_ins]
+        self.hidden, self.readout = nn.ModuleList(layers), _linear(width, 1, dtype)
         generator = generator or torch.Generator().manual_seed(0)
         with torch.no_grad():
             for layer in [*layers, self.readout]:
@@ -89,8 +90,8 @@ def _of_one_unit(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
     return torch.baddbmm(bias.unsqueeze(-1), weight, x.mT).squeeze(-2)
 
 
-def _uninitialised(fan_in: int, fan_out: int, dtype: torch.dtype) -> nn.Linear:
-    return nn.Linear(fan_in, fan_out, device="meta", dtype=dtype).to_empty(device="cpu")  # draws no random numbers
+def _linear(fan_in: int, fan_out: int, dtype: torch.dtype) -> nn.Linear:
+    return undrawn(nn.Linear(fan_in, fan_out, device="meta", dtype=dtype))
 
 
 def initialise(layer: nn.Linear, init: str, generator: torch.Generator) -> None:

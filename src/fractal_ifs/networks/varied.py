@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fractal_ifs.networks.mlp import initialise
+from fractal_ifs.networks.undrawn import undrawn
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -112,8 +113,8 @@ class ResMLP(nn.Module):
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
-    """A layer whose weights are still to be drawn: the global generator draws none."""
-    return nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    """A layer whose weights are still to be drawn."""
+    return undrawn(nn.Linear(inputs, outputs, device="meta"))
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from fractal_ifs.config.lightning import flags_of_result
@@ -61,11 +62,8 @@ def _compared(text: str) -> Setting:
 @lru_cache
 def _protocol(*names: str) -> dict[str, Any]:
     """The flat keys of the paper's protocol, which are the defaults in conf/, for these members of the four groups."""
-    import yaml
-
-    config = yaml.safe_load((CONF / "config.yaml").read_bytes())
     own = CONF / "protocol" / f"{names[2]}.yaml"
-    config |= yaml.safe_load(own.read_bytes()) if own.exists() else {}
+    config = _file(CONF / "config.yaml") | (_file(own) if own.exists() else {})
     flat = {key: value for key, value in config.items() if key not in (*_OUTSIDE, "defaults", "hydra")}
     chosen = {key: value for entry in config["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
     flat |= {name: chosen[name] for name in NAMED if name != "schedule"}  # the usual one is no part of an identity
@@ -74,10 +72,17 @@ def _protocol(*names: str) -> dict[str, Any]:
     for group, name in zip(("fractal", "curve", "data", "model"), names, strict=True):
         path = CONF / group / f"{name}.yaml"
         if path.exists():
-            flat[group] = yaml.safe_load(path.read_bytes())
+            flat[group] = dict(_file(path))
     if names[3] not in PAPER_MODELS and "model" in flat:
         del flat["model"]["name"]
     return _flat(flat) | {"trainer.precision": "32-true"}
+
+
+@lru_cache
+def _file(path: Path) -> dict[str, Any]:
+    import yaml
+
+    return yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,18 @@
+"""Layers whose numbers are still to be drawn, from a generator of ours."""
+
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+def undrawn(layer: Layer) -> Layer:
+    """A layer that was made on "meta", where the global generator draws nothing for it, with memory for its numbers.
+
+    As its ``to_empty(device="cpu")``, without sympy, which torch imports for that.
+    """
+    for name, parameter in list(layer.named_parameters(recurse=False)):
+        setattr(layer, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype)))
+    return layer
