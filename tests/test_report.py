@@ -716,7 +716,7 @@ def test_the_explorer_names_every_group_and_fits_a_telephone(tmp_path):
         for fractal in ("cantor2d", "vicsek"):
             for loss in ("hinge", "logistic"):
                 add(tmp_path, 0.6 + width / 1000, width=width, fractal=fractal, loss={"name": loss})
-    write_report([tmp_path], tmp_path / "out", with_figures=True)
+    write_report([tmp_path], tmp_path / "out", number="last10")
     page = tmp_path / "out" / "index.html"
     watch = (
         "<script>setTimeout(() => { document.title = 'wide ' + document.documentElement.scrollWidth; }, 5000)</script>"
@@ -730,6 +730,7 @@ def test_the_explorer_names_every_group_and_fits_a_telephone(tmp_path):
     assert int(found[1]) <= 400
     whole = drawn(tmp_path).split('id="plot"')[1].split('id="explored"')
     names = re.findall(r'class="legendtext"[^>]*>([^<]+)<', whole[0])
+    assert re.search(r'class="ytitle"[^>]*>last10<', whole[0])  # begins with the number of the table
     assert len(set(names)) == len(names) == 4
     assert {"fractal vicsek", "width 20"} <= {part for name in names for part in name.split(", ")}
     assert "4 lines, one for each config; a point is one run." in whole[1]

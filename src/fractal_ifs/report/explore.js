@@ -3,11 +3,11 @@ const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9
 const SYMBOLS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star"];
 const DASHES = ["solid", "dash", "dot", "dashdot"];
 async function explore() {
-  const {keys, x: usual, numbers, measures, runs} = JSON.parse(await unpack("runs"));
+  const {keys, x: usual, number, numbers, measures, runs} = JSON.parse(await unpack("runs"));
   await ready;
   const settings = keys.filter(key => key !== "seed");
   const pick = (id, choices, chosen) => { at(id).append(...choices.map(v => option(v))); if (choices.includes(chosen)) at(id).value = chosen; at(id).onchange = show; };
-  pick("y", [...numbers, ...measures.map(m => m + " by step")]);
+  pick("y", [...numbers, ...measures.map(m => m + " by step")], number);
   pick("x", keys, usual);
   pick("by", ["nothing", ...keys], settings.find(key => key !== at("x").value && key !== "lr") || "nothing");
   const only = {};

@@ -121,8 +121,8 @@ def pivot_html(table: Pivot) -> str:
         rows.append(names + "".join(f"<td>{cell}</td>" for cell in cells))
     notes = "".join(f"<li>{html.escape(line)}</li>" for line in pivot.legend(table))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
-    caption = f"<caption>{pivot.title(table)}</caption>"
-    return f'<div class="wide"><table class="sweep">{caption}{body}</table></div><ul>{notes}</ul>'
+    said = f'<p class="title">{html.escape(pivot.title(table))}</p>'  # no caption: a wide table would have it cut off
+    return f'{said}<div class="wide"><table class="sweep">{body}</table></div><ul>{notes}</ul>'
 
 
 def pivot_terminal(table: Pivot, width: int) -> str:

@@ -131,7 +131,7 @@ def _runs(own: Own) -> dict[str, Any]:
     numbers = [name for name in lines[0]["numbers"] if any(line["numbers"][name] is not None for line in lines)]
     measures = list(dict.fromkeys(name for line in lines for name in line["history"]))
     x = own.table.column or (own.table.rows[0] if own.table.rows else keys[0])
-    return {"keys": keys, "x": x, "numbers": numbers, "measures": measures, "runs": lines}
+    return {"keys": keys, "x": x, "number": own.table.number, "numbers": numbers, "measures": measures, "runs": lines}
 
 
 def _beside_the_paper(

@@ -161,7 +161,7 @@ function tell(e) {
     lines.push({x: [x[0], x.at(-1)], y: [e.paper, e.paper], mode: "lines", name: "the paper's best",
       line: {dash: "dash", color: "#888"}});
   at("described").textContent = describe(e).replaceAll("<br>", "; ") + (x.length ? "" : " (no history here)");
-  Plotly.react("curve", lines, {margin: {l: 60, r: 10, t: 10, b: 40}, legend: {orientation: "h", y: -0.3}, xaxis: {title: {text: "step"}}, showlegend: true,
+  Plotly.react("curve", lines, {margin: {l: 60, r: 10, t: 30, b: 40}, legend: {orientation: "h", y: 1, yanchor: "bottom"}, xaxis: {title: {text: "step"}}, showlegend: true,
     yaxis: {title: {text: "test accuracy"}}}, {displayModeBar: false, responsive: true});
   at("command").textContent = e.command;
   at("learned").replaceChildren(...(DATA.pictures[e.run] ? [image(e), "after its last step; strong: the fractal"] : ["no picture of it here"]));
