@@ -403,6 +403,21 @@ def test_the_command_writes_table_record_and_picture(tmp_path):
     assert not list((tmp_path / "out").glob("*.part*"))
 
 
+@pytest.mark.parametrize(
+    ("settings", "same"),
+    [
+        (["cantor n=5, s=1", "cantor n=5, s=2"], "cantor n=5, "),
+        (["cantor n=5, s=1, a", "cantor n=5, s=1, b"], "cantor n=5, s=1, "),
+        (["cantor n=5, s=1", "cantor n=5, s=1"], ""),  # a row would have no setting
+        (["cantor n=5, s=1", "cantor n=4, s=1"], ""),
+        (["cantor n=5, s=1"], ""),
+        ([], ""),
+    ],
+)
+def test_a_title_says_once_what_all_settings_begin_with(settings, same):
+    assert theory._shared(settings) == same
+
+
 @pytest.mark.parametrize("why", WHY)
 def test_the_terminal_explains_a_dash(capsys, why):
     theory._show([Check("S", "a", "1", "0", True), Check("S", "b", "1", "0", None, {}, why)], "title")
