@@ -319,7 +319,12 @@ def test_refusals(emulated, command, monkeypatch):
         assert "\n" not in ended.status
     monkeypatch.delenv(VARIABLE)
     cuda_device.look_again()
-    assert "trainer.accelerator=cpu: the cuda engine runs on GPUs" in command(*tiny).status
+    for visible, told in (
+        ("", "needs a GPU, and PyTorch finds none here; engine=auto trains on the CPU"),
+        ("0", "trains on a GPU: add trainer=gpu"),
+    ):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert command(*tiny).status == f"error: engine=cuda: {told}"
 
 
 def test_a_driver_that_is_not_there_is_a_reason(monkeypatch):

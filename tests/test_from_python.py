@@ -27,6 +27,7 @@ from fractal_ifs.config.names import run_directory
 from fractal_ifs.config.session import VERSION_BASE
 from fractal_ifs.files import CONF
 from fractal_ifs.runs.run import Run
+from fractal_ifs.sweeps.from_python import _word
 
 TINY: dict[str, Any] = {"width": 4, "depth": 1, "steps": 60, "eval_every": 20, "lr": 0.05}
 TINY |= {"data__train_size": 300, "data__test_size": 100}
@@ -292,6 +293,35 @@ def test_a_key_that_is_a_list_is_a_tuple_and_a_list_of_them_is_swept(tmp_path):
     assert one.best_test_acc[0] == table.best_test_acc[0]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("measures", ["train_acc", "levels"], "[train_acc,levels]"),
+        ("measures", ("train_acc",), "[train_acc]"),
+        ("measures", ["train_acc"], "[train_acc]"),
+        ("measures", [["train_acc"], ("levels", "dead")], "[train_acc],[levels,dead]"),
+        ("measures", [], "[]"),
+        ("measures", "train_acc", "train_acc"),  # which is refused, as on the command line
+        ("optimizer.betas", [0.8, 0.9], "[0.8,0.9]"),
+        ("curve.weights", np.array([0, 0, 1]), "[0,0,1]"),
+        ("curve.weights", np.array([[0, 0, 1], [1, 0, 0]]), "[0,0,1],[1,0,0]"),
+        ("logger", ["csv", "wandb"], "[csv,wandb]"),
+        ("logger", "csv", "csv"),
+        ("model.omega", (5, 10), "[5,10]"),
+        ("lr", [0.1, 0.2], "0.1,0.2"),
+        ("lr", np.array([0.1, 0.2]), "0.1,0.2"),
+    ],
+)
+def test_a_list_is_swept_or_is_the_value(key, value, words):
+    assert _word(key, value) == f"{key}={words}"
+
+
+def test_measures_of_a_sweep_are_a_list(tmp_path):
+    table = sweep(tmp_path, curve=[1, 4], measures=["train_acc", "norms"], **TINY)
+    assert len(table) == 2
+    assert load(table.directory[0]).record.config.measures == ("train_acc", "norms")
+
+
 def test_an_experiment_is_a_sweep(tmp_path):
     asked: dict[str, Any] = {**TINY, "width": [4, 5]}
     table = sweep(tmp_path, experiment="table2", fractal="vicsek", curve=[1, 6], **asked)
@@ -347,6 +377,25 @@ def test_a_job_that_fails_has_a_row_that_says_so(tmp_path, monkeypatch):
     assert list(sweep(tmp_path, curve=[1, 4], **TINY).status) == ["finished", "finished"]
 
 
+def test_a_file_in_the_place_of_a_jobs_directory_is_that_jobs_failure(command, tmp_path):
+    first = sweep(tmp_path, curve=[1, 4], **TINY)
+    (tmp_path / "aside").mkdir()
+    (place := Path(first.directory[0])).rename(tmp_path / "aside" / "curve")
+    place.touch()
+    for executor in ("inline", "local"):
+        table = sweep(tmp_path, curve=[1, 4, 6], executor=executor, **TINY)
+        assert list(table.status) == ["failed", "finished", "finished"]
+        assert table.error[0] == (
+            f"NotADirectoryError: [Errno 20] must be a directory that can be written: {place} is a file"
+        )
+    words = [f"{name.replace('__', '.')}={value}" for name, value in TINY.items()]
+    for more in ([], ["hydra/sweeper=halving", "hydra.sweeper.over=[curve]"]):
+        ended = command("-m", "curve=1,4,6", *words, *more, "logger=none", f"hydra.sweep.dir={tmp_path}")
+        assert f"error: jobs failed, the first with {table.error[0]}" == ended.status
+    place.unlink()
+    assert list(sweep(tmp_path, curve=[1, 4, 6], **TINY).status) == ["finished"] * 3
+
+
 def test_an_interrupt_is_pythons_and_the_same_call_goes_on(tmp_path, monkeypatch):
     from fractal_ifs.training.rounds import SweepRounds
 
@@ -361,10 +410,17 @@ def test_an_interrupt_is_pythons_and_the_same_call_goes_on(tmp_path, monkeypatch
     pd.testing.assert_series_equal(table.history, whole.history)
 
 
-def test_an_engine_that_can_not_train_a_run_is_refused():
-    for keys in ({"engine": "cuda"}, {"engine": "native", "model__activation": "tanh"}):
-        with pytest.raises(ConfigError, match=f"^engine={keys['engine']}: must be auto or torch here"):
-            run(**{**TINY, **keys})
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"engine": "cuda"}, "^engine=cuda: needs a GPU, and PyTorch finds none here; engine=auto trains on the CPU$"),
+        ({"engine": "native", "model__activation": "tanh"}, "^engine=native: must be auto or torch here"),
+    ],
+)
+def test_an_engine_that_can_not_train_a_run_is_refused(keys, said, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ConfigError, match=said):
+        run(**{**TINY, **keys})
 
 
 def state():

@@ -315,6 +315,31 @@ def test_numbers_names_and_directories_of_jobs(command, tmp_path):
     assert (tmp_path / "one" / "result.json").exists()
 
 
+def test_a_jobs_name_may_refer_to_its_keys(command, tmp_path):
+    subdir = "hydra.sweep.subdir=${hydra.job.name}"
+    assert command("-m", "seed=1,2", *QUICK, "sweep=s", "hydra.job.name=seed-${seed}", subdir).status == 0
+    assert [path.parent.name for path in records(tmp_path)] == ["seed-1", "seed-2"]
+
+
+def test_a_directory_that_counts_for_nothing_is_refused(command, tmp_path):
+    line = refused(command, *SWEEP, "hydra.run.dir=here")
+    assert line == "error: hydra.run.dir=here: counts for nothing here: a sweep's runs lie below hydra.sweep.dir"
+    for word in ("hydra.sweep.dir=here", "hydra.sweep.subdir=here"):
+        line = refused(command, "curve=1", *QUICK, word)
+        assert line == f"error: {word}: counts for nothing here: a single run lies in hydra.run.dir; -m makes a sweep"
+    assert not list(tmp_path.iterdir())
+    for words, there in ((SWEEP, "swept"), (["curve=1", *QUICK], "one")):  # of both, each counts where it belongs
+        assert command(*words, "hydra.run.dir=one", "hydra.sweep.dir=swept").status == 0
+        assert records(tmp_path / there)
+
+
+@pytest.mark.parametrize("key", ["hydra.job.name", "hydra.run.dir", "hydra.sweep.dir", "hydra.launcher.stack"])
+def test_a_grid_in_a_file_has_no_keys_of_hydras(command, tmp_path, key):
+    experiment(tmp_path, f"hydra: {{mode: MULTIRUN, sweeper: {{params: {{{key}: '1,2'}}}}}}\n")
+    line = refused(command, "-m", "experiment=mine", *QUICK, "hydra.searchpath=[mine]")
+    assert line.startswith(f"error: hydra.sweeper.params: {key}=1: must be one value: it is the same for all jobs")
+
+
 def test_separators_and_left_out_keys_of_names(command, tmp_path):
     how = "hydra.job.config.override_dirname"
     words = [f"{how}.kv_sep=-", f"{how}.item_sep=_", f"{how}.exclude_keys=[width,depth,steps,logger,sweep]"]

@@ -425,6 +425,21 @@ def test_pictures_have_the_colours_of_all_pictures():
     assert [line.get_color() for line in axes.get_lines()] == list(COLOURS[:3])
 
 
+@pytest.mark.parametrize(
+    ("settings", "same"),
+    [
+        (["cantor n=5, s=1", "cantor n=5, s=2"], "cantor n=5, "),
+        (["cantor n=5, s=1, a", "cantor n=5, s=1, b"], "cantor n=5, s=1, "),
+        (["cantor n=5, s=1", "cantor n=5, s=1"], ""),  # a row would have no setting
+        (["cantor n=5, s=1", "cantor n=4, s=1"], ""),
+        (["cantor n=5, s=1"], ""),
+        ([], ""),
+    ],
+)
+def test_a_title_says_once_what_all_settings_begin_with(settings, same):
+    assert theory._shared(settings) == same
+
+
 @pytest.mark.parametrize("why", WHY)
 def test_the_terminal_explains_a_dash(capsys, why):
     theory._show([Check("S", "a", "1", "0", True), Check("S", "b", "1", "0", None, {}, why)], "title")

@@ -117,9 +117,10 @@ def sweep(directory: str | Path | None = None, *, executor: Executor = "inline",
         executor: ``inline``: all in this process. ``local``: where the torch engine trains, a process per core or GPU;
             a script needs ``if __name__ == "__main__":`` for that.
         keywords: as of ``run``. A list, or a range or an array, is swept. The value of a key that is itself a list is a
-            tuple, ``curve__weights=(0, 0, 1)``, and a list of tuples sweeps it. ``hydra__sweeper="halving"`` prunes the
-            grid, with that sweeper's keys, as ``hydra__sweeper__over=["lr"]``; any other sweeper draws its jobs, as
-            ``"optuna"`` with ``lr=Interval(1e-4, 1e-2, log=True)`` and ``hydra__sweeper__n_trials=40``.
+            tuple or a list, ``measures=["train_acc", "levels"]``, and a list of these sweeps it.
+            ``hydra__sweeper="halving"`` prunes the grid, with that sweeper's keys, as ``hydra__sweeper__over=["lr"]``;
+            any other sweeper draws its jobs, as ``"optuna"`` with ``lr=Interval(1e-4, 1e-2, log=True)`` and
+            ``hydra__sweeper__n_trials=40``.
 
     Returns a row per job of the grid, or of those that were drawn, with the columns of results.csv. A job that failed
     has a row that says so: ``status`` and ``error``. ``directory`` is each run's own, for ``load``; the sweep's is

@@ -13,10 +13,12 @@ if __name__ == "__main__":
     beginning()
 
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,23 +97,36 @@ def _run(config: DictConfig, directory: Path) -> int:
 def _show(checks: Sequence[Check], title: str) -> None:
     from rich import box
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
     from fractal_ifs.theorems.problem import WHY
 
+    console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+    same = _shared([check.setting for check in checks])
+    title = f"{title}: {same}".rstrip(", ") if same else title
+    title = title.replace("[", r"\[")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in ("statement", "setting", "bound", "measured", "holds"):
         table.add_column(column, overflow="fold")
     for check in checks:
         holds = {True: "[green]yes", False: "[bold red]NO", None: f"- {check.why}"}[check.holds]
-        table.add_row(
-            *(text.replace("[", r"\[") for text in (check.statement, check.setting)), check.bound, check.measured, holds
-        )
-    console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+        setting = check.setting.removeprefix(same)
+        names = [text.replace("[", r"\[") for text in (check.statement, setting)]
+        table.add_row(*names, check.bound, check.measured, holds)
+    if Measurement.get(console, console.options.update(max_width=10_000), table).maximum > console.width:
+        table.leading = 1  # rows of several lines, told apart by an empty one
     console.print(table)
     for why, said in WHY.items():
         if any(check.why == why for check in checks):
             console.print(f"- {why}: {said}")
+
+
+def _shared(settings: Sequence[str]) -> str:
+    """The words that all of several settings begin with, up to a comma: a title says them once."""
+    parts = [re.split(r"(?<=, )", setting) for setting in settings]
+    same = [each[0] for each in takewhile(lambda found: len({*found}) == 1, zip(*parts, strict=False))]
+    return "".join(same) if len(settings) > 1 and all(len(each) > len(same) for each in parts) else ""
 
 
 def _draw(statement: Statement, problem: Problem[Any], checks: list[Check]) -> Figure:

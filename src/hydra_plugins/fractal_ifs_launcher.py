@@ -24,11 +24,11 @@ from fractal_ifs.config.compose import parse
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.run import Job
-from fractal_ifs.errors import ConfigError, counted
+from fractal_ifs.errors import ConfigError, counted, short
 from fractal_ifs.extras import require
 from fractal_ifs.sweeps.driver import driving, swept
 from fractal_ifs.sweeps.finished import Ended, best_of, finished_jobs, finished_or_kept
-from fractal_ifs.sweeps.jobs import Composed, Trainer, compose_all, current, save_hydra
+from fractal_ifs.sweeps.jobs import Composed, Trainer, begin_jobs, compose_all, current
 from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.slurm_settings import Settings
@@ -58,10 +58,20 @@ def _check_single(config: DictConfig) -> None:
     for group, known in (("hydra/launcher", ("fused", "basic")), ("hydra/sweeper", ("checked", "basic"))):
         if (choice := chosen.get(group)) not in known:
             raise ConfigError(f"{group}={choice}: is for a sweep: add -m")
+    for key in ("hydra.sweep.dir", "hydra.sweep.subdir"):
+        check_place(config, key, "hydra.run.dir", "a single run lies in hydra.run.dir; -m makes a sweep")
     grid = OmegaConf.select(config, "hydra.sweeper.params")
     if grid or str(config.hydra.mode).endswith("MULTIRUN"):
         name = f"experiment={chosen.experiment}" if chosen.get("experiment") else "hydra.sweeper.params"
         raise ConfigError(f"{name}: is a sweep: add -m")
+
+
+def check_place(config: DictConfig, key: str, right: str, why: str) -> None:
+    """Raises ConfigError where a command says by ``key`` where its runs go, though ``right`` says that here."""
+    words: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+    asked = [word for word in words if word.lstrip("+").startswith(f"{key}=")]
+    if asked and not any(word.startswith(f"{right}=") for word in words):
+        raise ConfigError(f"{short(asked[-1])}: counts for nothing here: {why}")
 
 
 class FusedLauncher(Launcher):
@@ -113,6 +123,7 @@ class FusedLauncher(Launcher):
             raise ConfigError("the sweep has no jobs")
         if self.halving:
             self.halving.check([each.job.config for each in composed])
+        check_place(self.config, "hydra.run.dir", "hydra.sweep.dir", "a sweep's runs lie below hydra.sweep.dir")
         for each in composed:
             if each.whole.hydra.job.chdir:
                 raise ConfigError(
@@ -129,9 +140,7 @@ class FusedLauncher(Launcher):
         jobs = [each.job for each in composed]
         log.info("%s in %s", counted(len(jobs), "job"), ", ".join(map(str, directories)))
         ended = finished_jobs(jobs)  # raises for another config before anything is written
-        for number, each in enumerate(composed):
-            if number not in ended:
-                save_hydra(each)
+        begin_jobs(composed, ended)
         returns = [self._job(each) for each in composed]
         listeners = [self._listeners_of_a_job() for _ in returns]
         for ret, heard in zip(returns, listeners, strict=True):
@@ -226,12 +235,13 @@ class FusedLauncher(Launcher):
         ret = JobReturn()
         ret.overrides = list(each.whole.hydra.overrides.task)
         ret.cfg = OmegaConf.create(each.values)
+        with current(each.whole):  # the name may refer to the job's own keys
+            ret.task_name = str(each.whole.hydra.job.name)
         with flag_override(each.whole, ["struct", "readonly"], False):
             for key in each.values:
                 del each.whole[key]
         ret.hydra_cfg = each.whole
         ret.working_dir = str(Path.cwd())
-        ret.task_name = each.whole.hydra.job.name
         return ret
 
 

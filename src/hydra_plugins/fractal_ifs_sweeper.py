@@ -104,6 +104,10 @@ class CheckedSweeper(Sweeper):
             {each.get_key_element(): _choices(each) for word in words for each in parser.parse_overrides([word])}
             for words in ([f"{name}={value}" for name, value in (self.keys.params or {}).items()], arguments)
         )
+        for word in (word for key, words in of_file.items() if key.startswith("hydra") and words[1:] for word in words):
+            raise ConfigError(
+                f"hydra.sweeper.params: {word}: must be one value: it is the same for all jobs of a sweep"
+            )
         jobs = [list(job) for job in itertools.product(*(of_file | of_command).values())]
         theirs = [word for key, words in of_file.items() if key in CHOICES or key not in of_command for word in words]
         jobs = where_they_count(self.hydra_context.config_loader, self.config, jobs, theirs)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import get_type_hints
+from typing import get_origin, get_type_hints
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -26,6 +26,8 @@ CHOICES = (*GROUPS, "budget", "protocol", "experiment")  # a choice of a file
 SEVERAL = ("callbacks", "logger")  # groups of which a run may have several, [a,b]
 _HINTS = {f"{kind.PREFIX}{name}": hint for kind in KINDS for name, hint in get_type_hints(kind).items()}
 COUNTS = tuple(key for key, hint in _HINTS.items() if hint is int)
+# Keys that are lists. Loggers are too, since runs that differ in these alone are the same; callbacks may be swept.
+LISTS = (*(key for key, hint in _HINTS.items() if get_origin(hint) is tuple), "curve.weights", "logger")
 TEXTS = (
     *(field.name for field in fields(RunConfig) if _HINTS[field.name] is str),
     *("data.dir", "data.url", "logger.project", "logger.entity"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
+from fractal_ifs.config.environment import emulated_gpu
+from fractal_ifs.config.machine import gpus
 from fractal_ifs.config.model import CNNModel
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.config.trainer import Trainer
@@ -38,8 +40,8 @@ def choose(config: RunConfig) -> Choice:
     if trainer.devices > 1:
         part = {"native": "core", "cuda": "GPU"}[name]
         return Choice("torch", f"trainer.devices={trainer.devices}: the {name} engine trains a network on one {part}")
-    for key in ("compile", "cuda_graphs"):
-        if getattr(trainer, key):
+    for key, asked in (("compile", trainer.compile), ("cuda_graphs", trainer.cuda_graphs)):
+        if asked:
             return Choice("torch", f"trainer.{key}=true asks for it")
     if varied := config.model.varied:
         return Choice("torch", f"{varied}: the {name} engine trains plain networks of ReLUs only")
@@ -52,6 +54,10 @@ def check_engine(config: RunConfig) -> None:
     asked, chosen = config.engine, choose(config)
     if asked not in ("native", "cuda") or chosen.engine == asked:
         return
+    if asked == "cuda" and config.trainer.accelerator == "cpu" and not emulated_gpu():
+        if gpus():
+            raise ConfigError("engine=cuda: trains on a GPU: add trainer=gpu")
+        raise ConfigError("engine=cuda: needs a GPU, and PyTorch finds none here; engine=auto trains on the CPU")
     reason = chosen.reason or "CNNs have another engine"
     raise ConfigError(f"engine={asked}: must be auto or torch here ({reason})")
 

@@ -50,4 +50,5 @@ def show_failed() -> None:
     if failed:
         print(f"{counted(len(failed), 'job')} failed; the same command trains these again:")
         for directory, record in failed.items():
-            print(f"  {directory}: {record.error} (see {directory / LOG})")
+            log_there = f" (see {directory / LOG})" if (directory / LOG).exists() else ""
+            print(f"  {directory}: {record.error}{log_there}")

@@ -27,7 +27,7 @@ from fractal_ifs.config.names import sweep_name
 from fractal_ifs.config.plugins import check_plugin_keys
 from fractal_ifs.config.run import Job
 from fractal_ifs.config.session import VERSION_BASE, Loan, borrowed
-from fractal_ifs.config.words import quoted
+from fractal_ifs.config.words import LISTS, quoted
 from fractal_ifs.errors import ConfigError, message, short
 from fractal_ifs.files import CONF, write
 from fractal_ifs.runs.failure import failure
@@ -35,7 +35,7 @@ from fractal_ifs.runs.records import RunRecord
 from fractal_ifs.sweeps.driver import driving
 from fractal_ifs.sweeps.finished import Ended, finished_jobs
 from fractal_ifs.sweeps.halving import train_by_halving
-from fractal_ifs.sweeps.jobs import Composed, Trainer, compose_all, save_hydra
+from fractal_ifs.sweeps.jobs import Composed, Trainer, begin_jobs, compose_all
 from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.sweep import train_unfinished
 from fractal_ifs.sweeps.table import table_of, write_table
@@ -228,9 +228,7 @@ def _begun(directory: Path, multirun: str, composed: Sequence[Composed]) -> dict
     """Write what Hydra writes of a sweep and of its jobs that are still to train. Returns how the others have ended."""
     ended = finished_jobs([each.job for each in composed])
     write(directory / "multirun.yaml", multirun.encode())
-    for number, each in enumerate(composed):
-        if number not in ended:
-            save_hydra(each)
+    begin_jobs(composed, ended)
     return ended
 
 
@@ -271,12 +269,21 @@ def _record(job: Job, ended: Ended) -> RunRecord:
 
 
 def _word(key: str, value: Any) -> str:
-    """A keyword as a word of ``train -m``. A list is swept, a tuple is the value of a key that is a list."""
+    """A keyword as a word of ``train -m``. A list is swept, a tuple is the value of a key that is a list.
+
+    Of a key that we know to be a list, a list is the value too, and one of lists or tuples is swept.
+    """
     if key == "hydra.sweeper" or (key == "hydra.sweeper.sampler" and isinstance(value, str)):  # choices
         return f"{key.replace('.', '/')}={literal(value)}"
     if key == "hydra.searchpath" or _of_sweeper(key):
         return f"{key}={literal(value)}"
     values = list(_swept(value))
+    if (
+        key in LISTS
+        and not isinstance(value, (str, tuple))
+        and not any(isinstance(each, (list, tuple)) for each in values)
+    ):
+        values = [values]
     if not values:
         raise ConfigError(f"{key}=[]: stands for no jobs")
     for each in values:

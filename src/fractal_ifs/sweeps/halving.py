@@ -37,7 +37,7 @@ def train_by_halving(
     A job that fails holds up its cell, where nothing is decided until the same command has trained it.
 
     Args:
-        ended: the finished jobs, by their numbers.
+        ended: the finished jobs, by their numbers, and those that can't begin.
         executor, stack: as in ``sweeps.sweep.train_jobs``.
 
     Returns how each job ended; one that was pruned with its record.
@@ -49,7 +49,9 @@ def train_by_halving(
     while cells:
         rung += 1
         asked = {number: _asked(jobs[number], len(cell), keys, rung) for cell in cells for number in cell}
-        going_on = [number for number in asked if not _ended(outcomes.get(number))]
+        going_on = [
+            number for number in asked if not (_ended(outcomes.get(number)) or isinstance(ended.get(number), Exception))
+        ]
         resting = {number: found for number in going_on if (found := _at_rest(asked[number]))}
         outcomes |= {number: found.record for number, found in resting.items()}
         todo = [number for number in going_on if number not in resting]

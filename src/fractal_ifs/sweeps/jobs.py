@@ -15,11 +15,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from fractal_ifs.config.command import composed_folders
 from fractal_ifs.config.compose import accepted, resolved
 from fractal_ifs.config.fast_compose import Composer
+from fractal_ifs.config.machine import obstacle
 from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.own_files import fault
 from fractal_ifs.config.run import Job
-from fractal_ifs.errors import ConfigError
-from fractal_ifs.sweeps.finished import finished_or_kept
+from fractal_ifs.errors import ConfigError, message
+from fractal_ifs.sweeps.driver import report_failure
+from fractal_ifs.sweeps.finished import Ended, finished_or_kept
 
 
 @contextlib.contextmanager
@@ -85,6 +87,18 @@ def save_hydra(each: Composed) -> None:
     written = {"config": each.values, "hydra": {"hydra": plain}, "overrides": list(hydra.overrides.task)}
     for name, content in written.items():
         (folder / f"{name}.yaml").write_text(yaml_of(content), encoding="utf-8")
+
+
+def begin_jobs(composed: Sequence[Composed], ended: dict[int, Ended]) -> None:
+    """Write what Hydra writes of the jobs that are still to train. One whose directory can't be made has failed."""
+    for number, each in enumerate(composed):
+        if number not in ended and each.job.directory is not None:
+            try:
+                save_hydra(each)
+            except OSError as error:
+                reason = obstacle(each.job.directory) or message(error)
+                ended[number] = wrong = OSError(error.errno, f"must be a directory that can be written: {reason}")
+                report_failure(each.job, wrong)
 
 
 _FASTEST: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

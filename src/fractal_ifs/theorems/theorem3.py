@@ -79,9 +79,10 @@ def check(problem: Problem[Section]) -> list[Check]:
             rows.append(
                 Check(
                     "Theorem 3",
-                    f"{ifs.name} n={n}, network for K_{j}, s={s}, curve {problem.curve.name} (+{len(per_curve) - 1})",
-                    f"1 - P({j}) = {bound:.4f}; depth <= {printed}, width <= {wide}",
-                    f"{measured:.4f}, under the bound by at most {slack:.4f}; depth {depth}, width {width}",
+                    f"{ifs.name} n={n}, network for K_{j}, s={s}, curve {problem.curve.name}",
+                    f"error <= 1 - P({j}) = {bound:.4f}; depth <= {printed}, width <= {wide}",
+                    f"error {measured:.4f}; on {len(per_curve)} curves at most {slack:.4f} under the bound; "
+                    f"depth {depth}, width {width}",
                     **judged(right, None if depth <= printed else "deeper"),
                     values={
                         "j": j,
