@@ -260,7 +260,7 @@ def test_the_help_of_a_group_explains_its_choices(screen):
         ("train --help hydra/sweeper", ["  checked  ", "  basic  ", "  hydra.sweeper.params=null\n"]),
         ("theory --help theorem5", ["  theorem5  ", "  theorem5.delta=0.1 "]),
         ("plot points --help", ["  points=10000 "]),
-        ("report --help output", ["  -o OUT, --output OUT    default: report"]),
+        ("report --help output", ["  -o OUT, --output OUT  default: report"]),
         ("report --help status", ["usage: fractal-ifs report status "]),
         ("--help status", ["usage: fractal-ifs status "]),
         ("status --help dir", ["  DIR  "]),
