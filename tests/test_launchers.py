@@ -10,12 +10,13 @@ from importlib.metadata import version
 import hydra
 import pytest
 from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
+from omegaconf import Node, OmegaConf
 
 from fractal_ifs.config.fast_compose import Composer
 from fractal_ifs.config.session import VERSION_BASE, borrowed
@@ -186,7 +187,7 @@ def test_choices_are_composed_as_hydra_composes_them(tmp_path, grid):
     with borrowed(), initialize_config_dir(str(CONF), **VERSION_BASE):
         loader = GlobalHydra.instance().config_loader()
         loader.get_search_path().prepend("mine", str(tmp_path), "schema")
-        loader = type(loader)(loader.get_search_path())
+        loader = ConfigLoaderImpl(loader.get_search_path())
         master = loader.load_configuration("config", ["sweep=s"], RunMode.MULTIRUN)
         compose = Composer(loader, master)
         for chosen in itertools.product(*grid):
@@ -205,6 +206,8 @@ def test_choices_are_composed_as_hydra_composes_them(tmp_path, grid):
             assert OmegaConf.to_yaml(found) == OmegaConf.to_yaml(expected)
             for group in ("curve", "fractal", "loss", "optimizer", "model", "callbacks", "hydra"):
                 ours, theirs = found._get_node(group), expected._get_node(group)
+                assert isinstance(ours, Node)
+                assert isinstance(theirs, Node)
                 assert type(ours) is type(theirs)
                 assert ours._metadata == theirs._metadata
 

@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from fractal_ifs.config.model import MLPModel
+from fractal_ifs.config.optimizer import Sgd
 from fractal_ifs.config.run import RunConfig
 
 LOSSES = ("hinge", "logistic", "squared", "squared_hinge", "exponential")
@@ -41,8 +43,8 @@ class Program(NamedTuple):
     def of(cls, config: RunConfig, inputs: int) -> Program:
         """The program of a run whose points have so many coordinates."""
         optimizer = config.optimizer
-        moments = 2 if optimizer.name != "sgd" else int(getattr(optimizer, "momentum", 0.0) > 0)
-        sums = bool(getattr(config.model, "sums", False))
+        moments = int(optimizer.momentum > 0) if isinstance(optimizer, Sgd) else 2
+        sums = isinstance(config.model, MLPModel) and config.model.sums
         shape = (inputs, config.width, config.depth, config.batch_size, sums, config.loss.name)
         return cls(*shape, moments, optimizer.clip is not None, optimizer.average != "none")
 
