@@ -278,11 +278,8 @@ def _word(key: str, value: Any) -> str:
     if key == "hydra.searchpath" or _of_sweeper(key):
         return f"{key}={literal(value)}"
     values = list(_swept(value))
-    if (
-        key in LISTS
-        and not isinstance(value, (str, tuple))
-        and not any(isinstance(each, (list, tuple)) for each in values)
-    ):
+    several = isinstance(value, (list, range)) or hasattr(value, "tolist")
+    if several and key in LISTS and not any(isinstance(each, (list, tuple)) for each in values):
         values = [values]
     if not values:
         raise ConfigError(f"{key}=[]: stands for no jobs")
