@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.numbers import whole
-from fractal_ifs.networks.undrawn import undrawn
+from fractal_ifs.networks.undrawn import linear, undrawn
 
 KERNEL = 5
 INITS = ("paper", "he", "pytorch")
@@ -58,7 +58,7 @@ class ConvNet(nn.Module):
         layers = [undrawn(nn.Conv2d(c, width, KERNEL, padding=KERNEL // 2, device="meta", dtype=dtype)) for c in inputs]
         features = width * side**2 if self.flatten else width
         self.hidden = nn.ModuleList(layers)
-        self.readout = undrawn(nn.Linear(features, classes, device="meta", dtype=dtype))
+        self.readout = linear(features, classes, dtype)
         generator = generator or torch.Generator().manual_seed(0)
         with torch.no_grad():
             for layer in layers:

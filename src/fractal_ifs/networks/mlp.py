@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.numbers import whole
-from fractal_ifs.networks.undrawn import undrawn
+from fractal_ifs.networks.undrawn import linear
 
 INITS = ("paper", "theory", "pytorch")
 
@@ -45,8 +45,8 @@ class MLP(nn.Module):
             raise ConfigError(f"model.init={init}: must be one of {', '.join(INITS)}")
         self.d, self.width, self.depth, self.sum_last = d, width, depth, sum_last
         fan_ins = [d] + [width] * (depth - 1)
-        layers = [_linear(fan_in, width, dtype) for fan_in in fan_ins]
-        self.hidden, self.readout = nn.ModuleList(layers), _linear(width, 1, dtype)
+        layers = [linear(fan_in, width, dtype) for fan_in in fan_ins]
+        self.hidden, self.readout = nn.ModuleList(layers), linear(width, 1, dtype)
         generator = generator or torch.Generator().manual_seed(0)
         with torch.no_grad():
             for layer in [*layers, self.readout]:
@@ -88,10 +88,6 @@ def _of_one_unit(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
         return nn.functional.linear(x, weight, bias).squeeze(-1)
     # A row times a matrix: one matrix times a column has other bits than several at once.
     return torch.baddbmm(bias.unsqueeze(-1), weight, x.mT).squeeze(-2)
-
-
-def _linear(fan_in: int, fan_out: int, dtype: torch.dtype) -> nn.Linear:
-    return undrawn(nn.Linear(fan_in, fan_out, device="meta", dtype=dtype))
 
 
 def initialise(layer: nn.Linear, init: str, generator: torch.Generator) -> None:

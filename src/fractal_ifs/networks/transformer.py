@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fractal_ifs.networks.varied import ACTIVATIONS, draw, linear
+from fractal_ifs.networks.undrawn import linear
+from fractal_ifs.networks.varied import ACTIVATIONS, draw
 
 
 def zooms(x: Tensor, base: int, levels: int) -> Tensor:

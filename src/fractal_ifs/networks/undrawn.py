@@ -16,3 +16,8 @@ def undrawn(layer: Layer) -> Layer:
     for name, parameter in list(layer.named_parameters(recurse=False)):
         setattr(layer, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype)))
     return layer
+
+
+def linear(inputs: int, outputs: int, dtype: torch.dtype = torch.float32) -> nn.Linear:
+    """A linear layer whose numbers are still to be drawn."""
+    return undrawn(nn.Linear(inputs, outputs, device="meta", dtype=dtype))

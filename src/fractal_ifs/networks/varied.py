@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fractal_ifs.networks.mlp import initialise
-from fractal_ifs.networks.undrawn import undrawn
+from fractal_ifs.networks.undrawn import linear
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -110,11 +110,6 @@ class ResMLP(nn.Module):
         for norm, up, down in zip(self.norms, self.up, self.down, strict=True):
             x = x + down(self.activation(up(norm(x))))
         return self.readout(x).squeeze(-1)
-
-
-def linear(inputs: int, outputs: int) -> nn.Linear:
-    """A layer whose weights are still to be drawn."""
-    return undrawn(nn.Linear(inputs, outputs, device="meta"))
 
 
 @torch.no_grad()
