@@ -18,6 +18,6 @@ def undrawn(layer: Layer) -> Layer:
     return layer
 
 
-def linear(inputs: int, outputs: int, dtype: torch.dtype = torch.float32) -> nn.Linear:
-    """A linear layer whose numbers are still to be drawn."""
+def linear(inputs: int, outputs: int, dtype: torch.dtype | None = None) -> nn.Linear:
+    """A linear layer whose numbers are still to be drawn; ``dtype`` as of ``nn.Linear``, PyTorch's default if None."""
     return undrawn(nn.Linear(inputs, outputs, device="meta", dtype=dtype))
