@@ -522,6 +522,10 @@ def test_from_python(tmp_path):
             "LN logger=lightning_csv +logger.lightning_csv.flush_logs_every_n_steps=foo",
             "logger.lightning_csv.flush_logs_every_n_steps=foo: must be a whole number",
         ),
+        (
+            "LN +logger.x._target_=pytorch_lightning.loggers.Logger",
+            "logger.x._target_=pytorch_lightning.loggers.Logger: must have what Logger asks of a class; lacks log_h",
+        ),
         ("LN logger=mlflow", "logger.mlflow: mlflow is not installed; pip install mlflow"),
     ],
 )

@@ -78,6 +78,9 @@ def resolve(key: str, target: str, kind: type | None = None) -> Any:
     if kind is None or not (isinstance(found, type) and issubclass(found, kind)):
         allowed = f"a class of {kind.__module__}.{kind.__name__}" if kind else "a function"
         raise ConfigError(f"{key}={short(target)}: must be {allowed}")
+    if inspect.isabstract(found):
+        lacks = ", ".join(sorted(cast(Any, found).__abstractmethods__))
+        raise ConfigError(f"{key}={short(target)}: must have what {kind.__name__} asks of a class; lacks {lacks}")
     return cast(Any, found)
 
 
