@@ -93,6 +93,17 @@ def test_rounds_count_what_was_done_here_and_what_is_left(tmp_path):
     assert 0 < last.best < 1
 
 
+def test_layers_before_the_last_have_no_best_accuracy():
+    """Theirs is that of a readout which the network loses."""
+    seen: list[Standing] = []
+    job = Job(small(training="layerwise", depth=2, steps=50, eval_every=25), None)
+    train([job], threads=1, report=lambda rounds: seen.append(rounds.standing()))
+    best = [(standing.steps, standing.best) for standing in seen if standing.steps]
+    assert {accuracy for steps, accuracy in best if steps <= 50} == {None}
+    assert all(accuracy > 0 for steps, accuracy in best if accuracy is not None and steps > 50)
+    assert best[-1][1] is not None
+
+
 def test_the_native_engine_says_how_far_it_is_in_the_middle_of_a_round():
     config = replace(small(width=50, depth=5), steps=MANY, eval_every=MANY)
     engine, stop, seen = NativeEngine(1), [], []
@@ -302,10 +313,10 @@ def test_a_sweep_in_workers_is_followed(monkeypatch, tmp_path):
     seen: list[Standing] = []
     told = Progress.told
     monkeypatch.setattr(Progress, "told", lambda self, numbers, group: (seen.append(group), told(self, numbers, group)))
-    jobs = [Job(small(engine="torch", workers=2, steps=1500, lr=lr), tmp_path / str(lr)) for lr in (1e-3, 1e-2)]
+    jobs = [Job(small(engine="torch", workers=2, steps=15000, lr=lr), tmp_path / str(lr)) for lr in (1e-3, 1e-2)]
     train_jobs(jobs, "local")
     assert all(isinstance(each, Standing) for each in seen)
-    assert any(0 < run.step < 1500 for each in seen for run in each.running)
+    assert any(0 < run.step < 15000 for each in seen for run in each.running)
 
 
 # status --watch

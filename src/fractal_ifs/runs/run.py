@@ -199,6 +199,11 @@ class Run:
         return row
 
     @property
+    def best_so_far(self) -> float | None:
+        """The best test accuracy of the whole network. None where there is none yet, as in layers before the last."""
+        return self.best_test_acc or None
+
+    @property
     def stopped(self) -> str | None:
         """The key of ``stop`` that ends the run with its newest measurement, and its value. None where none does.
 

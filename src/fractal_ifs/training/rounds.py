@@ -69,7 +69,7 @@ class SweepRounds:
     def standing(self) -> Standing:
         """How far the jobs are. Another thread may ask at any time."""
         past, running = self.past, list(self.active.items())
-        best = [run.best_test_acc for _, (run, _) in running if run.history]
+        best = [run.best_so_far for _, (run, _) in running if run.best_so_far is not None]
         best += [] if past.best is None else [past.best]
         steps, work = past.steps, past.work
         left = sum(self.jobs[number].steps * step_cost(self.jobs[number].config) for number in list(self.waiting))
@@ -80,7 +80,7 @@ class SweepRounds:
             steps, work = steps + done, work + done * step_cost(job.config)
             left += max(0, job.steps - at) * step_cost(job.config)
             loss = run.history[-1].train_loss if run.history else None
-            found.append(Running(number, at, job.steps, loss, run.best_test_acc if run.history else None))
+            found.append(Running(number, at, job.steps, loss, run.best_so_far))
         return Standing(tuple(found), past.ended, past.failed, max(best, default=None), steps, work, left)
 
     def _past(self, number: int, run: Run | None, well: bool) -> None:
@@ -88,7 +88,7 @@ class SweepRounds:
         past, job = self.past, self.jobs[number]
         done = run.steps_before + run.step - self.first.get(number, 0) if run else 0
         best = [] if past.best is None else [past.best]
-        best += [run.best_test_acc] if run and run.history else []
+        best += [run.best_so_far] if run and run.best_so_far is not None else []
         self.past = past._replace(
             ended=past.ended + 1,
             failed=past.failed + (not well),
