@@ -96,15 +96,12 @@ class Ended(NamedTuple):
 @pytest.fixture
 def command(monkeypatch, tmp_path, capsys):
     """``command("-m", "curve=1,4")``: the training entry point, in this process and in tmp_path."""
-    import fractal_ifs.sweeps.driver
     import fractal_ifs.train
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # the entry point sets it: taken back at the end
 
     def run(*arguments: str) -> Ended:
-        fractal_ifs.sweeps.driver.swept.clear()
-        fractal_ifs.sweeps.driver.failed.clear()
         monkeypatch.setattr(sys, "argv", ["train", *arguments])
         capsys.readouterr()
         with _logging_as_before():
@@ -115,9 +112,7 @@ def command(monkeypatch, tmp_path, capsys):
                 status = error.code or 0
         return Ended(status, *capsys.readouterr())
 
-    yield run
-    fractal_ifs.sweeps.driver.swept.clear()
-    fractal_ifs.sweeps.driver.failed.clear()
+    return run
 
 
 def _levels() -> dict[str, int]:

@@ -393,6 +393,12 @@ def test_keys_of_optimizers_and_schedules_are_in_the_table_where_they_differ(com
     assert not {"schedule.final", "optimizer.nesterov", "loss.name"} & set(rows[0])
 
 
+def test_two_commands_of_one_process_show_their_own_sweeps(command):
+    first, second = (command("-m", *QUICK, "curve=1,4", f"sweep={name}").out for name in ("first", "second"))
+    assert ("multirun/first" in first, "multirun/second" in first) == (True, False)
+    assert ("multirun/first" in second, "multirun/second" in second) == (False, True)
+
+
 def test_one_job_tells_its_result(command, tmp_path):
     ended = command("fractal=vicsek", *QUICK)
     assert ended.status == 0

@@ -30,7 +30,7 @@ from fractal_ifs.files import CONF
 from fractal_ifs.help.before_hydra import answered
 from fractal_ifs.help.options import options_and_words
 from fractal_ifs.help.train import screen
-from fractal_ifs.sweeps.driver import JobsFailed, show_failed, swept
+from fractal_ifs.sweeps.driver import JobsFailed, begin_command, show_failed, swept
 from fractal_ifs.sweeps.finished import best_of, check_objective, finished_jobs
 from fractal_ifs.training import signals
 
@@ -108,6 +108,7 @@ def _shown() -> Generator[None]:
     Ends the process, with status 1, where a table can't be written, and where all runs of a sweep diverged.
     """
     wrong: list[str] = []
+    begin_command()
     try:
         yield
     except JobsFailed as error:

@@ -18,8 +18,15 @@ from fractal_ifs.runs.records import LOG, RunRecord
 
 log = logging.getLogger(__name__)
 
-swept: list[Path] = []  # the directories of this process's sweeps
+# Of the command that this process runs:
+swept: list[Path] = []  # the directories of its sweeps
 failed: dict[Path, RunRecord] = {}  # the record of each job that failed, by the job's directory
+
+
+def begin_command() -> None:
+    """Forget the sweeps of a command before, in the same process."""
+    swept.clear()
+    failed.clear()
 
 
 class JobsFailed(Exception):
