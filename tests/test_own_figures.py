@@ -62,14 +62,15 @@ def test_all_levels_are_lines_of_one_figure_with_their_numbers_of_points(sweep):
     figure = levels.learning(table, Output())
     assert figure is not None
     for axes, cell in zip(figure.axes, table.cells, strict=True):
-        points = levels.points_of(cell.runs[0])
+        counts = [levels.points_of(run) for run in cell.runs]
+        points = {level: sum(each.get(level, 0) for each in counts) / 2 for level in sorted(set().union(*counts))}
         legend = axes.get_legend()
         assert legend is not None
         texts = [text.get_text() for text in legend.get_texts()]
-        assert texts[0] == f"positives, {points[0]:,} points"
+        assert texts[0] == f"positives, {round(points[0]):,} points"
         found = {int(level): int(number) for text in texts if (parts := re.match(r"level (\d), (\d+)", text))
                  for level, number in [parts.groups()]}  # fmt: skip
-        assert found == {level: number for level, number in points.items() if level}
+        assert found == {level: round(number) for level, number in points.items() if level}
         lines = axes.get_lines()
         for line, text in zip(lines, texts, strict=True):
             few = "level" in text and int(text.split()[2]) < 100
@@ -80,6 +81,28 @@ def test_all_levels_are_lines_of_one_figure_with_their_numbers_of_points(sweep):
         assert last(lines[-1]) == pytest.approx(said / 1000)
     title = figure.get_suptitle()
     assert "Answering always “negative” has 1 on every level" in title
+
+
+def test_a_level_that_only_some_seeds_were_tested_on_is_drawn(tmp_path):
+    keys: Any = {"fractal": "vicsek", "curve": 1, "data__test_size": 20, "eval_every": 20, "steps": 40}
+    seeds = range(3, 6)
+    train_jobs([Job(small(seed=seed, measures=("levels",), **keys), tmp_path / str(seed)) for seed in seeds])
+    [cell] = table_of(tmp_path).cells
+    tested = [set(levels.points_of(run)) for run in cell.runs]
+    assert set.union(*tested) - tested[0]  # the first seed lacks a level
+    figure = levels.learning(table_of(tmp_path), Output())
+    assert figure is not None
+    assert len(figure.axes[0].get_lines()) == len(set.union(*tested)) + 1
+    said = np.asarray(figure.axes[0].get_lines()[-1].get_ydata())
+    assert ((said >= 0) & (said <= 1)).all()
+
+
+def test_a_sheet_of_pictures_may_be_the_only_figure_beside_the_papers(tmp_path):
+    keys: Any = {"fractal": "vicsek", "curve": 4, "width": 10, "depth": 5, "steps": 40, "eval_every": 20}
+    train_jobs([Job(small(seed=seed, **keys), tmp_path / "runs" / str(seed)) for seed in (0, 1)])
+    write_report([tmp_path / "runs"], tmp_path)
+    assert (tmp_path / "figures" / "gallery_vicsek_curve.png").exists()
+    assert (tmp_path / "index.html").exists()
 
 
 def test_the_training_accuracy_is_beside_the_test_accuracy(sweep, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,15 +67,15 @@ def learning(table: Pivot, output: Output) -> Figure | None:
 
 
 def _draw(axes: Axes, cell: Entry) -> None:
-    points = points_of(cell.runs[0])
-    n = max((level for level in points if level), default=0) or 20  # unknown: of a run whose config is lost
+    points = _points_of_all(cell.runs)
+    n = max((level for level in points if level), default=0) or 20  # unknown: of runs whose config is lost
     names = {0: POSITIVE} | {level: f"acc_level_{level}" for level in range(1, n + 1)}
     series = {level: series_of(cell, name) for level, name in names.items()}
     series = {level: found for level, found in series.items() if found}
     looks = ordered(max(series, default=0) + 1)
     for level, found in series.items():
         few = level > 0 and 0 < points.get(level, 0) < FEW
-        label = (level_of(names[level]) or "") + (f", {points[level]:,} points" if level in points else "")
+        label = (level_of(names[level]) or "") + (f", {round(points[level]):,} points" if level in points else "")
         steps = list(found)
         axes.plot(
             steps, [mean_of(values) for values in found.values()], "--" if few else "-",
@@ -99,10 +100,18 @@ def _draw(axes: Axes, cell: Entry) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=7.5)
 
 
-def _negatives(accuracy: dict[int, float], points: dict[int, int]) -> float:
+def _negatives(accuracy: dict[int, float], points: dict[int, float]) -> float:
     """The share of the test points that are answered with "negative"."""
     said = {level: 1 - value if not level else value for level, value in accuracy.items()}
     return sum(points[level] * value for level, value in said.items()) / sum(points[level] for level in said)
+
+
+def _points_of_all(runs: Sequence[Run]) -> dict[int, float]:
+    """How many test points a run has of each level, on average. Empty where one of the runs doesn't tell."""
+    counts = [points_of(run) for run in runs]
+    if not all(counts):
+        return {}
+    return {level: sum(each.get(level, 0) for each in counts) / len(runs) for level in sorted(set().union(*counts))}
 
 
 def points_of(run: Run) -> dict[int, int]:

@@ -119,6 +119,7 @@ def write_galleries(cells: "pd.DataFrame", pictures: Mapping[str, bytes], direct
             grid = [[ours.get(key(r, w)) for w in widths] for r in rows]
             if any(cell and cell.fingerprint in pictures for line in grid for cell in line):
                 path = directory / f"gallery_{fractal}_{row}.png"
+                directory.mkdir(parents=True, exist_ok=True)
                 write(path, _sheet(f"{title}, {where}", row, rows, widths, grid, pictures))
                 written.append(path)
     return written
