@@ -98,8 +98,8 @@ def test_a_level_that_only_some_seeds_were_tested_on_is_drawn(tmp_path):
 
 
 def test_a_sheet_of_pictures_may_be_the_only_figure_beside_the_papers(tmp_path):
-    keys: Any = {"fractal": "vicsek", "curve": 4, "width": 10, "depth": 5, "steps": 40, "eval_every": 20}
-    train_jobs([Job(small(seed=seed, **keys), tmp_path / "runs" / str(seed)) for seed in (0, 1)])
+    keys: Any = {"fractal": "vicsek", "curve": 4, "width": 10, "depth": 5, "data__train_size": 50_000}
+    train_jobs([Job(small(seed=seed, data__test_size=5000, **keys), tmp_path / "runs" / str(seed)) for seed in (0, 1)])
     write_report([tmp_path / "runs"], tmp_path)
     assert (tmp_path / "figures" / "gallery_vicsek_curve.png").exists()
     assert (tmp_path / "index.html").exists()
