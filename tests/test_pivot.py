@@ -354,6 +354,34 @@ def test_the_table_at_the_end_of_a_sweep_is_the_reports(tmp_path, capsys):
         assert len(list(csv.DictReader(file))) == 4  # a row per run all the same
 
 
+def test_the_keys_of_groups_are_in_both_tables_also_where_all_runs_have_them(tmp_path, capsys):
+    for curve in (1, 4):
+        add(tmp_path, [0.6, 0.7], curve=curve, schedule="cosine", batch_size=50, data__margin=0.001, model="resmlp")
+    table = table_of(tmp_path)
+    same = dict(table.same)
+    assert [same[key] for key in ("model", "schedule", "batch_size", "data.margin")] == [
+        "resmlp",
+        "cosine",
+        "50",
+        "0.01",
+    ]
+    assert "model.name" not in same
+    show_table(tmp_path)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(" ".join(line.split()) in shown for line in pivot.legend(table))
+
+
+def test_the_columns_are_of_a_key_that_all_runs_have(tmp_path):
+    for curve in (1, 4):
+        add(tmp_path, [0.6], curve=curve)
+        for noise in (0.0, 0.1):
+            add(tmp_path, [0.6], curve=curve, width=35, depth=10, model="theorem1", model__noise=noise)
+    table = table_of(tmp_path)
+    assert "model.noise" in table.rows
+    assert table.column not in (None, "model.noise")
+    assert table_of(tmp_path, column="model.noise").column == "model.noise"
+
+
 def test_a_measure_of_the_history_has_a_figure_of_its_own(tmp_path):
     """Whatever the column is; a value that is no number is left out."""
     for curve in (1, 4):

@@ -68,6 +68,8 @@ def name_of(number: Number) -> str:
 
 def of_axis(number: Number) -> str:
     """What stands at an axis with the number."""
+    if number == "train":
+        return "training accuracy"
     return "test accuracy" if number in NUMBERS else number.partition("@")[0]
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from fractal_ifs.errors import ConfigError, counted, short
 from fractal_ifs.results.choice import APART, Run, best_lr
 from fractal_ifs.results.numbers import NUMBERS, Number, collapsed, looks, name_of, number_of_run, said, score_of
+from fractal_ifs.results.protocol import keys_of_difference
 from fractal_ifs.results.text_table import by_value
-from fractal_ifs.results.varied import DRAWN, varied
+from fractal_ifs.results.varied import DRAWN, FOLLOW, varied
 from fractal_ifs.runs.records import Status
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ def pivot(
     Args:
         table: a row per run, with the columns of ``results.columns`` and ``inner``.
         inner: keys of groups that are columns of the table.
-        column: the key whose values are columns. None: the last that differs, and has at most 12 values.
+        column: the key whose values are columns. None: the last that differs, has at most 12 values, and that all runs
+            have.
         doubles: a column that tells runs apart that differ in no key, which is then a row. Empty: of such runs the
             first counts, and a note says so.
 
@@ -123,10 +125,14 @@ def pivot(
             runs = _without_doubles(runs, identity, notes)
     if column is None and len(keys) > 1:
         few = [name for name in keys if len({str(run[name]) for run in runs}) <= MOST_COLUMNS]
-        column = (few or keys)[-1] if keys[-1] != doubles else None
+        of_all = [name for name in few if all(run[name] is not None for run in runs)]  # not only of some choices
+        column = (of_all or few or keys)[-1] if keys[-1] != doubles else None
     rows = [name for name in keys if name != column]
-    alone = {name: {plain_value(run[name]) for run in runs} for name in (*TOLD, *inner) if name not in keys}
-    same = {name: min(values) for name, values in alone.items() if len(values) == 1 and values != {"-"}}
+    unlike = {name for run in runs for name in keys_of_difference(run)} & set(FOLLOW)
+    alone = {name: {plain_value(run[name]) for run in runs} for name in (*TOLD, *sorted(unlike), *inner)}
+    same = {
+        name: min(values) for name, values in alone.items() if name not in keys and len(values) == 1 and values != {"-"}
+    }
     groups: dict[tuple[Any, ...], dict[Any, list[Run]]] = {}
     for run in runs:
         line = groups.setdefault(_key(run, rows), {})

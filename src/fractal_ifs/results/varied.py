@@ -28,7 +28,8 @@ def with_inner_keys(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """
     lines: list[dict[str, Any]] = runs.to_dict("records")
     found = [keys_of_difference(line) for line in lines]
-    names = [name for name in dict.fromkeys(key for keys in found for key in keys) if name not in COLUMNS]
+    every = dict.fromkeys(key for keys in found for key in keys)
+    names = [name for name in every if name.removesuffix(".name") not in COLUMNS]  # model is the column of model.name
     columns = {
         name: [_value(keys.get(name) or protocol_value(line, name)) for keys, line in zip(found, lines, strict=True)]
         for name in names

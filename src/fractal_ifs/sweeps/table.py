@@ -19,7 +19,7 @@ from fractal_ifs.results.pivot import Pivot, legend, pivot, title
 from fractal_ifs.results.rows import row_of
 from fractal_ifs.results.terminal import folded
 from fractal_ifs.results.text_table import csv_of
-from fractal_ifs.results.varied import KEYS, inner_keys
+from fractal_ifs.results.varied import KEYS, inner_keys, with_inner_keys
 from fractal_ifs.runs.records import RunRecord, Status, find
 from fractal_ifs.sweeps.driver import driving, failed
 
@@ -115,9 +115,12 @@ def show_table(directory: Path) -> str | None:
             log.error("%s can't be written (%s)", path, reason(error))
     if table.empty:  # of a sweep that was refused, or has trained nothing yet
         return None
-    inner = inner_keys(table)
+    own = inner_keys(table)
+    with_keys, inner = with_inner_keys(table.drop(columns=own))  # as in a report
+    more = [key for key in own if key not in inner]  # those that differ without a part in results, as trainer.threads
+    with_keys, inner = with_keys.assign(**{key: table[key] for key in more}), [*inner, *more]
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
-    found = pivot(table, inner, doubles="directory")
+    found = pivot(with_keys, inner, doubles="directory")
     for part in folded(found, _title(table, found), console):
         console.print(part)
     console.print(*legend(found), sep="\n", highlight=False, markup=False)
