@@ -8,7 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 import numpy as np
@@ -139,15 +139,30 @@ def test_any_sweeper_may_draw_the_jobs(command, tmp_path):
     ("low", "high", "log", "word"),
     [
         (1e-4, 0.1, True, "tag(log,interval(0.0001,0.1))"),
-        (2, 8, False, "interval(2,8)"),
-        (np.float64(0.5), 2, False, "interval(0.5,2)"),
+        (2, 8, False, "int(interval(2,8))"),
+        (np.int64(2), np.int32(8), True, "tag(log,int(interval(2,8)))"),
+        (np.float64(0.5), 2, False, "interval(0.5,2.0)"),
+        (2, 8.0, False, "interval(2.0,8.0)"),
     ],
 )
 def test_an_interval_is_that_of_the_command_line(low, high, log, word):
     assert str(Interval(low, high, log=log)) == word
 
 
-@pytest.mark.parametrize("numbers", [(2, 2, False), (3, 2, False), (0, 1, True), (1, float("inf"), False)])
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (2, 2, False),
+        (3, 2, False),
+        (0, 1, True),
+        (1, float("inf"), False),
+        ("a", 1, False),
+        (1, None, False),
+        ("1", "2", False),
+        (10**400, 10**401, False),
+        (False, True, False),
+    ],
+)
 def test_an_interval_has_something_in_it(numbers):
     with pytest.raises(ConfigError, match=r"must have finite numbers .*low < high"):
         Interval(*numbers)
@@ -190,6 +205,13 @@ def test_optuna_is_that_of_the_command_line(command, tmp_path, optuna):
         "hydra__sweeper__n_trials": 2
     }
     assert len(sweep(tmp_path / "e", experiment="optuna", **of_experiment)) == 2
+
+
+def test_whole_numbers_are_drawn_between_whole_numbers(tmp_path, optuna):
+    asked: dict[str, Any] = OPTUNA | {"width": Interval(cast(Any, np.int64(4)), 9), "hydra__sweeper__n_trials": 4}
+    table = sweep(tmp_path / "s", **asked)
+    assert table.width.between(4, 9).all()
+    assert table.width.nunique() > 1
 
 
 def test_a_study_is_kept_and_goes_on(tmp_path, optuna):

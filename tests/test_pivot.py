@@ -363,7 +363,7 @@ def test_the_keys_of_groups_are_in_both_tables_also_where_all_runs_have_them(tmp
         "resmlp",
         "cosine",
         "50",
-        "0.01",
+        "0.001",
     ]
     assert "model.name" not in same
     show_table(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 from fractal_ifs.errors import ConfigError
 
@@ -20,13 +21,26 @@ class Interval:
     log: bool = False
 
     def __post_init__(self):
-        both = math.isfinite(self.low) and math.isfinite(self.high)
-        if not (both and self.low < self.high and not (self.log and self.low <= 0)):
+        ends = (self.low, self.high)
+        numbers = not any(isinstance(each, bool) or not isinstance(each, Real) for each in ends)
+        if not (numbers and _finite(*ends) and self.low < self.high and not (self.log and self.low <= 0)):
             least = "0 < low < high" if self.log else "low < high"
             raise ConfigError(f"{self!r}: must have finite numbers {least}")
+        if self.log not in (True, False):
+            raise ConfigError(f"{self!r}: log must be True or False")
 
     def __str__(self) -> str:
-        """As the command line has it."""
-        low, high = (each if isinstance(each, int) else float(each) for each in (self.low, self.high))
-        text = f"interval({low!r},{high!r})"
+        """As the command line has it, where ends are whole numbers only within ``int()``."""
+        ends = (self.low, self.high)
+        if all(isinstance(each, Integral) for each in ends):
+            text = "int(interval({},{}))".format(*map(int, ends))
+        else:
+            text = "interval({!r},{!r})".format(*map(float, ends))
         return f"tag(log,{text})" if self.log else text
+
+
+def _finite(*numbers: float) -> bool:
+    try:
+        return all(map(math.isfinite, numbers))
+    except OverflowError:  # a whole number beyond all floats
+        return False

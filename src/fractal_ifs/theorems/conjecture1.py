@@ -99,13 +99,16 @@ def best_errors(problem: Problem[Settings], seed: int) -> dict[str, Any]:
     x_fresh, y_fresh, _ = labelled_points(ifs, n, gamma, 5000, rng, law)
 
     def best(hidden: int) -> tuple[float, float, int]:
-        """The test error, the learning rate and the seed of the network with the least error on the fresh points."""
+        """The test error, the learning rate and the seed of the network with the least error on the fresh points.
+
+        Of equal ones it is the first. The test error has no part in the choice.
+        """
         first, found = seeded_networks(d, keys.width, hidden, range(keys.seeds)), []
         for lr in keys.lrs:
             trained = problem.train(first, x, y, keys.steps, lr)
             fresh, test = error_on(trained, x_fresh, y_fresh), error_on(trained, x_test, y_test)
-            found += [(float(fresh[network]), float(test[network]), lr, network) for network in range(keys.seeds)]
-        return min(found)[1:]
+            found += [(float(fresh[network]), (float(test[network]), lr, network)) for network in range(keys.seeds)]
+        return min(found, key=lambda each: each[0])[1]
 
     trained, _, _ = best(keys.shallow)
     deep, lr, network = best(keys.deep)
