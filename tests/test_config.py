@@ -173,6 +173,11 @@ def test_keys_of_launchers_and_loggers_are_refused_in_one_line(command, tmp_path
         assert reason in command("curve=1", *TINY, *argument.split()).status
 
 
+def test_a_key_that_is_like_none_of_its_group_has_no_hint(command):
+    assert str(command("model.forier=3").status) == "error: model.forier=3: there is no such key"
+    assert str(command("model.nois=3").status) == "error: model.nois=3: there is no such key; did you mean model.noise?"
+
+
 def test_a_choice_that_is_no_name_has_no_keys():
     """conf/config.yaml isn't a launcher."""
     check_plugin_keys(["hydra/launcher=../../config", "+hydra.launcher.foo=2"], "fused", "checked")

@@ -360,6 +360,7 @@ def test_an_experiment_is_a_sweep(tmp_path):
         ({"curve": [1, 1]}, "the sweep has a job twice: .* curve=1 "),
         ({"fractal": "vicsek,cantor2d"}, "vicsek,cantor2d"),
         ({"hydra__launcher": "slurm"}, "of hydra's there is hydra.searchpath and hydra.sweeper"),
+        ({"lr": [Interval(0.1, 0.2), 0.3]}, "lr=.*: an Interval must stand alone, not in a list"),
         ({"lr": Interval(0.1, 0.2)}, "lr=interval.0.1,0.2.: the grid needs separate values"),
         ({"hydra__sweeper": "outward", "lr": [0.1, 0.01], "hydra__sweeper__over": "lrs"}, "hydra.sweeper.over=lrs"),
         (

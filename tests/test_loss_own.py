@@ -195,7 +195,7 @@ def test_refusals_come_before_anything_is_written(command, write, tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("+loss.shrp=3", "loss.shrp=3: there is no such key; did you mean sharp?"),
+        ("+loss.shrp=3", "loss.shrp=3: there is no such key; did you mean loss.sharp?"),
         ("loss.sharp=much", "it failed (TypeError: "),
         ("+loss.f=3", "loss.f=3: can't be a key of the loss: the run gives it"),
         ("+loss.a={_target_:os.system}", "loss.a._target_=os.system: can't stand here"),

@@ -296,7 +296,7 @@ def test_refusals_come_before_anything_is_written(command, nets, tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("+model.omga=3", "model.omga=3: there is no such key; did you mean omega?"),
+        ("+model.omga=3", "model.omga=3: there is no such key; did you mean model.omega?"),
         ("model.omega=fast", "failed (TypeError: "),
         ("+model.width=3", "model.width=3: can't be a key of the network: the run gives it"),
         ("+model._args_=[1]", "model._args_=[1]: must be the name of an argument"),
@@ -564,8 +564,11 @@ def test_theorem_1s_network_is_right_before_it_is_trained():
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
-        ({"width": 34}, "width=34: must be at least 35 with model=theorem1, fractal=cantor2d and fractal.depth=2"),
-        ({"depth": 3}, "depth=3: must be at least 4 with model=theorem1"),
+        (
+            {"width": 34},
+            "width=34 depth=5: must be at least 35 and 4 with model=theorem1, fractal=cantor2d and fractal.",
+        ),
+        ({"depth": 3}, "width=37 depth=3: must be at least 35 and 4 with model=theorem1"),
         ({"fractal": "vicsek"}, "model=theorem1: fractal=vicsek: must have cells that are apart; 4 pairs touch"),
         ({"fractal": "pentaflake_pentagon"}, "fractal=pentaflake_pentagon: Theorem 1 needs a box as K0"),
         ({"model__gamma": 0.5}, "model=theorem1: margin=0.5: must be in"),

@@ -44,8 +44,10 @@ def compose(**keywords: Any) -> RunConfig:
                     f"experiment={named.get('experiment')}: is a sweep over {', '.join(swept)}: give each a value here"
                 )
             values, folders = resolved(config), composed_folders(config)
+        except ConfigError:
+            raise
         except Exception as error:
-            raise error if isinstance(error, ConfigError) else ConfigError(one_line(error, overrides)) from None
+            raise ConfigError(one_line(error, overrides).replace("add -m", "call sweep")) from None
     return accepted(values, folders=folders)
 
 

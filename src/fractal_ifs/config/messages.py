@@ -218,7 +218,16 @@ def _near(key: str, names: Sequence[str]) -> list[str]:
             return list(within)
         if groups := difflib.get_close_matches(key, CHOICES, 1, 0.75):
             return [f"{groups[0]}=NAME"]
-    return difflib.get_close_matches(key, names, 1, 0.6)
+    group = key.rpartition(".")[0]
+    near = difflib.get_close_matches(key, names, 3, 0.6)
+    # of two keys of one group only what stands behind it can be alike
+    alike = [name for name in near if name.rpartition(".")[0] != group or _alike(key, name)]
+    return alike[:1]
+
+
+def _alike(key: str, name: str) -> bool:
+    one, other = (each.rpartition(".")[2] for each in (key, name))
+    return difflib.SequenceMatcher(None, one, other).ratio() >= 0.6
 
 
 def _flags() -> list[str]:

@@ -104,7 +104,7 @@ def check_arguments(told: str, found: Any, own: Own) -> None:
     for key, value in own.keys.items():
         if key not in named and not any_key:
             near = difflib.get_close_matches(key, names, 1, 0.6)
-            hint = f"did you mean {near[0]}?" if near else f"{own.target} has {', '.join(names) or 'none'}"
+            hint = f"did you mean {own.PREFIX}{near[0]}?" if near else f"{own.target} has {', '.join(names) or 'none'}"
             raise ConfigError(f"{own.PREFIX}{key}={short(value)}: there is no such key; {hint}")
     for name in names:
         if named[name].default is kinds.empty and name not in own.keys:

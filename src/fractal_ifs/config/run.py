@@ -283,15 +283,12 @@ def check_theorem1(fractal: Fractal, model: Theorem1Model, data: FractalData, wi
         cube.margin(fractal.depth, theorem1_margin(model, data))
     except ConfigError as error:
         raise ConfigError(f"model=theorem1: {error}") from None
-    for name, value, least in (
-        ("width", width, fractals.built_width(cube, 1)),
-        ("depth", depth, 2 * fractal.depth),
-    ):
-        if value < least:
-            raise ConfigError(
-                f"{name}={value}: must be at least {least} with model=theorem1, fractal={fractal.name} and "
-                f"fractal.depth={fractal.depth}"
-            )
+    least_width, least_depth = fractals.built_width(cube, 1), 2 * fractal.depth
+    if width < least_width or depth < least_depth:
+        raise ConfigError(
+            f"width={width} depth={depth}: must be at least {least_width} and {least_depth} with model=theorem1, "
+            f"fractal={fractal.name} and fractal.depth={fractal.depth}"
+        )
 
 
 def _digest(identity: dict[str, Any]) -> str:

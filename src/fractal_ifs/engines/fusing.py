@@ -87,8 +87,15 @@ def why_not(run: Run) -> str | None:
         except Exception as error:  # vmap refuses in many ways what it can't do
             if out_of_memory(error):
                 raise
-            _found[key] = short(message(error), 160)
+            _found[key] = _told(message(error))
     return _found[key]
+
+
+def _told(refusal: str) -> str:
+    """What vmap refuses, in a few words."""
+    if "data-dependent control flow" in refusal or ".item()" in refusal:
+        return "what it does depends on the values of tensors (an if, a loop, .item()): no data-dependent control flow"
+    return short(refusal, 160)
 
 
 @lru_cache

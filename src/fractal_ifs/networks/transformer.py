@@ -12,10 +12,10 @@ from fractal_ifs.networks.varied import ACTIVATIONS, draw
 def zooms(x: Tensor, base: int, levels: int) -> Tensor:
     """Where points lie in their cells of a grid: (..., d) to (..., levels + 1, d), numbers in [-1, 1].
 
-    The grid of level j cuts each axis of [-1, 1]^d into base^j equal cells. Token j is the point in the coordinates of
-    its cell, in which the cell is [-1, 1]^d; token 0 is the point itself. Where the cells of an IFS are cells of this
-    grid, as of cantor2d and vicsek with base 3, token j of a point of K_j is its image under the inverses of the first
-    j maps of its address.
+    The grid of level j cuts each axis of [-1, 1]^d into base^j equal cells, which lack their upper ends. Token j is the
+    point in the coordinates of its cell, in which the cell is [-1, 1]^d; token 0 is the point itself. Where the cells
+    of an IFS are cells of this grid, as of cantor2d and vicsek with base 3, token j of a point of K_j is its image
+    under the inverses of the first j maps of its address, unless it lies on the upper face of a cell.
     """
     tokens = [x]
     for j in range(1, levels + 1):

@@ -14,7 +14,7 @@ def undrawn(layer: Layer) -> Layer:
     As its ``to_empty(device="cpu")``, without sympy, which torch imports for that.
     """
     for name, parameter in list(layer.named_parameters(recurse=False)):
-        setattr(layer, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype)))
+        setattr(layer, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype, device="cpu")))
     return layer
 
 

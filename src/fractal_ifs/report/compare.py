@@ -8,7 +8,7 @@ from fractal_ifs.report.tables import Cell, Table, difference, shown, signed, ta
 from fractal_ifs.report.verdicts import Verdict, verdicts
 from fractal_ifs.results.cells import CellResult, form_cells, results_of
 from fractal_ifs.results.columns import CellKey
-from fractal_ifs.results.numbers import NUMBERS, Number
+from fractal_ifs.results.numbers import Number, said
 from fractal_ifs.results.rows import read_runs
 
 MOVED = 0.02  # smaller moves are not listed
@@ -33,7 +33,7 @@ def compare(first: Path, second: Path, number: Number = "best") -> str:
         tables(pd.DataFrame([cells[key] for key in common], columns=pd.Index(CellResult._fields))) for cells in found
     ]
     lines = [
-        f"Of {len(common)} cells that both have, at the paper's protocol and budget: {NUMBERS[number]}, the mean over "
+        f"Of {len(common)} cells that both have, at the paper's protocol and budget: {said(number)}, the mean over "
         "the seeds of the best learning rate.",
         "",
         f"First: {first}. Second: {second}.",

@@ -48,8 +48,8 @@ def series_of(cell: Entry, measure: str) -> dict[int, list[float]]:
 
 
 def named(table: Pivot, key: Sequence[str]) -> list[str]:
-    """The keys of a row with their values: ``curve 1``."""
-    return [f"{name} {value}" for name, value in zip(table.rows, key, strict=False)]
+    """The keys of a row with their values: ``curve 1``. Without those that its runs don't have."""
+    return [f"{name} {value}" for name, value in zip(table.rows, key, strict=False) if value != "-"]
 
 
 def mean_of(values: Sequence[float]) -> float:

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fractal_ifs.config.compose import check_own, literal
+from fractal_ifs.config.interval import Interval
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.names import sweep_name
@@ -278,7 +279,9 @@ def _word(key: str, value: Any) -> str:
     if key == "hydra.searchpath" or _of_sweeper(key):
         return f"{key}={literal(value)}"
     values = list(_swept(value))
-    several = isinstance(value, (list, range)) or hasattr(value, "tolist")
+    several = isinstance(value.tolist() if hasattr(value, "tolist") else value, (list, range))
+    if isinstance(value, (list, tuple)) and any(isinstance(each, Interval) for each in value):
+        raise ConfigError(f"{key}={short(value)}: an Interval must stand alone, not in a list")
     if several and key in LISTS and not any(isinstance(each, (list, tuple)) for each in values):
         values = [values]
     if not values:
