@@ -133,16 +133,26 @@ def _sheet(
     grid: Sequence[Sequence[CellResult | None]],
     pictures: Mapping[str, bytes],
 ) -> bytes:
-    """One sheet as PNG. ``grid``: a row per entry of ``rows``, which are depths or curves as ``row`` says."""
+    """One sheet as PNG: the rows and columns that have a picture.
+
+    ``grid``: a row per entry of ``rows``, which are depths or curves as ``row`` says.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
-    shown = [j for j in range(len(widths)) if any((c := line[j]) and c.fingerprint in pictures for line in grid)]
+    has = [[bool(cell and cell.fingerprint in pictures) for cell in line] for line in grid]
+    shown = [j for j in range(len(widths)) if any(line[j] for line in has)]
+    rows, grid = zip(
+        *((value, line) for value, line, each in zip(rows, grid, has, strict=True) if any(each)), strict=True
+    )
     gap, top, left, line = 6, 62, 66, PIXELS + 24
-    sheet = Image.new("RGB", (left + len(shown) * (PIXELS + gap), top + len(rows) * line), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    pen.text((left, 6), f"{title}: after the last step of the best learning rate, seed 0", "#222222", font)
+    font = ImageFont.load_default(13)
+    head = f"{title}: after the last step of the best learning rate, seed 0"
     said = "blue: it says positive, orange: negative; strong: the fractal. Below: the cell's accuracy"
     said += "" if all(c.whole for line in grid for c in line if c) else " (*: another budget)"
+    wide = max(len(shown) * (PIXELS + gap), *(int(font.getlength(text)) + gap for text in (head, said)))
+    sheet = Image.new("RGB", (left + wide, top + len(rows) * line), "white")
+    pen = ImageDraw.Draw(sheet)
+    pen.text((left, 6), head, "#222222", font)
     pen.text((left, 22), said, "#666", font)
     for j, column in enumerate(shown):
         pen.text(
