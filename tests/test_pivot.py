@@ -223,6 +223,14 @@ def test_categories_are_not_joined_by_lines(tmp_path):
         assert ("-" in styles) == joined
 
 
+def test_a_maximum_tells_over_how_many_looks_where_runs_differ_in_that(tmp_path):
+    add(tmp_path, [0.5, 0.6, 0.7], curve=1)
+    add(tmp_path, [0.6, 0.7], curve=4)
+    assert "best: a maximum over 2 to 3 looks at the test set, which is optimistic" in " ".join(
+        pivot.legend(table_of(tmp_path))
+    )
+
+
 def test_by_which_number(tmp_path):
     values = [0.5 + i / 100 for i in range(12)] + [0.58]
     add(tmp_path, values, curve=1)

@@ -26,6 +26,7 @@ from fractal_ifs.config.compose import compose
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
+from fractal_ifs.plotting.style import Output, fit
 from fractal_ifs.report import __main__ as report
 from fractal_ifs.report import figures as report_figures
 from fractal_ifs.report import tables as report_tables
@@ -575,6 +576,26 @@ def test_the_figure_of_theorem_3_names_the_fractals_that_it_proves_nothing_of():
     assert figure.get_suptitle().endswith("break its Assumption 1: Sierpinsky triangle, Pentaflake, Vicsek")
     labels = figure.axes[-1].get_legend_handles_labels()[1]
     assert [label for label in labels if "cells touch" not in label] == ["Theorem 3: resolves $K_j$", "2D Cantor set"]
+
+
+@pytest.mark.parametrize("name", ["figure5", "parameters", "theorem3", "learning_curves"])
+def test_a_figure_in_a_column_of_a_paper_stays_within_it(name):
+    """Panels fold into rows; no title, label or legend is cut off or stands on another."""
+    runs, _ = rows.read_runs([Path(__file__).parents[1] / "docs" / "reproduction" / "results.csv"])
+    of = runs if name == "learning_curves" else report_tables.lookup(report_data.form_cells(runs)[0])
+    output = Output(width=3.3, font=7)
+    figure = getattr(report_figures, name)(of, output=output)
+    fit(figure, output)
+    figure.draw_without_rendering()
+    page = figure.bbox.padded(2)
+    axes_of = [axes for axes in figure.axes if axes.get_visible()]
+    assert len({axes.get_subplotspec().rowspan.start for axes in axes_of}) > 1
+    boxes = [axes.get_tightbbox() for axes in axes_of] + [legend.get_window_extent() for legend in figure.legends]
+    boxes += [text.get_window_extent() for text in figure.texts if text.get_text()]
+    assert all(page.containsx(box.x0) and page.containsx(box.x1) for box in boxes)
+    assert all(page.containsy(box.y0) and page.containsy(box.y1) for box in boxes)
+    assert min(axes.bbox.width for axes in axes_of) > 0.25 * figure.bbox.width
+    assert not [(a, b) for a, b in itertools.combinations(boxes, 2) if a.padded(-2).overlaps(b.padded(-2))]
 
 
 def test_the_kept_runs_that_collapsed():

@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Ours = Mapping[CellKey, CellResult]
+SCREEN = Output()
+LEAST = 1.5  # inches of a panel
 
 
 def write_figures(
     runs: "pd.DataFrame",
     cells: "pd.DataFrame",
     directory: Path,
-    output: Output = Output(),  # noqa: B008 (it is frozen)
+    output: Output = SCREEN,
 ) -> list[Path]:
     """Write every figure that some cell belongs to. Returns the files, of each figure the first format.
 
@@ -42,12 +44,12 @@ def write_figures(
     with drawing():
         figures = {
             "figure4": figure4(ours),
-            "figure5": figure5(ours),
+            "figure5": figure5(ours, output),
             "figure6": figure6(ours),
             "figure7": figure7(ours),
-            "parameters": parameters(ours),
-            "theorem3": theorem3(ours),
-            "learning_curves": learning_curves(runs),
+            "parameters": parameters(ours, output),
+            "theorem3": theorem3(ours, output),
+            "learning_curves": learning_curves(runs, output=output),
         }
         found = {name: figure for name, figure in figures.items() if figure is not None}
         return [write_figure(figure, directory, name, output) for name, figure in found.items()]
@@ -58,12 +60,35 @@ def _name(ours: Ours) -> str:
     return name_of(next(iter(ours.values())).number)
 
 
-def _axes(columns: int, width: float = 4.6, height: float = 3.6, rows: int = 1) -> tuple["Figure", list["Axes"]]:
-    """A figure with a grid of axes, and these axes row by row. ``width``, ``height``: of one of them, in inches."""
+def _axes(
+    panels: int,
+    width: float = 4.6,
+    height: float = 3.6,
+    output: Output = SCREEN,
+    most: int = 6,
+) -> tuple["Figure", list["Axes"]]:
+    """A figure of so many panels, and these row by row; at most ``most`` in a row, in a column of a paper one or two.
+
+    ``width``, ``height``: of one of them, in inches.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+    columns = min(most, panels) if output.width is None else max(1, min(most, panels, int(output.width / LEAST)))
+    rows = -(-panels // columns)
+    folded = columns < min(most, panels)  # its title and legend take lines of their own
+    figure = Figure(figsize=(width * columns, height * rows + 2.5 * folded), layout="constrained")
+    axes_of = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in axes_of[panels:]:
+        axes.set_visible(False)
+    return figure, axes_of[:panels]
+
+
+def _legend(figure: "Figure", axes: "Axes", named: Mapping[str, Any], output: Output) -> None:
+    """One legend for all panels: at the right of the last one, below them in a column of a paper."""
+    if output.width is None:
+        axes.legend(named.values(), named, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    else:
+        figure.legend(named.values(), named, fontsize=8, loc="outside lower center")
 
 
 def _by_budget(line: Sequence[tuple[Any, CellResult]]) -> list[list[tuple[Any, CellResult]]]:
@@ -134,7 +159,7 @@ def figure4(ours: Ours) -> "Figure | None":
     return figure
 
 
-def figure5(ours: Ours) -> "Figure | None":
+def figure5(ours: Ours, output: Output = SCREEN) -> "Figure | None":
     """Figure 5: for each curve P at levels 3, 4, 5, and the accuracy of the best network of depth 5.
 
     The titles say the width of our best network, since the paper's have widths 100 to 400.
@@ -146,7 +171,7 @@ def figure5(ours: Ours) -> "Figure | None":
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    figure, panels = _axes(6, 1.9, 3.3)
+    figure, panels = _axes(6, 1.9, 3.3 if output.width is None else 2.4, output)
     for curve, theirs, axes in zip(range(1, 7), paper()["figure5"]["cantor2d"], panels, strict=True):
         axes.bar([3, 4, 5], ApproximationCurve.load(curve).P(5)[3:], color="#9db8d2", width=0.7)
         axes.axhline(theirs, color="0.35", ls="--", lw=1)
@@ -159,16 +184,17 @@ def figure5(ours: Ours) -> "Figure | None":
         axes.set_xticks([3, 4, 5])
         axes.set_xlabel("level j")
         axes.grid(visible=False)
-        if curve > 1:
+        if (place := axes.get_subplotspec()) and not place.is_first_col():
             axes.set_yticklabels([])
-    panels[0].set_ylabel("P(j); accuracy")
+        else:
+            axes.set_ylabel("P(j); accuracy")
     star = "" if all(cell.whole for cell in best.values()) else " (*: another budget)"
     handles: list[Any] = [
         Patch(color="#9db8d2", label="P(j): what a network that resolves $K_j$ can reach"),
         Line2D([], [], color=ACCENT, lw=1.8, label=f"our best network of depth 5{star}"),
         Line2D([], [], color="0.35", ls="--", lw=1, label="the paper's, of widths up to 400"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3 if output.width is None else 1, fontsize=8)
     figure.suptitle("Figure 5: the best networks of depth 5 on the 2D Cantor set, and the curves", fontsize=10)
     return figure
 
@@ -219,14 +245,14 @@ def figure7(ours: Ours) -> "Figure | None":
     return figure
 
 
-def parameters(ours: Ours) -> "Figure | None":
+def parameters(ours: Ours, output: Output = SCREEN) -> "Figure | None":
     """Accuracy against the number of parameters on curve 1: a panel per fractal, a line per depth."""
     # The number of parameters is known once a run has ended.
     ours = {key: cell for key, cell in ours.items() if cell.params is not None and not cell.differs}
     found = [f for f in FRACTALS if any(k[:4] == ("fractal", f, 5, "1") and k.depth in range(1, 6) for k in ours)]
     if not found:
         return None
-    figure, panels = _axes(len(found), 3.4, 3.2)
+    figure, panels = _axes(len(found), 3.4, 3.2, output)
     for fractal, axes in zip(found, panels, strict=True):
         for depth, (shade, marker) in zip(range(1, 6), ordered(5), strict=True):
             where = ("fractal", fractal, 5, "1", depth)
@@ -244,13 +270,12 @@ def parameters(ours: Ours) -> "Figure | None":
         axes.set_title(FRACTALS[fractal])
     panels[0].set_ylabel(_name(ours))
     lines = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-    depths = sorted(lines)
-    panels[-1].legend([lines[d] for d in depths], depths, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    _legend(figure, panels[-1], dict(sorted(lines.items())), output)
     figure.suptitle("Parameter utilisation on curve 1 (hollow: another budget)", fontsize=10)
     return figure
 
 
-def theorem3(ours: Ours) -> "Figure | None":
+def theorem3(ours: Ours, output: Output = SCREEN) -> "Figure | None":
     """Theorem 3: accuracy against P(j), with a panel per level j.
 
     A point is the best network of depth 5 on a fractal and a curve. The line is the theorem's bound: a network that
@@ -263,7 +288,7 @@ def theorem3(ours: Ours) -> "Figure | None":
         return None
     P = {curve: ApproximationCurve.load(int(curve)).P(5) for _, curve in best}
     touching = [f for f in FRACTALS if not AffineIFS.load(f).separation().epsilon]
-    figure, panels = _axes(4, 3, 3.1)
+    figure, panels = _axes(4, 3, 3.1, output)
     for j, axes in enumerate(panels, 1):
         axes.axline((0.5, 0.5), slope=1, color="0.35", lw=1, ls="--", label="Theorem 3: resolves $K_j$")
         for fractal, (shade, _), marker in zip(FRACTALS, lines(4), "^sDo", strict=True):
@@ -274,19 +299,26 @@ def theorem3(ours: Ours) -> "Figure | None":
             for p, cell in points:
                 if not cell.whole:
                     axes.plot(p, cell.accuracy, marker, color="white", ms=2.5)
-        axes.set(xlim=(0.48, 1.02), ylim=(0.48, 1.02), aspect="equal", xlabel=f"P({j})")
+        axes.set(xlim=(0.48, 1.02), ylim=(0.48, 1.02), xlabel=f"P({j})")
+        if output.width is None:  # else there is no room to lose
+            axes.set_aspect("equal")
         axes.set_title(f"level {j}")
-    panels[0].set_ylabel(f"{_name(ours)}, depth 5")
-    panels[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    (panels[0].set_ylabel if output.width is None else figure.supylabel)(f"{_name(ours)}, depth 5")
+    handles, names = panels[-1].get_legend_handles_labels()
+    _legend(figure, panels[-1], dict(zip(names, handles, strict=True)), output)
     title = "Above the line: better than a network that resolves exactly the cells of level j (six curves)"
     title += "" if all(cell.whole for cell in best.values()) else " (hollow: another budget)"
-    names = ", ".join(FRACTALS[f] for f in touching)
-    title += f"\nTheorem 3 proves nothing where cells touch, as they break its Assumption 1: {names}"
+    touch = ", ".join(FRACTALS[f] for f in touching)
+    title += f"\nTheorem 3 proves nothing where cells touch, as they break its Assumption 1: {touch}"
     figure.suptitle(title, fontsize=10)
     return figure
 
 
-def learning_curves(runs: "pd.DataFrame", most: int = 2000) -> "Figure | None":
+def learning_curves(
+    runs: "pd.DataFrame",
+    most: int = 2000,
+    output: Output = SCREEN,
+) -> "Figure | None":
     """Test accuracy against steps: the median and the quartiles over widths, learning rates and seeds.
 
     Panels are for curve 1, with a line per depth, and for depth 5, with a line per curve. They show only runs of the
@@ -323,10 +355,7 @@ def learning_curves(runs: "pd.DataFrame", most: int = 2000) -> "Figure | None":
                 sets.append((f"{label}, {what}", by, part))
     if not sets:
         return None
-    columns = min(4, len(sets))
-    figure, panels = _axes(columns, 3.6, 3.4, -(-len(sets) // columns))
-    for axes in panels[len(sets) :]:
-        axes.set_visible(False)
+    figure, panels = _axes(len(sets), 3.6, 3.4, output, most=4)
     named: dict[str, Any] = {}  # one legend for all panels
     for (title, by, part), axes in zip(sets, panels, strict=False):
         values = sorted(part[by].unique())
@@ -348,6 +377,7 @@ def learning_curves(runs: "pd.DataFrame", most: int = 2000) -> "Figure | None":
         axes.xaxis.set_major_formatter(thousands)
         axes.set_ylabel("test accuracy")
     names = sorted(named)
-    figure.legend([named[name] for name in names], names, fontsize=8, loc="outside right center")
+    place = "outside right center" if output.width is None else "outside lower center"
+    figure.legend([named[name] for name in names], names, fontsize=8, loc=place, ncols=1 if output.width is None else 3)
     figure.suptitle("Learning curves: median and quartiles over widths, learning rates and seeds" + of_all, fontsize=10)
     return figure

@@ -47,7 +47,7 @@ def learning(table: Pivot, output: Output) -> Figure | None:
     if not cells:
         return None
     shown = cells[:MOST_PANELS]
-    figure, axes_of = grid_of(len(shown), output)
+    figure, axes_of = grid_of(len(shown), output, least=3)  # a legend below each
     for (title, cell), axes in zip(shown, flat(axes_of), strict=False):
         _draw(axes, cell)
         axes.set_title(literal(title))
@@ -97,7 +97,7 @@ def _draw(axes: Axes, cell: Entry) -> None:
             lw=1.5,
             label="share of answers “negative”",
         )
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=7.5)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5, fontsize=7.5)
 
 
 def _negatives(accuracy: dict[int, float], points: dict[int, float]) -> float:

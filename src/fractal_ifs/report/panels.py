@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 MOST_PANELS = 12
 
 
-def grid_of(panels: int, output: Output) -> tuple[Figure, list[list[Axes]]]:
-    """A figure with room for so many panels, and these by rows. In a column of a paper it has one or two beside."""
+def grid_of(panels: int, output: Output, least: float = 1.6) -> tuple[Figure, list[list[Axes]]]:
+    """A figure with room for so many panels, and these by rows. In a column of a paper it has one or two beside.
+
+    ``least``: inches that a panel needs.
+    """
     from matplotlib.figure import Figure
 
-    columns = min(4, panels) if output.width is None else max(1, min(panels, int(output.width / 1.6)))
+    columns = min(4, panels) if output.width is None else max(1, min(panels, int(output.width / least)))
     rows = -(-panels // columns)
     size = (max(5.0, 3.3 * columns) + 1.6, 3.0 * rows + 0.5)
     if output.width is not None:

@@ -210,9 +210,11 @@ def legend(table: Pivot) -> list[str]:
     shown = [entry for entry in cells if entry.mean is not None]
     lines = [f"In all runs: {', '.join(f'{key}={value}' for key, value in table.same.items())}."] if table.same else []
     if table.number == "best":
-        if (most := max((looks(run) for entry in shown for run in entry.runs), default=0)) > 1:
+        of_runs = {looks(run) for entry in shown for run in entry.runs}
+        if (most := max(of_runs, default=0)) > 1:
+            over = f"{min(of_runs)} to {most}" if len(of_runs) > 1 else str(most)
             lines.append(
-                f"best: a maximum over {most} looks at the test set, which is optimistic; final and last10 are not."
+                f"best: a maximum over {over} looks at the test set, which is optimistic; final and last10 are not."
             )
         elif most:
             lines.append("best: of one look at the test set in each run.")
