@@ -14,7 +14,7 @@ from fractal_ifs.config.fractal import Curve
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.plotting.style import Output
-from fractal_ifs.report import own_figures
+from fractal_ifs.report import forms, own_figures
 from fractal_ifs.report.write import write_report
 from fractal_ifs.results import finished_runs, numbers, pivot
 from fractal_ifs.results.best_lr import BestLr
@@ -347,6 +347,8 @@ def test_latex_and_markdown_have_a_value_with_signs_letter_by_letter(tmp_path):
         add(tmp_path, [0.7], config=replace(small(), curve=curve))
     write_report([tmp_path], tmp_path / "out", with_figures=False)
     assert r"a\_b\&\$x|y & 0.7000 \\" in (tmp_path / "out" / "tables.tex").read_text()
+    two = pivot.entry_text(replace(table_of(tmp_path).cells[0], mean=0.7)) + "\ntrain 0.9, test 0.7"
+    assert forms._tex(two) == r"\shortstack[r]{0.7000 n=1 \\ train 0.9, test 0.7}"  # base LaTeX's two lines in a cell
     assert r"| a_b&$x\|y | 0.7000 |" in (tmp_path / "out" / "tables.md").read_text()
 
 

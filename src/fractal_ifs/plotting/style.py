@@ -140,8 +140,9 @@ def _fold_titles(figure: Figure) -> None:
     for legend in figure.legends:
         for text in legend.get_texts():
             _fold(text, 0.8 * figure.bbox.width)
+    room = 1.1 if len(figure.axes) == 1 else 1  # another panel may be beside
     for axes in figure.axes:
-        _fold(axes.title, 1.1 * axes.get_window_extent().width)
+        _fold(axes.title, room * axes.get_window_extent().width)
 
 
 def _fold(text: Text, width: float) -> None:

@@ -108,7 +108,9 @@ def pivot_latex(table: Pivot) -> str:
 
 def _tex(text: str) -> str:
     escaped = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", r"\textbackslash "))
-    return escaped.replace("^", r"\^{}").replace("±", r"$\pm$").replace("~", r"\~{}")
+    said = escaped.replace("^", r"\^{}").replace("±", r"$\pm$").replace("~", r"\~{}")
+    lines = said.splitlines()
+    return r"\shortstack[r]{" + r" \\ ".join(lines) + "}" if len(lines) > 1 else said
 
 
 def pivot_html(table: Pivot) -> str:
