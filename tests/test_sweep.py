@@ -399,6 +399,18 @@ def test_two_commands_of_one_process_show_their_own_sweeps(command):
     assert ("multirun/first" in second, "multirun/second" in second) == (False, True)
 
 
+def test_jobs_without_a_measurement_are_told_by_table_and_report(command, tmp_path, capsys):
+    """As a sweep leaves them that was killed before their turn."""
+    assert "no measurement yet" not in command("-m", *QUICK, "curve=1,4", "seed=0,1", "sweep=some").out
+    for directory in (tmp_path / "multirun" / "some").glob("curve=4*"):
+        for file in directory.iterdir():
+            if file.is_file():
+                file.unlink()
+    show_table(tmp_path / "multirun" / "some")
+    assert "2 jobs: no measurement yet, so in no table." in capsys.readouterr().out
+    assert [note for note in read_runs([tmp_path / "multirun"])[1] if note.startswith("2 jobs of ")]
+
+
 def test_one_job_tells_its_result(command, tmp_path):
     ended = command("fractal=vicsek", *QUICK)
     assert ended.status == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.config.data import ImageData
-from fractal_ifs.errors import ConfigError, Damaged, short
+from fractal_ifs.errors import ConfigError, Damaged, counted, short
 from fractal_ifs.results.columns import BOOLS, COLUMNS, ENDED, NUMBERS, is_measured, measured_of
 from fractal_ifs.results.protocol import setting_of
 from fractal_ifs.results.text_table import number_of, read_text
@@ -50,6 +50,8 @@ def read_runs(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
                 f"{path}: there is no run in this directory; give one that a sweep wrote, as multirun/NAME"
             )
         rows += found
+        if path.is_dir() and (waiting := records.unmeasured(path)):
+            notes.append(f"{counted(waiting, 'job')} of {path}: no measurement yet, so in no table")
     measured = list(dict.fromkeys(name for row in rows for name in row if is_measured(name)))
     table = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *measured]))
     for name in [*NUMBERS, *measured]:

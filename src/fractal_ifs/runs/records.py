@@ -388,6 +388,12 @@ def walk(path: Path) -> Iterator[tuple[Path, set[str]]]:
         below[:] = sorted(name for name in below if not name.startswith(".") and name != "wandb")
 
 
+def unmeasured(directory: Path) -> int:
+    """How many jobs of sweeps at or below a directory have neither a record nor a measurement."""
+    bare = (path for path, names in walk(directory) if not names & {RESULT, HISTORY})
+    return sum(read_composed(path) is not None for path in bare)
+
+
 def read_composed(directory: Path) -> RunConfig | None:
     """The config that Hydra wrote for a job, which may not have begun; None if it isn't one of this package."""
     import yaml

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from fractal_ifs.config.run import RunConfig, placement
-from fractal_ifs.errors import Refused, reason
+from fractal_ifs.errors import Refused, counted, reason
 from fractal_ifs.files import read, write
 from fractal_ifs.results.columns import COLUMNS, is_measured
 from fractal_ifs.results.finished_runs import TABLE
@@ -20,7 +20,7 @@ from fractal_ifs.results.rows import row_of
 from fractal_ifs.results.terminal import folded
 from fractal_ifs.results.text_table import csv_of
 from fractal_ifs.results.varied import KEYS, inner_keys, with_inner_keys
-from fractal_ifs.runs.records import RunRecord, Status, find
+from fractal_ifs.runs.records import RunRecord, Status, find, unmeasured
 from fractal_ifs.sweeps.driver import driving, failed
 
 if TYPE_CHECKING:
@@ -123,7 +123,9 @@ def show_table(directory: Path) -> str | None:
     found = pivot(with_keys, inner, doubles="directory")
     for part in folded(found, _title(table, found), console):
         console.print(part)
-    console.print(*legend(found), sep="\n", highlight=False, markup=False)
+    waiting = unmeasured(directory)
+    lines = [*legend(found), *([f"{counted(waiting, 'job')}: no measurement yet, so in no table."] if waiting else [])]
+    console.print(*lines, sep="\n", highlight=False, markup=False)
     print(path)
     if not good:
         return f"{directory} has no table of this sweep; the same command writes it"
