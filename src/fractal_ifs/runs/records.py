@@ -390,8 +390,16 @@ def walk(path: Path) -> Iterator[tuple[Path, set[str]]]:
 
 def unmeasured(directory: Path) -> int:
     """How many jobs of sweeps at or below a directory have neither a record nor a measurement."""
-    bare = (path for path, names in walk(directory) if not names & {RESULT, HISTORY})
+    bare = (path for path, names in walk(directory) if RESULT not in names and _rows(path / HISTORY) < 1)
     return sum(read_composed(path) is not None for path in bare)
+
+
+def _rows(history: Path) -> int:
+    """How many lines follow the head of a history.csv; -1 where there is none, or nothing can be read."""
+    try:
+        return history.read_bytes().count(b"\n") - 1
+    except OSError:
+        return -1
 
 
 def read_composed(directory: Path) -> RunConfig | None:
