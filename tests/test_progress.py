@@ -1,16 +1,20 @@
 """What is shown while jobs train: its numbers, when it comes, and where."""
 
+import io
 import logging
 import pty
+import re
 import termios
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from conftest import small
+from rich.console import Console
 
 from fractal_ifs.config.environment import check_environment
 from fractal_ifs.config.run import Job
@@ -20,6 +24,7 @@ from fractal_ifs.report.__main__ import main as report
 from fractal_ifs.runs.begin import begin
 from fractal_ifs.runs.records import RunRecord, Status, write_record
 from fractal_ifs.sweeps import executors, progress, watch
+from fractal_ifs.sweeps.bars import Bars
 from fractal_ifs.sweeps.clock import clock
 from fractal_ifs.sweeps.executors import Worker, _Telling
 from fractal_ifs.sweeps.progress import Progress
@@ -53,9 +58,9 @@ def test_the_time_that_is_left_goes_by_the_cost_of_each_run(now):
     costs = [cost(job.config) for job in jobs]
     now[0] += 134.0  # the wide one has taken 134 s, and the narrow one takes 1/134 of that
     shown.group_ended([1], failed=0, best=0.75)
-    assert "best 0.7500" in shown.text()
+    assert "best 0.7500" in shown.line()
     shown.past = shown.past._replace(work=costs[1], steps=1000)
-    assert shown.text() == "1 of 2 jobs done, 0 running, 0 failed; 7 steps/s; 0:01 left; best 0.7500"
+    assert shown.line() == "1 of 2 jobs done; 0 running; 0 failed; 7 steps/s; 0:01 left; best 0.7500"
     assert costs[1] / costs[0] == 134.0
 
 
@@ -67,17 +72,17 @@ def test_groups_in_training_count_by_what_they_have_told_last(now):
         running = (Running(1, at, 1000, None, None),)
         told = Standing(running, ended=1, failed=1, best=0.6, steps=1000 + at, work=each * 1.5, left=each / 2)
         shown.told([0, 3], told)
-    assert shown.text() == "0 of 4 jobs done, 1 running, 1 failed; 150 steps/s; 0:16 left; best 0.6000"
+    assert shown.line() == "0 of 4 jobs done; 1 running; 1 failed; 150 steps/s; 0:16 left; best 0.6000"
     assert [job is jobs[3] for job, _ in shown.standing()[1]] == [True]
     shown.group_ended([0, 3], failed=1, best=0.7)
-    assert shown.text() == "1 of 4 jobs done, 0 running, 1 failed; 150 steps/s; 0:13 left; best 0.7000"
+    assert shown.line() == "1 of 4 jobs done; 0 running; 1 failed; 150 steps/s; 0:13 left; best 0.7000"
 
 
 def test_a_single_run_has_its_step_and_loss(now):
     shown = Progress(jobs_of(8), mode="off")
     now[0] += 1
     shown.told([0], Standing((Running(0, 250, 1000, 0.5, 0.75),), best=0.75, steps=250, work=1.0, left=3.0))
-    assert shown.text() == "step 250 of 1,000, loss 0.5000; 250 steps/s; 0:03 left; best 0.7500"
+    assert shown.line() == "step 250 of 1,000; loss 0.5000; 250 steps/s; 0:03 left; best 0.7500"
 
 
 def test_rounds_count_what_was_done_here_and_what_is_left(tmp_path):
@@ -135,7 +140,7 @@ def test_times_are_short():
 
 def test_lines_of_a_log_come_ever_rarer(now, caplog):
     shown = Progress(jobs_of(8, 8), mode="off")
-    shown.live, begun, came = None, now[0], []
+    shown.bars, begun, came = None, now[0], []
     with caplog.at_level(logging.INFO):
         for second in range(3600):
             now[0] = begun + second
@@ -143,7 +148,7 @@ def test_lines_of_a_log_come_ever_rarer(now, caplog):
             shown._show()
             came += [second] * (len(caplog.messages) - before)
     assert came == [10, 30, 90, 270, 810, 1410, 2010, 2610, 3210]
-    assert caplog.messages[0] == "0 of 2 jobs done, 0 running, 0 failed; 0 steps/s"
+    assert caplog.messages[0] == "0 of 2 jobs done; 0 running; 0 failed; 0 steps/s"
 
 
 @pytest.fixture
@@ -160,9 +165,9 @@ def test_a_sweep_without_a_terminal_says_how_far_it_is(soon, monkeypatch, caplog
         monkeypatch.setattr(logging, "lastResort", None)
     with caplog.at_level(logging.INFO):
         train_jobs([Job(small(width=width, steps=20_000, eval_every=20_000), None) for width in (20, 30)])
-    lines = [line for line in caplog.messages if " jobs done" in line]
+    lines = [line for line in caplog.messages if " jobs done; " in line]
     told = lines if logs else capsys.readouterr().err.splitlines()
-    assert told[0].startswith("0 of 2 jobs done, ")
+    assert told[0].startswith("0 of 2 jobs done; ")
     assert bool(lines) == logs
 
 
@@ -196,7 +201,7 @@ def all_of(stream: Any, reader: Any) -> str:
     return text.decode().removesuffix("END")
 
 
-LINE = "0 of 2 jobs done, 2 running, 0 failed; "
+LINE = "0 of 2 jobs done"
 
 
 def test_a_terminal_with_room_has_the_runs_by_what_they_differ_in(terminal):
@@ -223,6 +228,36 @@ def test_otherwise_there_is_one_line(terminal, monkeypatch, mode, columns, lines
     assert "77" not in text
 
 
+def row(columns: int, **texts: str) -> str:
+    """The line of a bar at the middle, in a terminal of so many columns."""
+    console = Console(file=io.StringIO(), width=columns)
+    bars = Bars(console, list)
+    task = bars.add_task("", total=2, completed=1, texts=texts)
+    console.print(bars.row(bars.tasks[task]))
+    return cast(io.StringIO, console.file).getvalue().rstrip("\n")
+
+
+def test_a_line_has_of_the_texts_what_there_is_room_for_the_time_left_longest():
+    texts = {"done": "4 of 8 jobs done", "running": "4 running", "failed": "1 failed"}
+    texts |= {"rate": "12,533 steps/s", "left": "2:10 left", "best": "best 0.7348"}
+    seen = {}
+    for columns in range(10, 141):
+        line = row(columns, **texts)
+        assert len(line) <= columns
+        assert "\n" not in line
+        seen[columns] = [text for text in texts.values() if text in line], "━" in line
+    everything = list(texts.values())
+    assert seen[140] == seen[89] == (everything, True)
+    assert seen[88] == seen[78] == ([text for text in everything if "running" not in text], True)
+    assert seen[60] == (["4 of 8 jobs done", "1 failed", "2:10 left", "best 0.7348"], False)
+    assert seen[30] == (["4 of 8 jobs done", "2:10 left"], False)
+    assert seen[16] == (["4 of 8 jobs done"], False)
+
+
+def test_brackets_in_a_text_are_text():
+    assert row(40, done="[red]x[/red]").startswith("[red]x[/red] ")
+
+
 def test_more_runs_than_lines_are_counted(terminal, monkeypatch):
     monkeypatch.setenv("LINES", "12")
     shown = Progress(jobs_of(*range(1, 31)), terminal[0])
@@ -237,7 +272,7 @@ def test_it_can_be_turned_off(terminal, mode):
     shown = shown_in(terminal[0], mode)
     time.sleep(0.2)
     shown.close()
-    told = {f"{LINE}0 steps/s; best 0.7500"} if mode == "log" else set()
+    told = {f"{LINE}; 2 running; 0 failed; 0 steps/s; best 0.7500"} if mode == "log" else set()
     assert set(all_of(*terminal).splitlines()) == told
 
 
@@ -324,7 +359,7 @@ def test_a_sweep_in_workers_is_followed(monkeypatch, tmp_path):
 
 def a_run(directory: Path, status: Status, steps: int) -> None:
     config = small(steps=1000, eval_every=100)
-    directory.mkdir(exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     numbers = {"best_test_acc": 0.5, "best_step": 100, "final_test_acc": 0.5}
     write_record(directory, RunRecord.of(config, status, steps=steps, **numbers))
 
@@ -352,6 +387,24 @@ def test_watching_ends_with_the_runs(tmp_path, monkeypatch, capsys):
         f"{head} 1 finished, 1 interrupted; 1,600 of 2,000 steps (80.0%); 10 steps/s; 0:40 left",
         f"{head} 2 finished; 2,000 of 2,000 steps (100.0%)",
     ]
+
+
+def test_watching_in_a_terminal_draws_a_bar_for_each_directory(tmp_path, monkeypatch, terminal):
+    a_run(tmp_path / "a" / "0", Status.INTERRUPTED, 200)
+    a_run(tmp_path / "b" / "0", Status.FINISHED, 1000)
+    monkeypatch.setattr(watch, "Console", partial(Console, file=terminal[0]))
+    monkeypatch.setattr(watch.time, "sleep", lambda seconds: a_run(tmp_path / "a" / "0", Status.FINISHED, 1000))
+    monkeypatch.chdir(tmp_path)
+    last = watch.watch([Path("a"), Path("b")], 1)
+    assert last == "\n".join(f"{name}: 1 run: 1 finished; 1,000 of 1,000 steps (100.0%)" for name in "ab")
+    first, _, then = re.sub("\x1b\\[[^a-zA-Z]*[a-zA-Z]", "", all_of(*terminal)).partition("a: 1 run: 1 finished")
+    assert [line.split() for line in first.splitlines()[-4:]] == [
+        ["a:", "1", "run:", "1", "interrupted;", "200", "of", "1,000", "steps", "(20.0%)"],
+        ["20.0%", "━" * 18 + "╸" + "━" * 75],
+        ["b:", "1", "run:", "1", "finished;", "1,000", "of", "1,000", "steps", "(100.0%)"],
+        ["100.0%", "━" * 93],
+    ]
+    assert "100.0%" in then
 
 
 @pytest.mark.parametrize("seconds", ["0", "x", "1.5"])

@@ -12,19 +12,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.file_proxy import FileProxy
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from fractal_ifs.config import environment
 from fractal_ifs.config.run import Job
 from fractal_ifs.runs.records import keys_of
+from fractal_ifs.sweeps.bars import Bars
 from fractal_ifs.sweeps.clock import clock
 from fractal_ifs.training import signals
 from fractal_ifs.training.grouping import step_cost
 from fractal_ifs.training.rounds import SweepRounds
 from fractal_ifs.training.standing import Running, Standing
-
-if TYPE_CHECKING:
-    from rich.live import Live
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +56,8 @@ class Progress:
         self.groups: dict[tuple[int, ...], SweepRounds | Standing] = {}  # in training, by the numbers of their jobs
         self.past = Standing()  # of the groups that have ended
         self.lock = threading.Lock()
-        self.live, self.restore = self._live(), contextlib.ExitStack()
-        self.keys = _varied(self.jobs) if self.live else {}
+        self.bars, self.restore = self._bars(), contextlib.ExitStack()
+        self.keys = _varied(self.jobs) if self.bars else {}
         self.closed = threading.Event()
         self.thread = threading.Thread(target=self._look, daemon=True, name="progress")
         if self.mode != "off":
@@ -83,44 +87,43 @@ class Progress:
             whole = _together([self.past, *groups.values(), Standing(left=left)])
         return whole, [(self.jobs[numbers[r.number]], r) for numbers, each in groups.items() for r in each.running]
 
-    def text(self) -> str:
-        """One line: jobs, steps a second, the time that is left if work goes on at its rate so far, the best so far."""
+    def texts(self) -> dict[str, str]:
+        """Jobs, steps a second, the time that is left if work goes on at its rate so far, the best so far."""
         whole, running = self.standing()
         seconds = max(time.monotonic() - self.begun, 1e-9)
         if len(self.jobs) == 1 and running:
             run = running[0][1]
-            loss = "" if run.loss is None else f", loss {run.loss:.4f}"
-            parts = [f"step {run.step:,} of {run.steps:,}{loss}"]
+            texts = {"done": f"step {run.step:,} of {run.steps:,}"}
+            texts |= {} if run.loss is None else {"loss": f"loss {run.loss:.4f}"}
         else:
-            done = f"{whole.ended - whole.failed} of {len(self.jobs)} jobs done"
-            parts = [f"{done}, {len(running)} running, {whole.failed} failed"]
-        parts.append(f"{whole.steps / seconds:,.0f} steps/s")
-        if whole.work:
-            parts.append(f"{clock(whole.left * seconds / whole.work)} left")
+            texts = {"done": f"{whole.ended - whole.failed} of {len(self.jobs)} jobs done"}
+            texts |= {"running": f"{len(running)} running", "failed": f"{whole.failed} failed"}
+        texts["rate"] = f"{whole.steps / seconds:,.0f} steps/s"
+        if whole.work:  # rich's own rate begins anew whenever a job that ends early makes the whole smaller
+            texts["left"] = f"{clock(whole.left * seconds / whole.work)} left"
         if whole.best is not None:
-            parts.append(f"best {whole.best:.4f}")
-        return "; ".join(parts)
+            texts["best"] = f"best {whole.best:.4f}"
+        return texts
+
+    def line(self) -> str:
+        """All of ``texts`` in a line."""
+        return "; ".join(self.texts().values())
 
     def close(self) -> None:
         """Remove what a terminal shows. A stream that takes nothing isn't waited for."""
         self.closed.set()
         if self.thread.is_alive():
             self.thread.join(2)
-        if self.live and self.live.is_started and not held_up(self.stream):
-            self.live.stop()
+        if self.bars and self.bars.live.is_started and not held_up(self.stream):
+            self.bars.stop()
         self.restore.close()
 
-    def _live(self) -> Live | None:
+    def _bars(self) -> Bars | None:
         """What draws in a terminal; None elsewhere."""
         if self.mode not in ("auto", "table", "line") or not self.stream.isatty():
             return None
-        from rich.console import Console
-        from rich.live import Live
-
-        console = Console(file=self.stream, markup=False, highlight=False)
-        if console.is_dumb_terminal or not console.is_terminal:
-            return None
-        return Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False)
+        bars = Bars(Console(file=self.stream, markup=False, highlight=False), self._drawn)
+        return bars if bars.screen.is_interactive else None
 
     def _look(self) -> None:
         """What the thread does."""
@@ -131,13 +134,16 @@ class Progress:
                 log.debug("progress", exc_info=error)
 
     def _show(self) -> None:
-        if self.live:
+        if self.bars:
             if not held_up(self.stream):
-                if not self.live.is_started:
-                    self.live.start()
-                    self.live.console.show_cursor()  # a killed process couldn't
-                    self.restore.enter_context(_above(self.live))
-                self.live.update(self._drawn(self.live), refresh=True)
+                if not self.bars.live.is_started:
+                    self.bars.start()
+                    self.bars.screen.show_cursor()  # a killed process couldn't
+                    self.bars.add_task("", total=1.0, texts=self.texts())
+                    self.restore.enter_context(_above(self.bars.screen))
+                whole, _ = self.standing()
+                share = whole.work / max(whole.work + whole.left, 1e-9)
+                self.bars.update(self.bars.task_ids[0], completed=share, texts=self.texts(), refresh=True)
             return
         seconds = time.monotonic() - self.begun
         if seconds < self.next_line:
@@ -145,31 +151,33 @@ class Progress:
         self.next_line = seconds + min(2 * seconds, RAREST)
         if not self.logged or not (log.isEnabledFor(logging.INFO) and log.hasHandlers()):
             if not held_up(self.stream):
-                print(self.text(), file=self.stream, flush=True)
+                print(self.line(), file=self.stream, flush=True)
         elif not any(held_up(handler.stream) for handler in _stream_handlers()):
-            log.info("%s", self.text())
+            log.info("%s", self.line())
 
-    def _drawn(self, live: Live) -> Any:
-        """A line, and above it the runs in training where there is room for them."""
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
-        width, height = live.console.size
+    def _drawn(self) -> Iterator[RenderableType]:
+        """A bar, and above it the runs in training where there is room for them."""
+        assert self.bars
+        width, height = self.bars.screen.size
         small = self.mode == "auto" and (width < ROOM[0] or height < ROOM[1])
-        text = Text(self.text(), no_wrap=True, overflow="ellipsis")
-        if self.mode == "line" or len(self.jobs) == 1 or small:
-            return text
+        if not (self.mode == "line" or len(self.jobs) == 1 or small):
+            yield from self._runs(height - 5)
+        yield self.bars.row(self.bars.tasks[0])
+
+    def _runs(self, most: int) -> Iterator[RenderableType]:
+        """A table of the runs in training, of so many lines."""
         _, running = self.standing()
         table = Table(box=None, padding=(0, 2, 0, 0))
-        for name in (*self.keys, "step", "of", "loss", "best"):
-            table.add_column(Text(name), justify="right", no_wrap=True)
-        for job, run in running[: max(1, height - 5)]:
+        for name in (*self.keys, "", "step", "of", "loss", "best"):  # the bar, without a name, gives way to the others
+            table.add_column(Text(name), justify="right", no_wrap=name != "", max_width=None if name else 10)
+        for job, run in running[: max(1, most)]:
             loss, best = ("" if value is None else f"{value:.4f}" for value in (run.loss, run.best))
             keys = (Text(values[id(job)]) for values in self.keys.values())
-            table.add_row(*keys, f"{run.step:,}", f"{run.steps:,}", loss, best)
-        more = len(running) - table.row_count
-        return Group(table, *([Text(f"and {more} more")] if more > 0 else []), text)
+            bar = ProgressBar(run.steps, run.step)
+            table.add_row(*keys, bar, f"{run.step:,}", f"{run.steps:,}", loss, best)
+        yield table
+        if more := len(running) - table.row_count:
+            yield Text(f"and {more} more")
 
 
 def _standing(group: SweepRounds | Standing) -> Standing:
@@ -191,7 +199,7 @@ def _together(parts: Sequence[Standing]) -> Standing:
 def _varied(jobs: Sequence[Job]) -> dict[str, dict[int, str]]:
     """The keys in which jobs differ, each with its value as text by the id of the job."""
     found = {id(job): {key: str(value) for key, value in keys_of(job.config).items()} for job in jobs}
-    names = [name for name in next(iter(found.values()), {}) if name != "fingerprint"]
+    names = [name for name in next(iter(found.values()), {}) if name not in ("fingerprint", "steps_asked")]
     by_key = {name: {number: keys.get(name, "") for number, keys in found.items()} for name in names}
     return {name: values for name, values in by_key.items() if len(set(values.values())) > 1}
 
@@ -208,15 +216,13 @@ def _stream_handlers() -> list[logging.StreamHandler[Any]]:
 
 
 @contextlib.contextmanager
-def _above(live: Live) -> Iterator[None]:
+def _above(screen: Console) -> Iterator[None]:
     """Within: what is logged to the terminal comes above what is drawn there, not in the middle of it."""
-    from rich.file_proxy import FileProxy
-
     changed: list[Callable[[], Any]] = []
     for handler in _stream_handlers():
         before = handler.stream
         if getattr(before, "isatty", bool)():
-            handler.setStream(FileProxy(live.console, before))
+            handler.setStream(FileProxy(screen, before))
             changed.append(lambda handler=handler, before=before: handler.setStream(before))
     try:
         yield

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.live import Live
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from fractal_ifs.errors import Damaged
 from fractal_ifs.runs.history import read_history
 from fractal_ifs.runs.records import Status
+from fractal_ifs.sweeps.bars import Bars
 from fractal_ifs.sweeps.clock import clock
 from fractal_ifs.sweeps.status import DAMAGED, NOT_UNDERSTOOD, shown, status_and_running
 
@@ -28,37 +29,41 @@ def watch(paths: Sequence[Path], seconds: float) -> str | None:
 
     Returns the last status where that isn't on the screen yet. Raises ConfigError where there is no run.
     """
-    console = Console(markup=False, highlight=False)
-    looks = [_Look(path) for path in paths]
-    if not console.is_terminal or console.is_dumb_terminal:
-        before = ""
+    screen = Console(markup=False, highlight=False)
+    bars = Bars(screen, lambda: _drawn(bars, looks))
+    looks = [_Look(path, bars) for path in paths]
+    before = ""
+    with bars if screen.is_interactive else contextlib.nullcontext():
         while True:
             text = "\n".join(look.text() for look in looks)
-            if text != before:
+            bars.refresh()
+            if not screen.is_interactive and text != before:
                 print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
             if all(look.ended for look in looks):
-                return None
+                return text if screen.is_interactive else None
             before = text
             time.sleep(seconds)
-    with Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False) as live:
-        while True:
-            room = console.size.height - 2
-            lines = "\n".join(look.text() for look in looks).split("\n")
-            lines += [line for look in looks for line in look.running]
-            live.update(Text("\n".join(lines[:room]), no_wrap=True, overflow="ellipsis"), refresh=True)
-            if all(look.ended for look in looks):
-                break
-            time.sleep(seconds)
-    return "\n".join(look.text() for look in looks)
+
+
+def _drawn(bars: Bars, looks: Sequence[_Look]) -> Iterator[RenderableType]:
+    """Each directory's status and bar, then of the runs in training as many as there is room for."""
+    for look, task in zip(looks, bars.tasks, strict=True):
+        yield from (Text(line, no_wrap=True, overflow="ellipsis") for line in look.lines)
+        yield bars.row(task)
+    room = bars.screen.height - 2 - sum(1 + len(look.lines) for look in looks)
+    running = [line for look in looks for line in look.running]
+    yield from (Text(line, no_wrap=True, overflow="ellipsis") for line in running[: max(0, room)])
 
 
 class _Look:
     """A directory of runs, looked at from time to time."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, bars: Bars):
         self.path, self.begun = path, time.monotonic()
+        self.bars, self.task = bars, bars.add_task("", texts={"done": ""})
         self.first: int | None = None  # the steps at the first look
         self.ended = False
+        self.lines: list[str] = []
         self.running: list[str] = []  # a line for each run in training
 
     def text(self) -> str:
@@ -66,16 +71,17 @@ class _Look:
         counts, running = status_and_running(self.path)
         self.running = [_line(self.path, directory) for directory in running]
         self.ended = ENDED.issuperset(key for key in counts if key not in STEPS)
-        done, now = counts["steps"], time.monotonic()
+        done, asked, now = counts["steps"], counts["steps_asked"], time.monotonic()
         if self.first is None:
             self.first, self.begun = done, now
-        text, more = shown(self.path, counts), done - self.first
-        if self.ended or more <= 0:
-            return text
-        rate = more / (now - self.begun)
-        head, *rest = text.split("\n")
-        left = clock((counts["steps_asked"] - done) / rate)
-        return "\n".join([f"{head}; {rate:,.0f} steps/s; {left} left", *rest])
+        texts = {"done": f"{done / max(asked, 1):.1%}"}
+        if not self.ended and done > self.first:
+            rate = (done - self.first) / (now - self.begun)
+            texts |= {"rate": f"{rate:,.0f} steps/s", "left": f"{clock((asked - done) / rate)} left"}
+        self.lines = shown(self.path, counts).split("\n")
+        self.bars.update(self.task, completed=done, total=max(asked, 1), texts=texts)
+        head, *rest = self.lines
+        return "\n".join(["; ".join([head, *list(texts.values())[1:]]), *rest])
 
 
 def _line(path: Path, directory: Path) -> str:
