@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import small
+from letters import wrongly_set
 
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.plotting.style import Output
+from fractal_ifs.plotting.style import Output, check_letters, drawing, fit
 from fractal_ifs.report import levels, own_figures
 from fractal_ifs.report.panels import flat
 from fractal_ifs.report.write import write_report
@@ -81,6 +82,22 @@ def test_all_levels_are_lines_of_one_figure_with_their_numbers_of_points(sweep):
         assert last(lines[-1]) == pytest.approx(said / 1000)
     title = figure.get_suptitle()
     assert "Answering always “negative” has 1 on every level" in title
+
+
+@pytest.mark.parametrize(("width", "font"), [(2.0, 6.6), (3.6, 12), (None, 12)])
+def test_no_letters_are_cut_off_or_over_others_at_the_edge_of_what_is_allowed(sweep, width, font):
+    output = Output(width=width, font=font)
+    check_letters(output)
+    table = table_of(sweep)
+    with drawing():
+        for figure in (own_figures.against(table, output), own_figures.learning(table, "test_acc", output)):
+            assert figure
+            fit(figure, output)
+            assert wrongly_set(figure) == []
+        figure = levels.learning(table, output)
+        assert figure
+        fit(figure, output)
+        assert wrongly_set(figure) == []
 
 
 def test_a_level_that_only_some_seeds_were_tested_on_is_drawn(tmp_path):

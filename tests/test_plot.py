@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import small
+from letters import wrongly_set
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.colors import to_rgba
@@ -115,7 +116,11 @@ def test_a_picture_has_the_width_and_the_letters_that_are_asked_for(tmp_path):
     figure = samples_of(FractalDistribution("vicsek", 1, 2), points=50)
     style.fit(figure, style.Output(width=3.3, font=7))
     assert {text.get_fontsize() for text in figure.findobj(Text) if text.get_text()} == {7}
-    for given, least in (("width=2", "2.4 for letters of 8 points"), ("width=3.3 font=12", "3.6 for letters of 12")):
+    for given, least in (
+        ("width=2", "2.4 for letters of 8 points"),
+        ("width=3.3 font=12", "3.6 for letters of 12"),
+        ("width=1.9 font=3", "2 for letters of 3"),
+    ):
         with pytest.raises(ConfigError, match=rf"^width=\S+: must be at least {least}"):
             plot.write_pictures([*words, *given.split()])
     for key, wrong in (("width", "0.1"), ("font", "x"), ("font", "100")):
@@ -123,21 +128,23 @@ def test_a_picture_has_the_width_and_the_letters_that_are_asked_for(tmp_path):
             plot.write_pictures([*words, f"{key}={wrong}"])
 
 
-@pytest.mark.parametrize("width", [None, 3.3])
-@pytest.mark.parametrize("of_run", [True, False])
-def test_nothing_that_is_written_is_clipped_in_a_column_of_a_paper_either(width, of_run):
-    run = finished({"name": "dust", "d": 2, "ratio": "1/3", "corners": "2/3"}, HalfPlane())
-    figure = learned(run, pixels=30) if of_run else samples_of(FractalDistribution("vicsek", 1, 2), points=50)
-    style.fit(figure, style.Output(width=width))
-    FigureCanvasAgg(figure).draw()
-    width_of, height = figure.bbox.width, figure.bbox.height
-    said = [text for axes in figure.axes for text in (axes.title, axes.xaxis.label, axes.yaxis.label)]
-    said += [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
-    for text in said:
-        box = text.get_window_extent()
-        assert box.x0 > -2, text.get_text()
-        assert box.x1 < width_of + 2, text.get_text()
-        assert box.y1 < height + 2, text.get_text()
+@pytest.mark.parametrize(("width", "font"), [(None, None), (3.3, None), (2.0, 6.6), (2.4, None), (3.6, 12), (None, 12)])
+@pytest.mark.parametrize("what", ["of one", "of six", "on a line", "learned"])
+def test_no_letters_are_cut_off_or_over_others_at_the_edge_of_what_is_allowed(width, font, what):
+    output = style.Output(width=width, font=font)
+    style.check_letters(output)
+    if what == "learned":
+        run = finished({"name": "dust", "d": 2, "ratio": "1/3", "corners": "2/3"}, HalfPlane())
+        figure = draw_network(run, pixels=30, output=output)
+    else:
+        laws = {
+            "of one": [("vicsek", 3)],
+            "of six": [("cantor2d", c) for c in range(1, 7)],
+            "on a line": [("cantor", 1)],
+        }
+        figure = samples_of(*(FractalDistribution(*law) for law in laws[what]), points=50, output=output)
+    style.fit(figure, output)
+    assert wrongly_set(figure) == []
 
 
 @pytest.mark.parametrize(("width", "font"), [(3.3, 8), (5, None), (2.4, None), (3.3, 11), (7, 9)])

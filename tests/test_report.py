@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from letters import wrongly_set
 from scipy.stats import rankdata
 
 from fractal_ifs import streams
@@ -26,7 +27,7 @@ from fractal_ifs.config.compose import compose
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
-from fractal_ifs.plotting.style import Output, fit
+from fractal_ifs.plotting.style import Output, check_letters, fit
 from fractal_ifs.report import __main__ as report
 from fractal_ifs.report import figures as report_figures
 from fractal_ifs.report import tables as report_tables
@@ -578,6 +579,23 @@ def test_the_figure_of_theorem_3_names_the_fractals_that_it_proves_nothing_of():
     assert [label for label in labels if "cells touch" not in label] == ["Theorem 3: resolves $K_j$", "2D Cantor set"]
 
 
+@pytest.mark.parametrize(("width", "font"), [(3.3, 7), (2.0, 6.6), (3.6, 12), (None, 12)])
+@pytest.mark.parametrize("name", ["figure4", "figure5", "figure6", "parameters", "theorem3", "learning_curves"])
+def test_no_figure_that_is_not_refused_has_letters_cut_off_or_over_others(name, width, font):
+    """At the edges of what ``check_letters`` allows; a warning of the layout is an error."""
+    output = Output(width=width, font=font)
+    check_letters(output)
+    runs, _ = rows.read_runs([Path(__file__).parents[1] / "docs" / "reproduction" / "results.csv"])
+    if name == "learning_curves":
+        figure = report_figures.learning_curves(runs, most=60, output=output)
+    else:
+        ours = report_tables.lookup(report_data.form_cells(runs)[0])
+        figure = getattr(report_figures, name)(ours, output=output)
+    assert figure is not None
+    fit(figure, output)
+    assert wrongly_set(figure) == []
+
+
 @pytest.mark.parametrize("name", ["figure5", "parameters", "theorem3", "learning_curves"])
 def test_a_figure_in_a_column_of_a_paper_stays_within_it(name):
     """Panels fold into rows; no title, label or legend is cut off or stands on another."""
@@ -876,3 +894,16 @@ def test_help_loads_nothing_heavy(tmp_path):
     code += "print([m for m in ('pandas', 'matplotlib', 'plotly', 'torch', 'scipy') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert out.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--width 2.3", "--width=2.3: must be at least 2.4 for letters of 8 points"),
+        ("--width 3.3 --font 12", "--width=3.3: must be at least 3.6 for letters of 12 points"),
+        ("--width 1.9 --font 4", "--width=1.9: must be at least 2 for letters of 4 points"),
+    ],
+)
+def test_a_width_that_is_too_little_for_its_letters_is_refused_before_anything_is_read(tmp_path, options, said):
+    with pytest.raises(ConfigError, match=f"^{re.escape(said)}$"):
+        report.report([str(tmp_path / "none"), *options.split()])

@@ -20,7 +20,7 @@ from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import asked, show
 from fractal_ifs.help.options import options_and_words
 from fractal_ifs.help.plot import screen
-from fractal_ifs.plotting.style import FORMATS, Output, least_width, write_figure
+from fractal_ifs.plotting.style import FORMATS, LARGEST, Output, check_letters, write_figure
 from fractal_ifs.streams import command
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Settings:
             output=Output(
                 formats=tuple(formats),
                 width=None if config.width is None else _between(config.width, "width", 1, 40),
-                font=None if config.font is None else _between(config.font, "font", 3, 40),
+                font=None if config.font is None else _between(config.font, "font", 3, LARGEST),
                 dpi=whole(config.dpi, "dpi", 20, 1200),
                 colours=None,
             ),
@@ -134,6 +134,7 @@ class Settings:
         for name, values in (("window", found.window), ("slice", found.slice)):
             if values is not None and (abs(values) > FARTHEST).any():
                 raise ConfigError(f"{name}={short(config[name])}: must be numbers from -1e6 to 1e6")
+        check_letters(found.output)
         window = found.window
         if window is not None and (len(window) not in (2, 4) or (window[1::2] - window[::2] < NARROWEST).any()):
             raise ConfigError(f"window={short(config.window)}: must be [x0,x1,y0,y1] with x0 < x1 and y0 < y1")
@@ -263,10 +264,6 @@ def _plan_distributions(settings: Settings, configs: Sequence[DictConfig]) -> Pi
     if ifs.d == 3 and settings.window is not None:
         raise ConfigError(f"window={settings.window.tolist()}: must be null for samples in d=3")
 
-    width, font = settings.output.width, settings.output.font
-    if width is not None and width < (least := least_width(font)):
-        raise ConfigError(f"width={width:g}: must be at least {least:g} for letters of {font or 8:g} points")
-
     def draw() -> Figure:
         from fractal_ifs.fractals.distribution import FractalDistribution
         from fractal_ifs.plotting.distributions import draw_distributions
@@ -297,7 +294,7 @@ def _plan_network(settings: Settings, directory: Path) -> Picture:
         from fractal_ifs.plotting.networks import draw_network
         from fractal_ifs.runs.load import load
 
-        return draw_network(load(directory), settings.window, at, settings.pixels)
+        return draw_network(load(directory), settings.window, at, settings.pixels, settings.output)
 
     keys = ("fractal", "fractal_depth", "curve", "depth", "width", "lr", "seed")
     name = "learned-{}-n{}-curve{}-depth{}-width{}-lr{:g}-seed{}".format(*(record[key] for key in keys))

@@ -54,7 +54,7 @@ def draw_distributions(
     draw_sets(top, ifs, levels)
     samples, curves = bottom.subfigures(1, 2, width_ratios=[side * per_row, 3.6], squeeze=False)[0]
     _draw_samples(samples, laws, per_row, points, seed, window)
-    _draw_curves(curves.add_subplot(), laws)
+    _draw_curves(curves.add_subplot(), laws, 2 * output.font if output.font and len(laws) == 1 else None)
     where = "outside lower center"
     figure.legend(handles=colour_handles(n), loc=where, ncols=2 if width > 11 else 1, fontsize=9, frameon=False)
     return figure
@@ -83,7 +83,7 @@ def _in_a_column(
     draw_sets(top, ifs, levels, sets)
     _draw_samples(samples, laws, per_row, points, seed, window)
     axes = curves.add_subplot()
-    _draw_curves(axes, laws)
+    _draw_curves(axes, laws, 2 * font if len(laws) == 1 else None)
     if len(laws) > 1:
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.legend(handles=colour_handles(n), loc="outside lower center", frameon=False)
@@ -176,7 +176,8 @@ def _size(points: int) -> float:
     return float(np.clip(20_000 / points, 0.4, 12))
 
 
-def _draw_curves(axes: Axes, laws: Sequence[FractalDistribution]) -> None:
+def _draw_curves(axes: Axes, laws: Sequence[FractalDistribution], pad: float | None = None) -> None:
+    """P(j) by level. ``pad``: points below the title, where the numbers of one curve need them."""
     n = laws[0].depth
     for i, (law, color) in enumerate(zip(laws, _colours_of(laws), strict=True)):
         label, marker = f"curve {literal(law.curve.name)}", MARKERS[i % len(MARKERS)]
@@ -191,6 +192,6 @@ def _draw_curves(axes: Axes, laws: Sequence[FractalDistribution]) -> None:
     else:
         axes.legend(frameon=False, loc="upper left")
     axes.set(xlim=(-0.6, n + 0.3), ylim=(0.48, 1.04), xlabel="level j", ylabel="P(j)")
-    axes.set_title("the accuracy that resolving $K_j$ allows", fontsize=11)
+    axes.set_title("the accuracy that resolving $K_j$ allows", fontsize=11, pad=pad)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     plain_axes(axes)

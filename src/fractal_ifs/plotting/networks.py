@@ -23,6 +23,7 @@ from fractal_ifs.plotting.style import (
     ORANGE,
     PALE_BLUE,
     PALE_ORANGE,
+    Output,
     literal,
     plain_axes,
     thousands,
@@ -32,7 +33,11 @@ from fractal_ifs.runs.predict import outputs
 
 
 def draw_network(
-    run: Finished, window: np.ndarray | None = None, at: np.ndarray | None = None, pixels: int = 800
+    run: Finished,
+    window: np.ndarray | None = None,
+    at: np.ndarray | None = None,
+    pixels: int = 800,
+    output: Output = Output(),  # noqa: B008 (it is frozen)
 ) -> Figure:
     """The decision regions of a finished run's network over its fractal, and its test accuracy by step.
 
@@ -43,10 +48,13 @@ def draw_network(
         window: (4,) x0, x1, y0, y1, or (2,) x0, x1 for d = 1: the part that is drawn. None: K_0.
         at: (d - 2,) the coordinates x_3, ..., x_d of the plane that is drawn. None: those of a point of the fractal.
         pixels: of the regions, per side.
+        output: much narrower than the picture would be, it has its panels below each other.
     """
     config, record = run.config, run.record
     law = FractalDistribution(config.fractal.ifs, config.curve.curve, config.fractal.depth)
-    figure = Figure(figsize=(11.2, 6.0), layout="constrained")
+    column = output.width if output.width is not None and output.width < 8 else None
+    size = (11.2, 6.0) if column is None else (column, 1.9 * column)
+    figure = Figure(figsize=size, layout="constrained")
     steps, accuracy = (record.steps, record.final_test_acc) if run.step is None else (run.step, run.accuracy)
     figure.suptitle(
         f"{literal(record['fractal'])} of depth {record['fractal_depth']}, curve {literal(record['curve'])}: "
@@ -55,7 +63,10 @@ def draw_network(
         fontsize=13,
         color=INK,
     )
-    left, right = figure.subfigures(1, 2, width_ratios=[6, 5.2], squeeze=False)[0]
+    if column is None:
+        left, right = figure.subfigures(1, 2, width_ratios=[6, 5.2], squeeze=False)[0]
+    else:
+        left, right = figure.subfigures(2, 1, height_ratios=[6, 4], squeeze=False)[:, 0]
     axes = left.add_subplot()
     if law.d == 1:
         _draw_output(axes, law, run.model, window, pixels)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import textwrap
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import write
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ BLUE, ORANGE = "#1f77b4", "#ff7f0e"  # positive points (K_n) and negative points
 PALE_BLUE, PALE_ORANGE = "#a9cbe6", "#ffd2a3"  # the network's answer outside K_n: positive, negative
 INK, FAINT, ACCENT = "#222222", "#d9d9d9", "#c2185b"  # text and lines, grids and frames, what to look at
 
+NARROWEST, LARGEST = 2.0, 12  # inches of a picture, points of letters
 FORMATS = ("png", "svg", "pdf")
 # Eight colours that colour-blind people tell apart (Okabe and Ito 2008), and a marker beside each for those who print.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c00")
@@ -105,44 +109,78 @@ def drawing() -> Iterator[None]:
 
 
 def fit(figure: Figure, output: Output) -> None:
-    """Give a figure the width and the letters that are asked for, and fold titles that are too long.
+    """Give a figure the width and the letters that are asked for, and fold what is written and is too long.
 
-    The height keeps the proportions.
+    The height keeps the proportions, and grows where panels would have too little room for their letters.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
 
+    FigureCanvasAgg(figure)
     width, height = figure.get_size_inches()
     scale = 1.0 if output.width is None else output.width / width
     if output.width is not None:
         figure.set_size_inches(output.width, height * max(scale, 0.4 if scale < 1 else 1))
-    if output.font is not None or scale < 1:
+    if output.font is None and scale >= 1:
+        figure.draw_without_rendering()
+        return _fold_all(figure)
+    for axes in figure.axes:
+        labels = axes.xaxis.get_ticklabels() or [axes.title]
+        size = output.font or max(5.0, labels[0].get_fontsize() * scale**0.5)
+        axes.tick_params(labelsize=size, pad=max(3.5, 0.45 * size))
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_fontsize(output.font or max(5.0, text.get_fontsize() * scale**0.5))
+    line = (output.font or 8) / 72  # in inches
+    for _ in range(30):
+        with warnings.catch_warnings(record=True) as told:  # of a layout without room
+            warnings.simplefilter("always")
+            figure.draw_without_rendering()
+        before = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
+        _fold_all(figure)
         for axes in figure.axes:
-            labels = axes.xaxis.get_ticklabels() or [axes.title]
-            axes.tick_params(labelsize=output.font or max(5.0, labels[0].get_fontsize() * scale**0.5))
-        for text in figure.findobj(Text):
-            assert isinstance(text, Text)
-            text.set_fontsize(output.font or max(5.0, text.get_fontsize() * scale**0.5))
-    _fold_titles(figure)
+            _thin(axes)
+        boxes = [axes.get_window_extent() for axes in figure.axes if axes.get_visible()]
+        low = told or any(box.height < max(6 * line * figure.dpi, 0.4 * box.width) for box in boxes)
+        if not low and before == [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]:
+            break
+        if low:
+            figure.set_figheight(1.1 * figure.get_figheight())
 
 
-def _fold_titles(figure: Figure) -> None:
+def _fold_all(figure: Figure) -> None:
     """Break titles, and what legends say, into lines that are no longer than what they stand over."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure, SubFigure
 
-    FigureCanvasAgg(figure)
-    figure.draw_without_rendering()
     for part in figure.findobj(lambda found: isinstance(found, Figure | SubFigure)):
         assert isinstance(part, Figure | SubFigure)
         for text in part.texts:
             if text.get_text() and text.get_text() == part.get_suptitle():
                 _fold(text, 0.92 * part.bbox.width)
-    for legend in figure.legends:
-        for text in legend.get_texts():
-            _fold(text, 0.8 * figure.bbox.width)
-    room = 1.1 if len(figure.axes) == 1 else 1  # another panel may be beside
+        for legend in part.legends:
+            for text in legend.get_texts():
+                _fold(text, 0.8 * part.bbox.width)
     for axes in figure.axes:
-        _fold(axes.title, room * axes.get_window_extent().width)
+        box = axes.get_window_extent()
+        middle = (box.x0 + box.x1) / 2
+        beside = 2 * min(middle - figure.bbox.x0, figure.bbox.x1 - middle)
+        room = min(1.1 * box.width, beside) if len(figure.axes) == 1 else box.width  # another panel may be beside
+        _fold(axes.title, room)
+        _fold(axes.xaxis.label, room)
+
+
+def _thin(axes: Axes) -> None:
+    """Leave out every second name of places on the axis at the bottom while one stands on another."""
+    while True:
+        labels = [label for label in axes.get_xticklabels() if label.get_text()]
+        boxes = [label.get_window_extent() for label in labels]
+        if not any(a.overlaps(b) for a, b in itertools.pairwise(boxes)) or any(
+            label.get_rotation() for label in labels
+        ):
+            return
+        shown = {id(label) for label in labels[::2]}
+        names = [label.get_text() if id(label) in shown else "" for label in axes.get_xticklabels()]
+        axes.set_xticks(axes.get_xticks(), names)
 
 
 def _fold(text: Text, width: float) -> None:
@@ -187,9 +225,29 @@ def write_figure(figure: Figure, directory: Path, name: str, output: Output) -> 
     return directory / f"{name}.{output.formats[0]}"
 
 
-def least_width(font: float | None) -> float:
-    """The least width, in inches, of a picture of distributions whose letters have so many points."""
-    return 0.3 * (font or 8)
+def check_letters(output: Output, prefix: str = "") -> None:
+    """Raise ConfigError where a picture would be too narrow for its letters, which are from 3 to ``LARGEST`` points.
+
+    At the widths that are taken every picture is legible, which was found by drawing all. ``prefix``: of the key.
+    """
+    letters = output.font or 8
+    if output.width is not None and output.width < (least := max(NARROWEST, 0.3 * letters)):
+        raise ConfigError(
+            f"{prefix}width={output.width:g}: must be at least {least:g} for letters of {letters:g} points"
+        )
+
+
+def columns_of(names: Sequence[str], output: Output, most: int) -> int:
+    """How many columns of a legend below a figure of ``output.width`` there is room for."""
+    letters = max(map(len, names)) + 8
+    return max(1, min(most, int((output.width or 8) * 72 / (0.55 * (output.font or 8) * letters))))
+
+
+def panels_of(output: Output, inches: float, most: int) -> int:
+    """How many panels of so many inches, wider with large letters, there is room for beside each other."""
+    if output.width is None and output.font is None:
+        return most
+    return max(1, min(most, int((output.width or 8) / (inches * max(1.0, (output.font or 8) / 8)))))
 
 
 def literal(text: object) -> str:

@@ -9,7 +9,7 @@ from fractal_ifs import streams
 from fractal_ifs.config.options import between, line, path, some_of, whole
 from fractal_ifs.errors import counted, told
 from fractal_ifs.help.layout import Examples, Parser, asked, program
-from fractal_ifs.plotting.style import FORMATS, Output
+from fractal_ifs.plotting.style import FORMATS, LARGEST, Output, check_letters
 from fractal_ifs.results.numbers import NUMBERS
 
 
@@ -61,7 +61,7 @@ def parser() -> Parser:
     out.add_argument(
         "--width", type=between(1, 40), metavar="INCHES", help="of figures; a paper's column has about 3.3"
     )
-    out.add_argument("--font", type=between(3, 40), metavar="POINTS", help="the size of all letters in figures")
+    out.add_argument("--font", type=between(3, LARGEST), metavar="POINTS", help="the size of all letters in figures")
     out.add_argument("--no-figures", action="store_true", help="only tables and verdicts: no pictures, no page")
     return out
 
@@ -174,6 +174,9 @@ def status(arguments: Sequence[str]) -> str | None:
 def report(arguments: Sequence[str]) -> str:
     """Write the report, and return its text for a terminal."""
     given = parser().parse_args(arguments)
+    drawn = Output(formats=given.formats, width=given.width, font=given.font)
+    if not given.no_figures:
+        check_letters(drawn, "--")
     from fractal_ifs.report.write import write_report
 
     terminal = shutil.get_terminal_size((170, 24)).columns if sys.stdout.isatty() else 170
@@ -184,7 +187,7 @@ def report(arguments: Sequence[str]) -> str:
         number=given.number,
         columns=given.columns,
         terminal=terminal,
-        drawn=Output(formats=given.formats, width=given.width, font=given.font),
+        drawn=drawn,
     )
 
 

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.fractals.ifs import AffineIFS
-from fractal_ifs.plotting.style import ACCENT, Output, drawing, lines, literal, ordered, thousands, write_figure
+from fractal_ifs.plotting.style import (
+    ACCENT,
+    Output,
+    columns_of,
+    drawing,
+    lines,
+    literal,
+    ordered,
+    panels_of,
+    thousands,
+    write_figure,
+)
 from fractal_ifs.report.tables import CURVES, FRACTALS, lookup, paper
 from fractal_ifs.results.cells import CellResult
 from fractal_ifs.results.columns import ENDED, CellKey
@@ -43,10 +54,10 @@ def write_figures(
     ours = lookup(cells)
     with drawing():
         figures = {
-            "figure4": figure4(ours),
+            "figure4": figure4(ours, output),
             "figure5": figure5(ours, output),
-            "figure6": figure6(ours),
-            "figure7": figure7(ours),
+            "figure6": figure6(ours, output),
+            "figure7": figure7(ours, output),
             "parameters": parameters(ours, output),
             "theorem3": theorem3(ours, output),
             "learning_curves": learning_curves(runs, output=output),
@@ -73,7 +84,7 @@ def _axes(
     """
     from matplotlib.figure import Figure
 
-    columns = min(most, panels) if output.width is None else max(1, min(most, panels, int(output.width / LEAST)))
+    columns = panels_of(output, LEAST, min(most, panels))
     rows = -(-panels // columns)
     folded = columns < min(most, panels)  # its title and legend take lines of their own
     figure = Figure(figsize=(width * columns, height * rows + 2.5 * folded), layout="constrained")
@@ -86,9 +97,9 @@ def _axes(
 def _legend(figure: "Figure", axes: "Axes", named: Mapping[str, Any], output: Output) -> None:
     """One legend for all panels: at the right of the last one, below them in a column of a paper."""
     if output.width is None:
-        axes.legend(named.values(), named, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.legend(named.values(), named, fontsize=output.font or 8, loc="center left", bbox_to_anchor=(1, 0.5))
     else:
-        figure.legend(named.values(), named, fontsize=8, loc="outside lower center")
+        figure.legend(named.values(), named, fontsize=output.font or 8, loc="outside lower center")
 
 
 def _by_budget(line: Sequence[tuple[Any, CellResult]]) -> list[list[tuple[Any, CellResult]]]:
@@ -102,6 +113,8 @@ def _draw_by_depth(
     where: tuple[str, str | None, int | None, str | None],
     widths: Sequence[int],
     theirs: Sequence[Sequence[float]] | None = None,
+    *,
+    output: Output,
 ) -> None:
     """Accuracy against width, with a line per depth: ours solid with the spread over seeds, the paper's dashed.
 
@@ -138,7 +151,10 @@ def _draw_by_depth(
         handles.append(
             Line2D([], [], color="0.4", marker="|", ms=9, ls="", label=f"±1 standard deviation\nover n={n} seeds")
         )
-    axes.legend(handles=handles, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    named = {str(handle.get_label()): handle for handle in handles}
+    figure = axes.get_figure(root=True)
+    assert figure
+    _legend(figure, axes, named, output)
     axes.set_xscale("log")
     axes.set_xlim(widths[0] / 1.15, widths[-1] * 1.15)
     axes.set_xticks(list(widths), [str(w) for w in widths])
@@ -147,13 +163,18 @@ def _draw_by_depth(
     axes.set_ylabel(_name(ours))
 
 
-def figure4(ours: Ours) -> "Figure | None":
+def figure4(ours: Ours, output: Output = SCREEN) -> "Figure | None":
     """Figure 4: accuracy against width on the 2D Cantor set, curve 1, with a line per depth."""
     if not any(k[:4] == ("fractal", "cantor2d", 5, "1") for k in ours):
         return None
-    figure, [axes] = _axes(1, 6, 4.2)
+    figure, [axes] = _axes(1, 6, 4.2, output)
     _draw_by_depth(
-        axes, ours, ("fractal", "cantor2d", 5, "1"), paper()["widths"], paper()["figure4"]["values"]["cantor2d"]
+        axes,
+        ours,
+        ("fractal", "cantor2d", 5, "1"),
+        paper()["widths"],
+        paper()["figure4"]["values"]["cantor2d"],
+        output=output,
     )
     axes.set_title("Figure 4: the effect of depth on learning the 2D Cantor set (curve 1)")
     return figure
@@ -194,7 +215,8 @@ def figure5(ours: Ours, output: Output = SCREEN) -> "Figure | None":
         Line2D([], [], color=ACCENT, lw=1.8, label=f"our best network of depth 5{star}"),
         Line2D([], [], color="0.35", ls="--", lw=1, label="the paper's, of widths up to 400"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3 if output.width is None else 1, fontsize=8)
+    columns = 3 if output.width is None and (output.font or 0) <= 8 else 1
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=output.font or 8)
     figure.suptitle("Figure 5: the best networks of depth 5 on the 2D Cantor set, and the curves", fontsize=10)
     return figure
 
@@ -210,13 +232,13 @@ def _best_of_depth_5(ours: Ours) -> dict[tuple[str, str], CellResult]:
     return best
 
 
-def figure6(ours: Ours) -> "Figure | None":
+def figure6(ours: Ours, output: Output = SCREEN) -> "Figure | None":
     """Figure 6: accuracy against width on the "fine" Vicsek distribution (curve 4) of depth 6, a line per depth."""
     where = ("fractal", "vicsek", 6, "4")
     if not any(k[:4] == where for k in ours):
         return None
-    figure, [axes] = _axes(1, 6, 4.2)
-    _draw_by_depth(axes, ours, where, paper()["widths"])
+    figure, [axes] = _axes(1, 6, 4.2, output)
+    _draw_by_depth(axes, ours, where, paper()["widths"], output=output)
     axes.axhline(0.5, color="0.5", lw=0.8)
     axes.annotate(
         "chance",
@@ -232,13 +254,18 @@ def figure6(ours: Ours) -> "Figure | None":
     return figure
 
 
-def figure7(ours: Ours) -> "Figure | None":
+def figure7(ours: Ours, output: Output = SCREEN) -> "Figure | None":
     """Figure 7: accuracy against channels on CIFAR-10, with a line per depth."""
     if not any(k[0] == "cifar10" for k in ours):
         return None
-    figure, [axes] = _axes(1, 6, 4.2)
+    figure, [axes] = _axes(1, 6, 4.2, output)
     _draw_by_depth(
-        axes, ours, ("cifar10", None, None, None), paper()["figure7"]["channels"], paper()["figure7"]["values"]
+        axes,
+        ours,
+        ("cifar10", None, None, None),
+        paper()["figure7"]["channels"],
+        paper()["figure7"]["values"],
+        output=output,
     )
     axes.set_xlabel("channels")
     axes.set_title("Figure 7: the effect of depth on learning CIFAR-10")
@@ -378,6 +405,7 @@ def learning_curves(
         axes.set_ylabel("test accuracy")
     names = sorted(named)
     place = "outside right center" if output.width is None else "outside lower center"
-    figure.legend([named[name] for name in names], names, fontsize=8, loc=place, ncols=1 if output.width is None else 3)
+    columns = 1 if output.width is None or not names else columns_of(names, output, 3)
+    figure.legend([named[name] for name in names], names, fontsize=output.font or 8, loc=place, ncols=columns)
     figure.suptitle("Learning curves: median and quartiles over widths, learning rates and seeds" + of_all, fontsize=10)
     return figure

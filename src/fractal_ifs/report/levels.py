@@ -49,7 +49,7 @@ def learning(table: Pivot, output: Output) -> Figure | None:
     shown = cells[:MOST_PANELS]
     figure, axes_of = grid_of(len(shown), output, least=3)  # a legend below each
     for (title, cell), axes in zip(shown, flat(axes_of), strict=False):
-        _draw(axes, cell)
+        _draw(axes, cell, output)
         axes.set_title(literal(title))
         axes.set_xlabel("optimizer steps")
         axes.xaxis.set_major_formatter(thousands)
@@ -66,7 +66,7 @@ def learning(table: Pivot, output: Output) -> Figure | None:
     return figure
 
 
-def _draw(axes: Axes, cell: Entry) -> None:
+def _draw(axes: Axes, cell: Entry, output: Output) -> None:
     points = _points_of_all(cell.runs)
     n = max((level for level in points if level), default=0) or 20  # unknown: of runs whose config is lost
     names = {0: POSITIVE} | {level: f"acc_level_{level}" for level in range(1, n + 1)}
@@ -97,7 +97,7 @@ def _draw(axes: Axes, cell: Entry) -> None:
             lw=1.5,
             label="share of answers “negative”",
         )
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5, fontsize=7.5)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5, fontsize=output.font or 7.5)
 
 
 def _negatives(accuracy: dict[int, float], points: dict[int, float]) -> float:

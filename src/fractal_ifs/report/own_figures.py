@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fractal_ifs.errors import short
-from fractal_ifs.plotting.style import Line, Output, drawing, lines, literal, ordered, thousands, write_figure
+from fractal_ifs.plotting.style import (
+    Line,
+    Output,
+    columns_of,
+    drawing,
+    lines,
+    literal,
+    ordered,
+    thousands,
+    write_figure,
+)
 from fractal_ifs.report import levels
 from fractal_ifs.report.panels import MOST_PANELS, flat, grid_of, mean_of, named, series_of
 from fractal_ifs.results.measured import measures_of
@@ -104,7 +114,7 @@ def against(table: Pivot, output: Output) -> Figure | None:
     for first, *_ in axes_of:
         first.set_ylabel(literal(of_axis(table.number)))
     _stretch(flat(axes_of)[0], [cell.mean for cell in table.cells if cell.mean])
-    _legend(figure, axes_of)
+    _legend(figure, axes_of, output)
     figure.suptitle(_title(table, every), fontsize=10)
     return figure
 
@@ -155,7 +165,7 @@ def learning(table: Pivot, measure: str, output: Output) -> Figure | None:
     name = " ".join({"acc": "accuracy"}.get(word, word) for word in measure.split("_"))
     for first, *_ in axes_of:
         first.set_ylabel(literal(name))
-    _legend(figure, axes_of)
+    _legend(figure, axes_of, output)
     many = any(cell.n > 1 for cell in table.cells)
     more = f" (the first {MOST_PANELS} of {len(rows)} rows)" if len(rows) > MOST_PANELS else ""
     figure.suptitle(
@@ -236,7 +246,7 @@ def _stretch(axes: Axes, values: Sequence[float]) -> None:
             axes.set_ylim(bottom=0)
 
 
-def _legend(figure: Figure, axes_of: Sequence[Sequence[Axes]]) -> None:
+def _legend(figure: Figure, axes_of: Sequence[Sequence[Axes]], output: Output) -> None:
     """One legend for all panels: beside them, below where there is little room or a name is long."""
     found = {text: line for axes in flat(axes_of) for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     if not found:
@@ -244,8 +254,10 @@ def _legend(figure: Figure, axes_of: Sequence[Sequence[Axes]]) -> None:
     names = sorted(found, key=_by_last)
     longest = max(map(len, names))
     if figure.get_figwidth() >= 5 and longest <= LONG_NAME:
-        figure.legend([found[name] for name in names], names, loc="outside right center", fontsize=8)
+        figure.legend([found[name] for name in names], names, loc="outside right center", fontsize=output.font or 8)
         return
-    columns = 2 if longest <= LONG_NAME else 1
+    columns = (2 if longest <= LONG_NAME else 1) if output.width is None else columns_of(names, output, 2)
     figure.set_figheight(figure.get_figheight() + 0.18 * -(-len(names) // columns))
-    figure.legend([found[name] for name in names], names, loc="outside lower center", fontsize=8, ncols=columns)
+    figure.legend(
+        [found[name] for name in names], names, loc="outside lower center", fontsize=output.font or 8, ncols=columns
+    )

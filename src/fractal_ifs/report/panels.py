@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fractal_ifs.plotting.style import Output
+from fractal_ifs.plotting.style import Output, panels_of
 from fractal_ifs.results.measured import measures_of
 from fractal_ifs.results.pivot import Entry, Pivot
 
@@ -23,7 +23,7 @@ def grid_of(panels: int, output: Output, least: float = 1.6) -> tuple[Figure, li
     """
     from matplotlib.figure import Figure
 
-    columns = min(4, panels) if output.width is None else max(1, min(panels, int(output.width / least)))
+    columns = panels_of(output, least, min(4, panels) if output.width is None else panels)
     rows = -(-panels // columns)
     size = (max(5.0, 3.3 * columns) + 1.6, 3.0 * rows + 0.5)
     if output.width is not None:
