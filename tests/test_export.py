@@ -1,6 +1,7 @@
 """Networks out of a run: in files of torch and ONNX, and what they say of points."""
 
 import io
+import logging
 import sys
 
 import numpy as np
@@ -68,6 +69,19 @@ def test_an_exported_network_says_the_same(run, to, tmp_path, monkeypatch, capsy
         for x in (X, X[:1], torch.zeros(0, 2), X.repeat(50, 1)):
             expected = found.model(x).detach()
             torch.testing.assert_close(run_exported(path, to, x).detach(), expected, rtol=0, atol=1e-5)
+
+
+def test_onnx_says_nothing_of_packages_that_no_network_needs(run, caplog):
+    pytest.importorskip("onnxscript")
+    torch_onnx = logging.getLogger("torch.onnx")
+    before = torch_onnx.level
+    torch_onnx.addHandler(caplog.handler)  # torch's own handlers keep it from the root
+    try:
+        exported(load(run).model, X, "onnx")
+    finally:
+        torch_onnx.removeHandler(caplog.handler)
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING] == []
+    assert torch_onnx.level == before
 
 
 def test_a_state_dict_is_plain(run, tmp_path, monkeypatch, capsys):

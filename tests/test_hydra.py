@@ -121,9 +121,14 @@ def test_a_job_that_is_there_twice_is_told_as_that(command):
     assert " lr=0.001 " in line
 
 
-def test_jobs_of_one_directory_are_told_the_way_out(command):
-    line = refused(command, "-m", "engine=native,torch", *QUICK, "sweep=s")
-    assert "is that of engine=native too; hydra.sweep.subdir='${hydra.job.num}' names jobs by their numbers" in line
+@pytest.mark.parametrize("words", ["engine=native,torch", "data.val_size=10,20", "measures=[train_acc],[dead]"])
+def test_jobs_of_one_directory_are_told_why_and_the_way_out(command, words):
+    line = refused(command, "-m", words, *QUICK, "sweep=s")
+    first = words.partition(",")[0]
+    assert f"is that of {first} too, as no key in which they differ can change a result; hydra.sweep.subdir=" in line
+
+
+def test_jobs_named_by_their_numbers_have_directories_of_their_own(command):
     ended = command("-m", "engine=native,torch", *QUICK, "sweep=s", "hydra.sweep.subdir=${hydra.job.num}")
     assert ended.status == 0
 

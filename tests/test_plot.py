@@ -168,6 +168,20 @@ def test_a_narrow_picture_of_distributions_has_its_panels_in_rows(width, font):
     assert {text.get_fontsize() for text in figure.findobj(Text) if text.get_text()} == {font or 8}
 
 
+def test_a_network_of_ones_own_is_named_by_its_class(monkeypatch):
+    run = finished({"name": "dust", "d": 2, "ratio": "1/3", "corners": "2/3"}, HalfPlane())
+    assert ": 1 hidden layers of 1 units after " in learned(run, pixels=20).get_suptitle()
+    monkeypatch.setattr(type(run.config), "targets", {"model._target_": "nets.Siren"})
+    assert ": nets.Siren of depth 1 and width 1 after 300 steps" in learned(run, pixels=20).get_suptitle()
+
+
+def test_panels_beside_each_other_have_titles_of_their_own_width():
+    """Of K_4 and K_5, whose cells are too fine, a cell is shown."""
+    figure = samples_of(FractalDistribution("vicsek", 1), points=50)
+    assert [axes.get_title() for axes in figure.axes if "in a cell" in axes.get_title()]
+    assert wrongly_set(figure) == []
+
+
 def test_a_run_with_one_evaluation_shows_it():
     run = finished({"name": "dust", "d": 2, "ratio": "1/3", "corners": "2/3"}, HalfPlane())
     run = run._replace(history=run.history[:1])

@@ -873,6 +873,9 @@ def test_mistakes_cost_one_line(tmp_path):
     assert status.show(tmp_path / "waiting").endswith("1 run: 1 waiting; 0 of 1,000,000 steps (0.0%)")
     with pytest.raises(ConfigError, match=r"no run has a measurement yet"):
         write_report([tmp_path / "waiting"], tmp_path / "out")
+    (waiting / "config.yaml").write_text("db: {driver: mysql}\n")  # of another application of Hydra
+    with pytest.raises(ConfigError, match=r"there is no run in this directory"):
+        write_report([tmp_path / "waiting"], tmp_path / "out")
     run = add(tmp_path / "later", 0.8)
     record = json.loads((run / "result.json").read_text()) | {"format": 99}
     (run / "result.json").write_text(json.dumps(record))

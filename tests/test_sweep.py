@@ -410,7 +410,15 @@ def test_jobs_without_a_measurement_are_told_by_table_and_report(command, tmp_pa
             (directory / "history.csv").write_text("step,seconds,train_loss,test_loss,test_acc\n")
     show_table(tmp_path / "multirun" / "some")
     assert "2 jobs: no measurement yet, so in no table." in capsys.readouterr().out
-    assert [note for note in read_runs([tmp_path / "multirun"])[1] if note.startswith("2 jobs of ")]
+    multirun = tmp_path / "multirun"
+
+    def told(*paths: Path) -> list[str]:
+        return [note for note in read_runs(paths)[1] if " of " in note and "no measurement yet" in note]
+
+    assert told(multirun) == [f"2 jobs of {multirun}: no measurement yet, so in no table"]
+    assert len(told(multirun, multirun / "some", multirun)) == 1  # jobs that are below several paths count once
+    assert "no measurement yet" not in command("-m", *QUICK, "curve=4", "seed=0", "sweep=other").out
+    assert told(multirun / "some", multirun / "other")[0].startswith("1 job of ")  # another directory has measured it
 
 
 def test_one_job_tells_its_result(command, tmp_path):

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import logging
 import warnings
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -47,8 +50,21 @@ def exported(network: nn.Module, example: Tensor, to: Format) -> bytes:
                     torch.export.save(program, buffer)
                 else:
                     names: Any = {"input_names": ["x"], "output_names": ["f"], "verbose": False}
-                    made: Any = torch.onnx.export(program, (example,), dynamo=True, **names)
+                    with _quiet("torch.onnx"):  # which warns of packages that no network here needs
+                        made: Any = torch.onnx.export(program, (example,), dynamo=True, **names)
                     return made.model_proto.SerializeToString()
     except Exception as error:  # a network of a user's own may do what they can't follow
         raise ConfigError(f"--format {to}: torch can't export this network: {short(message(error), 300)}") from None
     return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Within: the loggers of a package tell errors alone."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

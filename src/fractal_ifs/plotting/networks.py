@@ -55,10 +55,12 @@ def draw_network(
     column = output.width if output.width is not None and output.width < 8 else None
     size = (11.2, 6.0) if column is None else (column, 1.9 * column)
     figure = Figure(figsize=size, layout="constrained")
+    own = config.targets.get("model._target_")  # a class, whose layers it knows alone
+    network = "{} hidden layers of {} units" if own is None else literal(own) + " of depth {} and width {}"
     steps, accuracy = (record.steps, record.final_test_acc) if run.step is None else (run.step, run.accuracy)
     figure.suptitle(
         f"{literal(record['fractal'])} of depth {record['fractal_depth']}, curve {literal(record['curve'])}: "
-        f"{record['depth']} hidden layers of {record['width']} units after {steps:,} steps"
+        f"{network.format(record['depth'], record['width'])} after {steps:,} steps"
         + ("" if accuracy is None else f", test accuracy {accuracy:.4f}"),
         fontsize=13,
         color=INK,

@@ -129,7 +129,7 @@ def _in_the_plane(parent: SubFigure, ifs: AffineIFS, levels: Sequence[int], per_
             slack = 0.02 * (hi - lo)
             axes.set_xlim(lo[0] - slack[0], hi[0] + slack[0])
             axes.set_ylim(lo[1] - slack[1], hi[1] + slack[1])
-            axes.set_title(f"$K_{{{j}}}$ in a cell of $K_{{{within}}}$", fontsize=12)
+            axes.set_title(f"$K_{{{j}}}$\nin a cell of $K_{{{within}}}$", fontsize=12)
 
 
 def _in_space(parent: SubFigure, ifs: AffineIFS, levels: Sequence[int], per_row: int) -> None:

@@ -43,15 +43,19 @@ def read_runs(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
             raise ConfigError(notes[-1].removeprefix(LEFT_OUT))
         if not found and path.is_file():
             raise ConfigError(f"{path}: holds no run")
-        if not found and any(".hydra" in names for _, names in records.walk(path)):
+        if not found and records.unmeasured(path):
             raise ConfigError(f"{path}: no run has a measurement yet; `report status {path}` says how far they are")
         if not found:
             raise ConfigError(
                 f"{path}: there is no run in this directory; give one that a sweep wrote, as multirun/NAME"
             )
         rows += found
-        if path.is_dir() and (waiting := records.unmeasured(path)):
-            notes.append(f"{counted(waiting, 'job')} of {path}: no measurement yet, so in no table")
+    told, seen = {row["fingerprint"] for row in rows}, set[Path]()  # by another of the paths too
+    for path in filter(Path.is_dir, paths):
+        waiting = {where for where, config in records.unmeasured(path).items() if config.fingerprint not in told} - seen
+        seen |= waiting
+        if waiting:
+            notes.append(f"{counted(len(waiting), 'job')} of {path}: no measurement yet, so in no table")
     measured = list(dict.fromkeys(name for row in rows for name in row if is_measured(name)))
     table = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *measured]))
     for name in [*NUMBERS, *measured]:

@@ -388,10 +388,10 @@ def walk(path: Path) -> Iterator[tuple[Path, set[str]]]:
         below[:] = sorted(name for name in below if not name.startswith(".") and name != "wandb")
 
 
-def unmeasured(directory: Path) -> int:
-    """How many jobs of sweeps at or below a directory have neither a record nor a measurement."""
+def unmeasured(directory: Path) -> dict[Path, RunConfig]:
+    """The jobs of sweeps at or below a directory that have neither a record nor a measurement, by their directories."""
     bare = (path for path, names in walk(directory) if RESULT not in names and _rows(path / HISTORY) < 1)
-    return sum(read_composed(path) is not None for path in bare)
+    return {path.resolve(): config for path in bare if (config := read_composed(path))}
 
 
 def _rows(history: Path) -> int:

@@ -142,7 +142,7 @@ def compose_all(
     compose = Composer(context.config_loader, master)
     own = composed_folders(master)
     shared = set(jobs[0]).intersection(*jobs) if len(jobs) > 1 else set[str]()
-    taken: dict[Path, str] = {}
+    taken: dict[Path, tuple[str, str]] = {}  # the words and the fingerprint of a directory's job
     for number, overrides in enumerate(jobs):
         words = " ".join(word for word in filter_overrides(overrides) if word not in shared)
         try:
@@ -151,13 +151,15 @@ def compose_all(
             directory = output_directory(config, first + number)
             job = Job(accepted(values, here, own), directory)
             if directory in taken:
+                other, its = taken[directory]
                 if list(overrides) in map(list, jobs[:number]):
                     raise ConfigError(f"the sweep has a job twice: {' '.join(filter_overrides(overrides))}")
+                why = "" if its != job.config.fingerprint else ", as no key in which they differ can change a result"
                 raise ConfigError(
-                    f"hydra.sweep.subdir: {directory} is that of {taken[directory]} too; hydra.sweep.subdir="
+                    f"hydra.sweep.subdir: {directory} is that of {other} too{why}; hydra.sweep.subdir="
                     "'${hydra.job.num}' names jobs by their numbers"
                 )
-            taken[directory] = words
+            taken[directory] = words, job.config.fingerprint
             finished_or_kept(job)  # raises where the directory is another config's
             configs.append(Composed(config, values, job))
         except ConfigError as error:
