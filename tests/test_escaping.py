@@ -50,6 +50,7 @@ def test_no_cell_of_a_table_is_a_formula_and_all_are_read_again(command, tmp_pat
         tmp_path / "multirun/s/results.csv",
         tmp_path / "out/results.csv",
         tmp_path / "out/cells.csv",
+        tmp_path / "out/table.csv",
         Path("kept.csv"),
     ):
         with open(path, newline="") as file:

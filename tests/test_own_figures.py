@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import small
 from letters import wrongly_set
@@ -159,6 +160,11 @@ def test_the_table_is_of_any_measure_at_any_step(sweep, tmp_path):
                   if (series := measures_of(run)["acc_positive"])]  # fmt: skip
         assert len(values) == 2
         assert f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" in text, curve
+        of_file = pd.read_csv(tmp_path / "table.csv").set_index("curve").loc[curve]
+        assert of_file["number"] == "acc_positive at step 40"
+        assert [of_file["mean"], of_file["sd"], of_file["n"]] == pytest.approx(
+            [np.mean(values), np.std(values, ddof=1), 2]
+        )
     assert "The measure acc_positive at step 40, 4 runs" in text
     assert '"acc_positive@40"' not in text
     runs, column = with_measure(read_runs([sweep])[0], "val_acc")

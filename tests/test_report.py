@@ -118,9 +118,14 @@ def test_cells_are_of_the_number_asked_for_and_say_so(tmp_path):
     cells, notes = report_data.form_cells(runs, "chosen")
     assert len(cells) == 0  # nothing was measured on a validation set
     assert notes == ["2 runs without the test accuracy where the validation accuracy was best: in no cell"]
-    text = write_report([tmp_path / "runs"], tmp_path / "out", False, number="train")
-    assert "A number is the training accuracy after the last step; the paper's is the best of all looks" in text
-    assert "0.930" in (tmp_path / "out" / "tables.md").read_text()
+    text = write_report([tmp_path / "runs"], tmp_path / "out", False, number="final")
+    assert "A number is the test accuracy after the last step; the paper's is the best of all looks" in text
+    assert "0.750 (" in (tmp_path / "out" / "tables.md").read_text()
+    write_report([tmp_path / "runs"], tmp_path / "out", False, number="train")
+    text = (tmp_path / "out" / "tables.md").read_text()
+    assert "0.9300 ± " in text
+    assert "0.820 (" in text  # beside the paper's test accuracies stand ours
+    assert "0.930 (" not in text
 
 
 def test_two_editions_are_compared_in_the_cells_of_both(tmp_path):

@@ -23,8 +23,8 @@ def parser() -> Parser:
         DIR is the directory of a sweep that has ended, is running or was killed, with runs at any depth below it, or
         the results.csv of an earlier report. OUT gets index.html, a page that needs no network; report.md; tables.md,
         .tex and .txt; results.csv and .parquet, a row for each run; cells.csv, the best over learning rates and the
-        mean over seeds by the paper's keys; figures/, and pictures/ of what networks have learned, where their
-        checkpoints are below DIR.
+        mean over seeds by the paper's keys; table.csv, the numbers of the sweep's own table; figures/, and pictures/ of
+        what networks have learned, where their checkpoints are below DIR.
 
         {command} status, collect, check and compare do other things with runs; each has its --help.
         """

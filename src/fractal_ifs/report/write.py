@@ -13,7 +13,7 @@ from fractal_ifs.report import figures, forms, own_figures, page, pictures, tabl
 from fractal_ifs.results.cells import form_cells
 from fractal_ifs.results.measured import with_measure
 from fractal_ifs.results.numbers import NUMBERS, Number
-from fractal_ifs.results.pivot import pivot
+from fractal_ifs.results.pivot import numbers, pivot
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.text_table import csv_of
 from fractal_ifs.results.varied import with_inner_keys
@@ -42,6 +42,7 @@ def write_report(
         number: by which runs are compared, and what the cells of all tables are of: one of ``results.numbers.NUMBERS``.
             Or a measure, ``grad_snr`` or ``grad_snr@0``, after the last step or at another, for the sweep's own table:
             the paper's then are of its number, the best.
+            ``train`` is for that table alone too.
         columns: the key whose values are the columns of the sweep's own table. None: see ``results.pivot.pivot``.
         terminal: how many columns the terminal has.
         drawn: how figures are written.
@@ -55,14 +56,15 @@ def write_report(
     if reason := obstacle(output):
         raise ConfigError(f"output directory {output}: {reason}")
     runs, notes = read_runs(paths)
-    cells, claimed = form_cells(runs, number if number in NUMBERS else "best")
+    beside_paper = number if number in NUMBERS and number != "train" else "best"  # its numbers are test accuracies
+    cells, claimed = form_cells(runs, beside_paper)
     every = tables.tables(cells)
     on_grid = tables.tell_all(runs, cells)
     made = tables.shown(every, whole=not on_grid)
     at_its_budget = bool(tables.shown(made, whole=True))
     found = verdicts.verdicts(every) if at_its_budget else []
     own, with_keys = None, runs
-    asked = columns or number not in NUMBERS
+    asked = columns or number != beside_paper
     if asked or not made or not on_grid or any(Path(place).is_dir() for place in runs.directory.dropna()):
         with_keys, inner = with_inner_keys(runs)
         if number not in NUMBERS:
@@ -85,6 +87,8 @@ def write_report(
         write(output / "results.csv", csv_of(runs))
         write(output / "results.parquet", runs.to_parquet(index=False))
     write(output / "cells.csv", csv_of(cells))
+    if own:
+        write(output / "table.csv", csv_of(numbers(own)))
     markdown = "\n".join([*([forms.pivot_markdown(own)] if own else []), *map(forms.markdown, made)])
     latex = [*([forms.pivot_latex(own)] if own else []), *map(forms.latex, made)]
     write(output / "tables.md", markdown.encode())

@@ -198,6 +198,21 @@ def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:
     return [*table.rows, *columns], lines
 
 
+def numbers(table: Pivot) -> pd.DataFrame:
+    """The table's numbers, a row for each cell: its keys, then mean and standard deviation, of how many runs, and lr."""
+    import pandas as pd
+
+    beside = [table.column] if table.column else []
+    rows = [
+        [*key, *([value] if table.column else []), name_of(table.number), cell.mean, cell.sd, cell.n, cell.lr]
+        for key, line in table.entries.items()
+        for value, cell in line.items()
+    ]
+    of_cell = ["number", "mean", "sd", "n", *([] if "lr" in (*table.rows, *beside) else ["lr"])]
+    names = [*table.rows, *beside, *of_cell]
+    return pd.DataFrame([row[: len(names)] for row in rows], columns=pd.Index(names))
+
+
 def title(table: Pivot) -> str:
     """What the table's numbers are: ``The best test accuracy of all measurements, 12 runs``."""
     text = said(table.number)
