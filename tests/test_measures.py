@@ -508,6 +508,14 @@ def test_a_measure_that_fails_costs_its_number_alone(write, caplog, tmp_path):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_a_measure_that_fails_in_a_single_run_stands_once_in_its_log(write, command, tmp_path):
+    """To which Hydra writes what is logged."""
+    name = write("def nan(snapshot): return float('nan')\n")
+    words = ["curve=1", "width=8", "depth=1", "steps=20", "eval_every=10", "data.train_size=256", "data.test_size=100"]
+    assert command(*words, "logger=none", "hydra.run.dir=run", f"measures=[{name}.nan]").status == 0
+    assert (tmp_path / "run" / "train.log").read_text().count("nan is missing at step 10: is nan") == 1
+
+
 def test_of_a_network_that_diverged_nothing_more_is_measured():
     [run] = trained([small(optimizer="sgd", lr=1e30, measures=ALL, **KEYS)])
     assert run.record().status == "diverged"

@@ -19,7 +19,7 @@ from fractal_ifs.measures.named import OF_SNAPSHOTS, ON_SETS
 from fractal_ifs.measures.own import function_of, why_not
 from fractal_ifs.measures.sets import OnSet
 from fractal_ifs.measures.snapshot import Snapshot
-from fractal_ifs.runs.records import note
+from fractal_ifs.runs.records import warn
 from fractal_ifs.runs.run import Run
 
 log = logging.getLogger(__name__)
@@ -141,6 +141,4 @@ def _tell(run: Run, name: str, why: str) -> None:
     if name in run.unmeasured:
         return
     run.unmeasured.add(name)
-    text = f"measures: {short(name)} is missing at step {run.steps_before + run.step}: {why}"
-    log.warning("%s", text if run.directory is None else f"{run.directory}: {text}")
-    note(run.directory, text)
+    warn(log, run.directory, f"measures: {short(name)} is missing at step {run.steps_before + run.step}: {why}")

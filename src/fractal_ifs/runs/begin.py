@@ -26,6 +26,7 @@ from fractal_ifs.runs.records import (
     read_begun,
     read_record,
     read_stored,
+    warn,
 )
 from fractal_ifs.runs.run import Run
 from fractal_ifs.runs.versions import bits_rest_on, differences
@@ -96,9 +97,7 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
         here = bits_rest_on(run.isa, run.native_build, run.torch_kernels) | {"engine": run.engine}
         here |= {name: run.versions.get(name) for name in ("model_source", "loss_source")}
         if changed := differences(before, here):
-            text = f"goes on from a checkpoint of other versions ({changed}): perhaps not bit for bit"
-            log.warning("%s: %s", directory, text)
-            note(directory, text)
+            warn(log, directory, f"goes on from a checkpoint of other versions ({changed}): perhaps not bit for bit")
         run.restore(state)
         if not run.status.ended:
             check_validation(job, run.val_points)

@@ -414,6 +414,14 @@ def read_composed(directory: Path) -> RunConfig | None:
         return None
 
 
+def warn(log: logging.Logger, directory: Path | None, text: str) -> None:
+    """Log a warning of a run, and note it in the log in its directory, where Hydra hasn't written it already."""
+    log.warning("%s", text if directory is None else f"{directory}: {text}")
+    files = [each.baseFilename for each in logging.getLogger().handlers if isinstance(each, logging.FileHandler)]
+    if directory is not None and str((directory / LOG).absolute()) not in files:
+        note(directory, text)
+
+
 def note(directory: Path | None, text: str, more: str = "") -> None:
     """Append a line to the log in a run's directory, the file that Hydra's launchers log to. None: do nothing.
 
