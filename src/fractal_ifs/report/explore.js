@@ -56,11 +56,15 @@ async function explore() {
         text: points.map(p => text + "<br>n=" + p[1].length), hovertemplate: "%{text}<br>%{x}: %{y:.4f}<extra></extra>"};
     });
     const xs = [...new Set(traces.flatMap(t => t.x))], all = xs.every(v => !isNaN(v) && String(v).trim()), number = xs.length > 2 && all;
-    at("explored").textContent = (traces.length ? `${traces.length} lines, one for each config; a point is ${several ? "the mean over seeds" : "one run"}${several && !steps ? ", its bar one standard deviation" : ""}.` : "No run of this choice was measured.")
-      + (apart ? ` ${apart} runs that diverged or failed are left out.` : "");
+    const counted = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
+    at("explored").textContent = (traces.length ? `${counted(traces.length, "line")}, one for each config; a point is ${several ? "the mean over seeds" : "one run"}${several && !steps ? ", its bar one standard deviation" : ""}.` : "No run of this choice was measured.")
+      + (apart ? ` ${counted(apart, "run")} that diverged or failed: left out.` : "");
     const log = number && Math.min(...xs) > 0 && Math.max(...xs) / Math.min(...xs) >= 20 && !steps;
+    // One value alone would have an axis from 1 below it to 1 above it.
+    const values = traces.flatMap(t => t.y), alone = new Set(values).size === 1 && !traces.some(t => t.error_y.visible);
+    const range = alone ? [-1, 1].map(side => values[0] + side * (Math.abs(values[0]) / 20 || 1)) : undefined;
     if (!all) traces.forEach(t => { t.mode = "markers"; });  // between categories there is nothing
-    Plotly.react("plot", traces, {xaxis: {title: {text: x}, type: number ? (log ? "log" : "linear") : "category"}, yaxis: {title: {text: name.replaceAll("_", " ")}},
+    Plotly.react("plot", traces, {xaxis: {title: {text: x}, type: number ? (log ? "log" : "linear") : "category"}, yaxis: {title: {text: name.replaceAll("_", " ")}, ...(range ? {range} : {})},
       height: 420, margin: {l: 60, r: 10, t: 10, b: 50}, legend: {orientation: "h", y: -0.2}}, {displayModeBar: false, responsive: true});
   }
   show();
