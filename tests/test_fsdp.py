@@ -13,6 +13,7 @@ import torch
 from conftest import SMALL, read_checkpoint
 from killed import command, start, steps, wait_for
 from test_lightning import equal, pytestmark, trained  # noqa: F401
+from torch.multiprocessing.spawn import spawn
 
 from fractal_ifs import Classifier, load
 from fractal_ifs.config.compose import compose
@@ -36,7 +37,7 @@ KEYS: tuple[dict[str, Any], ...] = (
 
 
 def test_as_without_shares_and_killed_to_the_same_bits(tmp_path):
-    torch.multiprocessing.spawn(one_of_two, (tmp_path,), nprocs=2)
+    spawn(one_of_two, (tmp_path,), nprocs=2)
     for number in range(len(KEYS)):
         assert "training from step 37 to" in (tmp_path / f"killed{number}" / "train.log").read_text()
 
@@ -45,10 +46,10 @@ def one_of_two(rank: int, directory: Path) -> None:
     warnings.simplefilter("error")
     pause = lightning.Keeper.pause
 
-    def killed(keeper: Any, trainer: Any) -> None:
-        lightning.CHECKPOINT_SECONDS = -1.0 if keeper.run.step == 37 else 60.0
-        pause(keeper, trainer)
-        if keeper.run.step == 37:
+    def killed(self: Any, trainer: Any) -> None:
+        lightning.CHECKPOINT_SECONDS = -1.0 if self.run.step == 37 else 60.0
+        pause(self, trainer)
+        if self.run.step == 37:
             raise RuntimeError("killed")
 
     for number, keys in enumerate(KEYS):
