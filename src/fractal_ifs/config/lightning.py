@@ -66,13 +66,14 @@ ONLY_LOOKING = (
     "ThroughputMonitor",
 )
 
-# What Lightning's loggers need, by the class: the package, and its module.
+# What loggers need, by the class: the package, and its module.
 PACKAGES = {
     "TensorBoardLogger": ("tensorboard", "tensorboard"),
     "MLFlowLogger": ("mlflow", "mlflow"),
     "CometLogger": ("comet-ml", "comet_ml"),
     "NeptuneLogger": ("neptune", "neptune"),
     "LitLogger": ("litlogger", "litlogger"),
+    "TrackioLogger": ("trackio", "trackio"),
 }
 
 
@@ -132,10 +133,10 @@ def check_target(key: str, value: Any) -> None:
 
 
 def check_packages(targets: Mapping[str, str]) -> None:
-    """Raises ConfigError where a logger of Lightning's lacks its package. ``targets``: by the full names of keys."""
+    """Raises ConfigError where a logger lacks its package. ``targets``: by the full names of keys."""
     for key, target in targets.items():
         module, _, name = target.rpartition(".")
-        package = PACKAGES.get(name) if module.startswith("pytorch_lightning") else None
+        package = PACKAGES.get(name) if module.startswith(("pytorch_lightning", "fractal_ifs")) else None
         if package and find_spec(package[1]) is None:
             raise ConfigError(
                 f"{key.removesuffix('._target_')}: {package[0]} is not installed; pip install {package[0]}"
