@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,7 @@ from fractal_ifs.runs.records import RunRecord, Status, read_record
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training import lightning
 from fractal_ifs.training.grouping import groups_of
+from fractal_ifs.training.trackio_logger import TrackioLogger
 from fractal_ifs.training.train import train
 
 pytestmark = [
@@ -451,6 +453,43 @@ def test_from_python(tmp_path):
         run(engine="lightning", callbacks="best_checkpoint", logger="none", steps=10)
 
 
+class FakeTrackio:
+    """Trackio's functions, as far as they are called."""
+
+    def __init__(self):
+        self.began: list[Any] = []
+        self.logged: list[Any] = []
+        self.finished = 0
+
+    def init(self, *names, config, embed):
+        self.began.append((*names, config))
+        return self
+
+    def log(self, metrics, step=None):
+        self.logged.append((step, metrics))
+
+    def finish(self):
+        self.finished += 1
+
+
+def test_trackio_is_told_what_lightning_logs(tmp_path, monkeypatch):
+    """A run, and where it goes on another one of the same group."""
+    monkeypatch.setitem(sys.modules, "trackio", fake := FakeTrackio())
+    monkeypatch.setattr("fractal_ifs.config.lightning.PACKAGES", {})
+    config = composed(engine="lightning", steps=40, eval_every=20, logger=["csv", "trackio"])
+    run = trained(config, tmp_path / "one")
+    [(project, name, group, keys)] = fake.began
+    assert (project, name, group) == ("fractal_ifs", "one", "one")
+    assert keys["lr"] == config.lr
+    tested = [metrics["test_acc"] for _, metrics in fake.logged if "test_acc" in metrics]
+    assert tested == pytest.approx([row.test_acc for row in run.history])
+    assert fake.finished == 1
+    logger = TrackioLogger(str(tmp_path / "one"), "mine", "", "trackio.from_20")
+    logger.log_metrics({"x": 1.0}, 3)
+    assert fake.began[-1] == ("mine", "one.from_20", "one", {})
+    assert fake.logged[-1] == (3, {"x": 1.0})
+
+
 # Keys
 
 
@@ -466,7 +505,6 @@ def test_from_python(tmp_path):
         ),
         ("LN trainer.gradient_clip=1", "trainer.gradient_clip=1: there is no such key; did you mean trainer.gradient_"),
         ("LN trainer.max_steps=5", "trainer.max_steps=5: follows from the run's own keys, here from steps"),
-        ("LN trainer.ckpt_path=a", "trainer.ckpt_path=a: a run goes on from its own checkpoint"),
         ("LN trainer.gradient_clip_val=a", "trainer.gradient_clip_val=a: must be a number or null"),
         ("LN trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1: must be a number >= 0"),
         ("LN trainer.gradient_clip_val=nan", "trainer.gradient_clip_val=nan: must be a number >= 0"),
@@ -482,7 +520,6 @@ def test_from_python(tmp_path):
             "trainer.accumulate_grad_batches=7: must be a whole number that divid",
         ),
         ("LN trainer.compile=true", "trainer.compile=true: must be false with engine=lightning"),
-        ("LN trainer.strategy=fsdp", "trainer.strategy=fsdp: must be one of auto, ddp"),
         ("LN training=layerwise", "training=layerwise: goes with the other engines, not engine=lightning"),
         ("LN callbacks=early", "callbacks=early: must be one of best_checkpoint, early_stopping, lr_monitor"),
         ("LN callbacks=[early]", "callbacks=early: must be one of best_checkpoint, early_stopping, lr_monitor"),
@@ -527,11 +564,13 @@ def test_from_python(tmp_path):
             "logger.x._target_=pytorch_lightning.loggers.Logger: must have what Logger asks of a class; lacks log_h",
         ),
         ("LN logger=mlflow", "logger.mlflow: mlflow is not installed; pip install mlflow"),
+        ("LN logger=trackio", "logger.trackio: trackio is not installed; pip install trackio"),
     ],
 )
 def test_refused_in_one_line(command, words, told, tmp_path):
-    if "mlflow" in words and __import__("importlib.util").util.find_spec("mlflow"):
-        pytest.skip("mlflow is installed")
+    package = told.partition(": ")[2].partition(" is not installed")[0]
+    if package in ("mlflow", "trackio") and find_spec(package):
+        pytest.skip(f"{package} is installed")
     given = words.replace("LN", "engine=lightning").split()
     ended = command("steps=10", "data.train_size=1500", *([] if "logger" in words else ["logger=none"]), *given)
     assert str(ended.status).startswith(f"error: {told}")

@@ -28,7 +28,7 @@ from fractal_ifs.errors import ConfigError, counted, short
 from fractal_ifs.extras import require
 from fractal_ifs.sweeps.driver import driving, swept
 from fractal_ifs.sweeps.finished import Ended, best_of, finished_jobs, finished_or_kept
-from fractal_ifs.sweeps.jobs import Composed, Trainer, begin_jobs, compose_all, current
+from fractal_ifs.sweeps.jobs import Composed, Task, begin_jobs, compose_all, current
 from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.slurm_settings import Settings
@@ -93,7 +93,7 @@ class FusedLauncher(Launcher):
 
         Raises ConfigError that names all invalid jobs, and Busy where another process drives this sweep.
         """
-        if not isinstance(self.task_function, Trainer):
+        if not isinstance(self.task_function, Task):
             setup_globals()
             configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         if self.checked is None or self.checked[0] is not job_overrides:  # another sweeper than ours
@@ -104,7 +104,7 @@ class FusedLauncher(Launcher):
                 return [returns[tuple(words)] for words in job_overrides]
         assert self.checked is not None
         (_, composed), self.checked = self.checked, None
-        if isinstance(self.task_function, Trainer):  # from Python, whose process keeps its logging
+        if isinstance(self.task_function, Task):  # from Python, whose process keeps its logging
             return self._ended([self._job(each) for each in composed], composed, self.task_function(composed))
         directories = list(dict.fromkeys(each.sweep_directory for each in composed))
         for directory in directories:

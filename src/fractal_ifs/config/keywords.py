@@ -92,7 +92,7 @@ class Values(TypedDict, total=False):
     stop__patience: int | None
     trainer__accelerator: Literal["cpu", "gpu", "auto"]
     trainer__devices: int
-    trainer__strategy: Literal["auto", "ddp"]
+    trainer__strategy: Literal["auto", "ddp", "fsdp"]
     trainer__precision: Literal["32-true", "bf16-mixed", "64-true"]
     trainer__draw: Literal["float32", "precision"]
     trainer__compile: bool
@@ -191,7 +191,7 @@ class Lists(TypedDict, total=False):
     stop__patience: int | Sequence[int | None] | Interval | None
     trainer__accelerator: Literal["cpu", "gpu", "auto"] | Sequence[Literal["cpu", "gpu", "auto"]]
     trainer__devices: int | Sequence[int] | Interval
-    trainer__strategy: Literal["auto", "ddp"] | Sequence[Literal["auto", "ddp"]]
+    trainer__strategy: Literal["auto", "ddp", "fsdp"] | Sequence[Literal["auto", "ddp", "fsdp"]]
     trainer__precision: (
         Literal["32-true", "bf16-mixed", "64-true"] | Sequence[Literal["32-true", "bf16-mixed", "64-true"]]
     )

@@ -40,6 +40,7 @@ OURS = {
     "reload_dataloaders_every_n_epochs": "data",
     "barebones": "engine=native",
 }
+CKPT_PATH = "ckpt_path"  # of ``Trainer.fit``: a key of trainer, as its users know it from templates
 # Those that change nothing of what a run computes.
 SHOWN = (
     "log_every_n_steps",
@@ -65,13 +66,14 @@ ONLY_LOOKING = (
     "ThroughputMonitor",
 )
 
-# What Lightning's loggers need, by the class: the package, and its module.
+# What loggers need, by the class: the package, and its module.
 PACKAGES = {
     "TensorBoardLogger": ("tensorboard", "tensorboard"),
     "MLFlowLogger": ("mlflow", "mlflow"),
     "CometLogger": ("comet-ml", "comet_ml"),
     "NeptuneLogger": ("neptune", "neptune"),
     "LitLogger": ("litlogger", "litlogger"),
+    "TrackioLogger": ("trackio", "trackio"),
 }
 
 
@@ -93,9 +95,9 @@ def parse_flags(keys: Mapping[str, Any], own: tuple[str, ...]) -> Written:
         given = f"trainer.{short(name)}={shown(value)}"
         if name in OURS:
             raise ConfigError(f"{given}: follows from the run's own keys, here from {OURS[name]}")
-        if name == "ckpt_path":
-            raise ConfigError(f"{given}: a run goes on from its own checkpoint; it is for a pl.Trainer of your own")
-        if name not in trainer_flags():
+        if name == CKPT_PATH and not (isinstance(value, str) and value.strip()):
+            raise ConfigError(f"{given}: must be the path of a checkpoint of Lightning's")
+        if name not in (*trainer_flags(), CKPT_PATH):
             near = difflib.get_close_matches(str(name), [*own, *(f for f in trainer_flags() if f not in OURS)], 1, 0.6)
             hint = f"did you mean trainer.{near[0]}?" if near else f"keys are {', '.join(own)}"
             raise ConfigError(f"{given}: there is no such key; {hint}")
@@ -131,10 +133,10 @@ def check_target(key: str, value: Any) -> None:
 
 
 def check_packages(targets: Mapping[str, str]) -> None:
-    """Raises ConfigError where a logger of Lightning's lacks its package. ``targets``: by the full names of keys."""
+    """Raises ConfigError where a logger lacks its package. ``targets``: by the full names of keys."""
     for key, target in targets.items():
         module, _, name = target.rpartition(".")
-        package = PACKAGES.get(name) if module.startswith("pytorch_lightning") else None
+        package = PACKAGES.get(name) if module.startswith(("pytorch_lightning", "fractal_ifs")) else None
         if package and find_spec(package[1]) is None:
             raise ConfigError(
                 f"{key.removesuffix('._target_')}: {package[0]} is not installed; pip install {package[0]}"

@@ -128,8 +128,14 @@ def source_digest(target: str) -> str | None:
     spec = _spec(module)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
+    return file_digest(spec.origin)
+
+
+def file_digest(path: str) -> str | None:
+    """12 hex digits, the hash of a file; None where it can't be read."""
     try:
-        return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()[:12]
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:12]
     except OSError:
         return None
 

@@ -157,6 +157,8 @@ class RunConfig(Group):
             for group, part in parts.items():
                 for name in part.keys:
                     raise ConfigError(f"{group}.{short(name)}: goes with engine=lightning, not engine={self.engine}")
+            if self.trainer.strategy == "fsdp":
+                raise ConfigError(f"trainer.strategy=fsdp: goes with engine=lightning, not engine={self.engine}")
             return
         for name in ("compile", "cuda_graphs"):
             if getattr(self.trainer, name):
@@ -168,6 +170,8 @@ class RunConfig(Group):
         }
         for given in (given for given, is_given in others.items() if is_given):
             raise ConfigError(f"{given}: goes with the other engines, not engine=lightning")
+        if self.optimizer.clip is not None and self.trainer.strategy == "fsdp":
+            raise ConfigError(f"optimizer.clip={self.optimizer.clip:g}: must be null with trainer.strategy=fsdp")
         if self.optimizer.clip is not None and "gradient_clip_val" in self.trainer.flags.keys:
             raise ConfigError(f"optimizer.clip={self.optimizer.clip:g}: must be null with trainer.gradient_clip_val")
         every = self.trainer.flags.keys.get("accumulate_grad_batches", 1)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from fractal_ifs.config.keys import Group, key
-from fractal_ifs.config.lightning import flags_of_result, parse_flags
+from fractal_ifs.config.keys import Group, key, shown
+from fractal_ifs.config.lightning import CKPT_PATH, flags_of_result, parse_flags
 from fractal_ifs.config.written import NOTHING, Written
 from fractal_ifs.errors import ConfigError
 
@@ -25,7 +25,10 @@ class Trainer(Group):
     devices: int = key(
         "devices that share a run's batches; more than one with trainer=ddp only", least=1, most=1024, later=1
     )
-    strategy: Literal["auto", "ddp"] = key("how several devices train one run", result=False)
+    strategy: Literal["auto", "ddp", "fsdp"] = key(
+        "how several devices train one run; fsdp, with engine=lightning: each holds a share of its weights",
+        result=False,
+    )
     precision: Literal["32-true", "bf16-mixed", "64-true"] = key("precision of numbers", absent="32-true")
     draw: Literal["float32", "precision"] = key(
         "initial weights are drawn in float32 and then cast; precision: as 64-true drew others before",
@@ -54,14 +57,34 @@ class Trainer(Group):
 
     def check(self) -> None:
         """Raises ConfigError if keys contradict each other."""
-        if self.strategy != "ddp" and self.devices != 1:
+        if self.strategy == "auto" and self.devices != 1:
             raise ConfigError(
                 f"trainer.devices={self.devices}: must be 1 unless trainer=ddp; a sweep uses all GPUs anyway"
             )
+        if self.strategy == "fsdp":
+            self._check_fsdp()
         if self.cuda_graphs and self.devices > 1:
             raise ConfigError(f"trainer.cuda_graphs=true: must be false with trainer.devices={self.devices}")
         if self.cuda_graphs and self.accelerator == "cpu":
             raise ConfigError("trainer.cuda_graphs=true: needs a GPU, trainer=gpu")
+
+    def _check_fsdp(self) -> None:
+        """Raises ConfigError for what goes with no shares of weights."""
+        if self.devices == 1:
+            raise ConfigError("trainer.devices=1: must be at least 2 with trainer.strategy=fsdp")
+        if self.precision != "32-true":
+            raise ConfigError(f"trainer.precision={self.precision}: must be 32-true with trainer.strategy=fsdp")
+        clip = self.flags.keys.get("gradient_clip_val")
+        if clip is not None and self.flags.keys.get("gradient_clip_algorithm") != "value":
+            raise ConfigError(
+                f"trainer.gradient_clip_val={shown(clip)}: needs trainer.gradient_clip_algorithm=value with "
+                "trainer.strategy=fsdp, where no process knows the whole gradient's norm"
+            )
+
+    @property
+    def ckpt_path(self) -> str | None:
+        """The checkpoint of Lightning's that a run begins from, ``training.ckpt_path``."""
+        return self.flags.keys.get(CKPT_PATH)
 
     def of_network(self, cnn: bool, drawn: bool) -> dict[str, str]:
         """The trainer's part of a fingerprint, as text: the precision, and keys that change the order of sums.
@@ -76,4 +99,6 @@ class Trainer(Group):
             if name != "flags" and (cnn or name not in ("channels_last", "threads")) and (double or name != "draw")
         }
         texts = {name: "true" if value is True else str(value) for name, value in found.items()}
+        if self.strategy == "fsdp":  # it adds gradients in another order
+            texts["strategy"] = "fsdp"
         return texts | flags_of_result(self.flags)

@@ -82,7 +82,7 @@ def _simplify(module: GraphModule) -> bool:
             continue
         target: Any = node.target
         name = getattr(target, "overloadpacket", target).__name__
-        if name.endswith("_") or str(target).endswith("out"):
+        if (schema := getattr(target, "_schema", None)) is not None and schema.is_mutable:
             return False
         if _does_nothing(node):
             node.replace_all_uses_with(node.args[0])

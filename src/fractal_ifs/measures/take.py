@@ -35,7 +35,7 @@ class Taken(NamedTuple):
     test_acc: float
     test_loss: float
     measured: dict[str, float]  # by their columns, without those that are missing
-    train_loss: float | None  # before the first step, on the training points
+    train_loss: float | None  # where no batch came before, on the training points
 
 
 def take(runs: Sequence[Run], engine: Engine) -> list[Taken]:
@@ -55,12 +55,12 @@ def take(runs: Sequence[Run], engine: Engine) -> list[Taken]:
 
 
 def _sets(run: Run) -> dict[str, list[OnSet]]:
-    """The test set, then the sets of the measures by their names; before the first step, the training set in any case.
+    """The test set, then the sets of the measures by their names; where no batch came before, also the training set.
 
     Those without points are left out.
     """
     names = [name for name in run.config.measures if name in ON_SETS]
-    if run.at_start and "train_acc" not in names:
+    if run.unbatched and "train_acc" not in names:
         names.append("train_acc")
     test = OnSet(Labelled(run.data.x_test, run.data.y_test), "test_acc", "test_loss")
     return {TEST: [test]} | {name: [each for each in ON_SETS[name](run) if len(each.there.y)] for name in names}
@@ -68,7 +68,7 @@ def _sets(run: Run) -> dict[str, list[OnSet]]:
 
 def _taken(run: Run, found: Mapping[str, Sequence[tuple[OnSet, Measurement]]]) -> Taken:
     [(_, test)] = found[TEST]
-    train_loss = found["train_acc"][0][1].loss if run.at_start else None
+    train_loss = found["train_acc"][0][1].loss if run.unbatched else None
     numbers: dict[str, float] = {}
     if math.isfinite(test.loss):
         ours = Snapshot(run)  # a user's own function gets another, which it may change

@@ -9,7 +9,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, Literal
 
 import torch
@@ -59,7 +59,7 @@ def exported(network: nn.Module, example: Tensor, to: Format) -> bytes:
 
 
 @contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
+def _quiet(name: str) -> Generator[None]:
     """Within: the loggers of a package tell errors alone."""
     logger = logging.getLogger(name)
     before = logger.level

@@ -199,7 +199,7 @@ def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:
 
 
 def numbers(table: Pivot) -> pd.DataFrame:
-    """The table's numbers, a row for each cell: its keys, then mean and standard deviation, of how many runs, and lr."""
+    """The numbers of a table, a row for each cell: its keys, then mean, standard deviation, how many runs, and lr."""
     import pandas as pd
 
     beside = [table.column] if table.column else []

@@ -117,6 +117,7 @@ class RunRecord(Mapping[str, Any]):
     git_modified: bool | None = of_run("whether a tracked file differed from that commit", kept=False)
     model_source: str | None = of_run("hash of the file that a network of one's own comes from", kept=False)
     loss_source: str | None = of_run("hash of the file that a loss of one's own comes from", kept=False)
+    ckpt_source: str | None = of_run("hash of the checkpoint of Lightning's that it began from", kept=False)
     error: str | None = of_run("why it failed", kept=False)
     measured: Mapping[str, float] | None = of_run("what measures found at the last evaluation", kept=False)
     stopped: str | None = of_run("what ended it before its last step: a key of stop, or a sweep's rung", kept=False)

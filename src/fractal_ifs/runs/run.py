@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fractal_ifs.config.own import Own
-from fractal_ifs.config.own_class import source_digest
+from fractal_ifs.config.own_class import file_digest, source_digest
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.data.images import Images
 from fractal_ifs.data.seeds import stream
@@ -75,6 +75,8 @@ class Run:
         for name, own in (("model_source", config.model), ("loss_source", config.loss)):
             if isinstance(own, Own):
                 self.versions[name] = source_digest(own.target)
+        if path := config.trainer.ckpt_path:
+            self.versions["ckpt_source"] = file_digest(path)
         self.wandb_id: str | None = None
         self.pause: int | None = None  # as of a ``Job``
         self.ended_by: str | None = None  # what ended it early, if that isn't a key of ``stop``
@@ -160,6 +162,11 @@ class Run:
     def at_start(self) -> bool:
         """Whether no step is done yet."""
         return self.steps_before + self.step == 0
+
+    @property
+    def unbatched(self) -> bool:
+        """Whether no batch has come since the last evaluation: before the first, or at the step of a ``ckpt_path``."""
+        return self.loss_steps == 0
 
     def evaluated(
         self,

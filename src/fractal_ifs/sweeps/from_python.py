@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from fractal_ifs.config.compose import check_own, literal
 from fractal_ifs.config.interval import Interval
@@ -36,7 +37,7 @@ from fractal_ifs.runs.records import RunRecord
 from fractal_ifs.sweeps.driver import driving
 from fractal_ifs.sweeps.finished import Ended, finished_jobs
 from fractal_ifs.sweeps.halving import train_by_halving
-from fractal_ifs.sweeps.jobs import Composed, Trainer, begin_jobs, compose_all
+from fractal_ifs.sweeps.jobs import Composed, Task, begin_jobs, compose_all
 from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.sweep import train_unfinished
 from fractal_ifs.sweeps.table import table_of, write_table
@@ -118,8 +119,8 @@ def _asked(directory: Path | None, keywords: Mapping[str, Any]) -> Generator[_As
             _check_hydra(master)
             context = HydraContext(loader, None)  # pyright: ignore[reportArgumentType]  (callbacks: nobody calls any)
             yield _Asked(loan, context, master, words, list(master.hydra.overrides.task))
-        except Exception as error:
-            raise error if isinstance(error, ConfigError) else ConfigError(one_line(error, words)) from None
+        except (HydraException, OmegaConfBaseException, YAMLError) as error:
+            raise ConfigError(one_line(error, words)) from None
 
 
 def _planned(asked: _Asked, grid: Grid) -> Plan:
@@ -158,7 +159,7 @@ def results(planned: Plan, executor: Executor) -> pd.DataFrame:
     return _table(planned.directory, [(job, ended[number]) for number, job in enumerate(jobs)])
 
 
-class Search(Trainer):
+class Search(Task):
     """A sweep whose jobs a sweeper draws, batch by batch, from what those before them reached.
 
     Hydra's launcher calls it for each batch, and gets how its jobs ended, by their numbers.

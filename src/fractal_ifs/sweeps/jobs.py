@@ -68,7 +68,7 @@ class Composed(NamedTuple):
             return {str(name): str(value) for name, value in variables.items()}
 
 
-class Trainer(ABC):
+class Task(ABC):
     """A task that Hydra's launcher gives all jobs of a batch, as Python's sweeps do."""
 
     @abstractmethod

@@ -41,8 +41,17 @@ from fractal_ifs.measures.take import take
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.records import Status
 from fractal_ifs.runs.run import Run
+from fractal_ifs.training import ckpt_path, fsdp
 from fractal_ifs.training.classifier import Classifier, of_run
-from fractal_ifs.training.lightning_parts import check_parts, ended_by, make_callbacks, make_loggers, quiet
+from fractal_ifs.training.fsdp import Sharded
+from fractal_ifs.training.lightning_parts import (
+    check_parts,
+    ended_by,
+    make_callbacks,
+    make_loggers,
+    only_looks,
+    quiet,
+)
 from fractal_ifs.training.rounds import SweepRounds
 from fractal_ifs.training.wandb_run import WandbRun
 
@@ -56,9 +65,6 @@ KEPT = ("loops", "callbacks", "lr_schedulers", "epoch", "global_step", "pytorch-
 
 
 CHOSEN = ".*GPU available|.*isinstance.treespec|.*many workers|.*`srun` command|.*logging interval"
-
-for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
-    logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class Stopped(Exception):
@@ -105,13 +111,13 @@ class LightningRounds(SweepRounds):
     def _train(self, stop: Stop) -> None:
         for number, (run, wandb) in list(self.active.items()):
             try:
-                self._fit(run, wandb, stop)
+                self._fit(number, run, wandb, stop)
             except Stopped:
                 pass
             except Exception as error:
                 self._lose(number, error)
 
-    def _fit(self, run: Run, wandb: WandbRun, stop: Stop) -> None:
+    def _fit(self, number: int, run: Run, wandb: WandbRun, stop: Stop) -> None:
         if run.step and run.lightning is None:
             raise Refused(f"{run.directory}: was begun by another engine than lightning: go on with that, engine=auto")
         if run.lightning and (ended := json.loads(run.lightning)["ended"]):  # killed before it had a record
@@ -120,6 +126,12 @@ class LightningRounds(SweepRounds):
         keeper = Keeper(self, run, wandb, stop)
         with tempfile.TemporaryDirectory() as nowhere:
             trainer = trainer_of(run, keeper, run.directory or Path(nowhere))
+            if run.config.trainer.ckpt_path and run.lightning is None:
+                begun = ckpt_path.begin(run, trainer, keeper.deciding)
+                if run.step:
+                    trainer.strategy.checkpoint_io.save_checkpoint(begun, OURS)
+                    keeper.from_step = run.step
+                    self._measure([number])
             keeper.module = RunModule(run)  # before the fit: a Timer whose time is up lets nothing begin
             try:
                 trainer.fit(keeper.module, datamodule=data_of(run), ckpt_path=OURS if run.step else None)
@@ -154,7 +166,7 @@ def trainer_of(run: Run, keeper: Keeper, directory: Path) -> pl.Trainer:
     return pl.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices,
-        strategy="ddp" if ddp.together() else "auto",
+        strategy=Sharded() if trainer.strategy == "fsdp" else "ddp" if ddp.together() else "auto",
         precision=trainer.precision,
         max_steps=config.steps,
         max_epochs=-1,
@@ -190,7 +202,18 @@ class RunModule(Classifier):
         self._run = [run]  # in a list, so that it is no part of the module
         self.total = torch.tensor(run.loss_sum, dtype=torch.float64, device=run.params.device)
         self.channels_last = c.trainer.channels_last
+        self.sharded = c.trainer.strategy == "fsdp"
         self.share = 1 / c.trainer.flags.keys.get("accumulate_grad_batches", 1)
+
+    def configure_model(self) -> None:
+        """Before the fit: keep a share of the weights alone, where the strategy asks for that."""
+        if self.sharded:
+            self.network = fsdp.sharded(self.network, self.trainer.strategy.root_device)
+
+    def gather(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Bring the run's weights up to date, and its moments, where these are shared out."""
+        if self.sharded:
+            fsdp.gather(self._run[0], self.network, optimizer)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of a batch, or of this process's share of it."""
@@ -209,6 +232,10 @@ class RunModule(Classifier):
         [run] = self._run
         found = super().configure_optimizers()
         optimizer: torch.optim.Optimizer = found if isinstance(found, torch.optim.Optimizer) else found[0][0]
+        if self.sharded:
+            if run.step:
+                fsdp.scatter(run, self.network, optimizer)
+            return found
         start = 0
         for p in self.network.parameters():
             first, second = (each[start : start + p.numel()].view(p.shape) for each in (run.exp_avg, run.exp_avg_sq))
@@ -230,6 +257,11 @@ class Keeper(Checkpoint):
         self.module: RunModule | None = None
         self.parts: dict[str, Callback] = {}  # the config's callbacks, by their names
         self.terminated = signal.getsignal(signal.SIGTERM)
+
+    @property
+    def deciding(self) -> list[Callback]:
+        """The config's callbacks that can change what the run computes."""
+        return [each for each in self.parts.values() if not only_looks(each)]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -265,12 +297,13 @@ class Keeper(Checkpoint):
         run = self.run
         self.count()
         begun = time.perf_counter()
+        assert self.module is not None
+        self.module.gather()
         was = run.model.training
         run.model.eval()
         [found] = take([run], self.rounds.engine)
         run.model.train(was)
         run.evaluated(*found)
-        assert self.module is not None
         self.module.total.zero_()
         self.wandb.log()
         run.seconds += time.perf_counter() - begun
@@ -289,13 +322,20 @@ class Keeper(Checkpoint):
         stop, late = ddp.first_says(bool(self.stop), late)  # Lightning waits for all processes of the run here
         if stop or late:
             self.count()
-            trainer.save_checkpoint(OURS)
+            self.keep(trainer)
             if stop:
                 raise Stopped
             self.run.save()
             self.run.checkpointed = time.monotonic()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.keep(trainer)
+
+    def keep(self, trainer: pl.Trainer) -> None:
+        """Bring the run's vectors and Lightning's state up to date."""
+        assert self.module is not None
+        [optimizer] = trainer.strategy.optimizers
+        self.module.gather(optimizer)
         trainer.save_checkpoint(OURS)
 
     def end(self, trainer: pl.Trainer) -> None:

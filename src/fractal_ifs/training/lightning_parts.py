@@ -6,6 +6,7 @@ All are tried before the first job starts, so that a bad name or value is refuse
 from __future__ import annotations
 
 import inspect
+import logging
 import warnings
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -19,10 +20,12 @@ from pytorch_lightning.loggers import Logger
 
 from fractal_ifs.config.annotations import fitted
 from fractal_ifs.config.keys import check_names, shown
-from fractal_ifs.config.lightning import ONLY_LOOKING
+from fractal_ifs.config.lightning import CKPT_PATH, ONLY_LOOKING
 from fractal_ifs.config.own_class import resolve
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import ConfigError, message, short
+from fractal_ifs.runs import ddp
+from fractal_ifs.training import ckpt_path
 
 # The least values of numbers, of flags and of what Lightning's own callbacks take.
 LEAST = {
@@ -35,6 +38,9 @@ LEAST = {
     "window": 1,
     "warmup": 0,
 }
+for package in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(package).setLevel(logging.WARNING)  # else it names what the machine has, and its own products
+
 LOGGED = ("train_loss", "test_loss", "test_acc", "val_acc")  # by ``Classifier``
 
 
@@ -42,9 +48,12 @@ def check_parts(jobs: Iterable[Job]) -> None:
     """Raises ConfigError for what Lightning won't take of jobs of ``engine=lightning``."""
     for job in jobs:
         if job.config.engine == "lightning":
-            if job.directory is None and (job.config.callbacks or job.config.logger.others):
+            alone = not ddp.together()  # of a run's processes only the first has its directory
+            if alone and job.directory is None and (job.config.callbacks or job.config.logger.others):
                 _check_needs_no_directory(job.config)
             _check_parts(job.config.trainer, job.config.callbacks, job.config.logger.others)
+            if job.config.trainer.ckpt_path:
+                ckpt_path.check(job.config)
 
 
 def _check_needs_no_directory(config: RunConfig) -> None:
@@ -91,7 +100,8 @@ def quiet(trainer: Any) -> dict[str, Any]:
 
 
 def _flags(trainer: Any) -> dict[str, Any]:
-    flags = fitted("trainer.", pl.Trainer.__init__, trainer.flags.plain())
+    given = {name: value for name, value in trainer.flags.plain().items() if name != CKPT_PATH}
+    flags = fitted("trainer.", pl.Trainer.__init__, given)
     _bounded("trainer.", flags)
     return flags
 
@@ -129,11 +139,11 @@ def ended_by(trainer: pl.Trainer, parts: Mapping[str, Callback]) -> str | None:
     found += [f"callbacks.{name}" for name, callback in parts.items() if _has_ended(callback)]
     if found:
         return " and ".join(found)
-    others = [name for name, each in parts.items() if not (isinstance(each, Timer) or _only_looks(each))]
+    others = [name for name, each in parts.items() if not (isinstance(each, Timer) or only_looks(each))]
     return f"callbacks.{others[0]}" if len(others) == 1 and not timers else None
 
 
-def _only_looks(callback: Callback) -> bool:
+def only_looks(callback: Callback) -> bool:
     return type(callback).__module__.startswith("pytorch_lightning.") and type(callback).__name__ in ONLY_LOOKING
 
 
