@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from letters import wrongly_set
 from PIL import Image
 
 from fractal_ifs import theory
@@ -18,7 +19,7 @@ from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.fractals.ifs import AffineIFS
 from fractal_ifs.networks.construction import corollary1_network
 from fractal_ifs.networks.mlp import MLP, mlp
-from fractal_ifs.plotting.style import COLOURS, drawing
+from fractal_ifs.plotting.style import COLOURS, drawing, fit
 from fractal_ifs.theorems import conjecture1, corollary2, corollary3, theorem2, theorem3, theorem4, theorem5
 from fractal_ifs.theorems.fold import CANTOR, fold_network
 from fractal_ifs.theorems.line import breakpoints, sign_changes, stacked
@@ -416,6 +417,29 @@ def test_pictures_come_in_the_formats_and_the_width_of_a_paper(command, tmp_path
     )
 
 
+@pytest.mark.parametrize(("width", "font"), [(2, 6), (2.4, 8), (3.6, 12)])
+def test_no_letters_are_cut_off_or_over_others_at_the_edge_of_what_is_allowed(command, monkeypatch, width, font):
+    found: dict[str, list[str]] = {}
+
+    def look(figure, directory, name, output):
+        fit(figure, output)
+        found[name] = wrongly_set(figure)
+
+    monkeypatch.setattr(theory, "write_figure", look)
+    quick = [
+        "points=1000",
+        "theorem3.train_steps=20",
+        "theorem2.width=8",
+        "theorem2.depth=2",
+        "theorem2.lines=4",
+        "theorem2.train_steps=20",
+    ]
+    assert command("theorem1", "corollary1", "theorem2", "theorem3", "theorem5", f"width={width}", f"font={font}",
+                   "fractal=cantor", *quick, "hydra.run.dir=out") is None  # fmt: skip
+    assert len(found) == 5
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
 def test_pictures_have_the_colours_of_all_pictures():
     with drawing():
         figure = theory._draw(
@@ -493,6 +517,8 @@ def test_a_refused_job_is_told_and_its_sweep_goes_on(command, tmp_path):
         (["corollary1", "corollary1.s=[9]"], "s <= n"),
         (["theorem1", "shrink=0"], "shrink=0"),
         (["theorem1", "points=0"], "points=0"),
+        (["theorem1", "width=2.3"], "width=2.3: must be at least 2.4 for letters of 8 points"),
+        (["theorem1", "width=4", "font=13"], "font=13: must be"),
         (["theorem5", "theorem5.n=80"], "theorem5.n=80"),
         (["theorem5", "theorem5.biases=[0.7]"], "theorem5.biases=[0.7]: must be"),
         (["theorem5", "theorem5.delta=x"], "theorem5.delta=x: must be a finite number >= 1e-12 and < 1"),

@@ -167,6 +167,10 @@ def _fold_all(figure: Figure) -> None:
         room = min(1.1 * box.width, beside) if len(figure.axes) == 1 else box.width  # another panel may be beside
         _fold(axes.title, room)
         _fold(axes.xaxis.label, room)
+        legend = axes.get_legend()
+        if legend and legend.get_window_extent().width > box.width:
+            for text in legend.get_texts():
+                _fold(text, 0.7 * box.width)
 
 
 def _thin(axes: Axes) -> None:

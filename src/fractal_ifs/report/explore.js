@@ -64,8 +64,11 @@ async function explore() {
     const values = traces.flatMap(t => t.y), alone = new Set(values).size === 1 && !traces.some(t => t.error_y.visible);
     const range = alone ? [-1, 1].map(side => values[0] + side * (Math.abs(values[0]) / 20 || 1)) : undefined;
     if (!all) traces.forEach(t => { t.mode = "markers"; });  // between categories there is nothing
+    // The legend grows upwards, away from the axis, and the figure with it: its lines, by the widths of its entries.
+    const longest = Math.max(0, ...traces.filter(t => t.showlegend).map(t => t.name.length)) * 7 + 50, entries = traces.filter(t => t.showlegend).length;
+    const columns = Math.max(1, Math.floor((at("plot").clientWidth - 70) / longest)), rows = traces.length < 2 ? 0 : Math.ceil(entries / columns);
     Plotly.react("plot", traces, {xaxis: {title: {text: x}, type: number ? (log ? "log" : "linear") : "category"}, yaxis: {title: {text: name.replaceAll("_", " ")}, ...(range ? {range} : {})},
-      height: 420, margin: {l: 60, r: 10, t: 10, b: 50}, legend: {orientation: "h", y: -0.2}}, {displayModeBar: false, responsive: true});
+      height: 420 + 19 * rows, margin: {l: 60, r: 10, t: 10, b: 50}, legend: {orientation: "h", y: 1.02, yanchor: "bottom", entrywidthmode: "fraction", entrywidth: 0.98 / columns}}, {displayModeBar: false, responsive: true});
   }
   show();
 }

@@ -100,9 +100,9 @@ def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
         label="printed: 2 floor(n/s) + 2",
     )
     built = [built_depth(ifs, n, s) for s in steps]
-    axes.semilogx([built_width(ifs, s) for s in steps], built, "s-", label="built")
+    axes.semilogx([built_width(ifs, s) for s in steps], built, "s-", label="built, for each s")
     for s, depth in zip(steps, built, strict=True):
-        axes.annotate(f"s={s}", (4 * ifs.d * ifs.r**s, depth), textcoords="offset points", xytext=(4, 4), fontsize=8)
+        axes.annotate(str(s), (4 * ifs.d * ifs.r**s, depth), textcoords="offset points", xytext=(4, 4), fontsize=8)
     axes.axvline(LARGEST_WIDTH, color=INK, lw=0.5, label="wider ones are not built")
     axes.set(xlabel="width", ylabel="depth (readout counted)", title=f"Corollary 1: {ifs.name}, n = {n}")
     axes.legend()

@@ -11,7 +11,7 @@ from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.cube import CubeIFS
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.fractals.ifs import AffineIFS, depth_of
-from fractal_ifs.plotting.style import FORMATS, Output
+from fractal_ifs.plotting.style import FORMATS, LARGEST, Output, check_letters
 from fractal_ifs.theorems import (
     conjecture1,
     corollary1,
@@ -79,7 +79,7 @@ class Keys(Group):
     figures: bool = key("a picture of each statement")
     formats: Format | tuple[Format, ...] = key("some of png, svg, pdf", allowed=f"one or some of {', '.join(FORMATS)}")
     width: float | None = key("of a picture in inches (a paper's column: about 3.3); null: 5", least=1, most=40)
-    font: float | None = key("size of all letters in points; null: what the picture has", least=3, most=40)
+    font: float | None = key("size of all letters in points; null: what the picture has", least=3, most=LARGEST)
     dpi: int = key("dots per inch of a PNG", least=20, most=1200)
 
     def check(self) -> None:
@@ -87,6 +87,7 @@ class Keys(Group):
         for name in self._asked:
             if name not in ("all", *STATEMENTS):
                 raise ConfigError(f"statement={shown(name)}: must be {NAMES}")
+        check_letters(self.output)
 
     @property
     def _asked(self) -> tuple[str, ...]:
