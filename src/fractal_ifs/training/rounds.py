@@ -7,6 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -28,6 +29,7 @@ from fractal_ifs.training.wandb_run import WandbRun, finish_all, new_id
 
 log = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = checkpoint_seconds()
+SAVING = 32  # how many runs wait for the disk at once
 
 
 class SweepRounds:
@@ -120,11 +122,10 @@ class SweepRounds:
 
     def _keep(self) -> None:
         """Write the records of runs that have ended, and the checkpoints of others from time to time."""
+        self._end([number for number, (run, _) in self.active.items() if run.done])
         for number, (run, _) in list(self.active.items()):
             try:
-                if run.done:
-                    self._end(number)
-                elif time.monotonic() - run.checkpointed > CHECKPOINT_SECONDS:
+                if time.monotonic() - run.checkpointed > CHECKPOINT_SECONDS:
                     run.save()
             except Exception as error:  # a full disk or a lost directory ends this run only
                 self._lose(number, error)
@@ -143,7 +144,7 @@ class SweepRounds:
                 if run.config.measure_start and run.at_start and not run.history:
                     self._measure([number])
                 if run.done:  # it was killed between its last checkpoint and its result
-                    self._end(number)
+                    self._end([number])
             except Exception as error:
                 if number in self.active:
                     self._lose(number, error)
@@ -177,13 +178,22 @@ class SweepRounds:
             run.evaluated(*found)
             wandb.log()
 
-    def _end(self, number: int) -> None:
-        run, wandb = self.active[number]
-        self._save_end(run)
-        del self.active[number]
-        self.ended[number] = run
-        self._past(number, run, run.status.well)
-        wandb.finish(run.status, summary(run))
+    def _end(self, numbers: Sequence[int]) -> None:
+        """End runs that are done. They wait for the disk together, which takes hardly longer than for one."""
+        if not numbers:
+            return
+        with signals.deferred(), ThreadPoolExecutor(SAVING) as pool:
+            saving = {number: pool.submit(self._save_end, self.active[number][0]) for number in numbers}
+            for number, saved in saving.items():
+                try:
+                    saved.result()
+                except Exception as error:  # a full disk or a lost directory ends this run only
+                    self._lose(number, error)
+                    continue
+                run, wandb = self.active.pop(number)
+                self.ended[number] = run
+                self._past(number, run, run.status.well)
+                wandb.finish(run.status, summary(run))
 
     def _save_end(self, run: Run) -> None:
         run.save()
