@@ -3,11 +3,12 @@
 A single run is a set of one. New runs begin as others end, so memory holds only some of a long sweep at a time.
 """
 
+import contextlib
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -29,7 +30,7 @@ from fractal_ifs.training.wandb_run import WandbRun, finish_all, new_id
 
 log = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = checkpoint_seconds()
-SAVING = 32  # how many runs wait for the disk at once
+SAVING = 4  # runs that wait for the disk at a time, each in a thread
 
 
 class SweepRounds:
@@ -179,16 +180,30 @@ class SweepRounds:
             wandb.log()
 
     def _end(self, numbers: Sequence[int]) -> None:
-        """End runs that are done. They wait for the disk together, which takes hardly longer than for one."""
-        if not numbers:
-            return
-        with signals.deferred(), ThreadPoolExecutor(SAVING) as pool:
-            saving = {number: pool.submit(self._save_end, self.active[number][0]) for number in numbers}
-            for number, saved in saving.items():
-                try:
-                    saved.result()
-                except Exception as error:  # a full disk or a lost directory ends this run only
-                    self._lose(number, error)
+        """End runs that are done. ``SAVING`` of them wait for the disk at a time, which takes as long as for one."""
+        waiting, failed = deque(numbers), dict[int, Exception]()
+
+        def save() -> None:
+            with contextlib.suppress(IndexError):
+                while True:
+                    number = waiting.popleft()
+                    try:
+                        self._save_end(self.active[number][0])
+                    except Exception as error:  # a full disk or a lost directory ends this run only
+                        failed[number] = error
+
+        with signals.deferred():
+            helpers = [threading.Thread(target=save) for _ in numbers[1:SAVING]]
+            with contextlib.suppress(RuntimeError):  # no memory for another thread: those that there are do it all
+                for helper in helpers:
+                    helper.start()
+            save()
+            for helper in helpers:
+                if helper.ident:
+                    helper.join()
+            for number in numbers:
+                if number in failed:
+                    self._lose(number, failed[number])
                     continue
                 run, wandb = self.active.pop(number)
                 self.ended[number] = run
