@@ -15,6 +15,7 @@ from conftest import slurm_settings, small
 
 from fractal_ifs.config.machine import gpus
 from fractal_ifs.config.run import Job
+from fractal_ifs.data.points import _shared
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.runs.records import RunRecord, Status
 from fractal_ifs.sweeps import executors, slurm
@@ -44,6 +45,23 @@ def test_a_sweep_on_four_nodes_of_eight_gpus(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7")
     assert len(gpus()) == processes(jobs[0].config) == 8
     assert [len(share) for share in shares(hands[0][:12], 8)] == [2, 2, 2, 2, 1, 1, 1, 1]
+
+
+def test_equals_with_the_same_points_stand_together():
+    jobs = [Job(small(lr=lr, seed=seed), None) for lr in (1e-3, 1e-2) for seed in range(3)]
+    larger = Job(small(width=30, seed=2), None)
+    assert groups_of([*jobs, larger]) == [[6, 0, 3, 1, 4, 2, 5]]
+
+
+def test_a_sweep_lets_go_of_the_points_of_runs_that_have_ended(monkeypatch):
+    """Of eight runs the first end before the last begins, and no two have the same points."""
+    monkeypatch.setattr("fractal_ifs.engines.native.FLOPS_PER_SECOND", 1.0)
+    most = []
+    executors.train_group(
+        [Job(small(seed=seed, workers=1), None) for seed in range(8)], 2, lambda _: most.append(len(_shared))
+    )
+    assert 0 < max(most) < 8
+    assert most[-1] == 0
 
 
 def test_more_tasks_than_jobs():

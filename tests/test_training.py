@@ -31,6 +31,7 @@ from fractal_ifs.runs.load import load
 from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.records import Status
 from fractal_ifs.runs.run import Run
+from fractal_ifs.training import rounds as rounds_module
 from fractal_ifs.training.train import train
 
 try:
@@ -287,6 +288,7 @@ import resource, sys
 from pathlib import Path
 from fractal_ifs.config.run import Job
 from fractal_ifs.config.compose import compose
+from fractal_ifs.training import rounds as rounds_module
 from fractal_ifs.training.train import train
 
 keys = dict(engine="torch", depth=3, width=100, steps=2, eval_every=2, batch_size=4000, logger="csv")
@@ -628,6 +630,44 @@ def test_data_is_shared_by_runs_in_memory_and_forgotten_after():
     del a, b
     gc.collect()
     assert not data._shared
+
+
+def test_seeds_share_the_tables_of_their_distribution(monkeypatch):
+    from fractal_ifs.data import points as data
+    from fractal_ifs.fractals import distribution
+
+    made = []
+    sampler = distribution.sampler
+    monkeypatch.setattr(distribution, "sampler", lambda *keys: (made.append(keys), sampler(*keys))[1])
+    data._law.cache_clear()
+    first, second = (Run(small(seed=seed), None).data for seed in (0, 1))
+    assert len(made) == 1
+    assert not torch.equal(first.x_train, second.x_train)
+    data._law.cache_clear()
+    assert torch.equal(Run(small(seed=1), None).data.x_train, second.x_train)
+    for keys in ({"curve": 2}, {"fractal__depth": 2}, {"data__margin": 1e-3}):
+        assert not torch.equal(Run(small(**keys), None).data.x_train, first.x_train)
+
+
+def test_runs_that_end_together_wait_for_the_disk_together(tmp_path, monkeypatch):
+    """Each waits three times; with nobody to wait with, the barrier breaks."""
+    together = threading.Barrier(rounds_module.SAVING, timeout=30)
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (together.wait(), fsync(file)))
+    jobs = [
+        Job(small(seed=seed, steps=20, eval_every=20), tmp_path / str(seed)) for seed in range(rounds_module.SAVING)
+    ]
+    assert [run.status for run in train(jobs)] == [Status.FINISHED] * rounds_module.SAVING  # pyright: ignore
+
+
+def test_where_no_thread_can_be_started_all_runs_are_saved(tmp_path, monkeypatch):
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    jobs = [Job(small(seed=seed, steps=20, eval_every=20), tmp_path / str(seed)) for seed in range(6)]
+    monkeypatch.setattr(rounds_module.threading.Thread, "start", start)
+    assert {run.status for run in train(jobs)} == {Status.FINISHED}  # pyright: ignore
+    assert len(list(tmp_path.glob("*/result.json"))) == 6
 
 
 @pytest.mark.skipif("native" not in ENGINES, reason="the native engine isn't built")

@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import errno
+import gc
 import io
 import logging
 import os
@@ -45,6 +46,7 @@ def command(main: Callable[[], int | None]) -> NoReturn:
     if (lost := _lost(sys.stdout)) is not None:
         print(f"standard output could not be written: {lost.strerror}", file=sys.stderr)
         status = 1 if status is None else status
+    gc.freeze()  # Python's shutdown would look for cycles in all that a sweep holds, before the memory goes anyway
     sys.exit(status)
 
 

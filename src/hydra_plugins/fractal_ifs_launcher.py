@@ -9,6 +9,7 @@ import copy
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,17 @@ def check_place(config: DictConfig, key: str, right: str, why: str) -> None:
     asked = [word for word in words if word.lstrip("+").startswith(f"{key}=")]
     if asked and not any(word.startswith(f"{right}=") for word in words):
         raise ConfigError(f"{short(asked[-1])}: counts for nothing here: {why}")
+
+
+class _Return(JobReturn):
+    """How a job ended. Its config is made of its values when somebody asks for it, which is only a user's callback."""
+
+    def __init__(self, values: dict[str, Any]):  # the fields of JobReturn have their defaults in the class
+        self.values = values
+
+    @cached_property
+    def cfg(self) -> DictConfig:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return OmegaConf.create(self.values)
 
 
 class FusedLauncher(Launcher):
@@ -232,9 +244,8 @@ class FusedLauncher(Launcher):
 
         This takes the whole config apart. To keep it beside its parts would double the memory of a sweep.
         """
-        ret = JobReturn()
+        ret = _Return(each.values)
         ret.overrides = list(each.whole.hydra.overrides.task)
-        ret.cfg = OmegaConf.create(each.values)
         with current(each.whole):  # the name may refer to the job's own keys
             ret.task_name = str(each.whole.hydra.job.name)
         with flag_override(each.whole, ["struct", "readonly"], False):

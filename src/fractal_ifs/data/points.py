@@ -3,6 +3,7 @@
 import json
 import weakref
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ def fractal_points(
     key = json.dumps([dict(fractal.keys), dict(curve.keys), data.plain(), seed, str(device)], sort_keys=True)
     points = _shared.get(key)
     if points is None:
-        law = FractalDistribution(fractal.ifs, curve.curve, fractal.depth, data.margin, data.overlaps)
+        law = _law(fractal, curve, data.margin, data.overlaps)
         x, y, _ = law.sample(data.train_size, seed=stream(seed, "train"), balanced=data.balanced)
         x_test, y_test, level = law.sample(data.test_size, seed=stream(seed, "test"), balanced=data.balanced)
         points = Points(x, y.float(), x_test, y_test.float(), level)
@@ -63,5 +64,10 @@ def fractal_points(
 
 def levels_of_test(fractal: Fractal, curve: Curve, data: FractalData, seed: int) -> Tensor:
     """The levels (m,) of a run's test points, as ``Points.level_test`` has them, without its other sets."""
-    law = FractalDistribution(fractal.ifs, curve.curve, fractal.depth, data.margin, data.overlaps)
+    law = _law(fractal, curve, data.margin, data.overlaps)
     return law.sample(data.test_size, seed=stream(seed, "test"), balanced=data.balanced)[2]
+
+
+@lru_cache(maxsize=8)  # the seeds of a sweep share a few, whose tables take as long to make as the points to draw
+def _law(fractal: Fractal, curve: Curve, margin: float, overlaps: str) -> FractalDistribution:
+    return FractalDistribution(fractal.ifs, curve.curve, fractal.depth, margin, overlaps)

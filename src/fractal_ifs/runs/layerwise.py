@@ -34,7 +34,8 @@ class LayerwiseRun(Run):
 
     def __init__(self, config: RunConfig, directory: Path | None, device: str | torch.device = "cpu"):
         super().__init__(config, directory, device)
-        self.network, self.whole, self.points = self.model, self.params, self.data
+        self.network, self.whole = self.model, self.params
+        self.points: Any = self.data
         self.begin_layer(0)
 
     @property
@@ -111,6 +112,11 @@ class LayerwiseRun(Run):
         state["layer"], state["layer_params"] = self.layer, state["params"]
         state["params"] = self.weights().cpu().clone()
         return state
+
+    def let_go(self) -> None:
+        """Let go of the data, as ``Run`` does."""
+        super().let_go()
+        self.points = None
 
     def restore(self, state: Checkpoint) -> None:
         """Go on from a checkpoint of ``state``, with the same bits."""

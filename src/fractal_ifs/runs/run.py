@@ -344,6 +344,10 @@ class Run:
         if self.lock:
             self.lock.release()
 
+    def let_go(self) -> None:
+        """Let go of the data, where nobody will ask for them again: those of a long sweep would fill the memory."""
+        self.data = None
+
     def save(self) -> None:
         """Write a checkpoint, the history, and result.json if training has ended. Raises OSError.
 

@@ -30,6 +30,7 @@ from fractal_ifs.errors import FailedElsewhere, message
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.failure import fail
 from fractal_ifs.runs.records import RunRecord, read_record
+from fractal_ifs.runs.run import Run
 from fractal_ifs.training import signals
 from fractal_ifs.training.grouping import groups_of
 from fractal_ifs.training.rounds import SweepRounds
@@ -101,7 +102,15 @@ def train_group(
     follow: Callable[[SweepRounds], None] | None = None,
 ) -> list[Outcome]:
     """Train a group of jobs in this process. Returns their outcomes, in order; arguments as in ``train``."""
-    outcomes = train(jobs, jobs[0].config.workers, stack, report, follow)
+
+    def after(rounds: SweepRounds) -> None:
+        for run in rounds.ended.values():
+            if isinstance(run, Run):
+                run.let_go()
+        if report:
+            report(rounds)
+
+    outcomes = train(jobs, jobs[0].config.workers, stack, after, follow)
     return [outcome if isinstance(outcome, Exception) else outcome.record() for outcome in outcomes]
 
 

@@ -12,8 +12,11 @@ def groups_of(jobs: Sequence[Job]) -> list[list[int]]:
     """Groups of jobs that train together, as lists of indices into ``jobs``.
 
     Jobs of the native engine form one group, those of the torch engine one group per shape, and each job of the conv
-    engine and of Lightning trains alone. Groups, and the jobs in a group, are sorted by cost, largest first.
+    engine and of Lightning trains alone. Groups, and the jobs in a group, are sorted by cost, largest first; of equals
+    those with the same data stand together, which share them while they train.
     """
+    first: dict[tuple[object, ...], int] = {}  # of the jobs with the same data
+    order: list[tuple[float, int]] = []
     groups: dict[tuple[object, ...], list[int]] = {}
     for number, job in enumerate(jobs):
         c = job.config
@@ -25,7 +28,8 @@ def groups_of(jobs: Sequence[Job]) -> list[list[int]]:
         elif engine in ("conv", "lightning"):
             key += (number,)  # alone: convolutions of several networks at once are no faster
         groups.setdefault(key, []).append(number)
-    ordered = [sorted(numbers, key=lambda n: -cost(jobs[n].config)) for numbers in groups.values()]
+        order.append((-cost(c), first.setdefault((c.fractal, c.curve, c.data, c.seed), number)))
+    ordered = [sorted(numbers, key=order.__getitem__) for numbers in groups.values()]
     return sorted(ordered, key=lambda numbers: -sum(cost(jobs[n].config) for n in numbers))
 
 

@@ -3,7 +3,9 @@
 A single run is a set of one. New runs begin as others end, so memory holds only some of a long sweep at a time.
 """
 
+import contextlib
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -28,6 +30,7 @@ from fractal_ifs.training.wandb_run import WandbRun, finish_all, new_id
 
 log = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = checkpoint_seconds()
+SAVING = 4  # runs that wait for the disk at a time, each in a thread
 
 
 class SweepRounds:
@@ -120,11 +123,10 @@ class SweepRounds:
 
     def _keep(self) -> None:
         """Write the records of runs that have ended, and the checkpoints of others from time to time."""
+        self._end([number for number, (run, _) in self.active.items() if run.done])
         for number, (run, _) in list(self.active.items()):
             try:
-                if run.done:
-                    self._end(number)
-                elif time.monotonic() - run.checkpointed > CHECKPOINT_SECONDS:
+                if time.monotonic() - run.checkpointed > CHECKPOINT_SECONDS:
                     run.save()
             except Exception as error:  # a full disk or a lost directory ends this run only
                 self._lose(number, error)
@@ -143,7 +145,7 @@ class SweepRounds:
                 if run.config.measure_start and run.at_start and not run.history:
                     self._measure([number])
                 if run.done:  # it was killed between its last checkpoint and its result
-                    self._end(number)
+                    self._end([number])
             except Exception as error:
                 if number in self.active:
                     self._lose(number, error)
@@ -177,13 +179,36 @@ class SweepRounds:
             run.evaluated(*found)
             wandb.log()
 
-    def _end(self, number: int) -> None:
-        run, wandb = self.active[number]
-        self._save_end(run)
-        del self.active[number]
-        self.ended[number] = run
-        self._past(number, run, run.status.well)
-        wandb.finish(run.status, summary(run))
+    def _end(self, numbers: Sequence[int]) -> None:
+        """End runs that are done. ``SAVING`` of them wait for the disk at a time, which takes as long as for one."""
+        waiting, failed = deque(numbers), dict[int, Exception]()
+
+        def save() -> None:
+            with contextlib.suppress(IndexError):
+                while True:
+                    number = waiting.popleft()
+                    try:
+                        self._save_end(self.active[number][0])
+                    except Exception as error:  # a full disk or a lost directory ends this run only
+                        failed[number] = error
+
+        with signals.deferred():
+            helpers = [threading.Thread(target=save) for _ in numbers[1:SAVING]]
+            with contextlib.suppress(RuntimeError):  # no memory for another thread: those that there are do it all
+                for helper in helpers:
+                    helper.start()
+            save()
+            for helper in helpers:
+                if helper.ident:
+                    helper.join()
+            for number in numbers:
+                if number in failed:
+                    self._lose(number, failed[number])
+                    continue
+                run, wandb = self.active.pop(number)
+                self.ended[number] = run
+                self._past(number, run, run.status.well)
+                wandb.finish(run.status, summary(run))
 
     def _save_end(self, run: Run) -> None:
         run.save()
