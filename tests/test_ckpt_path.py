@@ -53,6 +53,7 @@ def test_goes_on_as_the_run_did_that_wrote_it(tmp_path, keys):
         assert record is not None
         assert record.ckpt_source == file_digest(str(path))
         assert record.steps == 60
+        assert f"begins at step {step}, from {path}" in (tmp_path / f"from{step}" / "train.log").read_text()
 
 
 def test_killed_it_goes_on_from_its_own_checkpoint(tmp_path, monkeypatch):
@@ -120,6 +121,9 @@ def test_what_is_refused(tmp_path, command):
         "weights": {k: v for k, v in found.items() if k != "optimizer_states"},
         "minus": found | {"global_step": -1},
         "other": {"a": 1},
+        "list": found | {"state_dict": [1, 2]},
+        "states": found | {"optimizer_states": {"a": 1}},
+        "callbacks": found | {"callbacks": 3},
         "optimizer": found | {"optimizer_states": [{"state": {}, "param_groups": []}]},
     }.items():
         torch.save(changed, tmp_path / f"{name}.ckpt")
@@ -134,6 +138,9 @@ def test_what_is_refused(tmp_path, command):
         "weights.ckpt": "has no optimizer_states: it holds weights alone",
         "minus.ckpt": "its global_step can't be right",
         "other.ckpt": "must be a checkpoint of Lightning's",
+        "list.ckpt": "must be a checkpoint of Lightning's",
+        "states.ckpt": "must be a checkpoint of Lightning's",
+        "callbacks.ckpt": "must be a checkpoint of Lightning's",
         "optimizer.ckpt": "its optimizer is another than adam",
         "code.ckpt": "must be a checkpoint of Lightning's (",
         "text.ckpt": "must be a checkpoint of Lightning's (",

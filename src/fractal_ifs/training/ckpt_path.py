@@ -46,7 +46,10 @@ def read(config: RunConfig, network: nn.Module) -> Start:
     try:
         return _start(_loaded(path, file_digest(path)), config, network)
     except ConfigError as error:
-        raise ConfigError(f"trainer.ckpt_path={short(path, 200)}: {error}") from None
+        told = str(error)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):  # entries of other kinds
+        told = "must be a checkpoint of Lightning's"
+    raise ConfigError(f"trainer.ckpt_path={short(path, 200)}: {told}")
 
 
 def check(config: RunConfig) -> None:
@@ -163,7 +166,7 @@ def _start(found: Any, config: RunConfig, network: nn.Module) -> Start:
     if type(state["global_step"]) is not int or state["global_step"] < 0:
         raise ConfigError("its global_step can't be right")
     first, second = _moments(state, config, [*network.parameters()])
-    return Start(state["global_step"], weights, first, second, state["callbacks"])
+    return Start(state["global_step"], weights, first, second, dict(state["callbacks"]))
 
 
 def _difference(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:

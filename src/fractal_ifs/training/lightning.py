@@ -39,7 +39,7 @@ from fractal_ifs.engines.stacked import StackedEngine
 from fractal_ifs.errors import Refused
 from fractal_ifs.measures.take import take
 from fractal_ifs.runs import ddp
-from fractal_ifs.runs.records import Status
+from fractal_ifs.runs.records import Status, note
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training import ckpt_path, fsdp
 from fractal_ifs.training.classifier import Classifier, of_run
@@ -130,7 +130,8 @@ class LightningRounds(SweepRounds):
                 begun = ckpt_path.begin(run, trainer, keeper.deciding)
                 if run.step:
                     trainer.strategy.checkpoint_io.save_checkpoint(begun, OURS)
-                    keeper.from_step = run.step
+                    keeper.from_step = self.first[number] = run.step
+                    note(run.directory, f"begins at step {run.step}, from {run.config.trainer.ckpt_path}")
                     self._measure([number])
             keeper.module = RunModule(run)  # before the fit: a Timer whose time is up lets nothing begin
             try:
