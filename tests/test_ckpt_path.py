@@ -10,7 +10,7 @@ import torch
 from conftest import SMALL
 from test_lightning import numbers, pytestmark, trained  # noqa: F401
 
-from fractal_ifs import MLP, Classifier, FractalDataModule
+from fractal_ifs import MLP, Classifier, FractalDataModule, load
 from fractal_ifs.config.compose import compose
 from fractal_ifs.config.own_class import file_digest
 from fractal_ifs.config.run import RunConfig
@@ -78,6 +78,53 @@ def test_killed_it_goes_on_from_its_own_checkpoint(tmp_path, monkeypatch):
         assert numbers(run) == numbers(whole)
 
 
+@pytest.mark.parametrize("what", ["removed", "another"])
+def test_killed_it_needs_its_file_no_more(tmp_path, monkeypatch, what):
+    """And its record names the file that it did begin from."""
+    trained(composed(eval_every=20, **EVERY), tmp_path / "first")
+    path = tmp_path / "first" / "checkpoints" / "at20.ckpt"
+    config, before = composed(eval_every=20, **{"+trainer.ckpt_path": str(path)}), file_digest(str(path))
+    monkeypatch.setattr(lightning, "CHECKPOINT_SECONDS", -1.0)
+    pause = lightning.Keeper.pause
+
+    def killed(keeper, trainer):
+        pause(keeper, trainer)
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(lightning.Keeper, "pause", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        trained(config, tmp_path / "run")
+    monkeypatch.setattr(lightning.Keeper, "pause", pause)
+    path.unlink() if what == "removed" else path.write_bytes((path.parent / "at60.ckpt").read_bytes())
+    run = trained(config, tmp_path / "run")
+    assert [row.step for row in run.history] == [20, 40, 60]
+    record = read_record(tmp_path / "run")
+    assert record is not None
+    assert record.ckpt_source == before
+    assert "other versions" not in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_the_first_measurement_can_end_it(tmp_path):
+    trained(composed(steps=20, eval_every=20, **EVERY), tmp_path / "first")
+    path = tmp_path / "first" / "checkpoints" / "at20.ckpt"
+    keys = {"eval_every": 20, "+trainer.ckpt_path": str(path)}
+    run = trained(composed(**keys, **{"stop.accuracy": 0.1}), tmp_path / "stopped")
+    assert (run.step, run.status, [row.step for row in run.history]) == (20, "stopped", [20])
+    assert load(tmp_path / "stopped").step in (None, 20)
+    found = torch.load(path, weights_only=True)
+    found["state_dict"] = {name: weights * float("nan") for name, weights in found["state_dict"].items()}
+    torch.save(found, path)
+    run = trained(composed(**keys), tmp_path / "diverged")
+    assert (run.step, run.status, [row.step for row in run.history]) == (20, "diverged", [20])
+
+
+def test_measure_start_is_of_the_checkpoint(tmp_path):
+    trained(composed(steps=20, eval_every=20, **EVERY), tmp_path / "first")
+    path = tmp_path / "first" / "checkpoints" / "at20.ckpt"
+    run = trained(composed(eval_every=20, measure_start=True, **{"+trainer.ckpt_path": str(path)}))
+    assert [row.step for row in run.history] == [20, 40, 60]
+
+
 def test_of_a_trainer_of_ones_own(tmp_path):
     """Another curve is learned on, as a curriculum: the weights and moments are the other run's."""
     trainer = pl.Trainer(max_steps=23, accelerator="cpu", logger=False, enable_checkpointing=False)
@@ -121,6 +168,9 @@ def test_what_is_refused(tmp_path, command):
         "weights": {k: v for k, v in found.items() if k != "optimizer_states"},
         "minus": found | {"global_step": -1},
         "other": {"a": 1},
+        "sparse": found | {"state_dict": {n: w.to_sparse() for n, w in found["state_dict"].items()}},
+        "meta": found | {"state_dict": {n: w.to("meta") for n, w in found["state_dict"].items()}},
+        "moments": found | {"optimizer_states": [{"state": {0: {"exp_avg": torch.ones(3).to_sparse()}}}]},
         "list": found | {"state_dict": [1, 2]},
         "states": found | {"optimizer_states": {"a": 1}},
         "callbacks": found | {"callbacks": 3},
@@ -135,6 +185,10 @@ def test_what_is_refused(tmp_path, command):
         f"{path} trainer.precision=64-true": "of torch.float32 there, [4, 2] of torch.float64 here",
         f"{path} steps=20": "is at step 20, which must be < steps=20",
         f"{path} optimizer=sgd optimizer.momentum=0.9": "its optimizer is another than sgd",
+        f"{path} optimizer=sgd": "its optimizer is another than sgd",
+        "sparse.ckpt": "must be a checkpoint of Lightning's",
+        "meta.ckpt": "must be a checkpoint of Lightning's",
+        "moments.ckpt": "its optimizer is another than adam",
         "weights.ckpt": "has no optimizer_states: it holds weights alone",
         "minus.ckpt": "its global_step can't be right",
         "other.ckpt": "must be a checkpoint of Lightning's",

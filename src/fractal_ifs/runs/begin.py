@@ -95,7 +95,7 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
         before["torch_kernels"] = state.get("torch_kernels", "unknown")
         before["engine"] = state.get("engine")
         here = bits_rest_on(run.isa, run.native_build, run.torch_kernels) | {"engine": run.engine}
-        here |= {name: run.versions.get(name) for name in ("model_source", "loss_source", "ckpt_source")}
+        here |= {name: run.versions.get(name) for name in ("model_source", "loss_source")}
         if changed := differences(before, here):
             warn(log, directory, f"goes on from a checkpoint of other versions ({changed}): perhaps not bit for bit")
         run.restore(state)

@@ -304,6 +304,8 @@ class Run:
             self.status = Status.DIVERGED
         else:
             self.status = self._reached()
+        if "ckpt_source" in self.versions:  # the file may be another one by now
+            self.versions["ckpt_source"] = state.get("versions", {}).get("ckpt_source")
         if self.done:  # nothing is computed here any more: the record names what computed it
             self.engine, self.isa = state.get("engine", self.engine), state.get("isa", self.isa)
             self.native_build = state.get("native_build", self.native_build)

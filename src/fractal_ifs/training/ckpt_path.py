@@ -47,7 +47,7 @@ def read(config: RunConfig, network: nn.Module) -> Start:
         return _start(_loaded(path, file_digest(path)), config, network)
     except ConfigError as error:
         told = str(error)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):  # entries of other kinds
+    except Exception:  # entries of other kinds
         told = "must be a checkpoint of Lightning's"
     raise ConfigError(f"trainer.ckpt_path={short(path, 200)}: {told}")
 
@@ -161,6 +161,8 @@ def _start(found: Any, config: RunConfig, network: nn.Module) -> Start:
         raise ConfigError(f"has no {missing[0]}: it holds weights alone, and can't be gone on from")
     weights = {name.removeprefix(NETWORK): each for name, each in state["state_dict"].items()}
     own = network.state_dict()
+    if any(w.layout != torch.strided or w.is_meta for w in weights.values()):
+        raise ConfigError("must be a checkpoint of Lightning's")
     if {n: (w.shape, w.dtype) for n, w in own.items()} != {n: (w.shape, w.dtype) for n, w in weights.items()}:
         raise ConfigError(f"is of another network: {_difference(own, weights)}")
     if type(state["global_step"]) is not int or state["global_step"] < 0:
@@ -184,14 +186,17 @@ def _moments(state: Mapping[str, Any], config: RunConfig, parameters: Sequence[T
     zeros = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype)
     chosen = config.optimizer
     names = ("momentum_buffer",) if isinstance(chosen, Sgd) else ("exp_avg", "exp_avg_sq")
-    if state["global_step"] == 0 or (isinstance(chosen, Sgd) and not chosen.momentum):
+    if state["global_step"] == 0:
         return zeros, zeros.clone()
     states = state["optimizer_states"]
-    kept = states[0]["state"] if len(states) == 1 else {}
-    try:
-        vectors = [torch.cat([kept[n][name].reshape(-1) for n in range(len(parameters))]) for name in names]
-    except (KeyError, AttributeError):
-        raise ConfigError(f"its optimizer is another than {chosen.name}") from None
+    kept = [states[0]["state"].get(n, {}) for n in range(len(parameters))] if len(states) == 1 else [{}]
+    there = {name for each in kept for name, value in each.items() if name != "step" and value is not None}
+    if isinstance(chosen, Sgd) and not chosen.momentum:
+        names = ()
+    if there != {*names}:
+        raise ConfigError(f"its optimizer is another than {chosen.name}")
+    vectors = [torch.cat([each[name].reshape(-1) for each in kept]) for name in names]
     if any(vector.shape != zeros.shape for vector in vectors):
         raise ConfigError("its optimizer is of another network")
-    return vectors[0].to(zeros), vectors[-1].to(zeros) if len(names) > 1 else zeros
+    first, second, *_ = [*(vector.to(zeros) for vector in vectors), zeros, zeros.clone()]
+    return first, second

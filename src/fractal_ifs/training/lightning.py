@@ -128,11 +128,14 @@ class LightningRounds(SweepRounds):
             trainer = trainer_of(run, keeper, run.directory or Path(nowhere))
             if run.config.trainer.ckpt_path and run.lightning is None:
                 begun = ckpt_path.begin(run, trainer, keeper.deciding)
+                note(run.directory, f"begins at step {run.step}, from {run.config.trainer.ckpt_path}")
+                keeper.from_step = self.first[number] = run.step
+                if run.config.measure_start or run.step:
+                    self._measure([number])
+                if run.done:  # by what this measurement found
+                    return
                 if run.step:
                     trainer.strategy.checkpoint_io.save_checkpoint(begun, OURS)
-                    keeper.from_step = self.first[number] = run.step
-                    note(run.directory, f"begins at step {run.step}, from {run.config.trainer.ckpt_path}")
-                    self._measure([number])
             keeper.module = RunModule(run)  # before the fit: a Timer whose time is up lets nothing begin
             try:
                 trainer.fit(keeper.module, datamodule=data_of(run), ckpt_path=OURS if run.step else None)

@@ -25,6 +25,7 @@ from fractal_ifs.config.own_class import resolve
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import ConfigError, message, short
 from fractal_ifs.runs import ddp
+from fractal_ifs.runs.checkpoints import CHECKPOINTS
 from fractal_ifs.training import ckpt_path
 
 # The least values of numbers, of flags and of what Lightning's own callbacks take.
@@ -52,8 +53,14 @@ def check_parts(jobs: Iterable[Job]) -> None:
             if alone and job.directory is None and (job.config.callbacks or job.config.logger.others):
                 _check_needs_no_directory(job.config)
             _check_parts(job.config.trainer, job.config.callbacks, job.config.logger.others)
-            if job.config.trainer.ckpt_path:
+            if job.config.trainer.ckpt_path and not _under_way(job):
                 ckpt_path.check(job.config)
+
+
+def _under_way(job: Job) -> bool:
+    """Whether a run goes on from a checkpoint of its own."""
+    there = job.directory is not None and any((job.directory / name).exists() for name in CHECKPOINTS)
+    return there and not job.config.overwrite
 
 
 def _check_needs_no_directory(config: RunConfig) -> None:

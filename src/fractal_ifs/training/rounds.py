@@ -142,7 +142,8 @@ class SweepRounds:
             number = self.waiting.popleft()
             try:
                 self.active[number] = run, _ = self._begun(number)
-                if run.config.measure_start and run.at_start and not run.history:
+                other = run.config.trainer.ckpt_path  # has the network that it begins with
+                if run.config.measure_start and run.at_start and not (run.history or other):
                     self._measure([number])
                 if run.done:  # it was killed between its last checkpoint and its result
                     self._end([number])
