@@ -1,6 +1,7 @@
 """``trainer.ckpt_path``: a run of ``engine=lightning`` begins at the step of a checkpoint of Lightning's."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,9 @@ def test_what_is_refused(tmp_path, command):
         "optimizer": found | {"optimizer_states": [{"state": {}, "param_groups": []}]},
     }.items():
         torch.save(changed, tmp_path / f"{name}.ckpt")
+    [state] = found["optimizer_states"]
+    torch.save(found | {"optimizer_states": [state | {"state": {0: state["state"][0]}}]}, tmp_path / "part.ckpt")
+    os.mkfifo(tmp_path / "pipe")
     torch.save({"model": Classifier}, tmp_path / "code.ckpt")
     (tmp_path / "text.ckpt").write_text("nothing")
     told = {
@@ -200,7 +204,9 @@ def test_what_is_refused(tmp_path, command):
         "text.ckpt": "must be a checkpoint of Lightning's (",
         "none.ckpt": "can't be read (No such file or directory)",
         "first/checkpoint.pt": "must be a checkpoint of Lightning's",
-        ".": "can't be read (Is a directory)",
+        ".": "must be a file",
+        "pipe": "must be a file",
+        "part.ckpt": "its optimizer has other parameters than the network",
         "null": "must be the path of a checkpoint of Lightning's",
         "3": "must be the path of a checkpoint of Lightning's",
     }

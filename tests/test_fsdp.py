@@ -131,3 +131,25 @@ def check_the_file_of_a_callback(directory: Path) -> None:
 def test_what_is_refused(command, words, told):
     ended = command(*words.replace("LN", "engine=lightning").split(), "trainer.accelerator=cpu", "logger=none")
     assert f"error: {told}" in str(ended.status)
+
+
+class Scaled(torch.nn.Module):
+    """With a parameter that is one number."""
+
+    def __init__(self, d, width, depth, *, generator):
+        super().__init__()
+        self.linear, self.scale = torch.nn.Linear(d, 1), torch.nn.Parameter(torch.ones(()))
+        for each in self.linear.parameters():
+            torch.nn.init.normal_(each, generator=generator)
+
+    def forward(self, x):
+        return self.scale * self.linear(x).squeeze(-1)
+
+
+def test_a_parameter_of_one_number_is_refused(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "scaled.yaml").write_text("_target_: test_fsdp.Scaled\n")
+    words = ["engine=lightning", "model=scaled", "hydra.searchpath=[.]", "logger=none", "trainer=ddp"]
+    ended = command(*words, "trainer.accelerator=cpu", "trainer.strategy=fsdp", "hydra.run.dir=out")
+    assert str(ended.status) == "error: trainer.strategy=fsdp: can't share out scale, a parameter of one number"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import pytorch_lightning as pl
@@ -44,6 +45,8 @@ def read(config: RunConfig, network: nn.Module) -> Start:
     path = config.trainer.ckpt_path
     assert path is not None
     try:
+        if Path(path).exists() and not Path(path).is_file():  # reading a pipe would wait for ever
+            raise ConfigError("must be a file")
         return _start(_loaded(path, file_digest(path)), config, network)
     except ConfigError as error:
         told = str(error)
@@ -195,6 +198,8 @@ def _moments(state: Mapping[str, Any], config: RunConfig, parameters: Sequence[T
         names = ()
     if there != {*names}:
         raise ConfigError(f"its optimizer is another than {chosen.name}")
+    if not all(name in each for each in kept for name in names):
+        raise ConfigError("its optimizer has other parameters than the network")
     vectors = [torch.cat([each[name].reshape(-1) for each in kept]) for name in names]
     if any(vector.shape != zeros.shape for vector in vectors):
         raise ConfigError("its optimizer is of another network")

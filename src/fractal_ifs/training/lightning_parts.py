@@ -21,10 +21,12 @@ from pytorch_lightning.loggers import Logger
 from fractal_ifs.config.annotations import fitted
 from fractal_ifs.config.keys import check_names, shown
 from fractal_ifs.config.lightning import CKPT_PATH, ONLY_LOOKING
+from fractal_ifs.config.own import Own
 from fractal_ifs.config.own_class import resolve
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import ConfigError, message, short
 from fractal_ifs.runs import ddp
+from fractal_ifs.runs.build import build_network
 from fractal_ifs.runs.checkpoints import CHECKPOINTS
 from fractal_ifs.training import ckpt_path
 
@@ -53,8 +55,18 @@ def check_parts(jobs: Iterable[Job]) -> None:
             if alone and job.directory is None and (job.config.callbacks or job.config.logger.others):
                 _check_needs_no_directory(job.config)
             _check_parts(job.config.trainer, job.config.callbacks, job.config.logger.others)
+            if job.config.trainer.strategy == "fsdp":
+                _check_shares(job.config)
             if job.config.trainer.ckpt_path and not _under_way(job):
                 ckpt_path.check(job.config)
+
+
+def _check_shares(config: RunConfig) -> None:
+    """Raises ConfigError for a network that can't be shared out."""
+    if isinstance(config.model, Own):
+        for name, parameter in build_network(config, config.fractal.ifs.d).named_parameters():
+            if parameter.dim() == 0:
+                raise ConfigError(f"trainer.strategy=fsdp: can't share out {short(name)}, a parameter of one number")
 
 
 def _under_way(job: Job) -> bool:
