@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -229,4 +230,7 @@ def test_a_sweep_of_checkpoints_is_told_apart(tmp_path, command):
     ended = command(*words, f"trainer.ckpt_path={kept}/at20.ckpt,{kept}/at40.ckpt")
     assert ended.status == 0, ended.err
     records = [json.loads(path.read_text()) for path in (tmp_path / "multirun" / "s").glob("*/result.json")]
+    shutil.copy(tmp_path / kept / "at40.ckpt", tmp_path / kept / "at20.ckpt")
+    again = command(*words, f"trainer.ckpt_path={kept}/at20.ckpt,{kept}/at40.ckpt")
+    assert "1 of these began from other files than are at trainer.ckpt_path now" in again.out + again.err
     assert len({record["fingerprint"] for record in records}) == len({record["ckpt_source"] for record in records}) == 2

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from fractal_ifs.config.machine import check_outside
+from fractal_ifs.config.own_class import file_digest
 from fractal_ifs.config.run import Job
 from fractal_ifs.engines.own_loss import check_loss
 from fractal_ifs.errors import ConfigError
@@ -62,7 +63,18 @@ def finished_jobs(jobs: Sequence[Job]) -> dict[int, Ended]:
         for changed in sorted({differences(record, bits_rest_on()) for record in records.values()} - {""}):
             log.warning("of these, some were trained by other versions: %s", changed)
         tell_lacking(jobs, records)
+        if other := sum(_began_elsewhere(jobs[number], record) for number, record in records.items()):
+            text = (
+                "%d of these began from other files than are at trainer.ckpt_path now; overwrite=true trains them again"
+            )
+            log.warning(text, other)
     return results
+
+
+def _began_elsewhere(job: Job, record: RunRecord) -> bool:
+    """Whether another checkpoint is by now where a finished run's was."""
+    path = job.config.trainer.ckpt_path
+    return path is not None and file_digest(path) not in (None, record.ckpt_source)
 
 
 def best_of(job: Job, ended: RunRecord | KeptRun) -> float | None:

@@ -47,7 +47,10 @@ def read(config: RunConfig, network: nn.Module) -> Start:
     try:
         if Path(path).exists() and not Path(path).is_file():  # reading a pipe would wait for ever
             raise ConfigError("must be a file")
-        return _start(_loaded(path, file_digest(path)), config, network)
+        start = _start(_loaded(path, file_digest(path)), config, network)
+        if start.step >= config.steps:
+            raise ConfigError(f"is at step {start.step}, which must be < steps={config.steps}")
+        return start
     except ConfigError as error:
         told = str(error)
     except Exception:  # entries of other kinds
@@ -58,13 +61,7 @@ def read(config: RunConfig, network: nn.Module) -> Start:
 def check(config: RunConfig) -> None:
     """Raises ConfigError where a config's checkpoint can't be read, or isn't of a network like the config's."""
     images = isinstance(config.data, ImageData)
-    network = build_network(config, 3 if images else config.fractal.ifs.d)
-    start = read(config, network)
-    if start.step >= config.steps:
-        raise ConfigError(
-            f"trainer.ckpt_path={short(config.trainer.ckpt_path, 200)}: is at step {start.step}, which must be < "
-            f"steps={config.steps}"
-        )
+    read(config, build_network(config, 3 if images else config.fractal.ifs.d))
 
 
 def begin(run: Run, trainer: pl.Trainer, callbacks: Iterable[Callback]) -> dict[str, Any]:
