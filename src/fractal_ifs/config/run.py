@@ -174,7 +174,7 @@ class RunConfig(Group):
             raise ConfigError(f"optimizer.clip={self.optimizer.clip:g}: must be null with trainer.strategy=fsdp")
         if self.optimizer.clip is not None and "gradient_clip_val" in self.trainer.flags.keys:
             raise ConfigError(f"optimizer.clip={self.optimizer.clip:g}: must be null with trainer.gradient_clip_val")
-        every = self.trainer.flags.keys.get("accumulate_grad_batches", 1)
+        every: object = self.trainer.batches_per_step  # as it is given
         per_epoch = self.data.train_size // self.batch_size
         if type(every) is not int or every < 1 or per_epoch % every:
             raise ConfigError(

@@ -82,6 +82,11 @@ class Trainer(Group):
             )
 
     @property
+    def batches_per_step(self) -> int:
+        """Whose gradients an optimizer step adds up, which only engine=lightning can have more than one of."""
+        return self.flags.keys.get("accumulate_grad_batches", 1)
+
+    @property
     def ckpt_path(self) -> str | None:
         """The checkpoint of Lightning's that a run begins from, ``training.ckpt_path``."""
         return self.flags.keys.get(CKPT_PATH)

@@ -83,7 +83,7 @@ def begin(run: Run, trainer: pl.Trainer, callbacks: Iterable[Callback]) -> dict[
     return {
         "pytorch-lightning_version": version("pytorch-lightning"),
         "global_step": start.step,
-        "epoch": start.step * _share(config) // _per_epoch(config),
+        "epoch": start.step * config.trainer.batches_per_step // _per_epoch(config),
         "callbacks": {key: state for key, state in start.callbacks.items() if key in keys},
         "lr_schedulers": _scheduled(optimizer, config, start.step),
         "optimizer_states": [optimizer.state_dict()],
@@ -96,7 +96,7 @@ def _come_to(fit: dict[str, Any], config: RunConfig, step: int) -> dict[str, Any
 
     It stands in ``on_train_batch_end`` of the last batch before, where Lightning's own checkpoints are written.
     """
-    share, per_epoch = _share(config), _per_epoch(config)
+    share, per_epoch = config.trainer.batches_per_step, _per_epoch(config)
     batches = step * share
     epochs = -(-batches // per_epoch)  # begun ones
     within = batches - (epochs - 1) * per_epoch
@@ -123,11 +123,6 @@ def _scheduled(optimizer: Optimizer, config: RunConfig, step: int) -> list[dict[
     for group in optimizer.param_groups:
         group["lr"] = rate
     return [scheduler.state_dict() | {"last_epoch": step, "_step_count": step + 1, "_last_lr": [rate]}]
-
-
-def _share(config: RunConfig) -> int:
-    """Batches of a step."""
-    return config.trainer.flags.keys.get("accumulate_grad_batches", 1)
 
 
 def _per_epoch(config: RunConfig) -> int:

@@ -174,7 +174,7 @@ def trainer_of(run: Run, keeper: Keeper, directory: Path) -> pl.Trainer:
         precision=trainer.precision,
         max_steps=config.steps,
         max_epochs=-1,
-        val_check_interval=config.eval_every * trainer.flags.keys.get("accumulate_grad_batches", 1),
+        val_check_interval=config.eval_every * trainer.batches_per_step,
         check_val_every_n_epoch=None,
         use_distributed_sampler=False,
         logger=loggers or False,
@@ -207,7 +207,7 @@ class RunModule(Classifier):
         self.total = torch.tensor(run.loss_sum, dtype=torch.float64, device=run.params.device)
         self.channels_last = c.trainer.channels_last
         self.sharded = c.trainer.strategy == "fsdp"
-        self.share = 1 / c.trainer.flags.keys.get("accumulate_grad_batches", 1)
+        self.share = 1 / c.trainer.batches_per_step
 
     def configure_model(self) -> None:
         """Before the fit: keep a share of the weights alone, where the strategy asks for that."""
