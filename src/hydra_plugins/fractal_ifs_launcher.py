@@ -76,14 +76,25 @@ def check_place(config: DictConfig, key: str, right: str, why: str) -> None:
 
 
 class _Return(JobReturn):
-    """How a job ended. Its config is made of its values when somebody asks for it, which is only a user's callback."""
+    """How a job ended. Its configs are made when somebody asks for them, which is only a user's callback."""
 
-    def __init__(self, values: dict[str, Any]):  # the fields of JobReturn have their defaults in the class
-        self.values = values
+    def __init__(self, composed: Composed):  # the fields of JobReturn have their defaults in the class
+        self.composed = composed
+        self.overrides = list(composed.hydra["overrides"]["task"])
+        self.task_name = composed.name
+        self.working_dir = str(Path.cwd())
 
     @cached_property
     def cfg(self) -> DictConfig:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return OmegaConf.create(self.values)
+        return OmegaConf.create(self.composed.values)
+
+    @cached_property
+    def hydra_cfg(self) -> DictConfig:  # pyright: ignore[reportIncompatibleVariableOverride]
+        whole = self.composed.whole
+        with flag_override(whole, ["struct", "readonly"], False):
+            for key in self.composed.values:
+                del whole[key]
+        return whole
 
 
 class FusedLauncher(Launcher):
@@ -117,7 +128,7 @@ class FusedLauncher(Launcher):
         assert self.checked is not None
         (_, composed), self.checked = self.checked, None
         if isinstance(self.task_function, Task):  # from Python, whose process keeps its logging
-            return self._ended([self._job(each) for each in composed], composed, self.task_function(composed))
+            return self._ended([_Return(each) for each in composed], composed, self.task_function(composed))
         directories = list(dict.fromkeys(each.sweep_directory for each in composed))
         for directory in directories:
             check_writable(directory)
@@ -137,7 +148,7 @@ class FusedLauncher(Launcher):
             self.halving.check([each.job.config for each in composed])
         check_place(self.config, "hydra.run.dir", "hydra.sweep.dir", "a sweep's runs lie below hydra.sweep.dir")
         for each in composed:
-            if each.whole.hydra.job.chdir:
+            if each.chdir:
                 raise ConfigError(
                     "hydra.job.chdir=true: must be false where jobs train together; hydra/launcher=basic has it"
                 )
@@ -153,7 +164,7 @@ class FusedLauncher(Launcher):
         log.info("%s in %s", counted(len(jobs), "job"), ", ".join(map(str, directories)))
         ended = finished_jobs(jobs)  # raises for another config before anything is written
         begin_jobs(composed, ended)
-        returns = [self._job(each) for each in composed]
+        returns = [_Return(each) for each in composed]
         listeners = [self._listeners_of_a_job() for _ in returns]
         for ret, heard in zip(returns, listeners, strict=True):
             self._call_back(ret, heard, "on_job_start", task_function=self.task_function)
@@ -165,7 +176,7 @@ class FusedLauncher(Launcher):
         return returns
 
     @staticmethod
-    def _ended(returns: list[JobReturn], composed: Sequence[Composed], trained: Any) -> list[JobReturn]:
+    def _ended(returns: Sequence[JobReturn], composed: Sequence[Composed], trained: Any) -> Sequence[JobReturn]:
         """What Hydra expects of jobs, by how they ended."""
         for number, ret in enumerate(returns):
             result = trained[number]
@@ -217,8 +228,8 @@ class FusedLauncher(Launcher):
             return DictConfig(logs)
         found: Any = None
         for each in composed:
-            with current(each.whole):
-                resolved: Any = OmegaConf.to_container(DictConfig(logs, parent=each.whole.hydra), resolve=True)
+            with current(whole := each.whole):
+                resolved: Any = OmegaConf.to_container(DictConfig(logs, parent=whole.hydra), resolve=True)
             if resolved != (found := found or resolved):
                 raise ConfigError(
                     "hydra.job_logging: must refer to what is the same for all jobs, which train together; "
@@ -237,23 +248,6 @@ class FusedLauncher(Launcher):
         todo = [number for number in range(len(jobs)) if number not in ended]
         trained = train_unfinished([jobs[number] for number in todo], packing.executor, packing.stack)
         return ended | dict(zip(todo, trained, strict=True))
-
-    @staticmethod
-    def _job(each: Composed) -> JobReturn:
-        """What Hydra expects of a job, which has its config in two parts.
-
-        This takes the whole config apart. To keep it beside its parts would double the memory of a sweep.
-        """
-        ret = _Return(each.values)
-        ret.overrides = list(each.whole.hydra.overrides.task)
-        with current(each.whole):  # the name may refer to the job's own keys
-            ret.task_name = str(each.whole.hydra.job.name)
-        with flag_override(each.whole, ["struct", "readonly"], False):
-            for key in each.values:
-                del each.whole[key]
-        ret.hydra_cfg = each.whole
-        ret.working_dir = str(Path.cwd())
-        return ret
 
 
 class SlurmLauncher(FusedLauncher):

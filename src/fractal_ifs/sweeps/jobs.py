@@ -2,9 +2,11 @@
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
@@ -14,11 +16,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from fractal_ifs.config.command import composed_folders
 from fractal_ifs.config.compose import accepted, resolved
-from fractal_ifs.config.fast_compose import Composer
+from fractal_ifs.config.fast_compose import OF_A_JOB, Composer, Lent
 from fractal_ifs.config.machine import obstacle
 from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.own_files import fault
-from fractal_ifs.config.run import Job
+from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import ConfigError, message
 from fractal_ifs.sweeps.driver import report_failure
 from fractal_ifs.sweeps.finished import Ended, finished_or_kept
@@ -36,36 +38,62 @@ def current(config: DictConfig) -> Iterator[None]:
         HydraConfig.instance().cfg = before
 
 
-def output_directory(config: DictConfig, number: int) -> Path:
-    """The directory of job ``number`` of a sweep. Also writes both into the job's config, as Hydra's launchers do."""
-    with read_write(config.hydra), open_dict(config.hydra), current(config):
-        config.hydra.job.id = str(number)
-        config.hydra.job.num = number
-        directory = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).absolute()
-        config.hydra.runtime.output_dir = str(directory)
-    return directory
-
-
-class Composed(NamedTuple):
+@dataclass(frozen=True)
+class Composed:
     """A job of a sweep."""
 
-    whole: DictConfig  # all that Hydra composed, with its own node ``hydra``
-    values: dict[str, Any]  # the job's keys as plain values
     job: Job
+    values: dict[str, Any]  # the job's keys as plain values
+    hydra: dict[str, Any]  # Hydra's node as plain values, unresolved
+    name: str  # hydra.job.name
+    sweep_directory: Path  # where hydra.sweep.dir says that its sweep is. A swept key may be part of that
+    output_subdir: str | None  # hydra.output_subdir
+    chdir: bool  # hydra.job.chdir
+    environment: dict[str, str]  # the variables that hydra.job.env_set sets
+    compose: Callable[[], DictConfig] = field(repr=False)
 
     @property
-    def sweep_directory(self) -> Path:
-        """Where ``hydra.sweep.dir`` says that its sweep is. A swept key may be part of that."""
-        with current(self.whole):
-            return Path(str(self.whole.hydra.sweep.dir))
+    def whole(self) -> DictConfig:
+        """All that Hydra composed, its node ``hydra`` included, anew: some ten times the size of all the rest."""
+        config = self.compose()
+        _placed(config, self.hydra["job"]["num"], self.job.directory)
+        return config
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """The variables that ``hydra.job.env_set`` sets."""
-        if not (variables := self.whole.hydra.job.env_set):
-            return {}
-        with current(self.whole):
-            return {str(name): str(value) for name, value in variables.items()}
+
+def _placed(config: DictConfig, number: int, directory: Path | None = None) -> tuple[Path, Path]:
+    """The directories of a sweep and of its job ``number``, or as given. Writes number and directory into the config,
+    as Hydra's launchers do.
+    """
+    sweep, job, runtime = config.hydra.sweep, config.hydra.job, config.hydra.runtime
+    with read_write(config.hydra), open_dict(config.hydra), current(config):
+        job.id, job.num = str(number), number
+        written: Any = OmegaConf.to_container(sweep)
+        sweep.dir = str(sweep.dir)  # a name that refers to it needn't find it again
+        try:
+            own = directory or Path(sweep.dir, str(sweep.subdir)).absolute()
+            runtime.output_dir = str(own)
+            return Path(sweep.dir), own
+        finally:
+            sweep.dir = written["dir"]
+
+
+def _read(lent: Lent, number: int, accept: Callable[[dict[str, Any]], RunConfig], compose: Any) -> Composed:
+    """The job of a config."""
+    config, hydra = lent.config, lent.config.hydra
+    values = resolved(config)
+    sweep_directory, directory = _placed(config, number)
+    with current(config):
+        return Composed(
+            Job(accept(values), directory),
+            values,
+            hydra=lent.of_job(),
+            name=str(hydra.job.name),
+            sweep_directory=sweep_directory,
+            output_subdir=None if hydra.output_subdir is None else str(hydra.output_subdir),
+            chdir=bool(hydra.job.chdir),
+            environment={str(name): str(value) for name, value in (hydra.job.env_set or {}).items()},
+            compose=compose,
+        )
 
 
 class Task(ABC):
@@ -76,25 +104,38 @@ class Task(ABC):
         """Train them. Returns how each ended, by its number."""
 
 
-def save_hydra(each: Composed) -> None:
-    """Write what Hydra writes of a job, below ``hydra.output_subdir``: it can be identified before it has begun."""
-    hydra = each.whole.hydra
-    if each.job.directory is None or hydra.output_subdir is None:
+def save_hydra(each: Composed, texts: dict[tuple[str, int], str]) -> None:
+    """Write what Hydra writes of a job, below ``hydra.output_subdir``: it can be identified before it has begun.
+
+    ``texts``: those of the parts of ``hydra`` that jobs share, which are added.
+    """
+    if each.job.directory is None or each.output_subdir is None:
         return
-    folder = each.job.directory / str(hydra.output_subdir)
+    folder = each.job.directory / each.output_subdir
     folder.mkdir(parents=True, exist_ok=True)
-    plain = OmegaConf.to_container(hydra, enum_to_str=True)
-    written = {"config": each.values, "hydra": {"hydra": plain}, "overrides": list(hydra.overrides.task)}
-    for name, content in written.items():
-        (folder / f"{name}.yaml").write_text(yaml_of(content), encoding="utf-8")
+    parts: list[str] = []
+    for name, part in each.hydra.items():
+        if (text := texts.get((name, id(part)))) is None:
+            text = yaml_of({"hydra": {name: part}}).removeprefix("hydra:\n")
+        if name not in OF_A_JOB:
+            texts[name, id(part)] = text
+        parts.append(text)
+    written = {
+        "config": yaml_of(each.values),
+        "hydra": "hydra:\n" + "".join(parts),
+        "overrides": yaml_of(each.hydra["overrides"]["task"]),
+    }
+    for name, text in written.items():
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 
 def begin_jobs(composed: Sequence[Composed], ended: dict[int, Ended]) -> None:
     """Write what Hydra writes of the jobs that are still to train. One whose directory can't be made has failed."""
+    texts: dict[tuple[str, int], str] = {}
     for number, each in enumerate(composed):
         if number not in ended and each.job.directory is not None:
             try:
-                save_hydra(each)
+                save_hydra(each, texts)
             except OSError as error:
                 reason = obstacle(each.job.directory) or message(error)
                 ended[number] = wrong = OSError(error.errno, f"must be a directory that can be written: {reason}")
@@ -141,15 +182,15 @@ def compose_all(
     refused: dict[str, list[str]] = {}  # for each reason, the jobs
     compose = Composer(context.config_loader, master)
     own = composed_folders(master)
+    accept = partial(accepted, here=here, folders=own)
     shared = set(jobs[0]).intersection(*jobs) if len(jobs) > 1 else set[str]()
     taken: dict[Path, tuple[str, str]] = {}  # the words and the fingerprint of a directory's job
     for number, overrides in enumerate(jobs):
         words = " ".join(word for word in filter_overrides(overrides) if word not in shared)
         try:
-            config = compose(overrides)
-            values = resolved(config)
-            directory = output_directory(config, first + number)
-            job = Job(accepted(values, here, own), directory)
+            each = _read(compose.lend(overrides), first + number, accept, partial(compose, overrides))
+            job, directory = each.job, each.job.directory
+            assert directory is not None
             if directory in taken:
                 other, its = taken[directory]
                 if list(overrides) in map(list, jobs[:number]):
@@ -161,7 +202,7 @@ def compose_all(
                 )
             taken[directory] = words, job.config.fingerprint
             finished_or_kept(job)  # raises where the directory is another config's
-            configs.append(Composed(config, values, job))
+            configs.append(each)
         except ConfigError as error:
             refused.setdefault(str(error), []).append(words)
         except Exception as error:
