@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from functools import partial
 from importlib.metadata import version
 
 import hydra
@@ -210,6 +211,38 @@ def test_choices_are_composed_as_hydra_composes_them(tmp_path, grid):
                 assert isinstance(theirs, Node)
                 assert type(ours) is type(theirs)
                 assert ours._metadata == theirs._metadata
+
+
+def test_a_config_that_is_lent_has_the_values_of_its_job_alone(tmp_path):
+    """Whatever the job before it set, of the same keys or of others: all of it, and Hydra's part as plain values."""
+    values = [
+        ["width=20 measures=[]", "width=${depth} measures=[train_acc,norms]", "width=6 width=7"],
+        ["fractal.nested={a:{b:2}}", "fractal.nested.a={}", "fractal.nested.a=null", "fractal.nested.a=${lr}"],
+        ["curve=4", "curve.degree=3 sweep=w${width}", "hydra.job.name=mine"],
+    ]
+    jobs = [["fractal=plain", *" ".join(words).split()] for words in itertools.product(*values)]
+    (tmp_path / "fractal").mkdir()
+    (tmp_path / "fractal" / "plain.yaml").write_text(OWN["fractal/plain"])
+    with borrowed(), initialize_config_dir(str(CONF), **VERSION_BASE):
+        loader = GlobalHydra.instance().config_loader()
+        loader.get_search_path().prepend("mine", str(tmp_path), "schema")
+        loader = ConfigLoaderImpl(loader.get_search_path())
+        master = loader.load_configuration("config", ["sweep=s", "fractal=plain"], RunMode.MULTIRUN)
+        compose = Composer(loader, master)
+        plain = partial(OmegaConf.to_container, enum_to_str=True)
+        expected = {tuple(words): plain(loader.load_sweep_config(master, words)) for words in jobs}
+        for words in [*jobs, *jobs[::-2]]:
+            lent = compose.lend(words)
+            assert plain(lent.config) == expected[tuple(words)], words
+            assert lent.of_job() == expected[tuple(words)]["hydra"]
+        assert compose.lend(["width=20"]).config is compose.lend(["width=30"]).config
+        assert compose.lend(["width=20"]).of_job()["run"] is compose.lend(["width=30"]).of_job()["run"]
+        for words in (["width=[}"], ["optimizer.beta3=1"], ["width=1", "width.a=2"]):
+            with pytest.raises(Exception) as theirs:  # noqa: PT011 (of any kind: ours is the same)
+                loader.load_sweep_config(master, words)
+            with pytest.raises(type(theirs.value)):
+                compose.lend(words)
+        assert compose.lend(["width=3"]).config.width == 3
 
 
 def test_choices_of_several_groups_are_composed_seldom(monkeypatch):

@@ -76,7 +76,9 @@ class Composer:
         def again(files: tuple[str, ...]) -> DictConfig:
             if (files, keys) not in self.lent:
                 self.lent[files, keys] = _lent(self._of(files))
-            return self.lent[files, keys].config
+            config, first = self.lent[files, keys]
+            config.hydra.job.override_dirname = first["job"]["override_dirname"]  # the last one's may have had a ${}
+            return config
 
         config = self._with(files, values, overrides, again)
         found = self.lent.get((files, keys))
