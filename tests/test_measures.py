@@ -2,13 +2,11 @@
 
 import copy
 import dataclasses
-import itertools
 import json
 import logging
 import pickle
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,28 +42,10 @@ from fractal_ifs.training.train import train
 ALL = tuple(NAMES)
 KEYS = {"fractal": "vicsek", "data__val_size": 200, "eval_every": 20}
 STATE = ("params", "exp_avg", "exp_avg_sq", "best_params")
-NUMBERS = itertools.count()
 
 
 def measured(run) -> list[dict[str, float]]:
     return [dict(row.measured) for row in run.history]
-
-
-@pytest.fixture
-def write(tmp_path, monkeypatch):
-    """``write(SOURCE)``: the name of a new module on Python's path."""
-    monkeypatch.syspath_prepend(str(tmp_path / "mine"))
-    made = []
-
-    def written(source: str) -> str:
-        made.append(name := f"measured{next(NUMBERS)}")
-        (tmp_path / "mine").mkdir(exist_ok=True)
-        (tmp_path / "mine" / f"{name}.py").write_text(source)
-        return name
-
-    yield written
-    for name in made:
-        sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="module")

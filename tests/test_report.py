@@ -364,7 +364,7 @@ def test_running_torn_and_failed_runs(tmp_path):
     (failed / "result.json").write_text(json.dumps(record))
     runs, notes = rows.read_runs([tmp_path])
     assert sorted(runs.status) == ["failed", "finished", "running", "running"]
-    assert "1 files are damaged and left out, the first: " in notes[0]
+    assert "1 file damaged and left out, the first: " in notes[0]
     assert cell_of(tmp_path)[0].accuracy == 0.8
     text = write_report([tmp_path], tmp_path / "out", with_figures=False)
     assert "1 run failed" in text
@@ -566,7 +566,7 @@ def test_runs_that_collapsed_to_a_constant_are_told_alike_by_notes_and_legend(tm
     cells, _ = report_data.form_cells(runs)
     line = report_verdicts.collapses(runs, cells)
     assert line is not None
-    assert line.startswith("3 of 5 runs collapsed to a constant (lr ")
+    assert line.startswith("3 of all 5 runs collapsed to a constant (lr ")
     where = "cantor2d n=5 curve 1 depth 5 width"
     assert line.endswith(f"in 2 cells one of them is shown or averaged: {where} 10; {where} 20")
     legend = " ".join(report_tables.legend(report_tables.tables(cells)[0]))
@@ -626,7 +626,7 @@ def test_the_kept_runs_that_collapsed():
     runs, _ = rows.read_runs([Path(__file__).parents[1] / "docs" / "reproduction" / "results.csv"])
     line = report_verdicts.collapses(runs, report_data.form_cells(runs)[0])
     assert line is not None
-    assert line.startswith("28 of 965 runs collapsed to a constant (lr 0.0005: 6, 0.001: 22); in ")
+    assert line.startswith("28 of all 965 runs collapsed to a constant (lr 0.0005: 6, 0.001: 22); in ")
     assert report_verdicts.collapses(runs.iloc[:0], report_data.form_cells(runs.iloc[:0])[0]) is None
 
 
@@ -774,7 +774,7 @@ def test_the_explorer_names_every_group_and_fits_a_telephone(tmp_path):
     assert int(found[1]) <= 400
     whole = drawn(tmp_path).split('id="plot"')[1].split('id="explored"')
     names = re.findall(r'class="legendtext"[^>]*>([^<]+)<', whole[0])
-    assert re.search(r'class="ytitle"[^>]*>last10<', whole[0])  # begins with the number of the table
+    assert re.search(r'class="ytitle"[^>]*>mean of the last ten<', whole[0])  # begins with the number of the table
     assert len(set(names)) == len(names) == 4
     assert {"fractal vicsek", "width 20"} <= {part for name in names for part in name.split(", ")}
     assert "4 lines, one for each config; a point is one run." in whole[1]
