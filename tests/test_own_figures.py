@@ -139,7 +139,7 @@ def test_the_training_accuracy_is_beside_the_test_accuracy(sweep, tmp_path):
     assert said in (tmp_path / "tables.md").read_text()
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     assert "along_levels.png" in names
-    assert not [name for name in names if "level_" in name or "positive" in name]
+    assert not [name for name in names if "level_" in name or "acc_positive" in name]
     assert 'alt="along_levels"' in (tmp_path / "index.html").read_text()
 
 
