@@ -359,7 +359,7 @@ def test_running_torn_and_failed_runs(tmp_path):
     add(tmp_path, 0.8, seed=0)
     add(tmp_path, 0.7, "running", steps=400_000, seed=1)
     (add(tmp_path, 0.9, seed=2) / "result.json").write_text('{"format": 1, "sta')
-    failed = add(tmp_path, 0.0, "failed", seed=3)
+    failed = add(tmp_path, 0.5, "failed", seed=3)
     record = json.loads((failed / "result.json").read_text()) | {"best_test_acc": None, "error": "OSError: disk"}
     (failed / "result.json").write_text(json.dumps(record))
     runs, notes = rows.read_runs([tmp_path])
@@ -711,7 +711,7 @@ def test_figures_and_the_page_need_no_network(tmp_path):
     assert "plotly.js v" in unpacked(page, "plotly")[:500]
     found = [e for e in data["entries"] if (e["fractal"], e["lr"]) == ("2D Cantor set", "best") and e["depth"] == 5]
     assert [(e["width"], e["acc"], e["paper"]) for e in found] == [(10, 0.7, 0.81), (20, 0.7, 0.87)]
-    assert data["curves"][found[0]["run"]] == [500_000, 1_000_000, "0.6000 0.7000"]
+    assert data["curves"][found[0]["run"]] == [[500_000, 1_000_000], [0.6, 0.7]]
     assert data["P"]["1 5"][1:3] == [0.6294, 0.7421]
     # eval_every is not the protocol's here, so it is part of the command
     expected = "fractal=cantor2d curve=1 depth=5 width=10 lr=0.0005 seed=0 eval_every=500000"
