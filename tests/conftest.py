@@ -1,6 +1,7 @@
 """What the tests of training share: small jobs, and the command line in this process."""
 
 import contextlib
+import itertools
 import json
 import logging
 import signal
@@ -31,6 +32,8 @@ SMALL = {
     "data.train_size": 1500,  # 15 batches: several epochs in 100 steps
     "data.test_size": 300,
 }
+
+_NAMES = itertools.count()
 
 
 @lru_cache(maxsize=256)
@@ -143,3 +146,20 @@ def files(directory: Path, pattern: str = "*") -> dict[str, tuple[int, bytes]]:
         for path in directory.rglob(pattern)
         if path.is_file()
     }
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """``write(SOURCE)``: the name of a new module on Python's path."""
+    monkeypatch.syspath_prepend(str(tmp_path / "mine"))
+    made = []
+
+    def written(source: str) -> str:
+        made.append(name := f"measured{next(_NAMES)}")
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / f"{name}.py").write_text(source)
+        return name
+
+    yield written
+    for name in made:
+        sys.modules.pop(name, None)

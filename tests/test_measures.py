@@ -2,13 +2,11 @@
 
 import copy
 import dataclasses
-import itertools
 import json
 import logging
 import pickle
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,28 +42,10 @@ from fractal_ifs.training.train import train
 ALL = tuple(NAMES)
 KEYS = {"fractal": "vicsek", "data__val_size": 200, "eval_every": 20}
 STATE = ("params", "exp_avg", "exp_avg_sq", "best_params")
-NUMBERS = itertools.count()
 
 
 def measured(run) -> list[dict[str, float]]:
     return [dict(row.measured) for row in run.history]
-
-
-@pytest.fixture
-def write(tmp_path, monkeypatch):
-    """``write(SOURCE)``: the name of a new module on Python's path."""
-    monkeypatch.syspath_prepend(str(tmp_path / "mine"))
-    made = []
-
-    def written(source: str) -> str:
-        made.append(name := f"measured{next(NUMBERS)}")
-        (tmp_path / "mine").mkdir(exist_ok=True)
-        (tmp_path / "mine" / f"{name}.py").write_text(source)
-        return name
-
-    yield written
-    for name in made:
-        sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="module")
@@ -493,7 +473,7 @@ def test_a_measure_that_fails_costs_its_number_alone(write, caplog, tmp_path):
         config = dataclasses.replace(config, engine=engine, measures=())
         [plain] = trained([config])
         caplog.clear()
-        directory = tmp_path / engine
+        directory = tmp_path / engine / "run"  # of a sweep of its own, which tells once
         [run] = trained([dataclasses.replace(config, measures=(*own, "train_acc"))], 0, [directory])
         assert torch.equal(run.params, plain.params)
         assert [row[2:] for row in run.history] == [row[2:] for row in plain.history]

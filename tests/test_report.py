@@ -359,12 +359,12 @@ def test_running_torn_and_failed_runs(tmp_path):
     add(tmp_path, 0.8, seed=0)
     add(tmp_path, 0.7, "running", steps=400_000, seed=1)
     (add(tmp_path, 0.9, seed=2) / "result.json").write_text('{"format": 1, "sta')
-    failed = add(tmp_path, 0.0, "failed", seed=3)
+    failed = add(tmp_path, 0.5, "failed", seed=3)
     record = json.loads((failed / "result.json").read_text()) | {"best_test_acc": None, "error": "OSError: disk"}
     (failed / "result.json").write_text(json.dumps(record))
     runs, notes = rows.read_runs([tmp_path])
     assert sorted(runs.status) == ["failed", "finished", "running", "running"]
-    assert "1 files are damaged and left out, the first: " in notes[0]
+    assert "1 file damaged and left out, the first: " in notes[0]
     assert cell_of(tmp_path)[0].accuracy == 0.8
     text = write_report([tmp_path], tmp_path / "out", with_figures=False)
     assert "1 run failed" in text
@@ -566,7 +566,7 @@ def test_runs_that_collapsed_to_a_constant_are_told_alike_by_notes_and_legend(tm
     cells, _ = report_data.form_cells(runs)
     line = report_verdicts.collapses(runs, cells)
     assert line is not None
-    assert line.startswith("3 of 5 runs collapsed to a constant (lr ")
+    assert line.startswith("3 of all 5 runs collapsed to a constant (lr ")
     where = "cantor2d n=5 curve 1 depth 5 width"
     assert line.endswith(f"in 2 cells one of them is shown or averaged: {where} 10; {where} 20")
     legend = " ".join(report_tables.legend(report_tables.tables(cells)[0]))
@@ -626,7 +626,7 @@ def test_the_kept_runs_that_collapsed():
     runs, _ = rows.read_runs([Path(__file__).parents[1] / "docs" / "reproduction" / "results.csv"])
     line = report_verdicts.collapses(runs, report_data.form_cells(runs)[0])
     assert line is not None
-    assert line.startswith("28 of 965 runs collapsed to a constant (lr 0.0005: 6, 0.001: 22); in ")
+    assert line.startswith("28 of all 965 runs collapsed to a constant (lr 0.0005: 6, 0.001: 22); in ")
     assert report_verdicts.collapses(runs.iloc[:0], report_data.form_cells(runs.iloc[:0])[0]) is None
 
 
@@ -711,7 +711,7 @@ def test_figures_and_the_page_need_no_network(tmp_path):
     assert "plotly.js v" in unpacked(page, "plotly")[:500]
     found = [e for e in data["entries"] if (e["fractal"], e["lr"]) == ("2D Cantor set", "best") and e["depth"] == 5]
     assert [(e["width"], e["acc"], e["paper"]) for e in found] == [(10, 0.7, 0.81), (20, 0.7, 0.87)]
-    assert data["curves"][found[0]["run"]] == [500_000, 1_000_000, "0.6000 0.7000"]
+    assert data["curves"][found[0]["run"]] == [[500_000, 1_000_000], [0.6, 0.7]]
     assert data["P"]["1 5"][1:3] == [0.6294, 0.7421]
     # eval_every is not the protocol's here, so it is part of the command
     expected = "fractal=cantor2d curve=1 depth=5 width=10 lr=0.0005 seed=0 eval_every=500000"
@@ -774,7 +774,7 @@ def test_the_explorer_names_every_group_and_fits_a_telephone(tmp_path):
     assert int(found[1]) <= 400
     whole = drawn(tmp_path).split('id="plot"')[1].split('id="explored"')
     names = re.findall(r'class="legendtext"[^>]*>([^<]+)<', whole[0])
-    assert re.search(r'class="ytitle"[^>]*>last10<', whole[0])  # begins with the number of the table
+    assert re.search(r'class="ytitle"[^>]*>mean of the last ten<', whole[0])  # begins with the number of the table
     assert len(set(names)) == len(names) == 4
     assert {"fractal vicsek", "width 20"} <= {part for name in names for part in name.split(", ")}
     assert "4 lines, one for each config; a point is one run." in whole[1]

@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 
 import contextlib
+import logging
 import signal
 import sys
 from collections.abc import Generator
@@ -96,6 +97,7 @@ def main() -> int:
         except BaseException as error:  # a signal in the middle of anything may end in an error of any kind
             if not (caught or isinstance(error, KeyboardInterrupt)):
                 raise
+            logging.getLogger("torch").setLevel(logging.WARNING)  # it would tell of its caches at the end
             print("interrupted: the same command goes on from here", file=sys.stderr)
             sys.exit(128 + (caught or [signal.SIGINT])[0])
     return 0

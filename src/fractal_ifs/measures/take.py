@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -19,13 +20,15 @@ from fractal_ifs.measures.named import OF_SNAPSHOTS, ON_SETS
 from fractal_ifs.measures.own import function_of, why_not
 from fractal_ifs.measures.sets import OnSet
 from fractal_ifs.measures.snapshot import Snapshot
-from fractal_ifs.runs.records import warn
+from fractal_ifs.runs.history import MOST_MEASURED
+from fractal_ifs.runs.records import note, warn
 from fractal_ifs.runs.run import Run
 
 log = logging.getLogger(__name__)
 
 MOST = 100  # numbers of one function
 LONGEST = 60  # letters of a column
+told: set[tuple[Path | None, str]] = set()  # what is missing somewhere in a sweep, by its directory
 TEST = "test"  # names the set that every run is measured on
 
 
@@ -129,16 +132,22 @@ def _good(run: Run, numbers: Mapping[str, float]) -> dict[str, float]:
     for column, number in numbers.items():
         if not (column.isidentifier() and len(column) <= LONGEST):
             _tell(run, column, f"a column must be named by at most {LONGEST} letters, digits and _")
-        elif not math.isfinite(number):
-            _tell(run, column, f"is {number}")
+        elif not abs(number) <= MOST_MEASURED:
+            _tell(run, column, f"is {number:g}, must be a number up to {MOST_MEASURED:g}")
         else:
             good[column] = number
     return good
 
 
 def _tell(run: Run, name: str, why: str) -> None:
-    """Say once in a run that a number is missing."""
+    """Say once in a run's log that a number is missing; once in a sweep everywhere."""
     if name in run.unmeasured:
         return
     run.unmeasured.add(name)
-    warn(log, run.directory, f"measures: {short(name)} is missing at step {run.steps_before + run.step}: {why}")
+    text = f"measures: {short(name)} is missing at step {run.steps_before + run.step}: {why}"
+    sweep = (run.directory and run.directory.parent, name)
+    if sweep in told:
+        note(run.directory, text)
+    else:
+        told.add(sweep)
+        warn(log, run.directory, text)

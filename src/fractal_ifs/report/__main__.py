@@ -10,7 +10,7 @@ from fractal_ifs.config.options import between, line, path, some_of, whole
 from fractal_ifs.errors import counted, told
 from fractal_ifs.help.layout import Examples, Parser, asked, program
 from fractal_ifs.plotting.style import FORMATS, LARGEST, Output, check_letters
-from fractal_ifs.results.numbers import NUMBERS
+from fractal_ifs.results.numbers import BESIDE_PAPER, NUMBERS
 
 
 def parser() -> Parser:
@@ -119,7 +119,7 @@ def compare_parser() -> Parser:
     out = Parser(f"{program('report')} compare", text, [("first.csv second.csv --number chosen", "")])
     out.add_argument("first", type=path, metavar="FIRST", help="a sweep's directory, or a table of runs")
     out.add_argument("second", type=path, metavar="SECOND", help="another")
-    out.add_argument("--number", choices=NUMBERS, default="best", help="by which runs are compared (default: best)")
+    out.add_argument("--number", choices=BESIDE_PAPER, default="best", help="by which runs are compared; default: best")
     return out
 
 

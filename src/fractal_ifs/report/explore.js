@@ -55,11 +55,11 @@ async function explore() {
         marker: {symbol: SYMBOLS[symbol % 8], size: 8, color: COLOURS[i % 8]},
         text: points.map(p => text + "<br>n=" + p[1].length), hovertemplate: "%{text}<br>%{x}: %{y:.4f}<extra></extra>"};
     });
-    const xs = [...new Set(traces.flatMap(t => t.x))], all = xs.every(v => !isNaN(v) && String(v).trim()), number = xs.length > 2 && all;
+    const xs = [...new Set(traces.flatMap(t => t.x))].sort(order), all = xs.every(v => !isNaN(v) && String(v).trim()), scaled = xs.length > 2 && all;
     const counted = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
     at("explored").textContent = (traces.length ? `${counted(traces.length, "line")}, one for each config; a point is ${several ? "the mean over seeds" : "one run"}${several && !steps ? ", its bar one standard deviation" : ""}.` : "No run of this choice was measured.")
       + (apart ? ` ${counted(apart, "run")} that diverged or failed: left out.` : "");
-    const log = number && Math.min(...xs) > 0 && Math.max(...xs) / Math.min(...xs) >= 20 && !steps;
+    const log = scaled && Math.min(...xs) > 0 && Math.max(...xs) / Math.min(...xs) >= 20 && !steps;
     // One value alone would have an axis from 1 below it to 1 above it.
     const values = traces.flatMap(t => t.y), alone = new Set(values).size === 1 && !traces.some(t => t.error_y.visible);
     const range = alone ? [-1, 1].map(side => values[0] + side * (Math.abs(values[0]) / 20 || 1)) : undefined;
@@ -67,7 +67,7 @@ async function explore() {
     // The legend grows upwards, away from the axis, and the figure with it: its lines, by the widths of its entries.
     const longest = Math.max(0, ...traces.filter(t => t.showlegend).map(t => t.name.length)) * 7 + 50, entries = traces.filter(t => t.showlegend).length;
     const columns = Math.max(1, Math.floor((at("plot").clientWidth - 70) / longest)), rows = traces.length < 2 ? 0 : Math.ceil(entries / columns);
-    Plotly.react("plot", traces, {xaxis: {title: {text: x}, type: number ? (log ? "log" : "linear") : "category"}, yaxis: {title: {text: name.replaceAll("_", " ")}, ...(range ? {range} : {})},
+    Plotly.react("plot", traces, {xaxis: {title: {text: x}, type: scaled ? (log ? "log" : "linear") : "category", categoryorder: "array", categoryarray: xs}, yaxis: {title: {text: name.replaceAll("_", " ")}, ...(range ? {range} : {})},
       height: 420 + 19 * rows, margin: {l: 60, r: 10, t: 10, b: 50}, legend: {orientation: "h", y: 1.02, yanchor: "bottom", entrywidthmode: "fraction", entrywidth: 0.98 / columns}}, {displayModeBar: false, responsive: true});
   }
   show();

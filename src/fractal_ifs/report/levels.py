@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fractal_ifs.config.data import FractalData
 from fractal_ifs.data.points import levels_of_test
-from fractal_ifs.errors import ConfigError, Damaged
 from fractal_ifs.plotting.style import Output, literal, ordered, thousands
 from fractal_ifs.report.panels import MOST_PANELS, flat, grid_of, mean_of, named, series_of
+from fractal_ifs.results.measured import config_of, measures_of
 from fractal_ifs.results.pivot import Entry, Pivot, Run
-from fractal_ifs.runs import records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +65,8 @@ def learning(table: Pivot, output: Output) -> Figure | None:
 
 
 def _draw(axes: Axes, cell: Entry, output: Output) -> None:
-    points = _points_of_all(cell.runs)
+    counts = [points_of(run) for run in cell.runs]
+    points = _mean_points(counts)
     n = max((level for level in points if level), default=0) or 20  # unknown: of runs whose config is lost
     names = {0: POSITIVE} | {level: f"acc_level_{level}" for level in range(1, n + 1)}
     series = {level: series_of(cell, name) for level, name in names.items()}
@@ -84,11 +83,8 @@ def _draw(axes: Axes, cell: Entry, output: Output) -> None:
             label=f"{label}: few" if few else label,
         )  # fmt: skip
     if points:
-        share = {
-            step: _negatives({level: mean_of(found[step]) for level, found in series.items()}, points)
-            for step in series[0]
-            if all(step in found for found in series.values())
-        }
+        shares = [_negatives(run, of_run) for run, of_run in zip(cell.runs, counts, strict=True)]
+        share = {step: mean_of([each[step] for each in shares]) for step in series[0] if all(step in s for s in shares)}
         axes.plot(
             list(share),
             list(share.values()),
@@ -100,29 +96,27 @@ def _draw(axes: Axes, cell: Entry, output: Output) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5, fontsize=output.font or 7.5)
 
 
-def _negatives(accuracy: dict[int, float], points: dict[int, float]) -> float:
-    """The share of the test points that are answered with "negative"."""
-    said = {level: 1 - value if not level else value for level, value in accuracy.items()}
-    return sum(points[level] * value for level, value in said.items()) / sum(points[level] for level in said)
+def _negatives(run: Run, points: dict[int, int]) -> dict[int, float]:
+    """The share of a run's test points that are answered with "negative", by the step."""
+    measured = measures_of(run)
+    series = {level: measured.get(f"acc_level_{level}" if level else POSITIVE) for level in points}
+    values = {level: dict(zip(*found, strict=True)) for level, found in series.items() if found}
+    steps = set.intersection(*map(set, values.values())) if len(values) == len(points) else set[int]()
+    right = {step: {level: at[step] * points[level] for level, at in values.items()} for step in steps}
+    return {step: (sum(r.values()) - 2 * r[0] + points[0]) / sum(points.values()) for step, r in right.items()}
 
 
-def _points_of_all(runs: Sequence[Run]) -> dict[int, float]:
+def _mean_points(counts: Sequence[dict[int, int]]) -> dict[int, float]:
     """How many test points a run has of each level, on average. Empty where one of the runs doesn't tell."""
-    counts = [points_of(run) for run in runs]
     if not all(counts):
         return {}
-    return {level: sum(each.get(level, 0) for each in counts) / len(runs) for level in sorted(set().union(*counts))}
+    return {level: sum(each.get(level, 0) for each in counts) / len(counts) for level in sorted(set().union(*counts))}
 
 
 def points_of(run: Run) -> dict[int, int]:
     """How many test points a run has of each level, and as 0 of positives. Empty where it isn't known here."""
-    try:
-        where = Path(run["directory"])
-        begun = records.read_begun(where)
-        config = begun.config if begun else records.read_stored(where).record.config
-    except (OSError, TypeError, ConfigError, Damaged, records.NotUnderstood):
-        return {}
-    if not isinstance(config.data, FractalData) or config.data.test_size > MOST_POINTS:
+    config = config_of(run)
+    if config is None or not isinstance(config.data, FractalData) or config.data.test_size > MOST_POINTS:
         return {}
     counts = Counter(levels_of_test(config.fractal, config.curve, config.data, config.seed).tolist())
     return {0 if level > config.fractal.depth else level: number for level, number in sorted(counts.items())}

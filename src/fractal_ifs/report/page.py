@@ -20,9 +20,9 @@ from fractal_ifs.report.verdicts import Verdict
 from fractal_ifs.results.cells import CellResult, form_cells, results_of
 from fractal_ifs.results.columns import CellKey
 from fractal_ifs.results.measured import measures_of
-from fractal_ifs.results.numbers import NUMBERS, number_of_run
+from fractal_ifs.results.numbers import NUMBERS, name_of, number_of_run
 from fractal_ifs.results.pivot import APART, Pivot, plain_value
-from fractal_ifs.results.rows import train_command
+from fractal_ifs.results.rows import learning_curve, train_command
 from fractal_ifs.results.varied import inner_keys, measured, varied
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _runs(own: Own) -> dict[str, Any]:
                 "keys": {key: plain_value(run[key]) for key in keys},
                 "status": str(run["status"]),
                 "best": run["fingerprint"] in chosen,
-                "numbers": {number: number_of_run(run, number) for number in NUMBERS}
+                "numbers": {name_of(number): number_of_run(run, number) for number in NUMBERS}
                 | {name: run[name] for name in (*measured(table), "seconds", "params", "steps")},
                 "history": {name: [s.steps, [float(f"{v:.5g}") for v in s.values]] for name, s in series.items()},
             }
@@ -131,7 +131,9 @@ def _runs(own: Own) -> dict[str, Any]:
     numbers = [name for name in lines[0]["numbers"] if any(line["numbers"][name] is not None for line in lines)]
     measures = list(dict.fromkeys(name for line in lines for name in line["history"]))
     x = own.table.column or (own.table.rows[0] if own.table.rows else keys[0])
-    return {"keys": keys, "x": x, "number": own.table.number, "numbers": numbers, "measures": measures, "runs": lines}
+    shown = own.table.number
+    number = name_of(shown) if shown in NUMBERS else shown
+    return {"keys": keys, "x": x, "number": number, "numbers": numbers, "measures": measures, "runs": lines}
 
 
 def _beside_the_paper(
@@ -151,7 +153,7 @@ def _beside_the_paper(
         for cell in results_of(part):
             run = by_name[cell.fingerprint]
             if len(curves) < HISTORIES and run["history"]:
-                curves[cell.fingerprint] = [int(run["eval_every"]), int(run["steps"]), run["history"]]
+                curves[cell.fingerprint] = learning_curve(run)
             entries.append(_entry(cell, lr, theirs) | {"command": train_command(run) or ""})
     images = {name: _text_of(picture) for name, picture in pictures.items()}
     known = {(e["curve"], e["n"]) for e in entries if e["curve"] in CURVES}

@@ -154,8 +154,7 @@ function describe(e) {
     + `<br>lr ${e.chosen}, ${e.budget.toLocaleString("en")} steps${e.params ? `, ${e.params} parameters` : ""}` + (e.differs ? "<br>† " + e.differs : "");
 }
 function tell(e) {
-  const [every, last, history] = DATA.curves[e.run] || [0, 0, ""];
-  const y = history.split(" ").filter(Boolean).map(Number), x = y.map((_, i) => Math.min(every * (i + 1), last));
+  const [x, y] = DATA.curves[e.run] || [[], []];
   const lines = [{x, y, mode: x.length < 40 ? "lines+markers" : "lines", name: "test accuracy" + (e.seeds > 1 ? ", first seed" : "")}];
   if (e.paper != null && x.length)
     lines.push({x: [x[0], x.at(-1)], y: [e.paper, e.paper], mode: "lines", name: "the paper's best",

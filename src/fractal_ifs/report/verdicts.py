@@ -371,7 +371,7 @@ def collapses(runs: "pd.DataFrame", cells: "pd.DataFrame") -> str | None:
         return None
     inside = [str(cell.key) for cell in results_of(cells) if cell.collapsed]
     by_lr = {lr: sum(run["lr"] == lr for run in found) for lr in sorted({run["lr"] for run in found})}
-    line = f"{len(found)} of {len(runs)} runs collapsed to a constant (lr " + ", ".join(
+    line = f"{len(found)} of all {len(runs)} runs collapsed to a constant (lr " + ", ".join(
         f"{lr:g}: {count}" for lr, count in by_lr.items()
     )
     return (

@@ -12,12 +12,19 @@ from fractal_ifs.plotting.style import Output
 from fractal_ifs.report import figures, forms, own_figures, page, pictures, tables, verdicts
 from fractal_ifs.results.cells import form_cells
 from fractal_ifs.results.measured import with_measure
-from fractal_ifs.results.numbers import NUMBERS, Number
+from fractal_ifs.results.numbers import BESIDE_PAPER, NUMBERS, Number
 from fractal_ifs.results.pivot import numbers, pivot
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.text_table import csv_of
 from fractal_ifs.results.varied import with_inner_keys
 from fractal_ifs.runs.records import Status
+
+# Of the paper's tables; below the table of a sweep stands what its own cells are.
+CELL = (
+    " A cell: the learning rate that is best on the seeds all of its learning rates share, or where they share none, "
+    "the best of those with the most seeds, and never one at which a run diverged or failed if there is another; then "
+    "the mean over that learning rate's seeds."
+)
 
 
 def write_report(
@@ -56,7 +63,7 @@ def write_report(
     if reason := obstacle(output):
         raise ConfigError(f"output directory {output}: {reason}")
     runs, notes = read_runs(paths)
-    beside_paper = number if number in NUMBERS and number != "train" else "best"  # its numbers are test accuracies
+    beside_paper = number if number in BESIDE_PAPER else "best"
     cells, claimed = form_cells(runs, beside_paper)
     every = tables.tables(cells)
     on_grid = tables.tell_all(runs, cells)
@@ -71,11 +78,14 @@ def write_report(
             with_keys, number = with_measure(with_keys, number)
         own = pivot(with_keys, inner, number, columns)
     check_writable(output)
+    not_now = {"table.csv": not own, "index.html": not with_figures}
+    if left := [name for name, lacking in not_now.items() if lacking and (output / name).exists()]:
+        notes.append(f"{' and '.join(left)} in {output}: of an earlier report, left as they are")
     gaps = [line for table in made if on_grid and at_its_budget and (line := tables.missing(table))]
     counts = ", ".join(f"{n} {state}" for state, n in runs.status.value_counts().items())
     if made:
         notes += [f"of the paper's tables: {line}" for line in claimed[:20]] if own else claimed[:20]
-        notes += [f"... and {len(claimed) - 20} more cells"] if len(claimed) > 20 else []
+        notes += [f"... and {len(claimed) - 20} more notes on cells"] if len(claimed) > 20 else []
         if line := verdicts.collapses(runs, cells):
             notes.append(line)
     failed = runs[runs.status == Status.FAILED]
@@ -115,10 +125,8 @@ def write_report(
         write(output / "index.html", html.encode())
     text = [
         "# Results beside the paper" if made else "# Results",
-        f"{counted(len(runs), 'run')} ({counts}), {len(own.cells if own else cells)} cells. A cell: the learning rate "
-        "that is best on the seeds all of its learning rates share, or where they share none, the best of those with "
-        "the most seeds, and never one at which a run diverged or failed if there is another; then the mean over that "
-        "learning rate's seeds.",
+        f"{counted(len(runs), 'run')} ({counts}), {len(own.cells if own else cells)} cells."
+        + ("" if own and not made else CELL),
         *(["## Verdicts", verdicts.markdown(found)] if found else []),
         *(["## Missing", "\n".join(f"- {line}" for line in gaps) or "Nothing."] if on_grid and found else []),
         "## Notes",

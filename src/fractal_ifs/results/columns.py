@@ -58,3 +58,8 @@ def measured_of(record: RunRecord) -> dict[str, float]:
 def is_measured(column: str) -> bool:
     """Whether a column of a table is that of a measure, ``final_grad_snr`` or ``grad_snr@0``, and not of a key."""
     return (column.startswith(MEASURED) or "@" in column) and column not in COLUMNS
+
+
+def last_of(column: str) -> str | None:
+    """Of which measure a column has the number after the last step. None for any other column."""
+    return column.removeprefix(MEASURED) if column.startswith(MEASURED) else None

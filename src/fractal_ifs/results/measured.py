@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fractal_ifs import files
-from fractal_ifs.errors import ConfigError, short
-from fractal_ifs.results.numbers import NUMBERS, accuracies
-from fractal_ifs.results.text_table import number_of
-from fractal_ifs.runs.records import HISTORY
+from fractal_ifs.config.run import RunConfig
+from fractal_ifs.errors import ConfigError, Damaged, short
+from fractal_ifs.results.columns import MEASURED, last_of
+from fractal_ifs.results.numbers import NUMBERS, accuracies, steps_measured
+from fractal_ifs.runs import records
+from fractal_ifs.runs.history import MOST_MEASURED, read_history
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,10 +36,9 @@ def measures_of(run: Mapping[str, Any]) -> dict[str, Series]:
     Args:
         run: a row of a table of runs.
     """
-    found = _of_file(Path(run["directory"]) / HISTORY) if run["directory"] else {}
+    found = {**_of_directory(Path(run["directory"]))} if run["directory"] else {}
     if "test_acc" not in found and (values := accuracies(run)):
-        every, last = int(run["eval_every"]), int(run["steps"])
-        found["test_acc"] = Series([min(every * (i + 1), last) for i in range(len(values))], values)
+        found["test_acc"] = Series(steps_measured(run), values)
     return found
 
 
@@ -47,7 +47,7 @@ def with_measure(runs: pd.DataFrame, number: str) -> tuple[pd.DataFrame, str]:
 
     Args:
         runs: as ``results.rows.read_runs`` returns it.
-        number: ``grad_snr@0``; ``grad_snr`` is that of the last step.
+        number: ``grad_snr@0``; ``grad_snr`` is that of the last step, and is missing where it is missing there.
 
     Raises ConfigError where no run has such a measurement.
     """
@@ -56,11 +56,20 @@ def with_measure(runs: pd.DataFrame, number: str) -> tuple[pd.DataFrame, str]:
     lines = runs.astype(object).where(runs.notna(), None).to_dict("records")
     series = [measures_of(run) for run in lines]
     known = list(dict.fromkeys(measure for found in series for measure in found))
+    known += [own for column in runs if (own := last_of(str(column))) and own not in known]
     if name not in known:
+        if any(
+            name in {each.rpartition(".")[2] for each in config.measures} for config in map(config_of, lines) if config
+        ):
+            raise ConfigError(f"number={short(number)}: was measured, but no run has a number; train.log says why")
         near = difflib.get_close_matches(name, [*NUMBERS, *known], 1, 0.6)
         others = f"did you mean {near[0]}?" if near else ", ".join([*NUMBERS, *known])
         raise ConfigError(f"number={short(number)}: must be a number or a measure of these runs: {others}")
-    values = [_at(found[name], step) if name in found else None for found in series]
+    if step == "last" and f"{MEASURED}{name}" in runs:
+        values = [run[f"{MEASURED}{name}"] for run in lines]
+    else:
+        at = [str(run["steps"]) if step == "last" else step for run in lines]
+        values = [_at(found[name], when) if name in found else None for found, when in zip(series, at, strict=True)]
     if all(value is None for value in values):
         steps = sorted({at for found in series if name in found for at in found[name].steps})
         there = ", ".join(map(str, steps if len(steps) < 8 else [*steps[:3], "...", steps[-1]]))
@@ -68,24 +77,44 @@ def with_measure(runs: pd.DataFrame, number: str) -> tuple[pd.DataFrame, str]:
     return runs.assign(**{f"{name}@{step}": values}), f"{name}@{step}"
 
 
+def config_of(run: Mapping[str, Any]) -> RunConfig | None:
+    """The config of a run, from its directory. None where that can't be read here."""
+    try:
+        where = Path(run["directory"])
+        begun = records.read_begun(where)
+        return begun.config if begun else records.read_stored(where).record.config
+    except (OSError, TypeError, ConfigError, Damaged, records.NotUnderstood):
+        return None
+
+
 def _at(series: Series, step: str) -> float | None:
-    if step == "last":
-        return series.values[-1]
     return next((value for at, value in zip(*series, strict=True) if str(at) == step), None)
 
 
-def _of_file(path: Path) -> dict[str, Series]:
+def _of_directory(directory: Path) -> Mapping[str, Series]:
     try:
-        lines = list(csv.DictReader(files.read(path).decode().splitlines()))
-    except (OSError, ValueError, csv.Error):
+        files = [(directory / name).stat() for name in (records.HISTORY, records.RESULT) if (directory / name).exists()]
+    except OSError:
+        return {}
+    return _read(directory, tuple((each.st_mtime_ns, each.st_size) for each in files))
+
+
+@lru_cache(maxsize=1_000)
+def _read(directory: Path, _state: tuple[tuple[int, int], ...]) -> Mapping[str, Series]:
+    """The measures in a history, while its files are as they are. Empty where it isn't that of its record."""
+    try:
+        stored = records.read_stored(directory)
+    except (OSError, Damaged, records.NotUnderstood):  # one in training has none
+        stored = None
+    try:
+        rows = read_history(directory, stored and stored.with_history)
+    except (OSError, Damaged):
         return {}
     found: dict[str, Series] = {}
-    for line in lines:
-        step = number_of(line.get("step") or "")
-        for name, text in line.items():
-            value = number_of(text) if isinstance(text, str) else None
-            if name and name not in OUTSIDE and step is not None and value is not None:
+    for row in rows:
+        for name, value in row.by_name().items():
+            if name not in OUTSIDE and abs(value) <= MOST_MEASURED:
                 series = found.setdefault(name, Series([], []))
-                series.steps.append(int(step))
+                series.steps.append(row.step)
                 series.values.append(value)
     return found

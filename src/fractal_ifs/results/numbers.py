@@ -15,6 +15,8 @@ NUMBERS: dict[Number, str] = {
     "train": "the training accuracy after the last step",
 }
 
+BESIDE_PAPER = tuple(name for name in NUMBERS if name != "train")  # the paper's are test accuracies
+
 _NAMES: dict[Number, str] = {
     "best": "best test accuracy",
     "final": "final test accuracy",
@@ -78,15 +80,29 @@ def accuracies(run: Mapping[str, Any]) -> list[float]:
     return [float(value) for value in str(run["history"] or "").split()]
 
 
+def steps_measured(run: Mapping[str, Any]) -> list[int]:
+    """The steps of ``accuracies``: every ``eval_every``, and the last. Layer by layer each layer has its own last."""
+    every, last = int(run["eval_every"]), int(run["steps"] or 0)
+    layer = int(run["steps_asked"]) if run.get("training") == "layerwise" else max(last, 1)
+    ends = [range(begun + every, begun + layer + every, every) for begun in range(0, last, layer)]
+    found = [min(at, (number + 1) * layer, last) for number, of_layer in enumerate(ends) for at in of_layer]
+    return found[: len(accuracies(run))]
+
+
 def looks(run: Mapping[str, Any]) -> int:
     """Of how many measurements on the test set a run's best accuracy is the largest.
 
     The last step is measured too, whatever ``eval_every``. In layer-wise training those of the last layer count.
     """
     steps = int(run["steps"] or 0)
-    if steps and run.get("training") == "layerwise":
-        steps = (steps - 1) % int(run["steps_asked"]) + 1
+    if run.get("training") == "layerwise":
+        steps -= before_layer(steps, int(run["steps_asked"]))
     return math.ceil(steps / run["eval_every"])
+
+
+def before_layer(step: int, steps: int) -> int:
+    """The step at which layer-wise training began the layer that a step is of, with ``steps`` for each layer."""
+    return max(step - 1, 0) // steps * steps
 
 
 def collapsed(run: Mapping[str, Any], least: int = 3, most: int = 5) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ COUNTED = (
     Status.FINISHED,
     Status.STOPPED,
 )  # runs whose numbers make a mean; of others alone only if all have not ended
+NOT_MEASURED = "not measured"
 MOST_COLUMNS = 12
 TOLD = (
     "data",
@@ -145,14 +147,16 @@ def pivot(
 
 
 def plain_value(value: Any) -> str:
-    """The value of a key as a table shows it."""
+    """The value of a key as a table shows it: other values never look the same."""
     if value is None:
         return "-"
     if isinstance(value, float):
-        short = f"{value:g}".replace("e+", "e")
-        round_one = abs(value) >= 1e9 and float(short) == value  # 1e10, but 123456789012
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 and not round_one else short
-    return str(value)
+        text = f"{value:g}" if float(f"{value:g}") == value else repr(value)
+        round_one = abs(value) >= 1e9 and len(text) <= 12  # 1e10, but 123456789012
+        if value.is_integer() and abs(value) < 1e15 and not round_one:
+            return str(int(value))
+        return text.replace("e+", "e")
+    return repr(value) if value in ("", "-") else str(value)
 
 
 def entry_text(entry: Entry, with_n: bool = True, digits: int = 4) -> str:
@@ -170,7 +174,7 @@ def entry_text(entry: Entry, with_n: bool = True, digits: int = 4) -> str:
         if with_n:
             parts.append(f"n={entry.n}")
         if entry.lrs > 1:
-            parts.append(f"lr={plain_value(entry.lr)}{'^' * entry.edge}")
+            parts.append(f"lr={entry.lr:g}{'^' * entry.edge}")
         parts += _how_they_ended(entry)
     parts += [f"{'+' if parts else ''}{n} {status}" for status, n in sorted(entry.apart.items())]
     beside = _beside(entry, digits)
@@ -216,7 +220,9 @@ def numbers(table: Pivot) -> pd.DataFrame:
 def title(table: Pivot) -> str:
     """What the table's numbers are: ``The best test accuracy of all measurements, 12 runs``."""
     text = said(table.number)
-    return f"{text[0].upper()}{text[1:]}, {counted(table.runs, 'run')}"
+    lacking = sum(entry.apart.get(NOT_MEASURED, 0) for entry in table.cells)
+    of = f", {lacking} of them {NOT_MEASURED}" if lacking else ""
+    return f"{text[0].upper()}{text[1:]}, {counted(table.runs, 'run')}{of}"
 
 
 def legend(table: Pivot) -> list[str]:
@@ -303,7 +309,7 @@ def _entry(group: Sequence[Run], number: Number) -> Entry:
         return Entry([], None, None, None, lrs, False, True, False, False, _statuses(group))
     values = [value for run, value in taken if any(run is one for one in choice.runs)]
     mean = _mean(values)
-    sd = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5 if len(values) > 1 else None
+    sd = statistics.stdev(values) if len(values) > 1 else None
     beside = [run for run in group if not any(run is one for one, _ in taken)]
     return Entry(
         choice.runs,
@@ -321,7 +327,7 @@ def _entry(group: Sequence[Run], number: Number) -> Entry:
 
 def _statuses(runs: Sequence[Run]) -> dict[str, int]:
     """How many runs there are of each status; of those that ended well, that they have no such number."""
-    return dict(Counter("not measured" if run["status"] in COUNTED else str(run["status"]) for run in runs))
+    return dict(Counter(NOT_MEASURED if run["status"] in COUNTED else str(run["status"]) for run in runs))
 
 
 def _how_they_ended(entry: Entry) -> list[str]:

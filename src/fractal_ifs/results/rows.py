@@ -1,16 +1,17 @@
 """Every run below some directories as one table, with a row per run."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.errors import ConfigError, Damaged, counted, short
 from fractal_ifs.results.columns import BOOLS, COLUMNS, ENDED, NUMBERS, is_measured, measured_of
+from fractal_ifs.results.numbers import accuracies, before_layer, steps_measured
 from fractal_ifs.results.protocol import setting_of
 from fractal_ifs.results.text_table import number_of, read_text
 from fractal_ifs.runs import records
-from fractal_ifs.runs.history import Evaluation, Summary, read_history
+from fractal_ifs.runs.history import MOST_MEASURED, Evaluation, Summary, read_history
 from fractal_ifs.runs.records import RunRecord, Status
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 LEFT_OUT = "left out: "  # begins a note on a record that can't be understood
 
 
-def read_runs(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
+def read_runs(paths: Sequence[Path]) -> tuple["pd.DataFrame", list[str]]:
     """The table of all runs, with the columns ``COLUMNS``, those of their measures, and notes for its reader.
 
     A run that is still training, or was killed, has a row from its ``history.csv``. Two records of one fingerprint are
@@ -60,29 +61,32 @@ def read_runs(paths: Iterable[Path]) -> tuple["pd.DataFrame", list[str]]:
     table = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *measured]))
     for name in [*NUMBERS, *measured]:
         table[name] = pd.to_numeric(table[name], errors="coerce")
+    for name in measured:
+        table[name] = table[name].where(table[name].abs() <= MOST_MEASURED)
     if unverified := int((table.verified == False).sum()):  # noqa: E712 (some are missing)
         notes.append(f"{unverified} runs were trained on images without the published checksum (data.verify=false)")
     return _without_doubles(table, notes), notes
 
 
-def row_of(directory: Path, record: RunRecord) -> dict[str, Any]:
-    """The row of a run: its values for ``COLUMNS`` and of its measures, by name."""
+def row_of(directory: Path, record: RunRecord, expected: records.Stored | None = None) -> dict[str, Any]:
+    """The row of a run: its values for ``COLUMNS`` and of its measures, by name.
+
+    Its history is left out where it isn't that of ``expected``, the record as it is stored.
+    """
     data = record.config.data
     return {
         **{name: record[name] for name in records.COLUMNS},
         **setting_of(record.config)._asdict(),
         "directory": str(directory),
         "verified": data.verify if isinstance(data, ImageData) else None,
-        "history": _history(directory),
+        "history": _history(directory, expected),
         **measured_of(record),
     }
 
 
 def learning_curve(run: Mapping[str, Any]) -> tuple[list[int], list[float]]:
     """The steps and test accuracies of a row's ``history``; empty lists where it has none."""
-    accuracies = [float(value) for value in str(run["history"] or "").split()]
-    every, last = int(run["eval_every"]), int(run["steps"])
-    return [min(every * (i + 1), last) for i in range(len(accuracies))], accuracies
+    return steps_measured(run), accuracies(run)
 
 
 def train_command(run: Mapping[str, Any]) -> str | None:
@@ -91,17 +95,17 @@ def train_command(run: Mapping[str, Any]) -> str | None:
         return None
     keys = {"fractal": run["fractal"], "fractal.depth": f"{run['fractal_depth']:g}", "curve": run["curve"]}
     keys |= {"depth": f"{run['depth']:.0f}", "width": f"{run['width']:.0f}"}
-    keys |= {"lr": repr(float(run["lr"])), "seed": f"{run['seed']:.0f}"}
+    keys |= {"lr": repr(float(run["lr"])), "seed": str(int(run["seed"]))}
     budget = {"steps": f"{run['steps_asked']:.0f}", "eval_every": f"{run['eval_every']:.0f}"}
     usual = {"fractal.depth": "5", "steps": "1000000", "eval_every": "10000"}
     words = [f"{key}={value}" for key, value in {**keys, **budget}.items() if usual.get(key) != value]
     return " ".join(["python -m fractal_ifs.train", *words])
 
 
-def _history(directory: Path) -> str | None:
+def _history(directory: Path, expected: records.Stored | None) -> str | None:
     """The test accuracy at each evaluation, every ``eval_every`` steps and at the last step: ``0.5012 0.6044``."""
     try:
-        return " ".join(f"{row.test_acc:.4f}" for row in read_history(directory) if row.step > 0) or None
+        return " ".join(f"{row.test_acc:.4f}" for row in read_history(directory, expected) if row.step > 0) or None
     except (FileNotFoundError, Damaged):
         return None
 
@@ -121,6 +125,7 @@ def _typed(row: Mapping[str, str], beside: Path) -> dict[str, Any]:
     """A row of a CSV file with its values as ``row_of`` has them, None where it has none."""
     found: dict[str, Any] = {name: text or None for name, text in row.items()}
     found |= {name: number_of(row[name]) for name in NUMBERS if name in row}
+    found["seed"] = int(row["seed"]) if row["seed"].isdecimal() else found["seed"]  # a float has 53 bits of its 63
     found |= {name: {"True": True, "False": False}.get(row[name]) for name in BOOLS if name in row}
     found["differs"] = row.get("differs", "")
     # A kept table has no such column, and says it in ``differs``.
@@ -139,10 +144,11 @@ def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
         if not str(directory).isprintable():  # no table could name it
             notes.append(f"{LEFT_OUT}{short(directory, 200)}: has a name that can't be printed in this locale")
             continue
-        found = None
+        found = stored = None
         if records.RESULT in names:
             try:
-                found = row_of(directory, records.read_stored(directory).record)
+                stored = records.read_stored(directory)
+                found = row_of(directory, stored.record, stored.with_history)
             except records.NotUnderstood as error:
                 notes.append(f"{LEFT_OUT}{error}")
                 continue
@@ -152,7 +158,8 @@ def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
                 damaged.append(str(error))
         if records.HISTORY in names and (found is None or found["history"] is None):
             try:
-                found = found or _unfinished(directory, read_history(directory))
+                history = read_history(directory, stored and stored.with_history)
+                found = found or _unfinished(directory, history)
             except FileNotFoundError:
                 pass
             except Damaged as error:
@@ -160,7 +167,7 @@ def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
         if found is not None:
             rows.append(found)
     if damaged:
-        notes.append(f"{len(damaged)} files are damaged and left out, the first: {damaged[0]}")
+        notes.append(f"{counted(len(damaged), 'file')} damaged and left out, the first: {damaged[0]}")
     return rows
 
 
@@ -168,9 +175,10 @@ def _unfinished(directory: Path, rows: Sequence[Evaluation]) -> dict[str, Any] |
     """The row of a run without a record, from its history and its config. None where it has none of one of them."""
     begun = records.read_begun(directory)
     config = begun.config if begun else records.read_composed(directory)
-    rows = [row for row in rows if row.step > 0]
-    if config is None or not rows:
+    if config is None or not rows or rows[-1].step == 0:
         return None
+    after = before_layer(rows[-1].step, config.steps) if config.training == "layerwise" else 0
+    rows = [row for row in rows if row.step > after]  # a layer's readout is lost with the next one
     best, last = max(rows, key=lambda evaluation: evaluation.test_acc), rows[-1]
     record = RunRecord.of(
         config,
@@ -180,22 +188,25 @@ def _unfinished(directory: Path, rows: Sequence[Evaluation]) -> dict[str, Any] |
         final_test_acc=last.test_acc,
         steps=last.step,
         seconds=last.seconds,
-        **Summary.of(rows)._asdict(),
+        **Summary.of(rows, after)._asdict(),
         measured=last.measured or None,
     )
     return row_of(directory, record)
 
 
 def _without_doubles(table: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
-    """One row per fingerprint: of an ended run if there is one, otherwise of the run that went furthest."""
-    table = table.assign(ended=table.status.isin(ENDED)).sort_values(["ended", "steps"], kind="stable", ascending=False)
+    """One row per fingerprint: of an ended run if there is one, of those that went furthest, with the most numbers."""
+    order = {"ended": table.status.isin(ENDED), "numbers": table.notna().sum(axis="columns")}
+    by = ["ended", "steps", "numbers"]
+    table = table.assign(**order).sort_values(by, kind="stable", ascending=False)
     ended = table.loc[table.ended & table.fingerprint.notna()]
     apart = ended.groupby("fingerprint").best_test_acc.agg(["min", "max", "size"])
     apart = apart.loc[apart["max"] > apart["min"]]
     if len(apart):
         notes.append(
-            f"{len(apart)} runs are there twice with different accuracies (by up to "
-            f"{(apart['max'] - apart['min']).max():.4f}; another engine or machine?), the first read is kept: "
+            f"{counted(len(apart), 'run')} there twice with different accuracies (by up to "
+            f"{(apart['max'] - apart['min']).max():.4f}; another engine or machine?), the one with more measures, or "
+            "else the first read, is kept: "
             f"fingerprint {apart.index[0]}"
         )
     double = table.fingerprint.notna() & table.duplicated("fingerprint")
@@ -204,4 +215,4 @@ def _without_doubles(table: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
         notes.append(f"{again} runs are there more than once, and counted once")
     where = here.drop_duplicates("fingerprint").set_index("fingerprint")
     table["directory"] = table.directory.fillna(table.fingerprint.map(where.directory))
-    return table.loc[~double].sort_index().drop(columns="ended").reset_index(drop=True)
+    return table.loc[~double].sort_index().drop(columns=[*order]).reset_index(drop=True)

@@ -21,6 +21,8 @@ from fractal_ifs.runs.records import HISTORY, RunRecord, Stored, note
 
 log = logging.getLogger(__name__)
 
+MOST_MEASURED = 1e100  # the largest number of a measure: the squares of larger ones have no sum
+
 
 class _Row(NamedTuple):
     step: int  # optimizer steps done

@@ -198,6 +198,11 @@ class Stored(NamedTuple):
     record: RunRecord
     digests: Digests
 
+    @property
+    def with_history(self) -> Stored | None:
+        """What a history is compared with; None where the record says nothing of its content."""
+        return self if self.digests.history else None
+
 
 def write_record(directory: Path, record: RunRecord, digests: Digests | None = None) -> None:
     """Write result.json, with a digest of its own content. Raises OSError."""

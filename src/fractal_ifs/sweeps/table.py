@@ -123,7 +123,7 @@ def show_table(directory: Path) -> str | None:
     found = pivot(with_keys, inner, doubles="directory")
     for part in folded(found, _title(table, found), console):
         console.print(part)
-    waiting = len(unmeasured(directory))
+    waiting = len(unmeasured(directory).keys() - {(directory / where).resolve() for where in table["directory"]})
     lines = [*legend(found), *([f"{counted(waiting, 'job')}: no measurement yet, so in no table."] if waiting else [])]
     console.print(*lines, sep="\n", highlight=False, markup=False)
     print(path)

@@ -1,0 +1,207 @@
+"""What is read of runs for tables: from their directories, from tables, from both."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import small
+
+from fractal_ifs.config.run import Job
+from fractal_ifs.errors import ConfigError
+from fractal_ifs.report.__main__ import main
+from fractal_ifs.report.write import write_report
+from fractal_ifs.results import pivot
+from fractal_ifs.results.measured import measures_of, with_measure
+from fractal_ifs.results.rows import learning_curve, read_runs
+from fractal_ifs.results.text_table import csv_of
+from fractal_ifs.results.varied import with_inner_keys
+from fractal_ifs.runs.history import Evaluation, read_history, write_history
+from fractal_ifs.runs.records import BEGUN, RESULT, Begun, RunRecord, Status, read_stored, write_begun, write_record
+from fractal_ifs.sweeps.sweep import train_jobs
+
+HISTORY = "history.csv"
+
+
+def ended(root: Path, value: float, measured: dict[str, float] | None = None, **keys: Any) -> Path:
+    """A finished run with one accuracy, as its record alone tells it."""
+    config = small(**keys)
+    directory = root / f"run{len(list(root.glob('run*')))}"
+    directory.mkdir(parents=True)
+    of_run = {"best_test_acc": value, "best_step": config.steps, "final_test_acc": value, "measured": measured}
+    write_record(directory, RunRecord.of(config, Status.FINISHED, steps=config.steps, seconds=1.0, **of_run))
+    return directory
+
+
+def trained(root: Path, **keys: Any) -> Path:
+    """A run that was trained, with the measures norms and train_acc."""
+    keys = {"measures": ("train_acc", "norms"), "steps": 100, "eval_every": 20} | keys
+    [outcome] = train_jobs([Job(small(**keys), root)])
+    assert not isinstance(outcome, Exception)
+    return root
+
+
+def table_of(*paths: Path, number: str = "best") -> pivot.Pivot:
+    return pivot.pivot(*with_inner_keys(read_runs(paths)[0]), number)
+
+
+def test_keys_that_a_float_hasnt_room_for_stay_apart_in_a_table_and_its_file(tmp_path):
+    seeds = [2**53, 2**53 + 1, 2**63 - 1]
+    for seed in seeds:
+        ended(tmp_path / "runs", 0.5, seed=seed)
+    runs, notes = read_runs([tmp_path / "runs"])
+    (tmp_path / "results.csv").write_bytes(csv_of(runs))
+    again, more = read_runs([tmp_path / "results.csv"])
+    assert sorted(runs.seed) == sorted(again.seed) == seeds
+    assert not notes
+    assert not more
+    for table in (table_of(tmp_path / "runs"), table_of(tmp_path / "results.csv")):
+        assert [(cell.n, *table.notes) for cell in table.cells] == [(3,)]
+
+
+def test_values_that_differ_beyond_six_digits_are_other_cells(tmp_path):
+    decays = [0.12345671, 0.12345672]
+    for decay in decays:
+        for lr, value in [(1.0000001e-3, 0.6), (1.0000002e-3, 0.8)]:
+            ended(tmp_path, value, lr=lr, optimizer__weight_decay=decay)
+    table = table_of(tmp_path)
+    assert list(table.entries) == [(str(decay),) for decay in decays]
+    assert [(cell.lrs, cell.lr, cell.mean) for cell in table.cells] == [(2, 1.0000002e-3, 0.8)] * 2
+    assert not table.notes
+
+
+def test_no_value_is_another_ones_text():
+    values = [None, "-", "", 1.0, 1.0000001, "1.5"]
+    assert len({pivot.plain_value(value) for value in values}) == len(values)
+
+
+@pytest.mark.parametrize("value", [1 / 3, 1.0000001e-3, 5e-4, 1e10, 1e22, 123456789012.5, -2.5e-7, 0.0])
+def test_a_value_is_read_again_as_it_was(value):
+    assert float(pivot.plain_value(value)) == value
+
+
+def test_a_measure_that_is_missing_after_the_last_step_is_missing_there(tmp_path, write):
+    name = write(
+        "def early(snapshot):\n    return float('nan') if snapshot.step == 100 else float(snapshot.step)\n"
+        "def never(snapshot):\n    return float('inf')\n"
+    )
+    trained(tmp_path / "runs" / "a", measures=(f"{name}.early", f"{name}.never", "train_acc"))
+    runs = read_runs([tmp_path / "runs"])[0]
+    assert with_measure(runs, "early@80")[0]["early@80"].tolist() == [80.0]
+    with pytest.raises(ConfigError, match=r"^number=early: must be early@STEP with a step .*: 20, 40, 60, 80$"):
+        with_measure(runs, "early")
+    with pytest.raises(ConfigError, match=r"^number=never: was measured, but no run has a number"):
+        with_measure(runs, "never")
+
+
+def test_a_history_that_isnt_the_records_is_said_and_no_number_is_taken_from_it(tmp_path):
+    whole, cut = (trained(tmp_path / name / "a") for name in ("whole", "cut"))
+    lines = (cut / HISTORY).read_text().splitlines(keepends=True)
+    (cut / HISTORY).write_text("".join(lines[:2]))
+    assert measures_of(read_runs([cut])[0].iloc[0]) == {}
+    text = write_report([tmp_path / "cut"], tmp_path / "out", number="norm_hidden_0", with_figures=False)
+    assert "1 file damaged and left out" in text
+    expected = read_stored(whole).record.measured
+    assert expected
+    assert pd.read_csv(tmp_path / "out" / "table.csv")["mean"].tolist() == [expected["norm_hidden_0"]]
+
+
+def test_a_table_alone_has_the_measures_of_the_last_step(tmp_path):
+    trained(tmp_path / "runs" / "a")
+    runs = read_runs([tmp_path / "runs"])[0]
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "results.csv").write_bytes(csv_of(runs))
+    shutil.rmtree(tmp_path / "runs")
+    alone = read_runs([tmp_path / "alone" / "results.csv"])[0]
+    assert with_measure(alone, "norm_hidden_0")[0]["norm_hidden_0@last"].tolist() == runs.final_norm_hidden_0.tolist()
+
+
+def test_of_one_run_in_two_places_the_one_with_more_measures_counts(tmp_path):
+    for name, measured in [("few", None), ("many", {"val_acc": 0.7})]:
+        ended(tmp_path / name, 0.6, measured)
+    for paths in ([tmp_path / "few", tmp_path / "many"], [tmp_path / "many", tmp_path / "few"]):
+        runs, notes = read_runs(paths)
+        assert runs["final_val_acc"].tolist() == [0.7]
+        assert any("counted once" in note for note in notes)
+
+
+@pytest.mark.parametrize(("steps", "eval_every"), [(100, 30), (100, 50), (90, 30), (20, 50)])
+def test_steps_of_a_curve_are_those_of_the_history(tmp_path, steps, eval_every):
+    for training in ("joint", "layerwise"):
+        directory = tmp_path / training
+        trained(directory, training=training, depth=2, steps=steps, eval_every=eval_every)
+        [run] = read_runs([directory])[0].to_dict("records")
+        history = read_history(directory)
+        assert learning_curve(run)[0] == [row.step for row in history]
+        assert measures_of({**run, "directory": None})["test_acc"].steps == [row.step for row in history]
+
+
+def test_a_layerwise_run_without_a_record_has_the_numbers_of_its_last_layer(tmp_path):
+    directory = trained(tmp_path / "run", training="layerwise", depth=2)
+    stored = read_stored(directory)
+    (directory / RESULT).unlink()
+    write_begun(directory, Begun(stored.record.config, None))
+    rows = read_history(directory)
+    first = [row._replace(test_acc=0.99) if row.step <= 100 else row for row in rows]  # lost with its readout
+    write_history(directory, first)
+    [run] = read_runs([directory])[0].to_dict("records")
+    for name in ("best_test_acc", "best_step", "final_test_acc", "last10_test_acc", "final_train_acc"):
+        assert run[name] == stored.record[name], name
+    assert (directory / BEGUN).is_file()
+
+
+def test_numbers_whose_squares_have_no_sum_are_missing(tmp_path, write, caplog):
+    name = write(
+        "def vast(snapshot):\n    return 1e160\n\n\ndef large(snapshot):\n    return 1e90 * (1 + snapshot.step)\n"
+    )
+    for seed in (0, 1):
+        trained(tmp_path / "runs" / str(seed), seed=seed, measures=(f"{name}.vast", f"{name}.large"))
+    assert [text.partition("measures: ")[2] for text in caplog.messages if "vast" in text] == [
+        "vast is missing at step 20: is 1e+160, must be a number up to 1e+100"
+    ]  # once in the sweep, and in the log of each
+    for seed in ("0", "1"):
+        assert "vast is missing" in (tmp_path / "runs" / seed / "train.log").read_text()
+    write_report([tmp_path / "runs"], tmp_path / "out", number="large")
+    row = pd.read_csv(tmp_path / "out" / "table.csv").iloc[0]
+    assert [row["mean"], row["sd"], row["n"]] == pytest.approx([101e90, 0, 2])
+
+
+def test_the_numbers_of_a_table_are_in_its_file(tmp_path):
+    for lr, values in [(1e-3, (0.6, 0.7)), (2e-3, (0.8, 0.9))]:
+        for seed, value in enumerate(values):
+            for width in (8, 16):
+                ended(tmp_path / "runs", value, lr=lr, seed=seed, width=width)
+    found = pivot.numbers(table_of(tmp_path / "runs"))
+    assert list(found.columns) == ["width", "number", "mean", "sd", "n", "lr"]
+    sd = float(np.std([0.8, 0.9], ddof=1))
+    assert found["lr"].tolist() == [2e-3] * 2
+    assert found["mean"].tolist() == pytest.approx([0.85] * 2)
+    assert found["sd"].tolist() == pytest.approx([sd] * 2)
+    by_lr = pivot.numbers(pivot.pivot(*with_inner_keys(read_runs([tmp_path / "runs"])[0]), column="lr"))
+    assert list(by_lr.columns) == ["width", "lr", "number", "mean", "sd", "n"]
+
+
+def test_training_accuracies_are_not_compared_with_the_papers(tmp_path, capsys):
+    ended(tmp_path, 0.6)
+    with pytest.raises(SystemExit):
+        main(["compare", str(tmp_path), str(tmp_path), "--number", "train"])
+    assert "(choose from 'best', 'final', 'last10', 'chosen')" in capsys.readouterr().err
+
+
+def test_what_an_earlier_report_left_is_said(tmp_path):
+    for seed in (0, 1):
+        ended(tmp_path / "runs", 0.6, seed=seed)
+    write_report([tmp_path / "runs"], tmp_path / "out")
+    again = write_report([tmp_path / "runs"], tmp_path / "out", with_figures=False)
+    assert f"index.html in {tmp_path / 'out'}: of an earlier report" in again
+    assert "of an earlier report" not in write_report([tmp_path / "runs"], tmp_path / "out")
+
+
+def test_a_history_in_training_may_be_longer_than_a_record_without_its_digest(tmp_path):
+    directory = ended(tmp_path, 0.6)
+    config = replace(small(), steps=100)
+    write_history(directory, [Evaluation(step, 1.0, 0.9, 0.8, 0.6) for step in range(10, config.steps + 1, 10)])
+    assert len(measures_of(read_runs([directory])[0].iloc[0])["test_acc"].steps) == 10
