@@ -17,17 +17,20 @@ from conftest import small
 from rich.console import Console
 
 from fractal_ifs.config.environment import check_environment
-from fractal_ifs.config.run import Job
+from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.engines.native import NativeEngine
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.report.__main__ import main as report
 from fractal_ifs.runs.begin import begin
-from fractal_ifs.runs.records import RunRecord, Status, write_record
+from fractal_ifs.runs.history import Evaluation, write_history
+from fractal_ifs.runs.locks import Lock, of_directory
+from fractal_ifs.runs.records import Begun, RunRecord, Status, write_begun, write_record
 from fractal_ifs.sweeps import executors, progress, watch
 from fractal_ifs.sweeps.bars import Bars
 from fractal_ifs.sweeps.clock import clock
 from fractal_ifs.sweeps.executors import Worker, _Telling
 from fractal_ifs.sweeps.progress import Progress
+from fractal_ifs.sweeps.status import shown as shown_status
 from fractal_ifs.sweeps.sweep import train_jobs
 from fractal_ifs.training.grouping import cost
 from fractal_ifs.training.standing import Running, Standing
@@ -183,11 +186,13 @@ def terminal(soon, monkeypatch):
         yield stream, reader
 
 
-def shown_in(stream: Any, mode: str = "auto") -> Progress:
-    """The progress of two runs in training, of widths 10 and 77."""
-    jobs = jobs_of(10, 77)
+def shown_in(stream: Any, mode: str = "auto", work: float = 0.0, left: float = 0.0) -> Progress:
+    """The progress of two runs in training, of other widths and numbers of steps."""
+    first, second = jobs_of(10, 77)
+    jobs = [first, second._replace(config=replace(second.config, steps=2000))]
     shown = Progress(jobs, stream, mode)
-    shown.told([0, 1], Standing((Running(0, 123, 1000, 0.5, 0.75), Running(1, 45, 1000, None, None)), best=0.75))
+    running = (Running(0, 300, 1000, 0.5, 0.75), Running(1, 1500, 2000, None, None))
+    shown.told([0, 1], Standing(running, best=0.75, work=work, left=left))
     return shown
 
 
@@ -201,16 +206,23 @@ def all_of(stream: Any, reader: Any) -> str:
     return text.decode().removesuffix("END")
 
 
+def plain(text: str) -> list[str]:
+    """The lines of what a terminal got, without colours and the like."""
+    return re.sub("\x1b\\[[^a-zA-Z]*[a-zA-Z]", "", text).splitlines()
+
+
 LINE = "0 of 2 jobs done"
 
 
 def test_a_terminal_with_room_has_the_runs_by_what_they_differ_in(terminal):
-    shown = shown_in(terminal[0])
+    shown = shown_in(terminal[0], work=1.0, left=3.0)
     time.sleep(0.2)
     shown.close()
     text = all_of(*terminal)
-    assert all(word in text for word in ("width", "77", "123", "1,000", "0.5000", "0.7500", LINE))
-    assert "depth" not in text
+    head, *runs, line = [line.split() for line in plain(text)[-5:-1]]
+    assert head == ["width", "step", "of", "loss", "best"]  # the steps that were asked for are in "of" alone
+    assert runs == [["10", "━━━╺━━━━━━", "300", "1,000", "0.5000", "0.7500"], ["77", "━━━━━━━╸━━", "1,500", "2,000"]]
+    assert line[:6] == [*LINE.split(), "━" * 6 + "╸" + "━" * 20]  # by the work: a quarter is done
     assert "\x1b[?25h" in text.split(LINE)[0]  # the cursor is there, whenever the process is killed
     lines = text[text.rindex(LINE) :].count("\x1b[2K")
     assert lines == 4  # at the end all of it is removed
@@ -252,6 +264,8 @@ def test_a_line_has_of_the_texts_what_there_is_room_for_the_time_left_longest():
     assert seen[60] == (["4 of 8 jobs done", "1 failed", "2:10 left", "best 0.7348"], False)
     assert seen[30] == (["4 of 8 jobs done", "2:10 left"], False)
     assert seen[16] == (["4 of 8 jobs done"], False)
+    single = row(30, done="step 250 of 1,000", loss="loss 0.5000", rate="250 steps/s", left="2:10 left")
+    assert single.split("  ") == ["step 250 of 1,000", "2:10 left"]
 
 
 def test_brackets_in_a_text_are_text():
@@ -397,14 +411,67 @@ def test_watching_in_a_terminal_draws_a_bar_for_each_directory(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     last = watch.watch([Path("a"), Path("b")], 1)
     assert last == "\n".join(f"{name}: 1 run: 1 finished; 1,000 of 1,000 steps (100.0%)" for name in "ab")
-    first, _, then = re.sub("\x1b\\[[^a-zA-Z]*[a-zA-Z]", "", all_of(*terminal)).partition("a: 1 run: 1 finished")
-    assert [line.split() for line in first.splitlines()[-4:]] == [
+    first, _, then = all_of(*terminal).partition("a: 1 run: 1 finished")
+    assert [line.split() for line in plain(first)[-4:]] == [
         ["a:", "1", "run:", "1", "interrupted;", "200", "of", "1,000", "steps", "(20.0%)"],
         ["20.0%", "━" * 18 + "╸" + "━" * 75],
         ["b:", "1", "run:", "1", "finished;", "1,000", "of", "1,000", "steps", "(100.0%)"],
         ["100.0%", "━" * 93],
     ]
     assert "100.0%" in then
+
+
+def in_training(directory: Path, config: RunConfig, *accuracies: float) -> Lock:
+    """A run in training, with a measurement every 100 steps from step 0 on."""
+    directory.mkdir(parents=True)
+    write_begun(directory, Begun(config, None))
+    write_history(directory, [Evaluation(100 * n, 1.0, 0.5, 0.5, value) for n, value in enumerate(accuracies)])
+    return of_directory(directory, "run")
+
+
+@pytest.mark.parametrize("lines", [24, 8])
+def test_watching_has_a_line_for_each_run_in_training_that_has_room(tmp_path, monkeypatch, terminal, lines):
+    config, layers = small(steps=500), small(steps=200, training="layerwise", depth=2)
+    locks = [
+        in_training(tmp_path / "s" / "0", config),
+        in_training(tmp_path / "s" / "1", config, 0.99),
+        in_training(tmp_path / "s" / "2", config, 0.99, 0.6, 0.55),
+        in_training(tmp_path / "s" / "3", layers, 0.99, 0.98, 0.97),
+        in_training(tmp_path / "s" / "4", layers, 0.99, 0.98, 0.97, 0.7),
+    ]
+    monkeypatch.setattr(watch, "Console", partial(Console, file=terminal[0]))
+    monkeypatch.setattr(watch.time, "sleep", lambda seconds: 1 / 0)
+    for name, value in (("LINES", lines), ("COLUMNS", 45)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        watch.watch([Path("s")], 1)
+    text = plain(all_of(*terminal))
+    for lock in locks:
+        lock.release()
+    head = max(n for n, line in enumerate(text) if line.startswith("s: "))
+    runs = [
+        "  0: no measurement yet",
+        "  1: step 0, loss 0.5000",  # before the first step there is no result,
+        "  2: step 200, loss 0.5000, best 0.6000",
+        "  3: step 200, loss 0.5000",  # and in layers before the last neither
+        "  4: step 300, loss 0.5000, best 0.7000",
+    ]
+    assert text[head].rstrip() == "s: 5 runs: 5 running; 700 of 2,300 steps"
+    assert [line.rstrip() for line in text[head + 2 :] if line.strip()] == runs[: lines - 4]
+
+
+def test_a_status_loses_what_matters_least_where_there_is_no_room():
+    counts = {"finished": 3, "interrupted": 5, "steps": 757_182, "steps_asked": 800_000, "slurm": []}
+    whole = "multirun/watched: 8 runs: 3 finished, 5 interrupted; 757,182 of 800,000 steps (94.6%)"
+    seen = [shown_status(Path("multirun/watched"), counts, columns) for columns in (90, 80, 60, 44, 40)]
+    assert seen == [
+        whole,
+        whole.removesuffix(" (94.6%)"),
+        "multirun/watched: 8 runs: 3 finished, 5 interrupted",
+        "multirun/watched: 3 finished, 5 interrupted",
+        "watched: 3 finished, 5 interrupted",
+    ]
 
 
 @pytest.mark.parametrize("seconds", ["0", "x", "1.5"])

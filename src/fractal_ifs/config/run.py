@@ -202,6 +202,11 @@ class RunConfig(Group):
         """The optimizer steps of the whole run: ``steps``, and in layer-wise training ``steps`` for each layer."""
         return self.steps * (self.depth if self.training == "layerwise" else 1)
 
+    @property
+    def counts_from(self) -> int:
+        """The step after which measurements count as results: in layer-wise training only the last layer's do."""
+        return self.steps_in_all - self.steps
+
     def on(self, accelerator: Literal["cpu", "gpu"]) -> RunConfig:
         """The same run on another kind of device."""
         return dataclasses.replace(self, trainer=dataclasses.replace(self.trainer, accelerator=accelerator))

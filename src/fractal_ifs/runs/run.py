@@ -20,7 +20,7 @@ from fractal_ifs.data.seeds import stream
 from fractal_ifs.runs.buffers import buffer_vector, set_buffers
 from fractal_ifs.runs.build import build_data, build_network
 from fractal_ifs.runs.checkpoints import FORMAT, Checkpoint, evaluated, weights_digest, write_checkpoint
-from fractal_ifs.runs.history import Evaluation, Summary, of_checkpoint, of_measures, write_history
+from fractal_ifs.runs.history import Evaluation, Summary, best_of, of_checkpoint, of_measures, write_history
 from fractal_ifs.runs.locks import Lock
 from fractal_ifs.runs.records import (
     BEGUN,
@@ -208,7 +208,8 @@ class Run:
     @property
     def best_so_far(self) -> float | None:
         """The best test accuracy of the whole network. None where there is none yet, as in layers before the last."""
-        return self.best_test_acc or None
+        best = best_of(self.history, self.config.counts_from)
+        return best.test_acc if best else None
 
     @property
     def stopped(self) -> str | None:

@@ -4,6 +4,7 @@ Locks in the runs' directories and Slurm's queue show which runs are in training
 """
 
 import logging
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -136,11 +137,14 @@ def show(path: Path) -> str:
     return shown(path, status(path))
 
 
-def shown(path: Path, counts: dict[str, Any]) -> str:
-    """What ``status`` has found, as text."""
+def shown(path: Path, counts: dict[str, Any], columns: float = math.inf) -> str:
+    """What ``status`` has found, as text; in fewer columns than it needs without what matters least."""
     counts = dict(counts)
     done, asked, lines = counts.pop("steps"), counts.pop("steps_asked"), counts.pop("slurm")
     runs = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
-    head = f"{path}: {counted(sum(counts.values()), 'run')}: {runs};"
-    head += f" {done:,} of {asked:,} steps ({done / max(asked, 1):.1%})"
+    every = f"{path}: {counted(sum(counts.values()), 'run')}: {runs}"
+    steps = f"{done:,} of {asked:,} steps"
+    heads = [f"{every}; {steps} ({done / max(asked, 1):.1%})", f"{every}; {steps}", every]
+    heads += [f"{path}: {runs}", f"{path.name or path}: {runs}"]
+    head = next((each for each in heads if len(each) <= columns), heads[-1])
     return "\n".join([head, *(f"  {line}" for line in lines)])

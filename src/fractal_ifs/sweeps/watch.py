@@ -12,8 +12,8 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from fractal_ifs.errors import Damaged
-from fractal_ifs.runs.history import read_history
-from fractal_ifs.runs.records import Status
+from fractal_ifs.runs.history import best_of, read_history
+from fractal_ifs.runs.records import Status, read_begun
 from fractal_ifs.sweeps.bars import Bars
 from fractal_ifs.sweeps.clock import clock
 from fractal_ifs.sweeps.status import DAMAGED, NOT_UNDERSTOOD, shown, status_and_running
@@ -47,10 +47,12 @@ def watch(paths: Sequence[Path], seconds: float) -> str | None:
 
 def _drawn(bars: Bars, looks: Sequence[_Look]) -> Iterator[RenderableType]:
     """Each directory's status and bar, then of the runs in training as many as there is room for."""
+    room = bars.screen.height - 2
     for look, task in zip(looks, bars.tasks, strict=True):
-        yield from (Text(line, no_wrap=True, overflow="ellipsis") for line in look.lines)
+        lines = shown(look.path, look.counts, bars.screen.width).split("\n") if look.counts else ()
+        yield from (Text(line, no_wrap=True, overflow="ellipsis") for line in lines)
         yield bars.row(task)
-    room = bars.screen.height - 2 - sum(1 + len(look.lines) for look in looks)
+        room -= 1 + len(lines)
     running = [line for look in looks for line in look.running]
     yield from (Text(line, no_wrap=True, overflow="ellipsis") for line in running[: max(0, room)])
 
@@ -63,12 +65,13 @@ class _Look:
         self.bars, self.task = bars, bars.add_task("", texts={"done": ""})
         self.first: int | None = None  # the steps at the first look
         self.ended = False
-        self.lines: list[str] = []
+        self.counts: dict[str, Any] = {}  # what ``status`` has found
         self.running: list[str] = []  # a line for each run in training
 
     def text(self) -> str:
         """The status now, with the steps a second since the first look and the time that is left at that rate."""
-        counts, running = status_and_running(self.path)
+        self.counts, running = status_and_running(self.path)
+        counts = self.counts
         self.running = [_line(self.path, directory) for directory in running]
         self.ended = ENDED.issuperset(key for key in counts if key not in STEPS)
         done, asked, now = counts["steps"], counts["steps_asked"], time.monotonic()
@@ -78,9 +81,8 @@ class _Look:
         if not self.ended and done > self.first:
             rate = (done - self.first) / (now - self.begun)
             texts |= {"rate": f"{rate:,.0f} steps/s", "left": f"{clock((asked - done) / rate)} left"}
-        self.lines = shown(self.path, counts).split("\n")
         self.bars.update(self.task, completed=done, total=max(asked, 1), texts=texts)
-        head, *rest = self.lines
+        head, *rest = shown(self.path, counts).split("\n")
         return "\n".join(["; ".join([head, *list(texts.values())[1:]]), *rest])
 
 
@@ -88,10 +90,12 @@ def _line(path: Path, directory: Path) -> str:
     """A run in training, as far as its history goes."""
     name = directory.relative_to(path)
     try:
-        rows: Sequence[Any] = read_history(directory)
+        rows = read_history(directory)
     except (FileNotFoundError, Damaged):
-        rows = ()
+        rows = []
     if not rows:
         return f"  {name}: no measurement yet"
-    best = max(row.test_acc for row in rows)
-    return f"  {name}: step {rows[-1].step:,}, loss {rows[-1].train_loss:.4f}, best {best:.4f}"
+    begun = read_begun(directory)
+    best = best_of(rows, begun.config.counts_from) if begun else None
+    so_far = f", best {best.test_acc:.4f}" if best else ""
+    return f"  {name}: step {rows[-1].step:,}, loss {rows[-1].train_loss:.4f}{so_far}"

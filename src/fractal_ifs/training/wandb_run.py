@@ -104,7 +104,7 @@ class WandbRun:
             return
         self.id = self.id or new_id(config, directory)
         self.directory, self.timeout, self.mode = directory, logger.timeout, logger.mode
-        self._counts_from = config.steps_in_all - config.steps  # layer-wise, only the last layer counts
+        self._counts_from = config.counts_from
         tags = {"fractal": config.fractal.name, "curve": config.curve.name}
         if not config.synthetic:
             tags = {"data": config.data.name}
