@@ -7,6 +7,7 @@ import subprocess
 import sys
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 import hydra
 import pytest
@@ -229,7 +230,7 @@ def test_a_config_that_is_lent_has_the_values_of_its_job_alone(tmp_path):
         loader = ConfigLoaderImpl(loader.get_search_path())
         master = loader.load_configuration("config", ["sweep=s", "fractal=plain"], RunMode.MULTIRUN)
         compose = Composer(loader, master)
-        plain = partial(OmegaConf.to_container, enum_to_str=True)
+        plain: Any = partial(OmegaConf.to_container, enum_to_str=True)
         expected = {tuple(words): plain(loader.load_sweep_config(master, words)) for words in jobs}
         for words in [*jobs, *jobs[::-2]]:
             lent = compose.lend(words)

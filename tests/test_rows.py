@@ -151,6 +151,11 @@ def test_a_layerwise_run_without_a_record_has_the_numbers_of_its_last_layer(tmp_
     for name in ("best_test_acc", "best_step", "final_test_acc", "last10_test_acc", "final_train_acc"):
         assert run[name] == stored.record[name], name
     assert (directory / BEGUN).is_file()
+    write_history(directory, [row for row in rows if row.step <= 100])  # of the first layer alone
+    [run] = read_runs([directory])[0].to_dict("records")
+    assert run["steps"] == 100
+    for name in ("best_test_acc", "final_test_acc", "last10_test_acc", "final_train_acc"):
+        assert pd.isna(run[name]), name
 
 
 def test_numbers_whose_squares_have_no_sum_are_missing(tmp_path, write, caplog):

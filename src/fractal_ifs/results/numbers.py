@@ -95,14 +95,9 @@ def looks(run: Mapping[str, Any]) -> int:
     The last step is measured too, whatever ``eval_every``. In layer-wise training those of the last layer count.
     """
     steps = int(run["steps"] or 0)
-    if run.get("training") == "layerwise":
-        steps -= before_layer(steps, int(run["steps_asked"]))
+    if steps and run.get("training") == "layerwise":
+        steps = (steps - 1) % int(run["steps_asked"]) + 1
     return math.ceil(steps / run["eval_every"])
-
-
-def before_layer(step: int, steps: int) -> int:
-    """The step at which layer-wise training began the layer that a step is of, with ``steps`` for each layer."""
-    return max(step - 1, 0) // steps * steps
 
 
 def collapsed(run: Mapping[str, Any], least: int = 3, most: int = 5) -> bool:

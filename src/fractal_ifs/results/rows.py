@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.errors import ConfigError, Damaged, counted, short
 from fractal_ifs.results.columns import BOOLS, COLUMNS, ENDED, NUMBERS, is_measured, measured_of
-from fractal_ifs.results.numbers import accuracies, before_layer, steps_measured
+from fractal_ifs.results.numbers import accuracies, steps_measured
 from fractal_ifs.results.protocol import setting_of
 from fractal_ifs.results.text_table import number_of, read_text
 from fractal_ifs.runs import records
-from fractal_ifs.runs.history import MOST_MEASURED, Evaluation, Summary, read_history
+from fractal_ifs.runs.history import MOST_MEASURED, Evaluation, Summary, best_of, read_history
 from fractal_ifs.runs.records import RunRecord, Status
 
 if TYPE_CHECKING:
@@ -177,18 +177,16 @@ def _unfinished(directory: Path, rows: Sequence[Evaluation]) -> dict[str, Any] |
     config = begun.config if begun else records.read_composed(directory)
     if config is None or not rows or rows[-1].step == 0:
         return None
-    after = before_layer(rows[-1].step, config.steps) if config.training == "layerwise" else 0
-    rows = [row for row in rows if row.step > after]  # a layer's readout is lost with the next one
-    best, last = max(rows, key=lambda evaluation: evaluation.test_acc), rows[-1]
+    best, last = best_of(rows, config.counts_from), rows[-1]
     record = RunRecord.of(
         config,
         Status.RUNNING,
-        best_test_acc=best.test_acc,
-        best_step=best.step,
-        final_test_acc=last.test_acc,
+        best_test_acc=best.test_acc if best else None,
+        best_step=best.step if best else None,
+        final_test_acc=last.test_acc if last.step > config.counts_from else None,
         steps=last.step,
         seconds=last.seconds,
-        **Summary.of(rows, after)._asdict(),
+        **Summary.of(rows, config.counts_from)._asdict(),
         measured=last.measured or None,
     )
     return row_of(directory, record)
