@@ -264,8 +264,8 @@ def legend(table: Pivot) -> list[str]:
         lines.append(text)
     if number := sum(entry.collapsed for entry in shown):
         lines.append(
-            f"collapsed: {counted(number, 'run')} whose network answers the same for every point; its last "
-            "measurements are stuck at the share of a class."
+            f"collapsed: {counted(number, 'run')} of those in the table, whose network answers the same for every "
+            "point; its last measurements are stuck at the share of a class."
         )
     if any(_beside(entry, 4) for entry in shown):
         lines.append("train, test, val: the accuracies after the last step, which have no part in a choice.")
