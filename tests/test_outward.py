@@ -167,7 +167,9 @@ def test_a_run_that_fails_holds_up_its_cell_alone(command, tmp_path):
     words = ["-m", *WORDS, "curve=1,2", "lr=1e-4,1e-3,1e-2", "hydra.sweep.subdir='${curve.name}-${lr}'"]
     (tmp_path / "multirun" / "s" / "1-0.001" / "result.json" / "in the way").mkdir(parents=True)
     ended = command(*words)
-    assert str(ended.status).startswith("error: jobs failed, the first with ")
+    assert ended.status == "error: 1 job failed"
+    assert (ended.out + ended.err).count("; there is no checkpoint to write it anew from") == 1
+    assert "Error executing job" not in ended.err
     assert [path.parent.name for path in (tmp_path / "multirun" / "s").glob("2-*/result.json") if path.is_file()]
     (tmp_path / "multirun" / "s" / "1-0.001" / "result.json" / "in the way").rmdir()
     (tmp_path / "multirun" / "s" / "1-0.001" / "result.json").rmdir()

@@ -147,7 +147,7 @@ def test_a_run_without_its_record_has_levels_without_numbers(sweep):
     run = table_of(sweep).cells[0].runs[0]
     assert levels.points_of({**run, "directory": None}) == {}
     entry = replace(table_of(sweep).cells[0], runs=[{**run, "directory": None}])
-    assert pivot.entry_text(entry)
+    assert pivot.entry_text(entry, True, True)
 
 
 def test_the_table_is_of_any_measure_at_any_step(sweep, tmp_path):

@@ -100,6 +100,18 @@ def test_the_best_learning_rate_is_that_of_the_shared_seeds_and_an_edge_is_marke
     assert any("at the edge of those tried, in 1 cell" in line for line in pivot.legend(table))
 
 
+def test_each_cell_says_its_learning_rate_where_they_may_differ(tmp_path):
+    """Also one that has a single rate as yet, beside one that chose, as in a sweep half done."""
+    for curve, lr, value in ((1, 1e-3, 0.8), (1, 2e-3, 0.7), (4, 2e-3, 0.6)):
+        add(tmp_path / "half", [value], lr=lr, curve=curve)
+    assert [line[1] for line in texts(table_of(tmp_path / "half"))[1:]] == ["0.8000 lr=0.001^", "0.6000 lr=0.002"]
+    for curve, lr in ((1, 1e-3), (4, 2e-3)):
+        add(tmp_path / "one", [0.6], lr=lr, curve=curve)
+    table = table_of(tmp_path / "one")
+    assert [line[1] for line in texts(table)[1:]] == ["0.6000 lr=0.001", "0.6000 lr=0.002"]
+    assert "lr: the only learning rate of its cell; those of other cells are others." in pivot.legend(table)
+
+
 def test_learning_rates_that_are_all_that_varies_are_rows(tmp_path):
     for lr in (1e-3, 2e-3):
         for seed in (0, 1):
@@ -120,11 +132,10 @@ def test_diverged_and_failed_runs_are_in_no_mean(tmp_path):
     assert (second.mean, second.apart) == (None, {"diverged": 1})
     assert [line[-1] for line in texts(table)[1:]] == ["0.7000 ± 0.1414 lr=0.001^ +1 diverged +1 failed", "1 diverged"]
     assert "In no mean: 2 diverged, 1 failed." in pivot.legend(table)
-    papers, notes = form_cells(read_runs([tmp_path])[0])
+    papers, _ = form_cells(read_runs([tmp_path])[0])
     [cell] = results_of(papers)  # the same; on seed 0 alone lr=2e-3 is better
     assert (cell.accuracy, cell.lr, cell.lrs, cell.edge) == (pytest.approx(0.7), 1e-3, 2, True)
     assert "One at which a run diverged or failed comes after all others." in " ".join(pivot.legend(table))
-    assert "2 runs diverged: in no cell, and in no mean" in notes
 
 
 def test_a_rate_that_is_best_beside_one_that_diverges_is_at_no_edge(tmp_path):
@@ -347,9 +358,36 @@ def test_latex_and_markdown_have_a_value_with_signs_letter_by_letter(tmp_path):
         add(tmp_path, [0.7], config=replace(small(), curve=curve))
     write_report([tmp_path], tmp_path / "out", with_figures=False)
     assert r"a\_b\&\$x|y & 0.7000 \\" in (tmp_path / "out" / "tables.tex").read_text()
-    two = pivot.entry_text(replace(table_of(tmp_path).cells[0], mean=0.7)) + "\ntrain 0.9, test 0.7"
+    two = pivot.entry_text(replace(table_of(tmp_path).cells[0], mean=0.7), True, False) + "\ntrain 0.9, test 0.7"
     assert forms._tex(two) == r"\shortstack[r]{0.7000 n=1 \\ train 0.9, test 0.7}"  # base LaTeX's two lines in a cell
     assert r"| a_b&$x\|y | 0.7000 |" in (tmp_path / "out" / "tables.md").read_text()
+
+
+def in_a_terminal(table: pivot.Pivot, width: int) -> tuple[list[list[str]], list[str]]:
+    """The cells of all parts without their blanks, column by column, and the lines as they stand."""
+    shown = [line for line in forms.pivot_terminal(table, width).splitlines() if line[:1] in "┏┃┡│└"]
+    parts = "\n".join(shown).split("└")[:-1]
+    columns: list[list[str]] = []
+    for part in parts:
+        lines = [line[1:-1].replace("┃", "│").split("│") for line in part.splitlines() if line[0] in "┃│"]
+        columns += ["".join("".join(cell) for cell in column).split() for column in zip(*lines, strict=True)]
+    return [["".join(column)] for column in columns], shown
+
+
+def test_nothing_is_cut_in_a_narrow_terminal(tmp_path):
+    for margin in (0.0, 0.0002):
+        for activation in ("relu", "leaky"):
+            for lr in (1e-3, 2e-3):
+                add(tmp_path, [0.6 + lr], data__margin=margin, model__activation=activation, lr=lr)
+    for column in ("data.margin", "model.activation"):
+        table = table_of(tmp_path, column=column)
+        head, *lines = texts(table)
+        whole = [["".join("".join(each).split())] for each in zip(head, *lines, strict=True)]
+        for width in range(16, 80):
+            columns, shown = in_a_terminal(table, width)
+            assert max(map(len, shown)) <= width
+            assert columns in (whole, [whole[0], whole[1], whole[0], whole[2]]), width
+        assert "0.0002" in " ".join(in_a_terminal(table, 32)[1]).split()  # no value is broken where there is room
 
 
 def test_the_table_at_the_end_of_a_sweep_is_the_reports(tmp_path, capsys):

@@ -30,9 +30,11 @@ from fractal_ifs.files import CONF
 from fractal_ifs.plotting.style import Output, check_letters, fit
 from fractal_ifs.report import __main__ as report
 from fractal_ifs.report import figures as report_figures
+from fractal_ifs.report import forms
 from fractal_ifs.report import tables as report_tables
 from fractal_ifs.report import verdicts as report_verdicts
 from fractal_ifs.report.compare import compare
+from fractal_ifs.report.notes import lost
 from fractal_ifs.report.write import write_report
 from fractal_ifs.results import cells as report_data
 from fractal_ifs.results import finished_runs as kept
@@ -367,7 +369,7 @@ def test_running_torn_and_failed_runs(tmp_path):
     assert "1 file damaged and left out, the first: " in notes[0]
     assert cell_of(tmp_path)[0].accuracy == 0.8
     text = write_report([tmp_path], tmp_path / "out", with_figures=False)
-    assert "1 run failed" in text
+    assert "1 of all 4 runs failed, the first: " in text
     assert "OSError: disk" in text
     counts = status.status(tmp_path)
     # finished and failed 10^6 each, running 400,000; the torn one's history says 10^6
@@ -562,15 +564,25 @@ def test_runs_that_collapsed_to_a_constant_are_told_alike_by_notes_and_legend(tm
         directory = add(tmp_path, max(values), steps=60, **keys)
         lines = [f"{10 * i},1.0,0.9,0.9,{value}" for i, value in enumerate(values, 1)]
         (directory / "history.csv").write_text("\n".join(["step,seconds,train_loss,test_loss,test_acc", *lines]) + "\n")
+    add(tmp_path, 0.5, "diverged", steps=60, lr=2e-3)
+    add(tmp_path, 0.5, "failed", width=10)
     runs, _ = rows.read_runs([tmp_path])
     cells, _ = report_data.form_cells(runs)
-    line = report_verdicts.collapses(runs, cells)
-    assert line is not None
-    assert line.startswith("3 of all 5 runs collapsed to a constant (lr ")
+    every = report_tables.tables(cells)
+    *others, line = lost(runs, None, every)
+    said = "3 of all 7 runs collapsed to a constant (lr 0.0005: 2, 0.001: 1)"
     where = "cantor2d n=5 curve 1 depth 5 width"
-    assert line.endswith(f"in 2 cells one of them is shown or averaged: {where} 10; {where} 20")
-    legend = " ".join(report_tables.legend(report_tables.tables(cells)[0]))
+    assert line == f"{said}; in 2 cells one of them is shown or averaged: {where} 10; {where} 20"
+    legend = " ".join(report_tables.legend(every[0]))
     assert "2 with a network that answers the same for every point" in legend
+    assert others[0] == "1 of all 7 runs diverged: in no mean"
+    assert others[1].startswith("1 of all 7 runs failed, the first: ")
+    for number, shown in (("best", 2), ("last10", 2), ("chosen", "none"), ("train", "none")):
+        write_report([tmp_path], tmp_path / "out", with_figures=False, number=number)
+        notes, tables = (tmp_path / "out" / "report.md").read_text().split("## Notes")[1].split("## Tables")
+        assert [each for each in others if forms.plain(each) not in notes] == []
+        assert f"{said}, {shown} of them in the table" in notes
+        assert (f"collapsed: {shown} runs of those in the table" in tables) == (shown == 2)
 
 
 def test_the_figure_of_theorem_3_names_the_fractals_that_it_proves_nothing_of():
@@ -624,10 +636,8 @@ def test_a_figure_in_a_column_of_a_paper_stays_within_it(name):
 def test_the_kept_runs_that_collapsed():
     """24 of the full budget and 3 of width 400 end with ten equal accuracies, one more with five."""
     runs, _ = rows.read_runs([Path(__file__).parents[1] / "docs" / "reproduction" / "results.csv"])
-    line = report_verdicts.collapses(runs, report_data.form_cells(runs)[0])
-    assert line is not None
-    assert line.startswith("28 of all 965 runs collapsed to a constant (lr 0.0005: 6, 0.001: 22); in ")
-    assert report_verdicts.collapses(runs.iloc[:0], report_data.form_cells(runs.iloc[:0])[0]) is None
+    assert lost(runs, None, []) == ["28 of all 965 runs collapsed to a constant (lr 0.0005: 6, 0.001: 22)"]
+    assert lost(runs.iloc[:0], None, []) == []
 
 
 def test_a_verdict_of_another_budget_alone_has_a_star(tmp_path):

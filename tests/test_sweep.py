@@ -146,7 +146,9 @@ def test_a_disk_that_fails_after_the_record_leaves_the_record(command, tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr(files, "sync", sync)
         ended = command(*one)
-    assert ended.status == "error: jobs failed, the first with OSError: [Errno 5] Input/output error"
+    assert ended.status == "error: 1 job failed"
+    assert ended.out.count("OSError: [Errno 5] Input/output error") + ended.err.count("[Errno 5]") == 1
+    assert "Error executing job" not in ended.err
     [directory] = results(tmp_path)
     assert results(tmp_path)[directory]["status"] == "finished"
     (directory / ".lock").touch()  # as of one that was killed there

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from letters import wrongly_set
 from PIL import Image
 
 from fractal_ifs import theory
+from fractal_ifs.config.names import LOOKS
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.files import CONF
 from fractal_ifs.fractals.cube import CubeIFS
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.fractals.ifs import AffineIFS
@@ -415,6 +418,51 @@ def test_pictures_come_in_the_formats_and_the_width_of_a_paper(command, tmp_path
     assert command("theorem1", "formats=jpg", "hydra.run.dir=no") == (
         "error: formats=jpg: must be one or some of png, svg, pdf"
     )
+
+
+def test_pictures_of_another_look_are_drawn_from_what_was_computed(command, tmp_path, monkeypatch, capsys):
+    words = ["theorem3", "theorem4", "corollary2", "fractal=cantor", "points=1000", "seed=1"]
+    words += [f"{name}.train_steps=20" for name in ("theorem3", "theorem4", "corollary2")] + ["theorem4.n=4"]
+    assert command(*words) is None
+    [record] = tmp_path.rglob("theory.json")
+    first = json.loads(record.read_text())
+    pictures = {path.name: path.read_bytes() for path in record.parent.glob("*.png")}
+    assert len(pictures) == 3
+    assert " from theory.json" not in capsys.readouterr().out
+    looks = ["width=3.3", "font=7", "formats=[png,pdf]", "dpi=50", "figures=true"]
+    with monkeypatch.context() as patch:
+        for name, statement in STATEMENTS.items():
+            patch.setitem(STATEMENTS, name, dataclasses.replace(statement, check=lambda _: pytest.fail("computes")))
+        for module in (theorem3, corollary2):
+            patch.setattr(module, "labelled_points", lambda *_: pytest.fail("computes"))
+        patch.setattr(theorem4, "best_error", lambda *_: pytest.fail("computes"))
+        assert command(*words, *looks) is None
+        assert command(*words, "figures=false") is None
+        with Image.open(record.parent / "theorem3.png") as picture:
+            assert picture.width == 165
+        assert (record.parent / "corollary2.pdf").exists()
+        assert command(*words) is None
+        assert {path.name: path.read_bytes() for path in record.parent.glob("*.png")} == pictures
+    assert list(tmp_path.rglob("theory.json")) == [record]
+    again = json.loads(record.read_text())
+    assert again == first
+    for name, other in (("version", "0.0"), ("torch", "1.0"), ("checks", [{}]), ("config", {})):
+        record.write_text(json.dumps({**first, name: other}))
+        capsys.readouterr()
+        assert command(*words, "width=4") is None
+        assert " from theory.json" not in capsys.readouterr().out
+
+
+def test_the_same_command_computes_again_and_one_over_looks_has_a_directory_for_each(command, tmp_path, capsys):
+    words = ["theorem1", "fractal=cantor", "points=1000"]
+    for _ in range(2):
+        assert command(*words) is None
+        assert "from theory.json" not in capsys.readouterr().out
+    assert command(*words, "-m", "width=3.3,5") is None
+    names = {path.parent.name for path in tmp_path.glob("multirun/theory/*/theory.json")}
+    assert {name.rpartition(",")[2] for name in names} == {"width=3.3", "width=5"}
+    left_out = yaml.safe_load((CONF / "theory.yaml").read_text())["hydra"]["job"]["config"]["override_dirname"]
+    assert tuple(left_out["exclude_keys"]) == LOOKS
 
 
 @pytest.mark.parametrize(("width", "font"), [(2, 6), (2.4, 8), (3.6, 12)])

@@ -12,12 +12,10 @@ if __name__ == "__main__":
 
     beginning()
 
-import json
 import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +24,6 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from fractal_ifs import files
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
 from fractal_ifs.config.plugins import check_plugin_keys
@@ -47,8 +44,6 @@ if TYPE_CHECKING:
     from fractal_ifs.theorems.problem import Check, Problem
     from fractal_ifs.theorems.statements import Statement
 
-FORMAT = 1
-
 failed: list[str] = []  # what was refused or did not hold in this process, one line each
 
 
@@ -68,6 +63,7 @@ def _run(config: DictConfig, directory: Path) -> int:
     check_writable(directory)
     import torch
 
+    from fractal_ifs.theorems.record import NAME, Computed, computed
     from fractal_ifs.theorems.statements import STATEMENTS, problems
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # pyright: ignore[reportAssignmentType]
@@ -76,21 +72,24 @@ def _run(config: DictConfig, directory: Path) -> int:
     if keys.figures and any(STATEMENTS[name].draw for name, _ in asked):
         require("plot")
     torch.set_num_threads(keys.threads)
-    checks: list[Check] = []
-    seconds: dict[str, float] = {}
+    before, now = computed(directory, plain), Computed()
     for name, problem in asked:
         start, statement = time.perf_counter(), STATEMENTS[name]
-        found = statement.check(problem)
+        problem.drawn.update(before.pictures.get(name, {}))
+        found = before.checks[name] if name in before.checks else statement.check(problem)
         if keys.figures and statement.draw:
             with drawing():
                 write_figure(_draw(statement, problem, found), directory, name, keys.output)
-        seconds[name] = round(time.perf_counter() - start, 2)
-        checks += found
-        _show(found, f"{name}, {seconds[name]:.1f} s")
-    files.write(directory / "theory.json", _record(plain, checks, seconds))
+        now.seconds[name] = before.seconds.get(name, round(time.perf_counter() - start, 2))
+        now.checks[name], now.pictures[name] = found, problem.drawn
+        _show(found, f"{name}, {now.seconds[name]:.1f} s")
+    now.write(directory, plain)
+    checks = [check for found in now.checks.values() for check in found]
     wrong = [check.statement for check in checks if check.holds is False]
     failed.extend(f"error: does not hold: {statement}" for statement in dict.fromkeys(wrong))
-    print(f"{len(checks)} checks in {time.perf_counter() - begin:.0f} s, {len(wrong)} don't hold: {directory}")
+    source = f" from {NAME}" if before.checks else ""
+    took = f"{time.perf_counter() - begin:.0f} s"
+    print(f"{len(checks)} checks{source} in {took}, {len(wrong)} don't hold: {directory}")
     return len(wrong)
 
 
@@ -138,27 +137,6 @@ def _draw(statement: Statement, problem: Problem[Any], checks: list[Check]) -> F
     assert statement.draw is not None
     statement.draw(problem, checks, figure.add_subplot())
     return figure
-
-
-def _record(keys: dict[str, Any], checks: Sequence[Check], seconds: dict[str, float]) -> bytes:
-    """The content of theory.json."""
-    import numpy as np
-    import torch
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.generic):
-            return value.item()
-        raise TypeError(type(value))
-
-    record = {
-        "format": FORMAT,
-        "config": keys,
-        "seconds": seconds,
-        "torch": torch.__version__,
-        "holds": all(check.holds is not False for check in checks),
-        "checks": [asdict(check) for check in checks],
-    }
-    return (json.dumps(record, indent=1, default=plain) + "\n").encode()
 
 
 def _words_to_keys(arguments: list[str]) -> list[str]:

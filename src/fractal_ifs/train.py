@@ -26,12 +26,12 @@ from fractal_ifs.config.plugins import check_plugin_keys, maximize_accuracy
 from fractal_ifs.config.run import Job
 from fractal_ifs.config.session import VERSION_BASE, Task, register
 from fractal_ifs.config.trust import check_trust
-from fractal_ifs.errors import ConfigError, message, told
+from fractal_ifs.errors import ConfigError, counted, message, told
 from fractal_ifs.files import CONF
 from fractal_ifs.help.before_hydra import answered
 from fractal_ifs.help.options import options_and_words
 from fractal_ifs.help.train import screen
-from fractal_ifs.sweeps.driver import JobsFailed, begin_command, show_failed, swept
+from fractal_ifs.sweeps.driver import JobsFailed, begin_command, failed, show_failed, swept, was_said
 from fractal_ifs.sweeps.finished import best_of, check_objective, finished_jobs
 from fractal_ifs.training import signals
 
@@ -114,6 +114,8 @@ def _shown() -> Generator[None]:
     try:
         yield
     except JobsFailed as error:
+        if was_said(error.__cause__):
+            sys.exit(f"error: {counted(len(failed), 'job')} failed")
         sys.exit(f"error: jobs failed, the first with {error}")
     finally:
         if swept:

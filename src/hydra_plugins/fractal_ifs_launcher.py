@@ -97,6 +97,22 @@ class _Return(JobReturn):
         return whole
 
 
+    @property
+    def return_value(self) -> Any:
+        if error := failure_of(self):
+            raise error
+        return super().return_value
+
+    @return_value.setter
+    def return_value(self, value: Any) -> None:
+        self._return_value = value
+
+
+def failure_of(job: JobReturn) -> Exception | None:
+    """What a job failed with. Hydra, where it is asked for a value, prints a line about it besides."""
+    return vars(job)["_return_value"] if job.status == JobStatus.FAILED else None
+
+
 class FusedLauncher(Launcher):
     """Trains the jobs of a sweep together, group by group; the keys are those of ``Packing``."""
 

@@ -24,12 +24,12 @@ from fractal_ifs.config.words import CHOICES, as_typed
 from fractal_ifs.errors import ConfigError, counted, message
 from fractal_ifs.files import write
 from fractal_ifs.sweeps.choices import where_they_count
-from fractal_ifs.sweeps.driver import JobsFailed, swept
+from fractal_ifs.sweeps.driver import JobsFailed, swept, was_said
 from fractal_ifs.sweeps.grid import Grid
 from fractal_ifs.sweeps.jobs import compose_all
 from fractal_ifs.sweeps.outward import Outward, Search, ladder, nearest
 from fractal_ifs.sweeps.rungs import Halving
-from hydra_plugins.fractal_ifs_launcher import FusedLauncher
+from hydra_plugins.fractal_ifs_launcher import FusedLauncher, failure_of
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +61,9 @@ class CheckedSweeper(Sweeper):
             swept.append(directory)
         try:
             return self._launch_all(jobs, directory)
-        except (ConfigError, HydraException, OmegaConfBaseException):
-            raise
         except Exception as error:
+            if isinstance(error, ConfigError | HydraException | OmegaConfBaseException) and not was_said(error):
+                raise
             raise JobsFailed(message(error)) from error
 
     def _launch_all(self, jobs: list[list[str]], directory: Path) -> list[Sequence[JobReturn]]:
@@ -73,7 +73,8 @@ class CheckedSweeper(Sweeper):
         for first in range(0, len(jobs), size):
             returns.append(self._launch(jobs[first : first + size], first, directory))
             for job in returns[-1]:
-                _ = job.return_value  # raises the exception that the job failed with
+                if error := failure_of(job):
+                    raise error
         return returns
 
     def _launch(self, batch: list[list[str]], first: int, directory: Path) -> Sequence[JobReturn]:
@@ -183,10 +184,10 @@ class OutwardSweeper(CheckedSweeper):
                 of_cell = [next(values) for _ in cells[cell]]
                 wrong = [value for value in of_cell if isinstance(value, Exception)]
                 failed += wrong
-                if not wrong:
-                    searches[cell].found(rung, [value for value in of_cell if isinstance(value, float)])
-                else:
+                if wrong:
                     searches.pop(cell, None)  # it waits until the same command has trained that run
+                elif cell in searches:  # no other of its runs has failed
+                    searches[cell].found(rung, [value for value in of_cell if isinstance(value, float)])
             ended = sum(not search.asked() for search in searches.values())
             log.info("%s trained; %d of %d searches have ended", counted(first, "run"), ended, len(searches))
         at_ends = [(*cell, rungs[search.best]) for cell, search in searches.items() if not search.interior]
@@ -220,11 +221,9 @@ class OutwardSweeper(CheckedSweeper):
 
 def _returned(job: JobReturn) -> float | Exception:
     """What a job has returned, or failed with. Raises ConfigError where nobody has waited for it."""
-    try:
-        value = job.return_value
-    except Exception as error:
+    if error := failure_of(job):
         return error
-    if value is None:
+    if (value := job.return_value) is None:
         raise ConfigError("hydra/sweeper=outward: needs a launcher that waits for its jobs")
     return float(value)
 

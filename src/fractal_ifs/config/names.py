@@ -13,6 +13,7 @@ NOT_IN_NAMES = (
     *("sweep", "overwrite", "kept", "continue_from", "engine", "workers", "logger", "experiment"),
     *("data.dir", "data.url", "data.val_size", "measures", "measure_start"),
 )
+LOOKS = ("figures", "formats", "width", "font", "dpi")  # of the pictures of theory; conf/theory.yaml has the same
 LENGTH = 200  # bytes of a name; file systems allow 255, and temporary files have longer names
 
 
@@ -33,9 +34,10 @@ def sweep_name(words: Sequence[str]) -> str:
     return name
 
 
-def sweeps_experiments(words: Sequence[str]) -> bool:
-    """Whether a command's jobs differ in their experiments, which their names must then say."""
-    return any(_is_swept(word.partition("=")[2]) for word in words if word.startswith("experiment="))
+def told_apart(words: Sequence[str]) -> set[str]:
+    """Keys left out of names in which a command's jobs differ, so that their names must say them."""
+    swept = {key for key, _, value in (word.partition("=") for word in words) if _is_swept(value)}
+    return swept & {"experiment", *LOOKS}
 
 
 def run_name(words: Sequence[str], exclude: Sequence[str], item_sep: str = ",", kv_sep: str = "=") -> str:

@@ -28,7 +28,7 @@ from fractal_ifs.config.names import (
     run_name,
     sweep_directory,
     sweep_name,
-    sweeps_experiments,
+    told_apart,
     unquoted,
 )
 from fractal_ifs.config.plugins import maximizing
@@ -199,13 +199,13 @@ def _resolvers(words: Sequence[str]) -> dict[str, Callable[..., str]]:
     return {
         "fractal_ifs.sweep_name": lambda: sweep_name(words),
         "fractal_ifs.sweep_directory": sweep_directory,
-        "fractal_ifs.run_directory": partial(_run_directory, sweeps_experiments(words)),
+        "fractal_ifs.run_directory": partial(_run_directory, told_apart(words)),
     }
 
 
-def _run_directory(experiments: bool, parent: str, *, _root_: DictConfig) -> str:
+def _run_directory(told: set[str], parent: str, *, _root_: DictConfig) -> str:
     how = _root_.hydra.job.config.override_dirname
-    left_out = [key for key in how.exclude_keys if not (experiments and key == "experiment")]
+    left_out = [key for key in how.exclude_keys if key not in told]
     words = list(_root_.hydra.overrides.task)
     plain = [unquoted(word) for word in words if not word.startswith("hydra.")]  # as where Python names a searchpath
     name, former = (run_name(each, left_out, how.item_sep, how.kv_sep) for each in (plain, words))

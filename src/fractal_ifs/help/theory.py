@@ -58,7 +58,9 @@ def screen(arguments: Sequence[str] = ()) -> str:
     """The help, or where keys or groups are named among the arguments, the help on these. Raises ConfigError."""
     text = """
         Try the paper's statements, each as a construction that runs. It prints what each bounds and what was measured,
-        and leaves theory.json and pictures in outputs/theory/. The exit status is 1 where a statement doesn't hold.
+        and leaves theory.json and pictures below outputs/theory/, in a directory named by the other words: a command
+        that differs from the last in figures, formats, width, font or dpi alone draws from its theory.json, in seconds.
+        The exit status is 1 where a statement doesn't hold.
         """
     usage = "[-m] [STATEMENT ...] [KEY=VALUE ...]"
     return takes().screen(program("theory"), usage, text, EXAMPLES, arguments)

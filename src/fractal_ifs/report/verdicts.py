@@ -24,14 +24,8 @@ Cells of another budget take part only in verdicts that those of the paper's bud
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, permutations
-from typing import TYPE_CHECKING
 
 from fractal_ifs.report.tables import FRACTALS, Table
-from fractal_ifs.results.cells import results_of
-from fractal_ifs.results.numbers import collapsed
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 P = 0.01  # the largest p-value that decides a claim
 CHANCE = 0.6  # accuracies up to this one are near chance, .5
@@ -354,31 +348,6 @@ def _whole(table: Table) -> Table:
 def _provisional(found: Verdict) -> Verdict:
     """Mark a verdict that rests partly on cells of another budget than the paper's."""
     return found if found.verdict == "not run" else replace(found, verdict=f"{found.verdict}*")
-
-
-def collapses(runs: "pd.DataFrame", cells: "pd.DataFrame") -> str | None:
-    """A line on runs that collapsed to a constant, and on the cells whose number they are part of. None without any.
-
-    Collapsed is what ``results.numbers.collapsed`` says, here as in the tables.
-
-    Args:
-        runs: as ``results.rows.read_runs`` returns it.
-        cells: as ``results.cells.form_cells`` returns it.
-    """
-    rows = runs.astype(object).where(runs.notna(), None).to_dict("records")
-    found = [run for run in rows if collapsed(run)]
-    if not found:
-        return None
-    inside = [str(cell.key) for cell in results_of(cells) if cell.collapsed]
-    by_lr = {lr: sum(run["lr"] == lr for run in found) for lr in sorted({run["lr"] for run in found})}
-    line = f"{len(found)} of all {len(runs)} runs collapsed to a constant (lr " + ", ".join(
-        f"{lr:g}: {count}" for lr, count in by_lr.items()
-    )
-    return (
-        f"{line}); in {len(inside)} cells one of them is shown or averaged"
-        + (": " if inside else "")
-        + ("; ".join(inside))
-    )
 
 
 def markdown(found: Sequence[Verdict]) -> str:

@@ -10,6 +10,7 @@ from fractal_ifs.extras import require
 from fractal_ifs.files import write
 from fractal_ifs.plotting.style import Output
 from fractal_ifs.report import figures, forms, own_figures, page, pictures, tables, verdicts
+from fractal_ifs.report.notes import lost
 from fractal_ifs.results.cells import form_cells
 from fractal_ifs.results.measured import with_measure
 from fractal_ifs.results.numbers import BESIDE_PAPER, NUMBERS, Number
@@ -17,7 +18,6 @@ from fractal_ifs.results.pivot import numbers, pivot
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.text_table import csv_of
 from fractal_ifs.results.varied import with_inner_keys
-from fractal_ifs.runs.records import Status
 
 # Of the paper's tables; below the table of a sweep stands what its own cells are.
 CELL = (
@@ -86,12 +86,7 @@ def write_report(
     if made:
         notes += [f"of the paper's tables: {line}" for line in claimed[:20]] if own else claimed[:20]
         notes += [f"... and {len(claimed) - 20} more notes on cells"] if len(claimed) > 20 else []
-        if line := verdicts.collapses(runs, cells):
-            notes.append(line)
-    failed = runs[runs.status == Status.FAILED]
-    if len(failed):
-        first = failed.iloc[0]
-        notes.append(f"{counted(len(failed), 'run')} failed, the first: {first.directory}: {first.error}")
+    notes += lost(runs, own, made)
 
     if not any(path.resolve() == (output / "results.csv").resolve() for path in paths):  # a kept table is left as it is
         write(output / "results.csv", csv_of(runs))

@@ -8,7 +8,6 @@ from fractal_ifs.results.choice import APART, Run, best_lr
 from fractal_ifs.results.columns import ENDED, CellKey
 from fractal_ifs.results.numbers import NUMBERS, Number, collapsed, looks, number_of_run, score_of
 from fractal_ifs.results.protocol import PAPER_EVALUATIONS, PAPER_STEPS
-from fractal_ifs.runs.records import Status
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,8 +79,6 @@ def form_cells(runs: "pd.DataFrame", number: Number = "best") -> tuple["pd.DataF
     notes: list[str] = []
     if lacking:
         notes.append(f"{counted(lacking, 'run')} without {NUMBERS[number]}: in no cell")
-    if diverged := int((runs.status == Status.DIVERGED).sum()):
-        notes.append(f"{counted(diverged, 'run')} diverged: in no cell, and in no mean")
     other_budgets = unshared = 0
     for key in sorted(groups, key=lambda values: [(isinstance(v, str), v or 0) for v in values]):
         group = groups[key]

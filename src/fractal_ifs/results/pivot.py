@@ -159,7 +159,7 @@ def plain_value(value: Any) -> str:
     return repr(value) if value in ("", "-") else str(value)
 
 
-def entry_text(entry: Entry, with_n: bool = True, digits: int = 4) -> str:
+def entry_text(entry: Entry, with_n: bool, with_lr: bool, digits: int = 4) -> str:
     """A cell as text: ``0.8712 ± 0.0042 n=3 lr=0.001^``, and what became of runs that are in no mean.
 
     Where the training or the validation accuracy was measured, a second line has them after the last step beside that
@@ -167,13 +167,14 @@ def entry_text(entry: Entry, with_n: bool = True, digits: int = 4) -> str:
 
     Args:
         with_n: say of how many seeds the mean is, which need not be where it is the same in all cells.
+        with_lr: say at which learning rate, also where only one was tried: other cells may be at others.
     """
     parts: list[str] = []
     if entry.mean is not None:
         parts.append(f"{entry.mean:.{digits}f}" + (f" ± {entry.sd:.{digits}f}" if entry.sd is not None else ""))
         if with_n:
             parts.append(f"n={entry.n}")
-        if entry.lrs > 1:
+        if with_lr:
             parts.append(f"lr={entry.lr:g}{'^' * entry.edge}")
         parts += _how_they_ended(entry)
     parts += [f"{'+' if parts else ''}{n} {status}" for status, n in sorted(entry.apart.items())]
@@ -196,7 +197,7 @@ def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:
     with_n = len({entry.n for entry in table.cells if entry.mean is not None}) > 1
     columns = [f"{table.column}={value}" for value in table.columns] if table.column else [name_of(table.number)]
     lines = [
-        [*key, *(entry_text(line[value], with_n) if value in line else "" for value in table.columns)]
+        [*key, *(entry_text(line[value], with_n, table.over_lr) if value in line else "" for value in table.columns)]
         for key, line in table.entries.items()
     ]
     return [*table.rows, *columns], lines
@@ -249,6 +250,8 @@ def legend(table: Pivot) -> list[str]:
         most = max((entry.lrs for entry in cells), default=0)
         of = "mean" if table.number in NUMBERS else "mean best test accuracy"
         text = f"lr: the best of up to {most} learning rates, by the {of} over the seeds that all of them have."
+        if most == 1:
+            text = "lr: the only learning rate of its cell; those of other cells are others."
         if unshared := sum(not entry.shared for entry in shown):
             text += (
                 f" In {counted(unshared, 'cell')} they have none in common: there of those with the most seeds, by the "
@@ -261,8 +264,8 @@ def legend(table: Pivot) -> list[str]:
         lines.append(text)
     if number := sum(entry.collapsed for entry in shown):
         lines.append(
-            f"collapsed: {counted(number, 'run')} whose network answers the same for every point; its last "
-            "measurements are stuck at the share of a class."
+            f"collapsed: {counted(number, 'run')} of those in the table, whose network answers the same for every "
+            "point; its last measurements are stuck at the share of a class."
         )
     if any(_beside(entry, 4) for entry in shown):
         lines.append("train, test, val: the accuracies after the last step, which have no part in a choice.")

@@ -1,9 +1,11 @@
-"""The table of a sweep for a terminal, in parts that are no wider than it."""
+"""The table of a sweep for a terminal, in parts that are no wider than it. Nothing is cut: what is too long folds."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +22,8 @@ def folded(found: Pivot, title: str, console: Console) -> Iterator[Text | Table]
     while at < len(head):
         end = at + 1
         part = _part(head, lines, beside, at, end)
+        if not _fits(part, console):
+            part = _narrow(head, lines, beside, at, console.width)
         while end < len(head) and _fits(wider := _part(head, lines, beside, at, end + 1), console):
             part, end = wider, end + 1
         yield part
@@ -30,11 +34,23 @@ def _fits(part: Table, console: Console) -> bool:
     return console.measure(part, options=console.options.update(width=10_000)).maximum <= console.width
 
 
-def _part(head: Sequence[str], lines: Sequence[Sequence[str]], beside: int, at: int, end: int) -> Table:
-    """The table of the columns ``at`` to ``end``, beside the names of the rows."""
+def _part(
+    head: Sequence[str], lines: Sequence[Sequence[str]], beside: int, at: int, end: int, most: Sequence[int] = ()
+) -> Table:
+    """The table of the columns ``at`` to ``end``, beside the names of the rows. ``most``: letters of each column."""
     out = Table()
-    for name in (*head[:beside], *head[at:end]):
-        out.add_column(Text(name), justify="right")  # a Text: a value in brackets is no colour
+    for place, name in enumerate((*head[:beside], *head[at:end])):  # a Text: a value in brackets is no colour
+        out.add_column(Text(name), justify="right", overflow="fold", max_width=most[place] if most else None)
     for line in lines:
         out.add_row(*map(Text, (*line[:beside], *line[at:end])))
     return out
+
+
+def _narrow(head: Sequence[str], lines: Sequence[Sequence[str]], beside: int, at: int, width: int) -> Table:
+    """The part of one column that is too wide: a key is above its value, and no word is broken if there is room."""
+    names = [re.sub(r"=|\.(?=[A-Za-z_])", "\\g<0>\n", name) for name in head]
+    columns = [[line[place] for line in (names, *lines)] for place in (*range(beside), at)]
+    words = [max((cell_len(word) for text in column for word in text.split()), default=0) for column in columns]
+    room = width - sum(words) - 3 * len(words) - 1  # what lines and blanks between columns leave
+    most = [*words[:-1], words[-1] + room] if room >= 0 else ()
+    return _part(names, lines, beside, at, at + 1, most)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fractal_ifs.config.run import Job
-from fractal_ifs.errors import counted, message
+from fractal_ifs.errors import counted, message, short
 from fractal_ifs.files import remove_abandoned
 from fractal_ifs.results.finished_runs import TABLE
 from fractal_ifs.runs import locks
@@ -53,9 +53,13 @@ def report_failure(job: Job, error: Exception) -> None:
 
 
 def show_failed() -> None:
-    """Print every job that failed, with the path of its log."""
+    """Print the place of every job that failed, and of its log. Why was said when it did."""
     if failed:
         print(f"{counted(len(failed), 'job')} failed; the same command trains these again:")
-        for directory, record in failed.items():
-            log_there = f" (see {directory / LOG})" if (directory / LOG).exists() else ""
-            print(f"  {directory}: {record.error}{log_there}")
+        for directory in failed:
+            print(f"  {directory}" + (f" (see {directory / LOG})" if (directory / LOG).exists() else ""))
+
+
+def was_said(error: BaseException | None) -> bool:
+    """Whether an error is that of a job, which was logged when it failed."""
+    return error is not None and short(message(error), 1000) in {record.error for record in failed.values()}

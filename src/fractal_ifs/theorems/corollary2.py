@@ -152,19 +152,18 @@ def check(problem: Problem[Settings]) -> list[Check]:
 def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
     """The exact error of what is built and of what training finds, on one fine Cantor distribution after another."""
     steps, depths = problem.settings.train_steps, range(1, 9)
-    built, found = [], {"paper": [], "theory": []}
-    for n in depths:
-        distribution = fine(n)
-        model = fold_network(-(-(n + 4) // 3)) if folded_depth(-(-(n + 4) // 3)) == n else None
-        if model is not None:
-            built.append((n, distribution.error(stacked([model]))[0]))
-        x, y, _ = labelled_points(CANTOR, n, 3.0**-n / 8, 20_000, problem.rng(), distribution.law)
-        for init, errors in found.items():
-            errors.append(
-                distribution.error(problem.train(seeded_networks(1, 10, 4, range(8), init), x, y, steps, 3e-3)).min()
-            )
+    folds = {folded_depth(t): fold_network(t) for t in {-(-(n + 4) // 3) for n in depths}}
+    built = [(n, fine(n).error(stacked([folds[n]]))[0]) for n in depths if n in folds]
     axes.plot(*zip(*built, strict=True), "o", label="constructed: width 8, depth (n + 4) / 3")
-    for (init, errors), marker in zip(found.items(), "s^", strict=True):
+
+    def trained(n: int, init: str) -> float:
+        distribution = fine(n)
+        x, y, _ = labelled_points(CANTOR, n, 3.0**-n / 8, 20_000, problem.rng(), distribution.law)
+        networks = problem.train(seeded_networks(1, 10, 4, range(8), init), x, y, steps, 3e-3)
+        return float(distribution.error(networks).min())
+
+    for init, marker in (("paper", "s"), ("theory", "^")):
+        errors = problem.once(init, lambda init=init: [trained(n, init) for n in depths])
         label = f"trained: width 10, 4 hidden, {init} init,\n{steps} steps, best of 8"
         axes.plot(depths, errors, "-", marker=marker, ms=4, label=label)
     axes.set(xlabel="n", ylabel="exact error", title="Corollary 2: the fine Cantor distribution", ylim=(-0.02, 0.52))

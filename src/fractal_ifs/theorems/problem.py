@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -74,6 +74,7 @@ class Problem(Generic[S]):
     seed: int
     settings: S  # the statement's own keys
     train: Trainer = train  # how networks are trained, for comparison; `learn.fastest` may know a faster way
+    drawn: dict[str, Any] = field(default_factory=dict)  # what `once` has computed, which theory.json keeps
 
     @property
     def law(self) -> np.ndarray:
@@ -84,6 +85,12 @@ class Problem(Generic[S]):
     def P(self) -> np.ndarray:
         """(n + 1,): the approximation curve."""
         return self.curve.P(self.n)
+
+    def once(self, name: str, compute: Callable[[], list[Any]]) -> list[Any]:
+        """Plain numbers that only a picture has and that take long: computed once, however often it is drawn."""
+        if name not in self.drawn:
+            self.drawn[name] = compute()
+        return self.drawn[name]
 
     def rng(self) -> np.random.Generator:
         """A new generator of the problem's seed: always the same numbers."""

@@ -101,21 +101,24 @@ def check(problem: Problem[Section]) -> list[Check]:
 def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
     """1 - P(j), and the best error that a short training finds with as many layers as the construction has, 2 j."""
     ifs, n, steps, width = problem.ifs, problem.n, problem.settings.train_steps, problem.settings.width
-    rng = problem.rng()
-    x, y, _ = labelled_points(ifs, n, problem.gamma, 50_000, rng, problem.law)
-    x_test, y_test, _ = labelled_points(ifs, n, problem.gamma, 10_000, rng, problem.law)
     axes.plot(range(n + 1), 1 - problem.P, "o-", label="1 - P(j)")
-    best = []
-    for j in range(1, n + 1):
-        errors = [
-            error_on(
-                problem.train(seeded_networks(ifs.d, width, 2 * j, range(4)), x, y, steps, lr), x_test, y_test
-            ).min()
-            for lr in (1e-3, 4e-3)
-        ]
-        best.append(min(errors))
+    best = problem.once("best", lambda: _trained(problem))
     axes.plot(range(1, n + 1), best, "s--", label=f"trained: 2j hidden layers of {width},\n{steps} steps, best of 8")
     axes.set(
         xlabel="j", ylabel="error", title=f"Theorem 3: {ifs.name}, n = {n}, curve {problem.curve.name}", ylim=(0, None)
     )
     axes.legend()
+
+
+def _trained(problem: Problem[Settings]) -> list[float]:
+    """The best error of 2 j hidden layers, for each j from 1."""
+    ifs, n, steps, width = problem.ifs, problem.n, problem.settings.train_steps, problem.settings.width
+    rng = problem.rng()
+    x, y, _ = labelled_points(ifs, n, problem.gamma, 50_000, rng, problem.law)
+    x_test, y_test, _ = labelled_points(ifs, n, problem.gamma, 10_000, rng, problem.law)
+
+    def error(j: int, lr: float) -> float:
+        networks = problem.train(seeded_networks(ifs.d, width, 2 * j, range(4)), x, y, steps, lr)
+        return float(error_on(networks, x_test, y_test).min())
+
+    return [min(error(j, lr) for lr in (1e-3, 4e-3)) for j in range(1, n + 1)]

@@ -155,10 +155,13 @@ def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
     """The bounds for t = 2 by width, below the exact least error."""
     ifs, n = problem.ifs, problem.n
     P, law = problem.P, problem.law
-    labelled = masses_of_pieces(LineDistribution(ifs, law, problem.gamma))
     widths = np.unique(np.geomspace(1, 300, 40).astype(int))
-    least = [least_error(labelled, int(k), 2) for k in widths]
-    axes.semilogx(widths, least, "-", label="least error of one hidden layer (exact)")
+
+    def least() -> list[float]:
+        labelled = masses_of_pieces(LineDistribution(ifs, law, problem.gamma))
+        return [least_error(labelled, int(k), 2) for k in widths]
+
+    axes.semilogx(widths, problem.once("least", least), "-", label="least error of one hidden layer (exact)")
     axes.semilogx(widths, [proven_bounds(P, ifs.r, k, 2).max() for k in widths], "--", label="the proof's bound, t = 2")
     printed = [printed_bounds(P, ifs.r, int(k), 2) for k in widths]
     axes.semilogx(

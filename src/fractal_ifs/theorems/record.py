@@ -1,0 +1,76 @@
+"""theory.json: what a command computed, so that pictures of another look are drawn without computing it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fractal_ifs import files
+from fractal_ifs.config.names import LOOKS
+from fractal_ifs.theorems.problem import Check
+from fractal_ifs.version import __version__
+
+FORMAT = 1
+NAME = "theory.json"
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What was computed, by statement."""
+
+    checks: dict[str, list[Check]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)  # that it took, with the picture
+    pictures: dict[str, dict[str, Any]] = field(default_factory=dict)  # numbers that only a picture has
+
+    def write(self, directory: Path, keys: Mapping[str, Any]) -> None:
+        """Write theory.json, with the keys of the command. Raises OSError."""
+        checks = [{**asdict(check), "of": name} for name, found in self.checks.items() for check in found]
+        record = {
+            **_made_by(keys),
+            "seconds": self.seconds,
+            "holds": all(check["holds"] is not False for check in checks),
+            "checks": checks,
+            "pictures": self.pictures,
+        }
+        files.write(directory / NAME, (json.dumps(record, indent=1, default=_plain) + "\n").encode())
+
+
+def computed(directory: Path, keys: Mapping[str, Any]) -> Computed:
+    """What the last command in a directory computed, if only the look of its pictures was another. Else nothing.
+
+    The same command computes anew, as one of other versions does.
+    """
+    try:
+        found = json.loads(files.read(directory / NAME))
+        was, now = ({name: made[name] for name in _made_by(keys)} for made in (found, _made_by(keys)))
+        if was["config"] == now["config"] or _numbers(was) != _numbers(now):
+            return Computed()
+        checks: dict[str, list[Check]] = {name: [] for name in found["seconds"]}
+        for each in found["checks"]:
+            checks[each.pop("of")].append(Check(**each))
+        return Computed(checks, found["seconds"], found["pictures"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError):  # none, or none of ours
+        return Computed()
+
+
+def _made_by(keys: Mapping[str, Any]) -> dict[str, Any]:
+    import torch
+
+    config = json.loads(json.dumps(keys, default=_plain))  # as it is read again
+    return {"format": FORMAT, "config": config, "torch": torch.__version__, "version": __version__}
+
+
+def _numbers(made: Mapping[str, Any]) -> dict[str, Any]:
+    """What numbers follow from."""
+    return {**made, "config": {name: value for name, value in made["config"].items() if name not in LOOKS}}
+
+
+def _plain(value: Any) -> Any:
+    import numpy as np
+
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(type(value))
