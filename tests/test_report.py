@@ -853,7 +853,8 @@ def test_two_values_of_a_key_stand_in_their_order_whichever_curve_has_them_first
     for curve, width in (("1", 20), ("4", 10), ("4", 20)):
         add(tmp_path, 0.6 + width / 1000, width=width, curve=curve)
     write_report([tmp_path], tmp_path / "out")
-    assert told(tmp_path, "[...document.querySelectorAll('#plot .xtick')].map(tick => tick.textContent)") == ["10", "20"]
+    ticks = told(tmp_path, "[...document.querySelectorAll('#plot .xtick')].map(tick => tick.textContent)")
+    assert ticks == ["10", "20"]
 
 
 def told(directory, ask, width=1400):
@@ -864,7 +865,8 @@ def told(directory, ask, width=1400):
     )
     page = (directory / "out" / "index.html").read_text()
     (directory / "out" / "asked.html").write_text(page + script)
-    frame = f'<iframe src="asked.html" style="width:{width}px;height:900px;border:0"></iframe>'  # no window is so narrow
+    # a window is never narrower than 500 pixels, a frame may be
+    frame = f'<iframe src="asked.html" style="width:{width}px;height:900px;border:0"></iframe>'
     copy = "<script>setInterval(() => { document.title = frames[0].document.title; }, 300)</script>"
     (directory / "out" / "frame.html").write_text(frame + copy)
     found = re.search(r"<title>told (.*)</title>", drawn(directory, name="frame.html"))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 FIGURES = ("sweep", "along_test_acc", "along_levels")  # those of own figures that the page shows
 EACH = 24  # the most lines of the explorer that have a name each
 SYMBOLS = dict(  # matplotlib's markers, as Plotly calls them
-    zip("os^DvPX*", "circle square triangle-up diamond triangle-down cross x star".split(), strict=True)
+    zip("os^DvPX*", ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star"], strict=True)
 )
 HISTORIES = 3000  # the most learning curves, which keeps the page at a few megabytes
 
