@@ -98,6 +98,28 @@ def test_the_negatives_of_every_level_are_drawn_however_fine():
             assert len(orange.get_paths()) > 0
 
 
+@pytest.mark.parametrize("name", ["vicsek", "cantor2d_quarter"])
+def test_a_panel_of_one_cell_has_all_of_its_frame_and_nothing_of_the_cells_beside(name):
+    figure = samples_of(FractalDistribution(name, 1), points=50)
+    figure.set_dpi(400)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[::-1, :, :3]
+    panels = [axes for axes in figure.axes if "in a cell" in axes.get_title()]
+    assert len(panels) > 1
+    for axes in panels:
+        [path] = drawn(axes, PolyCollection)[0].get_paths()
+        corners, box = axes.transData.transform(path.vertices), axes.bbox
+        assert (corners > [box.x0, box.y0]).all()
+        assert (corners < [box.x1, box.y1]).all()
+        y, x = np.indices(pixels.shape[:2]) + 0.5
+        panel = (x > box.x0) & (x < box.x1) & (y > box.y0) & (y < box.y1)
+        (x0, y0), (x1, y1) = corners.min(0) - 3, corners.max(0) + 3
+        beside = panel & ((x < x0) | (x > x1) | (y < y0) | (y > y1))
+        assert beside.sum() > 1000
+        assert (pixels[beside] == 255).all()
+
+
 def test_a_legend_says_what_blue_and_orange_are_and_axes_have_names():
     figure = samples_of(FractalDistribution("vicsek", 1), points=50)
     [legend] = figure.legends
@@ -206,7 +228,7 @@ def test_one_and_three_dimensions_have_pictures():
 def test_a_window_is_filled_with_samples_of_its_own():
     window = np.array([0.34, 0.55, 0.78, 1.0])
     figure = samples_of(FractalDistribution("vicsek", 4), points=1000, window=window)
-    [dots] = drawn(axes_titled(figure, "curve 4"), PathCollection)
+    [dots] = drawn(axes_titled(figure, "curve 4, 1,000 points"), PathCollection)
     offsets = np.asarray(dots.get_offsets())
     assert len(offsets) == 1000
     assert (offsets >= window[::2] - 1e-6).all()
@@ -269,7 +291,7 @@ def test_regions_of_a_run_in_three_dimensions_are_a_slice():
 
 def test_history_has_every_evaluation_and_the_levels_of_P():
     figure = learned(finished({"name": "cantor", "base": "unit", "ratio": 0.2, "offsets": [[0], [0.8]]}, HalfPlane()))
-    axes = axes_titled(figure, "test accuracy")
+    axes = axes_titled(figure, "test accuracy; grey: P(j), what resolving $K_j$ allows")
     lines = [(list(map(float, line.get_xdata())), list(map(float, line.get_ydata()))) for line in axes.get_lines()]
     assert ([100, 200, 300], [0.6, 0.8, 0.7]) in lines
     assert ([200], [0.8]) in lines

@@ -4,6 +4,7 @@ import base64
 import copy
 import dataclasses
 import gzip
+import html
 import itertools
 import json
 import os
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 import yaml
 from letters import wrongly_set
+from matplotlib.colors import to_hex
 from scipy.stats import rankdata
 
 from fractal_ifs import streams
@@ -30,16 +32,19 @@ from fractal_ifs.files import CONF
 from fractal_ifs.plotting.style import Output, check_letters, fit
 from fractal_ifs.report import __main__ as report
 from fractal_ifs.report import figures as report_figures
-from fractal_ifs.report import forms
+from fractal_ifs.report import forms, own_figures
 from fractal_ifs.report import tables as report_tables
 from fractal_ifs.report import verdicts as report_verdicts
 from fractal_ifs.report.compare import compare
 from fractal_ifs.report.notes import lost
+from fractal_ifs.report.page import SYMBOLS
 from fractal_ifs.report.write import write_report
 from fractal_ifs.results import cells as report_data
 from fractal_ifs.results import finished_runs as kept
 from fractal_ifs.results import rows
 from fractal_ifs.results.numbers import Number
+from fractal_ifs.results.pivot import pivot
+from fractal_ifs.results.varied import with_inner_keys
 from fractal_ifs.runs import records
 from fractal_ifs.runs.records import keys_of
 from fractal_ifs.sweeps import status
@@ -745,6 +750,7 @@ def test_the_page_draws_itself_in_a_browser(tmp_path):
     panel = page.split('id="panel"')[1].split('id="parameters"')[0]
     assert "2D Cantor set, curve 1, depth 5, width 10; ours 0.6900, the paper 0.81" in panel
     assert "no picture of it here" in panel
+    assert "Blue: it says positive" not in page.split('id="said"')[1].split("<")[0]
     assert re.findall(r'<button id="(..)"( hidden="")?>', page) == [(b, "") for b in ("t1", "t2")] + [
         (b, ' hidden=""') for b in ("f6", "f7")
     ]
@@ -788,6 +794,94 @@ def test_the_explorer_names_every_group_and_fits_a_telephone(tmp_path):
     assert len(set(names)) == len(names) == 4
     assert {"fractal vicsek", "width 20"} <= {part for name in names for part in name.split(", ")}
     assert "4 lines, one for each config; a point is one run." in whole[1]
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+def test_a_legend_in_a_telephone_has_every_name_whole_and_in_the_order_of_the_table(tmp_path):
+    model = config_of()["model"]
+    for batch, init, activation, width in itertools.product((100, 20), ("theory", "paper"), ("tanh", "relu"), (10, 20)):
+        choice = {"batch_size": batch, "model": model | {"init": init, "activation": activation}}
+        add(tmp_path, 0.6 + width / 1000, width=width, **choice)
+    write_report([tmp_path], tmp_path / "out", columns="width")
+    entries = """[...document.querySelectorAll("#plot .legendtext")].map(entry => [
+        [...entry.querySelectorAll("tspan.line")].map(line => line.textContent).join(" ") || entry.textContent,
+        entry.getBoundingClientRect().right, at("plot").querySelector("svg").getBoundingClientRect().right])"""
+    found = told(tmp_path, entries, 420)
+    names = itertools.product((20, 100), ("paper", "theory"), ("relu", "tanh"))
+    assert [name for name, *_ in found] == [f"batch_size {b}, init {i}, model.activation {a}" for b, i, a in names]
+    assert max(right - edge for _, right, edge in found) <= 0
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+@pytest.mark.parametrize("depths", [(10, 1, 2), (10, 1, 20, 2, 3)])
+def test_a_line_of_the_explorer_looks_as_in_the_figure_above_it(tmp_path, depths):
+    for depth, curve, width in itertools.product(depths, "41", (10, 20)):
+        add(tmp_path, 0.6 + depth / 100, depth=depth, curve=curve, width=width)
+    write_report([tmp_path], tmp_path / "out")
+    table = pivot(*with_inner_keys(rows.read_runs([tmp_path])[0]))
+    figure: Any = own_figures.against(table, Output())
+    above = {
+        text: (to_hex(handle.lines[0].get_color()), SYMBOLS[handle.lines[0].get_marker()])
+        for axes in figure.axes
+        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    found = told(tmp_path, "at('plot').data.map(line => [line.name, line.line.color, line.marker.symbol])")
+    assert len(found) == 2 * len(depths) == len({tuple(look) for _, *look in found})
+    for name, color, symbol in found:
+        shown = name if name in above else name.split(", ")[1]  # of two panels, the line without its panel
+        assert (color, symbol.removesuffix("-open")) == above[shown]
+    assert list(dict.fromkeys(name if name in above else name.split(", ")[1] for name, *_ in found)) == sorted(
+        above, key=lambda name: [int(number) for number in re.findall(r"\d+", name)]
+    )
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+def test_one_line_of_one_number_fills_the_explorer_and_a_legend_takes_nothing_from_it(tmp_path):
+    for width in (10, 20, 30, 40):
+        add(tmp_path, 0.8, width=width)
+    write_report([tmp_path], tmp_path / "out")
+    looks = """(async () => {
+        const found = [], look = async () => {
+            await new Promise(done => setTimeout(done, 500));
+            found.push({said: at("explored").textContent, range: at("plot")._fullLayout.yaxis.range,
+                high: at("plot").querySelector(".nsewdrag").getBoundingClientRect().height});
+        };
+        await look();
+        at("y").value = "test_acc by step"; at("y").onchange(); await look();
+        const only = document.querySelector("#only select"); only.value = "10"; only.onchange(); await look();
+        return found;
+    })()"""
+    one, four, one_by_step = told(tmp_path, looks, 420)
+    assert one["said"] == one_by_step["said"] == "1 line, one for each config; a point is one run."
+    assert four["said"] == "4 lines, one for each config; a point is one run."
+    assert one["range"] == pytest.approx([0.76, 0.84])
+    assert four["high"] == pytest.approx(one_by_step["high"], abs=3)
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+def test_two_values_of_a_key_stand_in_their_order_whichever_curve_has_them_first(tmp_path):
+    for curve, width in (("1", 20), ("4", 10), ("4", 20)):
+        add(tmp_path, 0.6 + width / 1000, width=width, curve=curve)
+    write_report([tmp_path], tmp_path / "out")
+    ticks = told(tmp_path, "[...document.querySelectorAll('#plot .xtick')].map(tick => tick.textContent)")
+    assert ticks == ["10", "20"]
+
+
+def told(directory, ask, width=1400):
+    """What an expression of JavaScript is in the report's page of so many pixels, once its explorer is drawn."""
+    script = (
+        "<script>const asking = setInterval(async () => { if (!document.querySelector('#plot .xtick')) return;"
+        f" clearInterval(asking); document.title = 'told ' + JSON.stringify(await {ask}); }}, 300)</script>"
+    )
+    page = (directory / "out" / "index.html").read_text()
+    (directory / "out" / "asked.html").write_text(page + script)
+    # a window is never narrower than 500 pixels, a frame may be
+    frame = f'<iframe src="asked.html" style="width:{width}px;height:900px;border:0"></iframe>'
+    copy = "<script>setInterval(() => { document.title = frames[0].document.title; }, 300)</script>"
+    (directory / "out" / "frame.html").write_text(frame + copy)
+    found = re.search(r"<title>told (.*)</title>", drawn(directory, name="frame.html"))
+    assert found is not None
+    return json.loads(html.unescape(found[1]))
 
 
 def drawn(directory, link="", name="index.html"):

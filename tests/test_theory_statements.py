@@ -488,6 +488,25 @@ def test_no_letters_are_cut_off_or_over_others_at_the_edge_of_what_is_allowed(co
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
 
+def test_legends_stand_below_the_panel_and_say_what_colours_and_lines_are(command, monkeypatch):
+    said = {}
+
+    def look(figure, directory, name, output):
+        fit(figure, output)
+        [legend] = figure.legends
+        assert legend.get_window_extent().y1 < figure.axes[0].get_window_extent().y0
+        said[name] = " ".join(text.get_text() for text in legend.get_texts()).replace("\n", " ")
+
+    monkeypatch.setattr(theory, "write_figure", look)
+    quick = ["points=1000", "theorem3.train_steps=20", "theorem5.initialisations=64", "width=3.3", "font=8"]
+    words = ["theorem1", "theorem3", "theorem5", "fractal=cantor2d_quarter", "fractal.depth=2"]
+    assert command(*words, *quick, "hydra.run.dir=out") is None
+    assert "1/2: positive" in said["theorem1"]
+    assert "-1/2: negative" in said["theorem1"]
+    assert "20 steps, the best of 4 seeds at 2 learning rates each" in said["theorem3"]
+    assert "b = 0.1: proof" in said["theorem5"]
+
+
 def test_pictures_have_the_colours_of_all_pictures():
     with drawing():
         figure = theory._draw(

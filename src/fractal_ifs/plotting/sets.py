@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import LightSource
 from matplotlib.figure import SubFigure
+from matplotlib.patches import Polygon
 from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
@@ -118,13 +119,16 @@ def _in_the_plane(parent: SubFigure, ifs: AffineIFS, levels: Sequence[int], per_
     finest = _three_pixels(parent, ifs, per_row)
     for i, j in enumerate(levels):
         axes = parent.add_subplot(-(-len(levels) // per_row), per_row, i + 1)
-        fill(axes, corners[None], "white", edgecolors=FAINT, linewidths=0.6)
+        within = _within(ifs, corners, j, finest)
+        cell = cells(ifs, corners, within)[0]  # what the panel shows
+        fill(axes, cell[None], "white", edgecolors=FAINT, linewidths=0.6)
         if j:
             fill(axes, cells(ifs, negatives, j - 1), ORANGE)
         fill(axes, cells(ifs, corners, j), BLUE)
         _bare_panel(axes, ifs, j)
-        if within := _within(ifs, corners, j, finest):
-            cell = cells(ifs, corners, within)[0]
+        if within:
+            for part in axes.collections[1:]:  # nothing of the cells beside it
+                part.set_clip_path(Polygon(cell, transform=axes.transData))
             lo, hi = cell.min(0), cell.max(0)
             slack = 0.02 * (hi - lo)
             axes.set_xlim(lo[0] - slack[0], hi[0] + slack[0])

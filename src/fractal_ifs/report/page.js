@@ -1,5 +1,6 @@
 const at = id => document.getElementById(id);
-const order = (a, b) => (Number(a) - Number(b)) || (String(a) < String(b) ? -1 : 1);
+const isNumber = v => !isNaN(v) && String(v).trim() !== "";
+const order = (a, b) => isNumber(b) - isNumber(a) || (isNumber(a) ? a - b : (String(a) > String(b)) - (String(a) < String(b)));  // numbers first
 const option = (v, text) => { const o = document.createElement("option"); o.value = v; o.textContent = text || v; return o; };
 async function unpack(id) {
   const bytes = Uint8Array.from(atob(at(id).textContent), c => c.charCodeAt(0));

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fractal_ifs.fractals.curve import ApproximationCurve
+from fractal_ifs.plotting.style import Line, lines, ordered
+from fractal_ifs.report import own_figures
 from fractal_ifs.report.forms import pivot_html
 from fractal_ifs.report.tables import CURVES, FRACTALS, Table, difference, legend, paper
 from fractal_ifs.report.verdicts import Verdict
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FIGURES = ("sweep", "along_test_acc", "along_levels")  # those of own figures that the page shows
+EACH = 24  # the most lines of the explorer that have a name each
+SYMBOLS = dict(  # matplotlib's markers, as Plotly calls them
+    zip("os^DvPX*", ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star"], strict=True)
+)
 HISTORIES = 3000  # the most learning curves, which keeps the page at a few megabytes
 
 
@@ -114,11 +120,11 @@ def _runs(own: Own) -> dict[str, Any]:
     """The runs as the page's script reads them: their keys, numbers, and measures along training."""
     table = own.runs
     keys = varied(table, inner_keys(table)) or ["seed"]
-    lines = []
+    told = []
     chosen = {run["fingerprint"] for cell in own.table.cells for run in cell.runs}
     for run in table.astype(object).where(table.notna(), None).to_dict("records"):
-        series = measures_of(run) if len(lines) < HISTORIES else {}
-        lines.append(
+        series = measures_of(run) if len(told) < HISTORIES else {}
+        told.append(
             {
                 "keys": {key: plain_value(run[key]) for key in keys},
                 "status": str(run["status"]),
@@ -128,12 +134,27 @@ def _runs(own: Own) -> dict[str, Any]:
                 "history": {name: [s.steps, [float(f"{v:.5g}") for v in s.values]] for name, s in series.items()},
             }
         )
-    numbers = [name for name in lines[0]["numbers"] if any(line["numbers"][name] is not None for line in lines)]
-    measures = list(dict.fromkeys(name for line in lines for name in line["history"]))
+    numbers = [name for name in told[0]["numbers"] if any(run["numbers"][name] is not None for run in told)]
+    measures = list(dict.fromkeys(name for run in told for name in run["history"]))
     x = own.table.column or (own.table.rows[0] if own.table.rows else keys[0])
     shown = own.table.number
     number = name_of(shown) if shown in NUMBERS else shown
-    return {"keys": keys, "x": x, "number": number, "numbers": numbers, "measures": measures, "runs": lines}
+    looks = {"lines": _plain(lines(64)), "ordered": [_plain(ordered(n)) for n in range(EACH + 1)]}
+    shown_first = {"x": x, "by": _colour_of(own.table), "number": number}
+    return {"keys": keys, "numbers": numbers, "measures": measures, "looks": looks, "runs": told} | shown_first
+
+
+def _colour_of(table: Pivot) -> str:
+    """The key whose values have a colour each in the table's figure; empty where it has one panel and each line has."""
+    panels = own_figures.panels(table)
+    return "" if len(panels) == 1 else next(iter(panels[0].lines)).partition(" ")[0]
+
+
+def _plain(looks: Sequence[Line]) -> list[tuple[str, str]]:
+    """Colours and symbols, as the page's script reads them."""
+    from matplotlib.colors import to_hex
+
+    return [(to_hex(look.color), SYMBOLS[look.marker]) for look in looks]
 
 
 def _beside_the_paper(

@@ -2,6 +2,7 @@ const DIMS = ["fractal", "curve", "depth", "width", "lr"];
 const TABLES = "n=5";  // a choice among the fractals: those of the tables, neither deeper ones nor images
 const PRESETS = {t1: ["depth", {fractal: TABLES, curve: "1"}], t2: ["curve", {fractal: TABLES, depth: "5"}],
   f6: ["depth", {fractal: "Vicsek, n=6", curve: "4"}], f7: ["depth", {fractal: "CIFAR-10"}]};
+const KEY = "Blue: it says positive, orange: negative; strong: the fractal.";  // to a picture of what a network has learned
 const values = {}, filter = {};
 let DATA;
 
@@ -56,7 +57,7 @@ function draw() {
   filter.width.parentNode.firstChild.textContent = named("width", kept);
   at("said").textContent = row === column ? "rows and columns are the same key" :
     (over.length ? "A cell shows the best over " + over.join(" and ") + ". " : "")
-    + (kept.length ? "Point at a cell for its learning curve, and what its network has learned." : "No cell of this choice was run.");
+    + (kept.length ? "Point at a cell for its learning curve, and what its network has learned. " + (show === "picture" ? KEY : "") : "No cell of this choice was run.");
   at("maps").replaceChildren();
   const plots = [];  // drawn once all of them have their place, and so their width
   for (const fractal of values.fractal) {
@@ -109,7 +110,7 @@ function image(e) {
   return picture;
 }
 function gallery(fractal, [row, column], ys, xs, cell) {
-  const table = document.createElement("table"), head = table.createTHead().insertRow();
+  const part = document.createElement("div"), table = document.createElement("table"), head = table.createTHead().insertRow();
   table.className = "grid"; table.createCaption().textContent = fractal;
   head.insertCell().textContent = row + " \\ " + column;
   for (const x of xs) head.insertCell().textContent = x;
@@ -124,7 +125,8 @@ function gallery(fractal, [row, column], ys, xs, cell) {
       place.append(e.acc.toFixed(3) + (e.whole ? "" : "*"));
     }
   }
-  return table;
+  part.className = "wide"; part.append(table);
+  return part;
 }
 function scatter(kept) {
   const j = Number(at("level").value), shapes = {displayModeBar: false, responsive: true};
@@ -160,9 +162,9 @@ function tell(e) {
     lines.push({x: [x[0], x.at(-1)], y: [e.paper, e.paper], mode: "lines", name: "the paper's best",
       line: {dash: "dash", color: "#888"}});
   at("described").textContent = describe(e).replaceAll("<br>", "; ") + (x.length ? "" : " (no history here)");
-  Plotly.react("curve", lines, {margin: {l: 60, r: 10, t: 30, b: 40}, legend: {orientation: "h", y: 1, yanchor: "bottom"}, xaxis: {title: {text: "step"}}, showlegend: true,
+  Plotly.react("curve", lines, {margin: {l: 60, r: 10, t: 30, b: 50}, legend: {orientation: "h", y: 1, yanchor: "bottom"}, xaxis: {title: {text: "step", standoff: 6}}, showlegend: true,
     yaxis: {title: {text: "test accuracy"}}}, {displayModeBar: false, responsive: true});
   at("command").textContent = e.command;
-  at("learned").replaceChildren(...(DATA.pictures[e.run] ? [image(e), "after its last step; strong: the fractal"] : ["no picture of it here"]));
+  at("learned").replaceChildren(...(DATA.pictures[e.run] ? [image(e), "After its last step. " + KEY] : ["no picture of it here"]));
 }
 begin();

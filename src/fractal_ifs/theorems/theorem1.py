@@ -9,7 +9,7 @@ import torch
 
 from fractal_ifs.networks.construction import printed_width, theorem1_network
 from fractal_ifs.networks.mlp import MLP
-from fractal_ifs.plotting.style import INK, signs
+from fractal_ifs.plotting.style import BLUE, FAINT, INK, PALE_ORANGE, signs
 from fractal_ifs.theorems.problem import Check, Problem, Section
 from fractal_ifs.theorems.samples import labelled_points
 
@@ -75,6 +75,8 @@ def draw(problem: Problem[Section], checks: list[Check], axes: Axes) -> None:
             axes.plot(x, model(torch.from_numpy(x[:, None])), lw=0.8)
         axes.axhline(0, color=INK, lw=0.5)
     else:
+        from matplotlib.patches import Patch
+
         side = 500
         grid = np.stack(np.meshgrid(*[np.linspace(-0.05, 1.05, side)] * 2, indexing="xy"), -1).reshape(-1, 2)
         x = np.full((len(grid), ifs.d), 0.5)
@@ -86,5 +88,11 @@ def draw(problem: Problem[Section], checks: list[Check], axes: Axes) -> None:
         low, high = ifs.low - 0.05 * ifs.side, ifs.low + 1.05 * ifs.side
         axes.imshow(f, origin="lower", extent=(low[0], high[0], low[1], high[1]), cmap=signs(), vmin=-0.5, vmax=0.5)
         axes.grid(False)
+        said = {BLUE: f"1/2: positive, as $K_{{{n}}}$ is", PALE_ORANGE: "-1/2: negative", "white": "between the two"}
+        key = [Patch(facecolor=color, edgecolor=FAINT, label=text) for color, text in said.items()]
+        axes.figure.legend(handles=key, loc="outside lower center")
         axes.set(xlabel="$x_1$", ylabel="$x_2$")
-    axes.set_title(f"Theorem 1: {ifs.name}, n = {n}\nthe output of width {model.width}, depth {model.depth + 1}")
+    # Over the figure, which is wider than a square panel.
+    axes.figure.suptitle(
+        f"Theorem 1: {ifs.name}, n = {n}\nthe output of width {model.width}, depth {model.depth + 1}", fontsize=10
+    )
