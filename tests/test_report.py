@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import yaml
 from letters import wrongly_set
+from matplotlib.colors import to_hex
 from scipy.stats import rankdata
 
 from fractal_ifs import streams
@@ -385,6 +386,27 @@ def test_a_cell_that_still_runs_has_no_place_on_the_axis_of_parameters(tmp_path)
     assert drawn is not None
     assert [axes.get_title() for axes in drawn.axes] == ["2D Cantor set"]
     assert sum(line.get_marker() != "None" for line in drawn.axes[0].lines) == 2
+
+
+def test_a_depth_looks_the_same_in_every_panel_of_learning_curves(tmp_path):
+    """As the legend has it, in the order of numbers, also where a panel lacks some depths."""
+    depths = {"cantor2d": (1, 5), "vicsek": (1, 2, 3, 5, 10)}
+    for fractal, of_panel in depths.items():
+        for depth in of_panel:
+            add(tmp_path, 0.8, fractal=fractal, depth=depth)
+    figure = report_figures.learning_curves(rows.read_runs([tmp_path])[0])
+    assert figure is not None
+    [legend] = figure.legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["depth 1", "depth 2", "depth 3", "depth 5", "depth 10"]
+    looks = dict(zip(texts, map(look_of, legend.get_lines()), strict=True))
+    assert len(set(looks.values())) == 5
+    for axes, of_panel in zip(figure.axes, depths.values(), strict=True):
+        assert [look_of(line) for line in axes.get_lines()] == [looks[f"depth {depth}"] for depth in of_panel]
+
+
+def look_of(line) -> tuple[str, str]:
+    return to_hex(line.get_color()), line.get_marker()
 
 
 def test_the_legend_of_parameters_has_the_depths_of_all_panels(tmp_path):
