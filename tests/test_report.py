@@ -604,6 +604,10 @@ def test_the_figure_of_theorem_3_names_the_fractals_that_it_proves_nothing_of():
     assert figure.get_suptitle().endswith("break its Assumption 1: Sierpinsky triangle, Pentaflake, Vicsek")
     labels = figure.axes[-1].get_legend_handles_labels()[1]
     assert [label for label in labels if "cells touch" not in label] == ["Theorem 3: resolves $K_j$", "2D Cantor set"]
+    fit(figure, Output())
+    legend = figure.axes[-1].get_legend()
+    assert legend
+    assert [text.get_text() for text in legend.get_texts()] == labels  # beside the panels there is room
 
 
 @pytest.mark.parametrize(("width", "font"), [(3.3, 7), (2.0, 6.6), (3.6, 12), (None, 12)])

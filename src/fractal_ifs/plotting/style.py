@@ -119,7 +119,7 @@ def fit(figure: Figure, output: Output) -> None:
     """Give a figure the width and the letters that are asked for, and fold what is written and is too long.
 
     The height keeps the proportions, and grows where panels would have too little room for their letters, up to
-    ``HIGHEST`` times. Panels of a fixed aspect, as of a set in the plane, would be no higher for that.
+    ``HIGHEST`` times.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
@@ -154,14 +154,23 @@ def fit(figure: Figure, output: Output) -> None:
         for axes in figure.axes:
             for axis in (axes.xaxis, axes.yaxis) if axes.axison else ():
                 _thin(axis)
-        free = [axes for axes in figure.axes if axes.get_visible() and axes.get_aspect() == "auto"]
-        boxes = [axes.get_window_extent() for axes in free]
-        low = told or any(box.height < max(6 * line * figure.dpi, 0.4 * box.width) for box in boxes)
+        low = told or any(_low(axes, 6 * line * figure.dpi) for axes in figure.axes if axes.get_visible())
         low = low and figure.get_figheight() < highest
         if not low and before == [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]:
             break
         if low:
             figure.set_figheight(min(highest, 1.1 * figure.get_figheight()))
+
+
+def _low(axes: Axes, least: float) -> bool:
+    """Whether a panel has less height than ``least``, or .4 of its width, and would have more in a higher figure.
+
+    One of a fixed aspect has more only if it is narrower than its place.
+    """
+    parent = axes.get_figure(root=False)
+    assert parent
+    place, box = axes.get_position(original=True).transformed(parent.transSubfigure), axes.get_window_extent()
+    return 0.99 * place.height < box.height < max(least, 0.4 * box.width)
 
 
 def _fold_all(figure: Figure) -> None:
@@ -184,7 +193,7 @@ def _fold_all(figure: Figure) -> None:
         _fold(axes.title, room)
         _fold(axes.xaxis.label, room)
         legend = axes.get_legend()
-        if legend and legend.get_window_extent().width > box.width:
+        if legend and (its := legend.get_window_extent()).width > box.width and its.x0 < box.x1:  # not beside it
             for text in legend.get_texts():
                 _fold(text, 0.7 * box.width)
 
