@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from conftest import small
 from letters import wrongly_set
+from PIL import ImageDraw
 
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
@@ -83,7 +84,7 @@ def test_all_levels_are_lines_of_one_figure_with_their_numbers_of_points(sweep):
     assert "Answering always “negative” has 1 on every level" in title
 
 
-@pytest.mark.parametrize(("width", "font"), [(2.0, 6.6), (3.6, 12), (None, 12)])
+@pytest.mark.parametrize(("width", "font"), [(2.0, 6.6), (3.6, 12), (None, 12), (3.3, None)])
 def test_no_letters_are_cut_off_or_over_others_at_the_edge_of_what_is_allowed(sweep, width, font):
     output = Output(width=width, font=font)
     check_letters(output)
@@ -97,6 +98,47 @@ def test_no_letters_are_cut_off_or_over_others_at_the_edge_of_what_is_allowed(sw
         assert figure
         fit(figure, output)
         assert wrongly_set(figure) == []
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        assert legend
+        under = axes.xaxis.label.get_window_extent().y0 - legend.get_texts()[0].get_window_extent().y1
+        assert 0 <= under * 72 / figure.dpi < 9
+
+
+def test_figures_along_training_say_what_their_lines_are(sweep):
+    """Means over how many seeds, at which learning rate where one was chosen, and of what the band is."""
+    table = table_of(sweep)
+    first, second = (replace(cell, lr=lr, lrs=2) for cell, lr in zip(table.cells, (0.01, 0.001), strict=True))
+    chosen = replace(table, entries={("1",): {"": first}, ("4",): {"": second}})
+    figure = own_figures.learning(chosen, "test_acc", Output())
+    assert figure
+    mean = "mean over n=2 seeds"
+    assert figure.get_suptitle() == (
+        f"Test accuracy along training: {mean}, band from least to largest; dashed: training accuracy, its mean alone"
+    )
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["curve 1, lr=0.01", "curve 4, lr=0.001"]
+    drawn = figure.axes[0].get_lines()
+    for solid, dashed in zip(drawn[::2], drawn[1::2], strict=True):
+        assert dashed.get_marker() == solid.get_marker() != "None"
+        assert [line.get_markerfacecolor() for line in (solid, dashed)] == [solid.get_color(), "white"]
+    figure = levels.learning(chosen, Output())
+    assert figure
+    assert f"of each level, {mean}. " in figure.get_suptitle()
+    assert [axes.get_title() for axes in figure.axes] == ["curve 1, lr=0.01", "curve 4, lr=0.001"]
+    rows = {(depth,): {"2": first, "10": second if depth == "1" else first} for depth in ("1", "2")}
+    figure = own_figures.learning(replace(table, rows=("depth",), column="width", entries=rows), "test_loss", Output())
+    assert figure
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["width 2, lr=0.01", "width 10, lr=0.001–0.01"]  # of the second, a rate in each panel
+
+
+def test_figures_along_training_of_one_seed_and_one_learning_rate_say_nothing_of_them(sweep):
+    table = table_of(sweep)
+    alone = {key: {"": replace(line[""], runs=line[""].runs[:1])} for key, line in table.entries.items()}
+    figure = own_figures.learning(replace(table, entries=alone), "test_acc", Output())
+    assert figure
+    assert figure.get_suptitle() == "Test accuracy along training; dashed: training accuracy"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["curve 1", "curve 4"]
 
 
 def test_a_level_that_only_some_seeds_were_tested_on_is_drawn(tmp_path):
@@ -113,11 +155,17 @@ def test_a_level_that_only_some_seeds_were_tested_on_is_drawn(tmp_path):
     assert ((said >= 0) & (said <= 1)).all()
 
 
-def test_a_sheet_of_pictures_may_be_the_only_figure_beside_the_papers(tmp_path):
+def test_a_sheet_of_pictures_may_be_the_only_figure_beside_the_papers(tmp_path, monkeypatch):
+    """Its head doesn't say which seed it is of: the first of a cell's, which may be any."""
+    said: list[str] = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda _, at, text, *rest, **keys: said.append(text))
     keys: Any = {"fractal": "vicsek", "curve": 4, "width": 10, "depth": 5, "data__train_size": 50_000}
-    train_jobs([Job(small(seed=seed, data__test_size=5000, **keys), tmp_path / "runs" / str(seed)) for seed in (0, 1)])
+    train_jobs([Job(small(seed=seed, data__test_size=5000, **keys), tmp_path / "runs" / str(seed)) for seed in (3, 4)])
     write_report([tmp_path / "runs"], tmp_path)
     assert (tmp_path / "figures" / "gallery_vicsek_curve.png").exists()
+    assert [text for text in said if "seed" in text] == [
+        "Vicsek, depth 5: after the last step of the best learning rate, its first seed"
+    ]
     assert (tmp_path / "index.html").exists()
 
 

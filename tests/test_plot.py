@@ -15,6 +15,7 @@ from letters import wrongly_set
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import fractal_ifs
@@ -188,6 +189,81 @@ def test_a_narrow_picture_of_distributions_has_its_panels_in_rows(width, font):
         assert not [box for box in boxes if box.overlaps(text)]
         assert not [other for other in said[:i] if other.overlaps(text)]
     assert {text.get_fontsize() for text in figure.findobj(Text) if text.get_text()} == {font or 8}
+
+
+@pytest.mark.parametrize(("width", "font", "window"), [(3.3, 7, [-1, 1, -1, -0.7]), (3.3, 9, None), (None, 12, None)])
+def test_a_picture_does_not_grow_for_panels_that_would_not(width, font, window):
+    output = style.Output(width=width, font=font)
+    part = None if window is None else np.array(window)
+    figure = samples_of(FractalDistribution("vicsek", 1), points=50, window=part, output=output)
+    before = figure.get_figheight()
+    style.fit(figure, output)
+    assert figure.get_figheight() <= 1.25 * before
+    assert wrongly_set(figure) == []
+
+
+def test_a_panel_of_a_fixed_aspect_grows_where_it_lacks_height():
+    figure = Figure(figsize=(4, 1), layout="constrained")
+    axes = figure.add_subplot(aspect="equal", xlabel="x")
+    style.fit(figure, style.Output(font=9))
+    assert axes.get_window_extent().height >= 6 * 9 / 72 * figure.dpi
+    assert figure.get_figheight() < 2
+
+
+def test_a_picture_grows_to_twice_its_height_at_most():
+    figure = Figure(figsize=(6, 2), layout="constrained")
+    for axes in figure.subplots(8, 1):
+        axes.set_title("what no height has room for " * 20)
+    style.fit(figure, style.Output(font=12))
+    assert figure.get_figheight() == 4
+
+
+@pytest.mark.parametrize("digits", [4, 6])
+def test_an_axis_with_fewer_names_keeps_its_ends(digits):
+    """And, where other places have room, the names of what is shown later."""
+    figure = Figure(figsize=(2, 2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0.05, 9.7], [1, 2])
+    axes.set_xlim(0.05, 9.7)
+    axes.xaxis.set_major_formatter(f"{{x:.{digits}f}}")
+    style.fit(figure, style.Output(width=2, font=8))
+    assert axes.get_xlim() == (0.05, 9.7)
+    assert wrongly_set(figure) == []
+    if digits == 4:
+        axes.set_xlim(20, 30)
+        figure.draw_without_rendering()
+        named = [float(label.get_text()) for label in axes.get_xticklabels()]
+        assert named == pytest.approx(list(axes.get_xticks()))
+        assert min(named) >= 18
+
+
+def test_letters_shrink_once_where_a_picture_is_made_narrower():
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    with style.drawing():
+        axes = figure.add_subplot(xlabel="steps", ylabel="accuracy")
+    axes.plot([0, 1], [0, 1])
+    style.fit(figure, style.Output(width=3.3))
+    figure.draw_without_rendering()
+    names = [*axes.get_xticklabels(), *axes.get_yticklabels()]
+    assert {text.get_fontsize() for text in names} == {axes.xaxis.label.get_fontsize()} == {9 * (3.3 / 6) ** 0.5}
+
+
+@pytest.mark.parametrize("width", [2, 2.4])
+def test_no_line_ends_within_a_formula(width):
+    run = finished({"name": "dust", "d": 4, "ratio": "1/3", "corners": "2/3"}, HalfPlane())
+    figure = learned(run, pixels=20, output=style.Output(width=width))
+    axes = axes_titled(figure, "blue: it")
+    before = axes.get_title()
+    axes.set_xlabel(
+        style.literal("costs $5 and $6, and the name of it is a long one too ") + "$x_{12} = \\alpha$, $y - 1$"
+    )
+    style.fit(figure, style.Output(width=width, font=6.6))
+    assert axes.get_title().split() == before.split()
+    for line in [*axes.get_title().split("\n"), *axes.get_xlabel().split("\n")]:
+        assert line.replace(r"\$", "").count("$") % 2 == 0, line
+        assert not line.endswith("\\")
+    assert "\n" in axes.get_xlabel()
+    assert wrongly_set(figure) == []
 
 
 def test_a_network_of_ones_own_is_named_by_its_class(monkeypatch):

@@ -394,6 +394,27 @@ def test_a_cell_that_still_runs_has_no_place_on_the_axis_of_parameters(tmp_path)
     assert sum(line.get_marker() != "None" for line in drawn.axes[0].lines) == 2
 
 
+def test_a_depth_looks_the_same_in_every_panel_of_learning_curves(tmp_path):
+    """As the legend has it, in the order of numbers, also where a panel lacks some depths."""
+    depths = {"cantor2d": (1, 5), "vicsek": (1, 2, 3, 5, 10)}
+    for fractal, of_panel in depths.items():
+        for depth in of_panel:
+            add(tmp_path, 0.8, fractal=fractal, depth=depth)
+    figure = report_figures.learning_curves(rows.read_runs([tmp_path])[0])
+    assert figure is not None
+    [legend] = figure.legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["depth 1", "depth 2", "depth 3", "depth 5", "depth 10"]
+    looks = dict(zip(texts, map(look_of, legend.get_lines()), strict=True))
+    assert len(set(looks.values())) == 5
+    for axes, of_panel in zip(figure.axes, depths.values(), strict=True):
+        assert [look_of(line) for line in axes.get_lines()] == [looks[f"depth {depth}"] for depth in of_panel]
+
+
+def look_of(line) -> tuple[str, str]:
+    return to_hex(line.get_color()), line.get_marker()
+
+
 def test_the_legend_of_parameters_has_the_depths_of_all_panels(tmp_path):
     """A panel without lines, of cells that aren't of the paper's protocol, is left out: its legend would be empty."""
     for fractal, depth in (("sierpinsky", 2), ("sierpinsky", 1), ("cantor2d", 3)):
@@ -599,6 +620,10 @@ def test_the_figure_of_theorem_3_names_the_fractals_that_it_proves_nothing_of():
     assert figure.get_suptitle().endswith("break its Assumption 1: Sierpinsky triangle, Pentaflake, Vicsek")
     labels = figure.axes[-1].get_legend_handles_labels()[1]
     assert [label for label in labels if "cells touch" not in label] == ["Theorem 3: resolves $K_j$", "2D Cantor set"]
+    fit(figure, Output())
+    legend = figure.axes[-1].get_legend()
+    assert legend
+    assert [text.get_text() for text in legend.get_texts()] == labels  # beside the panels there is room
 
 
 @pytest.mark.parametrize(("width", "font"), [(3.3, 7), (2.0, 6.6), (3.6, 12), (None, 12)])
@@ -815,8 +840,9 @@ def test_a_legend_in_a_telephone_has_every_name_whole_and_in_the_order_of_the_ta
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
 @pytest.mark.parametrize("depths", [(10, 1, 2), (10, 1, 20, 2, 3)])
 def test_a_line_of_the_explorer_looks_as_in_the_figure_above_it(tmp_path, depths):
-    for depth, curve, width in itertools.product(depths, "41", (10, 20)):
-        add(tmp_path, 0.6 + depth / 100, depth=depth, curve=curve, width=width)
+    for depth in depths:
+        for curve, width in itertools.product("41", (10, 20)):
+            add(tmp_path, 0.6 + depth / 100, depth=depth, curve=curve, width=width)
     write_report([tmp_path], tmp_path / "out")
     table = pivot(*with_inner_keys(rows.read_runs([tmp_path])[0]))
     figure: Any = own_figures.against(table, Output())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import math
+import re
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,6 +19,7 @@ from fractal_ifs.files import write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
@@ -25,7 +28,11 @@ PALE_BLUE, PALE_ORANGE = "#a9cbe6", "#ffd2a3"  # the network's answer outside K_
 INK, FAINT, ACCENT = "#222222", "#d9d9d9", "#c2185b"  # text and lines, grids and frames, what to look at
 
 NARROWEST, LARGEST = 2.0, 12  # inches of a picture, points of letters
+HIGHEST = 2.0  # times the height that a picture begins with
 FORMATS = ("png", "svg", "pdf")
+_FORMULA = re.compile(r"(?:\\.|\$(?:\\.|[^$\\\n])*\$)+")  # or a letter after a backslash
+_UNSEEN = re.compile(r"\\[a-zA-Z]+|[${}^_\\]")  # what takes no room in a formula, nearly
+_BLANK = "\0"  # stands for a letter of a formula
 # Eight colours that colour-blind people tell apart (Okabe and Ito 2008), and a marker beside each for those who print.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -111,7 +118,8 @@ def drawing() -> Iterator[None]:
 def fit(figure: Figure, output: Output) -> None:
     """Give a figure the width and the letters that are asked for, and fold what is written and is too long.
 
-    The height keeps the proportions, and grows where panels would have too little room for their letters.
+    The height keeps the proportions, and grows where panels would have too little room for their letters, up to
+    ``HIGHEST`` times.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
@@ -124,14 +132,19 @@ def fit(figure: Figure, output: Output) -> None:
     if output.font is None and scale >= 1:
         figure.draw_without_rendering()
         return _fold_all(figure)
+
+    def size_of(text: Any) -> float:
+        return output.font or max(5.0, text.get_fontsize() * scale**0.5)
+
+    sizes = {text: size_of(text) for text in figure.findobj(Text)}  # before names on axes are set, which are of these
     for axes in figure.axes:
-        labels = axes.xaxis.get_ticklabels() or [axes.title]
-        size = output.font or max(5.0, labels[0].get_fontsize() * scale**0.5)
+        size = size_of((axes.xaxis.get_ticklabels() or [axes.title])[0])
         axes.tick_params(labelsize=size, pad=max(3.5, 0.45 * size))
-    for text in figure.findobj(Text):
+    for text, size in sizes.items():
         assert isinstance(text, Text)
-        text.set_fontsize(output.font or max(5.0, text.get_fontsize() * scale**0.5))
+        text.set_fontsize(size)
     line = (output.font or 8) / 72  # in inches
+    highest = HIGHEST * figure.get_figheight()
     for _ in range(30):
         with warnings.catch_warnings(record=True) as told:  # of a layout without room
             warnings.simplefilter("always")
@@ -139,13 +152,25 @@ def fit(figure: Figure, output: Output) -> None:
         before = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
         _fold_all(figure)
         for axes in figure.axes:
-            _thin(axes)
-        boxes = [axes.get_window_extent() for axes in figure.axes if axes.get_visible()]
-        low = told or any(box.height < max(6 * line * figure.dpi, 0.4 * box.width) for box in boxes)
+            for axis in (axes.xaxis, axes.yaxis) if axes.axison else ():
+                _thin(axis)
+        low = told or any(_low(axes, 6 * line * figure.dpi) for axes in figure.axes if axes.get_visible())
+        low = low and figure.get_figheight() < highest
         if not low and before == [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]:
             break
         if low:
-            figure.set_figheight(1.1 * figure.get_figheight())
+            figure.set_figheight(min(highest, 1.1 * figure.get_figheight()))
+
+
+def _low(axes: Axes, least: float) -> bool:
+    """Whether a panel has less height than ``least``, or .4 of its width, and would have more in a higher figure.
+
+    One of a fixed aspect has more only if it is narrower than its place.
+    """
+    parent = axes.get_figure(root=False)
+    assert parent
+    place, box = axes.get_position(original=True).transformed(parent.transSubfigure), axes.get_window_extent()
+    return 0.99 * place.height < box.height < max(least, 0.4 * box.width)
 
 
 def _fold_all(figure: Figure) -> None:
@@ -168,32 +193,54 @@ def _fold_all(figure: Figure) -> None:
         _fold(axes.title, room)
         _fold(axes.xaxis.label, room)
         legend = axes.get_legend()
-        if legend and legend.get_window_extent().width > box.width:
+        if legend and (its := legend.get_window_extent()).width > box.width and its.x0 < box.x1:  # not beside it
             for text in legend.get_texts():
                 _fold(text, 0.7 * box.width)
 
 
-def _thin(axes: Axes) -> None:
-    """Leave out every second name of places on the axis at the bottom while one stands on another."""
-    while True:
-        labels = [label for label in axes.get_xticklabels() if label.get_text()]
-        boxes = [label.get_window_extent() for label in labels]
-        if not any(a.overlaps(b) for a, b in itertools.pairwise(boxes)) or any(
-            label.get_rotation() for label in labels
-        ):
-            return
-        shown = {id(label) for label in labels[::2]}
-        names = [label.get_text() if id(label) in shown else "" for label in axes.get_xticklabels()]
-        axes.set_xticks(axes.get_xticks(), names)
+def _thin(axis: Axis) -> None:
+    """Name fewer places on an axis while one name stands on another. The axis keeps its ends.
+
+    Matplotlib chooses the places if it can do with fewer. Else every second name is left out.
+    """
+    from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator
+
+    before = math.inf
+    while names := _on_another(axis):
+        locator = axis.get_major_locator()
+        if isinstance(locator, MaxNLocator) and len(names) < before:
+            before = len(names)
+            locator.set_params(nbins=max(1, before - 2))  # one less than lie between them
+        else:
+            left_out = names[1::2]
+            texts = ["" if label in left_out else label.get_text() for label in axis.get_ticklabels()]
+            axis.set_major_locator(FixedLocator(list(axis.get_ticklocs())))
+            axis.set_major_formatter(FixedFormatter(texts))
+
+
+def _on_another(axis: Axis) -> list[Text]:
+    """The names on an axis, if one stands on another and they are level."""
+    low, high = sorted(axis.get_view_interval())
+    slack = 1e-9 * (high - low)
+    ticks = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
+    seen = [label for at, label in ticks if low - slack <= at <= high + slack and label.get_visible()]
+    names = [label for label in seen if label.get_text()]
+    boxes = [label.get_window_extent() for label in names]
+    over = any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
+    return names if over and not any(label.get_rotation() for label in names) else []
 
 
 def _fold(text: Text, width: float) -> None:
-    """Break a text into lines of so many pixels, if it is wider."""
-    whole = text.get_text().split("\n")
+    """Break a text into lines of so many pixels, if it is wider. A formula is never broken."""
+    formulas = _FORMULA.findall(text.get_text())
+    whole = _FORMULA.sub(lambda found: _BLANK * (len(_UNSEEN.sub("", found[0])) or 1), text.get_text()).split("\n")
     letters = max(map(len, whole))
-    while text.get_text() and text.get_window_extent().width > width and letters > 8:
-        letters = min(letters - 1, int(letters * width / text.get_window_extent().width))
-        text.set_text("\n".join(part for line in whole for part in textwrap.wrap(line, max(letters, 8)) or [""]))
+    least = max([8, *(len(word) for line in whole for word in line.split() if _BLANK in word)])
+    while text.get_text() and text.get_window_extent().width > width and letters > least:
+        letters = max(least, min(letters - 1, int(letters * width / text.get_window_extent().width)))
+        folded = "\n".join(part for line in whole for part in textwrap.wrap(line, letters) or [""])
+        parts = itertools.zip_longest(re.split(f"{_BLANK}+", folded), formulas, fillvalue="")
+        text.set_text("".join(itertools.chain.from_iterable(parts)))
 
 
 def encoded(figure: Figure, kind: str, output: Output, salt: str) -> bytes:

@@ -12,6 +12,7 @@ from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.fractals.ifs import AffineIFS
 from fractal_ifs.plotting.style import (
     ACCENT,
+    Line,
     Output,
     columns_of,
     drawing,
@@ -22,6 +23,7 @@ from fractal_ifs.plotting.style import (
     thousands,
     write_figure,
 )
+from fractal_ifs.report.panels import looks_of, over_seeds
 from fractal_ifs.report.tables import CURVES, FRACTALS, lookup, paper
 from fractal_ifs.results.cells import CellResult
 from fractal_ifs.results.columns import ENDED, CellKey
@@ -146,10 +148,9 @@ def _draw_by_depth(
         handles.append(Line2D([], [], color="0.4", ls="--", lw=1, label="the paper"))
     if partial:
         handles.append(Line2D([], [], color="0.4", marker="o", mfc="white", ls="", label="another budget"))
-    if seeds:
-        n = "–".join(str(number) for number in sorted({min(seeds), max(seeds)}))
+    if over := over_seeds(seeds):
         handles.append(
-            Line2D([], [], color="0.4", marker="|", ms=9, ls="", label=f"±1 standard deviation\nover n={n} seeds")
+            Line2D([], [], color="0.4", marker="|", ms=9, ls="", label=f"±1 standard deviation\nover {over}")
         )
     named = {str(handle.get_label()): handle for handle in handles}
     figure = axes.get_figure(root=True)
@@ -383,10 +384,14 @@ def learning_curves(
     if not sets:
         return None
     figure, panels = _axes(len(sets), 3.6, 3.4, output, most=4)
+    looks: dict[str, Line] = {}
+    for key in ("curve", "depth"):
+        looks |= looks_of(f"{key} {plain_value(value)}" for _, by, part in sets if by == key for value in part[by])
     named: dict[str, Any] = {}  # one legend for all panels
     for (title, by, part), axes in zip(sets, panels, strict=False):
-        values = sorted(part[by].unique())
-        for value, (shade, marker) in zip(values, ordered(len(values)), strict=True):
+        for value in sorted(part[by].unique()):
+            name = f"{by} {plain_value(value)}"
+            shade, marker = looks[name]
             at: dict[int, list[float]] = {}
             group = part.loc[part[by] == value]
             for steps, accuracies in group.curve_of:
@@ -398,14 +403,14 @@ def learning_curves(
             every = max(1, len(x) // 6)
             style = {"color": shade, "marker": marker, "markevery": every, "ms": 4, "lw": 1.6}
             [drawn] = axes.plot(x, middle, **style)
-            named.setdefault(f"{by} {literal(plain_value(value))}", drawn)
+            named.setdefault(name, drawn)
         axes.set_title(title)
         axes.set_xlabel("optimizer steps")
         axes.xaxis.set_major_formatter(thousands)
         axes.set_ylabel("test accuracy")
-    names = sorted(named)
     place = "outside right center" if output.width is None else "outside lower center"
-    columns = 1 if output.width is None or not names else columns_of(names, output, 3)
-    figure.legend([named[name] for name in names], names, fontsize=output.font or 8, loc=place, ncols=columns)
+    columns = 1 if output.width is None else columns_of(list(looks), output, 3)
+    labels = [literal(name) for name in looks]
+    figure.legend([named[name] for name in looks], labels, fontsize=output.font or 8, loc=place, ncols=columns)
     figure.suptitle("Learning curves: median and quartiles over widths, learning rates and seeds" + of_all, fontsize=10)
     return figure

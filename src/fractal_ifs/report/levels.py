@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fractal_ifs.config.data import FractalData
 from fractal_ifs.data.points import levels_of_test
 from fractal_ifs.plotting.style import Output, literal, ordered, thousands
-from fractal_ifs.report.panels import MOST_PANELS, flat, grid_of, mean_of, named, series_of
+from fractal_ifs.report.panels import MOST_PANELS, flat, grid_of, lr_of, mean_of, named, over_seeds, series_of
 from fractal_ifs.results.measured import config_of, measures_of
 from fractal_ifs.results.pivot import Entry, Pivot, Run
 
@@ -32,12 +32,12 @@ def level_of(measure: str) -> str | None:
 def learning(table: Pivot, output: Output) -> Figure | None:
     """The accuracies of all levels along training, a panel for each cell. None where no run has two measurements.
 
-    A line is the mean over the seeds of the cell's learning rate. Grey and dashed: a level of fewer than 100 test
-    points. Dotted: which share of all test points is answered with "negative", which tells a level that was learned
-    from a network that answers so everywhere.
+    A line is the mean over the seeds of the cell's learning rate, which the panel's title has where it was chosen.
+    Grey and dashed: a level of fewer than 100 test points. Dotted: which share of all test points is answered with
+    "negative", which tells a level that was learned from a network that answers so everywhere.
     """
     cells = [
-        (", ".join([*named(table, key), *([f"{table.column} {value}"] if table.column else [])]), cell)
+        (", ".join([*named(table, key), *([f"{table.column} {value}"] if table.column else []), *lr_of([cell])]), cell)
         for key, line in table.entries.items()
         for value, cell in line.items()
         if len(series_of(cell, POSITIVE)) > 1
@@ -55,9 +55,11 @@ def learning(table: Pivot, output: Output) -> Figure | None:
     figure.set_figheight(figure.get_figheight() + 0.17 * deepest * len(axes_of))
     for first, *_ in axes_of:
         first.set_ylabel("accuracy")
+    over = over_seeds(max(map(len, series_of(cell, POSITIVE).values())) for _, cell in shown)
+    mean = f", mean over {over}" if over else ""
     more = f" (the first {MOST_PANELS} of {len(cells)} cells)" if len(cells) > MOST_PANELS else ""
     figure.suptitle(
-        f"Accuracy on the positives and on the negatives of each level{more}. "
+        f"Accuracy on the positives and on the negatives of each level{mean}{more}. "
         "Answering always “negative” has 1 on every level and 0 on the positives",
         fontsize=10,
     )
@@ -93,7 +95,9 @@ def _draw(axes: Axes, cell: Entry, output: Output) -> None:
             lw=1.5,
             label="share of answers “negative”",
         )
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5, fontsize=output.font or 7.5)
+    font, small = output.font or 9, output.font or 7.5
+    below = 7.5 + max(3.5, 0.45 * font) + 2.3 * font  # points that the axis takes with its names
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=below / small, fontsize=small)
 
 
 def _negatives(run: Run, points: dict[int, int]) -> dict[int, float]:

@@ -12,22 +12,31 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fractal_ifs.errors import short
 from fractal_ifs.plotting.style import (
-    Line,
     Output,
     columns_of,
     drawing,
-    lines,
     literal,
-    ordered,
     thousands,
     write_figure,
 )
 from fractal_ifs.report import levels
-from fractal_ifs.report.panels import MOST_PANELS, flat, grid_of, mean_of, named, series_of
+from fractal_ifs.report.panels import (
+    MOST_PANELS,
+    all_numbers,
+    flat,
+    grid_of,
+    lines_of,
+    looks_of,
+    lr_of,
+    mean_of,
+    named,
+    over_seeds,
+    series_of,
+)
 from fractal_ifs.results.measured import measures_of
 from fractal_ifs.results.numbers import of_axis
 from fractal_ifs.results.pivot import Entry, Pivot, title
-from fractal_ifs.results.text_table import by_value, number_of
+from fractal_ifs.results.text_table import by_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,13 +95,13 @@ def against(table: Pivot, output: Output) -> Figure | None:
     key, points = table.column, table.columns
     if key is None:  # one key alone varies: its values are the points
         key, points = table.rows[0] if len(table.rows) == 1 else None, [", ".join(k) for k in table.entries]
-        lines_of = {"": {", ".join(k): line[""] for k, line in table.entries.items() if "" in line}}
-        every = found = [Panel("", lines_of)]
+        of_points = {"": {", ".join(k): line[""] for k, line in table.entries.items() if "" in line}}
+        every = found = [Panel("", of_points)]
     found = found[:MOST_PANELS]
     figure, axes_of = grid_of(len(found), output)
     place = _places(points)
-    joined = "-" if _all_numbers(points) else ""
-    looks = _looks([name for panel in every for name in panel.lines])
+    joined = "-" if all_numbers(points) else ""
+    looks = looks_of([name for panel in every for name in panel.lines])
     for panel, axes in zip(found, flat(axes_of), strict=False):
         for name, cells in panel.lines.items():
             look = looks[name]
@@ -114,7 +123,7 @@ def against(table: Pivot, output: Output) -> Figure | None:
     for first, *_ in axes_of:
         first.set_ylabel(literal(of_axis(table.number)))
     _stretch(flat(axes_of)[0], [cell.mean for cell in table.cells if cell.mean])
-    _legend(figure, axes_of, output)
+    _legend(figure, axes_of, [literal(name) for name in looks], output)
     figure.suptitle(_title(table, every), fontsize=10)
     return figure
 
@@ -122,9 +131,9 @@ def against(table: Pivot, output: Output) -> Figure | None:
 def learning(table: Pivot, measure: str, output: Output) -> Figure | None:
     """A measure along training, a panel for each row of the table and a line for each of its columns.
 
-    Beside the test accuracy stands the training accuracy, dashed, where it was measured. A line is the mean over the
-    seeds of the cell's learning rate, its band from their least to their largest. None where no run has two
-    measurements.
+    Beside the test accuracy stands the training accuracy, dashed and hollow, where it was measured. A line is the mean
+    over the seeds of the cell's learning rate, its band from their least to their largest. The legend has that rate
+    where it was chosen. None where no run has two measurements.
     """
     cell_of = {(key, value): cell for key, line in table.entries.items() for value, cell in line.items()}
     rows = {
@@ -143,35 +152,39 @@ def learning(table: Pivot, measure: str, output: Output) -> Figure | None:
         values = table.columns
     shown = list(rows.items())[:MOST_PANELS]
     figure, axes_of = grid_of(len(shown), output)
-    looks = dict(zip(values, _lines_of(values), strict=True))
+    looks = dict(zip(values, lines_of(values), strict=True))
+    labels = {
+        value: ", ".join([f"{table.column} {value}" if table.column else str(value), *lr_of(cells)]).removeprefix(", ")
+        for value in values
+        if (cells := [cell_of[key, value] for key, line in shown if value in line])
+    }
     trained = False
     for (key, line), axes in zip(shown, flat(axes_of), strict=False):
         for value, series in line.items():
             steps = list(series)
             low, mean, high = ([f(series[step]) for step in steps] for f in (min, mean_of, max))
             look = looks[value]
-            name = f"{table.column} {value}" if table.column else str(value)
+            style: dict[str, Any] = {"color": look.color, "marker": look.marker, "ms": 4}
             every = max(1, len(steps) // 8)
-            axes.plot(
-                steps, mean, color=look.color, marker=look.marker, markevery=every, ms=4, lw=1.5, label=literal(name)
-            )
+            axes.plot(steps, mean, markevery=every, lw=1.5, label=literal(labels[value]), **style)
             axes.fill_between(steps, low, high, color=look.color, alpha=0.15, lw=0)
             if measure == "test_acc" and (train := series_of(cell_of[key, value], "train_acc")):
                 trained = True
-                axes.plot(list(train), [mean_of(seeds) for seeds in train.values()], "--", color=look.color, lw=1)
+                means = [mean_of(seeds) for seeds in train.values()]
+                axes.plot(list(train), means, "--", markevery=max(1, len(train) // 8), lw=1, mfc="white", **style)
         axes.set_title(literal(", ".join(named(table, key))))
         axes.set_xlabel("optimizer steps")
         axes.xaxis.set_major_formatter(thousands)
     name = " ".join({"acc": "accuracy"}.get(word, word) for word in measure.split("_"))
     for first, *_ in axes_of:
         first.set_ylabel(literal(name))
-    _legend(figure, axes_of, output)
-    many = any(cell.n > 1 for cell in table.cells)
+    _legend(figure, axes_of, [literal(label) for label in labels.values()], output)
+    over = over_seeds(max(map(len, series.values())) for _, line in shown for series in line.values())
     more = f" (the first {MOST_PANELS} of {len(rows)} rows)" if len(rows) > MOST_PANELS else ""
     figure.suptitle(
         f"{name.capitalize()} along training"
-        + ("; dashed: training accuracy" if trained else "")
-        + ("; mean over seeds, band from least to largest" if many else "")
+        + (f": mean over {over}, band from least to largest" if over else "")
+        + (f"; dashed: training accuracy{', its mean alone' if over else ''}" if trained else "")
         + more,
         fontsize=10,
     )
@@ -185,38 +198,17 @@ def measures(table: Pivot) -> list[str]:
 
 
 def _title(table: Pivot, found: Sequence[Panel]) -> str:
-    seeds = sorted({cell.n for cell in table.cells if cell.n > 1})
     text = title(table)
-    if seeds:
-        text += f"; bars: ±1 standard deviation over n={'–'.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds"
+    if over := over_seeds(cell.n for cell in table.cells if cell.n > 1):
+        text += f"; bars: ±1 standard deviation over {over}"
     if any(cell.mean is not None and not cell.ended for cell in table.cells):
         text += "; hollow: not ended"
     return text + (f" (the first {MOST_PANELS} of {len(found)} panels)" if len(found) > MOST_PANELS else "")
 
 
-def _looks(names: Sequence[str]) -> dict[str, Line]:
-    """The look of each line, the same in all panels: ``depth 1`` to ``depth 5`` are in the order of their numbers."""
-    names = sorted(dict.fromkeys(names), key=_by_last)
-    return dict(zip(names, _lines_of([name.rpartition(" ")[2] for name in names]), strict=True))
-
-
-def _by_last(name: str) -> tuple[str, tuple[bool, float, str]]:
-    key, _, value = name.rpartition(" ")
-    return key, by_value(value)
-
-
-def _lines_of(values: Sequence[Any]) -> list[Line]:
-    """The looks of lines: in the order of their values where these are numbers."""
-    return (ordered if len(values) > 2 and _all_numbers(values) else lines)(len(values))
-
-
-def _all_numbers(values: Sequence[Any]) -> bool:
-    return all(number_of(str(value)) is not None for value in values)
-
-
 def _places(points: Sequence[Any]) -> dict[Any, float]:
     """Where the values of a key stand on the axis: numbers at their place, other values and pairs side by side."""
-    if len(points) > 2 and _all_numbers(points):
+    if len(points) > 2 and all_numbers(points):
         return {value: float(value) for value in points}
     return {value: float(i) for i, value in enumerate(sorted(points, key=by_value))}
 
@@ -227,7 +219,7 @@ def _mark(axes: Axes, points: Sequence[Any], place: Mapping[Any, float]) -> None
     if min(at) > 0 and max(at) / min(at) >= 8 and len(points) > 2:
         axes.set_xscale("log")
         axes.minorticks_off()
-    elif len(points) <= 2 or not _all_numbers(points):
+    elif len(points) <= 2 or not all_numbers(points):
         axes.set_xlim(min(at) - 0.4, max(at) + 0.4)
     long = sum(map(len, names)) > 36
     axes.set_xticks(at, names, rotation=30 if long else 0, ha="right" if long else "center")
@@ -246,12 +238,15 @@ def _stretch(axes: Axes, values: Sequence[float]) -> None:
             axes.set_ylim(bottom=0)
 
 
-def _legend(figure: Figure, axes_of: Sequence[Sequence[Axes]], output: Output) -> None:
-    """One legend for all panels: beside them, below where there is little room or a name is long."""
+def _legend(figure: Figure, axes_of: Sequence[Sequence[Axes]], order: Sequence[str], output: Output) -> None:
+    """One legend for all panels: beside them, below where there is little room or a name is long.
+
+    ``order``: of their names.
+    """
     found = {text: line for axes in flat(axes_of) for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     if not found:
         return
-    names = sorted(found, key=_by_last)
+    names = [name for name in order if name in found]
     longest = max(map(len, names))
     if figure.get_figwidth() >= 5 and longest <= LONG_NAME:
         figure.legend([found[name] for name in names], names, loc="outside right center", fontsize=output.font or 8)

@@ -1,13 +1,14 @@
-"""The panels of a figure of any sweep: how they stand, what they are called, and the measures in them."""
+"""The panels of a figure and their lines: how they stand and look, what they are called, and the measures in them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from fractal_ifs.plotting.style import Output, panels_of
+from fractal_ifs.plotting.style import Line, Output, lines, ordered, panels_of
 from fractal_ifs.results.measured import measures_of
-from fractal_ifs.results.pivot import Entry, Pivot
+from fractal_ifs.results.pivot import Entry, Pivot, plain_value
+from fractal_ifs.results.text_table import by_value, number_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,3 +59,46 @@ def named(table: Pivot, key: Sequence[str]) -> list[str]:
 def mean_of(values: Sequence[float]) -> float:
     """The mean of at least one value."""
     return sum(values) / len(values)
+
+
+def lr_of(cells: Sequence[Entry]) -> list[str]:
+    """The learning rates of some cells, from the least to the largest. Empty where none was chosen among several."""
+    rates = sorted({cell.lr for cell in cells if cell.lr is not None})
+    return [f"lr={_range(rates)}"] if rates and any(cell.lrs > 1 for cell in cells) else []
+
+
+def over_seeds(numbers: Iterable[int]) -> str:
+    """Of how many seeds means are: ``n=2–3 seeds``. Empty where each is of one."""
+    found = sorted(set(numbers))
+    return f"n={_range(found)} seeds" if found and found[-1] > 1 else ""
+
+
+def _range(values: Sequence[float]) -> str:
+    """The least and the largest of sorted numbers."""
+    return "–".join(dict.fromkeys(plain_value(value) for value in (values[0], values[-1])))
+
+
+def looks_of(names: Iterable[str]) -> dict[str, Line]:
+    """The look of each line, the same in all panels, in the order of ``in_order``."""
+    names = in_order(names)
+    return dict(zip(names, lines_of([name.rpartition(" ")[2] for name in names]), strict=True))
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The names of lines, one key after the other and each by its values: ``depth 2, lr 0.1`` before ``depth 10, lr 0``."""
+    return sorted(set(names), key=lambda name: [_by_value(part) for part in name.split(", ")])
+
+
+def _by_value(part: str) -> tuple[str, tuple[bool, float, str]]:
+    key, _, value = part.rpartition(" ")
+    return key, by_value(value)
+
+
+def lines_of(values: Sequence[Any]) -> list[Line]:
+    """The looks of lines: in the order of their values where these are numbers."""
+    return (ordered if len(values) > 2 and all_numbers(values) else lines)(len(values))
+
+
+def all_numbers(values: Iterable[Any]) -> bool:
+    """Whether the values of a key are numbers, or texts of numbers."""
+    return all(number_of(str(value)) is not None for value in values)

@@ -146,7 +146,7 @@ def _sheet(
     )
     gap, top, left, line = 6, 62, 66, PIXELS + 24
     font = ImageFont.load_default(13)
-    head = f"{title}: after the last step of the best learning rate, seed 0"
+    head = f"{title}: after the last step of the best learning rate, its first seed"
     said = "blue: it says positive, orange: negative; strong: the fractal. Below: the cell's accuracy"
     said += "" if all(c.whole for line in grid for c in line if c) else " (*: another budget)"
     wide = max(len(shown) * (PIXELS + gap), *(int(font.getlength(text)) + gap for text in (head, said)))
