@@ -85,7 +85,7 @@ def looks_of(names: Iterable[str]) -> dict[str, Line]:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """The names of lines, one key after the other and each by its values: ``depth 2, lr 0.1`` before ``depth 10, lr 0``."""
+    """The names of lines, key by key, each by its values: ``depth 2, lr 0.1`` before ``depth 10, lr 0``."""
     return sorted(set(names), key=lambda name: [_by_value(part) for part in name.split(", ")])
 
 
