@@ -15,6 +15,7 @@ from letters import wrongly_set
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import fractal_ifs
@@ -126,6 +127,19 @@ def test_a_picture_has_the_width_and_the_letters_that_are_asked_for(tmp_path):
     for key, wrong in (("width", "0.1"), ("font", "x"), ("font", "100")):
         with pytest.raises(ConfigError, match=f"^{key}={wrong}: must be "):
             plot.write_pictures([*words, f"{key}={wrong}"])
+
+
+@pytest.mark.parametrize("width", [None, 3.3])
+def test_letters_that_the_font_lacks_are_boxes_without_a_warning(tmp_path, width):
+    """A warning is an error here. Nor do they make a picture higher, as a layout without room would."""
+    heights = set()
+    for name in ("漢字", "ab"):
+        figure = Figure(layout="constrained")
+        figure.add_subplot().set(title=name, xlabel=name)
+        style.write_figure(figure, tmp_path, name, style.Output(style.FORMATS, width))
+        heights.add(figure.get_figheight())
+        assert len(list(tmp_path.glob(f"{name}.*"))) == 3
+    assert len(heights) == 1
 
 
 @pytest.mark.parametrize(("width", "font"), [(None, None), (3.3, None), (2.0, 6.6), (2.4, None), (3.6, 12), (None, 12)])

@@ -96,7 +96,6 @@ class _Return(JobReturn):
                 del whole[key]
         return whole
 
-
     @property
     def return_value(self) -> Any:
         if error := failure_of(self):

@@ -26,6 +26,7 @@ INK, FAINT, ACCENT = "#222222", "#d9d9d9", "#c2185b"  # text and lines, grids an
 
 NARROWEST, LARGEST = 2.0, 12  # inches of a picture, points of letters
 FORMATS = ("png", "svg", "pdf")
+LACKING = r"Glyph \d+ .* missing from"  # how a warning begins
 # Eight colours that colour-blind people tell apart (Okabe and Ito 2008), and a marker beside each for those who print.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -108,6 +109,15 @@ def drawing() -> Iterator[None]:
         settings.update(before)
 
 
+@contextlib.contextmanager
+def _any_letters() -> Iterator[None]:
+    """Within: matplotlib doesn't warn of letters that its font lacks, which are drawn as boxes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", LACKING, UserWarning)
+        yield
+
+
+@_any_letters()
 def fit(figure: Figure, output: Output) -> None:
     """Give a figure the width and the letters that are asked for, and fold what is written and is too long.
 
@@ -135,6 +145,7 @@ def fit(figure: Figure, output: Output) -> None:
     for _ in range(30):
         with warnings.catch_warnings(record=True) as told:  # of a layout without room
             warnings.simplefilter("always")
+            warnings.filterwarnings("ignore", LACKING, UserWarning)
             figure.draw_without_rendering()
         before = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
         _fold_all(figure)
@@ -196,6 +207,7 @@ def _fold(text: Text, width: float) -> None:
         text.set_text("\n".join(part for line in whole for part in textwrap.wrap(line, max(letters, 8)) or [""]))
 
 
+@_any_letters()
 def encoded(figure: Figure, kind: str, output: Output, salt: str) -> bytes:
     """The bytes of a picture, without a date and without random ids: the same picture always has the same.
 
