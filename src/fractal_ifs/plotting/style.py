@@ -26,7 +26,6 @@ INK, FAINT, ACCENT = "#222222", "#d9d9d9", "#c2185b"  # text and lines, grids an
 
 NARROWEST, LARGEST = 2.0, 12  # inches of a picture, points of letters
 FORMATS = ("png", "svg", "pdf")
-LACKING = r"Glyph \d+ .* missing from"  # how a warning begins
 # Eight colours that colour-blind people tell apart (Okabe and Ito 2008), and a marker beside each for those who print.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -109,11 +108,14 @@ def drawing() -> Iterator[None]:
         settings.update(before)
 
 
+_LACKING = r"Glyph \d+ .* missing from"  # how a warning of matplotlib begins
+
+
 @contextlib.contextmanager
 def _any_letters() -> Iterator[None]:
     """Within: matplotlib doesn't warn of letters that its font lacks, which are drawn as boxes."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", LACKING, UserWarning)
+        warnings.filterwarnings("ignore", _LACKING, UserWarning)
         yield
 
 
@@ -145,7 +147,7 @@ def fit(figure: Figure, output: Output) -> None:
     for _ in range(30):
         with warnings.catch_warnings(record=True) as told:  # of a layout without room
             warnings.simplefilter("always")
-            warnings.filterwarnings("ignore", LACKING, UserWarning)
+            warnings.filterwarnings("ignore", _LACKING, UserWarning)
             figure.draw_without_rendering()
         before = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
         _fold_all(figure)
