@@ -151,6 +151,19 @@ def test_a_picture_has_the_width_and_the_letters_that_are_asked_for(tmp_path):
             plot.write_pictures([*words, f"{key}={wrong}"])
 
 
+@pytest.mark.parametrize("width", [None, 3.3])
+def test_letters_that_the_font_lacks_are_boxes_without_a_warning(tmp_path, width):
+    """A warning is an error here. Nor do they make a picture higher, as a layout without room would."""
+    heights = set()
+    for name in ("漢字", "ab"):
+        figure = Figure(layout="constrained")
+        figure.add_subplot().set(title=name, xlabel=name)
+        style.write_figure(figure, tmp_path, name, style.Output(style.FORMATS, width))
+        heights.add(figure.get_figheight())
+        assert len(list(tmp_path.glob(f"{name}.*"))) == 3
+    assert len(heights) == 1
+
+
 @pytest.mark.parametrize(("width", "font"), [(None, None), (3.3, None), (2.0, 6.6), (2.4, None), (3.6, 12), (None, 12)])
 @pytest.mark.parametrize("what", ["of one", "of six", "on a line", "learned"])
 def test_no_letters_are_cut_off_or_over_others_at_the_edge_of_what_is_allowed(width, font, what):

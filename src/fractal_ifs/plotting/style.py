@@ -115,6 +115,18 @@ def drawing() -> Iterator[None]:
         settings.update(before)
 
 
+_LACKING = r"Glyph \d+ .* missing from"  # how a warning of matplotlib begins
+
+
+@contextlib.contextmanager
+def _any_letters() -> Iterator[None]:
+    """Within: matplotlib doesn't warn of letters that its font lacks, which are drawn as boxes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", _LACKING, UserWarning)
+        yield
+
+
+@_any_letters()
 def fit(figure: Figure, output: Output) -> None:
     """Give a figure the width and the letters that are asked for, and fold what is written and is too long.
 
@@ -148,6 +160,7 @@ def fit(figure: Figure, output: Output) -> None:
     for _ in range(30):
         with warnings.catch_warnings(record=True) as told:  # of a layout without room
             warnings.simplefilter("always")
+            warnings.filterwarnings("ignore", _LACKING, UserWarning)
             figure.draw_without_rendering()
         before = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
         _fold_all(figure)
@@ -243,6 +256,7 @@ def _fold(text: Text, width: float) -> None:
         text.set_text("".join(itertools.chain.from_iterable(parts)))
 
 
+@_any_letters()
 def encoded(figure: Figure, kind: str, output: Output, salt: str) -> bytes:
     """The bytes of a picture, without a date and without random ids: the same picture always has the same.
 
