@@ -115,7 +115,9 @@ def _draw_samples(
         x, y, level = (part.numpy() for part in _sample_in(law, points, seed, window))
         _DRAW_SAMPLES[ifs.d](axes, law, x, y, level)
         frame(axes, ifs, window)
-        axes.set_title(f"curve {literal(law.curve.name)}, {len(x):,} points", color=color, fontsize=12, fontweight="bold")
+        axes.set_title(
+            f"curve {literal(law.curve.name)}, {len(x):,} points", color=color, fontsize=12, fontweight="bold"
+        )
 
 
 def _colours_of(laws: Sequence[FractalDistribution]) -> list[Any]:

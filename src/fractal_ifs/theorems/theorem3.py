@@ -110,13 +110,12 @@ def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
     best = []
     for j in range(1, n + 1):
         errors = [
-            error_on(
-                problem.train(seeded_networks(ifs.d, width, 2 * j, seeds), x, y, steps, lr), x_test, y_test
-            ).min()
+            error_on(problem.train(seeded_networks(ifs.d, width, 2 * j, seeds), x, y, steps, lr), x_test, y_test).min()
             for lr in lrs
         ]
         best.append(min(errors))
-    axes.plot(range(1, n + 1), best, "s--", label=f"trained: 2j hidden layers of {width}, {steps} steps,\nthe best of {of}")
+    text = f"trained: 2j hidden layers of {width}, {steps} steps,\nthe best of {of}"
+    axes.plot(range(1, n + 1), best, "s--", label=text)
     axes.set(
         xlabel="j", ylabel="error", title=f"Theorem 3: {ifs.name}, n = {n}, curve {problem.curve.name}", ylim=(0, None)
     )
