@@ -380,7 +380,7 @@ def test_regions_of_a_run_in_three_dimensions_are_a_slice():
 
 def test_history_has_every_evaluation_and_the_levels_of_P():
     figure = learned(finished({"name": "cantor", "base": "unit", "ratio": 0.2, "offsets": [[0], [0.8]]}, HalfPlane()))
-    axes = axes_titled(figure, "test accuracy; grey: P(j), what resolving $K_j$ allows")
+    axes = axes_titled(figure, "test accuracy; P(j): with $K_j$ resolved")
     lines = [(list(map(float, line.get_xdata())), list(map(float, line.get_ydata()))) for line in axes.get_lines()]
     assert ([100, 200, 300], [0.6, 0.8, 0.7]) in lines
     assert ([200], [0.8]) in lines

@@ -187,7 +187,7 @@ def _draw_history(axes: Axes, run: Finished, law: FractalDistribution) -> None:
         axes.annotate(f"best {best[1]:.4f}", best, (0, 9), **style)
     axes.set(xlabel="optimizer steps", ylim=(min([0.5, *history["test_acc"].dropna()]) - 0.02, 1.04))
     axes.set_xlim(0, max([1, *history["step"]]) * 1.04)
-    axes.set_title("test accuracy; grey: P(j), what resolving $K_j$ allows", fontsize=11)
+    axes.set_title("test accuracy; P(j): with $K_j$ resolved", fontsize=11)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(thousands)
     plain_axes(axes)
