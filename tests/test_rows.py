@@ -12,6 +12,7 @@ from conftest import small
 
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.plotting.style import Output
 from fractal_ifs.report.__main__ import main
 from fractal_ifs.report.write import write_report
 from fractal_ifs.results import pivot
@@ -19,7 +20,7 @@ from fractal_ifs.results.measured import measures_of, with_measure
 from fractal_ifs.results.rows import learning_curve, read_runs
 from fractal_ifs.results.text_table import csv_of
 from fractal_ifs.results.varied import with_inner_keys
-from fractal_ifs.runs.history import Evaluation, read_history, write_history
+from fractal_ifs.runs.history import read_history, write_history
 from fractal_ifs.runs.records import BEGUN, RESULT, Begun, RunRecord, Status, read_stored, write_begun, write_record
 from fractal_ifs.sweeps.sweep import train_jobs
 
@@ -162,11 +163,11 @@ def test_numbers_whose_squares_have_no_sum_are_missing(tmp_path, write, caplog):
     name = write(
         "def vast(snapshot):\n    return 1e160\n\n\ndef large(snapshot):\n    return 1e90 * (1 + snapshot.step)\n"
     )
-    for seed in (0, 1):
-        trained(tmp_path / "runs" / str(seed), seed=seed, measures=(f"{name}.vast", f"{name}.large"))
+    keys: Any = {"measures": (f"{name}.vast", f"{name}.large"), "steps": 100, "eval_every": 20}
+    train_jobs([Job(small(seed=seed, **keys), tmp_path / "runs" / str(seed)) for seed in (0, 1)])
     assert [text.partition("measures: ")[2] for text in caplog.messages if "vast" in text] == [
         "vast is missing at step 20: is 1e+160, must be a number up to 1e+100"
-    ]  # once in the sweep, and in the log of each
+    ]  # once for both, and in the log of each
     for seed in ("0", "1"):
         assert "vast is missing" in (tmp_path / "runs" / seed / "train.log").read_text()
     write_report([tmp_path / "runs"], tmp_path / "out", number="large")
@@ -205,8 +206,38 @@ def test_what_an_earlier_report_left_is_said(tmp_path):
     assert "of an earlier report" not in write_report([tmp_path / "runs"], tmp_path / "out")
 
 
-def test_a_history_in_training_may_be_longer_than_a_record_without_its_digest(tmp_path):
-    directory = ended(tmp_path, 0.6)
-    config = replace(small(), steps=100)
-    write_history(directory, [Evaluation(step, 1.0, 0.9, 0.8, 0.6) for step in range(10, config.steps + 1, 10)])
-    assert len(measures_of(read_runs([directory])[0].iloc[0])["test_acc"].steps) == 10
+def test_a_history_in_training_may_be_longer_than_the_record_that_it_goes_on_from(tmp_path):
+    directory = trained(tmp_path / "run")
+    stored = read_stored(directory)
+    again = replace(stored.record, status=Status.INTERRUPTED)
+    rows = read_history(directory)
+    write_record(directory, again, stored.digests._replace(history=write_history(directory, rows[:2])))
+    write_history(directory, rows)
+    runs, notes = read_runs([directory])
+    assert not notes
+    assert measures_of(runs.iloc[0])["norm_hidden_0"].steps == [20, 40, 60, 80, 100]
+
+
+def test_a_measure_is_known_by_its_numbers_not_by_a_column(tmp_path):
+    trained(tmp_path / "runs" / "a", measures=("norms",))
+    with pytest.raises(ConfigError, match=r"^number=train_acc: must be a number or a measure of these runs: "):
+        with_measure(read_runs([tmp_path / "runs"])[0], "train_acc")
+
+
+def test_a_table_without_a_measures_column_asks_the_histories(tmp_path):
+    trained(tmp_path / "a")
+    runs = read_runs([tmp_path])[0]
+    (tmp_path / "results.csv").write_bytes(csv_of(runs.drop(columns="final_norm_hidden_0")))
+    again = read_runs([tmp_path / "results.csv"])[0]
+    assert with_measure(again, "norm_hidden_0")[0]["norm_hidden_0@last"].tolist() == runs.final_norm_hidden_0.tolist()
+
+
+@pytest.mark.parametrize(("width", "font"), [(3.3, 8), (None, 8), (6, 9)])
+def test_panels_side_by_side_can_be_drawn_with_any_letters(tmp_path, width, font):
+    for curve in "146":
+        for wide in (8, 16, 32):
+            for depth in (1, 2, 3):
+                ended(tmp_path / "runs", 0.5 + wide / 100, curve=curve, width=wide, depth=depth)
+    drawn = Output(width=width, font=font)
+    write_report([tmp_path / "runs"], tmp_path / "out", drawn=drawn)
+    assert (tmp_path / "out" / "figures" / "sweep.png").is_file()

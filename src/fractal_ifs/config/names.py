@@ -36,7 +36,7 @@ def sweep_name(words: Sequence[str]) -> str:
 
 def told_apart(words: Sequence[str]) -> set[str]:
     """Keys left out of names in which a command's jobs differ, so that their names must say them."""
-    swept = {key for key, _, value in (word.partition("=") for word in words) if _is_swept(value)}
+    swept = {key.lstrip("+") for key, _, value in (word.partition("=") for word in words) if _is_swept(value)}
     return swept & {"experiment", *LOOKS}
 
 

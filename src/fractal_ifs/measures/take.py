@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -28,7 +27,6 @@ log = logging.getLogger(__name__)
 
 MOST = 100  # numbers of one function
 LONGEST = 60  # letters of a column
-told: set[tuple[Path | None, str]] = set()  # what is missing somewhere in a sweep, by its directory
 TEST = "test"  # names the set that every run is measured on
 
 
@@ -140,14 +138,13 @@ def _good(run: Run, numbers: Mapping[str, float]) -> dict[str, float]:
 
 
 def _tell(run: Run, name: str, why: str) -> None:
-    """Say once in a run's log that a number is missing; once in a sweep everywhere."""
+    """Say once in a run's log that a number is missing; everywhere, once for runs that train together."""
     if name in run.unmeasured:
         return
     run.unmeasured.add(name)
     text = f"measures: {short(name)} is missing at step {run.steps_before + run.step}: {why}"
-    sweep = (run.directory and run.directory.parent, name)
-    if sweep in told:
+    if name in run.told:
         note(run.directory, text)
     else:
-        told.add(sweep)
+        run.told.add(name)
         warn(log, run.directory, text)

@@ -226,8 +226,9 @@ def _thin(axis: Axis) -> None:
             locator.set_params(nbins=max(1, before - 2))  # one less than lie between them
         else:
             left_out = names[1::2]
-            texts = ["" if label in left_out else label.get_text() for label in axis.get_ticklabels()]
-            axis.set_major_locator(FixedLocator(list(axis.get_ticklocs())))
+            labels = [tick.label1 for tick in axis.get_major_ticks()]
+            texts = ["" if label in left_out else label.get_text() for label in labels]
+            axis.set_major_locator(FixedLocator(list(axis.get_majorticklocs())))
             axis.set_major_formatter(FixedFormatter(texts))
 
 
@@ -235,9 +236,9 @@ def _on_another(axis: Axis) -> list[Text]:
     """The names on an axis, if one stands on another and they are level."""
     low, high = sorted(axis.get_view_interval())
     slack = 1e-9 * (high - low)
-    ticks = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
-    seen = [label for at, label in ticks if low - slack <= at <= high + slack and label.get_visible()]
-    names = [label for label in seen if label.get_text()]
+    ticks = zip(axis.get_majorticklocs(), axis.get_major_ticks(), strict=True)  # panels inside show no labels
+    seen = [tick.label1 for at, tick in ticks if low - slack <= at <= high + slack]
+    names = [label for label in seen if label.get_visible() and label.get_text()]
     boxes = [label.get_window_extent() for label in names]
     over = any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
     return names if over and not any(label.get_rotation() for label in names) else []

@@ -84,9 +84,11 @@ def _draw(axes: Axes, cell: Entry, output: Output) -> None:
             markevery=max(1, len(steps) // 8), ms=4, lw=1.2 if few else 2.2 if not level else 1.5,
             label=f"{label}: few" if few else label,
         )  # fmt: skip
+    share: dict[int, float] = {}
     if points:
         shares = [_negatives(run, of_run) for run, of_run in zip(cell.runs, counts, strict=True)]
         share = {step: mean_of([each[step] for each in shares]) for step in series[0] if all(step in s for s in shares)}
+    if share:
         axes.plot(
             list(share),
             list(share.values()),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.errors import counted
 from fractal_ifs.report.tables import Table
@@ -31,7 +31,7 @@ def lost(runs: pd.DataFrame, own: Pivot | None, made: Sequence[Table]) -> list[s
     if diverged := [run for run in rows if run["status"] == Status.DIVERGED]:
         lines.append(f"{_of(len(diverged), len(rows))} diverged: in no mean")
     if failed := [run for run in rows if run["status"] == Status.FAILED]:
-        lines.append(f"{_of(len(failed), len(rows))} failed, the first: {failed[0]['directory']}: {failed[0]['error']}")
+        lines.append(f"{_of(len(failed), len(rows))} failed, the first: {_why(failed[0])}")
     if found := [run for run in rows if run["status"] not in APART and collapsed(run)]:
         by_lr = {lr: sum(run["lr"] == lr for run in found) for lr in sorted({run["lr"] for run in found})}
         rates = ", ".join(f"{lr:g}: {count}" for lr, count in by_lr.items())
@@ -39,8 +39,12 @@ def lost(runs: pd.DataFrame, own: Pivot | None, made: Sequence[Table]) -> list[s
     return lines
 
 
+def _why(run: Mapping[str, Any]) -> str:
+    return ": ".join(str(run[name]) for name in ("directory", "error") if run[name])
+
+
 def _of(some: int, every: int) -> str:
-    return f"{some} of all {every} runs"
+    return f"{some} of all {every} runs" if every > 1 else "the run"
 
 
 def _where(own: Pivot | None, made: Sequence[Table]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.plotting.style import Line, Output, lines, ordered, panels_of
 from fractal_ifs.results.measured import measures_of
-from fractal_ifs.results.pivot import Entry, Pivot, plain_value
+from fractal_ifs.results.pivot import Entry, Pivot
 from fractal_ifs.results.text_table import by_value, number_of
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def over_seeds(numbers: Iterable[int]) -> str:
 
 def _range(values: Sequence[float]) -> str:
     """The least and the largest of sorted numbers."""
-    return "–".join(dict.fromkeys(plain_value(value) for value in (values[0], values[-1])))
+    return "–".join(dict.fromkeys(f"{value:g}" for value in (values[0], values[-1])))
 
 
 def looks_of(names: Iterable[str]) -> dict[str, Line]:

@@ -56,20 +56,15 @@ def with_measure(runs: pd.DataFrame, number: str) -> tuple[pd.DataFrame, str]:
     lines = runs.astype(object).where(runs.notna(), None).to_dict("records")
     series = [measures_of(run) for run in lines]
     known = list(dict.fromkeys(measure for found in series for measure in found))
-    known += [own for column in runs if (own := last_of(str(column))) and own not in known]
+    known += [own for name in runs if (own := last_of(str(name))) and own not in known and runs[name].notna().any()]
     if name not in known:
-        if any(
-            name in {each.rpartition(".")[2] for each in config.measures} for config in map(config_of, lines) if config
-        ):
+        configs = [config for run in lines if (config := config_of(run))]
+        if name in {each.rpartition(".")[2] for config in configs for each in config.measures}:
             raise ConfigError(f"number={short(number)}: was measured, but no run has a number; train.log says why")
         near = difflib.get_close_matches(name, [*NUMBERS, *known], 1, 0.6)
         others = f"did you mean {near[0]}?" if near else ", ".join([*NUMBERS, *known])
         raise ConfigError(f"number={short(number)}: must be a number or a measure of these runs: {others}")
-    if step == "last" and f"{MEASURED}{name}" in runs:
-        values = [run[f"{MEASURED}{name}"] for run in lines]
-    else:
-        at = [str(run["steps"]) if step == "last" else step for run in lines]
-        values = [_at(found[name], when) if name in found else None for found, when in zip(series, at, strict=True)]
+    values = [_value(run, found, name, step) for run, found in zip(lines, series, strict=True)]
     if all(value is None for value in values):
         steps = sorted({at for found in series if name in found for at in found[name].steps})
         there = ", ".join(map(str, steps if len(steps) < 8 else [*steps[:3], "...", steps[-1]]))
@@ -87,8 +82,13 @@ def config_of(run: Mapping[str, Any]) -> RunConfig | None:
         return None
 
 
-def _at(series: Series, step: str) -> float | None:
-    return next((value for at, value in zip(*series, strict=True) if str(at) == step), None)
+def _value(run: Mapping[str, Any], found: Mapping[str, Series], name: str, step: str) -> float | None:
+    """A measure of a run at a step, or after its last one, which the run's row may have."""
+    if step == "last" and run.get(f"{MEASURED}{name}") is not None:
+        return run[f"{MEASURED}{name}"]
+    at = str(int(run["steps"] or 0)) if step == "last" else step
+    pairs = zip(*found[name], strict=True) if name in found else ()
+    return next((value for when, value in pairs if str(when) == at), None)
 
 
 def _of_directory(directory: Path) -> Mapping[str, Series]:
@@ -99,7 +99,7 @@ def _of_directory(directory: Path) -> Mapping[str, Series]:
     return _read(directory, tuple((each.st_mtime_ns, each.st_size) for each in files))
 
 
-@lru_cache(maxsize=1_000)
+@lru_cache(maxsize=5_000)
 def _read(directory: Path, _state: tuple[tuple[int, int], ...]) -> Mapping[str, Series]:
     """The measures in a history, while its files are as they are. Empty where it isn't that of its record."""
     try:

@@ -151,7 +151,7 @@ def plain_value(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        text = f"{value:g}" if float(f"{value:g}") == value else repr(value)
+        text = f"{value:g}" if float(f"{value:g}") == value else repr(float(value))
         round_one = abs(value) >= 1e9 and len(text) <= 12  # 1e10, but 123456789012
         if value.is_integer() and abs(value) < 1e15 and not round_one:
             return str(int(value))
@@ -251,7 +251,7 @@ def legend(table: Pivot) -> list[str]:
         of = "mean" if table.number in NUMBERS else "mean best test accuracy"
         text = f"lr: the best of up to {most} learning rates, by the {of} over the seeds that all of them have."
         if most == 1:
-            text = "lr: the only learning rate of its cell; those of other cells are others."
+            text = "lr: the only learning rate of its cell; cells have different ones."
         if unshared := sum(not entry.shared for entry in shown):
             text += (
                 f" In {counted(unshared, 'cell')} they have none in common: there of those with the most seeds, by the "

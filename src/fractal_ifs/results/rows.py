@@ -11,7 +11,7 @@ from fractal_ifs.results.numbers import accuracies, steps_measured
 from fractal_ifs.results.protocol import setting_of
 from fractal_ifs.results.text_table import number_of, read_text
 from fractal_ifs.runs import records
-from fractal_ifs.runs.history import MOST_MEASURED, Evaluation, Summary, best_of, read_history
+from fractal_ifs.runs.history import MOST_MEASURED, Evaluation, Summary, best_row, read_history
 from fractal_ifs.runs.records import RunRecord, Status
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _unfinished(directory: Path, rows: Sequence[Evaluation]) -> dict[str, Any] |
     config = begun.config if begun else records.read_composed(directory)
     if config is None or not rows or rows[-1].step == 0:
         return None
-    best, last = best_of(rows, config.counts_from), rows[-1]
+    best, last = best_row(rows, config.counts_from), rows[-1]
     record = RunRecord.of(
         config,
         Status.RUNNING,
@@ -203,8 +203,8 @@ def _without_doubles(table: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
     if len(apart):
         notes.append(
             f"{counted(len(apart), 'run')} there twice with different accuracies (by up to "
-            f"{(apart['max'] - apart['min']).max():.4f}; another engine or machine?), the one with more measures, or "
-            "else the first read, is kept: "
+            f"{(apart['max'] - apart['min']).max():.4f}; another engine or machine?), the longer one, or the "
+            "one with more numbers, is kept: "
             f"fingerprint {apart.index[0]}"
         )
     double = table.fingerprint.notna() & table.duplicated("fingerprint")

@@ -113,7 +113,7 @@ class Summary(NamedTuple):
         )
 
 
-def best_of(history: Iterable[Evaluation], after: int) -> Evaluation | None:
+def best_row(history: Iterable[Evaluation], after: int) -> Evaluation | None:
     """The evaluation with the best test accuracy after a step, ``RunConfig.counts_from``; of equals, the first."""
     return max((row for row in history if row.step > after and row.finite), key=lambda row: row.test_acc, default=None)
 

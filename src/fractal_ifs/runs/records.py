@@ -200,8 +200,8 @@ class Stored(NamedTuple):
 
     @property
     def with_history(self) -> Stored | None:
-        """What a history is compared with; None where the record says nothing of its content."""
-        return self if self.digests.history else None
+        """What a history is compared with; None where the record says nothing of its content, or the run may go on."""
+        return self if self.digests.history and self.record.status.ended else None
 
 
 def write_record(directory: Path, record: RunRecord, digests: Digests | None = None) -> None:

@@ -20,7 +20,7 @@ from fractal_ifs.data.seeds import stream
 from fractal_ifs.runs.buffers import buffer_vector, set_buffers
 from fractal_ifs.runs.build import build_data, build_network
 from fractal_ifs.runs.checkpoints import FORMAT, Checkpoint, evaluated, weights_digest, write_checkpoint
-from fractal_ifs.runs.history import Evaluation, Summary, best_of, of_checkpoint, of_measures, write_history
+from fractal_ifs.runs.history import Evaluation, Summary, of_checkpoint, of_measures, write_history
 from fractal_ifs.runs.locks import Lock
 from fractal_ifs.runs.records import (
     BEGUN,
@@ -65,7 +65,8 @@ class Run:
         self.history: list[Evaluation] = []
         self.columns: dict[str, None] = {}  # of measures in the history, in their order
         self.val_points: int | None = None  # on which ``val_acc`` in the history was measured
-        self.unmeasured = set[str]()  # the measures of which was told that they fail
+        self.unmeasured = set[str]()  # the measures of which its log says that they fail
+        self.told = set[str]()  # those of which that was logged everywhere; runs that train together share it
         self.status = Status.RUNNING
         self.engine: str | None = None
         self.isa: str | None = None
@@ -208,8 +209,7 @@ class Run:
     @property
     def best_so_far(self) -> float | None:
         """The best test accuracy of the whole network. None where there is none yet, as in layers before the last."""
-        best = best_of(self.history, self.config.counts_from)
-        return best.test_acc if best else None
+        return self.best_test_acc or None
 
     @property
     def stopped(self) -> str | None:
@@ -317,13 +317,14 @@ class Run:
     def record(self) -> RunRecord:
         """The content of result.json. Before the first evaluation there is no accuracy."""
         last = self.history[-1] if self.history and self.history[-1].step > 0 else None
+        counts = last if last and last.step > self.config.counts_from else None
         return RunRecord.of(
             self.config,
             self.status,
-            best_test_acc=self.best_test_acc if last else None,
-            best_step=self.best_step if last else None,
-            final_test_acc=last.test_acc if last else None,
-            **Summary.of(self.history, self.steps_before)._asdict(),
+            best_test_acc=self.best_test_acc if counts else None,
+            best_step=self.best_step if counts else None,
+            final_test_acc=counts.test_acc if counts else None,
+            **Summary.of(self.history, self.config.counts_from)._asdict(),
             val_points=self.val_points,
             measured=last.measured or None if last else None,
             steps=self.steps_before + self.step,

@@ -21,12 +21,14 @@ log = logging.getLogger(__name__)
 # Of the command that this process runs:
 swept: list[Path] = []  # the directories of its sweeps
 failed: dict[Path, RunRecord] = {}  # the record of each job that failed, by the job's directory
+unsaid: set[Path] = set()  # those whose error was logged nowhere
 
 
 def begin_command() -> None:
     """Forget the sweeps of a command before, in the same process."""
     swept.clear()
     failed.clear()
+    unsaid.clear()
 
 
 class JobsFailed(Exception):
@@ -50,14 +52,17 @@ def report_failure(job: Job, error: Exception) -> None:
     log.error("%s: %s: %s", "busy" if isinstance(error, Busy) else "failed", job.directory, message(error))
     if job.directory is not None and not isinstance(error, Busy):
         failed[job.directory.absolute()] = failure(job.config, error)
+        if log.disabled or not log.isEnabledFor(logging.ERROR):  # as hydra/job_logging=disabled has it
+            unsaid.add(job.directory.absolute())
 
 
 def show_failed() -> None:
-    """Print the place of every job that failed, and of its log. Why was said when it did."""
+    """Print the place of every job that failed, and of its log; and why, where that wasn't logged when it did."""
     if failed:
         print(f"{counted(len(failed), 'job')} failed; the same command trains these again:")
-        for directory in failed:
-            print(f"  {directory}" + (f" (see {directory / LOG})" if (directory / LOG).exists() else ""))
+        for directory, record in failed.items():
+            why = f": {record.error}" if directory in unsaid else ""
+            print(f"  {directory}{why}" + (f" (see {directory / LOG})" if (directory / LOG).exists() else ""))
 
 
 def was_said(error: BaseException | None) -> bool:

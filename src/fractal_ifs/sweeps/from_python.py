@@ -117,7 +117,7 @@ def _asked(directory: Path | None, keywords: Mapping[str, Any]) -> Generator[_As
                 words.append(f"sweep={quoted(sweep_name(words))}")
                 master = loader.load_configuration("config", [*words, *own], run_mode=RunMode.MULTIRUN)
             plain = OmegaConf.to_container(master)
-            _check_hydra(plain["hydra"])
+            _check_hydra(plain["hydra"], bool(master.hydra.job.chdir))
             context = HydraContext(loader, None)  # pyright: ignore[reportArgumentType]  (callbacks: nobody calls any)
             yield _Asked(loan, context, master, words, list(master.hydra.overrides.task))
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
@@ -131,7 +131,7 @@ def _planned(asked: _Asked, grid: Grid) -> Plan:
     if halving and composed:
         halving.check([each.job.config for each in composed])
     for each in composed:
-        _check_hydra(each.hydra)
+        _check_hydra(each.hydra, each.chdir)
     if not composed:
         raise ConfigError("the sweep has no jobs")
     return Plan(_directory(composed), composed, OmegaConf.to_yaml(asked.master), halving)
@@ -200,7 +200,7 @@ class Search(Task):
     def __call__(self, composed: Sequence[Composed]) -> dict[int, Ended]:
         """Train a batch, while Hydra is the process's owner's. The first batch locks the sweep's directory."""
         for each in composed:
-            _check_hydra(each.hydra)
+            _check_hydra(each.hydra, each.chdir)
         directory = _directory(composed)
         if directory != (self.directory or directory):
             raise ConfigError(f"hydra.sweep.dir: must be the same for all jobs, not {self.directory} and {directory}")
@@ -248,12 +248,12 @@ def _table(directory: Path | None, ended: Sequence[tuple[Job, Ended]]) -> pd.Dat
     return table
 
 
-def _check_hydra(hydra: Mapping[str, Any]) -> None:
+def _check_hydra(hydra: Mapping[str, Any], chdir: bool) -> None:
     """Raises ConfigError where an experiment sets, in Hydra's node, what only the command line does."""
     if (choice := hydra["runtime"]["choices"].get("hydra/launcher")) != "fused":
         raise ConfigError(f"hydra/launcher={choice}: must be fused from Python; the command line, train -m, has it")
     given = {
-        "hydra.job.chdir=true": bool(hydra["job"]["chdir"]),
+        "hydra.job.chdir=true": chdir,
         **{f"hydra.job.env_set.{short(name)}": True for name in hydra["job"]["env_set"]},
         **{f"hydra.callbacks.{short(name)}": True for name in hydra["callbacks"] if name != "refuse"},
     }

@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from fractal_ifs.errors import Damaged
-from fractal_ifs.runs.history import best_of, read_history
+from fractal_ifs.runs.history import best_row, read_history
 from fractal_ifs.runs.records import Status, read_begun
 from fractal_ifs.sweeps.bars import Bars
 from fractal_ifs.sweeps.clock import clock
@@ -96,6 +96,6 @@ def _line(path: Path, directory: Path) -> str:
     if not rows:
         return f"  {name}: no measurement yet"
     begun = read_begun(directory)
-    best = best_of(rows, begun.config.counts_from) if begun else None
+    best = best_row(rows, begun.config.counts_from) if begun else None
     so_far = f", best {best.test_acc:.4f}" if best else ""
     return f"  {name}: step {rows[-1].step:,}, loss {rows[-1].train_loss:.4f}{so_far}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from fractal_ifs import files
 from fractal_ifs.config.names import LOOKS
+from fractal_ifs.runs.versions import versions
 from fractal_ifs.theorems.problem import Check
 from fractal_ifs.version import __version__
 
@@ -22,7 +23,7 @@ class Computed:
     """What was computed, by statement."""
 
     checks: dict[str, list[Check]] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)  # that it took, with the picture
+    seconds: dict[str, float] = field(default_factory=dict)  # that it took the command that computed it
     pictures: dict[str, dict[str, Any]] = field(default_factory=dict)  # numbers that only a picture has
 
     def write(self, directory: Path, keys: Mapping[str, Any]) -> None:
@@ -41,12 +42,12 @@ class Computed:
 def computed(directory: Path, keys: Mapping[str, Any]) -> Computed:
     """What the last command in a directory computed, if only the look of its pictures was another. Else nothing.
 
-    The same command computes anew, as one of other versions does.
+    The same command computes anew, as one of other versions does, of changed sources, and of curves in files.
     """
     try:
         found = json.loads(files.read(directory / NAME))
         was, now = ({name: made[name] for name in _made_by(keys)} for made in (found, _made_by(keys)))
-        if was["config"] == now["config"] or _numbers(was) != _numbers(now):
+        if was["config"] == now["config"] or _numbers(was) != _numbers(now) or _may_differ(now["config"]):
             return Computed()
         checks: dict[str, list[Check]] = {name: [] for name in found["seconds"]}
         for each in found["checks"]:
@@ -60,7 +61,16 @@ def _made_by(keys: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
     config = json.loads(json.dumps(keys, default=_plain))  # as it is read again
-    return {"format": FORMAT, "config": config, "torch": torch.__version__, "version": __version__}
+    made = {"torch": torch.__version__, "version": __version__, "git_commit": versions().git_commit}
+    return {"format": FORMAT, "config": config, **made}
+
+
+def _may_differ(config: Mapping[str, Any]) -> bool:
+    """Whether the same keys may give other numbers: the sources are not those of a commit, or a curve is a file's."""
+    ours = {path.stem for path in (files.CONF / "curve").glob("*.yaml")}
+    sections = [config, *(value for value in config.values() if isinstance(value, dict))]
+    curves = {str(name) for section in sections for name in section.get("curves", ())}
+    return bool(versions().git_modified) or not curves <= {*ours, "own"}
 
 
 def _numbers(made: Mapping[str, Any]) -> dict[str, Any]:

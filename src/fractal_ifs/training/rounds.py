@@ -51,6 +51,7 @@ class SweepRounds:
         self.ended: dict[int, Run | Exception] = {}
         self.first: dict[int, int] = {}  # the steps that were done when a run began here, by the job's number
         self.past = Standing()  # of the runs that have ended
+        self.told = set[str]()  # the measures that failed in one of them
 
     def train_all(self) -> None:
         """Train all jobs to their end. A signal ends this between two steps, by KeyboardInterrupt."""
@@ -162,6 +163,7 @@ class SweepRounds:
         run = begin(self.jobs[number], self.device, engine.name, engine.isa, engine.build)
         try:
             ddp.same_start(run)
+            run.told = self.told
             run.wandb_id = run.wandb_id or new_id(run.config, run.directory)
             run.write_begun()
             self.first[number] = run.steps_before + run.step
