@@ -23,7 +23,9 @@ from fractal_ifs.fractals.ifs import AffineIFS
 from fractal_ifs.networks.construction import corollary1_network
 from fractal_ifs.networks.mlp import MLP, mlp
 from fractal_ifs.plotting.style import COLOURS, drawing, fit
+from fractal_ifs.runs.versions import Versions
 from fractal_ifs.theorems import conjecture1, corollary2, corollary3, theorem2, theorem3, theorem4, theorem5
+from fractal_ifs.theorems import record as theory_record
 from fractal_ifs.theorems.fold import CANTOR, fold_network
 from fractal_ifs.theorems.line import breakpoints, sign_changes, stacked
 from fractal_ifs.theorems.measure import LineDistribution, masses_of_pieces
@@ -423,6 +425,7 @@ def test_pictures_come_in_the_formats_and_the_width_of_a_paper(command, tmp_path
 def test_pictures_of_another_look_are_drawn_from_what_was_computed(command, tmp_path, monkeypatch, capsys):
     words = ["theorem3", "theorem4", "corollary2", "fractal=cantor", "points=1000", "seed=1"]
     words += [f"{name}.train_steps=20" for name in ("theorem3", "theorem4", "corollary2")] + ["theorem4.n=4"]
+    monkeypatch.setattr(theory_record, "versions", lambda: Versions(git_commit="1"))  # this tree may be a changed one
     assert command(*words) is None
     [record] = tmp_path.rglob("theory.json")
     first = json.loads(record.read_text())
@@ -451,6 +454,10 @@ def test_pictures_of_another_look_are_drawn_from_what_was_computed(command, tmp_
         capsys.readouterr()
         assert command(*words, "width=4") is None
         assert " from theory.json" not in capsys.readouterr().out
+    for modified in (False, True):
+        monkeypatch.setattr(theory_record, "versions", lambda of=modified: Versions(git_commit="1", git_modified=of))
+        assert command(*words, f"width={5 + modified}") is None
+        assert (" from theory.json" in capsys.readouterr().out) is not modified
 
 
 def test_the_same_command_computes_again_and_one_over_looks_has_a_directory_for_each(command, tmp_path, capsys):

@@ -56,7 +56,8 @@ def with_measure(runs: pd.DataFrame, number: str) -> tuple[pd.DataFrame, str]:
     lines = runs.astype(object).where(runs.notna(), None).to_dict("records")
     series = [measures_of(run) for run in lines]
     known = list(dict.fromkeys(measure for found in series for measure in found))
-    known += [own for name in runs if (own := last_of(str(name))) and own not in known and runs[name].notna().any()]
+    numbered = [str(column) for column in runs.columns[runs.notna().any()]]
+    known += [own for column in numbered if (own := last_of(column)) and own not in known]
     if name not in known:
         configs = [config for run in lines if (config := config_of(run))]
         if name in {each.rpartition(".")[2] for config in configs for each in config.measures}:
