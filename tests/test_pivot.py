@@ -232,6 +232,19 @@ def test_categories_are_not_joined_by_lines(tmp_path):
         [axes] = figure.axes
         styles = {line.get_linestyle() for line in axes.get_lines() if len(np.asarray(line.get_xdata())) > 1}
         assert ("-" in styles) == joined
+        starts = [np.asarray(bars.lines[0].get_xdata())[0] for bars in axes.containers]
+        assert len(starts) == len(table_of(tmp_path, column=column).entries)
+        assert (len(set(starts)) == 1) == joined  # no bar hides another of the same category
+        assert max(starts) - min(starts) < 0.5
+
+
+def test_cells_are_in_the_order_of_values(tmp_path):
+    for size in (100, 20, 5):
+        for curve in ("6", "1"):
+            add(tmp_path, [0.6], config=small(curve=curve, batch_size=size))
+    table = table_of(tmp_path, column="batch_size")
+    assert [list(line) for line in table.entries.values()] == [["5", "20", "100"]] * 2
+    assert [entry.runs[0]["batch_size"] for entry in table.cells] == [5, 20, 100] * 2
 
 
 def test_a_maximum_tells_over_how_many_looks_where_runs_differ_in_that(tmp_path):

@@ -87,7 +87,8 @@ def against(table: Pivot, output: Output) -> Figure | None:
     """The table's number against the key in its columns. None where there is one cell alone, or no cell has a number.
 
     Points are joined where the key's values are numbers. A point is the mean over seeds, its bar one standard
-    deviation to each side. Hollow: runs that have not ended.
+    deviation to each side. Hollow: runs that have not ended. Where values stand side by side, the points of one value
+    do so too, so that no bar hides another.
     """
     if len(table.cells) < 2 or all(cell.mean is None for cell in table.cells):
         return None
@@ -102,11 +103,13 @@ def against(table: Pivot, output: Output) -> Figure | None:
     place = _places(points)
     joined = "-" if all_numbers(points) else ""
     looks = looks_of([name for panel in every for name in panel.lines])
+    room = 0 if _on_a_scale(points) else 0.4 / len(looks)
+    beside = {name: room * (number - (len(looks) - 1) / 2) for number, name in enumerate(looks)}
     for panel, axes in zip(found, flat(axes_of), strict=False):
         for name, cells in panel.lines.items():
             look = looks[name]
             points_of = [(place[value], cell.mean, cell) for value, cell in cells.items() if cell.mean is not None]
-            drawn = sorted(points_of, key=lambda point: point[0])
+            drawn = sorted(((at + beside[name], mean, cell) for at, mean, cell in points_of), key=lambda p: p[0])
             x, y = [at for at, _, _ in drawn], [mean for _, mean, _ in drawn]
             bars = [cell.sd or 0 for *_, cell in drawn]
             axes.errorbar(
@@ -208,19 +211,24 @@ def _title(table: Pivot, found: Sequence[Panel]) -> str:
 
 def _places(points: Sequence[Any]) -> dict[Any, float]:
     """Where the values of a key stand on the axis: numbers at their place, other values and pairs side by side."""
-    if len(points) > 2 and all_numbers(points):
+    if _on_a_scale(points):
         return {value: float(value) for value in points}
     return {value: float(i) for i, value in enumerate(sorted(points, key=by_value))}
+
+
+def _on_a_scale(points: Sequence[Any]) -> bool:
+    """Whether the values of a key stand at their place as numbers."""
+    return len(points) > 2 and all_numbers(points)
 
 
 def _mark(axes: Axes, points: Sequence[Any], place: Mapping[Any, float]) -> None:
     at = [place[value] for value in points]
     names = [literal(short(value, LONG_POINT)) for value in points]
-    if min(at) > 0 and max(at) / min(at) >= 8 and len(points) > 2:
+    if not _on_a_scale(points):
+        axes.set_xlim(min(at) - 0.4, max(at) + 0.4)
+    elif min(at) > 0 and max(at) / min(at) >= 8:
         axes.set_xscale("log")
         axes.minorticks_off()
-    elif len(points) <= 2 or not all_numbers(points):
-        axes.set_xlim(min(at) - 0.4, max(at) + 0.4)
     long = sum(map(len, names)) > 36
     axes.set_xticks(at, names, rotation=30 if long else 0, ha="right" if long else "center")
 

@@ -140,7 +140,7 @@ def pivot(
         line = groups.setdefault(_key(run, rows), {})
         line.setdefault("" if column is None else plain_value(run[column]), []).append(run)
     entries = {
-        key: {value: _entry(group, number) for value, group in groups[key].items()}
+        key: {value: _entry(groups[key][value], number) for value in sorted(groups[key], key=by_value)}
         for key in sorted(groups, key=lambda values: [by_value(value) for value in values])
     }
     return Pivot(number, rows, column, "lr" in over and "lr" in names, entries, len(runs), same, notes)
