@@ -109,7 +109,7 @@ def test_each_cell_says_its_learning_rate_where_they_may_differ(tmp_path):
         add(tmp_path / "one", [0.6], lr=lr, curve=curve)
     table = table_of(tmp_path / "one")
     assert [line[1] for line in texts(table)[1:]] == ["0.6000 lr=0.001", "0.6000 lr=0.002"]
-    assert "lr: the only learning rate of its cell; those of other cells are others." in pivot.legend(table)
+    assert "lr: the only learning rate of its cell; cells have different ones." in pivot.legend(table)
 
 
 def test_learning_rates_that_are_all_that_varies_are_rows(tmp_path):
