@@ -228,6 +228,22 @@ def test_a_terminal_with_room_has_the_runs_by_what_they_differ_in(terminal):
     assert lines == 4  # at the end all of it is removed
 
 
+def test_runs_are_told_apart_by_keys_of_groups_too(terminal):
+    configs = [small(fractal=name, data__margin=m) for name in ("cantor2d", "vicsek") for m in (0.0, 0.0002)]
+    shown = Progress([Job(config, None) for config in configs], terminal[0], "auto")
+    shown.told([0, 1, 2, 3], Standing(tuple(Running(i, 1, 100, None, None) for i in range(4))))
+    time.sleep(0.2)
+    shown.close()
+    head, *runs, _ = [line.split() for line in plain(all_of(*terminal))[-7:-1]]
+    assert head[:2] == ["fractal", "data.margin"]  # and not the maps of a fractal, which follow from its name
+    assert [run[:2] for run in runs] == [
+        ["cantor2d", "0.0"],
+        ["cantor2d", "0.0002"],
+        ["vicsek", "0.0"],
+        ["vicsek", "0.0002"],
+    ]
+
+
 @pytest.mark.parametrize(("mode", "columns", "lines"), [("line", 100, 24), ("auto", 100, 8), ("auto", 50, 24)])
 def test_otherwise_there_is_one_line(terminal, monkeypatch, mode, columns, lines):
     monkeypatch.setenv("COLUMNS", str(columns))

@@ -53,7 +53,7 @@ def table_of(found: Iterable[tuple[Path, RunRecord]], base: Path | None) -> pd.D
     rows = [
         row_of(path, record)
         | {"directory": str(path.relative_to(base) if base else path.absolute())}
-        | _inner(record.config)
+        | inner_of(record.config)
         for path, record in found
     ]
     others = list(dict.fromkeys(key for line in rows for key in line if key not in COLUMNS))
@@ -73,7 +73,7 @@ def table_of(found: Iterable[tuple[Path, RunRecord]], base: Path | None) -> pd.D
     return table.drop(columns=[key for key in inner if not bool(differ[key])])
 
 
-def _inner(config: RunConfig) -> dict[str, Any]:
+def inner_of(config: RunConfig) -> dict[str, Any]:
     """The keys that can change a result and have no column, with lists as text."""
     return {
         name: str(value) if isinstance(value, list) else value
