@@ -232,7 +232,8 @@ def test_categories_are_not_joined_by_lines(tmp_path):
         [axes] = figure.axes
         styles = {line.get_linestyle() for line in axes.get_lines() if len(np.asarray(line.get_xdata())) > 1}
         assert ("-" in styles) == joined
-        starts = [np.asarray(bars.lines[0].get_xdata())[0] for bars in axes.containers]
+        containers: Any = axes.containers
+        starts = [np.asarray(bars.lines[0].get_xdata())[0] for bars in containers]
         assert len(starts) == len(table_of(tmp_path, column=column).entries)
         assert (len(set(starts)) == 1) == joined  # no bar hides another of the same category
         assert max(starts) - min(starts) < 0.5
