@@ -236,7 +236,8 @@ def _on_another(axis: Axis) -> list[Text]:
     """The names on an axis, if one stands on another and they are level."""
     low, high = sorted(axis.get_view_interval())
     slack = 1e-9 * (high - low)
-    ticks = zip(axis.get_majorticklocs(), axis.get_major_ticks(), strict=True)  # panels inside show no labels
+    axis.get_majorticklabels()  # brings the ticks up to date; of panels inside it returns none
+    ticks = zip(axis.get_majorticklocs(), axis.get_major_ticks(), strict=True)
     seen = [tick.label1 for at, tick in ticks if low - slack <= at <= high + slack]
     names = [label for label in seen if label.get_visible() and label.get_text()]
     boxes = [label.get_window_extent() for label in names]
