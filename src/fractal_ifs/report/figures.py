@@ -139,13 +139,17 @@ def _draw_by_depth(
             partial |= not cell.whole
             seeds |= {cell.seeds} if cell.spread else set()
         if theirs:
-            axes.plot(widths, theirs[depth - 1], "--", color=look.color, lw=1, alpha=0.7)
+            axes.plot(widths, theirs[depth - 1], "--", marker=look.marker, ms=2.5, color=look.color, lw=1, alpha=0.7)
+    run = {key.depth for key, cell in ours.items() if key[:4] == where and not cell.differs}
+    of_ours: dict[str, Any] = {"ms": 5, "lw": 2}
+    of_paper: dict[str, Any] = {"ms": 2.5, "lw": 1, "ls": "--"}
     handles = [
-        Line2D([], [], color=look.color, marker=look.marker, ms=5, lw=2, label=f"depth {d}")
-        for d, look in zip(range(1, 6), looks, strict=True)
+        Line2D([], [], color=c, marker=marker, label=f"depth {d}", **(of_ours if d in run else of_paper))
+        for d, (c, marker) in zip(range(1, 6), looks, strict=True)
+        if d in run or theirs
     ]
     if theirs:
-        handles.append(Line2D([], [], color="0.4", ls="--", lw=1, label="the paper"))
+        handles.append(Line2D([], [], color="0.4", marker="o", label="the paper", **of_paper))
     if partial:
         handles.append(Line2D([], [], color="0.4", marker="o", mfc="white", ls="", label="another budget"))
     if over := over_seeds(seeds):
@@ -299,7 +303,9 @@ def parameters(ours: Ours, output: Output = SCREEN) -> "Figure | None":
     panels[0].set_ylabel(_name(ours))
     lines = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     _legend(figure, panels[-1], dict(sorted(lines.items())), output)
-    figure.suptitle("Parameter utilisation on curve 1 (hollow: another budget)", fontsize=10)
+    over = over_seeds(cell.seeds for key, cell in ours.items() if key[:4] in {("fractal", f, 5, "1") for f in found})
+    mean = f"; means over {over}" if over else ""
+    figure.suptitle(f"Parameter utilisation on curve 1 (hollow: another budget{mean})", fontsize=10)
     return figure
 
 
