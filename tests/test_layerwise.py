@@ -146,3 +146,12 @@ def test_joint_training_keeps_its_fingerprint_and_other_models_are_refused():
     assert apart.fingerprint != joint.fingerprint
     with pytest.raises(ConfigError, match="training=greedy: must be one of joint, layerwise"):
         compose(training="greedy")
+
+
+def test_a_run_that_diverges_before_its_last_layer_has_a_record_that_can_be_read(tmp_path):
+    [run] = trained([small(training="layerwise", depth=2, eval_every=10, lr=1e30, optimizer="sgd")], 0, [tmp_path])
+    assert run.steps_before == 0  # the first layer
+    record = records.read_stored(tmp_path).record
+    assert record.status == records.Status.DIVERGED
+    assert record.best_test_acc is not None
+    assert record == run.record()

@@ -109,7 +109,8 @@ def _negatives(run: Run, points: dict[int, int]) -> dict[int, float]:
     values = {level: dict(zip(*found, strict=True)) for level, found in series.items() if found}
     steps = set.intersection(*map(set, values.values())) if len(values) == len(points) else set[int]()
     right = {step: {level: at[step] * points[level] for level, at in values.items()} for step in steps}
-    return {step: (sum(r.values()) - 2 * r[0] + points[0]) / sum(points.values()) for step, r in right.items()}
+    positives = points.get(0, 0)  # a small test set may have none
+    return {step: (sum(r.values()) - 2 * r.get(0, 0) + positives) / sum(points.values()) for step, r in right.items()}
 
 
 def _mean_points(counts: Sequence[dict[int, int]]) -> dict[int, float]:

@@ -317,14 +317,15 @@ class Run:
     def record(self) -> RunRecord:
         """The content of result.json. Before the first evaluation there is no accuracy."""
         last = self.history[-1] if self.history and self.history[-1].step > 0 else None
-        counts = last if last and last.step > self.config.counts_from else None
+        after = self.steps_before if self.status.ended else self.config.counts_from  # one may diverge in any layer
+        counts = last if last and last.step > after else None
         return RunRecord.of(
             self.config,
             self.status,
             best_test_acc=self.best_test_acc if counts else None,
             best_step=self.best_step if counts else None,
             final_test_acc=counts.test_acc if counts else None,
-            **Summary.of(self.history, self.config.counts_from)._asdict(),
+            **Summary.of(self.history, after)._asdict(),
             val_points=self.val_points,
             measured=last.measured or None if last else None,
             steps=self.steps_before + self.step,

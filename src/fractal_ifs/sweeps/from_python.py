@@ -116,8 +116,8 @@ def _asked(directory: Path | None, keywords: Mapping[str, Any]) -> Generator[_As
             if plain["sweep"] == UNNAMED:
                 words.append(f"sweep={quoted(sweep_name(words))}")
                 master = loader.load_configuration("config", [*words, *own], run_mode=RunMode.MULTIRUN)
-            plain = OmegaConf.to_container(master)
-            _check_hydra(plain["hydra"], bool(master.hydra.job.chdir))
+            hydra: Any = OmegaConf.to_container(master.hydra)
+            _check_hydra(hydra, bool(master.hydra.job.chdir))
             context = HydraContext(loader, None)  # pyright: ignore[reportArgumentType]  (callbacks: nobody calls any)
             yield _Asked(loan, context, master, words, list(master.hydra.overrides.task))
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
