@@ -100,7 +100,8 @@ def machine() -> None:
 def tests() -> None:
     if importlib.util.find_spec("pytest") is None:
         raise ModuleNotFoundError("pytest isn't installed")
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/test_cuda.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+    command += ["tests/test_cuda.py", "tests/test_stacked.py"]
     subprocess.run(command, cwd=ROOT)
 
 
@@ -148,7 +149,7 @@ def by_cuda(width: int, count: int) -> float:
 def by_stacked(width: int, count: int) -> float:
     from fractal_ifs.engines.stacked import StackedEngine
 
-    return of_engine(StackedEngine(graphs=True), width, count, 200)
+    return of_engine(StackedEngine(graphs=True), width, count, 320)
 
 
 def by_bare(width: int, count: int) -> float:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from fractal_ifs.mkl import ask_for_equal_bits
 
@@ -20,6 +21,9 @@ from fractal_ifs.mkl import ask_for_equal_bits
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # several threads on tiny tensors only wait for each other
 ask_for_equal_bits()  # before any test multiplies
+# No property rests on how fast this machine is.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 SMALL = {
     "width": 8,

@@ -70,7 +70,7 @@ def command(directory: Path, *overrides: str, **environment: str) -> tuple[int, 
     return process.returncode, text
 
 
-def wait_for(condition: Any, process: subprocess.Popen, seconds: float = 120) -> bool:
+def wait_for(condition: Any, process: subprocess.Popen, seconds: float = 300) -> bool:
     """Until the condition is true (True) or the process has ended (False)."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -108,7 +108,7 @@ def kill(process: subprocess.Popen) -> None:
     workers = children(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < deadline, "workers outlive their driver"
         time.sleep(0.05)

@@ -114,7 +114,6 @@ def test_averages_are_those_of_torch_and_are_measured(keys):
 @settings(
     max_examples=6,
     derandomize=True,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(

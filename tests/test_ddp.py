@@ -54,7 +54,7 @@ def test_killed_and_interrupted_it_goes_on_to_the_same_bits(tmp_path):
     process = start(killed, *arguments)
     assert wait_for(lambda: max(steps(killed).values(), default=0) >= 100, process)
     os.killpg(process.pid, signal.SIGINT)  # to all of them, as a terminal does
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=300)
     assert "interrupted: the same command goes on from here" in text, text
     assert "Traceback" not in text
     process = start(killed, *arguments)
@@ -76,7 +76,7 @@ def test_a_process_that_dies_before_they_meet_ends_the_run(tmp_path):
     process = start(tmp_path, *RUN, *DDP)
     assert wait_for(lambda: len(children(process.pid)) == 2, process)
     os.kill(max(children(process.pid)), signal.SIGKILL)
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "its worker process was killed by signal 9" in text
     assert "Traceback" not in text

@@ -126,7 +126,7 @@ def bare(tmp_path_factory):
         """``python -m fractal_ifs.WORDS`` in that environment: with -S, Python doesn't look into its own."""
         env = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{site}"}
         command = [sys.executable, "-S", "-m", f"fractal_ifs.{words[0]}", *words[1:]]
-        return subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, timeout=300)
 
     return run
 

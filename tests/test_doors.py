@@ -158,7 +158,7 @@ def test_help_and_version_need_nothing_heavy_and_no_second(tmp_path):
     code += "for verb in VERBS: run(verb, '--help')\n"
     code += "run('completion', 'query', 'fractal-ifs train fractal=')\nprint([m for m in heavy if m in sys.modules])\n"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.stdout.splitlines() == ["[]", "[]"], done.stderr
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
@@ -565,7 +565,7 @@ def test_each_shell_reads_its_script(tmp_path, shell, begin, end):
     plain = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
     for words in (["-n", "script"], [*plain, "-c", f"{begin}\n{LINES[shell]}\n{end}"]):
         done = subprocess.run(
-            [shell, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+            [shell, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
         )
         assert (done.returncode, done.stderr) == (0, "")
     told = {"bash": "_fractal_ifs_command fractal-ifs", "zsh": "_fractal_ifs_command", "fish": "fractal=vicsek\nplot"}

@@ -114,7 +114,7 @@ def ran(folder: Path, program: str, *arguments: str) -> str:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env=os.environ | {"HYDRA_FULL_ERROR": "1"},
     )
     assert done.returncode == 0, done.stderr

@@ -82,7 +82,7 @@ def test_from_the_command_line_and_interrupted_to_the_same_bits(tmp_path):
     process = start(tmp_path, *words)
     assert wait_for(lambda: max(steps(tmp_path / "ended").values(), default=0) >= 40, process)
     os.killpg(process.pid, signal.SIGINT)  # to all of them, as a terminal does
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=300)
     assert "interrupted: the same command goes on from here" in text, text
     assert "Traceback" not in text
     status, text = command(tmp_path, *words)

@@ -95,7 +95,7 @@ def test_pairs_that_touch():
 points = st.lists(st.tuples(*[st.floats(-1, 1)] * 2), min_size=4, max_size=7, unique=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(points, points, st.floats(-3, 3), st.floats(-3, 3))
 def test_distance_of_polygons_against_dense_sampling(a, b, right, up):
     try:

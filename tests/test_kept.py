@@ -280,7 +280,7 @@ def test_several_processes_fill_one_table(tmp_path):
     ]
     assert wait_for(lambda: len(list(tmp_path.glob("*.ready"))) == 4, processes[0])
     begin.touch()
-    assert [process.wait(100) for process in processes] == [0] * 4
+    assert [process.wait(300) for process in processes] == [0] * 4
     assert sorted(int(row["seed"]) for row in lines(table)) == list(range(48))
     assert [path.name for path in table.parent.iterdir()] == ["runs.csv"]
 

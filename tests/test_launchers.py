@@ -37,7 +37,7 @@ def trained(folder, *arguments):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     records = [json.loads(path.read_text()) for path in (folder / "multirun").rglob("result.json")]

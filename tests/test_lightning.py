@@ -381,7 +381,7 @@ def test_signals_leave_a_run_that_goes_on(tmp_path):
         while not (tmp_path / "run" / "checkpoint.pt").exists() and time.monotonic() < end:
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 128 + signal.SIGTERM, told

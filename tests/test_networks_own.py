@@ -377,7 +377,7 @@ def test_a_refusal_needs_no_torch(nets, tmp_path):
         "try: runpy.run_module('fractal_ifs.train', run_name='__main__')\n"
         "finally: print('torch' in sys.modules)"
     )
-    found = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    found = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert found.stdout.splitlines()[-1] == "False"
     assert found.stderr.strip() == "error: depth=0: must be a whole number >= 1 and <= 100000"
 
@@ -410,7 +410,7 @@ def test_the_command_itself(nets, tmp_path):
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert ended.returncode == 0, ended.stderr
     assert "best test accuracy" in ended.stdout

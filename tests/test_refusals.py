@@ -235,7 +235,7 @@ def tried(keys: Sequence[str], try_one: Callable[[str], None], each: int) -> Non
         for place in range(each):
             try_one(f"{key}={ODD[(7 * number + 11 * place) % len(ODD)]}")
 
-    @settings(max_examples=each * len(keys), derandomize=True, deadline=None, database=None)
+    @settings(max_examples=each * len(keys), derandomize=True, database=None)
     @given(st.sampled_from(keys), ANY)
     def draw(key: str, value: str) -> None:
         try_one(f"{key}={value}")

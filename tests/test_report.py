@@ -915,7 +915,7 @@ def drawn(directory, link="", name="index.html"):
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000"]
     command += [f"--user-data-dir={directory / 'profile'}", "--dump-dom"]
     command += ["--allow-file-access-from-files", (directory / "out" / name).as_uri() + link]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
 
 
 def test_a_narrowed_experiment_trains_and_is_reported(tmp_path):
@@ -932,7 +932,7 @@ def test_a_narrowed_experiment_trains_and_is_reported(tmp_path):
     for experiment, more in (("table2", "curve=1,6"), ("table1", "depth=5")):
         arguments = ["-m", f"experiment={experiment}", "fractal=cantor2d,vicsek", more, *sizes]
         command = [sys.executable, "-m", "fractal_ifs.train", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
     assert "2 of 2 jobs are finished already" in done.stdout + done.stderr
     runs, notes = rows.read_runs([tmp_path / "multirun" / "tables-40"])
@@ -960,7 +960,7 @@ def test_an_experiment_sweeps_the_cells_of_its_table(name):
 def call(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "fractal_ifs.report", *arguments]
     return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
+        command, cwd=cwd, capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
     )
 
 
@@ -1030,7 +1030,7 @@ def test_help_loads_nothing_heavy(tmp_path):
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
     code = "import sys, fractal_ifs.report.__main__ as r\ntry: r.main(['--help'])\nexcept SystemExit: pass\n"
     code += "print([m for m in ('pandas', 'matplotlib', 'plotly', 'torch', 'scipy') if m in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert out.stdout.splitlines()[-1] == "[]"
 
 

@@ -163,7 +163,7 @@ def test_a_finished_sweep_does_not_wait_for_torch(command, tmp_path):
     one = ["-m", "curve=1,4", *QUICK, "sweep=grid"]
     assert command(*one).status == 0
     code = "import sys; from fractal_ifs.train import main; main(); sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code, *one], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, *one], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "2 of 2 jobs are finished already" in done.stdout + done.stderr
 

@@ -22,7 +22,7 @@ from fractal_ifs.theorems.measure import LineDistribution, best_error, masses_of
 from fractal_ifs.theorems.samples import labelled_points
 from fractal_ifs.theorems.statements import STATEMENTS, problems
 
-quick = settings(max_examples=20, deadline=None, derandomize=True)
+quick = settings(max_examples=20, derandomize=True)
 
 
 @st.composite

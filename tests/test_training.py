@@ -299,7 +299,7 @@ used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesi
 resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), used + (100 << 20)))
 print([str(run.status) for run in train([job(seed) for seed in range(16)], stack=16)])
 """
-    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=300)
     assert done.stdout.strip() == str(["finished"] * 16), done.stderr
     assert "out of memory with 16 networks in a stack: going on with 8" in done.stderr
 
@@ -310,17 +310,6 @@ def test_a_compiled_step_computes_the_same():
     [plain], [compiled] = trained([small(engine="torch")]), trained([small(**{"trainer.compile": "true"})])
     assert relative(compiled.params, plain.params) <= 1e-5
     assert compiled.record()["fingerprint"] != plain.record()["fingerprint"]
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_cuda_graph_computes_the_same_bits():
-    configs = [
-        [small(trainer="gpu", **keys, **{"trainer.cuda_graphs": graphs}) for keys in PARTNERS]
-        for graphs in (False, True)
-    ]
-    for plain, graph in zip(*(trained(c, stack=4) for c in configs), strict=True):
-        assert torch.equal(plain.params, graph.params)
-        assert numbers(plain) == numbers(graph)
 
 
 # --- interrupted and gone on

@@ -35,7 +35,7 @@ def test_the_command_of_the_wheel(site):
     """Pip puts it into the folder of scripts, with the interpreter that it installs for."""
     command = [site / "bin" / "fractal-ifs", "--version"]
     env = {**os.environ, "PYTHONPATH": str(site)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     [name] = [path.name for path in site.glob("fractal_ifs-*.dist-info")]
     assert (done.stdout, done.stderr) == (f"fractal_ifs {name.split('-')[1].removesuffix('.dist')}\n", "")
 

@@ -96,7 +96,7 @@ class Values(TypedDict, total=False):
     trainer__precision: Literal["32-true", "bf16-mixed", "64-true"]
     trainer__draw: Literal["float32", "precision"]
     trainer__compile: bool
-    trainer__cuda_graphs: bool
+    trainer__cuda_graphs: bool | None
     trainer__channels_last: bool
     trainer__threads: int
     logger__project: str
@@ -197,7 +197,7 @@ class Lists(TypedDict, total=False):
     )
     trainer__draw: Literal["float32", "precision"] | Sequence[Literal["float32", "precision"]]
     trainer__compile: bool | Sequence[bool]
-    trainer__cuda_graphs: bool | Sequence[bool]
+    trainer__cuda_graphs: bool | Sequence[bool | None] | None
     trainer__channels_last: bool | Sequence[bool]
     trainer__threads: int | Sequence[int] | Interval
     logger__project: str | Sequence[str]

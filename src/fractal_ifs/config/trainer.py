@@ -35,7 +35,9 @@ class Trainer(Group):
         later="precision",
     )
     compile: bool = key("compile the step with torch.compile, which may add numbers in another order", later=False)
-    cuda_graphs: bool = key("stacked engine on a GPU: replay a step as a CUDA graph", later=False, result=False)
+    cuda_graphs: bool | None = key(
+        "stacked engine on a GPU: do steps as CUDA graphs; null: where that can be", later=False, result=False
+    )
     channels_last: bool = key("store a CNN's maps with channels innermost in memory", later=True)
     threads: int = key("threads of a process that trains a CNN on a CPU", least=1, most=1024, later=1)
 

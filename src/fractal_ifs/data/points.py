@@ -3,7 +3,7 @@
 import json
 import weakref
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -31,12 +31,6 @@ class Points:
         """The dimension of the points."""
         return self.x_train.shape[1]
 
-    def to(self, device: torch.device | str) -> "Points":
-        """The same points on another device."""
-        if self.x_train.device == torch.device(device):
-            return self
-        return Points(*(None if t is None else t.to(device) for t in vars(self).values()))  # pyright: ignore[reportArgumentType]
-
 
 # Runs with the same distribution, sizes and seed share their points while one of the runs is in memory.
 _shared: "weakref.WeakValueDictionary[str, Points]" = weakref.WeakValueDictionary()
@@ -50,14 +44,12 @@ def fractal_points(
     points = _shared.get(key)
     if points is None:
         law = _law(fractal, curve, data.margin, data.overlaps)
-        x, y, _ = law.sample(data.train_size, seed=stream(seed, "train"), balanced=data.balanced)
-        x_test, y_test, level = law.sample(data.test_size, seed=stream(seed, "test"), balanced=data.balanced)
+        draw = partial(law.sample, balanced=data.balanced, device=device)
+        x, y, _ = draw(data.train_size, seed=stream(seed, "train"))
+        x_test, y_test, level = draw(data.test_size, seed=stream(seed, "test"))
         points = Points(x, y.float(), x_test, y_test.float(), level)
         if data.val_size:
-            points.x_val, points.y_val, _ = law.sample(
-                data.val_size, seed=stream(seed, "validation"), balanced=data.balanced
-            )
-        points = points.to(device)
+            points.x_val, points.y_val, _ = draw(data.val_size, seed=stream(seed, "validation"))
         _shared[key] = points
     return points
 

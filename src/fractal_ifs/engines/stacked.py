@@ -16,16 +16,19 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.data.points import Points
-from fractal_ifs.data.seeds import permutation
+from fractal_ifs.data.seeds import permutation, permutations
 from fractal_ifs.engines.fusing import BATCHES, forward, out_of_memory, why_not
+from fractal_ifs.engines.graph import captured
 from fractal_ifs.engines.own_loss import Function, function_of
 from fractal_ifs.engines.protocol import Measurement, Stop
 from fractal_ifs.engines.steps import Program, Steps, Vectors
 from fractal_ifs.engines.traced import LEAST, Gradients, traced
+from fractal_ifs.errors import message, short
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.records import note
@@ -34,7 +37,21 @@ from fractal_ifs.runs.run import Run
 log = logging.getLogger(__name__)
 
 CACHE = 4 << 20  # largest size of a stack on a CPU: bytes of parameters, moments and activations
+FIRST, MOST = (
+    256,
+    4096,
+)  # networks of a stack on a GPU: before its memory is measured, and at most; they are saved one by one
+ROOM = 0.8  # the share of a GPU's memory that they may fill
+GRAPH = 16  # steps of a CUDA graph, between two of which a signal is heeded
+ROWS = 1 << 24  # numbers of points whose places are held at a time, 128 MB
+SORTED = 1 << 24  # points whose orders are drawn on a GPU at a time, which takes under 1 GB
+PASS = 1 << 26  # outputs of hidden units at a time where networks are measured on a GPU, 256 MB
 AUTOCAST = {"bf16-mixed": torch.bfloat16}
+
+
+def on_gpu(device: torch.device) -> bool:
+    """Whether numbers may differ in company, as on a GPU, where a call takes longer than what it computes."""
+    return device.type != "cpu"
 
 
 def losses(loss: str | Function, f: Tensor, y: Tensor) -> Tensor:
@@ -78,6 +95,7 @@ class Stack:
         graphs: bool = False,
         fused: bool = True,
     ):
+        """``graphs``: do steps as CUDA graphs. Raises RuntimeError where that can't be."""
         self.runs = list(runs)
         first = runs[0]
         self.device = first.params.device
@@ -91,8 +109,8 @@ class Stack:
         self.average = torch.stack(averages) if averages else None
         self.steps = Steps([run.config for run in runs], self.params)
         self.network = forward([run.model for run in runs], fused)
-        self.weights = [weight.detach().requires_grad_() for weight in self._by_parameter(self.params)]
-        for weight, grad in zip(self.weights, self._by_parameter(self.grad), strict=True):
+        self.weights = [weight.detach().requires_grad_() for weight in by_parameter(first.model, self.params)]
+        for weight, grad in zip(self.weights, by_parameter(first.model, self.grad), strict=True):
             weight.grad = grad
         # Runs with the same points share them. All sets are concatenated, so that a batch is one gather.
         sets = {id(run.data): run.data for run in runs}
@@ -103,7 +121,7 @@ class Stack:
         self.y = torch.cat([points.y_train for points in sets.values()]).to(self.params.dtype)
         self.batch = first.config.batch_size
         self.epoch = [len(run.data.y_train) // self.batch for run in runs]
-        self.orders: list[tuple[int, Tensor]] = [(-1, torch.empty(0))] * len(runs)
+        self.orders: dict[Order, Tensor] = {}
         self.casting = casting(precision, self.device)
         self.losses, self.update = self._losses, self._update
         if compiled:
@@ -113,54 +131,45 @@ class Stack:
         usual = isinstance(first.model, MLP) or compiled or precision in AUTOCAST or self.device.type != "cpu"
         few = first.config.steps - first.step < LEAST
         self.flat = self._traced() if fused and not usual and not few else None
-        self.step = self._graph() if graphs else self._step
+        self.units = {count: self._graph(count) for count in (GRAPH, 1)} if graphs else {1: self._one}
         for m, run in enumerate(runs):  # last, so that a failure above leaves the runs unchanged
             average = None if self.average is None else self.average[m]
             run.bind(self.params[m], self.exp_avg[m], self.exp_avg_sq[m], average)
-
-    def _by_parameter(self, vectors: Tensor) -> list[Tensor]:
-        """Vectors (M, P) as the networks' parameters, each (M, ...). They share their memory."""
-        parameters = list(self.runs[0].model.parameters())
-        ends = np.cumsum([p.numel() for p in parameters])
-        return [
-            torch.unflatten(vectors[:, end - p.numel() : end], 1, p.shape)
-            for end, p in zip(ends.tolist(), parameters, strict=True)
-        ]
 
     def _traced(self) -> Gradients | None:
         """The losses and gradients as a flat program, tried on batches that any run might have."""
         rows = torch.arange(BATCHES * len(self.runs) * self.batch).view(BATCHES, len(self.runs), self.batch)
         batches = [(self.x[row], self.y[row]) for row in ddp.share(rows, axis=2) % len(self.y)]
-        return traced(self._losses_of, self._by_parameter(self.params.clone()), batches)
+        return traced(self._losses_of, by_parameter(self.runs[0].model, self.params.clone()), batches)
 
-    def order(self, m: int, epoch: int) -> Tensor:
-        """The rows of x (n,) for run m, in the order of this epoch."""
-        if self.orders[m][0] != epoch:
-            run = self.runs[m]
-            order = permutation(run.shuffle_seed, epoch, len(run.data.y_train)) + self.first_row[m]
-            self.orders[m] = (epoch, torch.from_numpy(order).to(self.device))
-        return self.orders[m][1]
+    def rows(self, ahead: int) -> Tensor:
+        """The rows of x of the next steps, (ahead, M, batch). No run's epoch ends among them."""
+        keys = [(r.shuffle_seed, r.step // e, len(r.data.y_train)) for r, e in zip(self.runs, self.epoch, strict=True)]
+        there = {key: order for key, order in self.orders.items() if key in keys}
+        self.orders = there | orders(sorted(set(keys) - there.keys()), self.device)
+        found: list[Tensor] = []
+        for run, epoch, key, first_row in zip(self.runs, self.epoch, keys, self.first_row, strict=True):
+            position = run.step % epoch * self.batch
+            found.append(self.orders[key][position : position + ahead * self.batch] + first_row)
+        rows = torch.unflatten(torch.stack(found), 1, (ahead, self.batch))
+        return ddp.share(rows, axis=2).transpose(0, 1)
 
     def advance(self, steps: int, stop: Stop) -> None:
         """Do ``steps`` steps of every run, or fewer if ``stop`` says so."""
+        most = max(1, ROWS // (len(self.runs) * self.batch))
         while steps and not stop:
-            positions = [run.step % epoch for run, epoch in zip(self.runs, self.epoch, strict=True)]
-            ahead = min(steps, *(epoch - p for p, epoch in zip(positions, self.epoch, strict=True)))
-            rows = torch.stack(
-                [
-                    self.order(m, run.step // self.epoch[m])[p * self.batch : (p + ahead) * self.batch]
-                    for m, (run, p) in enumerate(zip(self.runs, positions, strict=True))
-                ]
-            )
-            rows = ddp.share(torch.unflatten(rows, 1, (ahead, self.batch)), axis=2)
-            columns = self.steps.ahead([run.step for run in self.runs], ahead)
-            for s, row in enumerate(rows.unbind(1)):
-                if stop:
-                    break
-                self.step(row, *(column[s] for column in columns))
+            left = min(e - run.step % e for run, e in zip(self.runs, self.epoch, strict=True))
+            ahead = min(steps, left, most)
+            rows, columns = self.rows(ahead), self.steps.ahead([run.step for run in self.runs], ahead)
+            done = 0
+            while done < ahead and not stop:
+                count = next(count for count in self.units if count <= ahead - done)
+                part = slice(done, done + count)
+                self.units[count](rows[part], [column[part] for column in columns])
                 for run in self.runs:
-                    run.step += 1
-            steps -= ahead
+                    run.step += count
+                done += count
+            steps -= done
 
     def _losses_of(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> Tensor:
         with self.casting:
@@ -189,38 +198,60 @@ class Stack:
                 cast(Tensor, weight.grad).add_(gradient)
         return each
 
+    def _one(self, rows: Tensor, columns: Sequence[Tensor]) -> None:
+        self._step(rows[0], *(column[0] for column in columns))
+
     def _step(self, row: Tensor, *columns: Tensor) -> None:
         each = self._backward(row)
         with torch.no_grad():
             ddp.average(each, self.grad)
             self.update(each, *columns)
 
-    def _graph(self) -> Callable[..., None]:
-        """A step as one CUDA graph, which launches all of its kernels at once."""
-        row = torch.zeros(len(self.runs), self.batch, dtype=torch.int64, device=self.device)
-        columns = [column[0].clone() for column in self.steps.ahead([0] * len(self.runs), 1)]
-        state = [self.params, self.exp_avg, self.exp_avg_sq, self.total]
+    def _graph(self, count: int) -> Callable[[Tensor, Sequence[Tensor]], None]:
+        """So many steps as one CUDA graph."""
+        rows = torch.zeros(count, len(self.runs), self.batch, dtype=torch.int64, device=self.device)
+        columns = self.steps.ahead([0] * len(self.runs), count)
+        state = [self.params, self.exp_avg, self.exp_avg_sq, self.grad, self.total]
         state += [] if self.average is None else [self.average]
         state += tuple(buffer for run in self.runs for buffer in run.model.buffers())
-        kept = [tensor.clone() for tensor in state]
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # warm up: allocate and compile before the capture
-            for _ in range(3):
-                self._step(row, *columns)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._step(row, *columns)
-        for tensor, values in zip(state, kept, strict=True):
-            tensor.copy_(values)
 
-        def replay(*inputs: Tensor) -> None:
-            for here, values in zip((row, *columns), inputs, strict=True):
+        def work() -> None:
+            for step in range(count):
+                self._step(rows[step], *(column[step] for column in columns))
+
+        replay = captured(work, state)
+
+        def steps(its_rows: Tensor, its_columns: Sequence[Tensor]) -> None:
+            for here, values in zip((rows, *columns), (its_rows, *its_columns), strict=True):
                 here.copy_(values)
-            graph.replay()
+            replay()
 
-        return replay
+        return steps
+
+
+Order = tuple[int, int, int]  # of a run's points: its shuffle seed, the epoch, how many they are
+
+
+def orders(keys: Sequence[Order], device: torch.device) -> dict[Order, Tensor]:
+    """The ``permutation`` of each key, (n,), on a device: on a GPU sorted there, many at a time."""
+    if not on_gpu(device):
+        return {key: torch.from_numpy(permutation(*key)) for key in keys}
+    found: dict[Order, Tensor] = {}
+    for n, alike in groupby(sorted(keys, key=lambda key: key[2]), lambda key: key[2]):
+        left, size = list(alike), max(1, SORTED // n)
+        for some in (left[first : first + size] for first in range(0, len(left), size)):
+            found |= zip(some, permutations([key[:2] for key in some], n, device), strict=True)
+    return found
+
+
+def by_parameter(model: nn.Module, vectors: Tensor) -> list[Tensor]:
+    """Vectors (M, P) as the parameters of M such networks, each (M, ...). They share their memory."""
+    parameters = list(model.parameters())
+    ends = np.cumsum([p.numel() for p in parameters])
+    return [
+        torch.unflatten(vectors[:, end - p.numel() : end], 1, p.shape)
+        for end, p in zip(ends.tolist(), parameters, strict=True)
+    ]
 
 
 class StackedEngine:
@@ -231,7 +262,7 @@ class StackedEngine:
         stack: largest number of runs in a stack; 0: as many as suit the cache or the GPU. In mixed precision on a CPU
             always one.
         compiled: compile the step with ``torch.compile``, which may add numbers in another order.
-        graphs: run the step as a CUDA graph.
+        graphs: do steps as CUDA graphs; None: on a GPU, where that can be.
     """
 
     name, isa, build = "torch", None, None
@@ -241,10 +272,11 @@ class StackedEngine:
         precision: str = "32-true",
         stack: int = 0,
         compiled: bool = False,
-        graphs: bool = False,
+        graphs: bool | None = False,
     ):
-        self.stack_size, self.precision = stack, precision
-        self._make = partial(Stack, precision=precision, compiled=compiled, graphs=graphs)
+        self.stack_size, self.precision, self.graphs = stack, precision, graphs
+        self._make = partial(Stack, precision=precision, compiled=compiled)
+        self._room: int | None = None  # networks that a GPU has memory for, once that is measured
         self._runs: list[Run] = []
         self._trained: list[tuple[Run, Points]] = []
         self._stacks: list[Stack] = []
@@ -252,12 +284,12 @@ class StackedEngine:
         self._told = set[str]()
 
     def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
-        """Whether the runs fill the largest stack: ``stack`` runs, or 512 on a GPU, or what fits a core's cache."""
+        """Whether the runs fill the largest stack: ``stack`` runs, or what a GPU's memory or a core's cache holds."""
         run = runs[0]
         if self.stack_size:
             return len(runs) >= self.stack_size
-        if run.params.device.type != "cpu":
-            return len(runs) >= 512
+        if on_gpu(run.params.device):
+            return len(runs) >= min(MOST, self._room or FIRST)
         activations = 2 * run.config.batch_size * run.config.width * run.config.depth
         return len(runs) >= min(32, CACHE // (4 * (4 * run.params.numel() + activations)))
 
@@ -278,6 +310,8 @@ class StackedEngine:
                     self._make_stacks(todo)
                 for stack in self._stacks:
                     self._advance(stack, todo, sums, stop)
+                if self._room is None and on_gpu(runs[0].params.device):
+                    self._room = room(len(runs))
             except Exception as error:
                 size = max((len(stack.runs) for stack in self._stacks), default=self._size())
                 self._unstack()
@@ -325,8 +359,23 @@ class StackedEngine:
         for _, alike in groupby(self._runs, shape):
             left = list(alike)
             while left:
-                self._stacks.append(self._make(left[: self._size()], fused=self._alone is None))
+                self._stacks.append(self._stack(left[: self._size()]))
                 left = left[self._size() :]
+
+    def _stack(self, runs: Sequence[Run]) -> Stack:
+        """A stack, with CUDA graphs where they are asked for, or likely to gain more than they take."""
+        fused, graphs, first = self._alone is None, self.graphs, runs[0]
+        if graphs is None:
+            enough = first.config.steps - first.step >= LEAST
+            graphs = fused and enough and on_gpu(first.params.device) and not ddp.together()
+        try:
+            return self._make(runs, graphs=graphs, fused=fused)
+        except Exception as error:
+            if self.graphs is not None or not graphs or out_of_memory(error):
+                raise
+            log.warning("trainer.cuda_graphs=false: a step can't be captured: %s", short(message(error), 160))
+            self.graphs = False
+            return self._make(runs, fused=fused)
 
     def _unstack(self) -> None:
         """Give every run vectors of its own, and free the stacks' memory."""
@@ -340,7 +389,9 @@ class StackedEngine:
 
     @torch.no_grad()
     def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
-        """Measure each run, as ``Engine`` says."""
+        """Measure each run, as ``Engine`` says. On a GPU many at once."""
+        if runs and on_gpu(runs[0].params.device) and why_not(runs[0]) is None:
+            return self._together(runs, sets)
         results: list[Measurement] = []
         for run, there in zip(runs, sets, strict=True):
             x, y = there.x.to(run.params.dtype), there.y
@@ -351,3 +402,43 @@ class StackedEngine:
                 Measurement((y * f > 0).double().mean().item(), losses(function_of(run.config.loss), f, y).item())
             )
         return results
+
+    def _together(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
+        found = torch.empty(len(runs), 2, dtype=torch.float64, device=runs[0].params.device)
+        shapes = [each.x.shape for each in sets]
+        left = sorted(range(len(runs)), key=lambda place: (shapes[place][1], shapes[place][0]), reverse=True)
+        while left:
+            n, inputs = shapes[left[0]]  # in layer-wise training runs may be at layers with other inputs
+            size = max(1, PASS // (n * runs[0].config.width))
+            places = [place for place in left[:size] if shapes[place][1] == inputs]
+            left = left[len(places) :]
+            f, y = self._outputs([runs[place] for place in places], [sets[place] for place in places])
+            loss = function_of(runs[0].config.loss)
+            first = 0
+            for n, alike in groupby(len(sets[place].y) for place in places):
+                part = slice(first, first := first + len(list(alike)))
+                its = torch.tensor(places[part], device=found.device)
+                found[its, 0] = (y[part, :n] * f[part, :n] > 0).double().mean(-1)
+                found[its, 1] = losses(loss, f[part, :n], y[part, :n]).double()
+        return [Measurement(accuracy, loss) for accuracy, loss in cast(list[list[float]], found.tolist())]
+
+    def _outputs(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> tuple[Tensor, Tensor]:
+        """The outputs f of some runs on their sets and the labels y, both (M, n): of smaller sets the rest is 0."""
+        x = pad_sequence([each.x for each in sets], batch_first=True).to(runs[0].params.dtype)
+        y = pad_sequence([each.y for each in sets], batch_first=True)
+        model: nn.Module = runs[0].model
+        network = forward([run.model for run in runs])
+        weights = by_parameter(model, torch.stack([run.measured for run in runs]))
+        model.eval()
+        try:
+            with casting(self.precision, x.device):
+                return network(weights, x), y
+        finally:
+            model.train()
+
+
+def room(count: int) -> int:
+    """For how many networks this process's GPU has memory, if all that it has ever held was that of ``count``."""
+    free, _ = torch.cuda.mem_get_info()
+    ours = torch.cuda.memory_reserved()
+    return max(1, int(ROOM * (free + ours) * count / max(1, torch.cuda.max_memory_allocated())))
