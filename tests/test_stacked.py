@@ -15,7 +15,8 @@ from fractal_ifs.config.model import parse_model
 from fractal_ifs.data import seeds
 from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.data.points import fractal_points
-from fractal_ifs.engines import graph, stacked
+from fractal_ifs.engines import stacked
+from fractal_ifs.engines.graph import WARM, captured
 from fractal_ifs.engines.stacked import StackedEngine
 from fractal_ifs.runs.run import Run
 
@@ -113,8 +114,13 @@ def test_a_signal_is_heeded_between_two_graphs(emulated):
     run = Run(small(engine="torch"), None)
     stop: list[int] = []
     stack = stacked.Stack([run], graphs=True)
-    graphs = dict(stack.units)
-    stack.units[4] = lambda *given: (graphs[4](*given), stop.append(2))
+    graph = stack.units[4]
+
+    def signalled(rows, columns):
+        graph(rows, columns)
+        stop.append(2)
+
+    stack.units[4] = signalled
     stack.advance(15, stop)
     assert run.step == 4
 
@@ -158,6 +164,8 @@ def test_points_are_those_of_a_cpu(fractal):
         pytest.skip("needs a GPU")
     c = small(fractal=fractal)
     here, there = (fractal_points(c.fractal, c.curve, c.data, 0, device) for device in ("cpu", "cuda"))
+    assert there.level_test is not None
+    assert here.level_test is not None
     assert torch.equal(there.level_test.cpu(), here.level_test)
     torch.testing.assert_close(there.x_train.cpu(), here.x_train, rtol=0, atol=1e-6)
 
@@ -277,9 +285,9 @@ def test_a_capture_leaves_the_state_as_it_was(monkeypatch):
         calls.append(tensor.item())
         tensor.add_(1)
 
-    replay = graph.captured(work, [tensor])
+    replay = captured(work, [tensor])
     assert tensor.item() == 1
-    assert calls == [1, 2, 3][: graph.WARM + 1]
+    assert calls == [1, 2, 3][: WARM + 1]
     assert replay() == "replayed"
 
     def fails():
@@ -287,7 +295,7 @@ def test_a_capture_leaves_the_state_as_it_was(monkeypatch):
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
-        graph.captured(fails, [tensor])
+        captured(fails, [tensor])
     assert tensor.item() == 1
 
 
