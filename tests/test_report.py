@@ -130,9 +130,12 @@ def test_cells_are_of_the_number_asked_for_and_say_so(tmp_path):
     assert "0.750 (" in (tmp_path / "out" / "tables.md").read_text()
     write_report([tmp_path / "runs"], tmp_path / "out", False, number="train")
     text = (tmp_path / "out" / "tables.md").read_text()
-    assert "0.9300 ± " in text
-    assert "0.820 (" in text  # beside the paper's test accuracies stand ours
-    assert "0.930 (" not in text
+    assert "| 0.930 |" in text  # the paper has no training accuracies
+    assert "A number is the training accuracy after the last step; the paper has none of these." in text
+    assert "0.9300 ± " in text  # the sweep's own table
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert report.startswith("# Training accuracies, in the form of the paper's tables")
+    assert "difference from the paper" not in report
 
 
 def test_two_editions_are_compared_in_the_cells_of_both(tmp_path):

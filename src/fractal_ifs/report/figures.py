@@ -24,7 +24,7 @@ from fractal_ifs.plotting.style import (
     write_figure,
 )
 from fractal_ifs.report.panels import looks_of, over_seeds
-from fractal_ifs.report.tables import CURVES, FRACTALS, lookup, paper
+from fractal_ifs.report.tables import CURVES, FRACTALS, beside_paper, lookup, paper
 from fractal_ifs.results.cells import CellResult
 from fractal_ifs.results.columns import ENDED, CellKey
 from fractal_ifs.results.numbers import name_of
@@ -178,7 +178,7 @@ def figure4(ours: Ours, output: Output = SCREEN) -> "Figure | None":
         ours,
         ("fractal", "cantor2d", 5, "1"),
         paper()["widths"],
-        paper()["figure4"]["values"]["cantor2d"],
+        paper()["figure4"]["values"]["cantor2d"] if beside_paper(ours) else None,
         output=output,
     )
     axes.set_title("Figure 4: the effect of depth on learning the 2D Cantor set (curve 1)")
@@ -197,15 +197,18 @@ def figure5(ours: Ours, output: Output = SCREEN) -> "Figure | None":
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
+    beside = beside_paper(ours)
     figure, panels = _axes(6, 1.9, 3.3 if output.width is None else 2.4, output)
     for curve, theirs, axes in zip(range(1, 7), paper()["figure5"]["cantor2d"], panels, strict=True):
         axes.bar([3, 4, 5], ApproximationCurve.load(curve).P(5)[3:], color="#9db8d2", width=0.7)
-        axes.axhline(theirs, color="0.35", ls="--", lw=1)
-        label = f"the paper's {theirs:.3f}"
+        title = [f"curve {curve}"]
         if cell := best.get(curve):
             axes.axhline(cell.accuracy, color=ACCENT, lw=1.8)
-            label = f"{cell.accuracy:.3f}{'' if cell.whole else '*'} at width {cell.width}\n{label}"
-        axes.set_title(f"curve {curve}\n{label}", fontsize=9)
+            title.append(f"{cell.accuracy:.3f}{'' if cell.whole else '*'} at width {cell.width}")
+        if beside:
+            axes.axhline(theirs, color="0.35", ls="--", lw=1)
+            title.append(f"the paper's {theirs:.3f}")
+        axes.set_title("\n".join(title), fontsize=9)
         axes.set_ylim(0.45, 1.02)
         axes.set_xticks([3, 4, 5])
         axes.set_xlabel("level j")
@@ -218,8 +221,9 @@ def figure5(ours: Ours, output: Output = SCREEN) -> "Figure | None":
     handles: list[Any] = [
         Patch(color="#9db8d2", label="P(j): what a network that resolves $K_j$ can reach"),
         Line2D([], [], color=ACCENT, lw=1.8, label=f"our best network of depth 5{star}"),
-        Line2D([], [], color="0.35", ls="--", lw=1, label="the paper's, of widths up to 400"),
     ]
+    if beside:
+        handles.append(Line2D([], [], color="0.35", ls="--", lw=1, label="the paper's, of widths up to 400"))
     columns = 3 if output.width is None and (output.font or 0) <= 8 else 1
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=output.font or 8)
     figure.suptitle("Figure 5: the best networks of depth 5 on the 2D Cantor set, and the curves", fontsize=10)
@@ -269,7 +273,7 @@ def figure7(ours: Ours, output: Output = SCREEN) -> "Figure | None":
         ours,
         ("cifar10", None, None, None),
         paper()["figure7"]["channels"],
-        paper()["figure7"]["values"],
+        paper()["figure7"]["values"] if beside_paper(ours) else None,
         output=output,
     )
     axes.set_xlabel("channels")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from fractal_ifs.report.tables import FRACTALS, Cell, Table, legend, text
 from fractal_ifs.results import pivot
+from fractal_ifs.results.numbers import BESIDE_PAPER, name_of
 from fractal_ifs.results.pivot import Pivot
 from fractal_ifs.results.terminal import folded
 
@@ -20,7 +21,7 @@ def plain(text: str) -> str:
 
 def markdown(table: Table) -> str:
     """The table in Markdown, with its legend."""
-    lines = [f"### {table.title}", "", "Ours (the paper's) difference.", ""]
+    lines = [f"### {table.title}", "", f"{_head(table)}.".capitalize(), ""]
     for fractal, block in table.blocks.items():
         lines += [f"**{FRACTALS.get(fractal, fractal)}**", ""]
         lines.append("| " + " | ".join([f"{table.row} \\ width", *map(str, table.widths)]) + " |")
@@ -29,6 +30,10 @@ def markdown(table: Table) -> str:
             lines.append("| " + " | ".join([str(row), *(text(c).replace("*", "\\*") for c in cells)]) + " |")
         lines.append("")
     return "\n".join([*lines, *(f"{plain(line)}  " for line in legend(table)), ""])
+
+
+def _head(table: Table) -> str:
+    return "ours (the paper's) difference" if table.number in BESIDE_PAPER else name_of(table.number)
 
 
 def latex(table: Table) -> str:
@@ -69,7 +74,7 @@ def terminal(table: Table) -> str:
     from rich.console import Console
     from rich.table import Table as Rich
 
-    out = Rich(title=f"{table.title}: ours (the paper's) difference", box=box.SIMPLE, title_justify="left")
+    out = Rich(title=f"{table.title}: {_head(table)}", box=box.SIMPLE, title_justify="left")
     out.add_column(table.row, justify="right")
     for width in table.widths:
         out.add_column(f"width {width}", justify="right")

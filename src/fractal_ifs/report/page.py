@@ -17,7 +17,7 @@ from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.plotting.style import Line, lines, ordered
 from fractal_ifs.report import own_figures
 from fractal_ifs.report.forms import pivot_html
-from fractal_ifs.report.tables import CURVES, FRACTALS, Table, difference, legend, paper
+from fractal_ifs.report.tables import CURVES, FRACTALS, Table, beside_paper, difference, legend, lookup, paper
 from fractal_ifs.report.verdicts import Verdict
 from fractal_ifs.results.cells import CellResult, form_cells, results_of
 from fractal_ifs.results.columns import CellKey
@@ -164,7 +164,7 @@ def _beside_the_paper(
     verdicts: Sequence[Verdict],
     pictures: Mapping[str, bytes],
 ) -> str:
-    theirs = paper_values()
+    theirs = paper_values() if beside_paper(lookup(cells)) else {}
     entries: list[dict[str, Any]] = []
     curves: dict[str, Any] = {}
     by_name = runs.drop_duplicates("fingerprint").set_index("fingerprint", drop=False)

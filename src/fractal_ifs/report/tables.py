@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.results.cells import CellResult, results_of
 from fractal_ifs.results.columns import CellKey
-from fractal_ifs.results.numbers import NUMBERS
+from fractal_ifs.results.numbers import BESIDE_PAPER, NUMBERS, Number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +73,7 @@ class Table:
     rows: Sequence[int]
     widths: Sequence[int]  # of the columns
     blocks: Mapping[str, Sequence[Sequence[Cell]]]  # by fractal: a row per entry of ``rows``, a column per width
+    number: Number = "best"  # what ours are
     cells: Sequence[Cell] = field(init=False)  # all of them
 
     def __post_init__(self) -> None:
@@ -83,18 +84,24 @@ class Table:
 def tables(cells: "pd.DataFrame") -> list[Table]:
     """Tables 1 and 2, the grid of Figure 6, for which the paper prints no numbers, and that of Figure 7 if it was run.
 
+    Beside training accuracies no number of the paper's stands: it has none of these.
+
     Args:
         cells: as ``results.cells.form_cells`` returns it.
     """
     ours = lookup(cells)
-    numbers = paper()
+    numbers, theirs = paper(), beside_paper(ours)
+    number = next((cell.number for cell in ours.values()), "best")
     widths, depths, curves = numbers["widths"], numbers["table1"]["rows"], numbers["table2"]["rows"]
 
     def grid(
         values: Any, key: Callable[[int, int], CellKey], rows: Sequence[int], columns: Sequence[int], digits: int = 2
     ) -> list[list[Cell]]:
         return [
-            [Cell.of(ours.get(key(r, w)), values[i][j] if values else None, digits) for j, w in enumerate(columns)]
+            [
+                Cell.of(ours.get(key(r, w)), values[i][j] if values and theirs else None, digits)
+                for j, w in enumerate(columns)
+            ]
             for i, r in enumerate(rows)
         ]
 
@@ -107,14 +114,14 @@ def tables(cells: "pd.DataFrame") -> list[Table]:
     }
     six = {"vicsek": grid(None, lambda r, w: CellKey("fractal", "vicsek", 6, "4", r, w), depths, widths)}
     found = [
-        Table("Table 1: curve 1, fractals of depth 5", "depth", depths, widths, one),
-        Table("Table 2: networks of depth 5, fractals of depth 5", "curve", curves, widths, two),
-        Table('Figure 6: "fine" Vicsek (curve 4) of depth 6', "depth", depths, widths, six),
+        Table("Table 1: curve 1, fractals of depth 5", "depth", depths, widths, one, number),
+        Table("Table 2: networks of depth 5, fractals of depth 5", "curve", curves, widths, two, number),
+        Table('Figure 6: "fine" Vicsek (curve 4) of depth 6', "depth", depths, widths, six, number),
     ]
     if any(key[0] == "cifar10" for key in ours):
         channels, values = numbers["figure7"]["channels"], numbers["figure7"]["values"]
         seven = {"CIFAR-10": grid(values, lambda r, w: CellKey("cifar10", None, None, None, r, w), depths, channels, 3)}
-        found.append(Table("Figure 7: CIFAR-10, width is channels", "depth", depths, channels, seven))
+        found.append(Table("Figure 7: CIFAR-10, width is channels", "depth", depths, channels, seven, number))
     return found
 
 
@@ -174,6 +181,11 @@ def lookup(cells: "pd.DataFrame") -> dict[CellKey, CellResult]:
     return {cell.key: cell for cell in results_of(cells)}
 
 
+def beside_paper(ours: Mapping[CellKey, CellResult]) -> bool:
+    """Whether the paper's numbers, which are test accuracies, may stand beside those of our cells."""
+    return all(cell.number in BESIDE_PAPER for cell in ours.values())
+
+
 def difference(cells: Sequence[Cell]) -> tuple[int, float, float] | None:
     """How many cells can be compared, the mean absolute difference from the paper, and the mean difference.
 
@@ -226,7 +238,9 @@ def _honest(cells: Sequence[CellResult]) -> list[str]:
     """What is to be known of the numbers of some cells: that they are maxima, of how many seeds, at which rates."""
     lines: list[str] = []
     number = cells[0].number if cells else "best"
-    if number != "best":
+    if number not in BESIDE_PAPER:
+        lines.append(f"A number is {NUMBERS[number]}; the paper has none of these.")
+    elif number != "best":
         lines.append(f"A number is {NUMBERS[number]}; the paper's is the best of all looks at the test set.")
     elif gaps := [cell.accuracy - cell.last10 for cell in cells if cell.last10 is not None]:
         looks = max(cell.looks for cell in cells)

@@ -13,7 +13,7 @@ from fractal_ifs.report import figures, forms, own_figures, page, pictures, tabl
 from fractal_ifs.report.notes import lost
 from fractal_ifs.results.cells import form_cells
 from fractal_ifs.results.measured import with_measure
-from fractal_ifs.results.numbers import BESIDE_PAPER, NUMBERS, Number
+from fractal_ifs.results.numbers import NUMBERS, Number
 from fractal_ifs.results.pivot import numbers, pivot
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.text_table import csv_of
@@ -48,8 +48,7 @@ def write_report(
         with_figures: also figures, pictures and the page, not only tables and verdicts.
         number: by which runs are compared, and what the cells of all tables are of: one of ``results.numbers.NUMBERS``.
             Or a measure, ``grad_snr`` or ``grad_snr@0``, after the last step or at another, for the sweep's own table:
-            the paper's then are of its number, the best.
-            ``train`` is for that table alone too.
+            the paper's then are of its number, the best. Beside ``train`` none of the paper's numbers stands.
         columns: the key whose values are the columns of the sweep's own table. None: see ``results.pivot.pivot``.
         terminal: how many columns the terminal has.
         drawn: how figures are written.
@@ -63,15 +62,15 @@ def write_report(
     if reason := obstacle(output):
         raise ConfigError(f"output directory {output}: {reason}")
     runs, notes = read_runs(paths)
-    beside_paper = number if number in BESIDE_PAPER else "best"
-    cells, claimed = form_cells(runs, beside_paper)
+    in_tables = number if number in NUMBERS else "best"
+    cells, claimed = form_cells(runs, in_tables)
     every = tables.tables(cells)
     on_grid = tables.tell_all(runs, cells)
     made = tables.shown(every, whole=not on_grid)
     at_its_budget = bool(tables.shown(made, whole=True))
     found = verdicts.verdicts(every) if at_its_budget else []
     own, with_keys = None, runs
-    asked = columns or number != beside_paper
+    asked = columns or number != in_tables
     if asked or not made or not on_grid or any(Path(place).is_dir() for place in runs.directory.dropna()):
         with_keys, inner = with_inner_keys(runs)
         if number not in NUMBERS:
@@ -118,8 +117,13 @@ def write_report(
             )
         html = page.render_page(runs, cells, made, found, notes + gaps, learned, part)
         write(output / "index.html", html.encode())
+    title = (
+        "# Training accuracies, in the form of the paper's tables"
+        if number == "train"
+        else "# Results beside the paper"
+    )
     text = [
-        "# Results beside the paper" if made else "# Results",
+        title if made else "# Results",
         f"{counted(len(runs), 'run')} ({counts}), {len(own.cells if own else cells)} cells."
         + ("" if own and not made else CELL),
         *(["## Verdicts", verdicts.markdown(found)] if found else []),
