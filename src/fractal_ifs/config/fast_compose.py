@@ -16,7 +16,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from fractal_ifs.config.names import run_name
@@ -26,20 +26,25 @@ from fractal_ifs.errors import ConfigError
 OF_A_SWEEP = ("launcher", "sweeper", "callbacks", "searchpath", "hydra_logging", "job_logging", "verbose")
 
 
-# What differs in the node ``hydra`` of jobs with the same choices.
-OF_A_JOB = ("job", "overrides", "runtime")
+# What differs in the node ``hydra`` of jobs with the same choices: what is written below, and by Hydra's launchers.
+OF_A_JOB = {"job": ("id", "num", "override_dirname"), "overrides": ("task",), "runtime": ("output_dir",)}
+# The name and the directory of a sweep as conf/config.yaml has them: the same for all jobs that set no name.
+NAME, DIRECTORY = "${fractal_ifs.sweep_name:}", "${fractal_ifs.sweep_directory:${sweep}}"
 
 
 class Lent(NamedTuple):
     """A config that may be given to the next job, too, with that one's values: it is read before."""
 
     config: DictConfig
-    hydra: dict[str, Any]  # its node of that name as plain values; those of OF_A_JOB are of the first one that had it
+    hydra: dict[str, Any]  # its node of that name as plain values, before OF_A_JOB was written
 
     def of_job(self) -> dict[str, Any]:
         """The node ``hydra`` of this job as plain values; what its jobs share are the same objects."""
-        own = {name: OmegaConf.to_container(self.config.hydra[name], enum_to_str=True) for name in OF_A_JOB}
-        return self.hydra | own
+        found = dict(self.hydra)
+        for name, keys in OF_A_JOB.items():
+            own: Any = OmegaConf.to_container(OmegaConf.masked_copy(self.config.hydra[name], list(keys)))
+            found[name] = self.hydra[name] | own
+        return found
 
 
 class Composer:
@@ -75,7 +80,7 @@ class Composer:
 
         def again(files: tuple[str, ...]) -> DictConfig:
             if (files, keys) not in self.lent:
-                self.lent[files, keys] = _lent(self._of(files))
+                self.lent[files, keys] = _lent(self._of(files), named="sweep" in keys)
             config, first = self.lent[files, keys]
             config.hydra.job.override_dirname = first["job"]["override_dirname"]  # the last one's may have had a ${}
             return config
@@ -245,8 +250,14 @@ def _without(files: tuple[str, ...], groups: Set[str]) -> tuple[str, ...]:
     return tuple(f"~{group}" if group in groups else word for group, word in zip(named, files, strict=True))
 
 
-def _lent(config: DictConfig) -> Lent:
+def _lent(config: DictConfig, named: bool = True) -> Lent:
+    """``named``: jobs set the sweep's name. If not, it and the directory are found once: to read a ${} takes long."""
     plain: Any = OmegaConf.to_container(config.hydra, enum_to_str=True)
+    own: Any = "sweep" in config and OmegaConf.to_container(config, resolve=False)
+    if not named and own and own["sweep"] == NAME and plain["sweep"]["dir"] == DIRECTORY:
+        config.sweep = config.sweep
+        with read_write(config.hydra):
+            config.hydra.sweep.dir = config.hydra.sweep.dir
     return Lent(config, plain)
 
 

@@ -46,6 +46,20 @@ NAMED = ("loss", "optimizer", "schedule")  # those that a name alone may stand f
 
 NO_CALLBACKS = Callbacks()
 
+MOST_READ = 1000
+_read: dict[tuple[str, str], Any] = {}
+
+
+def _group(name: str, given: Any) -> Any:
+    """A group from its keys. Most are those of other jobs too, and read once; not those that name a user's code."""
+    key = name, repr(given)
+    if key in _read:
+        return _read[key]
+    made = GROUPS[name](given)
+    if len(_read) < MOST_READ and "_target_" not in key[1]:
+        _read[key] = made
+    return made
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(Group):
@@ -100,7 +114,7 @@ class RunConfig(Group):
         given: dict[str, Any] = {name: {} if keys.get(name) is None else keys[name] for name in GROUPS}
         for name in (name for name in GROUPS if name not in NAMED):
             checked(name, given[name], Mapping[str, Any], {})
-        made: dict[str, Any] = {name: parse(given[name]) for name, parse in GROUPS.items()}
+        made: dict[str, Any] = {name: _group(name, given[name]) for name in GROUPS}
         return super().parse({**keys, **made})
 
     def __post_init__(self) -> None:

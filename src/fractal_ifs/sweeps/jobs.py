@@ -12,7 +12,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import filter_overrides
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, open_dict, read_write
 
 from fractal_ifs.config.command import composed_folders
 from fractal_ifs.config.compose import accepted, resolved
@@ -67,14 +67,9 @@ def _placed(config: DictConfig, number: int, directory: Path | None = None) -> t
     sweep, job, runtime = config.hydra.sweep, config.hydra.job, config.hydra.runtime
     with read_write(config.hydra), open_dict(config.hydra), current(config):
         job.id, job.num = str(number), number
-        written: Any = OmegaConf.to_container(sweep)
-        sweep.dir = str(sweep.dir)  # a name that refers to it needn't find it again
-        try:
-            own = directory or Path(sweep.dir, str(sweep.subdir)).absolute()
-            runtime.output_dir = str(own)
-            return Path(sweep.dir), own
-        finally:
-            sweep.dir = written["dir"]
+        own = directory or Path(sweep.dir, str(sweep.subdir)).absolute()
+        runtime.output_dir = str(own)
+        return Path(sweep.dir), own
 
 
 def _read(lent: Lent, number: int, accept: Callable[[dict[str, Any]], RunConfig], compose: Any) -> Composed:
@@ -104,10 +99,13 @@ class Task(ABC):
         """Train them. Returns how each ended, by its number."""
 
 
-def save_hydra(each: Composed, texts: dict[tuple[str, int], str]) -> None:
+Texts = dict[tuple[str, Any], str]  # of parts that jobs share: by names, and the parts' identity or their repr
+
+
+def save_hydra(each: Composed, texts: Texts) -> None:
     """Write what Hydra writes of a job, below ``hydra.output_subdir``: it can be identified before it has begun.
 
-    ``texts``: those of the parts of ``hydra`` that jobs share, which are added.
+    ``texts``: those of earlier jobs, to which this one's are added.
     """
     if each.job.directory is None or each.output_subdir is None:
         return
@@ -120,8 +118,14 @@ def save_hydra(each: Composed, texts: dict[tuple[str, int], str]) -> None:
         if name not in OF_A_JOB:
             texts[name, id(part)] = text
         parts.append(text)
+    values: list[str] = []
+    for name, part in each.values.items():
+        key = name, repr(part)
+        if key not in texts:
+            texts[key] = yaml_of({name: part})
+        values.append(texts[key])
     written = {
-        "config": yaml_of(each.values),
+        "config": "".join(values),
         "hydra": "hydra:\n" + "".join(parts),
         "overrides": yaml_of(each.hydra["overrides"]["task"]),
     }
@@ -131,7 +135,7 @@ def save_hydra(each: Composed, texts: dict[tuple[str, int], str]) -> None:
 
 def begin_jobs(composed: Sequence[Composed], ended: dict[int, Ended]) -> None:
     """Write what Hydra writes of the jobs that are still to train. One whose directory can't be made has failed."""
-    texts: dict[tuple[str, int], str] = {}
+    texts: Texts = {}
     for number, each in enumerate(composed):
         if number not in ended and each.job.directory is not None:
             try:
