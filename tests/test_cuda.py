@@ -367,6 +367,35 @@ def test_runs_whose_kernel_does_not_compile_train_on_the_stacked_engine(emulated
     assert isinstance(failed, Unavailable)
 
 
+def test_a_kernel_that_computes_something_else_is_not_trusted(emulated, monkeypatch, caplog):
+    """With ``engine=auto``: one of width 7, whose learning rate is another. That of width 8 is tried once, and used."""
+    describe, tried = cuda._describe, []
+
+    def wrong(job, run):
+        describe(job, run)
+        if run.config.width == 7:
+            job["lr"] *= 1.1
+
+    trial = cuda.CudaEngine._trial
+    monkeypatch.setattr(cuda, "_describe", wrong)
+    monkeypatch.setattr(cuda.CudaEngine, "_trial", lambda *given: (tried.append(1), trial(*given))[1])
+    monkeypatch.setattr("fractal_ifs.training.train.choose", lambda config: choose(small(**emulated)))
+    configs = [small(engine="auto", width=width, seed=seed) for width in (7, 8) for seed in range(2)]
+    runs = trained(configs)
+    assert [run.record()["engine"] for run in runs] == ["torch", "torch", "cuda", "cuda"]
+    assert len(tried) == 2
+    [told] = [each for each in caplog.messages if each.startswith("engine=torch")]
+    assert told.startswith("engine=torch: the kernel of width 7 computes other losses than torch: ")
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("keys", [{"lr": 1.0}, {"optimizer": "sgd", "lr": 30.0}, {"width": 1, "depth": 1}], ids=str)
+def test_a_kernel_is_tried_by_steps_that_do_not_diverge(emulated, keys, monkeypatch):
+    monkeypatch.setattr("fractal_ifs.training.train.choose", lambda config: choose(small(**emulated)))
+    [run] = trained([small(engine="auto", **keys)])
+    assert run.record()["engine"] == "cuda"
+
+
 def test_a_sweep_from_the_command_line(emulated, command, tmp_path):
     words = ["curve=1,4", "width=5,9", "depth=2", "steps=60", "eval_every=20", "logger=none", "sweep=s", "workers=1"]
     words += ["data.train_size=500", "data.test_size=50", "engine=cuda"]
@@ -379,11 +408,13 @@ def test_a_sweep_from_the_command_line(emulated, command, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")} == before
 
 
-def test_cuda_is_chosen_on_a_gpu_where_it_is_asked_for(emulated):
+def test_cuda_is_chosen_on_a_gpu_where_it_applies(emulated):
     for config, engine in (
         (small(engine="cuda").on("gpu"), "cuda"),
         (small(engine="cuda", width=200).on("gpu"), "torch"),
-        (small().on("gpu"), "torch"),
+        (small().on("gpu"), "cuda"),
+        (small(width=200).on("gpu"), "torch"),
+        (small(training="layerwise").on("gpu"), "torch"),
         (small(engine="torch").on("gpu"), "torch"),
         (small(), "native" if "native" in ENGINES else "torch"),
     ):

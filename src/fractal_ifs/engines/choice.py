@@ -34,9 +34,7 @@ def choose(config: RunConfig) -> Choice:
     if config.engine == "torch":
         return Choice("torch", None)
     trainer = config.trainer
-    if config.engine == "auto" and trainer.accelerator == "gpu":
-        return Choice("torch", None)  # cuda only where it is asked for: its tests have passed on no GPU yet
-    name = "cuda" if config.engine == "cuda" else "native"
+    name = "cuda" if config.engine == "cuda" or (config.engine, trainer.accelerator) == ("auto", "gpu") else "native"
     if trainer.devices > 1:
         part = {"native": "core", "cuda": "GPU"}[name]
         return Choice("torch", f"trainer.devices={trainer.devices}: the {name} engine trains a network on one {part}")

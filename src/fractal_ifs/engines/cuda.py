@@ -12,6 +12,7 @@ are cut into launches.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from collections import deque
@@ -36,6 +37,8 @@ from fractal_ifs.runs.run import Run
 
 log = logging.getLogger(__name__)
 
+TRIAL = 50  # steps in which a kernel is compared with another engine, before a run that didn't ask for it rests on it
+TRUSTED = 1e-4  # largest relative difference of the losses; that of float32 in another order is near 1e-6
 STEPS = 2000  # most in a launch: a tenth of a second or so, and what a signal waits for
 SORTED = 1 << 24  # points whose orders are drawn at a time, which takes under 1 GB
 
@@ -62,7 +65,8 @@ class CudaEngine:
     """Trains fully connected networks in float32, of any shapes side by side, on the GPU of this process.
 
     Args:
-        instead: makes the engine of the runs with ``engine=auto`` whose kernel turns out not to compile.
+        instead: makes the engine of the runs with ``engine=auto`` whose kernel turns out not to compile, or to compute
+            something else.
     """
 
     name = "cuda"
@@ -71,6 +75,7 @@ class CudaEngine:
         self.device: Device = device()
         self.isa, self.build = self.device.isa, self.device.build
         self._instead, self._others = instead, dict[Program, Engine]()
+        self._trials = dict[Program, Unavailable | None]()
         self._orders = _Orders(self.device)
         self._stacks = dict[Program, _Stack]()
 
@@ -134,11 +139,16 @@ class CudaEngine:
         """The kernels of programs; None: their runs have another engine. Raises Unavailable where they may not."""
         found: dict[Program, Kernel | None] = {}
         for program, kernel in self.device.compile(runs).items():
+            asked = any(run.config.engine != "auto" for run in runs[program])
+            if not isinstance(kernel, Unavailable) and not asked:
+                if program not in self._trials:
+                    self._trials[program] = self._trial(runs[program][0], kernel)
+                kernel = self._trials[program] or kernel
             found[program] = None
             if not isinstance(kernel, Unavailable):
                 found[program] = kernel
                 continue
-            if any(run.config.engine != "auto" for run in runs[program]):
+            if asked:
                 raise kernel
             if program not in self._others:
                 log.warning("engine=torch: %s", kernel)
@@ -148,6 +158,29 @@ class CudaEngine:
                 run.engine, run.isa, run.native_build = other.name, other.isa, other.build
                 note(run.directory, f"engine=torch: {kernel}")
         return found
+
+    def _trial(self, run: Run, kernel: Kernel) -> Unavailable | None:
+        """Why a kernel isn't to be trusted: the losses of a few small steps are not those of the other engine.
+
+        Not the weights: where a gradient is nothing but round-off, Adam's steps are, too, and change no loss.
+        """
+        small = dataclasses.replace(run.config, lr=min(run.config.lr, 1e-3))
+        ours, theirs = (Run(small, None, run.params.device) for _ in range(2))
+        there = Labelled(ours.data.x_test, ours.data.y_test)
+        stack, other = _Stack([ours], kernel, self.device), self._instead()
+        try:
+            stack.begin([TRIAL])
+            while stack.launch(self._orders):
+                pass
+            pairs = [(stack.end()[id(ours)], other.advance([theirs], [TRIAL], [])[0])]
+            [sums] = _measure(kernel, [ours], [there], self.device).sum(1).tolist()
+        except Unavailable as error:  # it can't be launched
+            return error
+        pairs.append((sums[1] / len(there.y), other.evaluate([theirs], [there])[0].loss))
+        if all(abs(a - b) <= TRUSTED * abs(b) for a, b in pairs):
+            return None
+        told = ", ".join(f"{a:.6g} for {b:.6g}" for a, b in pairs)
+        return Unavailable(f"the kernel of width {small.width} computes other losses than {other.name}: {told}")
 
 
 def _by_program(runs: Iterable[Run]) -> dict[Program, list[Run]]:
