@@ -7,7 +7,7 @@ Torch has two ways to say so. Here it is the older, which sets the newer too: ``
 # (torch doesn't declare the types of its settings)
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -25,11 +25,11 @@ E = TypeVar("E", bound=_Multiplies)
 
 
 @contextlib.contextmanager
-def multiplying(tf32: bool) -> Iterator[None]:
+def multiplying(tf32: bool) -> Generator[None]:
     """Within: products and convolutions of a GPU are in TensorFloat-32, or in float32. Then all is as it was."""
-    cudnn = torch.backends.cudnn
-    kinds: list[Any] = [torch.backends, cudnn, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
-    kinds += [cudnn.conv, cudnn.rnn]
+    backends: Any = torch.backends
+    cudnn = backends.cudnn
+    kinds = [backends, cudnn, backends.cuda.matmul, backends.mkldnn.matmul, cudnn.conv, cudnn.rnn]
     before = [kind.fp32_precision for kind in kinds]
     try:
         products = torch.get_float32_matmul_precision()
