@@ -7,6 +7,7 @@ import os
 import shutil
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from fractal_ifs.config import environment
 from fractal_ifs.config.data import A_DIRECTORY, ImageData
@@ -94,8 +95,9 @@ def gpu_memory() -> int:
     """The bytes of the smallest GPU that PyTorch finds here; 0 where none says. Makes no context on it."""
     import torch
 
+    cuda: Any = torch.cuda  # torch doesn't declare the type of what it tells
     try:
-        return min(torch.cuda.get_device_properties(n).total_memory for n in range(torch.cuda.device_count()))
+        return min(cuda.get_device_properties(n).total_memory for n in range(cuda.device_count()))
     except (RuntimeError, AssertionError, ValueError):  # it doesn't work, which a worker finds out; or there is none
         return 0
 
