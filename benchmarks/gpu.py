@@ -13,7 +13,8 @@ steps         microseconds per network-step at depth 5, batch 100, Adam, hinge, 
               and orders; what sorting takes where none do is told beside
 tiles         the cuda engine's kernel at widths 20 and 50 with tiles of other sizes
 start         seconds from the start of a process to its stages
-convolutions  images per second in training, by channels: this package's CNN, one and four at once
+convolutions  images per second in training at depth 3, by channels: the engine conv in one process and in four at
+              once, in float32, in TensorFloat-32 and in bf16-mixed
 cells         with the time that is left, cells of Figure 7 that the table of kept runs lacks; --images has CIFAR-10
 """
 
@@ -38,6 +39,10 @@ WIDTHS, FEW, MANY = (10, 20, 50, 100, 200), 24, 528
 DEPTH, BATCH, POINTS = 5, 100, 50_000
 REPEATS = 3
 DEVICE = "cuda"
+CHANNELS = (32, 64, 128)
+NOISE = 2000  # images in a file of noise
+AT_ONCE, CONVOLVING = 4, 0.8  # processes, and the seconds that they are measured for
+ARITHMETIC: dict[str, dict[str, Any]] = {"float32": {}, "tf32": {"tf32": True}, "bf16": {"precision": "bf16-mixed"}}
 
 
 def say(*words: object) -> None:
@@ -289,33 +294,74 @@ def start() -> None:
         say(f"python {' '.join(words[:-1])}, 24 seeds: {took}")
 
 
-def convolutions() -> None:
+def convolutions(seconds: float) -> None:
+    """The engine conv on runs with images of noise, in one process and in four at once, as a sweep has them."""
+    import multiprocessing
+
+    import numpy as np
+
+    end, context = time.monotonic() + seconds - 3, multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        noise = np.random.default_rng(0).integers(0, 256, (NOISE, 3073), dtype=np.uint8)
+        noise[:, 0] %= 10  # the labels
+        for name in [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]:
+            noise.tofile(Path(folder, f"{name}.bin"))
+        pipes = [context.Pipe() for _ in range(AT_ONCE)]
+        for _, theirs in pipes:
+            context.Process(target=_convolve, args=(theirs, folder, DEVICE), daemon=True).start()
+            theirs.close()
+        say("| arithmetic | channels | processes | images/s |\n|---|---|---|---|")
+        for arithmetic, channels, count in itertools.product(ARITHMETIC, CHANNELS, (1, AT_ONCE)):
+            if time.monotonic() > end:
+                raise TimeoutError(f"its time is over, before {arithmetic}, {channels} channels, {count} at once")
+            told = attempt(
+                f"{arithmetic}, {channels} channels, {count} at once",
+                lambda at=[ours for ours, _ in pipes[:count]], of=(arithmetic, channels): f"{_together(at, *of):,.0f}",
+            )
+            say(f"| {arithmetic} | {channels} | {count} | {told} |")
+
+
+def _together(workers: list[Any], arithmetic: str, channels: int) -> float:
+    """Images per second of workers that begin at once."""
+    for worker in workers:
+        worker.send((arithmetic, channels))
+    failed = {number: why for number, worker in enumerate(workers) if (why := worker.recv())}
+    ready = [worker for number, worker in enumerate(workers) if number not in failed]
+    for worker in ready:
+        worker.send("begin")
+    found = [worker.recv() for worker in ready]
+    for why in (*failed.values(), *(each for each in found if isinstance(each, str))):
+        raise RuntimeError(why)
+    return sum(found)
+
+
+def _convolve(connection: Any, folder: str, device: str) -> None:
+    """The main function of a worker: makes a run, says that it is ready, and how many images a second it trains."""
     import torch
 
-    from fractal_ifs.networks.convnet import ConvNet
+    from fractal_ifs.config.compose import compose
+    from fractal_ifs.engines.conv import ConvEngine
+    from fractal_ifs.runs.run import Run
 
-    def images_per_second(channels: int, networks: int) -> str:
-        x = torch.rand(100, 3, 24, 24, device="cuda").to(memory_format=torch.channels_last)
-        y = torch.randint(10, (100,), device="cuda")
-        streams = [torch.cuda.Stream() for _ in range(networks)]
-        nets: list[Any] = [ConvNet(3, channels, channels=3, size=24).cuda() for _ in streams]
-        nets = [net.to(memory_format=torch.channels_last) for net in nets]
-        optimizers = [torch.optim.Adam(net.parameters(), 1e-3, fused=True) for net in nets]
-
-        def some() -> None:
-            for _ in range(20):
-                for stream, net, optimizer in zip(streams, nets, optimizers, strict=True):
-                    with torch.cuda.stream(stream):
-                        optimizer.zero_grad()
-                        torch.nn.functional.cross_entropy(net(x), y).backward()
-                        optimizer.step()
-
-        return f"{20 * 100 * networks / median_seconds(some):,.0f}"
-
-    for channels in (32, 64, 128):
-        for networks in (1, 4):
-            told = attempt(f"{channels} channels", lambda c=channels, n=networks: images_per_second(c, n))
-            say(f"depth 3, {channels} channels, {networks} at once: {told} images/s")
+    torch.set_num_threads(1)
+    keys: dict[str, Any] = {"data": "cifar10", "model": "cnn", "data.dir": folder, "data.verify": False, "depth": 3}
+    keys |= {"data.train_size": 5 * NOISE, "data.test_size": NOISE, "steps": 10**6, "eval_every": 10**6}
+    keys |= {"logger": "none", "trainer": "cpu" if device == "cpu" else "gpu"}
+    with contextlib.suppress(EOFError):  # this benchmark has ended
+        while True:
+            arithmetic, channels = connection.recv()
+            try:
+                config = compose(**keys, width=channels)
+                run, engine = Run(config, None, device), ConvEngine(**ARITHMETIC[arithmetic])
+                engine.advance([run], [5], [])
+                connection.send(None)
+                connection.recv()
+                begun, first = time.perf_counter(), run.step
+                while time.perf_counter() < begun + CONVOLVING:  # ``advance`` ends with the GPU's work
+                    engine.advance([run], [25 if device != "cpu" else 1], [])
+                connection.send((run.step - first) * config.batch_size / (time.perf_counter() - begun))
+            except Exception as error:
+                connection.send(f"{type(error).__name__}: {error}")
 
 
 def cells(images: str | None, seconds: float) -> None:
@@ -369,11 +415,17 @@ def main(words: Iterable[str] | None = None) -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--images", help="a folder with CIFAR-10")
     parser.add_argument("--inner", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--device", default=DEVICE, help=argparse.SUPPRESS)  # cpu: to try a part's code without a GPU
     args = parser.parse_args(None if words is None else list(words))
     if args.inner:
-        inner = {each.__name__: each for each in (machine, tests, steps, tiles, start, convolutions)}
+        globals()["DEVICE"] = args.device
+        inner: dict[str, Callable[[], None]] = {
+            **{each.__name__: each for each in (machine, tests, steps, tiles, start)},
+            "convolutions": lambda: convolutions(args.seconds),
+            "cells": lambda: cells(args.images, args.seconds),
+        }
         try:
-            cells(args.images, args.seconds) if args.inner == "cells" else inner[args.inner]()
+            inner[args.inner]()
         except (Exception, SystemExit) as error:
             say(f"not measured: {args.inner}: {(str(error).strip() or type(error).__name__).splitlines()[0][:200]}")
         return

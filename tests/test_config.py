@@ -66,6 +66,8 @@ BAD = [
     ("trainer.threads=0", "must be a whole number >= 1"),
     ("trainer.compile=1", "must be true or false"),
     ("trainer.cuda_graphs=true", "needs a GPU"),
+    ("trainer.tf32=true", "trainer.tf32=true: needs a GPU, trainer=gpu"),
+    ("trainer.accelerator=gpu trainer.tf32=true trainer.precision=bf16-mixed", "must be false with trainer.precision"),
     ("width=1000000 depth=5", "GiB of memory, this machine has"),
     ("data.train_size=100000000000", "<= 4294967295"),
     ("batch_size=40000 data.train_size=40000 width=1000000", "GiB of memory, this machine has"),

@@ -1,8 +1,10 @@
 """What a process finds of its machine: cores, as its control groups grant them."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from fractal_ifs.config import machine
 
@@ -45,3 +47,19 @@ def test_cores_are_those_of_all_limits(monkeypatch, quota, expected):
     assert machine.cores() == expected
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
     assert machine.cores() == 1
+
+
+@pytest.mark.parametrize(("there", "expected"), [([80, 40, 80], 40), ([], 0), ([80, None], 0)])
+def test_the_memory_of_the_smallest_gpu(there, expected, monkeypatch):
+    """0 where there is none, and where one doesn't answer."""
+
+    def properties(number):
+        if there[number] is None:
+            raise RuntimeError("CUDA error: no device")
+        return SimpleNamespace(total_memory=there[number])
+
+    machine.gpu_memory.cache_clear()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(there))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+    assert machine.gpu_memory() == expected
+    machine.gpu_memory.cache_clear()

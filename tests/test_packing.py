@@ -13,6 +13,8 @@ from types import SimpleNamespace
 import pytest
 from conftest import slurm_settings, small
 
+from fractal_ifs.config import machine
+from fractal_ifs.config.compose import compose
 from fractal_ifs.config.machine import gpus
 from fractal_ifs.config.run import Job
 from fractal_ifs.data.points import _shared
@@ -183,9 +185,21 @@ class OnGpu(executors.Worker):
                 "well": (records, None),
                 "kills": (["RuntimeError: CUDA error"] * len(numbers), "CUDA error: gone"),
                 "broken": ([], "CUDA error: no device"),
+                "full": (["OutOfMemoryError: CUDA out of memory. Tried"] * len(numbers), "CUDA out of memory. Tried"),
+                "crowded": ([], "CUDA error: out of memory"),
                 "breaks": ([*records[:1], *["RuntimeError: CUDA error"] * (len(numbers) - 1)], "CUDA error: gone"),
             }[answer]
         )
+
+
+def ended_on_gpus(jobs, plan, monkeypatch):
+    """The outcomes of jobs by their numbers, of workers whose GPUs do what ``plan`` says."""
+    monkeypatch.setattr(executors, "Worker", OnGpu)
+    monkeypatch.setattr(OnGpu, "plan", {device: list(answers) for device, answers in plan.items()})
+    monkeypatch.setattr(OnGpu, "begun", [])
+    ended = list(executors.execute(jobs, "local", 0, lambda rounds: None, lambda numbers, standing: None))
+    assert sorted(n for numbers, _ in ended for n in numbers) == list(range(len(jobs)))  # each once
+    return {n: outcome for numbers, found in ended for n, outcome in zip(numbers, found, strict=True)}
 
 
 @pytest.mark.parametrize(
@@ -204,14 +218,9 @@ class OnGpu(executors.Worker):
 def test_a_gpu_that_fails_is_left_out_and_said(plan, lost, finished, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0, 1,2,-1,5")
     assert gpus() == ["0", "1", "2"]
-    monkeypatch.setattr(executors, "Worker", OnGpu)
-    monkeypatch.setattr(OnGpu, "plan", {device: list(answers) for device, answers in plan.items()})
-    monkeypatch.setattr(OnGpu, "begun", [])
     jobs = [Job(small(engine="torch", seed=seed).on("gpu"), tmp_path / str(seed)) for seed in range(6)]
     with caplog.at_level("WARNING"):
-        ended = list(executors.execute(jobs, "local", 0, lambda rounds: None, lambda numbers, standing: None))
-    outcomes = {n: outcome for numbers, found in ended for n, outcome in zip(numbers, found, strict=True)}
-    assert sorted(n for numbers, _ in ended for n in numbers) == list(range(6))  # each once
+        outcomes = ended_on_gpus(jobs, plan, monkeypatch)
     assert sum(isinstance(outcome, RunRecord) for outcome in outcomes.values()) == finished
     told = [text for text in caplog.messages if "is left out" in text]
     assert sorted(text.split()[1] for text in told) == sorted(lost)
@@ -221,3 +230,109 @@ def test_a_gpu_that_fails_is_left_out_and_said(plan, lost, finished, tmp_path, m
         if isinstance(outcome, executors.GpuFailed):
             record = json.loads((tmp_path / str(number) / "result.json").read_text())
             assert record["status"] == "failed"
+
+
+def cnn(seed=0, **keys):
+    config = compose(data="cifar10", model="cnn", width=32, depth=3, seed=seed, logger="none", **keys)
+    return config.on("gpu")
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "visible", "expected"),
+    [
+        (16, 80 * GIB, "0", 4),  # no more, whatever there is
+        (3, 80 * GIB, "0", 3),  # a core launches the kernels of one
+        (8, 80 * GIB, "0,1,2", 6),
+        (1, 80 * GIB, "0,1", 2),
+        (16, 4 * GIB, "0", 2),  # of each CUDA takes 1 GiB
+        (16, 1 * GIB, "0", 1),
+        (16, 0, "0,1", 2),  # unknown
+    ],
+)
+def test_several_cnns_train_on_a_gpu_at_once(cores, memory, visible, expected, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(machine, "cores", lambda: cores)
+    monkeypatch.setattr(machine, "gpu_memory", lambda: memory)
+    assert processes(cnn()) == expected
+    assert processes(replace(cnn(), engine="lightning")) == len(visible.split(","))
+    assert processes(small(engine="torch").on("gpu")) == len(visible.split(","))
+    assert processes(replace(cnn(), workers=7)) == 7
+
+
+def test_a_wide_cnn_leaves_room_for_fewer(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(machine, "cores", lambda: 16)
+    monkeypatch.setattr(machine, "gpu_memory", lambda: 8 * GIB)
+    wide = replace(cnn(), width=1024)
+    assert processes(wide) < processes(replace(cnn(), width=256)) <= processes(cnn()) == 4
+    # by hand: 16 bytes for each of 2 x 25 x 1024^2 weights, 12 for each number of a batch's maps, 4 for each pixel
+    needed = 16 * 50 * 1024**2 + 32 * 1024 + 12 * 128 * 1024 * 24**2 + 4 * 24**2 * 60_000
+    monkeypatch.setattr(machine, "gpu_memory", lambda: 3 * (GIB + 3 * needed))
+    assert processes(wide) == 3
+    monkeypatch.setattr(machine, "gpu_memory", lambda: 3 * (GIB + 3 * needed) - 1)
+    assert processes(wide) == 2
+
+
+@pytest.mark.parametrize(
+    ("workers", "jobs", "expected"),
+    [(8, 9, {"0": 4, "1": 4}), (5, 9, {"0": 3, "1": 2}), (1, 9, None), (3, 2, {"0": 1, "1": 1}), (8, 1, None)],
+)
+def test_workers_are_dealt_over_the_gpus(workers, jobs, expected, monkeypatch):
+    """None: there are none, and this process trains."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(executors, "train_group", lambda group, *_: [RuntimeError("here")] * len(group))
+    made = []
+    begin = OnGpu.__init__
+    monkeypatch.setattr(
+        OnGpu, "__init__", lambda self, device, *rest: made.append(device) or begin(self, device, *rest)
+    )
+    ended_on_gpus([Job(cnn(seed, workers=workers), None) for seed in range(jobs)], {}, monkeypatch)
+    if expected is None:
+        assert made == []
+    else:  # each was at work at the beginning, before the first ended
+        assert Counter(device for device, _ in OnGpu.begun[: sum(expected.values())]) == expected
+        assert set(made) == set(expected)
+
+
+@pytest.mark.parametrize(
+    ("plan", "told", "begun", "finished"),
+    [
+        # A GPU of two workers is lost: the other of the two ends well what it has, and begins nothing more.
+        ({"1": ["kills"]}, ["GPU 1 is left out"], {"1": 2}, 12),
+        ({"1": ["kills", "kills"]}, ["GPU 1 is left out"], {"1": 2}, 12),
+        ({"1": ["broken"]}, ["GPU 1 is left out"], {"1": 2}, 12),
+        # No GPU is left: those that still train end, and all that wait have failed.
+        ({"0": ["broken"], "1": ["broken"]}, ["GPU 0 is left out", "GPU 1 is left out"], {"0": 2, "1": 2}, 2),
+        # No memory is left beside another: that one goes on, and trains what was lost.
+        ({"1": ["full"]}, ["GPU 1 has a worker less"], {}, 12),
+        ({"1": ["crowded"]}, ["GPU 1 has a worker less"], {}, 12),
+        ({"0": ["crowded"], "1": ["full"]}, ["GPU 0 has a worker less", "GPU 1 has a worker less"], {}, 12),
+    ],
+    ids=str,
+)
+def test_the_other_workers_of_a_gpu_that_fails(plan, told, begun, finished, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    jobs = [Job(cnn(seed, workers=4), tmp_path / str(seed)) for seed in range(12)]
+    with caplog.at_level("WARNING"):
+        outcomes = ended_on_gpus(jobs, plan, monkeypatch)
+    assert sum(isinstance(outcome, RunRecord) for outcome in outcomes.values()) == finished
+    assert sorted(text.split(":")[0] for text in caplog.messages if text.startswith("GPU")) == told
+    on = Counter(device for device, _ in OnGpu.begun)
+    assert {device: on[device] for device in begun} == begun
+    for number, outcome in outcomes.items():
+        if not isinstance(outcome, RunRecord):
+            assert json.loads((tmp_path / str(number) / "result.json").read_text())["status"] == "failed"
+
+
+def test_a_network_too_large_for_a_gpu_of_its_own_fails_and_the_gpu_goes_on(monkeypatch, caplog):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    jobs = [Job(cnn(seed, workers=2), None) for seed in range(6)]
+    outcomes = ended_on_gpus(jobs, {"1": ["well", "full"]}, monkeypatch)
+    assert [str(outcome) for outcome in outcomes.values() if not isinstance(outcome, RunRecord)] == [
+        "OutOfMemoryError: CUDA out of memory. Tried"
+    ]
+    assert not [text for text in caplog.messages if "GPU" in text]
+    assert Counter(device for device, _ in OnGpu.begun) == {"0": 3, "1": 3}

@@ -97,6 +97,7 @@ class Values(TypedDict, total=False):
     trainer__draw: Literal["float32", "precision"]
     trainer__compile: bool
     trainer__cuda_graphs: bool | None
+    trainer__tf32: bool
     trainer__channels_last: bool
     trainer__threads: int
     logger__project: str
@@ -198,6 +199,7 @@ class Lists(TypedDict, total=False):
     trainer__draw: Literal["float32", "precision"] | Sequence[Literal["float32", "precision"]]
     trainer__compile: bool | Sequence[bool]
     trainer__cuda_graphs: bool | Sequence[bool | None] | None
+    trainer__tf32: bool | Sequence[bool]
     trainer__channels_last: bool | Sequence[bool]
     trainer__threads: int | Sequence[int] | Interval
     logger__project: str | Sequence[str]

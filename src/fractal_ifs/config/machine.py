@@ -7,6 +7,7 @@ import os
 import shutil
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from fractal_ifs.config import environment
 from fractal_ifs.config.data import A_DIRECTORY, ImageData
@@ -15,6 +16,9 @@ from fractal_ifs.config.logger import WandbLogger
 from fractal_ifs.config.model import OwnModel
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import ConfigError, short
+
+MOST_CNNS = 4  # that train at once on a GPU unless ``workers`` says otherwise
+CONTEXT = 1 << 30  # bytes of a process on a GPU: CUDA's context, its kernels, workspaces of cuBLAS and cuDNN
 
 
 def cores() -> int:
@@ -76,27 +80,53 @@ def gpus() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def check_memory(config: RunConfig) -> None:
-    """Raises ConfigError if this machine can't hold the run's weights and moments, its points, or one batch.
+def cnns_of_a_gpu(config: RunConfig) -> int:
+    """How many runs of a CNN like this one train at once on each GPU here, one in a process: at least one.
 
-    The estimates, in bytes, are lower bounds: 4 numbers of 4 bytes per weight (value, gradient, Adam's two moments).
+    Each has a core of its own, which launches its kernels, and its share of the GPU's memory: ``CONTEXT``, and three
+    times the lower bound of what the run needs. More than ``MOST_CNNS`` are for the key ``workers`` to ask for.
+    """
+    needed = CONTEXT + 3 * sum(_needed(config).values())
+    return max(1, min(MOST_CNNS, cores() // max(1, len(gpus())), gpu_memory() // needed))
+
+
+@lru_cache
+def gpu_memory() -> int:
+    """The bytes of the smallest GPU that PyTorch finds here; 0 where none says. Makes no context on it."""
+    import torch
+
+    cuda: Any = torch.cuda  # torch doesn't declare the type of what it tells
+    try:
+        return min(cuda.get_device_properties(n).total_memory for n in range(cuda.device_count()))
+    except (RuntimeError, AssertionError, ValueError):  # it doesn't work, which a worker finds out; or there is none
+        return 0
+
+
+def _needed(config: RunConfig) -> dict[str, int]:
+    """Lower bounds in bytes of a run's weights and moments, its points, and one batch, by the keys that say how many.
+
+    A weight has 4 numbers of 4 bytes (value, gradient, Adam's two moments).
     """
     width, depth, batch, data = config.width, config.depth, config.batch_size, config.data
+    rows = data.train_size + data.test_size + data.val_size
     if isinstance(data, ImageData):
-        needed = {
-            "width={width}, depth={depth}": 16 * 25 * width**2 * (depth - 1) + 32 * width,
-            "batch_size={batch_size}, width={width}": 12 * batch * width * data.crop**2,
-        }
+        weights = 16 * 25 * width**2 * (depth - 1) + 32 * width
+        points, activations = 4 * data.crop**2 * rows, 12 * batch * width * data.crop**2
     else:
         weights = 0 if isinstance(config.model, OwnModel) else 16 * width**2 * (depth - 1) + 32 * width
-        needed = {
-            "width={width}, depth={depth}": weights,
-            "data.train_size={data.train_size}, data.test_size={data.test_size}, data.val_size={data.val_size}": 12
-            * (data.train_size + data.test_size + data.val_size),
-            "batch_size={batch_size}, width={width}": 8 * batch * width * depth,
-        }
+        points, activations = 12 * rows, 8 * batch * width * depth
+    return {
+        "width={width}, depth={depth}": weights,
+        "data.train_size={data.train_size}, data.test_size={data.test_size}, data.val_size={data.val_size}": points,
+        "batch_size={batch_size}, width={width}": activations,
+    }
+
+
+def check_memory(config: RunConfig) -> None:
+    """Raises ConfigError if this machine can't hold the run's weights and moments, its points, or one batch."""
+    width, depth, batch, data = config.width, config.depth, config.batch_size, config.data
     here = _memory()
-    for asked, bytes_needed in needed.items():
+    for asked, bytes_needed in _needed(config).items():
         if bytes_needed > here:
             asked = asked.format_map({"width": width, "depth": depth, "batch_size": batch, "data": data})
             raise ConfigError(f"{asked}: needs {bytes_needed >> 30} GiB of memory, this machine has {here >> 30}")

@@ -96,7 +96,9 @@ class RunConfig(Group):
     engine: Literal["auto", "native", "cuda", "torch", "lightning"] = key(
         "what computes the steps", later="auto", result=False
     )
-    workers: int = key("how many cores or GPUs to use; 0: all of them", least=0, most=4096, later=0, result=False)
+    workers: int = key(
+        "how many cores to use, or processes on GPUs; 0: all that suit", least=0, most=4096, later=0, result=False
+    )
     sweep: str = key("directory of a sweep under multirun/; if not given, its overrides", later="", result=False)
     kept: str = key(
         "a table of finished runs, which this run may be taken from and is added to", later="", result=False

@@ -38,6 +38,7 @@ class Trainer(Group):
     cuda_graphs: bool | None = key(
         "stacked engine on a GPU: do steps as CUDA graphs; null: where that can be", later=False, result=False
     )
+    tf32: bool = key("products and convolutions on a GPU in TensorFloat-32, 10 bits of mantissa", later=False)
     channels_last: bool = key("store a CNN's maps with channels innermost in memory", later=True)
     threads: int = key("threads of a process that trains a CNN on a CPU", least=1, most=1024, later=1)
 
@@ -69,6 +70,10 @@ class Trainer(Group):
             raise ConfigError(f"trainer.cuda_graphs=true: must be false with trainer.devices={self.devices}")
         if self.cuda_graphs and self.accelerator == "cpu":
             raise ConfigError("trainer.cuda_graphs=true: needs a GPU, trainer=gpu")
+        if self.tf32 and self.precision != "32-true":
+            raise ConfigError(f"trainer.tf32=true: must be false with trainer.precision={self.precision}")
+        if self.tf32 and self.accelerator == "cpu":
+            raise ConfigError("trainer.tf32=true: needs a GPU, trainer=gpu")
 
     def _check_fsdp(self) -> None:
         """Raises ConfigError for what goes with no shares of weights."""

@@ -4,14 +4,13 @@ import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.data import augment, cifar10, fashion_mnist
-from fractal_ifs.data.seeds import permutation, stream
+from fractal_ifs.data.seeds import permutations, stream
 from fractal_ifs.errors import ConfigError
 
 # The function that reads each set of images, by ``data.name``.
@@ -90,19 +89,20 @@ class Batches:
         self.images, self.data, self.batch, self.dtype = images, data, batch, dtype
         self.shuffle, self.augment = stream(seed, "shuffle"), stream(seed, "augment")
         self.per_epoch = len(images.y_train) // batch
-        self.order = (-1, np.empty(0, np.int64))
+        self.order = (-1, torch.empty(0))
 
-    def rows(self, step: int) -> np.ndarray:
-        """The indices (b,) of the images of a step."""
+    def rows(self, step: int) -> Tensor:
+        """The indices (b,) of the images of a step, int64. The device sorts them, once in an epoch."""
         epoch, position = divmod(step, self.per_epoch)
         if self.order[0] != epoch:
-            self.order = (epoch, permutation(self.shuffle, epoch, len(self.images.y_train)))
+            labels = self.images.y_train
+            self.order = (epoch, permutations([(self.shuffle, epoch)], len(labels), labels.device)[0].long())
         return self.order[1][position * self.batch : (position + 1) * self.batch]
 
     def __call__(self, step: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The training batches of ``steps`` steps from ``step`` on. All draws go to the device at once."""
         images, size, device = self.images, self.data.crop, self.images.y_train.device
-        rows = torch.from_numpy(np.stack([self.rows(step + i) for i in range(steps)])).to(device)
+        rows = torch.stack([self.rows(step + i) for i in range(steps)])
         if not self.data.augment:
             for row in rows:
                 yield augment.central(images.x_train, images.channels, row, size, self.dtype), images.y_train[row]

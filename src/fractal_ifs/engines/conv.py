@@ -1,6 +1,7 @@
 """The engine for convolutional networks: one run at a time, with autograd, on any device.
 
-Convolutions of several networks at once are no faster than one network after the other.
+Convolutions of several networks at once are no faster than one network after the other. What can be faster on a GPU is
+several processes, as a sweep has them: one core launches kernels more slowly than the GPU computes small ones.
 """
 
 # pyright: reportUnknownMemberType=false
@@ -17,6 +18,7 @@ from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.optimizer import Adam
 from fractal_ifs.data.images import Batches
 from fractal_ifs.data.labelled import Labelled
+from fractal_ifs.engines.arithmetic import multiplied
 from fractal_ifs.engines.optimizers import torch_optimizer
 from fractal_ifs.engines.protocol import Measurement, Stop
 from fractal_ifs.engines.stacked import AUTOCAST, casting
@@ -34,12 +36,15 @@ class ConvEngine:
         precision: as for ``pytorch_lightning.Trainer``.
         channels_last: store maps with channels innermost in memory.
         compiled: compile the network with ``torch.compile``, which may add numbers in another order.
+        tf32: products and convolutions in TensorFloat-32 on a GPU.
     """
 
     name, isa, build = "conv", None, None
 
-    def __init__(self, precision: str = "32-true", channels_last: bool = True, compiled: bool = False):
-        self.precision, self.channels_last, self.compiled = precision, channels_last, compiled
+    def __init__(
+        self, precision: str = "32-true", channels_last: bool = True, compiled: bool = False, tf32: bool = False
+    ):
+        self.precision, self.channels_last, self.compiled, self.tf32 = precision, channels_last, compiled, tf32
         self._holds: _Held | None = None
 
     def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
@@ -51,6 +56,7 @@ class ConvEngine:
             self._holds = _Held(run, self.precision, self.channels_last, self.compiled)
         return self._holds
 
+    @multiplied
     def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
         """Advance the only run by at most ``CHUNK`` steps, as ``Engine`` says."""
         [run], [asked] = runs, steps
@@ -60,6 +66,7 @@ class ConvEngine:
         """The step that a run has come to: ``advance`` moves it with every step."""
         return run.step
 
+    @multiplied
     def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
         """The share of images whose largest logit is their label's, and the mean cross-entropy."""
         return [self._held(run).evaluate(there) for run, there in zip(runs, sets, strict=True)]
@@ -133,5 +140,6 @@ class _Held:
 
 
 def _deterministic() -> contextlib.AbstractContextManager[None]:
-    """Within: cuDNN uses reproducible algorithms, without TF32. Has no effect on a CPU."""
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    """Within: cuDNN uses reproducible algorithms, in TF32 where that is on. Has no effect on a CPU."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32)

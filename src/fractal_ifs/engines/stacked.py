@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.data.points import Points
 from fractal_ifs.data.seeds import permutation, permutations
+from fractal_ifs.engines.arithmetic import multiplied
 from fractal_ifs.engines.fusing import BATCHES, forward, out_of_memory, why_not
 from fractal_ifs.engines.graph import captured
 from fractal_ifs.engines.own_loss import Function, function_of
@@ -263,6 +264,7 @@ class StackedEngine:
             always one.
         compiled: compile the step with ``torch.compile``, which may add numbers in another order.
         graphs: do steps as CUDA graphs; None: on a GPU, where that can be.
+        tf32: products in TensorFloat-32 on a GPU.
     """
 
     name, isa, build = "torch", None, None
@@ -273,8 +275,9 @@ class StackedEngine:
         stack: int = 0,
         compiled: bool = False,
         graphs: bool | None = False,
+        tf32: bool = False,
     ):
-        self.stack_size, self.precision, self.graphs = stack, precision, graphs
+        self.stack_size, self.precision, self.graphs, self.tf32 = stack, precision, graphs, tf32
         self._make = partial(Stack, precision=precision, compiled=compiled)
         self._room: int | None = None  # networks that a GPU has memory for, once that is measured
         self._runs: list[Run] = []
@@ -293,6 +296,7 @@ class StackedEngine:
         activations = 2 * run.config.batch_size * run.config.width * run.config.depth
         return len(runs) >= min(32, CACHE // (4 * (4 * run.params.numel() + activations)))
 
+    @multiplied
     def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
         """Advance all runs by the smallest of ``steps``, since a stack moves as one.
 
@@ -388,6 +392,7 @@ class StackedEngine:
         return run.step
 
     @torch.no_grad()
+    @multiplied
     def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
         """Measure each run, as ``Engine`` says. On a GPU many at once."""
         if runs and on_gpu(runs[0].params.device) and why_not(runs[0]) is None:

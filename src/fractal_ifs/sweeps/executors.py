@@ -1,7 +1,9 @@
-"""Where groups of runs train: ``inline``, in this process, or ``local``, in one worker process per GPU or core.
+"""Where groups of runs train: ``inline``, in this process, or ``local``, in worker processes, by default one per GPU
+or core.
 
 The native engine has its own threads and always trains inline. On CPUs the torch engine uses one thread per process:
-two threads in each of two processes are ten times slower than one in each.
+two threads in each of two processes are ten times slower than one in each. CNNs have several processes on each GPU: a
+single one can't launch their kernels as fast as the GPU computes them.
 """
 
 import contextlib
@@ -16,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import cycle, islice
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
@@ -23,7 +26,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fractal_ifs import streams
-from fractal_ifs.config.machine import cores, gpus
+from fractal_ifs.config.machine import cnns_of_a_gpu, cores, gpus
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.engines.choice import choose
 from fractal_ifs.errors import FailedElsewhere, message
@@ -43,6 +46,7 @@ Outcome = RunRecord | Exception  # a job's record, or the exception that it fail
 
 ENDING_SECONDS = 20.0  # how long an interrupted worker may take to end
 TELLING_SECONDS = 1.0  # between two times that a worker tells how far it is
+FULL = "out of memory"  # what an error of a GPU says that has no memory left
 
 
 def execute(
@@ -64,6 +68,7 @@ def execute(
     """
     groups = groups_of(jobs)
     parallel: list[list[int]] = []
+    most = len(jobs)
     for numbers in groups:
         config = jobs[numbers[0]].config
         name = choose(config).engine
@@ -76,8 +81,9 @@ def execute(
             yield numbers, train_group([jobs[n] for n in numbers], stack, report, partial(told, numbers))
         else:
             parallel += shares(numbers, workers)
+            most = min(most, workers)
     if parallel:
-        yield from _local(jobs, parallel, stack, told)
+        yield from _local(jobs, parallel, min(most, len(parallel)), stack, told)
 
 
 def shares(numbers: list[int], workers: int) -> list[list[int]]:
@@ -86,13 +92,13 @@ def shares(numbers: list[int], workers: int) -> list[list[int]]:
 
 
 def processes(config: RunConfig) -> int:
-    """How many worker processes a group of the torch engine gets: ``workers``, or one per GPU or per core.
+    """How many worker processes a group gets that isn't of the native engine: ``workers``, or one per GPU or per core.
 
-    On CPUs there are fewer where each process has several threads.
+    On CPUs there are fewer where each process has several threads, on GPUs more for CNNs.
     """
     if config.trainer.accelerator == "cpu":
         return config.workers or max(1, cores() // process_threads(config))
-    return config.workers or len(gpus())
+    return config.workers or len(gpus()) * (cnns_of_a_gpu(config) if choose(config).engine == "conv" else 1)
 
 
 def train_group(
@@ -219,19 +225,23 @@ def _left(job: Job, error: WorkerDied) -> Outcome:
 
 
 def _local(
-    jobs: Sequence[Job], groups: list[list[int]], stack: int, told: Callable[[Sequence[int], Standing], None]
+    jobs: Sequence[Job],
+    groups: list[list[int]],
+    count: int,
+    stack: int,
+    told: Callable[[Sequence[int], Standing], None],
 ) -> Iterator[tuple[list[int], list[Outcome]]]:
-    """Train groups in worker processes. If a worker dies, its jobs have failed and the others go on.
+    """Train groups in ``count`` worker processes. If a worker dies, its jobs have failed and the others go on.
 
-    A GPU that doesn't work, or not any more, is left out. What it has lost goes on elsewhere, but for jobs that have
-    begun on two such GPUs.
+    On GPUs they are dealt out like cards. A GPU that doesn't work, or not any more, is left out: its other workers end
+    what they train, if they can, and begin nothing. What it has lost goes on elsewhere, but for jobs that have begun on
+    two such GPUs. Where a worker runs out of memory beside others of its GPU, they go on without it, and with its jobs.
     """
-    config = jobs[groups[0][0]].config
-    count = min(processes(config), len(groups))
-    free: list[str | None] = [None] * count if config.trainer.accelerator == "cpu" else list(gpus()[:count])
+    on_cpu = jobs[groups[0][0]].config.trainer.accelerator == "cpu"
+    free: list[str | None] = [None] * count if on_cpu else list(islice(cycle(gpus()), count))
     waiting = deque(groups)
     busy: dict[Any, Worker] = {}
-    moved = set[int]()
+    out, moved = set[str | None](), set[int]()  # GPUs that are left out, and jobs that have begun on one
     try:
         while waiting or busy:
             while waiting and free:
@@ -247,25 +257,35 @@ def _local(
                 if not isinstance(heard, list):
                     continue
                 ended = dict(zip(worker.numbers, heard, strict=True))
-                if worker.fault:
-                    log.warning("GPU %s is left out: %s", worker.device, worker.fault)
+                failed = [n for n, outcome in ended.items() if isinstance(outcome, Exception)]
+                begun = {n for n in failed if not isinstance(ended[n], GpuFailed)}
+                beside = sum(other.device == worker.device for other in busy.values()) > 1
+                full = worker.fault is not None and FULL in worker.fault
+                if worker.fault and not (full and begun and not beside):  # alone, it is the jobs that are too large
                     busy.pop(worker.connection).connection.close()
-                    failed = [n for n, outcome in ended.items() if isinstance(outcome, Exception)]
-                    begun = {n for n in failed if not isinstance(ended[n], GpuFailed)}
-                    lost = [n for n in failed if n not in begun & moved]
-                    moved |= begun  # what has broken two GPUs may be the cause
-                    if lost and (free or busy):
+                    lost = failed
+                    if full and beside:
+                        log.warning("GPU %s has a worker less: %s", worker.device, worker.fault)
+                    else:
+                        if worker.device not in out:
+                            log.warning("GPU %s is left out: %s", worker.device, worker.fault)
+                        out.add(worker.device)
+                        free = [device for device in free if device not in out]
+                        lost = [n for n in failed if n not in begun & moved]
+                        moved |= begun  # what has broken two GPUs may be the cause
+                    others = free or [other for other in busy.values() if other.device not in out]
+                    if lost and others:
                         waiting.append(lost)
                         ended = {n: outcome for n, outcome in ended.items() if n not in lost}
-                    if not free and not busy:
+                    if not others:
                         ended |= {n: GpuFailed(f"no GPU is left: {worker.fault}") for group in waiting for n in group}
                         waiting.clear()
-                elif waiting and worker.process.is_alive():
+                elif waiting and worker.device not in out and worker.process.is_alive():
                     yield worker.numbers, list(ended.values())
                     worker.begin(waiting.popleft(), jobs)
                     continue
                 else:
-                    free.append(worker.device)
+                    free += [worker.device] if worker.device not in out else []
                     busy.pop(worker.connection).connection.close()  # this ends the worker
                 yield list(ended), [_recorded(jobs[n], outcome) for n, outcome in ended.items()]
     except KeyboardInterrupt:
@@ -337,8 +357,9 @@ def _work(connection: Any, not_ready: Any, device: str | None, stack: int, rank:
                 if (fault := device and gpu_fault()) is None:
                     with ddp.joined(rank):
                         outcomes = train_group(jobs, stack, None, None if rank and rank.number else telling.follow)
-                    if device and any(isinstance(found, Exception) for found in outcomes):
-                        fault = gpu_fault()
+                    failed = [message(found) for found in outcomes if isinstance(found, Exception)]
+                    if device and failed:
+                        fault = gpu_fault() or next((text for text in failed if FULL in text), None)
                 # Exceptions are sent as text: some kinds can't be pickled, or not unpickled by the driver.
                 telling.tell(([message(found) if isinstance(found, Exception) else found for found in outcomes], fault))
 

@@ -58,6 +58,8 @@ def train(
         with warnings.catch_warnings():
             # A gradient in another layout than its view of the run's vector is right, if a little slower.
             warnings.filterwarnings("ignore", message=".*gradient layout")
+            # Torch 2.11 advises the newer of its two ways to ask for TF32, see ``engines.arithmetic``.
+            warnings.filterwarnings("ignore", message="Please use the new API settings to control TF32")
             rounds.train_all()
     except (KeyboardInterrupt, SystemExit):  # a Trainer turns SIGINT into SystemExit: save the runs first
         if threading.current_thread() is threading.main_thread():
