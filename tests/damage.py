@@ -185,7 +185,7 @@ class Runs:
             shutil.copytree(self.root / damage.training / damage.state, directory, symlinks=True)
             damage.do(directory)
             try:
-                with within(2):
+                with within(60):
                     self._look(directory)
                     word, more = self._trained(damage, directory)
                     self._look(directory)

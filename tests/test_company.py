@@ -21,7 +21,7 @@ from fractal_ifs.config.loss import OF_POINTS
 from fractal_ifs.config.optimizer import parse_optimizer
 from fractal_ifs.config.schedule import parse_schedule
 from fractal_ifs.data.points import Points
-from fractal_ifs.engines import stacked
+from fractal_ifs.engines import stack
 from fractal_ifs.engines.steps import Steps
 from fractal_ifs.runs import kernels
 from fractal_ifs.runs.checkpoints import write_checkpoint
@@ -114,7 +114,7 @@ def killed(configs: list[Any], directories: list[Path], chance: random.Random) -
 
 def interrupted(configs: list[Any], directories: list[Path], chance: random.Random) -> list[Path]:
     """The runs' directories after Ctrl-C in a random step, or between two rounds."""
-    losses, left = stacked.losses, chance.randint(1, 2 * max(config.steps for config in configs))
+    losses, left = stack.losses, chance.randint(1, 2 * max(config.steps for config in configs))
 
     def signalled(*arguments: Any) -> torch.Tensor:
         nonlocal left
@@ -125,7 +125,7 @@ def interrupted(configs: list[Any], directories: list[Path], chance: random.Rand
 
     rounds = None if chance.random() < 0.7 else Stop(chance.randint(1, 4))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stacked, "losses", signalled)
+        patch.setattr(stack, "losses", signalled)
         with contextlib.suppress(KeyboardInterrupt):
             trained(configs, chance.randint(0, 3), directories, rounds)
     return directories

@@ -24,10 +24,11 @@ from test_training import ENGINES, PARTNERS, numbers, relative, same, trained
 
 from fractal_ifs.config.run import Job
 from fractal_ifs.data import seeds
-from fractal_ifs.engines import cuda, cuda_device, cuda_kernel, stacked
+from fractal_ifs.engines import cuda, cuda_device, cuda_kernel
 from fractal_ifs.engines.choice import choose
 from fractal_ifs.engines.cuda_device import Emulated, Unavailable
 from fractal_ifs.engines.cuda_kernel import Layout, Program
+from fractal_ifs.engines.losses import losses
 from fractal_ifs.training.grouping import groups_of
 
 VARIABLE = "FRACTAL_IFS_EMULATED_GPU"
@@ -92,7 +93,7 @@ def test_losses_are_those_of_their_formulas(keys, loss):
     assert relative(run.params.cpu(), params) <= 1e-5
     assert run.history[-1].train_loss == pytest.approx(mean, rel=1e-6)
     f = run.model(run.data.x_test)
-    assert run.history[-1].test_loss == pytest.approx(stacked.losses(loss, f, run.data.y_test).item(), rel=1e-6)
+    assert run.history[-1].test_loss == pytest.approx(losses(loss, f, run.data.y_test).item(), rel=1e-6)
     share = (run.data.y_test * f > 0).double().mean().item()
     assert run.history[-1].test_acc == pytest.approx(share, abs=1.5 / len(f))  # f may be nothing but round-off
 
@@ -191,7 +192,7 @@ def _exact(shape, start, x, y, order) -> tuple[np.ndarray, ...]:
         row = torch.from_numpy(order[step % 2 * shape.batch :][: shape.batch].astype(np.int64))
         leaf = p.clone().requires_grad_()
         f = _network(shape, leaf, torch.from_numpy(x).double()[row])
-        loss = stacked.losses(shape.loss, f, torch.from_numpy(y).double()[row])
+        loss = losses(shape.loss, f, torch.from_numpy(y).double()[row])
         loss.backward()
         assert leaf.grad is not None
         g = leaf.grad

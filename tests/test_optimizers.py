@@ -16,8 +16,8 @@ from fractal_ifs.config.optimizer import parse_optimizer
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.config.schedule import parse_schedule
 from fractal_ifs.data import seeds
+from fractal_ifs.engines.losses import losses
 from fractal_ifs.engines.optimizers import torch_optimizer, torch_schedule
-from fractal_ifs.engines.stacked import losses
 from fractal_ifs.engines.steps import factors, shares
 from fractal_ifs.results.protocol import setting_of
 from fractal_ifs.runs.load import load

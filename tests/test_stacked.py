@@ -15,12 +15,14 @@ from fractal_ifs.config.model import parse_model
 from fractal_ifs.data import seeds
 from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.data.points import fractal_points
-from fractal_ifs.engines import stacked
+from fractal_ifs.engines import stack, stacked
 from fractal_ifs.engines.graph import WARM, captured
+from fractal_ifs.engines.losses import losses
 from fractal_ifs.engines.stacked import StackedEngine
 from fractal_ifs.runs.run import Run
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.filterwarnings("ignore:grad and param")  # of another layout, as in training
 
 
 class Gpu(list[int]):
@@ -35,11 +37,12 @@ class Gpu(list[int]):
 def emulated(monkeypatch):
     """A CPU in the place of a GPU. A graph is the work that it would capture."""
     gpu = Gpu()
+    monkeypatch.setattr(stack, "on_gpu", lambda device: True)
     monkeypatch.setattr(stacked, "on_gpu", lambda device: True)
-    monkeypatch.setattr(stacked, "captured", gpu.captured)
+    monkeypatch.setattr(stack, "captured", gpu.captured)
     monkeypatch.setattr(stacked, "room", lambda count: 1000)
     monkeypatch.setattr(stacked, "LEAST", 0)
-    monkeypatch.setattr(stacked, "GRAPH", 4)
+    monkeypatch.setattr(stack, "GRAPH", 4)
     return gpu
 
 
@@ -89,11 +92,9 @@ def test_optimizers_and_schedules_are_those_of_a_cpu(keys, name, monkeypatch):
 
 def test_a_graph_does_several_steps(emulated, monkeypatch):
     done = []
-    step = stacked.Stack._step
-    monkeypatch.setattr(stacked.Stack, "_one", lambda *_: pytest.fail("a step by itself"))
-    monkeypatch.setattr(
-        stacked.Stack, "_step", lambda self, row, *rest: (done.append(len(row)), step(self, row, *rest))
-    )
+    step = stack.Stack._step
+    monkeypatch.setattr(stack.Stack, "_one", lambda *_: pytest.fail("a step by itself"))
+    monkeypatch.setattr(stack.Stack, "_step", lambda self, row, *rest: (done.append(len(row)), step(self, row, *rest)))
     [run] = trained([small(engine="torch")])
     assert (run.step, done) == (100, [1] * 100)
     assert emulated == [1, 1]  # of 4 steps, of one
@@ -113,15 +114,15 @@ def test_an_interrupted_set_goes_on_to_the_same_bits(keys, tmp_path, interrupted
 def test_a_signal_is_heeded_between_two_graphs(emulated):
     run = Run(small(engine="torch"), None)
     stop: list[int] = []
-    stack = stacked.Stack([run], graphs=True)
-    graph = stack.units[4]
+    runs = stack.Stack([run], graphs=True)
+    graph = runs.units[4]
 
     def signalled(rows, columns):
         graph(rows, columns)
         stop.append(2)
 
-    stack.units[4] = signalled
-    stack.advance(15, stop)
+    runs.units[4] = signalled
+    runs.advance(15, stop)
     assert run.step == 4
 
 
@@ -171,9 +172,9 @@ def test_points_are_those_of_a_cpu(fractal):
 
 
 def test_orders_are_the_permutations_of_each_epoch(emulated, monkeypatch):
-    monkeypatch.setattr(stacked, "SORTED", 100)
+    monkeypatch.setattr(stack, "SORTED", 100)
     keys = [(seed, epoch, n) for n in (30, 70, 31) for seed in (5, 2**62) for epoch in (0, 9)]
-    found = stacked.orders(keys, CPU)
+    found = stack.orders(keys, CPU)
     assert set(found) == set(keys)
     for key, order in found.items():
         assert order.tolist() == seeds.permutation(*key).tolist()
@@ -181,9 +182,9 @@ def test_orders_are_the_permutations_of_each_epoch(emulated, monkeypatch):
 
 def test_runs_of_one_seed_share_an_order(monkeypatch):
     asked = []
-    monkeypatch.setattr(stacked, "permutation", lambda *key: (asked.append(key), seeds.permutation(*key))[1])
+    monkeypatch.setattr(stack, "permutation", lambda *key: (asked.append(key), seeds.permutation(*key))[1])
     runs = [Run(small(seed=seed), None) for seed in (0, 0, 1)]
-    stacked.Stack(runs).advance(16, [])
+    stack.Stack(runs).advance(16, [])
     assert len(asked) == 4  # of two seeds, in two epochs
 
 
@@ -220,7 +221,7 @@ def test_a_users_own_network_is_measured_as_out_of_training(emulated):
     runs = [Run(config, None) for config in configs]
     sets = [Labelled(run.data.x_test, run.data.y_test) for run in runs]
     for run, there, found in zip(runs, sets, StackedEngine().evaluate(runs, sets), strict=True):
-        assert found.loss == pytest.approx(stacked.losses("hinge", run.model.eval()(there.x), there.y).item(), rel=1e-5)
+        assert found.loss == pytest.approx(losses("hinge", run.model.eval()(there.x), there.y).item(), rel=1e-5)
         assert found.loss < 50
     run = Run(configs[0], None)
     StackedEngine().evaluate([run], sets[:1])
@@ -248,7 +249,7 @@ def refused(work, state):
 def test_what_cannot_be_captured_is_done_step_by_step(emulated, monkeypatch, caplog):
     configs = [small(engine="torch", **partner) for partner in PARTNERS]
     plain = trained(configs, stack=2)
-    monkeypatch.setattr(stacked, "captured", refused)
+    monkeypatch.setattr(stack, "captured", refused)
     for run, expected in zip(trained(configs, stack=2), plain, strict=True):
         same(run, expected)
     assert [m for m in caplog.messages if "captured" in m] == [
@@ -257,7 +258,7 @@ def test_what_cannot_be_captured_is_done_step_by_step(emulated, monkeypatch, cap
 
 
 def test_a_graph_that_is_asked_for_and_cannot_be_is_an_error(emulated, monkeypatch):
-    monkeypatch.setattr(stacked, "captured", refused)
+    monkeypatch.setattr(stack, "captured", refused)
     run = Run(small(), None)
     before = run.params.clone()
     with pytest.raises(RuntimeError, match="not permitted"):

@@ -9,7 +9,7 @@ from conftest import small
 from test_networks_own import FEATURES, SIREN, nets, own  # noqa: F401 (a fixture)
 from test_training import same, trained
 
-from fractal_ifs.engines import stacked, traced
+from fractal_ifs.engines import stack, traced
 from fractal_ifs.runs.run import Run
 
 ATTENTION = """
@@ -75,8 +75,8 @@ def configs_of(kind, nets, count):  # noqa: F811
 def test_a_flat_program_has_the_bits_of_vmap(nets, monkeypatch, kind, count):  # noqa: F811
     configs = configs_of(kind, nets, count)
     plain = trained(configs, stack=count)
-    monkeypatch.setattr(stacked, "LEAST", 0)
-    written = stacked.Stack([Run(config, None) for config in configs]).flat is not None
+    monkeypatch.setattr(stack, "LEAST", 0)
+    written = stack.Stack([Run(config, None) for config in configs]).flat is not None
     assert written == (kind != "in place")
     for found, expected in zip(trained(configs, stack=count), plain, strict=True):
         same(found, expected)
@@ -84,11 +84,11 @@ def test_a_flat_program_has_the_bits_of_vmap(nets, monkeypatch, kind, count):  #
 
 def test_few_steps_dont_pay_for_it(nets):  # noqa: F811
     [config] = configs_of("siren", nets, 1)
-    assert stacked.Stack([Run(config, None)]).flat is None
-    long = dataclasses.replace(config, steps=stacked.LEAST, eval_every=stacked.LEAST)
-    assert stacked.Stack([Run(long, None)]).flat is not None
-    paper = small(steps=stacked.LEAST, eval_every=stacked.LEAST)
-    assert stacked.Stack([Run(paper, None)]).flat is None  # the MLP, by hand
+    assert stack.Stack([Run(config, None)]).flat is None
+    long = dataclasses.replace(config, steps=stack.LEAST, eval_every=stack.LEAST)
+    assert stack.Stack([Run(long, None)]).flat is not None
+    paper = small(steps=stack.LEAST, eval_every=stack.LEAST)
+    assert stack.Stack([Run(paper, None)]).flat is None  # the MLP, by hand
 
 
 def squares(weights, x, y):
@@ -140,10 +140,10 @@ def test_what_is_no_flat_program_is_none(losses):
 
 
 def test_without_the_tool_a_step_is_as_before(nets, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(stacked, "LEAST", 0)
+    monkeypatch.setattr(stack, "LEAST", 0)
     monkeypatch.setitem(sys.modules, "torch.fx.experimental.proxy_tensor", None)
     configs = configs_of("siren", nets, 2)
-    assert stacked.Stack([Run(config, None) for config in configs]).flat is None
+    assert stack.Stack([Run(config, None) for config in configs]).flat is None
     assert trained(configs, stack=2)[0].history[-1].finite
 
 

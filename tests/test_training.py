@@ -21,7 +21,7 @@ from fractal_ifs.data import seeds
 from fractal_ifs.engines import cpp as native
 from fractal_ifs.engines import fusing
 from fractal_ifs.engines import native as native_engine
-from fractal_ifs.engines import stacked as engine_torch
+from fractal_ifs.engines import stack as engine_torch
 from fractal_ifs.engines.stacked import StackedEngine
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import records

@@ -1,6 +1,6 @@
 """The config group ``loss``: what training makes small, as a mean over the points.
 
-The formulas of ours are in ``engines.stacked.losses``; what a user's own must be, in ``engines.own_loss``.
+The formulas of ours are in ``engines.losses``; what a user's own must be, in ``engines.own_loss``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How PyTorch multiplies numbers of float32: with all of their bits, or in TensorFloat-32, as ``trainer.tf32`` asks.
+"""How PyTorch multiplies: in float32 with all bits or in TensorFloat-32 (``trainer.tf32``), or in a lower precision.
 
 Torch has two ways to say so. Here it is the older, which sets the newer too: ``torch.compile`` and Lightning ask by it.
 """
@@ -15,6 +15,21 @@ import torch
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+AUTOCAST = {"bf16-mixed": torch.bfloat16}
+
+
+def on_gpu(device: torch.device) -> bool:
+    """Whether numbers may differ in company, as on a GPU, where a call takes longer than what it computes."""
+    return device.type != "cpu"
+
+
+def casting(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Within: products in the lower precision of ``trainer.precision``, if it names one. May be entered repeatedly."""
+    # No cache of the cast weights: it would miss that the weights change in place.
+    dtype = AUTOCAST.get(precision)
+    return torch.autocast(device.type, dtype, cache_enabled=False) if dtype else contextlib.nullcontext()
 
 
 class _Multiplies(Protocol):

@@ -18,10 +18,9 @@ from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.optimizer import Adam
 from fractal_ifs.data.images import Batches
 from fractal_ifs.data.labelled import Labelled
-from fractal_ifs.engines.arithmetic import multiplied
+from fractal_ifs.engines.arithmetic import AUTOCAST, casting, multiplied
 from fractal_ifs.engines.optimizers import torch_optimizer
 from fractal_ifs.engines.protocol import Measurement, Stop
-from fractal_ifs.engines.stacked import AUTOCAST, casting
 from fractal_ifs.engines.steps import learning_rates, shares
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.run import Run

@@ -173,10 +173,10 @@ class CudaEngine:
             while stack.launch(self._orders):
                 pass
             pairs = [(stack.end()[id(ours)], other.advance([theirs], [TRIAL], [])[0])]
-            [sums] = _measure(kernel, [ours], [there], self.device).sum(1).tolist()
+            loss = _measure(kernel, [ours], [there], self.device)[0, :, 1].sum().item() / len(there.y)
         except Unavailable as error:  # it can't be launched
             return error
-        pairs.append((sums[1] / len(there.y), other.evaluate([theirs], [there])[0].loss))
+        pairs.append((loss, other.evaluate([theirs], [there])[0].loss))
         if all(abs(a - b) <= TRUSTED * abs(b) for a, b in pairs):
             return None
         told = ", ".join(f"{a:.6g} for {b:.6g}" for a, b in pairs)

@@ -20,8 +20,8 @@ from fractal_ifs.data import augment
 from fractal_ifs.data.images import Batches
 from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.data.seeds import stream, uniforms
+from fractal_ifs.engines.losses import losses
 from fractal_ifs.engines.own_loss import function_of
-from fractal_ifs.engines.stacked import losses
 from fractal_ifs.measures.sets import TRAIN
 from fractal_ifs.runs.layerwise import LayerwiseRun
 from fractal_ifs.runs.run import Run

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from fractal_ifs.config.keys import checked
 from fractal_ifs.config.run import RunConfig
+from fractal_ifs.engines.losses import losses
 from fractal_ifs.engines.optimizers import torch_optimizer, torch_schedule
 from fractal_ifs.engines.own_loss import function_of
-from fractal_ifs.engines.stacked import losses
 from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs.build import build_network

@@ -1,0 +1,203 @@
+"""Runs of one shape side by side, as the stacked engine trains them: their vectors, batches and steps."""
+
+# pyright: reportUnknownMemberType=false
+# (torch doesn't declare the types of compile, from_numpy and Tensor.backward)
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fractal_ifs.data.seeds import permutation, permutations
+from fractal_ifs.engines.arithmetic import AUTOCAST, casting, on_gpu
+from fractal_ifs.engines.fusing import BATCHES, forward
+from fractal_ifs.engines.graph import captured
+from fractal_ifs.engines.losses import losses
+from fractal_ifs.engines.own_loss import function_of
+from fractal_ifs.engines.protocol import Stop
+from fractal_ifs.engines.steps import Steps, Vectors
+from fractal_ifs.engines.traced import LEAST, Gradients, traced
+from fractal_ifs.networks.mlp import MLP
+from fractal_ifs.runs import ddp
+from fractal_ifs.runs.run import Run
+
+GRAPH = 16  # steps of a CUDA graph, between two of which a signal is heeded
+ROWS = 1 << 24  # numbers of points whose places are held at a time, 128 MB
+SORTED = 1 << 24  # points whose orders are drawn on a GPU at a time, which takes under 1 GB
+
+
+class Stack:
+    """M runs of one shape. Their parameters are one tensor (M, P), and so are the moments. The runs' vectors are rows.
+
+    ``total`` (M,) is each run's sum of batch losses; the engine says where it begins. A step is done completely or not
+    at all: whatever can run out of memory comes before the first change of the state.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        precision: str = "32-true",
+        compiled: bool = False,
+        graphs: bool = False,
+        fused: bool = True,
+    ):
+        """``graphs``: do steps as CUDA graphs. Raises RuntimeError where that can't be."""
+        self.runs = list(runs)
+        first = runs[0]
+        self.device = first.params.device
+        self.params = torch.stack([run.params for run in runs])
+        self.exp_avg = torch.stack([run.exp_avg for run in runs])
+        self.exp_avg_sq = torch.stack([run.exp_avg_sq for run in runs])
+        self.grad, self.work = torch.zeros_like(self.params), torch.empty_like(self.params)
+        self.total = torch.zeros(len(runs), dtype=torch.float64, device=self.device)
+        self.loss = function_of(first.config.loss)
+        averages = [run.average for run in runs if run.average is not None]
+        self.average = torch.stack(averages) if averages else None
+        self.steps = Steps([run.config for run in runs], self.params)
+        self.network = forward([run.model for run in runs], fused)
+        self.weights = [weight.detach().requires_grad_() for weight in by_parameter(first.model, self.params)]
+        for weight, grad in zip(self.weights, by_parameter(first.model, self.grad), strict=True):
+            weight.grad = grad
+        # Runs with the same points share them. All sets are concatenated, so that a batch is one gather.
+        sets = {id(run.data): run.data for run in runs}
+        sizes = np.cumsum([0] + [len(points.y_train) for points in sets.values()])
+        first_row = dict(zip(sets, sizes, strict=False))
+        self.first_row = [int(first_row[id(run.data)]) for run in runs]
+        self.x = torch.cat([points.x_train for points in sets.values()]).to(self.params.dtype)
+        self.y = torch.cat([points.y_train for points in sets.values()]).to(self.params.dtype)
+        self.batch = first.config.batch_size
+        self.epoch = [len(run.data.y_train) // self.batch for run in runs]
+        self.orders: dict[Order, Tensor] = {}
+        self.casting = casting(precision, self.device)
+        self.losses, self.update = self._losses, self._update
+        if compiled:
+            self.losses, self.update = torch.compile(self._losses), torch.compile(self._update)
+        # Not the MLP, which needs no vmap; not what isn't fused, as it may change its buffers; not on a GPU, where a
+        # step is a graph as it is.
+        usual = isinstance(first.model, MLP) or compiled or precision in AUTOCAST or self.device.type != "cpu"
+        few = first.config.steps - first.step < LEAST
+        self.flat = self._traced() if fused and not usual and not few else None
+        self.units = {count: self._graph(count) for count in (GRAPH, 1)} if graphs else {1: self._one}
+        for m, run in enumerate(runs):  # last, so that a failure above leaves the runs unchanged
+            average = None if self.average is None else self.average[m]
+            run.bind(self.params[m], self.exp_avg[m], self.exp_avg_sq[m], average)
+
+    def _traced(self) -> Gradients | None:
+        """The losses and gradients as a flat program, tried on batches that any run might have."""
+        rows = torch.arange(BATCHES * len(self.runs) * self.batch).view(BATCHES, len(self.runs), self.batch)
+        batches = [(self.x[row], self.y[row]) for row in ddp.share(rows, axis=2) % len(self.y)]
+        return traced(self._losses_of, by_parameter(self.runs[0].model, self.params.clone()), batches)
+
+    def rows(self, ahead: int) -> Tensor:
+        """The rows of x of the next steps, (ahead, M, batch). No run's epoch ends among them."""
+        keys = [(r.shuffle_seed, r.step // e, len(r.data.y_train)) for r, e in zip(self.runs, self.epoch, strict=True)]
+        there = {key: order for key, order in self.orders.items() if key in keys}
+        self.orders = there | orders(sorted(set(keys) - there.keys()), self.device)
+        found: list[Tensor] = []
+        for run, epoch, key, first_row in zip(self.runs, self.epoch, keys, self.first_row, strict=True):
+            position = run.step % epoch * self.batch
+            found.append(self.orders[key][position : position + ahead * self.batch] + first_row)
+        rows = torch.unflatten(torch.stack(found), 1, (ahead, self.batch))
+        return ddp.share(rows, axis=2).transpose(0, 1)
+
+    def advance(self, steps: int, stop: Stop) -> None:
+        """Do ``steps`` steps of every run, or fewer if ``stop`` says so."""
+        most = max(1, ROWS // (len(self.runs) * self.batch))
+        while steps and not stop:
+            left = min(e - run.step % e for run, e in zip(self.runs, self.epoch, strict=True))
+            ahead = min(steps, left, most)
+            rows, columns = self.rows(ahead), self.steps.ahead([run.step for run in self.runs], ahead)
+            done = 0
+            while done < ahead and not stop:
+                count = next(count for count in self.units if count <= ahead - done)
+                part = slice(done, done + count)
+                self.units[count](rows[part], [column[part] for column in columns])
+                for run in self.runs:
+                    run.step += count
+                done += count
+            steps -= done
+
+    def _losses_of(self, weights: Sequence[Tensor], x: Tensor, y: Tensor) -> Tensor:
+        with self.casting:
+            return losses(self.loss, self.network(weights, x), y)
+
+    def _losses(self, row: Tensor) -> Tensor:
+        """The losses (M,) of a batch: the points ``row`` (M, batch) of ``x``."""
+        return self._losses_of(self.weights, self.x[row], self.y[row])
+
+    def _update(self, each: Tensor, *columns: Tensor) -> None:
+        """The optimizer's step, from ``grad``. Allocates nothing; see the class."""
+        self.total += each
+        average = self.params if self.average is None else self.average
+        state = Vectors(self.params, self.grad, self.exp_avg, self.exp_avg_sq, average, self.work)
+        self.steps.update(state, *columns)
+
+    def _backward(self, row: Tensor) -> Tensor:
+        """The losses of a batch. Their gradients are added to ``grad``."""
+        if self.flat is None:
+            each = self.losses(row)
+            each.sum().backward()
+            return each
+        with torch.no_grad():
+            each, *gradients = self.flat(*self.weights, self.x[row], self.y[row])
+            for weight, gradient in zip(self.weights, gradients, strict=True):
+                cast(Tensor, weight.grad).add_(gradient)
+        return each
+
+    def _one(self, rows: Tensor, columns: Sequence[Tensor]) -> None:
+        self._step(rows[0], *(column[0] for column in columns))
+
+    def _step(self, row: Tensor, *columns: Tensor) -> None:
+        each = self._backward(row)
+        with torch.no_grad():
+            ddp.average(each, self.grad)
+            self.update(each, *columns)
+
+    def _graph(self, count: int) -> Callable[[Tensor, Sequence[Tensor]], None]:
+        """So many steps as one CUDA graph."""
+        rows = torch.zeros(count, len(self.runs), self.batch, dtype=torch.int64, device=self.device)
+        columns = self.steps.ahead([0] * len(self.runs), count)
+        state = [self.params, self.exp_avg, self.exp_avg_sq, self.grad, self.total]
+        state += [] if self.average is None else [self.average]
+        state += tuple(buffer for run in self.runs for buffer in run.model.buffers())
+
+        def work() -> None:
+            for step in range(count):
+                self._step(rows[step], *(column[step] for column in columns))
+
+        replay = captured(work, state)
+
+        def steps(its_rows: Tensor, its_columns: Sequence[Tensor]) -> None:
+            for here, values in zip((rows, *columns), (its_rows, *its_columns), strict=True):
+                here.copy_(values)
+            replay()
+
+        return steps
+
+
+Order = tuple[int, int, int]  # of a run's points: its shuffle seed, the epoch, how many they are
+
+
+def orders(keys: Sequence[Order], device: torch.device) -> dict[Order, Tensor]:
+    """The ``permutation`` of each key, (n,), on a device: on a GPU sorted there, many at a time."""
+    if not on_gpu(device):
+        return {key: torch.from_numpy(permutation(*key)) for key in keys}
+    found: dict[Order, Tensor] = {}
+    for n, alike in groupby(sorted(keys, key=lambda key: key[2]), lambda key: key[2]):
+        left, size = list(alike), max(1, SORTED // n)
+        for some in (left[first : first + size] for first in range(0, len(left), size)):
+            found |= zip(some, permutations([key[:2] for key in some], n, device), strict=True)
+    return found
+
+
+def by_parameter(model: nn.Module, vectors: Tensor) -> list[Tensor]:
+    """Vectors (M, P) as the parameters of M such networks, each (M, ...). They share their memory."""
+    parameters = list(model.parameters())
+    ends = np.cumsum([p.numel() for p in parameters])
+    return [
+        torch.unflatten(vectors[:, end - p.numel() : end], 1, p.shape)
+        for end, p in zip(ends.tolist(), parameters, strict=True)
+    ]
