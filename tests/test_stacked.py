@@ -180,6 +180,13 @@ def test_orders_are_the_permutations_of_each_epoch(emulated, monkeypatch):
         assert order.tolist() == seeds.permutation(*key).tolist()
 
 
+def test_places_go_beyond_32_bits(emulated):
+    """Where a stack has many points: orders of a GPU are held in 32 bits."""
+    runs = stack.Stack([Run(small(), None)])
+    runs.first_row = [2**33]
+    assert runs.rows(2).min().item() >= 2**33
+
+
 def test_runs_of_one_seed_share_an_order(monkeypatch):
     asked = []
     monkeypatch.setattr(stack, "permutation", lambda *key: (asked.append(key), seeds.permutation(*key))[1])

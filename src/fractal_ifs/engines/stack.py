@@ -99,7 +99,7 @@ class Stack:
         found: list[Tensor] = []
         for run, epoch, key, first_row in zip(self.runs, self.epoch, keys, self.first_row, strict=True):
             position = run.step % epoch * self.batch
-            found.append(self.orders[key][position : position + ahead * self.batch] + first_row)
+            found.append(self.orders[key][position : position + ahead * self.batch].long() + first_row)
         rows = torch.unflatten(torch.stack(found), 1, (ahead, self.batch))
         return ddp.share(rows, axis=2).transpose(0, 1)
 
