@@ -121,13 +121,13 @@ def config(width: int, seed: int = 0, **keys: Any) -> Any:
     return compose(**asked | {name.replace("__", "."): value for name, value in keys.items()})
 
 
-def runs(width: int, count: int) -> list[Any]:
+def runs(width: int, count: int, engine: str) -> list[Any]:
     """So many runs: 8 seeds, and each with other learning rates."""
     import dataclasses
 
     from fractal_ifs.runs.run import Run
 
-    of_seeds = [config(width, seed) for seed in range(min(8, count))]
+    of_seeds = [config(width, seed, engine=engine) for seed in range(min(8, count))]
     rates = [1e-4 * 1.02**number for number in range(count)]
     configs = [dataclasses.replace(of_seeds[n % len(of_seeds)], lr=rate) for n, rate in enumerate(rates)]
     return [Run(each, None, DEVICE) for each in configs]
@@ -135,7 +135,7 @@ def runs(width: int, count: int) -> list[Any]:
 
 def of_engine(engine: Any, width: int, count: int, steps: int) -> float:
     """Microseconds per network-step of an engine."""
-    all_runs = runs(width, count)
+    all_runs = runs(width, count, engine.name)
     seconds = median_seconds(lambda: engine.advance(all_runs, [steps] * count, []))
     return seconds / steps / count * 1e6
 
