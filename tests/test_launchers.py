@@ -11,6 +11,7 @@ from typing import Any
 
 import hydra
 import pytest
+import yaml
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
@@ -220,6 +221,39 @@ def settled(config):
     if config["sweep"] == NAME and sweep["dir"] == DIRECTORY:
         return config | {"sweep": "default", "hydra": config["hydra"] | {"sweep": sweep | {"dir": "multirun/default"}}}
     return config
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["engine=cuda"], "engine=cuda: needs a GPU, and PyTorch finds none here"),
+        (["trainer.accelerator=auto", "trainer.tf32=true"], "trainer.tf32=true: needs a GPU, trainer=gpu"),
+        (
+            ["trainer.accelerator=auto", "trainer.cuda_graphs=true"],
+            "trainer.cuda_graphs=true: needs a GPU, trainer=gpu",
+        ),
+        (["engine=native", "model.activation=tanh"], "engine=native: must be auto or torch here"),
+    ],
+)
+@pytest.mark.parametrize("more", [["-m", "width=4,5"], ["width=4"]], ids=["sweep", "run"])
+def test_what_this_machine_lacks_is_refused_before_anything_is_written(
+    command, tmp_path, monkeypatch, words, told, more
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    ended = command(*more, *words, "depth=1", "steps=4", "eval_every=4", "logger=csv")
+    assert ended.status.startswith(f"error: {told}")
+    assert ("(2 of 2 jobs, the first width=4)" in ended.status) == ("-m" in more)
+    assert list(tmp_path.rglob("*.yaml")) == []
+
+
+def test_a_sweep_whose_name_has_a_reference_keeps_it(command, tmp_path):
+    """It isn't looked up in whatever job comes first."""
+    keys = ["steps=4", "eval_every=4", "width=4", "data.train_size=200", "data.test_size=50", "logger=none"]
+    assert command("-m", "depth=${seed}", "seed=1,2", *keys).status == 0
+    [sweep] = (tmp_path / "multirun").iterdir()
+    assert sweep.name.startswith("depth=_{seed},seed,steps=4")
+    texts = [path.read_text() for path in sweep.glob("*/.hydra/config.yaml")]
+    assert [yaml.safe_load(text)["sweep"][:18] for text in texts] == ["depth=${seed},seed"] * 2
 
 
 def test_a_config_that_is_lent_has_the_values_of_its_job_alone(tmp_path):

@@ -29,7 +29,7 @@ from fractal_ifs.errors import ConfigError, counted, short
 from fractal_ifs.extras import require
 from fractal_ifs.sweeps.driver import driving, swept
 from fractal_ifs.sweeps.finished import Ended, best_of, finished_jobs, finished_or_kept
-from fractal_ifs.sweeps.jobs import Composed, Task, begin_jobs, compose_all, current
+from fractal_ifs.sweeps.jobs import Composed, Task, begin_jobs, check_here, compose_all, current
 from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.slurm_settings import Settings
@@ -45,7 +45,9 @@ class Refuse(Callback):
         HydraConfig.instance().set_config(config)  # for ${hydra:...}
         try:
             _check_single(config)
-            finished_or_kept(Job(parse(config), Path(str(config.hydra.run.dir)).absolute()))
+            job = Job(parse(config), Path(str(config.hydra.run.dir)).absolute())
+            if finished_or_kept(job) is None:
+                check_here(job.config)
         except ConfigError as error:
             sys.exit(f"error: {error}")
         except OmegaConfBaseException as error:

@@ -254,7 +254,8 @@ def _lent(config: DictConfig, named: bool = True) -> Lent:
     """``named``: jobs set the sweep's name. If not, it and the directory are found once: to read a ${} takes long."""
     plain: Any = OmegaConf.to_container(config.hydra, enum_to_str=True)
     own: Any = "sweep" in config and OmegaConf.to_container(config, resolve=False)
-    if not named and own and own["sweep"] == NAME and plain["sweep"]["dir"] == DIRECTORY:
+    ours = own and own["sweep"] == NAME and plain["sweep"]["dir"] == DIRECTORY
+    if not named and ours and "${" not in config.sweep:  # of depth=${seed}: OmegaConf would read that once more
         config.sweep = config.sweep
         with read_write(config.hydra):
             config.hydra.sweep.dir = config.hydra.sweep.dir

@@ -36,7 +36,10 @@ class Trainer(Group):
     )
     compile: bool = key("compile the step with torch.compile, which may add numbers in another order", later=False)
     cuda_graphs: bool | None = key(
-        "stacked engine on a GPU: do steps as CUDA graphs; null: where that can be", later=False, result=False
+        "stacked engine on a GPU: do steps as CUDA graphs; null: where that can be",
+        later=False,
+        result=False,
+        allowed="true, false or null",
     )
     tf32: bool = key("products and convolutions on a GPU in TensorFloat-32, 10 bits of mantissa", later=False)
     channels_last: bool = key("store a CNN's maps with channels innermost in memory", later=True)

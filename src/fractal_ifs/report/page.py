@@ -18,7 +18,7 @@ from fractal_ifs.plotting.style import Line, lines, ordered
 from fractal_ifs.report import own_figures
 from fractal_ifs.report.forms import pivot_html
 from fractal_ifs.report.tables import CURVES, FRACTALS, Table, beside_paper, difference, legend, lookup, paper
-from fractal_ifs.report.verdicts import Verdict
+from fractal_ifs.report.verdicts import Verdict, rows
 from fractal_ifs.results.cells import CellResult, form_cells, results_of
 from fractal_ifs.results.columns import CellKey
 from fractal_ifs.results.measured import measures_of
@@ -251,13 +251,12 @@ def _summary(table: Table) -> list[str]:
 
 def _verdicts(found: Sequence[Verdict]) -> str:
     """The table of verdicts, empty without any."""
-    rows = []
-    for v in found:
-        state = v.verdict.rstrip("*").replace(" ", "-")
-        line = [v.claim, v.verdict, v.ours, v.theirs, v.cells]
+    names, *lines = rows(found)
+    body: list[str] = []
+    for line in lines:
+        state = line[1].rstrip("*").replace(" ", "-")
         cells = "".join(f"<td>{html.escape(value)}</td>" for value in line)
-        rows.append(f'<tr class="{state}">{cells}</tr>')
-    names = ("claim", "verdict", "ours", "the paper's own numbers, same cells", "from")
+        body.append(f'<tr class="{state}">{cells}</tr>')
     head = "".join(f"<th>{name}</th>" for name in names)
-    table = f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
+    table = f'<div class="wide"><table><tr>{head}</tr>{"".join(body)}</table></div>'
     return f"<h2>Verdicts on the claims of section 5</h2>\n{table}" if found else ""

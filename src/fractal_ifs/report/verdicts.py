@@ -353,15 +353,21 @@ def _provisional(found: Verdict) -> Verdict:
     return found if found.verdict == "not run" else replace(found, verdict=f"{found.verdict}*")
 
 
+def rows(found: Sequence[Verdict]) -> list[list[str]]:
+    """The verdicts as a table with a head, without the column of the paper's numbers where it has none."""
+    head = ["claim of section 5", "verdict", "ours", "the paper's own numbers, same cells", "from"]
+    table = [head, *([v.claim, v.verdict, v.ours, v.theirs, v.cells] for v in found)]
+    return table if any(v.theirs for v in found) else [row[:3] + row[4:] for row in table]
+
+
 def markdown(found: Sequence[Verdict]) -> str:
     """The verdicts as a table in Markdown."""
-    lines = [
-        "| claim of section 5 | verdict | ours | the paper's own numbers, same cells | from |",
-        "|---|---|---|---|---|",
-    ]
-    for v in found:
-        verdict = f"**{v.verdict.rstrip('*')}**" + "\\*" * v.verdict.endswith("*")
-        lines.append(f"| {v.claim} | {verdict} | {v.ours} | {v.theirs} | {v.cells} |")
+    lines: list[str] = []
+    for row in rows(found):
+        claim, verdict, *others = row
+        starred = f"**{verdict.rstrip('*')}**" + "\\*" * verdict.endswith("*")
+        lines.append("| " + " | ".join([claim, starred if lines else verdict, *others]) + " |")
+    lines.insert(1, "|---" * len(rows(found)[0]) + "|")
     if any(v.verdict.endswith("*") for v in found):
         lines += ["", "\\* Cells of another budget than the paper's take part in this verdict; it may change."]
     return "\n".join([*lines, ""]).replace("+-", "±")

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from fractal_ifs.config.command import composed_folders
 from fractal_ifs.config.compose import accepted, resolved
 from fractal_ifs.config.fast_compose import OF_A_JOB, Composer, Lent
-from fractal_ifs.config.machine import obstacle
+from fractal_ifs.config.machine import obstacle, on_this_machine
 from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.own_files import fault
 from fractal_ifs.config.run import Job, RunConfig
@@ -89,6 +89,17 @@ def _read(lent: Lent, number: int, accept: Callable[[dict[str, Any]], RunConfig]
             environment={str(name): str(value) for name, value in (hydra.job.env_set or {}).items()},
             compose=compose,
         )
+
+
+def check_here(config: RunConfig) -> None:
+    """Raises ConfigError where the engine that is asked for, or what ``trainer=auto`` comes to, isn't for this machine.
+
+    Others aren't looked at: to find out what there is takes an import of torch.
+    """
+    if config.engine in ("native", "cuda") or config.trainer.accelerator == "auto":
+        from fractal_ifs.engines.choice import check_engine
+
+        check_engine(on_this_machine(Job(config, None)).config)
 
 
 class Task(ABC):
@@ -205,7 +216,8 @@ def compose_all(
                     "'${hydra.job.num}' names jobs by their numbers"
                 )
             taken[directory] = words, job.config.fingerprint
-            finished_or_kept(job)  # raises where the directory is another config's
+            if finished_or_kept(job) is None and here:  # raises where the directory is another config's
+                check_here(job.config)
             configs.append(each)
         except ConfigError as error:
             refused.setdefault(str(error), []).append(words)
