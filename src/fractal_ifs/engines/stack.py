@@ -94,8 +94,9 @@ class Stack:
     def rows(self, ahead: int) -> Tensor:
         """The rows of x of the next steps, (ahead, M, batch). No run's epoch ends among them."""
         keys = [(r.shuffle_seed, r.step // e, len(r.data.y_train)) for r, e in zip(self.runs, self.epoch, strict=True)]
-        there = {key: order for key, order in self.orders.items() if key in keys}
-        self.orders = there | orders(sorted(set(keys) - there.keys()), self.device)
+        wanted = set(keys)
+        there = {key: order for key, order in self.orders.items() if key in wanted}
+        self.orders = there | orders(sorted(wanted - there.keys()), self.device)
         found: list[Tensor] = []
         for run, epoch, key, first_row in zip(self.runs, self.epoch, keys, self.first_row, strict=True):
             position = run.step % epoch * self.batch
