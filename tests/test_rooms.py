@@ -47,7 +47,11 @@ def wrong(path: Path) -> list[str]:
 
 
 def slow(name: list[str]) -> bool:
-    """Whether what is imported has Lightning at its top, which takes seconds: it may be imported where it is used."""
+    """Whether what is imported has Lightning at its top, or all engines with torch, which takes seconds: it may be
+    imported where it is used.
+    """
+    if name[:3] == ["fractal_ifs", "engines", "choice"]:
+        return True
     path = SOURCE.joinpath(*name[:3]).with_suffix(".py")
     return path.is_file() and any(each.startswith("pytorch_lightning") and top for each, top in imports(path))
 
