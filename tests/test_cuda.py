@@ -386,7 +386,7 @@ def test_a_kernel_that_computes_something_else_is_not_trusted(emulated, monkeypa
     assert [run.record()["engine"] for run in runs] == ["torch", "torch", "cuda", "cuda"]
     assert len(tried) == 2
     [told] = [each for each in caplog.messages if each.startswith("engine=torch")]
-    assert told.startswith("engine=torch: the kernel of width 7 computes other losses than torch: ")
+    assert told.startswith("engine=torch: the kernel of width 7 computes other numbers than torch: ")
     monkeypatch.undo()
 
 

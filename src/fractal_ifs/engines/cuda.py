@@ -160,27 +160,30 @@ class CudaEngine:
         return found
 
     def _trial(self, run: Run, kernel: Kernel) -> Unavailable | None:
-        """Why a kernel isn't to be trusted: the losses of a few small steps are not those of the other engine.
+        """Why a kernel isn't to be trusted: losses of a few small steps, or right answers, aren't the other engine's.
 
         Not the weights: where a gradient is nothing but round-off, Adam's steps are, too, and change no loss.
         """
         small = dataclasses.replace(run.config, lr=min(run.config.lr, 1e-3))
         ours, theirs = (Run(small, None, run.params.device) for _ in range(2))
         there = Labelled(ours.data.x_test, ours.data.y_test)
-        stack, other = _Stack([ours], kernel, self.device), self._instead()
+        stack, other, steps = _Stack([ours], kernel, self.device), self._instead(), min(TRIAL, small.steps)
         try:
-            stack.begin([TRIAL])
+            stack.begin([steps])
             while stack.launch(self._orders):
                 pass
-            pairs = [(stack.end()[id(ours)], other.advance([theirs], [TRIAL], [])[0])]
-            loss = _measure(kernel, [ours], [there], self.device)[0, :, 1].sum().item() / len(there.y)
+            pairs = [(stack.end()[id(ours)], other.advance([theirs], [steps], [])[0])]
+            sums = _measure(kernel, [ours], [there], self.device)[0].sum(0) / len(there.y)
+            right, loss = sums[0].item(), sums[1].item()
         except Unavailable as error:  # it can't be launched
             return error
-        pairs.append((loss, other.evaluate([theirs], [there])[0].loss))
-        if all(abs(a - b) <= TRUSTED * abs(b) for a, b in pairs):
+        [found] = other.evaluate([theirs], [there])
+        pairs.append((loss, found.loss))
+        few = abs(right - found.accuracy) <= 0.002 + 2 / len(there.y)  # outputs near 0 may have either sign
+        if few and all(abs(a - b) <= TRUSTED * abs(b) for a, b in pairs):
             return None
-        told = ", ".join(f"{a:.6g} for {b:.6g}" for a, b in pairs)
-        return Unavailable(f"the kernel of width {small.width} computes other losses than {other.name}: {told}")
+        told = ", ".join(f"{a:.6g} for {b:.6g}" for a, b in [*pairs, (right, found.accuracy)])
+        return Unavailable(f"the kernel of width {small.width} computes other numbers than {other.name}: {told}")
 
 
 def _by_program(runs: Iterable[Run]) -> dict[Program, list[Run]]:
