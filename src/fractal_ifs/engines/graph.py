@@ -29,6 +29,9 @@ def captured(work: Callable[[], None], state: Sequence[Tensor]) -> Callable[[], 
         with torch.cuda.graph(graph):
             work()
     finally:
+        torch.cuda.current_stream().wait_stream(
+            side
+        )  # where a step fails there, those before it may still be under way
         for tensor, values in zip(state, kept, strict=True):
             tensor.copy_(values)
     return graph.replay

@@ -164,8 +164,8 @@ class StackedEngine:
             if self.graphs is not None or not graphs or out_of_memory(error):
                 raise
             log.warning("trainer.cuda_graphs=false: a step can't be captured: %s", short(message(error), 160))
-            self.graphs = False
-            return self._make(runs, fused=fused)
+        self.graphs = False  # not within the exception, which holds the stack that has failed
+        return self._make(runs, fused=fused)
 
     def _unstack(self) -> None:
         """Give every run vectors of its own, and free the stacks' memory."""

@@ -31,7 +31,7 @@ P = 0.01  # the largest p-value that decides a claim
 CHANCE = 0.6  # accuracies up to this one are near chance, .5
 EFFECT = 0.02  # larger differences of accuracy matter; one on 5,000 test points has a standard error of .007
 TEST_POINTS = 5000  # the paper's
-TRAIN_POINTS = 10_000  # on which training accuracies are measured
+TRAIN_POINTS = 10_000  # of ``measures.sets.TRAIN``, which would import torch
 
 Grid = Mapping[str, Sequence[Sequence[float | None]]]  # accuracies by fractal: a row per depth or curve, then widths
 Lines = dict[str, list[list[float]]]  # by fractal: for each width the accuracies down the rows
