@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fractal_ifs import ConfigError
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.engines.arithmetic import multiplying
-from fractal_ifs.engines.choice import check_engine, create
+from fractal_ifs.engines.choice import check_engine
 from fractal_ifs.runs.kernels import torch_kernels
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training.train import train
@@ -101,20 +101,24 @@ def asked(config: RunConfig, tf32: bool, accelerator: Any = "auto") -> RunConfig
 
 @pytest.mark.filterwarnings("ignore:.*many workers", "ignore:.*treespec", "ignore:.*logging interval", "ignore:.*srun")
 @pytest.mark.parametrize("tf32", [False, True])
-@pytest.mark.parametrize("of", ["torch", "conv", "lightning", "lightning, images"])
-def test_every_product_of_an_engine_is_as_asked(of, tf32, folder):
+@pytest.mark.parametrize("of", ["torch", "torch, layerwise", "conv", "lightning", "lightning, images"])
+def test_every_product_of_a_run_is_as_asked(of, tf32, folder):
+    """Also in what is measured of snapshots, and in the inputs of later layers."""
     keys = {"engine": "lightning"} if "lightning" in of else {}
+    keys |= {"training": "layerwise"} if "layerwise" in of else {}
     steps = {"steps": 4, "eval_every": 2}
     config = images(folder, **steps, **keys) if of in ("conv", "lightning, images") else small(**steps, **keys)
-    if of == "torch":
+    if "torch" in of:
         config = changed(config, "engine", "torch")
+    config = changed(config, "measures", ["gradient"])
     torch_kernels()  # tries products of the CPU, once in a process
     before = told()
     assert before["convolutions"] != tf32 or before["of a GPU"] != tf32  # torch's own choice is a third
     with Products() as products:
         [run] = train([Job(asked(config, tf32), None)])
     assert isinstance(run, Run), run
-    assert (run.engine, len(run.history)) == (of.split(",")[0], 2)
+    layers = config.depth if "layerwise" in of else 1
+    assert (run.engine, len(run.history)) == (of.split(",")[0], 2 * layers)
     assert list(products.found) == [(tf32, tf32)]
     assert products.found[tf32, tf32] > 3 * 4 * (config.depth - 1)  # of each layer and step, one forward and two back
     assert told() == before
@@ -136,10 +140,3 @@ def test_where_there_is_no_tensorfloat_it_is_refused():
         asked(changed(small(), "trainer.precision", "64-true"), True)
     with pytest.raises(ConfigError, match=r"^engine=cuda: must be auto or torch here \(trainer.tf32=true asks"):
         check_engine(asked(changed(small(), "engine", "cuda"), True, "gpu"))
-
-
-def test_an_engine_is_made_with_it():
-    for name in ("torch", "conv"):
-        for tf32 in (False, True):
-            engine: Any = create(name, 1, asked(small(), tf32).trainer)
-            assert engine.tf32 == tf32

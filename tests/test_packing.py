@@ -169,7 +169,7 @@ class OnGpu(executors.Worker):
     begun: list[tuple[str | None, list[int]]] = []  # noqa: RUF012
 
     def __init__(self, device, stack, rank=None):
-        self.device, self.numbers, self.fault = device, [], None
+        self.device, self.numbers, self.fault, self.crowded = device, [], None, False
         self.connection, self.theirs = multiprocessing.Pipe()
         self.process = SimpleNamespace(is_alive=lambda: True, pid=None)
         self.answers = self.plan.get(str(device), [])
@@ -309,6 +309,10 @@ def test_workers_are_dealt_over_the_gpus(workers, jobs, expected, monkeypatch):
         ({"1": ["full"]}, ["GPU 1 has a worker less"], {}, 12),
         ({"1": ["crowded"]}, ["GPU 1 has a worker less"], {}, 12),
         ({"0": ["crowded"], "1": ["full"]}, ["GPU 0 has a worker less", "GPU 1 has a worker less"], {}, 12),
+        # Both of a GPU run out: what they had begins again, one by one.
+        ({"1": ["full", "full"]}, ["GPU 1 has a worker less"] * 2, {}, 12),
+        ({"1": ["crowded", "full"], "0": ["full", "full"]}, [f"GPU {n} has a worker less" for n in "0011"], {}, 12),
+        ({"1": ["well", "full", "full", "well", "full"]}, ["GPU 1 has a worker less"] * 2, {}, 11),  # the last: alone
     ],
     ids=str,
 )
@@ -322,8 +326,31 @@ def test_the_other_workers_of_a_gpu_that_fails(plan, told, begun, finished, tmp_
     on = Counter(device for device, _ in OnGpu.begun)
     assert {device: on[device] for device in begun} == begun
     for number, outcome in outcomes.items():
-        if not isinstance(outcome, RunRecord):
+        if isinstance(outcome, executors.GpuFailed):
             assert json.loads((tmp_path / str(number) / "result.json").read_text())["status"] == "failed"
+
+
+def test_two_workers_of_the_only_gpu_that_run_out_of_memory_begin_again(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    jobs = [Job(cnn(seed, workers=2), None) for seed in range(4)]
+    outcomes = ended_on_gpus(jobs, {"0": ["full", "full"]}, monkeypatch)
+    assert all(isinstance(outcome, RunRecord) for outcome in outcomes.values())
+    assert sorted(Counter(n for _, numbers in OnGpu.begun for n in numbers).values()) == [1, 1, 2, 2]
+
+
+def test_groups_have_as_many_workers_as_suit_each(monkeypatch):
+    """A CNN that leaves no room for another doesn't hold up the others."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(executors, "processes", lambda config: 8 if config.width == 32 else 2)
+    counts = []
+    monkeypatch.setattr(executors, "_local", lambda jobs, groups, count, *_: counts.append((count, groups)) or [])
+    wide = replace(cnn(), width=64)
+    jobs = [Job(replace(config, seed=seed), None) for config in (cnn(), wide) for seed in range(10)]
+    list(executors.execute(jobs, "local", 0, lambda rounds: None, lambda numbers, standing: None))
+    assert sorted(count for count, _ in counts) == [2, 8]
+    for count, groups in counts:
+        assert len(groups) == 10
+        assert {jobs[n].config.width for group in groups for n in group} == {32 if count == 8 else 64}
 
 
 def test_a_network_too_large_for_a_gpu_of_its_own_fails_and_the_gpu_goes_on(monkeypatch, caplog):

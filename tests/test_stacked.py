@@ -1,6 +1,8 @@
 """What the stacked engine does on a GPU. A CPU is in its place here, and with ``pytest -m gpu`` it is a GPU."""
 
 import dataclasses
+import gc
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +17,7 @@ from fractal_ifs.config.model import parse_model
 from fractal_ifs.data import seeds
 from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.data.points import fractal_points
-from fractal_ifs.engines import stack, stacked
+from fractal_ifs.engines import orders, stack, stacked
 from fractal_ifs.engines.graph import WARM, captured
 from fractal_ifs.engines.losses import losses
 from fractal_ifs.engines.stacked import StackedEngine
@@ -28,19 +30,19 @@ pytestmark = pytest.mark.filterwarnings("ignore:grad and param")  # of another l
 class Gpu(list[int]):
     """The sizes of the stacks whose steps have been captured."""
 
-    def captured(self, work, state):
-        self.append(len(state[0]))
-        return work
+    def captured(self, works, state):
+        self.extend(len(state[0]) for _ in works)
+        return works
 
 
 @pytest.fixture
 def emulated(monkeypatch):
     """A CPU in the place of a GPU. A graph is the work that it would capture."""
     gpu = Gpu()
-    monkeypatch.setattr(stack, "on_gpu", lambda device: True)
+    monkeypatch.setattr(orders, "on_gpu", lambda device: True)
     monkeypatch.setattr(stacked, "on_gpu", lambda device: True)
     monkeypatch.setattr(stack, "captured", gpu.captured)
-    monkeypatch.setattr(stacked, "room", lambda count: 1000)
+    monkeypatch.setattr(stacked, "room", lambda count, more: 1000)
     monkeypatch.setattr(stacked, "LEAST", 0)
     monkeypatch.setattr(stack, "GRAPH", 4)
     return gpu
@@ -172,24 +174,27 @@ def test_points_are_those_of_a_cpu(fractal):
 
 
 def test_orders_are_the_permutations_of_each_epoch(emulated, monkeypatch):
-    monkeypatch.setattr(stack, "SORTED", 100)
+    """Whichever of them are there already."""
+    monkeypatch.setattr(orders, "SORTED", 100)
+    found = orders.Orders(CPU)
     keys = [(seed, epoch, n) for n in (30, 70, 31) for seed in (5, 2**62) for epoch in (0, 9)]
-    found = stack.orders(keys, CPU)
-    assert set(found) == set(keys)
-    for key, order in found.items():
-        assert order.tolist() == seeds.permutation(*key).tolist()
+    for some in (keys, keys[::-2], keys[:1], [*keys, *keys]):
+        places = found.places(some)
+        assert len(found.flat) == sum(key[2] for key in set(some))
+        for place, key in zip(places, some, strict=True):
+            assert found.flat[place : place + key[2]].tolist() == seeds.permutation(*key).tolist()
 
 
 def test_places_go_beyond_32_bits(emulated):
     """Where a stack has many points: orders of a GPU are held in 32 bits."""
     runs = stack.Stack([Run(small(), None)])
-    runs.first_row = [2**33]
+    runs.first_row += 2**33
     assert runs.rows(2).min().item() >= 2**33
 
 
 def test_runs_of_one_seed_share_an_order(monkeypatch):
     asked = []
-    monkeypatch.setattr(stack, "permutation", lambda *key: (asked.append(key), seeds.permutation(*key))[1])
+    monkeypatch.setattr(orders, "permutation", lambda *key: (asked.append(key), seeds.permutation(*key))[1])
     runs = [Run(small(seed=seed), None) for seed in (0, 0, 1)]
     stack.Stack(runs).advance(16, [])
     assert len(asked) == 4  # of two seeds, in two epochs
@@ -222,6 +227,21 @@ class Shifted(nn.Module):
         return self.layer(x).squeeze(-1) + (100 if self.training else 0)
 
 
+class Centred(Shifted):
+    """A network that looks at all points that it is given."""
+
+    def forward(self, x):
+        return super().forward(x - x.mean(0))
+
+
+def test_a_users_own_network_sees_its_set_alone(emulated):
+    model = parse_model({"_target_": "test_stacked.Centred"})
+    runs = [Run(dataclasses.replace(small(seed=seed), model=model), None) for seed in range(4)]
+    sets = [Labelled(r.data.x_test[:n], r.data.y_test[:n]) for r, n in zip(runs, (20, 300, 20, 1), strict=True)]
+    for run, there, found in zip(runs, sets, StackedEngine()._together(runs, sets), strict=True):
+        assert found.loss == pytest.approx(losses("hinge", run.model.eval()(there.x), there.y).item(), rel=1e-5)
+
+
 def test_a_users_own_network_is_measured_as_out_of_training(emulated):
     model = parse_model({"_target_": "test_stacked.Shifted"})
     configs = [dataclasses.replace(small(seed=seed), model=model) for seed in range(3)]
@@ -248,8 +268,8 @@ def test_a_graph_computes_the_same_bits(keys):
         assert numbers(run) == numbers(expected)
 
 
-def refused(work, state):
-    work()
+def refused(works, state):
+    works[0]()
     raise RuntimeError("not permitted when stream is capturing\nand so on")
 
 
@@ -293,17 +313,18 @@ def test_a_capture_leaves_the_state_as_it_was(monkeypatch):
         calls.append(tensor.item())
         tensor.add_(1)
 
-    replay = captured(work, [tensor])
+    replays = captured([work, work], [tensor])
     assert tensor.item() == 1
-    assert calls == [1, 2, 3][: WARM + 1]
-    assert replay() == "replayed"
+    assert len(calls) == 2 * (WARM + 1)
+    assert [replay() for replay in replays] == ["replayed"] * 2
+    assert FakeCuda.pools == [None, "first"]
 
     def fails():
         work()
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
-        captured(fails, [tensor])
+        captured([fails], [tensor])
     assert tensor.item() == 1
 
 
@@ -323,12 +344,19 @@ class FakeCuda:
         def replay(self):
             return "replayed"
 
+        def pool(self):
+            return "first"
+
     Stream = current_stream = CUDAGraph = _Nothing
+
+    pools: list[str | None] = []  # noqa: RUF012
 
     def stream(self, _):
         return self._Nothing()
 
-    graph = stream
+    def graph(self, _, pool):
+        self.pools.append(pool)
+        return self._Nothing()
 
 
 def test_a_stack_takes_the_memory_that_there_is(emulated, monkeypatch):
@@ -340,7 +368,7 @@ def test_a_stack_takes_the_memory_that_there_is(emulated, monkeypatch):
     engine.advance([run], [4], [])
     assert not engine.saturated([run] * 999, 9)
     assert engine.saturated([run] * 1000, 9)
-    monkeypatch.setattr(stacked, "room", lambda count: 10**6)
+    monkeypatch.setattr(stacked, "room", lambda count, more: 10**6)
     engine = StackedEngine()
     engine.advance([run], [4], [])
     assert not engine.saturated([run] * 4095, 9)
@@ -351,10 +379,82 @@ def test_room_is_what_networks_take_of_all_memory(monkeypatch):
     cuda = SimpleNamespace(
         mem_get_info=lambda: (70 << 30, 80 << 30),
         memory_reserved=lambda: 10 << 30,
-        max_memory_allocated=lambda: 4 << 30,
+        max_memory_reserved=lambda: 4 << 30,
     )
     monkeypatch.setattr(torch, "cuda", cuda)
-    assert stacked.room(100) == int(0.8 * 80 * 100 / 4)
+    assert stacked.room(128, 0) == int(0.8 * 80 * 128 / 4)
+    assert stacked.room(128, 3 << 25) == int(0.8 * 80 * 128 / 4 / 4)  # 4 GiB are 2^25 bytes for each of them
+
+
+def test_layers_will_have_inputs_of_their_own():
+    """Of the run and of its stack, in float32; the first layer's are the points, which runs share."""
+    joint, layers = (Run(small(training=training), None) for training in ("joint", "layerwise"))
+    assert stacked.later(joint) == 0
+    assert stacked.later(layers) == 2 * len(layers.data.y_train) * layers.config.width * 4
+
+
+def test_a_stack_that_is_closed_holds_no_memory():
+    """Without Python's garbage collector, which comes late."""
+    gc.disable()
+    try:
+        run = Run(small(), None)
+        there = stack.Stack([run])
+        there.advance(2, [])
+        tensors = [weakref.ref(tensor) for tensor in (there.grad, there.work, there.x, there.total, there.params)]
+        run.detach()
+        there.close()
+        assert [tensor() for tensor in tensors] == [None] * len(tensors)
+    finally:
+        gc.enable()
+
+
+def test_where_memory_ends_there_are_smaller_stacks_without_graphs(emulated, monkeypatch, caplog):
+    """What held the memory is free before the smaller ones are made."""
+    made: list[weakref.ref[stack.Stack]] = []
+    held: list[int] = []
+    usual = stack.Stack.__init__
+
+    def begin(self, runs, *rest, graphs=False, **keywords):
+        held.append(sum(there() is not None for there in made))
+        made.append(weakref.ref(self))
+        usual(self, runs, *rest, graphs=graphs, **keywords)
+        if len(runs) > 2:
+            try:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            except torch.OutOfMemoryError:
+                raise RuntimeError("the capture has failed")  # noqa: B904 (as torch does)
+        assert not graphs
+
+    configs = [small(engine="torch", **partner) for partner in PARTNERS]
+    plain = trained(configs, stack=2)
+    monkeypatch.setattr(stack.Stack, "__init__", begin)
+    for run, expected in zip(trained(configs), plain, strict=True):
+        same(run, expected)
+    assert held[:3] == [0, 0, 1]  # of four runs, then of two and two
+    assert [text for text in caplog.messages if "out of memory" in text] == [
+        "out of memory with 4 networks in a stack: going on with 2"
+    ]
+
+
+def test_where_memory_ends_fewer_are_measured_at_once(emulated, monkeypatch):
+    usual, most = StackedEngine._outputs, []
+
+    def outputs(self, runs, sets):
+        most.append(len(runs))
+        if len(runs) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return usual(self, runs, sets)
+
+    runs = [Run(small(**partner), None) for partner in PARTNERS]
+    sets = [Labelled(run.data.x_test, run.data.y_test) for run in runs]
+    expected = StackedEngine().evaluate(runs, sets)
+    monkeypatch.setattr(StackedEngine, "_outputs", outputs)
+    for found, one in zip(StackedEngine().evaluate(runs, sets), expected, strict=True):
+        assert found == pytest.approx(one, rel=1e-5)
+    assert most == [4, 2, 1, 1, 1, 1]
+    monkeypatch.setattr(StackedEngine, "_outputs", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
+    with pytest.raises(torch.OutOfMemoryError, match="full"):
+        StackedEngine().evaluate(runs, sets)
 
 
 def test_more_runs_join_when_memory_is_measured(emulated, monkeypatch, tmp_path):

@@ -7,15 +7,10 @@ Torch has two ways to say so. Here it is the older, which sets the newer too: ``
 # (torch doesn't declare the types of its settings)
 
 import contextlib
-from collections.abc import Callable, Generator
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from collections.abc import Generator
+from typing import Any
 
 import torch
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16}
 
@@ -30,13 +25,6 @@ def casting(precision: str, device: torch.device) -> contextlib.AbstractContextM
     # No cache of the cast weights: it would miss that the weights change in place.
     dtype = AUTOCAST.get(precision)
     return torch.autocast(device.type, dtype, cache_enabled=False) if dtype else contextlib.nullcontext()
-
-
-class _Multiplies(Protocol):
-    tf32: bool
-
-
-E = TypeVar("E", bound=_Multiplies)
 
 
 @contextlib.contextmanager
@@ -61,14 +49,3 @@ def multiplying(tf32: bool) -> Generator[None]:
         cudnn.allow_tf32 = before[4] == "tf32"
         for kind, value in zip(kinds, before, strict=True):
             kind.fp32_precision = value
-
-
-def multiplied(method: Callable[Concatenate[E, P], R]) -> Callable[Concatenate[E, P], R]:
-    """A method of an engine, within ``multiplying`` as its ``tf32`` says."""
-
-    @wraps(method)
-    def within(self: E, *arguments: P.args, **keywords: P.kwargs) -> R:
-        with multiplying(self.tf32):
-            return method(self, *arguments, **keywords)
-
-    return within

@@ -75,12 +75,12 @@ def create(name: str, threads: int, trainer: Trainer, stack: int = 0) -> Engine:
 
     Args:
         threads: threads of the native engine.
-        trainer: the config group, whose precision, compilation and TF32 the other engines follow.
+        trainer: the config group, whose precision and compilation the other engines follow.
         stack: largest number of runs in a stack of the stacked engine; 0: it decides.
     """
     if name == "native":
         return NativeEngine(threads)
     if name == "conv":
-        return ConvEngine(trainer.precision, trainer.channels_last, trainer.compile, trainer.tf32)
-    stacked = partial(StackedEngine, trainer.precision, stack, trainer.compile, trainer.cuda_graphs, trainer.tf32)
+        return ConvEngine(trainer.precision, trainer.channels_last, trainer.compile)
+    stacked = partial(StackedEngine, trainer.precision, stack, trainer.compile, trainer.cuda_graphs)
     return cuda.CudaEngine(instead=stacked) if name == "cuda" else stacked()

@@ -18,7 +18,7 @@ from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.optimizer import Adam
 from fractal_ifs.data.images import Batches
 from fractal_ifs.data.labelled import Labelled
-from fractal_ifs.engines.arithmetic import AUTOCAST, casting, multiplied
+from fractal_ifs.engines.arithmetic import AUTOCAST, casting
 from fractal_ifs.engines.optimizers import torch_optimizer
 from fractal_ifs.engines.protocol import Measurement, Stop
 from fractal_ifs.engines.steps import learning_rates, shares
@@ -35,15 +35,12 @@ class ConvEngine:
         precision: as for ``pytorch_lightning.Trainer``.
         channels_last: store maps with channels innermost in memory.
         compiled: compile the network with ``torch.compile``, which may add numbers in another order.
-        tf32: products and convolutions in TensorFloat-32 on a GPU.
     """
 
     name, isa, build = "conv", None, None
 
-    def __init__(
-        self, precision: str = "32-true", channels_last: bool = True, compiled: bool = False, tf32: bool = False
-    ):
-        self.precision, self.channels_last, self.compiled, self.tf32 = precision, channels_last, compiled, tf32
+    def __init__(self, precision: str = "32-true", channels_last: bool = True, compiled: bool = False):
+        self.precision, self.channels_last, self.compiled = precision, channels_last, compiled
         self._holds: _Held | None = None
 
     def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
@@ -55,7 +52,6 @@ class ConvEngine:
             self._holds = _Held(run, self.precision, self.channels_last, self.compiled)
         return self._holds
 
-    @multiplied
     def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
         """Advance the only run by at most ``CHUNK`` steps, as ``Engine`` says."""
         [run], [asked] = runs, steps
@@ -65,7 +61,6 @@ class ConvEngine:
         """The step that a run has come to: ``advance`` moves it with every step."""
         return run.step
 
-    @multiplied
     def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
         """The share of images whose largest logit is their label's, and the mean cross-entropy."""
         return [self._held(run).evaluate(there) for run, there in zip(runs, sets, strict=True)]

@@ -74,10 +74,10 @@ class CudaEngine:
     def __init__(self, instead: Callable[[], Engine]):
         self.device: Device = device()
         self.isa, self.build = self.device.isa, self.device.build
-        self._instead, self._others = instead, dict[Program, Engine]()
+        self._instead, self._others = instead, dict[_Kind, Engine]()
         self._trials = dict[Program, Unavailable | None]()
         self._orders = _Orders(self.device)
-        self._stacks = dict[Program, _Stack]()
+        self._stacks = dict[_Kind, _Stack]()
 
     def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
         """Whether there are four runs for each multiprocessor: as many fit at small widths, and they take turns."""
@@ -86,19 +86,21 @@ class CudaEngine:
     def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
         """Advance each run by its ``steps``, unless ``stop`` ends them, as ``Engine`` says."""
         todo = {id(run): count for run, count in zip(runs, steps, strict=True)}
-        stacks: dict[Program, _Stack] = {}
+        stacks: dict[_Kind, _Stack] = {}
         sums: dict[int, float] = {}
-        by_program = _by_program(runs)
-        for program, kernel in self._kernels(by_program).items():
-            alike = by_program[program]
+        of_kind: dict[_Kind, list[Run]] = {}
+        for run in runs:
+            of_kind.setdefault(_kind(run), []).append(run)
+        for kind, kernel in self._kernels(of_kind).items():
+            alike = of_kind[kind]
             counts = [todo[id(run)] for run in alike]
             if kernel is None:
-                found = self._others[program].advance(alike, counts, stop)
+                found = self._others[kind].advance(alike, counts, stop)
                 sums |= {id(run): total for run, total in zip(alike, found, strict=True)}
                 continue
-            there = self._stacks.get(program)
-            stacks[program] = there if there and there.holds(alike) else _Stack(alike, kernel, self.device)
-            stacks[program].begin(counts)
+            there = self._stacks.get(kind)
+            stacks[kind] = there if there and there.holds(alike) else _Stack(alike, kernel, self.device)
+            stacks[kind].begin(counts)
         self._stacks = stacks
         while not stop and any([stack.launch(self._orders) for stack in stacks.values()]):
             self._orders.keep({key for stack in stacks.values() for key in stack.orders()})
@@ -117,15 +119,15 @@ class CudaEngine:
         """Measure each run, as ``Engine`` says."""
         found: dict[int, Measurement] = {}  # by place
         waiting: list[tuple[list[int], Tensor]] = []
-        places: dict[Program, list[int]] = {}
+        places: dict[_Kind, list[int]] = {}
         for place, run in enumerate(runs):
-            places.setdefault(Program.of(run.config, run.inputs), []).append(place)
-        by_program = {program: [runs[place] for place in there] for program, there in places.items()}
-        for program, kernel in self._kernels(by_program).items():
-            there, alike = places[program], by_program[program]
+            places.setdefault(_kind(run), []).append(place)
+        of_kind = {kind: [runs[place] for place in there] for kind, there in places.items()}
+        for kind, kernel in self._kernels(of_kind).items():
+            there, alike = places[kind], of_kind[kind]
             of = [sets[place] for place in there]
             if kernel is None:
-                found |= dict(zip(there, self._others[program].evaluate(alike, of), strict=True))
+                found |= dict(zip(there, self._others[kind].evaluate(alike, of), strict=True))
             else:
                 waiting.append((there, _measure(kernel, alike, of, self.device)))
         for there, sums in waiting:
@@ -135,26 +137,28 @@ class CudaEngine:
                 found[place] = Measurement(*(math.fsum(each) / n for each in zip(*slices, strict=True)))
         return [found[place] for place in range(len(runs))]
 
-    def _kernels(self, runs: dict[Program, list[Run]]) -> dict[Program, Kernel | None]:
-        """The kernels of programs; None: their runs have another engine. Raises Unavailable where they may not."""
-        found: dict[Program, Kernel | None] = {}
-        for program, kernel in self.device.compile(runs).items():
-            asked = any(run.config.engine != "auto" for run in runs[program])
+    def _kernels(self, runs: dict[_Kind, list[Run]]) -> dict[_Kind, Kernel | None]:
+        """The kernels of runs; None: they have another engine. Raises Unavailable where they may not."""
+        found: dict[_Kind, Kernel | None] = {}
+        kernels = self.device.compile(list(dict.fromkeys(program for program, _ in runs)))
+        for kind, alike in runs.items():
+            program, asked = kind
+            kernel = kernels[program]
             if not isinstance(kernel, Unavailable) and not asked:
                 if program not in self._trials:
-                    self._trials[program] = self._trial(runs[program][0], kernel)
+                    self._trials[program] = self._trial(alike[0], kernel)
                 kernel = self._trials[program] or kernel
-            found[program] = None
+            found[kind] = None
             if not isinstance(kernel, Unavailable):
-                found[program] = kernel
+                found[kind] = kernel
                 continue
             if asked:
                 raise kernel
-            if program not in self._others:
+            if kind not in self._others:
                 log.warning("engine=torch: %s", kernel)
-                self._others[program] = self._instead()
-            other = self._others[program]
-            for run in (run for run in runs[program] if run.engine == self.name):
+                self._others[kind] = self._instead()
+            other = self._others[kind]
+            for run in (run for run in alike if run.engine == self.name):
                 run.engine, run.isa, run.native_build = other.name, other.isa, other.build
                 note(run.directory, f"engine=torch: {kernel}")
         return found
@@ -162,7 +166,8 @@ class CudaEngine:
     def _trial(self, run: Run, kernel: Kernel) -> Unavailable | None:
         """Why a kernel isn't to be trusted: losses of a few small steps, or right answers, aren't the other engine's.
 
-        Not the weights: where a gradient is nothing but round-off, Adam's steps are, too, and change no loss.
+        Not the weights: where a gradient is nothing but round-off, Adam's steps are, too, and change no loss. What so
+        few steps hardly show, it can't see: weight decay, averages that begin later, a clip that doesn't bind.
         """
         small = dataclasses.replace(run.config, lr=min(run.config.lr, 1e-3))
         ours, theirs = (Run(small, None, run.params.device) for _ in range(2))
@@ -186,11 +191,11 @@ class CudaEngine:
         return Unavailable(f"the kernel of width {small.width} computes other numbers than {other.name}: {told}")
 
 
-def _by_program(runs: Iterable[Run]) -> dict[Program, list[Run]]:
-    found: dict[Program, list[Run]] = {}
-    for run in runs:
-        found.setdefault(Program.of(run.config, run.inputs), []).append(run)
-    return found
+_Kind = tuple[Program, bool]  # and whether the cuda engine is asked for, so that no other may train in its place
+
+
+def _kind(run: Run) -> _Kind:
+    return Program.of(run.config, run.inputs), run.config.engine != "auto"
 
 
 class _Orders:

@@ -68,9 +68,15 @@ def forward(networks: Sequence[nn.Module], fused: bool = True) -> Forward:
 _found: dict[tuple[Any, ...], str | None] = {}
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether the error means that a device or this process is out of memory."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether the error, or one that it came of, means that a device or this process is out of memory.
+
+    Where memory ends while a CUDA graph is captured, torch raises another error of the capture that has failed.
+    """
+    if error is None:
+        return False
+    kinds = torch.OutOfMemoryError, MemoryError
+    return isinstance(error, kinds) or "can't allocate memory" in str(error) or out_of_memory(error.__context__)
 
 
 def why_not(run: Run) -> str | None:

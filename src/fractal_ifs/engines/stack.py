@@ -4,18 +4,18 @@
 # (torch doesn't declare the types of compile, from_numpy and Tensor.backward)
 
 from collections.abc import Callable, Sequence
-from itertools import groupby
+from functools import partial
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fractal_ifs.data.seeds import permutation, permutations
-from fractal_ifs.engines.arithmetic import AUTOCAST, casting, on_gpu
+from fractal_ifs.engines.arithmetic import AUTOCAST, casting
 from fractal_ifs.engines.fusing import BATCHES, forward
 from fractal_ifs.engines.graph import captured
 from fractal_ifs.engines.losses import losses
+from fractal_ifs.engines.orders import Orders
 from fractal_ifs.engines.own_loss import function_of
 from fractal_ifs.engines.protocol import Stop
 from fractal_ifs.engines.steps import Steps, Vectors
@@ -26,7 +26,6 @@ from fractal_ifs.runs.run import Run
 
 GRAPH = 16  # steps of a CUDA graph, between two of which a signal is heeded
 ROWS = 1 << 24  # numbers of points whose places are held at a time, 128 MB
-SORTED = 1 << 24  # points whose orders are drawn on a GPU at a time, which takes under 1 GB
 
 
 class Stack:
@@ -65,12 +64,12 @@ class Stack:
         sets = {id(run.data): run.data for run in runs}
         sizes = np.cumsum([0] + [len(points.y_train) for points in sets.values()])
         first_row = dict(zip(sets, sizes, strict=False))
-        self.first_row = [int(first_row[id(run.data)]) for run in runs]
+        self.first_row = torch.tensor([first_row[id(run.data)] for run in runs], device=self.device)[:, None]
         self.x = torch.cat([points.x_train for points in sets.values()]).to(self.params.dtype)
         self.y = torch.cat([points.y_train for points in sets.values()]).to(self.params.dtype)
         self.batch = first.config.batch_size
         self.epoch = [len(run.data.y_train) // self.batch for run in runs]
-        self.orders: dict[Order, Tensor] = {}
+        self.orders = Orders(self.device)
         self.casting = casting(precision, self.device)
         self.losses, self.update = self._losses, self._update
         if compiled:
@@ -80,7 +79,7 @@ class Stack:
         usual = isinstance(first.model, MLP) or compiled or precision in AUTOCAST or self.device.type != "cpu"
         few = first.config.steps - first.step < LEAST
         self.flat = self._traced() if fused and not usual and not few else None
-        self.units = {count: self._graph(count) for count in (GRAPH, 1)} if graphs else {1: self._one}
+        self.units = self._graphs((GRAPH, 1)) if graphs else {1: self._one}
         for m, run in enumerate(runs):  # last, so that a failure above leaves the runs unchanged
             average = None if self.average is None else self.average[m]
             run.bind(self.params[m], self.exp_avg[m], self.exp_avg_sq[m], average)
@@ -93,16 +92,12 @@ class Stack:
 
     def rows(self, ahead: int) -> Tensor:
         """The rows of x of the next steps, (ahead, M, batch). No run's epoch ends among them."""
-        keys = [(r.shuffle_seed, r.step // e, len(r.data.y_train)) for r, e in zip(self.runs, self.epoch, strict=True)]
-        wanted = set(keys)
-        there = {key: order for key, order in self.orders.items() if key in wanted}
-        self.orders = there | orders(sorted(wanted - there.keys()), self.device)
-        found: list[Tensor] = []
-        for run, epoch, key, first_row in zip(self.runs, self.epoch, keys, self.first_row, strict=True):
-            position = run.step % epoch * self.batch
-            found.append(self.orders[key][position : position + ahead * self.batch].long() + first_row)
-        rows = torch.unflatten(torch.stack(found), 1, (ahead, self.batch))
-        return ddp.share(rows, axis=2).transpose(0, 1)
+        pairs = list(zip(self.runs, self.epoch, strict=True))
+        places = self.orders.places([(run.shuffle_seed, run.step // e, len(run.data.y_train)) for run, e in pairs])
+        begin = [place + run.step % e * self.batch for place, (run, e) in zip(places, pairs, strict=True)]
+        of_steps = torch.arange(ahead * self.batch, device=self.device)
+        found = self.orders.flat[torch.tensor(begin, device=self.device)[:, None] + of_steps] + self.first_row
+        return ddp.share(torch.unflatten(found, 1, (ahead, self.batch)), axis=2).transpose(0, 1)
 
     def advance(self, steps: int, stop: Stop) -> None:
         """Do ``steps`` steps of every run, or fewer if ``stop`` says so."""
@@ -157,41 +152,30 @@ class Stack:
             ddp.average(each, self.grad)
             self.update(each, *columns)
 
-    def _graph(self, count: int) -> Callable[[Tensor, Sequence[Tensor]], None]:
-        """So many steps as one CUDA graph."""
-        rows = torch.zeros(count, len(self.runs), self.batch, dtype=torch.int64, device=self.device)
-        columns = self.steps.ahead([0] * len(self.runs), count)
+    def _graphs(self, counts: Sequence[int]) -> dict[int, Callable[[Tensor, Sequence[Tensor]], None]]:
+        """So many steps as one CUDA graph, for each of these counts."""
+        most = max(counts)
+        rows = torch.zeros(most, len(self.runs), self.batch, dtype=torch.int64, device=self.device)
+        columns = self.steps.ahead([0] * len(self.runs), most)
         state = [self.params, self.exp_avg, self.exp_avg_sq, self.grad, self.total]
         state += [] if self.average is None else [self.average]
         state += tuple(buffer for run in self.runs for buffer in run.model.buffers())
 
-        def work() -> None:
+        def work(count: int) -> None:
             for step in range(count):
                 self._step(rows[step], *(column[step] for column in columns))
 
-        replay = captured(work, state)
-
-        def steps(its_rows: Tensor, its_columns: Sequence[Tensor]) -> None:
+        def steps(replay: Callable[[], None], its_rows: Tensor, its_columns: Sequence[Tensor]) -> None:
             for here, values in zip((rows, *columns), (its_rows, *its_columns), strict=True):
-                here.copy_(values)
+                here[: len(values)].copy_(values)
             replay()
 
-        return steps
+        replays = captured([partial(work, count) for count in counts], state)
+        return {count: partial(steps, replay) for count, replay in zip(counts, replays, strict=True)}
 
-
-Order = tuple[int, int, int]  # of a run's points: its shuffle seed, the epoch, how many they are
-
-
-def orders(keys: Sequence[Order], device: torch.device) -> dict[Order, Tensor]:
-    """The ``permutation`` of each key, (n,), on a device: on a GPU sorted there, many at a time."""
-    if not on_gpu(device):
-        return {key: torch.from_numpy(permutation(*key)) for key in keys}
-    found: dict[Order, Tensor] = {}
-    for n, alike in groupby(sorted(keys, key=lambda key: key[2]), lambda key: key[2]):
-        left, size = list(alike), max(1, SORTED // n)
-        for some in (left[first : first + size] for first in range(0, len(left), size)):
-            found |= zip(some, permutations([key[:2] for key in some], n, device), strict=True)
-    return found
+    def close(self) -> None:
+        """Let go of its memory. It would wait for Python's garbage collector, as a stack holds methods of its own."""
+        vars(self).clear()
 
 
 def by_parameter(model: nn.Module, vectors: Tensor) -> list[Tensor]:

@@ -7,6 +7,7 @@ the M losses holds each network's own gradient. Optimizers work elementwise. So 
 # pyright: reportUnknownMemberType=false
 # (torch doesn't declare the types of compile, from_numpy, Tensor.backward and Tensor.tolist)
 
+import gc
 import logging
 from collections.abc import Sequence
 from functools import partial
@@ -19,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.data.points import Points
-from fractal_ifs.engines.arithmetic import AUTOCAST, casting, multiplied, on_gpu
+from fractal_ifs.engines.arithmetic import AUTOCAST, casting, on_gpu
 from fractal_ifs.engines.fusing import forward, out_of_memory, why_not
 from fractal_ifs.engines.losses import losses
 from fractal_ifs.engines.own_loss import function_of
@@ -28,6 +29,7 @@ from fractal_ifs.engines.stack import Stack, by_parameter
 from fractal_ifs.engines.steps import Program
 from fractal_ifs.engines.traced import LEAST
 from fractal_ifs.errors import message, short
+from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.records import note
 from fractal_ifs.runs.run import Run
@@ -50,7 +52,6 @@ class StackedEngine:
             always one.
         compiled: compile the step with ``torch.compile``, which may add numbers in another order.
         graphs: do steps as CUDA graphs; None: on a GPU, where that can be.
-        tf32: products in TensorFloat-32 on a GPU.
     """
 
     name, isa, build = "torch", None, None
@@ -61,11 +62,11 @@ class StackedEngine:
         stack: int = 0,
         compiled: bool = False,
         graphs: bool | None = False,
-        tf32: bool = False,
     ):
-        self.stack_size, self.precision, self.graphs, self.tf32 = stack, precision, graphs, tf32
+        self.stack_size, self.precision, self.graphs = stack, precision, graphs
         self._make = partial(Stack, precision=precision, compiled=compiled)
         self._room: int | None = None  # networks that a GPU has memory for, once that is measured
+        self._pass = PASS
         self._runs: list[Run] = []
         self._trained: list[tuple[Run, Points]] = []
         self._stacks: list[Stack] = []
@@ -82,7 +83,6 @@ class StackedEngine:
         activations = 2 * run.config.batch_size * run.config.width * run.config.depth
         return len(runs) >= min(32, CACHE // (4 * (4 * run.params.numel() + activations)))
 
-    @multiplied
     def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
         """Advance all runs by the smallest of ``steps``, since a stack moves as one.
 
@@ -92,6 +92,9 @@ class StackedEngine:
         if self._trained != trained:
             self._unstack()
             self._runs, self._trained = list(runs), trained
+        gpu = on_gpu(runs[0].params.device)
+        if gpu and self._room is None:
+            forget()
         sums = {id(run): run.loss_sum for run in runs}
         todo = {id(run): min(steps) for run in runs}
         while any(todo.values()) and not stop:
@@ -100,17 +103,21 @@ class StackedEngine:
                     self._make_stacks(todo)
                 for stack in self._stacks:
                     self._advance(stack, todo, sums, stop)
-                if self._room is None and on_gpu(runs[0].params.device):
-                    self._room = room(len(runs))
             except Exception as error:
                 size = max((len(stack.runs) for stack in self._stacks), default=self._size())
-                self._unstack()
                 if size == 1 or not out_of_memory(error):
+                    self._unstack()
                     raise
-                self.stack_size = size // 2
-                log.warning("out of memory with %d networks in a stack: going on with %d", size, size // 2)
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+            else:
+                continue
+            self._unstack()  # not within the exception, which holds what the step that has failed took up
+            forget()
+            self.stack_size = size // 2
+            log.warning("out of memory with %d networks in a stack: going on with %d", size, size // 2)
+            if self.graphs is None:
+                self.graphs = False  # they hold memory of their own beside that of steps
+        if gpu and self._room is None and not stop:
+            self._room = room(len(runs), later(runs[0]))
         return [sums[id(run)] for run in runs]
 
     def _advance(self, stack: Stack, todo: dict[int, int], sums: dict[int, float], stop: Stop) -> None:
@@ -164,21 +171,23 @@ class StackedEngine:
             if self.graphs is not None or not graphs or out_of_memory(error):
                 raise
             log.warning("trainer.cuda_graphs=false: a step can't be captured: %s", short(message(error), 160))
-        self.graphs = False  # not within the exception, which holds the stack that has failed
+        self.graphs = False
+        forget()  # not within the exception, which holds the stack that has failed
         return self._make(runs, fused=fused)
 
     def _unstack(self) -> None:
         """Give every run vectors of its own, and free the stacks' memory."""
+        for stack in self._stacks:
+            stack.close()
+        self._stacks = []
         for run in self._runs:
             run.detach()
-        self._stacks = []
 
     def reached(self, run: Run) -> int:
         """The step that a run has come to: ``advance`` moves it with every step."""
         return run.step
 
     @torch.no_grad()
-    @multiplied
     def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
         """Measure each run, as ``Engine`` says. On a GPU many at once."""
         if runs and on_gpu(runs[0].params.device) and why_not(runs[0]) is None:
@@ -195,19 +204,34 @@ class StackedEngine:
         return results
 
     def _together(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
+        """Measure many runs at once: MLPs also on sets of other sizes, to the largest of which the others are padded.
+
+        A user's own network may look at all points that it is given.
+        """
         found = torch.empty(len(runs), 2, dtype=torch.float64, device=runs[0].params.device)
         shapes = [each.x.shape for each in sets]
+        padded = isinstance(runs[0].model, MLP)
         left = sorted(range(len(runs)), key=lambda place: (shapes[place][1], shapes[place][0]), reverse=True)
         while left:
-            n, inputs = shapes[left[0]]  # in layer-wise training runs may be at layers with other inputs
-            size = max(1, PASS // (n * runs[0].config.width))
-            places = [place for place in left[:size] if shapes[place][1] == inputs]
-            left = left[len(places) :]
-            f, y = self._outputs([runs[place] for place in places], [sets[place] for place in places])
+            most, inputs = shapes[left[0]]  # in layer-wise training runs may be at layers with other inputs
+            size = max(1, self._pass // (most * runs[0].config.width))
+            alike = [place for place in left[:size] if shapes[place][1] == inputs]
+            places = alike if padded else [place for place in alike if shapes[place][0] == most]
+            outputs: tuple[Tensor, Tensor] | None = None
+            try:
+                outputs = self._outputs([runs[place] for place in places], [sets[place] for place in places])
+            except Exception as error:
+                if len(places) == 1 or not out_of_memory(error):
+                    raise
+            if outputs is None:  # not within the exception, which holds what there was
+                self._pass = most * runs[0].config.width * (len(places) // 2)
+                forget()
+                continue
+            (f, y), left = outputs, left[len(places) :]
             loss = function_of(runs[0].config.loss)
             first = 0
-            for n, alike in groupby(len(sets[place].y) for place in places):
-                part = slice(first, first := first + len(list(alike)))
+            for n, equal in groupby(len(sets[place].y) for place in places):
+                part = slice(first, first := first + len(list(equal)))
                 its = torch.tensor(places[part], device=found.device)
                 found[its, 0] = (y[part, :n] * f[part, :n] > 0).double().mean(-1)
                 found[its, 1] = losses(loss, f[part, :n], y[part, :n]).double()
@@ -228,8 +252,26 @@ class StackedEngine:
             model.train()
 
 
-def room(count: int) -> int:
-    """For how many networks this process's GPU has memory, if all that it has ever held was that of ``count``."""
+def forget() -> None:
+    """Give back what this process holds of a GPU's memory and doesn't use, and measure its peak from now on."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def later(run: Run) -> int:
+    """Bytes that a run takes up later, besides what it does in its first steps: twice the inputs of a hidden layer."""
+    points = len(run.data.y_train) if run.config.training == "layerwise" else 0
+    return 2 * points * run.config.width * run.params.element_size()
+
+
+def room(count: int, more: int) -> int:
+    """For how many networks this process's GPU has memory, if its peak was that of ``count``.
+
+    Args:
+        more: bytes that each of them will take up besides.
+    """
     free, _ = torch.cuda.mem_get_info()
-    ours = torch.cuda.memory_reserved()
-    return max(1, int(ROOM * (free + ours) * count / max(1, torch.cuda.max_memory_allocated())))
+    ours, peak = torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved()
+    return max(1, int(ROOM * (free + ours) / (peak / count + more)))

@@ -67,8 +67,7 @@ def execute(
     Yields the numbers and the outcomes of jobs, as they end.
     """
     groups = groups_of(jobs)
-    parallel: list[list[int]] = []
-    most = len(jobs)
+    parallel: dict[int, list[list[int]]] = {}  # by how many workers may train such groups
     for numbers in groups:
         config = jobs[numbers[0]].config
         name = choose(config).engine
@@ -80,10 +79,9 @@ def execute(
         if executor == "inline" or name == "native" or workers == 1 or len(jobs) == 1:
             yield numbers, train_group([jobs[n] for n in numbers], stack, report, partial(told, numbers))
         else:
-            parallel += shares(numbers, workers)
-            most = min(most, workers)
-    if parallel:
-        yield from _local(jobs, parallel, min(most, len(parallel)), stack, told)
+            parallel.setdefault(workers, []).extend(shares(numbers, workers))
+    for workers, groups in parallel.items():
+        yield from _local(jobs, groups, min(workers, len(groups)), stack, told)
 
 
 def shares(numbers: list[int], workers: int) -> list[list[int]]:
@@ -149,6 +147,7 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self.device, self.numbers = device, []
         self.fault: str | None = None  # why its GPU can't be used any more
+        self.crowded = False  # whether another worker of its GPU has been busy beside its group
         self.connection, self.theirs = context.Pipe()
         # The worker closes its end of this pipe when it is ready. Anything shared would need a /dev/shm that can be
         # written, and a killed worker would never release an Event's lock.
@@ -235,19 +234,27 @@ def _local(
 
     On GPUs they are dealt out like cards. A GPU that doesn't work, or not any more, is left out: its other workers end
     what they train, if they can, and begin nothing. What it has lost goes on elsewhere, but for jobs that have begun on
-    two such GPUs. Where a worker runs out of memory beside others of its GPU, they go on without it, and with its jobs.
+    two such GPUs. Where a worker runs out of memory beside others of its GPU, they go on without it, and with its jobs;
+    the last of them has the GPU to itself.
     """
     on_cpu = jobs[groups[0][0]].config.trainer.accelerator == "cpu"
     free: list[str | None] = [None] * count if on_cpu else list(islice(cycle(gpus()), count))
     waiting = deque(groups)
     busy: dict[Any, Worker] = {}
     out, moved = set[str | None](), set[int]()  # GPUs that are left out, and jobs that have begun on one
+
+    def begin(worker: Worker) -> None:
+        beside = [other for other in busy.values() if other.device == worker.device]
+        for each in beside:
+            each.crowded = len(beside) > 1
+        worker.begin(waiting.popleft(), jobs)
+
     try:
         while waiting or busy:
             while waiting and free:
                 worker = Worker(free.pop(0), stack)
                 busy[worker.connection] = worker
-                worker.begin(waiting.popleft(), jobs)
+                begin(worker)
             signals.heed()
             for connection in wait(list(busy)):
                 worker = busy[connection]  # pyright: ignore[reportArgumentType]
@@ -259,13 +266,15 @@ def _local(
                 ended = dict(zip(worker.numbers, heard, strict=True))
                 failed = [n for n, outcome in ended.items() if isinstance(outcome, Exception)]
                 begun = {n for n in failed if not isinstance(ended[n], GpuFailed)}
-                beside = sum(other.device == worker.device for other in busy.values()) > 1
                 full = worker.fault is not None and FULL in worker.fault
-                if worker.fault and not (full and begun and not beside):  # alone, it is the jobs that are too large
+                if worker.fault and not (full and begun and not worker.crowded):  # alone, its jobs are too large
                     busy.pop(worker.connection).connection.close()
                     lost = failed
-                    if full and beside:
+                    if full and worker.crowded:
                         log.warning("GPU %s has a worker less: %s", worker.device, worker.fault)
+                        on_others = (out, free, [other.device for other in busy.values()])
+                        if not any(worker.device in devices for devices in on_others):
+                            free.append(worker.device)
                     else:
                         if worker.device not in out:
                             log.warning("GPU %s is left out: %s", worker.device, worker.fault)
@@ -282,7 +291,7 @@ def _local(
                         waiting.clear()
                 elif waiting and worker.device not in out and worker.process.is_alive():
                     yield worker.numbers, list(ended.values())
-                    worker.begin(waiting.popleft(), jobs)
+                    begin(worker)
                     continue
                 else:
                     free += [worker.device] if worker.device not in out else []

@@ -31,7 +31,6 @@ from fractal_ifs.config.environment import checkpoint_seconds
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.data.modules import CIFAR10DataModule, FractalDataModule
-from fractal_ifs.engines.arithmetic import multiplying
 from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.engines.optimizers import torch_optimizer, torch_schedule
 from fractal_ifs.engines.own_loss import function_of
@@ -80,8 +79,8 @@ class LightningEngine:
     def __init__(self, config: RunConfig):
         trainer = config.trainer
         cnn = config.model.name == "cnn"
-        conv = ConvEngine(trainer.precision, trainer.channels_last, tf32=trainer.tf32)
-        self._measures = conv if cnn else StackedEngine(trainer.precision, tf32=trainer.tf32)
+        conv = ConvEngine(trainer.precision, trainer.channels_last)
+        self._measures = conv if cnn else StackedEngine(trainer.precision)
 
     def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
         """Always: each run trains alone."""
@@ -139,8 +138,7 @@ class LightningRounds(SweepRounds):
                     trainer.strategy.checkpoint_io.save_checkpoint(begun, OURS)
             keeper.module = RunModule(run)  # before the fit: a Timer whose time is up lets nothing begin
             try:
-                with multiplying(run.config.trainer.tf32):
-                    trainer.fit(keeper.module, datamodule=data_of(run), ckpt_path=OURS if run.step else None)
+                trainer.fit(keeper.module, datamodule=data_of(run), ckpt_path=OURS if run.step else None)
             finally:
                 run.bind(run.params, run.exp_avg, run.exp_avg_sq)  # Lightning has moved the network to the CPU
         keeper.end(trainer)

@@ -9,6 +9,7 @@ import torch
 
 from fractal_ifs.config.machine import cores
 from fractal_ifs.config.run import Job, RunConfig
+from fractal_ifs.engines.arithmetic import multiplying
 from fractal_ifs.engines.choice import choose, create
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training.rounds import SweepRounds
@@ -51,21 +52,28 @@ def train(
     threads_before = torch.get_num_threads()
     if trainer.accelerator == "cpu":  # the native engine has threads of its own; its measures are torch's
         torch.set_num_threads(process_threads(jobs[0].config))
-    handler = signal.getsignal(signal.SIGINT)
     if follow:
         follow(rounds)
     try:
-        with warnings.catch_warnings():
+        # Whatever this process has asked for: in steps, measures, and the inputs of later layers.
+        with multiplying(trainer.tf32), warnings.catch_warnings():
             # A gradient in another layout than its view of the run's vector is right, if a little slower.
             warnings.filterwarnings("ignore", message=".*gradient layout")
             # Torch 2.11 advises the newer of its two ways to ask for TF32, see ``engines.arithmetic``.
             warnings.filterwarnings("ignore", message="Please use the new API settings to control TF32")
-            rounds.train_all()
+            _train(rounds)
+    finally:
+        torch.set_num_threads(threads_before)
+    return [rounds.ended[number] for number in range(len(jobs))]
+
+
+def _train(rounds: SweepRounds) -> None:
+    """Train all, or save what there is and raise KeyboardInterrupt."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        rounds.train_all()
     except (KeyboardInterrupt, SystemExit):  # a Trainer turns SIGINT into SystemExit: save the runs first
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)  # which a Trainer ignores after the first one
         rounds.interrupt()
         raise KeyboardInterrupt from None
-    finally:
-        torch.set_num_threads(threads_before)
-    return [rounds.ended[number] for number in range(len(jobs))]
