@@ -369,7 +369,10 @@ def test_runs_whose_kernel_does_not_compile_train_on_the_stacked_engine(emulated
 
 
 def test_a_kernel_that_computes_something_else_is_not_trusted(emulated, monkeypatch, caplog):
-    """With ``engine=auto``: one of width 7, whose learning rate is another. That of width 8 is tried once, and used."""
+    """With ``engine=auto``: one of width 7, whose learning rate is another. That of width 8 is tried once, and used.
+
+    A run that asks for the engine has it, and takes the trial from none beside it.
+    """
     describe, tried = cuda._describe, []
 
     def wrong(job, run):
@@ -382,8 +385,8 @@ def test_a_kernel_that_computes_something_else_is_not_trusted(emulated, monkeypa
     monkeypatch.setattr(cuda.CudaEngine, "_trial", lambda *given: (tried.append(1), trial(*given))[1])
     monkeypatch.setattr("fractal_ifs.training.train.choose", lambda config: choose(small(**emulated)))
     configs = [small(engine="auto", width=width, seed=seed) for width in (7, 8) for seed in range(2)]
-    runs = trained(configs)
-    assert [run.record()["engine"] for run in runs] == ["torch", "torch", "cuda", "cuda"]
+    runs = trained([*configs, small(engine="cuda", width=7)])
+    assert [run.record()["engine"] for run in runs] == ["torch", "torch", "cuda", "cuda", "cuda"]
     assert len(tried) == 2
     [told] = [each for each in caplog.messages if each.startswith("engine=torch")]
     assert told.startswith("engine=torch: the kernel of width 7 computes other numbers than torch: ")
