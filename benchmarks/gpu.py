@@ -42,7 +42,7 @@ DEVICE = "cuda"
 CHANNELS = (32, 64, 128)
 NOISE = 2000  # images in a file of noise
 AT_ONCE, CONVOLVING = 4, 0.8  # processes, and the seconds that they are measured for
-ARITHMETIC: dict[str, dict[str, Any]] = {"float32": {}, "tf32": {"tf32": True}, "bf16": {"precision": "bf16-mixed"}}
+ARITHMETIC = {"float32": ("32-true", False), "tf32": ("32-true", True), "bf16": ("bf16-mixed", False)}
 
 
 def say(*words: object) -> None:
@@ -340,6 +340,7 @@ def _convolve(connection: Any, folder: str, device: str) -> None:
     import torch
 
     from fractal_ifs.config.compose import compose
+    from fractal_ifs.engines.arithmetic import multiplying
     from fractal_ifs.engines.conv import ConvEngine
     from fractal_ifs.runs.run import Run
 
@@ -352,14 +353,16 @@ def _convolve(connection: Any, folder: str, device: str) -> None:
             arithmetic, channels = connection.recv()
             try:
                 config = compose(**keys, width=channels)
-                run, engine = Run(config, None, device), ConvEngine(**ARITHMETIC[arithmetic])
-                engine.advance([run], [5], [])
-                connection.send(None)
-                connection.recv()
-                begun, first = time.perf_counter(), run.step
-                while time.perf_counter() < begun + CONVOLVING:  # ``advance`` ends with the GPU's work
-                    engine.advance([run], [25 if device != "cpu" else 1], [])
-                connection.send((run.step - first) * config.batch_size / (time.perf_counter() - begun))
+                precision, tf32 = ARITHMETIC[arithmetic]
+                run, engine = Run(config, None, device), ConvEngine(precision)
+                with multiplying(tf32):
+                    engine.advance([run], [5], [])
+                    connection.send(None)
+                    connection.recv()
+                    begun, first = time.perf_counter(), run.step
+                    while time.perf_counter() < begun + CONVOLVING:  # ``advance`` ends with the GPU's work
+                        engine.advance([run], [25 if device != "cpu" else 1], [])
+                    connection.send((run.step - first) * config.batch_size / (time.perf_counter() - begun))
             except Exception as error:
                 connection.send(f"{type(error).__name__}: {error}")
 

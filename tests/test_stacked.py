@@ -39,8 +39,8 @@ class Gpu(list[int]):
 def emulated(monkeypatch):
     """A CPU in the place of a GPU. A graph is the work that it would capture."""
     gpu = Gpu()
-    monkeypatch.setattr(orders, "on_gpu", lambda device: True)
-    monkeypatch.setattr(stacked, "on_gpu", lambda device: True)
+    for module in (orders, stack, stacked):
+        monkeypatch.setattr(module, "on_gpu", lambda device: True)
     monkeypatch.setattr(stack, "captured", gpu.captured)
     monkeypatch.setattr(stacked, "room", lambda count, more: 1000)
     monkeypatch.setattr(stacked, "LEAST", 0)

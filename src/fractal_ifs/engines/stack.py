@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fractal_ifs.engines.arithmetic import AUTOCAST, casting
+from fractal_ifs.engines.arithmetic import AUTOCAST, casting, on_gpu
 from fractal_ifs.engines.fusing import BATCHES, forward
 from fractal_ifs.engines.graph import captured
 from fractal_ifs.engines.losses import losses
@@ -76,7 +76,7 @@ class Stack:
             self.losses, self.update = torch.compile(self._losses), torch.compile(self._update)
         # Not the MLP, which needs no vmap; not what isn't fused, as it may change its buffers; not on a GPU, where a
         # step is a graph as it is.
-        usual = isinstance(first.model, MLP) or compiled or precision in AUTOCAST or self.device.type != "cpu"
+        usual = isinstance(first.model, MLP) or compiled or precision in AUTOCAST or on_gpu(self.device)
         few = first.config.steps - first.step < LEAST
         self.flat = self._traced() if fused and not usual and not few else None
         self.units = self._graphs((GRAPH, 1)) if graphs else {1: self._one}
