@@ -20,11 +20,12 @@ from fractal_ifs.config.run import Job
 from fractal_ifs.data.points import _shared
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.runs.records import RunRecord, Status
-from fractal_ifs.sweeps import executors, slurm
+from fractal_ifs.sweeps import crew, executors, slurm
 from fractal_ifs.sweeps.executors import processes, shares
 from fractal_ifs.sweeps.slurm import deal
 from fractal_ifs.sweeps.slurm_queue import submitted_tasks
 from fractal_ifs.sweeps.sweep import train_jobs
+from fractal_ifs.sweeps.worker import GpuFailed, Worker
 from fractal_ifs.training.grouping import groups_of
 
 
@@ -162,7 +163,7 @@ def test_copies_of_the_code_that_no_task_needs_are_removed(tmp_path, monkeypatch
 # --- GPUs that fail, in worker processes that are simulated
 
 
-class OnGpu(executors.Worker):
+class OnGpu(Worker):
     """A worker whose GPU does what ``plan`` says: by its name, what becomes of its groups, one after the other."""
 
     plan: dict[str, list[str]] = {}  # noqa: RUF012
@@ -193,7 +194,7 @@ class OnGpu(executors.Worker):
 
 def ended_on_gpus(jobs, plan, monkeypatch):
     """The outcomes of jobs by their numbers, of workers whose GPUs do what ``plan`` says."""
-    monkeypatch.setattr(executors, "Worker", OnGpu)
+    monkeypatch.setattr(crew, "Worker", OnGpu)
     monkeypatch.setattr(OnGpu, "plan", {device: list(answers) for device, answers in plan.items()})
     monkeypatch.setattr(OnGpu, "begun", [])
     ended = list(executors.execute(jobs, "local", 0, lambda rounds: None, lambda numbers, standing: None))
@@ -226,7 +227,7 @@ def test_a_gpu_that_fails_is_left_out_and_said(plan, lost, finished, tmp_path, m
     begun = Counter(n for _, numbers in OnGpu.begun for n in numbers)
     assert max(begun.values()) <= 3
     for number, outcome in outcomes.items():
-        if isinstance(outcome, executors.GpuFailed):
+        if isinstance(outcome, GpuFailed):
             record = json.loads((tmp_path / str(number) / "result.json").read_text())
             assert record["status"] == "failed"
 
@@ -326,7 +327,7 @@ def test_the_other_workers_of_a_gpu_that_fails(plan, told, begun, finished, tmp_
     on = Counter(device for device, _ in OnGpu.begun)
     assert {device: on[device] for device in begun} == begun
     for number, outcome in outcomes.items():
-        if isinstance(outcome, executors.GpuFailed):
+        if isinstance(outcome, GpuFailed):
             assert json.loads((tmp_path / str(number) / "result.json").read_text())["status"] == "failed"
 
 
@@ -343,7 +344,15 @@ def test_groups_have_as_many_workers_as_suit_each(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setattr(executors, "processes", lambda config: 8 if config.width == 32 else 2)
     counts = []
-    monkeypatch.setattr(executors, "_local", lambda jobs, groups, count, *_: counts.append((count, groups)) or [])
+
+    class Counted:
+        def __init__(self, jobs, groups, count, stack):
+            counts.append((count, groups))
+
+        def train(self, told):
+            return []
+
+    monkeypatch.setattr(executors, "Crew", Counted)
     wide = replace(cnn(), width=64)
     jobs = [Job(replace(config, seed=seed), None) for config in (cnn(), wide) for seed in range(10)]
     list(executors.execute(jobs, "local", 0, lambda rounds: None, lambda numbers, standing: None))

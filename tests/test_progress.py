@@ -25,13 +25,14 @@ from fractal_ifs.runs.begin import begin
 from fractal_ifs.runs.history import Evaluation, write_history
 from fractal_ifs.runs.locks import Lock, of_directory
 from fractal_ifs.runs.records import Begun, RunRecord, Status, write_begun, write_record
-from fractal_ifs.sweeps import executors, progress, watch
+from fractal_ifs.sweeps import progress, watch, work
 from fractal_ifs.sweeps.bars import Bars
 from fractal_ifs.sweeps.clock import clock
-from fractal_ifs.sweeps.executors import Worker, _Telling
 from fractal_ifs.sweeps.progress import Progress
 from fractal_ifs.sweeps.status import shown as shown_status
 from fractal_ifs.sweeps.sweep import train_jobs
+from fractal_ifs.sweeps.work import Telling
+from fractal_ifs.sweeps.worker import Worker
 from fractal_ifs.training.grouping import cost
 from fractal_ifs.training.standing import Running, Standing
 from fractal_ifs.training.train import train
@@ -355,11 +356,11 @@ class Rounds:
 
 
 def test_a_worker_tells_what_it_logs_and_its_driver_logs_it_by_the_run(caplog, tmp_path, monkeypatch):
-    monkeypatch.setattr(executors, "TELLING_SECONDS", 0.01)
+    monkeypatch.setattr(work, "TELLING_SECONDS", 0.01)
     worker = Worker(None, 0)
     worker.numbers = [1, 0]
     jobs = [Job(small(), tmp_path / "0"), Job(small(), tmp_path / "1")]
-    with _Telling(worker.theirs) as telling:
+    with Telling(worker.theirs) as telling:
         telling.follow(cast(Any, Rounds()))
         time.sleep(0.2)
         logging.getLogger("fractal_ifs.runs").warning("read %d", 7)

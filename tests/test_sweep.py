@@ -23,9 +23,9 @@ from fractal_ifs.results.cells import form_cells, results_of
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.runs.records import RunRecord, Status, write_record
 from fractal_ifs.runs.run import Run
-from fractal_ifs.sweeps.executors import Worker
 from fractal_ifs.sweeps.status import status
 from fractal_ifs.sweeps.table import show_table
+from fractal_ifs.sweeps.worker import Worker
 from fractal_ifs.training import signals
 from fractal_ifs.training.rounds import SweepRounds
 

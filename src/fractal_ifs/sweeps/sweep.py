@@ -18,9 +18,10 @@ from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.records import RunRecord, understood
 from fractal_ifs.runs.run import Run
 from fractal_ifs.sweeps.driver import report_failure
-from fractal_ifs.sweeps.executors import Outcome, execute
+from fractal_ifs.sweeps.executors import execute
 from fractal_ifs.sweeps.finished import Ended, finished_jobs
 from fractal_ifs.sweeps.progress import Progress
+from fractal_ifs.sweeps.work import Outcome
 from fractal_ifs.training.rounds import SweepRounds
 
 log = logging.getLogger(__name__)
