@@ -196,7 +196,8 @@ def test_pictures_are_made_once_and_outlive_the_checkpoints(command, tmp_path):
     cells, _ = report_data.form_cells(rows.read_runs([tmp_path / "multirun"])[0])
     made = report_pictures.write_thumbnails(cells, tmp_path / "pictures")
     assert len(made) == 2
-    path = tmp_path / "pictures" / f"{cells.fingerprint[0]}.png"
+    cell, *_ = cells.values()
+    path = tmp_path / "pictures" / f"{cell.fingerprint}.png"
     values = np.asarray(Image.open(path))
     corners = values[:5, :5], values[-5:, -5:], values[78:84, 78:84]  # of the Vicsek set, and its centre: in K_5 mostly
     assert values.shape == (report_pictures.PIXELS,) * 2
@@ -205,7 +206,7 @@ def test_pictures_are_made_once_and_outlive_the_checkpoints(command, tmp_path):
     # the same network, evaluated here: which half of the square it says is positive
     from fractal_ifs.runs.load import load
 
-    run = load(cells.directory[0])
+    run = load(cell.directory)
     at = (torch.arange(report_pictures.PIXELS) + 0.5) / report_pictures.PIXELS * 2 - 1
     with torch.no_grad():
         said = run.model(torch.cartesian_prod(at, at)).reshape(len(at), -1).T.flip(0).numpy() > 0

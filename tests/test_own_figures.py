@@ -19,6 +19,7 @@ from fractal_ifs.report.panels import flat
 from fractal_ifs.report.write import write_report
 from fractal_ifs.results import pivot
 from fractal_ifs.results.measured import measures_of, with_measure
+from fractal_ifs.results.numbers import Number
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.varied import with_inner_keys
 from fractal_ifs.sweeps.sweep import train_jobs
@@ -213,9 +214,9 @@ def test_the_table_is_of_any_measure_at_any_step(sweep, tmp_path):
         )
     assert "The measure acc_positive at step 40, 4 runs" in text
     assert '"acc_positive@40"' not in text
-    runs, column = with_measure(read_runs([sweep])[0], "val_acc")
-    assert column == "val_acc@last"
-    assert runs[column].tolist() == runs["final_val_acc"].tolist()
+    runs, number = with_measure(read_runs([sweep])[0], "val_acc")
+    assert number.column == "val_acc@last"
+    assert runs[number.column].tolist() == runs["final_val_acc"].tolist()
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ def test_numbers_of_several_orders_have_a_logarithmic_axis(sweep, means, scale, 
     table = table_of(sweep)
     entries = {key: {value: replace(cell, mean=mean) for value, cell in line.items()}
                for (key, line), mean in zip(table.entries.items(), means, strict=True)}  # fmt: skip
-    figure = own_figures.against(replace(table, number="grad_snr@0", entries=entries), Output())
+    figure = own_figures.against(replace(table, number=Number.of_measure("grad_snr", "0"), entries=entries), Output())
     assert figure is not None
     [axes] = figure.axes
     assert axes.get_yscale() == scale

@@ -18,7 +18,7 @@ from fractal_ifs.report import forms, own_figures
 from fractal_ifs.report.write import write_report
 from fractal_ifs.results import finished_runs, numbers, pivot
 from fractal_ifs.results.best_lr import BestLr
-from fractal_ifs.results.cells import form_cells, results_of
+from fractal_ifs.results.cells import form_cells
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.varied import inner_keys, varied, with_inner_keys
 from fractal_ifs.runs.history import Evaluation, write_history
@@ -43,7 +43,7 @@ def add(root: Path, accuracies, status=Status.FINISHED, config: RunConfig | None
     return directory
 
 
-def table_of(*paths, number: Any = "best", column=None) -> pivot.Pivot:
+def table_of(*paths, number=numbers.BEST, column=None) -> pivot.Pivot:
     return pivot.pivot(*with_inner_keys(read_runs(paths)[0]), number, column)
 
 
@@ -133,7 +133,7 @@ def test_diverged_and_failed_runs_are_in_no_mean(tmp_path):
     assert [line[-1] for line in texts(table)[1:]] == ["0.7000 ± 0.1414 lr=0.001^ +1 diverged +1 failed", "1 diverged"]
     assert "In no mean: 2 diverged, 1 failed." in pivot.legend(table)
     papers, _ = form_cells(read_runs([tmp_path])[0])
-    [cell] = results_of(papers)  # the same; on seed 0 alone lr=2e-3 is better
+    [cell] = papers.values()  # the same; on seed 0 alone lr=2e-3 is better
     assert (cell.accuracy, cell.lr, cell.lrs, cell.edge) == (pytest.approx(0.7), 1e-3, 2, True)
     assert "One at which a run diverged or failed comes after all others." in " ".join(pivot.legend(table))
 
@@ -151,7 +151,7 @@ def test_a_rate_that_is_best_beside_one_that_diverges_is_at_no_edge(tmp_path):
     for name, lr, edge, tried in (("one", 2e-3, False, 3), ("two", 1e-3, True, 2)):
         add(tmp_path / name, [0.7], curve=4)
         entry, _ = table_of(tmp_path / name).cells
-        cell, _ = results_of(form_cells(read_runs([tmp_path / name])[0])[0])
+        cell, _ = form_cells(read_runs([tmp_path / name])[0])[0].values()
         for found in (entry, cell):
             assert (found.lr, found.edge, found.lrs) == (lr, edge, tried)
         finished_runs.add_below(tmp_path / f"{name}.csv", [tmp_path / name], "--into")
@@ -167,7 +167,7 @@ def test_a_rate_of_one_lucky_seed_doesnt_win_where_rates_share_none(tmp_path):
     table = table_of(tmp_path)
     entry, _ = table.cells
     cells, notes = form_cells(read_runs([tmp_path])[0])
-    cell, _ = results_of(cells)
+    cell, _ = cells.values()
     assert (entry.lr, entry.mean, entry.n) == (2e-3, pytest.approx(0.72), 2)
     assert (cell.lr, cell.accuracy, cell.seeds) == (2e-3, pytest.approx(0.72), 2)
     said = " ".join(pivot.legend(table))
@@ -260,15 +260,15 @@ def test_by_which_number(tmp_path):
     values = [0.5 + i / 100 for i in range(12)] + [0.58]
     add(tmp_path, values, curve=1)
     add(tmp_path, [0.5] * 4 + [0.6] * 9, curve=4)
-    at = {number: [line[""].mean for line in table_of(tmp_path, number=number).entries.values()]
-          for number in ("best", "final", "last10", "chosen")}  # fmt: skip
+    at = {name: [line[""].mean for line in table_of(tmp_path, number=number).entries.values()]
+          for name, number in numbers.NUMBERS.items()}  # fmt: skip
     assert at["best"] == [0.61, 0.6]
     assert at["final"] == [0.58, 0.6]
     assert at["last10"] == [pytest.approx((sum(range(3, 12)) / 100 + 9 * 0.5 + 0.58) / 10), pytest.approx(0.59)]
-    assert at["chosen"] == [None, None]
-    assert texts(table_of(tmp_path, number="chosen"))[1] == ["1", "1 not measured"]
+    assert at["chosen"] == at["train"] == [None, None]
+    assert texts(table_of(tmp_path, number=numbers.CHOSEN))[1] == ["1", "1 not measured"]
     assert pivot.legend(table_of(tmp_path))[1].startswith("best: a maximum over 13 looks at the test set")
-    assert not [line for line in pivot.legend(table_of(tmp_path, number="final")) if "maximum" in line]
+    assert not [line for line in pivot.legend(table_of(tmp_path, number=numbers.FINAL)) if "maximum" in line]
 
 
 def test_a_choice_by_validation_doesnt_look_at_the_test_set(tmp_path):
@@ -283,11 +283,11 @@ def test_a_choice_by_validation_doesnt_look_at_the_test_set(tmp_path):
         "final_acc_level_1": [0.1, 0.2, 0.3],
     }
     runs = runs.assign(**measured)
-    table = pivot.pivot(runs, inner, "chosen")
+    table = pivot.pivot(runs, inner, numbers.CHOSEN)
     assert [(line[""].mean, line[""].lr) for line in table.entries.values()] == [(0.75, 2e-3), (0.65, 1e-3)]
     assert "final_acc_level_1" not in inner_keys(runs)  # a measure is no key
     runs = runs.assign(best_val_acc=[None, 0.7, None])  # whose test accuracy of 0.85 is no validation accuracy
-    lines = [line[""] for line in pivot.pivot(runs, inner, "chosen").entries.values()]
+    lines = [line[""] for line in pivot.pivot(runs, inner, numbers.CHOSEN).entries.values()]
     assert [(line.mean, line.lr) for line in lines] == [(0.75, 2e-3), (None, None)]
     assert lines[1].apart == {"not measured": 1}
 
@@ -331,7 +331,7 @@ def test_a_kept_table_says_the_same(tmp_path):
         for seed in (0, 1):
             add(tmp_path / "runs", [0.6 + margin, 0.7 + seed / 10], data__margin=margin, seed=seed)
     finished_runs.add_below(tmp_path / "kept.csv", [tmp_path / "runs"], "--into")
-    for number in ("best", "final", "last10"):
+    for number in (numbers.BEST, numbers.FINAL, numbers.LAST10):
         before, after = (texts(table_of(tmp_path / name, number=number)) for name in ("runs", "kept.csv"))
         assert after == before
         assert [line[0] for line in before] == ["data.margin", "0", "0.001"]

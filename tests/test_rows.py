@@ -45,8 +45,8 @@ def trained(root: Path, **keys: Any) -> Path:
     return root
 
 
-def table_of(*paths: Path, number: str = "best") -> pivot.Pivot:
-    return pivot.pivot(*with_inner_keys(read_runs(paths)[0]), number)
+def table_of(*paths: Path) -> pivot.Pivot:
+    return pivot.pivot(*with_inner_keys(read_runs(paths)[0]))
 
 
 def test_keys_that_a_float_hasnt_room_for_stay_apart_in_a_table_and_its_file(tmp_path):

@@ -19,7 +19,7 @@ from conftest import small
 
 from fractal_ifs import files
 from fractal_ifs.config.run import Job
-from fractal_ifs.results.cells import form_cells, results_of
+from fractal_ifs.results.cells import form_cells
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.runs.records import RunRecord, Status, write_record
 from fractal_ifs.runs.run import Run
@@ -546,15 +546,13 @@ def test_a_run_that_ended_early_is_told_from_one_that_came_to_its_end(tmp_path, 
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for said in ("0.1000 stopped at 50", "0.2000 paused at 50", "0.3000 pruned at 50"):
         assert said in text
-    assert status(tmp_path) == {
-        "stopped": 1, "paused": 1, "pruned": 1, "finished": 1, "steps": 250, "steps_asked": 300, "slurm": []
-    }  # fmt: skip
+    assert status(tmp_path) == ({"stopped": 1, "paused": 1, "pruned": 1, "finished": 1}, 250, 300, [], [])
     runs, _ = read_runs([tmp_path])
     assert sorted(runs.status) == ["finished", "paused", "pruned", "stopped"]
     cells, notes = form_cells(runs)
-    [cell] = results_of(cells)  # of the runs that have ended, the best; never one that was paused or pruned
+    [cell] = cells.values()  # of the runs that have ended, the best; never one that was paused or pruned
     assert (cell.accuracy, cell.lrs, cell.ended, cell.budget) == (0.1, 4, True, 100)
     assert notes == ["2 runs of another budget than that of their cell are left out of it"]
     runs, _ = read_runs([tmp_path / "early"])
-    [cell] = results_of(form_cells(runs.loc[runs.status != "stopped"])[0])
+    [cell] = form_cells(runs.loc[runs.status != "stopped"])[0].values()
     assert (cell.accuracy, cell.ended, cell.whole, cell.budget) == (0.3, False, False, 50)

@@ -30,6 +30,7 @@ NAMES = {  # docs/measures.md says what each is
     "dead": Fits(network="relus"),
     "regions": Fits(points=True, network="plain"),
 }
+TRAIN_POINTS = 10_000  # of train_acc; training points lie in random order, so the first are as good as any
 ALLOWED = f"a list, each entry one of {', '.join(NAMES)}, or a function with its module, as mine.margin"
 
 

@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from fractal_ifs.config.measures import TRAIN_POINTS
 from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.runs.run import Run
-
-TRAIN = 10_000  # so many of the training points; they lie in random order, so the first are as good as any
 
 
 class OnSet(NamedTuple):
@@ -22,7 +21,7 @@ class OnSet(NamedTuple):
 
 def train_acc(run: Run) -> list[OnSet]:
     """The first 10,000 training points. Of images the central crops."""
-    there = Labelled(run.data.x_train[:TRAIN], run.data.y_train[:TRAIN])
+    there = Labelled(run.data.x_train[:TRAIN_POINTS], run.data.y_train[:TRAIN_POINTS])
     return [OnSet(there, "train_acc", "train_loss_now")]
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fractal_ifs.config.data import ImageData
+from fractal_ifs.config.measures import TRAIN_POINTS
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.data import augment
 from fractal_ifs.data.images import Batches
@@ -22,7 +23,6 @@ from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.data.seeds import stream, uniforms
 from fractal_ifs.engines.losses import losses
 from fractal_ifs.engines.own_loss import function_of
-from fractal_ifs.measures.sets import TRAIN
 from fractal_ifs.runs.layerwise import LayerwiseRun
 from fractal_ifs.runs.run import Run
 
@@ -69,7 +69,7 @@ class Snapshot:
     @property
     def train(self) -> Labelled:
         """The first 10,000 training points, as ``train_acc`` has them."""
-        return self._set("train", TRAIN)
+        return self._set("train", TRAIN_POINTS)
 
     @property
     def test(self) -> Labelled:

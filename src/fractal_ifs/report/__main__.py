@@ -10,7 +10,7 @@ from fractal_ifs.config.options import between, line, path, some_of, whole
 from fractal_ifs.errors import counted, told
 from fractal_ifs.help.layout import Examples, Parser, asked, program
 from fractal_ifs.plotting.style import FORMATS, LARGEST, Output, check_letters
-from fractal_ifs.results.numbers import BESIDE_PAPER, NUMBERS
+from fractal_ifs.results.numbers import BEST, NUMBERS
 
 
 def parser() -> Parser:
@@ -42,12 +42,12 @@ def parser() -> Parser:
     out.add_argument("paths", nargs="+", type=path, metavar="DIR", help="a sweep's directory, or a results.csv")
     out.add_argument("-o", "--output", type=path, default=Path("report"), metavar="OUT", help="default: report")
     out.add_argument("--columns", type=line, metavar="KEY", help="the key whose values are columns, as optimizer.clip")
-    numbers = "; ".join(f"{name}: {what}" for name, what in NUMBERS.items())
+    numbers = "; ".join(f"{each.name}: {each.said}" for each in NUMBERS.values())
     measure = "or a measure of these runs, after the last step, or with @STEP at that one"
     out.add_argument(
         "--number",
         type=line,
-        default="best",
+        default=BEST.name,
         metavar="NUMBER",
         help=f"by which runs are compared (default: best). {numbers}; {measure}",
     )
@@ -119,7 +119,8 @@ def compare_parser() -> Parser:
     out = Parser(f"{program('report')} compare", text, [("first.csv second.csv --number chosen", "")])
     out.add_argument("first", type=path, metavar="FIRST", help="a sweep's directory, or a table of runs")
     out.add_argument("second", type=path, metavar="SECOND", help="another")
-    out.add_argument("--number", choices=BESIDE_PAPER, default="best", help="by which runs are compared; default: best")
+    numbers = [number.name for number in NUMBERS.values() if number.beside_paper]
+    out.add_argument("--number", choices=numbers, default=BEST.name, help="by which runs are compared; default: best")
     return out
 
 
@@ -155,7 +156,7 @@ def compare(arguments: Sequence[str]) -> str:
     given = compare_parser().parse_args(arguments)
     from fractal_ifs.report.compare import compare as moved
 
-    return moved(given.first, given.second, given.number)
+    return moved(given.first, given.second, NUMBERS[given.number])
 
 
 def status(arguments: Sequence[str]) -> str | None:

@@ -6,15 +6,15 @@ from pathlib import Path
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.report.tables import Cell, Table, difference, shown, signed, tables
 from fractal_ifs.report.verdicts import Verdict, verdicts
-from fractal_ifs.results.cells import CellResult, form_cells, results_of
+from fractal_ifs.results.cells import CellResult, Cells, form_cells
 from fractal_ifs.results.columns import CellKey
-from fractal_ifs.results.numbers import Number, said
+from fractal_ifs.results.numbers import BEST, Number
 from fractal_ifs.results.rows import read_runs
 
 MOVED = 0.02  # smaller moves are not listed
 
 
-def compare(first: Path, second: Path, number: Number = "best") -> str:
+def compare(first: Path, second: Path, number: Number = BEST) -> str:
     """Markdown: of the cells of both, at the paper's protocol and budget, how far each is from the paper and the other.
 
     Args:
@@ -23,17 +23,13 @@ def compare(first: Path, second: Path, number: Number = "best") -> str:
 
     Raises ConfigError where one holds no run, or they have no cell in common.
     """
-    import pandas as pd
-
     found = [_cells(path, number) for path in (first, second)]
     common = [key for key in found[0] if key in found[1]]
     if not common:
         raise ConfigError(f"{first} and {second} have no cell in common at the paper's protocol and budget")
-    made = [
-        tables(pd.DataFrame([cells[key] for key in common], columns=pd.Index(CellResult._fields))) for cells in found
-    ]
+    made = [tables(Cells((cells[key] for key in common), number)) for cells in found]
     lines = [
-        f"Of {len(common)} cells that both have, at the paper's protocol and budget: {said(number)}, the mean over "
+        f"Of {len(common)} cells that both have, at the paper's protocol and budget: {number.said}, the mean over "
         "the seeds of the best learning rate.",
         "",
         f"First: {first}. Second: {second}.",
@@ -51,9 +47,9 @@ def compare(first: Path, second: Path, number: Number = "best") -> str:
     return "\n".join([*lines, "", *_moves([(key, found[0][key], found[1][key]) for key in common])])
 
 
-def _cells(path: Path, number: Number) -> dict[CellKey, CellResult]:
-    cells = results_of(form_cells(read_runs([path])[0], number)[0])
-    return {cell.key: cell for cell in cells if cell.whole and not cell.differs}
+def _cells(path: Path, number: Number) -> Cells:
+    cells, _ = form_cells(read_runs([path])[0], number)
+    return Cells((cell for cell in cells.values() if cell.whole and not cell.differs), number)
 
 
 def _distance(one: Table, other: Table) -> str:

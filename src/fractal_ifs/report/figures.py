@@ -1,7 +1,6 @@
 """Figures 4 to 7 as the paper draws them, with our numbers beside the paper's, and figures of our own.
 
-``ours`` always holds our cells, as ``tables.lookup`` returns them. A function returns None where no cell belongs to its
-figure.
+A function returns None where no cell belongs to its figure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,10 +23,9 @@ from fractal_ifs.plotting.style import (
     write_figure,
 )
 from fractal_ifs.report.panels import looks_of, over_seeds
-from fractal_ifs.report.tables import CURVES, FRACTALS, beside_paper, lookup, paper
-from fractal_ifs.results.cells import CellResult
+from fractal_ifs.report.tables import CURVES, FRACTALS, paper
+from fractal_ifs.results.cells import CellResult, Cells
 from fractal_ifs.results.columns import ENDED, CellKey
-from fractal_ifs.results.numbers import name_of
 from fractal_ifs.results.pivot import plain_value
 from fractal_ifs.results.rows import learning_curve
 
@@ -36,14 +34,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Ours = Mapping[CellKey, CellResult]
 SCREEN = Output()
 LEAST = 1.5  # inches of a panel
 
 
 def write_figures(
     runs: "pd.DataFrame",
-    cells: "pd.DataFrame",
+    ours: Cells,
     directory: Path,
     output: Output = SCREEN,
 ) -> list[Path]:
@@ -51,9 +48,8 @@ def write_figures(
 
     Args:
         runs: as ``results.rows.read_runs`` returns it.
-        cells: as ``results.cells.form_cells`` returns it.
+        ours: as ``results.cells.form_cells`` does.
     """
-    ours = lookup(cells)
     with drawing():
         figures = {
             "figure4": figure4(ours, output),
@@ -66,11 +62,6 @@ def write_figures(
         }
         found = {name: figure for name, figure in figures.items() if figure is not None}
         return [write_figure(figure, directory, name, output) for name, figure in found.items()]
-
-
-def _name(ours: Ours) -> str:
-    """What the accuracies of our cells are."""
-    return name_of(next(iter(ours.values())).number)
 
 
 def _axes(
@@ -111,7 +102,7 @@ def _by_budget(line: Sequence[tuple[Any, CellResult]]) -> list[list[tuple[Any, C
 
 def _draw_by_depth(
     axes: "Axes",
-    ours: Ours,
+    ours: Cells,
     where: tuple[str, str | None, int | None, str | None],
     widths: Sequence[int],
     theirs: Sequence[Sequence[float]] | None = None,
@@ -165,10 +156,10 @@ def _draw_by_depth(
     axes.set_xticks(list(widths), [str(w) for w in widths])
     axes.minorticks_off()
     axes.set_xlabel("width")
-    axes.set_ylabel(_name(ours))
+    axes.set_ylabel(ours.number.head)
 
 
-def figure4(ours: Ours, output: Output = SCREEN) -> "Figure | None":
+def figure4(ours: Cells, output: Output = SCREEN) -> "Figure | None":
     """Figure 4: accuracy against width on the 2D Cantor set, curve 1, with a line per depth."""
     if not any(k[:4] == ("fractal", "cantor2d", 5, "1") for k in ours):
         return None
@@ -178,14 +169,14 @@ def figure4(ours: Ours, output: Output = SCREEN) -> "Figure | None":
         ours,
         ("fractal", "cantor2d", 5, "1"),
         paper()["widths"],
-        paper()["figure4"]["values"]["cantor2d"] if beside_paper(ours) else None,
+        paper()["figure4"]["values"]["cantor2d"] if ours.number.beside_paper else None,
         output=output,
     )
     axes.set_title("Figure 4: the effect of depth on learning the 2D Cantor set (curve 1)")
     return figure
 
 
-def figure5(ours: Ours, output: Output = SCREEN) -> "Figure | None":
+def figure5(ours: Cells, output: Output = SCREEN) -> "Figure | None":
     """Figure 5: for each curve P at levels 3, 4, 5, and the accuracy of the best network of depth 5.
 
     The titles say the width of our best network, since the paper's have widths 100 to 400.
@@ -197,7 +188,7 @@ def figure5(ours: Ours, output: Output = SCREEN) -> "Figure | None":
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    beside = beside_paper(ours)
+    beside = ours.number.beside_paper
     figure, panels = _axes(6, 1.9, 3.3 if output.width is None else 2.4, output)
     for curve, theirs, axes in zip(range(1, 7), paper()["figure5"]["cantor2d"], panels, strict=True):
         axes.bar([3, 4, 5], ApproximationCurve.load(curve).P(5)[3:], color="#9db8d2", width=0.7)
@@ -230,7 +221,7 @@ def figure5(ours: Ours, output: Output = SCREEN) -> "Figure | None":
     return figure
 
 
-def _best_of_depth_5(ours: Ours) -> dict[tuple[str, str], CellResult]:
+def _best_of_depth_5(ours: Cells) -> dict[tuple[str, str], CellResult]:
     """The best network of depth 5 on each fractal of depth 5 and curve, by their names."""
     best: dict[tuple[str, str], CellResult] = {}
     for key, cell in ours.items():
@@ -241,7 +232,7 @@ def _best_of_depth_5(ours: Ours) -> dict[tuple[str, str], CellResult]:
     return best
 
 
-def figure6(ours: Ours, output: Output = SCREEN) -> "Figure | None":
+def figure6(ours: Cells, output: Output = SCREEN) -> "Figure | None":
     """Figure 6: accuracy against width on the "fine" Vicsek distribution (curve 4) of depth 6, a line per depth."""
     where = ("fractal", "vicsek", 6, "4")
     if not any(k[:4] == where for k in ours):
@@ -263,7 +254,7 @@ def figure6(ours: Ours, output: Output = SCREEN) -> "Figure | None":
     return figure
 
 
-def figure7(ours: Ours, output: Output = SCREEN) -> "Figure | None":
+def figure7(ours: Cells, output: Output = SCREEN) -> "Figure | None":
     """Figure 7: accuracy against channels on CIFAR-10, with a line per depth."""
     if not any(k[0] == "cifar10" for k in ours):
         return None
@@ -273,7 +264,7 @@ def figure7(ours: Ours, output: Output = SCREEN) -> "Figure | None":
         ours,
         ("cifar10", None, None, None),
         paper()["figure7"]["channels"],
-        paper()["figure7"]["values"] if beside_paper(ours) else None,
+        paper()["figure7"]["values"] if ours.number.beside_paper else None,
         output=output,
     )
     axes.set_xlabel("channels")
@@ -281,10 +272,10 @@ def figure7(ours: Ours, output: Output = SCREEN) -> "Figure | None":
     return figure
 
 
-def parameters(ours: Ours, output: Output = SCREEN) -> "Figure | None":
+def parameters(ours: Cells, output: Output = SCREEN) -> "Figure | None":
     """Accuracy against the number of parameters on curve 1: a panel per fractal, a line per depth."""
     # The number of parameters is known once a run has ended.
-    ours = {key: cell for key, cell in ours.items() if cell.params is not None and not cell.differs}
+    ours = Cells((c for c in ours.values() if c.params is not None and not c.differs), ours.number)
     found = [f for f in FRACTALS if any(k[:4] == ("fractal", f, 5, "1") and k.depth in range(1, 6) for k in ours)]
     if not found:
         return None
@@ -304,7 +295,7 @@ def parameters(ours: Ours, output: Output = SCREEN) -> "Figure | None":
         axes.set_xscale("log")
         axes.set_xlabel("parameters")
         axes.set_title(FRACTALS[fractal])
-    panels[0].set_ylabel(_name(ours))
+    panels[0].set_ylabel(ours.number.head)
     lines = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     _legend(figure, panels[-1], dict(sorted(lines.items())), output)
     over = over_seeds(cell.seeds for key, cell in ours.items() if key[:4] in {("fractal", f, 5, "1") for f in found})
@@ -313,7 +304,7 @@ def parameters(ours: Ours, output: Output = SCREEN) -> "Figure | None":
     return figure
 
 
-def theorem3(ours: Ours, output: Output = SCREEN) -> "Figure | None":
+def theorem3(ours: Cells, output: Output = SCREEN) -> "Figure | None":
     """Theorem 3: accuracy against P(j), with a panel per level j.
 
     A point is the best network of depth 5 on a fractal and a curve. The line is the theorem's bound: a network that
@@ -341,7 +332,7 @@ def theorem3(ours: Ours, output: Output = SCREEN) -> "Figure | None":
         if output.width is None:  # else there is no room to lose
             axes.set_aspect("equal")
         axes.set_title(f"level {j}")
-    (panels[0].set_ylabel if output.width is None else figure.supylabel)(f"{_name(ours)}, depth 5")
+    (panels[0].set_ylabel if output.width is None else figure.supylabel)(f"{ours.number.head}, depth 5")
     handles, names = panels[-1].get_legend_handles_labels()
     _legend(figure, panels[-1], dict(zip(names, handles, strict=True)), output)
     title = "Above the line: better than a network that resolves exactly the cells of level j (six curves)"

@@ -5,18 +5,40 @@
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from rich import box
+from rich.table import Table as Rich
+
+from fractal_ifs.report.content import Content
 from fractal_ifs.report.tables import FRACTALS, Cell, Table, legend, text
 from fractal_ifs.results import pivot
-from fractal_ifs.results.numbers import BESIDE_PAPER, name_of
 from fractal_ifs.results.pivot import Pivot
-from fractal_ifs.results.terminal import folded
+from fractal_ifs.results.terminal import Folded, as_text
 
 
 def plain(text: str) -> str:
     """A text as Markdown shows it letter by letter, on one line, whatever a record says in it."""
     return re.sub(r"([\\`*\[\]|<])", r"\\\1", " ".join(text.split()))
+
+
+def all_markdown(found: Content) -> str:
+    """All tables of a report in Markdown."""
+    return _all(found, pivot_markdown, markdown)
+
+
+def all_latex(found: Content) -> str:
+    """All tables of a report in LaTeX."""
+    return _all(found, pivot_latex, latex)
+
+
+def all_terminal(found: Content, width: int) -> str:
+    """All tables of a report as plain text; the sweep's own has at most so many columns."""
+    return _all(found, lambda table: pivot_terminal(table, width), terminal)
+
+
+def _all(found: Content, own: Callable[[Pivot], str], papers: Callable[[Table], str]) -> str:
+    return "\n".join([*([own(found.own.table)] if found.own else []), *map(papers, found.tables)])
 
 
 def markdown(table: Table) -> str:
@@ -33,7 +55,7 @@ def markdown(table: Table) -> str:
 
 
 def _head(table: Table) -> str:
-    return "ours (the paper's) difference" if table.number in BESIDE_PAPER else name_of(table.number)
+    return "ours (the paper's) difference" if table.number.beside_paper else table.number.head
 
 
 def latex(table: Table) -> str:
@@ -68,12 +90,6 @@ def _latex_paper(cell: Cell) -> str:
 
 def terminal(table: Table) -> str:
     """The table as plain text for a terminal, with its legend."""
-    import io
-
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table as Rich
-
     out = Rich(title=f"{table.title}: {_head(table)}", box=box.SIMPLE, title_justify="left")
     out.add_column(table.row, justify="right")
     for width in table.widths:
@@ -85,9 +101,7 @@ def terminal(table: Table) -> str:
             out.add_row(FRACTALS.get(fractal, fractal))
         for row, cells in lines:
             out.add_row(str(row), *(text(c) for c in cells))
-    console = Console(file=io.StringIO(), width=170, color_system=None)
-    console.print(out, *legend(table), sep="\n", highlight=False, markup=False)
-    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    return as_text(out, legend(table), 170)
 
 
 def pivot_markdown(table: Pivot) -> str:
@@ -134,12 +148,4 @@ def pivot_html(table: Pivot) -> str:
 
 def pivot_terminal(table: Pivot, width: int) -> str:
     """The table of a sweep as plain text of so many columns, with its legend."""
-    import io
-
-    from rich.console import Console
-
-    console = Console(file=io.StringIO(), width=width, color_system=None)
-    for part in folded(table, pivot.title(table), console):
-        console.print(part)
-    console.print(*pivot.legend(table), sep="\n", highlight=False, markup=False)
-    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    return as_text(Folded(table, pivot.title(table)), pivot.legend(table), width)

@@ -34,7 +34,6 @@ from fractal_ifs.report.panels import (
     series_of,
 )
 from fractal_ifs.results.measured import measures_of
-from fractal_ifs.results.numbers import of_axis
 from fractal_ifs.results.pivot import Entry, Pivot, title
 from fractal_ifs.results.text_table import by_value
 
@@ -124,7 +123,7 @@ def against(table: Pivot, output: Output) -> Figure | None:
         axes.set_xlabel(literal(key or ""))
         axes.set_title(literal(panel.title))
     for first, *_ in axes_of:
-        first.set_ylabel(literal(of_axis(table.number)))
+        first.set_ylabel(literal(table.number.axis))
     _stretch(flat(axes_of)[0], [cell.mean for cell in table.cells if cell.mean])
     _legend(figure, axes_of, [literal(name) for name in looks], output)
     figure.suptitle(_title(table, every), fontsize=10)

@@ -11,24 +11,22 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.plotting.style import Line, lines, ordered
 from fractal_ifs.report import own_figures
+from fractal_ifs.report.content import Content, Own
 from fractal_ifs.report.forms import pivot_html
-from fractal_ifs.report.tables import CURVES, FRACTALS, Table, beside_paper, difference, legend, lookup, paper
+from fractal_ifs.report.tables import CURVES, FRACTALS, Table, difference, legend, paper
 from fractal_ifs.report.verdicts import Verdict, rows
-from fractal_ifs.results.cells import CellResult, form_cells, results_of
+from fractal_ifs.results.cells import CellResult, form_cells
 from fractal_ifs.results.columns import CellKey
 from fractal_ifs.results.measured import measures_of
-from fractal_ifs.results.numbers import NUMBERS, name_of, number_of_run
+from fractal_ifs.results.numbers import NUMBERS
 from fractal_ifs.results.pivot import APART, Pivot, plain_value
 from fractal_ifs.results.rows import learning_curve, train_command
 from fractal_ifs.results.varied import inner_keys, measured, varied
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FIGURES = ("sweep", "along_test_acc", "along_levels")  # those of own figures that the page shows
 EACH = 24  # the most lines of the explorer that have a name each
@@ -38,52 +36,41 @@ SYMBOLS = dict(  # matplotlib's markers, as Plotly calls them
 HISTORIES = 3000  # the most learning curves, which keeps the page at a few megabytes
 
 
-class Own(NamedTuple):
-    """The part of the page on whatever varied."""
-
-    table: Pivot
-    runs: "pd.DataFrame"  # as ``results.varied.with_inner_keys`` returns it
-    figures: Sequence[tuple[str, bytes]]  # names, and PNGs
-
-
 def render_page(
-    runs: "pd.DataFrame",
-    cells: "pd.DataFrame",
-    tables: Sequence[Table],
-    verdicts: Sequence[Verdict],
-    notes: Sequence[str],
-    pictures: Mapping[str, bytes],
-    own: Own | None = None,
+    found: Content, notes: Sequence[str], pictures: Mapping[str, bytes], figures: Sequence[Path] = ()
 ) -> str:
-    """The page's HTML.
+    """The page's HTML. It has a part beside the paper where runs belong to its tables, and one on what varied.
 
     Args:
-        runs, cells: as ``results.rows.read_runs`` and ``results.cells.form_cells`` return them.
-        tables: the paper's tables; without any, the page has no part beside the paper.
-        notes: lines for the reader.
+        found: what the report says.
+        notes: lines for the reader, besides on what is missing.
         pictures: PNGs by fingerprint.
-        own: without it, the page has no part on what varied.
+        figures: PNG files of what varied, of which ``FIGURES`` are shown.
     """
     from plotly.offline import get_plotlyjs
 
     parts = {
         "@TITLE@": "Is deeper better only when shallow is good? Our numbers beside the paper's"
-        if verdicts
+        if found.verdicts
         else "Results",
-        "@OWN@": _own(own) if own else "",
-        "@PAPER@": _beside_the_paper(runs, cells, tables, verdicts, pictures) if tables else "",
-        "@NOTES@": "".join(f"<li>{html.escape(line)}</li>" for line in notes) or "<li>None.</li>",
+        "@OWN@": _own(found.own, figures) if found.own else "",
+        "@PAPER@": _beside_the_paper(found, pictures) if found.tables else "",
+        "@NOTES@": _items([*notes, *(found.missing or ())]) or "<li>None.</li>",
         "@PLOTLY@": _packed(get_plotlyjs()),
-        "@SCRIPT@": "".join(_file(name) for name, there in _SCRIPTS.items() if there(own, tables)),
+        "@SCRIPT@": "".join(_file(name) for name, there in _SCRIPTS.items() if there(found)),
     }
     return _filled("page.html", parts)
 
 
-_SCRIPTS: dict[str, Callable[[Own | None, Sequence[Table]], bool]] = {
-    "page.js": lambda *_: True,
-    "explore.js": lambda own, _: _explored(own),
-    "paper.js": lambda _, tables: bool(tables),
+_SCRIPTS: dict[str, Callable[[Content], bool]] = {
+    "page.js": lambda _: True,
+    "explore.js": lambda found: _explored(found.own),
+    "paper.js": lambda found: bool(found.tables),
 }
+
+
+def _items(lines: Sequence[str]) -> str:
+    return "".join(f"<li>{html.escape(line)}</li>" for line in lines)
 
 
 def _file(name: str) -> str:
@@ -95,10 +82,11 @@ def _filled(name: str, parts: Mapping[str, str]) -> str:
     return re.sub("|".join(parts), lambda found: parts[found[0]], _file(name))
 
 
-def _own(own: Own) -> str:
+def _own(own: Own, files: Sequence[Path]) -> str:
     figures = "".join(
-        f'<figure><img alt="{html.escape(title)}" src="data:image/png;base64,{_text_of(png)}"></figure>'
-        for title, png in own.figures
+        f'<figure><img alt="{file.stem}" src="data:image/png;base64,{_text_of(file.read_bytes())}"></figure>'
+        for file in files
+        if file.stem in FIGURES
     )
     explorer = ""
     if _explored(own):
@@ -129,7 +117,7 @@ def _runs(own: Own) -> dict[str, Any]:
                 "keys": {key: plain_value(run[key]) for key in keys},
                 "status": str(run["status"]),
                 "best": run["fingerprint"] in chosen,
-                "numbers": {name_of(number): number_of_run(run, number) for number in NUMBERS}
+                "numbers": {number.head: number.of(run) for number in NUMBERS.values()}
                 | {name: run[name] for name in (*measured(table), "seconds", "params", "steps")},
                 "history": {name: [s.steps, [float(f"{v:.5g}") for v in s.values]] for name, s in series.items()},
             }
@@ -138,7 +126,7 @@ def _runs(own: Own) -> dict[str, Any]:
     measures = list(dict.fromkeys(name for run in told for name in run["history"]))
     x = own.table.column or (own.table.rows[0] if own.table.rows else keys[0])
     shown = own.table.number
-    number = name_of(shown) if shown in NUMBERS else shown
+    number = shown.head if shown.name in NUMBERS else shown.column
     looks = {"lines": _plain(lines(64)), "ordered": [_plain(ordered(n)) for n in range(EACH + 1)]}
     shown_first = {"x": x, "by": _colour_of(own.table), "number": number}
     return {"keys": keys, "numbers": numbers, "measures": measures, "looks": looks, "runs": told} | shown_first
@@ -157,21 +145,16 @@ def _plain(looks: Sequence[Line]) -> list[tuple[str, str]]:
     return [(to_hex(look.color), SYMBOLS[look.marker]) for look in looks]
 
 
-def _beside_the_paper(
-    runs: "pd.DataFrame",
-    cells: "pd.DataFrame",
-    tables: Sequence[Table],
-    verdicts: Sequence[Verdict],
-    pictures: Mapping[str, bytes],
-) -> str:
-    theirs = paper_values() if beside_paper(lookup(cells)) else {}
+def _beside_the_paper(found: Content, pictures: Mapping[str, bytes]) -> str:
+    runs, cells = found.runs, found.cells
+    theirs = paper_values() if cells.number.beside_paper else {}
     entries: list[dict[str, Any]] = []
     curves: dict[str, Any] = {}
     by_name = runs.drop_duplicates("fingerprint").set_index("fingerprint", drop=False)
     by_name = by_name.astype(object).where(by_name.notna(), None).to_dict("index")
-    number = results_of(cells)[0].number
-    for lr, part in [("best", cells), *((f"{lr:g}", form_cells(own, number)[0]) for lr, own in runs.groupby("lr"))]:
-        for cell in results_of(part):
+    by_lr = [(f"{lr:g}", form_cells(own, cells.number)[0]) for lr, own in runs.groupby("lr")]
+    for lr, part in [("best", cells), *by_lr]:
+        for cell in part.values():
             run = by_name[cell.fingerprint]
             if len(curves) < HISTORIES and run["history"]:
                 curves[cell.fingerprint] = learning_curve(run)
@@ -181,8 +164,8 @@ def _beside_the_paper(
     levels = {f"{curve} {n}": _levels(curve, n) for curve, n in sorted(known)}
     data = {"entries": entries, "curves": curves, "pictures": images, "P": levels}
     parts = {
-        "@SUMMARY@": "".join(f"<li>{html.escape(line)}</li>" for table in tables for line in _summary(table)),
-        "@VERDICTS@": _verdicts(verdicts),
+        "@SUMMARY@": _items([_summary(table) for table in found.tables]),
+        "@VERDICTS@": _verdicts(found.verdicts),
         "@DATA@": _packed(json.dumps(data, separators=(",", ":"))),
     }
     return _filled("paper.html", parts)
@@ -243,10 +226,10 @@ def paper_values() -> dict[CellKey, float]:
     return found
 
 
-def _summary(table: Table) -> list[str]:
+def _summary(table: Table) -> str:
     lines = legend(table)
     name = table.title.split(":")[0]
-    return [f"{name}: {lines[0]} {lines[-1] if difference(table.cells) else ''}"]
+    return f"{name}: {lines[0]} {lines[-1] if difference(table.cells) else ''}"
 
 
 def _verdicts(found: Sequence[Verdict]) -> str:

@@ -11,32 +11,30 @@ from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import write
 from fractal_ifs.fractals.membership import deepest
 from fractal_ifs.plotting.style import BLUE, ORANGE, PALE_BLUE, PALE_ORANGE
-from fractal_ifs.report.tables import FRACTALS, lookup, paper
-from fractal_ifs.results.cells import CellResult, results_of
+from fractal_ifs.report.tables import FRACTALS, paper
+from fractal_ifs.results.cells import CellResult, Cells
 from fractal_ifs.results.columns import CellKey
 from fractal_ifs.runs.load import load
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
     import torch
 
 PIXELS = 162  # per side: two for each cell of side 3^-4
 COLOURS = (PALE_ORANGE, PALE_BLUE, ORANGE, BLUE)  # outside K_n, answer negative and positive; the same in K_n
 
 
-def write_thumbnails(cells: "pd.DataFrame", directory: Path) -> dict[str, bytes]:
+def write_thumbnails(cells: Cells, directory: Path) -> dict[str, bytes]:
     """The picture of each cell's run, by the run's fingerprint.
 
     It shows a network of two inputs after its last step, over the fractal's square. A picture that is not in the
     directory yet is drawn, if the run's checkpoint is on this machine.
 
     Args:
-        cells: as ``results.cells.form_cells`` returns it.
         directory: a picture is its file FINGERPRINT.png.
     """
     found = {}
-    for cell in results_of(cells):
+    for cell in cells.values():
         if cell.data != "fractal" or not cell.ended:
             continue
         path = directory / f"{cell.fingerprint}.png"
@@ -99,17 +97,15 @@ def _png(values: "np.ndarray") -> bytes:
     return buffer.getvalue()
 
 
-def write_galleries(cells: "pd.DataFrame", pictures: Mapping[str, bytes], directory: Path) -> list[Path]:
+def write_galleries(ours: Cells, pictures: Mapping[str, bytes], directory: Path) -> list[Path]:
     """Write two sheets of pictures per fractal: depth x width on curve 1, and curve x width at depth 5.
 
     Args:
-        cells: as ``results.cells.form_cells`` returns it.
         pictures: as ``write_thumbnails`` returns them.
 
     Returns the files. A sheet without any picture is left out.
     """
-    ours, widths = lookup(cells), paper()["widths"]
-    written = []
+    widths, written = paper()["widths"], []
     for fractal, title in FRACTALS.items():
         sheets: list[tuple[str, str, Sequence[int], Callable[[int, int], CellKey]]] = [
             ("depth", "curve 1", range(1, 6), lambda r, w, f=fractal: CellKey("fractal", f, 5, "1", r, w)),

@@ -7,9 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fractal_ifs.results.cells import CellResult, results_of
+from fractal_ifs.results.cells import CellResult, Cells
 from fractal_ifs.results.columns import CellKey
-from fractal_ifs.results.numbers import BESIDE_PAPER, NUMBERS, Number
+from fractal_ifs.results.numbers import BEST, Number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,7 @@ class Table:
     rows: Sequence[int]
     widths: Sequence[int]  # of the columns
     blocks: Mapping[str, Sequence[Sequence[Cell]]]  # by fractal: a row per entry of ``rows``, a column per width
-    number: Number = "best"  # what ours are
+    number: Number = BEST  # what ours are
     cells: Sequence[Cell] = field(init=False)  # all of them
 
     def __post_init__(self) -> None:
@@ -81,17 +81,12 @@ class Table:
         object.__setattr__(self, "cells", flat)
 
 
-def tables(cells: "pd.DataFrame") -> list[Table]:
+def tables(ours: Cells) -> list[Table]:
     """Tables 1 and 2, the grid of Figure 6, for which the paper prints no numbers, and that of Figure 7 if it was run.
 
     Beside training accuracies no number of the paper's stands: it has none of these.
-
-    Args:
-        cells: as ``results.cells.form_cells`` returns it.
     """
-    ours = lookup(cells)
-    numbers, theirs = paper(), beside_paper(ours)
-    number = next((cell.number for cell in ours.values()), "best")
+    numbers, number = paper(), ours.number
     widths, depths, curves = numbers["widths"], numbers["table1"]["rows"], numbers["table2"]["rows"]
 
     def grid(
@@ -99,7 +94,7 @@ def tables(cells: "pd.DataFrame") -> list[Table]:
     ) -> list[list[Cell]]:
         return [
             [
-                Cell.of(ours.get(key(r, w)), values[i][j] if values and theirs else None, digits)
+                Cell.of(ours.get(key(r, w)), values[i][j] if values and number.beside_paper else None, digits)
                 for j, w in enumerate(columns)
             ]
             for i, r in enumerate(rows)
@@ -152,17 +147,18 @@ def places() -> frozenset[CellKey]:
     }
 
 
-def tell_all(runs: "pd.DataFrame", cells: "pd.DataFrame") -> bool:
+def tell_all(runs: "pd.DataFrame", cells: Cells) -> bool:
     """Whether the paper's tables have a place for each of our runs, so that no other table is needed.
 
     Args:
-        runs, cells: as ``results.rows.read_runs`` and ``results.cells.form_cells`` return them.
+        runs: as ``results.rows.read_runs`` returns it.
+        cells: as ``results.cells.form_cells`` does.
     """
     known = places()
     of_one = runs.groupby(list(CellKey._fields), dropna=False)[["setting", "steps_asked", "eval_every"]].nunique()
     return (
         len(of_one) == len(cells)
-        and all(cell.key in known and not cell.differs for cell in results_of(cells))
+        and all(key in known and not cell.differs for key, cell in cells.items())
         and bool((of_one <= 1).to_numpy().all())
     )
 
@@ -170,20 +166,6 @@ def tell_all(runs: "pd.DataFrame", cells: "pd.DataFrame") -> bool:
 def _values(name: str) -> list[tuple[str, Any]]:
     values = paper()[name]["values"]
     return [(fractal, values[fractal]) for fractal in FRACTALS]
-
-
-def lookup(cells: "pd.DataFrame") -> dict[CellKey, CellResult]:
-    """Our cells by their names.
-
-    Args:
-        cells: as ``results.cells.form_cells`` returns it.
-    """
-    return {cell.key: cell for cell in results_of(cells)}
-
-
-def beside_paper(ours: Mapping[CellKey, CellResult]) -> bool:
-    """Whether the paper's numbers, which are test accuracies, may stand beside those of our cells."""
-    return all(cell.number in BESIDE_PAPER for cell in ours.values())
 
 
 def difference(cells: Sequence[Cell]) -> tuple[int, float, float] | None:
@@ -222,7 +204,7 @@ def legend(table: Table) -> list[str]:
         lines.append(f"* {len(partial)} cells of another budget or not ended: {shown} steps instead of the paper's.")
     if other := [c for c in run if c.differs]:
         lines.append(f"† {len(other)} cells of another protocol: {'; '.join(sorted({c.differs for c in other}))}.")
-    lines += _honest([c.result for c in run if c.result])
+    lines += _honest([c.result for c in run if c.result], table.number)
     if (found := difference(table.cells)) is not None:
         n, absolute, mean = found
         lines.append(
@@ -234,14 +216,13 @@ def legend(table: Table) -> list[str]:
     return lines
 
 
-def _honest(cells: Sequence[CellResult]) -> list[str]:
+def _honest(cells: Sequence[CellResult], number: Number) -> list[str]:
     """What is to be known of the numbers of some cells: that they are maxima, of how many seeds, at which rates."""
     lines: list[str] = []
-    number = cells[0].number if cells else "best"
-    if number not in BESIDE_PAPER:
-        lines.append(f"A number is {NUMBERS[number]}; the paper has none of these.")
-    elif number != "best":
-        lines.append(f"A number is {NUMBERS[number]}; the paper's is the best of all looks at the test set.")
+    if not number.beside_paper:
+        lines.append(f"A number is {number.said}; the paper has none of these.")
+    elif number != BEST:
+        lines.append(f"A number is {number.said}; the paper's is the best of all looks at the test set.")
     elif gaps := [cell.accuracy - cell.last10 for cell in cells if cell.last10 is not None]:
         looks = max(cell.looks for cell in cells)
         lines.append(

@@ -9,15 +9,12 @@ from fractal_ifs.errors import ConfigError, counted
 from fractal_ifs.extras import require
 from fractal_ifs.files import write
 from fractal_ifs.plotting.style import Output
-from fractal_ifs.report import figures, forms, own_figures, page, pictures, tables, verdicts
-from fractal_ifs.report.notes import lost
-from fractal_ifs.results.cells import form_cells
-from fractal_ifs.results.measured import with_measure
-from fractal_ifs.results.numbers import NUMBERS, Number
-from fractal_ifs.results.pivot import numbers, pivot
+from fractal_ifs.report import figures, forms, own_figures, page, pictures, verdicts
+from fractal_ifs.report.content import Content, content_of
+from fractal_ifs.results.numbers import BEST
+from fractal_ifs.results.pivot import numbers
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.text_table import csv_of
-from fractal_ifs.results.varied import with_inner_keys
 
 # Of the paper's tables; below the table of a sweep stands what its own cells are.
 CELL = (
@@ -32,7 +29,7 @@ def write_report(
     output: Path,
     with_figures: bool = True,
     *,
-    number: Number = "best",
+    number: str = BEST.name,
     columns: str | None = None,
     terminal: int = 170,
     drawn: Output = Output(),  # noqa: B008 (it is frozen)
@@ -48,7 +45,8 @@ def write_report(
         with_figures: also figures, pictures and the page, not only tables and verdicts.
         number: by which runs are compared, and what the cells of all tables are of: one of ``results.numbers.NUMBERS``.
             Or a measure, ``grad_snr`` or ``grad_snr@0``, after the last step or at another, for the sweep's own table:
-            the paper's then are of its number, the best. Beside ``train`` none of the paper's numbers stands.
+            the paper's then are of its number, the best. Beside ``train`` none of the paper's numbers stands, and the
+            claim that networks are near chance isn't judged.
         columns: the key whose values are the columns of the sweep's own table. None: see ``results.pivot.pivot``.
         terminal: how many columns the terminal has.
         drawn: how figures are written.
@@ -57,93 +55,85 @@ def write_report(
     no key that differs, ``number`` is no number or measure of these runs, or a package of the extra ``report`` is not
     installed.
     """
-    drawn = replace(drawn, formats=tuple(dict.fromkeys(("png", *drawn.formats))))  # the page shows PNGs
     require("report", *([] if with_figures else ["pyarrow"]))
     if reason := obstacle(output):
         raise ConfigError(f"output directory {output}: {reason}")
     runs, notes = read_runs(paths)
-    in_tables = number if number in NUMBERS else "best"
-    cells, claimed = form_cells(runs, in_tables)
-    every = tables.tables(cells)
-    on_grid = tables.tell_all(runs, cells)
-    made = tables.shown(every, whole=not on_grid)
-    at_its_budget = bool(tables.shown(made, whole=True))
-    found = verdicts.verdicts(every) if at_its_budget else []
-    own, with_keys = None, runs
-    asked = columns or number != in_tables
-    if asked or not made or not on_grid or any(Path(place).is_dir() for place in runs.directory.dropna()):
-        with_keys, inner = with_inner_keys(runs)
-        if number not in NUMBERS:
-            with_keys, number = with_measure(with_keys, number)
-        own = pivot(with_keys, inner, number, columns)
+    found = content_of(runs, number, columns)
     check_writable(output)
-    not_now = {"table.csv": not own, "index.html": not with_figures}
-    if left := [name for name, lacking in not_now.items() if lacking and (output / name).exists()]:
-        notes.append(f"{' and '.join(left)} in {output}: of an earlier report, left as they are")
-    gaps = [line for table in made if on_grid and at_its_budget and (line := tables.missing(table))]
-    counts = ", ".join(f"{n} {state}" for state, n in runs.status.value_counts().items())
-    if made:
-        notes += [f"of the paper's tables: {line}" for line in claimed[:20]] if own else claimed[:20]
-        notes += [f"... and {len(claimed) - 20} more notes on cells"] if len(claimed) > 20 else []
-    notes += lost(runs, own, made)
-
+    notes += [*_of_an_earlier_report(found, output, with_figures), *found.notes]
     if not any(path.resolve() == (output / "results.csv").resolve() for path in paths):  # a kept table is left as it is
         write(output / "results.csv", csv_of(runs))
         write(output / "results.parquet", runs.to_parquet(index=False))
-    write(output / "cells.csv", csv_of(cells))
-    if own:
-        write(output / "table.csv", csv_of(numbers(own)))
-    markdown = "\n".join([*([forms.pivot_markdown(own)] if own else []), *map(forms.markdown, made)])
-    latex = [*([forms.pivot_latex(own)] if own else []), *map(forms.latex, made)]
-    write(output / "tables.md", markdown.encode())
-    write(output / "tables.tex", "\n".join(latex).encode())
-    narrow, wide = (
-        "\n".join([*([forms.pivot_terminal(own, width)] if own else []), *map(forms.terminal, made)])
-        for width in (terminal, 170)
-    )
-    write(output / "tables.txt", wide.encode())
-    figures_of: list[Path] = []
-    if with_figures:
-        learned, part = {}, None
-        if made:
-            learned = pictures.write_thumbnails(cells, output / "pictures")
-            figures_of = figures.write_figures(runs, cells, output / "figures", drawn)
-            figures_of += pictures.write_galleries(cells, learned, output / "figures")
-        if own:
-            named = own_figures.write_figures(own, output / "figures", drawn)
-            figures_of = [*named, *figures_of]
-            part = page.Own(
-                own, with_keys, [(path.stem, path.read_bytes()) for path in named if path.stem in page.FIGURES]
-            )
-        html = page.render_page(runs, cells, made, found, notes + gaps, learned, part)
-        write(output / "index.html", html.encode())
-    title = (
-        "# Training accuracies, in the form of the paper's tables"
-        if number == "train"
-        else "# Results beside the paper"
-    )
+    _write_tables(found, output)
+    files = _write_figures(found, notes, output, drawn) if with_figures else []
+    write(output / "report.md", _markdown(found, notes, files).encode())
+    return f"{_text(found, notes, terminal)}\n\n{output / ('index.html' if with_figures else 'report.md')}"
+
+
+def _of_an_earlier_report(found: Content, output: Path, with_figures: bool) -> list[str]:
+    not_now = {"table.csv": not found.own, "index.html": not with_figures}
+    left = [name for name, lacking in not_now.items() if lacking and (output / name).exists()]
+    return [f"{' and '.join(left)} in {output}: of an earlier report, left as they are"] if left else []
+
+
+def _write_tables(found: Content, output: Path) -> None:
+    write(output / "cells.csv", csv_of(found.cells.frame()))
+    if found.own:
+        write(output / "table.csv", csv_of(numbers(found.own.table)))
+    write(output / "tables.md", forms.all_markdown(found).encode())
+    write(output / "tables.tex", forms.all_latex(found).encode())
+    write(output / "tables.txt", forms.all_terminal(found, 170).encode())
+
+
+def _write_figures(found: Content, notes: Sequence[str], output: Path, drawn: Output) -> list[Path]:
+    """Write figures, pictures and the page. Returns the figures, of each the PNG, which the page shows."""
+    drawn = replace(drawn, formats=tuple(dict.fromkeys(("png", *drawn.formats))))
+    folder = output / "figures"
+    learned = pictures.write_thumbnails(found.cells, output / "pictures") if found.tables else {}
+    files = figures.write_figures(found.runs, found.cells, folder, drawn) if found.tables else []
+    files += pictures.write_galleries(found.cells, learned, folder)
+    own = own_figures.write_figures(found.own.table, folder, drawn) if found.own else []
+    write(output / "index.html", page.render_page(found, notes, learned, own).encode())
+    return [*own, *files]
+
+
+def _markdown(found: Content, notes: Sequence[str], files: Sequence[Path]) -> str:
+    """The content of report.md."""
+    beside = "Results beside the paper"
+    if not found.cells.number.beside_paper:
+        beside = "Training accuracies, in the form of the paper's tables"
+    cells = len(found.own.table.cells if found.own else found.cells)
     text = [
-        title if made else "# Results",
-        f"{counted(len(runs), 'run')} ({counts}), {len(own.cells if own else cells)} cells."
-        + ("" if own and not made else CELL),
-        *(["## Verdicts", verdicts.markdown(found)] if found else []),
-        *(["## Missing", "\n".join(f"- {line}" for line in gaps) or "Nothing."] if on_grid and found else []),
+        f"# {beside if found.tables else 'Results'}",
+        f"{counted(len(found.runs), 'run')} ({found.states}), {cells} cells."
+        + ("" if found.own and not found.tables else CELL),
+        *(["## Verdicts", verdicts.markdown(found.verdicts)] if found.verdicts else []),
+        *(["## Missing", _listed(found.missing) or "Nothing."] if found.missing is not None else []),
         "## Notes",
-        "\n".join(f"- {forms.plain(line)}" for line in notes) or "None.",
+        _listed([forms.plain(line) for line in notes]) or "None.",
         "## Tables",
-        markdown,
-        *(["## Figures", "\n\n".join(f"![{p.stem}](figures/{p.name})" for p in figures_of)] if figures_of else []),
+        forms.all_markdown(found),
+        *(["## Figures", "\n\n".join(f"![{file.stem}](figures/{file.name})" for file in files)] if files else []),
     ]
-    write(output / "report.md", ("\n\n".join(text) + "\n").encode())
+    return "\n\n".join(text) + "\n"
+
+
+def _listed(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _text(found: Content, notes: Sequence[str], width: int) -> str:
+    """What a terminal of so many columns shows."""
+    judged = [each for each in found.verdicts if each.verdict != "not run"]
     lines = [
-        narrow,
-        f"{counted(len(runs), 'run')}: {counts}",
-        *(f"missing: {g}" for g in gaps),
-        *(f"note: {n}" for n in notes),
-        *([""] if found else []),
+        forms.all_terminal(found, width),
+        f"{counted(len(found.runs), 'run')}: {found.states}",
+        *(f"missing: {line}" for line in found.missing or ()),
+        *(f"note: {line}" for line in notes),
+        *([""] if found.verdicts else []),
+        *(f"{each.verdict:>12}  {each.claim}" + (f": {each.ours}" if each.ours else "") for each in judged),
     ]
-    judged = [v for v in found if v.verdict != "not run"]
-    lines += [f"{v.verdict:>12}  {v.claim}" + (f": {v.ours}" if v.ours else "") for v in judged]
-    if len(judged) < len(found):
-        lines.append(f"{len(found) - len(judged)} of the paper's claims can't be judged from these runs")
-    return "\n".join([*lines, "", str(output / ("index.html" if with_figures else "report.md"))])
+    if left := len(found.verdicts) - len(judged):
+        lines.append(f"{left} of the paper's claims can't be judged from these runs")
+    return "\n".join(lines)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError, short
-from fractal_ifs.results.cells import form_cells, results_of
+from fractal_ifs.results.cells import form_cells
 from fractal_ifs.results.columns import CellKey
 from fractal_ifs.results.rows import LEFT_OUT, read_runs
 from fractal_ifs.runs.records import keys_of
@@ -25,8 +25,7 @@ class BestLr:
                 raise ConfigError(left_out[0].removeprefix(LEFT_OUT))
         except ConfigError as error:
             raise ConfigError(f"hydra.sweeper.best_lr={error}") from None
-        best, _ = form_cells(runs)
-        self._of_cell = {cell.key: float(cell.lr) for cell in results_of(best)}
+        self._of_cell = {key: float(cell.lr) for key, cell in form_cells(runs)[0].items()}
 
     def of(self, config: RunConfig) -> float | None:
         """The learning rate for the cell of a config. None where the table has no run of that cell."""

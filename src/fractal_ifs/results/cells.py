@@ -1,12 +1,12 @@
 """The cells of the paper's tables, formed from the rows of runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fractal_ifs.errors import counted
 from fractal_ifs.results.choice import APART, Run, best_lr
 from fractal_ifs.results.columns import ENDED, CellKey
-from fractal_ifs.results.numbers import NUMBERS, Number, collapsed, looks, number_of_run, score_of
+from fractal_ifs.results.numbers import BEST, LAST10, Number, collapsed, looks
 from fractal_ifs.results.protocol import PAPER_EVALUATIONS, PAPER_STEPS
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class CellResult(NamedTuple):
     curve: str | None
     depth: int
     width: int
-    accuracy: float  # of ``number``, the mean over the seeds of the chosen learning rate
+    accuracy: float  # of the ``number`` of ``Cells``, the mean over the seeds of the chosen learning rate
     spread: float | None  # the standard deviation over these seeds
     least: float
     most: float
@@ -40,7 +40,6 @@ class CellResult(NamedTuple):
     edge: bool  # the learning rate is the smallest or the largest of several
     collapsed: int  # how many of the seeds' networks answer the same for every point
     looks: int  # measurements on the test set, of which the best accuracy is the largest
-    number: Number  # what ``accuracy`` is of: ``best`` in the paper
 
     @property
     def key(self) -> CellKey:
@@ -48,8 +47,23 @@ class CellResult(NamedTuple):
         return CellKey.of(self._asdict())
 
 
-def form_cells(runs: "pd.DataFrame", number: Number = "best") -> tuple["pd.DataFrame", list[str]]:
-    """One row per cell, with the fields of ``CellResult``, and notes on cells that several configs claim.
+class Cells(dict[CellKey, CellResult]):
+    """Our cells by their names."""
+
+    def __init__(self, cells: Iterable[CellResult] = (), number: Number = BEST):
+        super().__init__((cell.key, cell) for cell in cells)
+        self.number = number  # what their accuracies are of: the best in the paper
+
+    def frame(self) -> "pd.DataFrame":
+        """The content of cells.csv, a row per cell."""
+        import pandas as pd
+
+        rows = [(*cell, self.number.name) for cell in self.values()]
+        return pd.DataFrame(rows, columns=pd.Index([*CellResult._fields, "number"]))
+
+
+def form_cells(runs: "pd.DataFrame", number: Number = BEST) -> tuple[Cells, list[str]]:
+    """The cells of some runs, and notes on cells that several configs claim.
 
     Only runs of one setting and one budget form a cell. Of several settings, the one nearest to the paper's is chosen,
     then the paper's budget, and otherwise the largest. The budget is the steps asked for. For runs that have not
@@ -62,8 +76,6 @@ def form_cells(runs: "pd.DataFrame", number: Number = "best") -> tuple["pd.DataF
         runs: as ``results.rows.read_runs`` returns it.
         number: by which runs are compared, and of which the accuracies are. A run without it is in no cell.
     """
-    import pandas as pd
-
     groups: dict[tuple[Any, ...], list[Run]] = {}
     every: dict[tuple[Any, ...], list[Run]] = {}  # with those that are in no mean
     lacking = 0
@@ -71,14 +83,14 @@ def form_cells(runs: "pd.DataFrame", number: Number = "best") -> tuple["pd.DataF
         every.setdefault(_tried_as(run), []).append(run)
         if run["best_test_acc"] is None or not run["steps"] or run["status"] in APART:
             continue
-        if number_of_run(run, number) is None or score_of(run, number) is None:
+        if number.of(run) is None or number.score(run) is None:
             lacking += 1
         else:
             groups.setdefault(CellKey.of(run), []).append(run)
     rows: list[CellResult] = []
     notes: list[str] = []
     if lacking:
-        notes.append(f"{counted(lacking, 'run')} without {NUMBERS[number]}: in no cell")
+        notes.append(f"{counted(lacking, 'run')} without {number.said}: in no cell")
     other_budgets = unshared = 0
     for key in sorted(groups, key=lambda values: [(isinstance(v, str), v or 0) for v in values]):
         group = groups[key]
@@ -113,12 +125,7 @@ def form_cells(runs: "pd.DataFrame", number: Number = "best") -> tuple["pd.DataF
         )
     if other_budgets:
         notes.append(f"{other_budgets} runs of another budget than that of their cell are left out of it")
-    return pd.DataFrame(rows, columns=pd.Index(CellResult._fields)), notes
-
-
-def results_of(cells: "pd.DataFrame") -> list[CellResult]:
-    """The rows that ``form_cells`` returns, typed, with None for a missing value."""
-    return [CellResult(*row) for row in cells.astype(object).where(cells.notna(), None).itertuples(index=False)]
+    return Cells(rows, number), notes
 
 
 def _rank(part: Sequence[Run]) -> tuple[Any, ...]:
@@ -167,14 +174,14 @@ def _result(
         if shown is not run:
             doubles.append(
                 f"two runs of lr={run['lr']:g} seed={run['seed']:g}, which differ in how they were computed or whether "
-                f"their images were verified; shown: {number_of_run(shown, number):.4f}, left out: "
-                f"{number_of_run(run, number):.4f}"
+                f"their images were verified; shown: {number.of(shown):.4f}, left out: "
+                f"{number.of(run):.4f}"
             )
     choice = best_lr(list(taken.values()), every, number)
     assert choice is not None
     of_lr = choice.runs
-    chosen = [value for run in of_lr if (value := number_of_run(run, number)) is not None]
-    last = [value for run in of_lr if (value := number_of_run(run, "last10")) is not None]
+    chosen = [value for run in of_lr if (value := number.of(run)) is not None]
+    last = [value for run in of_lr if (value := LAST10.of(run)) is not None]
     mean = _mean(chosen)
     first = min(of_lr, key=lambda run: run["seed"])
     data, fractal, fractal_depth, curve, depth, width = key
@@ -203,7 +210,6 @@ def _result(
         edge=choice.edge,
         collapsed=sum(map(collapsed, of_lr)),
         looks=max(map(looks, of_lr)),
-        number=number,
     )
     return result, doubles, choice.shared
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fractal_ifs.results.numbers import Number, score_of
+from fractal_ifs.results.numbers import Number
 from fractal_ifs.runs.records import Status
 
 Run = Mapping[str, Any]  # a row of a table of runs, without missing values: None stands for these
@@ -36,7 +36,7 @@ def best_lr(compared: Sequence[Run], every: Sequence[Run], number: Number) -> Ch
     Args:
         compared: the cell's runs with a number, one for each learning rate and seed.
         every: all runs of the cell, those too that diverged, failed or ended early.
-        number: what the means are of, see ``results.numbers.score_of``.
+        number: the means are of its ``score``.
     """
     if not compared:
         return None
@@ -53,7 +53,7 @@ def best_lr(compared: Sequence[Run], every: Sequence[Run], number: Number) -> Ch
 
     def mean(lr: float) -> float:
         runs = [run for seed, run in rivals[lr].items() if not shared or seed in shared]
-        return round(sum(score_of(run, number) or 0.0 for run in runs) / len(runs), 9)
+        return round(sum(number.score(run) or 0.0 for run in runs) / len(runs), 9)
 
     lr = max(rivals, key=lambda lr: (mean(lr), len(rivals[lr]), -lr))
     tried = {run["lr"] for run in every}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError, Damaged, short
 from fractal_ifs.results.columns import MEASURED, last_of
-from fractal_ifs.results.numbers import NUMBERS, accuracies, steps_measured
+from fractal_ifs.results.numbers import NUMBERS, Number, accuracies, steps_measured
 from fractal_ifs.runs import records
 from fractal_ifs.runs.history import MOST_MEASURED, read_history
 
@@ -42,8 +42,8 @@ def measures_of(run: Mapping[str, Any]) -> dict[str, Series]:
     return found
 
 
-def with_measure(runs: pd.DataFrame, number: str) -> tuple[pd.DataFrame, str]:
-    """The table with a column for a measure, and its name: ``grad_snr@0``, or ``grad_snr@last`` for the last step.
+def with_measure(runs: pd.DataFrame, number: str) -> tuple[pd.DataFrame, Number]:
+    """The table with a column for a measure, and the measure as a number.
 
     Args:
         runs: as ``results.rows.read_runs`` returns it.
@@ -70,7 +70,8 @@ def with_measure(runs: pd.DataFrame, number: str) -> tuple[pd.DataFrame, str]:
         steps = sorted({at for found in series if name in found for at in found[name].steps})
         there = ", ".join(map(str, steps if len(steps) < 8 else [*steps[:3], "...", steps[-1]]))
         raise ConfigError(f"number={short(number)}: must be {name}@STEP with a step of a measurement: {there}")
-    return runs.assign(**{f"{name}@{step}": values}), f"{name}@{step}"
+    found = Number.of_measure(name, step)
+    return runs.assign(**{found.column: values}), found
 
 
 def config_of(run: Mapping[str, Any]) -> RunConfig | None:

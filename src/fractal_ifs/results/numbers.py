@@ -4,75 +4,70 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-Number = str  # a name in NUMBERS, or a column of ``results.measured.with_measure``
-NUMBERS: dict[Number, str] = {
-    "best": "the best test accuracy of all measurements",
-    "final": "the test accuracy after the last step",
-    "last10": "the mean test accuracy of the last ten measurements",
-    "chosen": "the test accuracy where the validation accuracy was best",
-    "train": "the training accuracy after the last step",
-}
 
-BESIDE_PAPER = tuple(name for name in NUMBERS if name != "train")  # the paper's are test accuracies
+@dataclass(frozen=True)
+class Number:
+    """A number of a run, by which runs are compared, and which tables and figures show."""
 
-_NAMES: dict[Number, str] = {
-    "best": "best test accuracy",
-    "final": "final test accuracy",
-    "last10": "mean of the last ten",
-    "chosen": "test accuracy, chosen by validation",
-    "train": "final training accuracy",
-}
+    name: str  # as a user asks for it; of a measure its column, ``grad_snr@0``, or ``grad_snr@last`` of the last step
+    said: str  # what it is: ``the test accuracy after the last step``, ``the measure grad_snr at step 0``
+    head: str  # in a few words, for the head of a column or an axis: ``final test accuracy``, ``grad_snr at step 0``
+    column: str  # of a run's row
+    chosen_by: str | None = None  # the column by which learning rates are chosen; None: its own
+    axis: str = "test accuracy"  # what stands at an axis with several numbers
+    beside_paper: bool = True  # whether the paper's may stand beside it, which are test accuracies
 
+    @classmethod
+    def of_measure(cls, measure: str, step: str) -> Number:
+        """A measure at a step, or at the ``last``. Nobody knows whether more is better: test accuracies choose."""
+        column, at = f"{measure}@{step}", f" at step {step}"
+        when, head = (" after the last step", "") if step == "last" else (at, at)
+        said = f"the measure {measure}{when}"
+        return cls(column, said, measure + head, column, BEST.column, axis=measure, beside_paper=False)
 
-def number_of_run(run: Mapping[str, Any], number: Number) -> float | None:
-    """The number of a run's row, without missing values: None stands for these, and for a number not measured."""
-    if number == "best":
-        return run["best_test_acc"]
-    if number == "final":
-        return run["final_test_acc"]
-    if number == "chosen":
-        return run.get("chosen_test_acc")
-    if number == "train":
-        return run.get("final_train_acc")
-    if number != "last10":
-        return run.get(number)
-    if (found := run.get("last10_test_acc")) is not None:
-        return found
-    last = accuracies(run)[-10:]  # an older record doesn't say it
-    return sum(last) / len(last) if last else None
+    def of(self, run: Mapping[str, Any]) -> float | None:
+        """The number of a run's row, without missing values: None stands for these, and for a number not measured."""
+        return _value(run, self.column)
+
+    def score(self, run: Mapping[str, Any]) -> float | None:
+        """What learning rates are chosen by. None where the run hasn't got it, so that it can't be chosen."""
+        return _value(run, self.chosen_by or self.column)
 
 
-def score_of(run: Mapping[str, Any], number: Number) -> float | None:
-    """What learning rates are chosen by: the number, but for ``chosen`` the best validation accuracy.
+BEST = Number("best", "the best test accuracy of all measurements", "best test accuracy", "best_test_acc")
+FINAL = Number("final", "the test accuracy after the last step", "final test accuracy", "final_test_acc")
+LAST10 = Number(
+    name="last10",
+    said="the mean test accuracy of the last ten measurements",
+    head="mean of the last ten",
+    column="last10_test_acc",
+)
+CHOSEN = Number(
+    name="chosen",
+    said="the test accuracy where the validation accuracy was best",
+    head="test accuracy, chosen by validation",
+    column="chosen_test_acc",
+    chosen_by="best_val_acc",  # so the test set has no part in the choice
+)
+TRAIN = Number(
+    name="train",
+    said="the training accuracy after the last step",
+    head="final training accuracy",
+    column="final_train_acc",
+    axis="training accuracy",
+    beside_paper=False,
+)
+NUMBERS = {number.name: number for number in (BEST, FINAL, LAST10, CHOSEN, TRAIN)}
 
-    So the test set has no part in a choice by validation: a run that lacks it has no score. Of a measure nobody knows
-    whether more is better, so there it is the best test accuracy.
-    """
-    if number == "chosen":
-        return run.get("best_val_acc")
-    return number_of_run(run, number if number in NUMBERS else "best")
 
-
-def said(number: Number) -> str:
-    """What a number is: ``the test accuracy after the last step``, ``the measure grad_snr at step 0``."""
-    if number in NUMBERS:
-        return NUMBERS[number]
-    measure, _, step = number.partition("@")
-    return f"the measure {measure} {'after the last step' if step == 'last' else f'at step {step}'}"
-
-
-def name_of(number: Number) -> str:
-    """A number in a few words, for the head of a column or an axis: ``best test accuracy``, ``grad_snr at step 0``."""
-    return _NAMES.get(number) or number.removesuffix("@last").replace("@", " at step ")
-
-
-def of_axis(number: Number) -> str:
-    """What stands at an axis with the number."""
-    if number == "train":
-        return "training accuracy"
-    return "test accuracy" if number in NUMBERS else number.partition("@")[0]
+def _value(run: Mapping[str, Any], column: str) -> float | None:
+    found = run.get(column)
+    if found is None and column == LAST10.column and (last := accuracies(run)[-10:]):  # an older record doesn't say it
+        return sum(last) / len(last)
+    return found
 
 
 def accuracies(run: Mapping[str, Any]) -> list[float]:

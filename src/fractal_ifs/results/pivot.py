@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.errors import ConfigError, counted, short
 from fractal_ifs.results.choice import APART, Run, best_lr
-from fractal_ifs.results.numbers import NUMBERS, Number, collapsed, looks, name_of, number_of_run, said, score_of
+from fractal_ifs.results.numbers import BEST, NUMBERS, Number, collapsed, looks
 from fractal_ifs.results.protocol import keys_of_difference
 from fractal_ifs.results.text_table import by_value
 from fractal_ifs.results.varied import DRAWN, FOLLOW, varied
@@ -92,7 +92,7 @@ class Pivot:
 
 
 def pivot(
-    table: pd.DataFrame, inner: Sequence[str], number: Number = "best", column: str | None = None, doubles: str = ""
+    table: pd.DataFrame, inner: Sequence[str], number: Number = BEST, column: str | None = None, doubles: str = ""
 ) -> Pivot:
     """The table of some runs.
 
@@ -195,7 +195,7 @@ def _beside(entry: Entry, digits: int) -> str:
 def grid(table: Pivot) -> tuple[list[str], list[list[str]]]:
     """The table as text: its head, and its lines."""
     with_n = len({entry.n for entry in table.cells if entry.mean is not None}) > 1
-    columns = [f"{table.column}={value}" for value in table.columns] if table.column else [name_of(table.number)]
+    columns = [f"{table.column}={value}" for value in table.columns] if table.column else [table.number.head]
     lines = [
         [*key, *(entry_text(line[value], with_n, table.over_lr) if value in line else "" for value in table.columns)]
         for key, line in table.entries.items()
@@ -209,7 +209,7 @@ def numbers(table: Pivot) -> pd.DataFrame:
 
     beside = [table.column] if table.column else []
     rows = [
-        [*key, *([value] if table.column else []), name_of(table.number), cell.mean, cell.sd, cell.n, cell.lr]
+        [*key, *([value] if table.column else []), table.number.head, cell.mean, cell.sd, cell.n, cell.lr]
         for key, line in table.entries.items()
         for value, cell in line.items()
     ]
@@ -220,7 +220,7 @@ def numbers(table: Pivot) -> pd.DataFrame:
 
 def title(table: Pivot) -> str:
     """What the table's numbers are: ``The best test accuracy of all measurements, 12 runs``."""
-    text = said(table.number)
+    text = table.number.said
     lacking = sum(entry.apart.get(NOT_MEASURED, 0) for entry in table.cells)
     of = f", {lacking} of them {NOT_MEASURED}" if lacking else ""
     return f"{text[0].upper()}{text[1:]}, {counted(table.runs, 'run')}{of}"
@@ -231,7 +231,7 @@ def legend(table: Pivot) -> list[str]:
     cells = table.cells
     shown = [entry for entry in cells if entry.mean is not None]
     lines = [f"In all runs: {', '.join(f'{key}={value}' for key, value in table.same.items())}."] if table.same else []
-    if table.number == "best":
+    if table.number == BEST:
         of_runs = {looks(run) for entry in shown for run in entry.runs}
         if (most := max(of_runs, default=0)) > 1:
             over = f"{min(of_runs)} to {most}" if len(of_runs) > 1 else str(most)
@@ -248,7 +248,7 @@ def legend(table: Pivot) -> list[str]:
         lines.append("n=1: one seed in each cell, so nothing is known of the spread over seeds.")
     if table.over_lr:
         most = max((entry.lrs for entry in cells), default=0)
-        of = "mean" if table.number in NUMBERS else "mean best test accuracy"
+        of = "mean" if table.number.name in NUMBERS else "mean best test accuracy"
         text = f"lr: the best of up to {most} learning rates, by the {of} over the seeds that all of them have."
         if most == 1:
             text = "lr: the only learning rate of its cell; cells have different ones."
@@ -301,9 +301,9 @@ def _without_doubles(runs: Sequence[Run], identity: Sequence[str], notes: list[s
 
 def _entry(group: Sequence[Run], number: Number) -> Entry:
     """The cell of some runs."""
-    valued = [(run, value) for run in group if (value := number_of_run(run, number)) is not None]
+    valued = [(run, value) for run in group if (value := number.of(run)) is not None]
     valued = [(run, value) for run, value in valued if run["status"] not in APART]
-    valued = [(run, value) for run, value in valued if score_of(run, number) is not None]  # else it can't be chosen
+    valued = [(run, value) for run, value in valued if number.score(run) is not None]  # else it can't be chosen
     ended = [(run, value) for run, value in valued if run["status"] in COUNTED]
     taken = ended or valued
     choice = best_lr([run for run, _ in taken], group, number)

@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from fractal_ifs.results.pivot import Pivot, grid
 
 
-def folded(found: Pivot, title: str, console: Console) -> Iterator[Text | Table]:
+def show(table: RenderableType, legend: Sequence[str], console: Console) -> None:
+    """Print a table and the lines below it."""
+    console.print(table, *legend, sep="\n", highlight=False, markup=False)
+
+
+def as_text(table: RenderableType, legend: Sequence[str], width: int) -> str:
+    """A table and the lines below it as plain text of so many columns."""
+    file = io.StringIO()
+    show(table, legend, Console(file=file, width=width, color_system=None))
+    return file.getvalue()
+
+
+@dataclass(frozen=True)
+class Folded:
     """The title, and the table in parts: as many columns beside the rows' names as there is room for."""
-    yield Text(title, style="italic")
-    head, lines = grid(found)
-    beside = len(found.rows)
-    at = beside
-    while at < len(head):
-        end = at + 1
-        part = _part(head, lines, beside, at, end)
-        if not _fits(part, console):
-            part = _narrow(head, lines, beside, at, console.width)
-        while end < len(head) and _fits(wider := _part(head, lines, beside, at, end + 1), console):
-            part, end = wider, end + 1
-        yield part
-        at = end
+
+    table: Pivot
+    title: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text | Table]:
+        yield Text(self.title, style="italic")
+        head, lines = grid(self.table)
+        beside = len(self.table.rows)
+        at = beside
+        while at < len(head):
+            end = at + 1
+            part = _part(head, lines, beside, at, end)
+            if not _fits(part, console):
+                part = _narrow(head, lines, beside, at, console.width)
+            while end < len(head) and _fits(wider := _part(head, lines, beside, at, end + 1), console):
+                part, end = wider, end + 1
+            yield part
+            at = end
 
 
 def _fits(part: Table, console: Console) -> bool:

@@ -17,7 +17,7 @@ from fractal_ifs.results.columns import COLUMNS, is_measured
 from fractal_ifs.results.finished_runs import TABLE
 from fractal_ifs.results.pivot import Pivot, legend, pivot, title
 from fractal_ifs.results.rows import row_of
-from fractal_ifs.results.terminal import folded
+from fractal_ifs.results.terminal import Folded, show
 from fractal_ifs.results.text_table import csv_of
 from fractal_ifs.results.varied import KEYS, inner_keys, with_inner_keys
 from fractal_ifs.runs.records import RunRecord, Status, find, unmeasured
@@ -121,11 +121,9 @@ def show_table(directory: Path) -> str | None:
     with_keys, inner = with_keys.assign(**{key: table[key] for key in more}), [*inner, *more]
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
     found = pivot(with_keys, inner, doubles="directory")
-    for part in folded(found, _title(table, found), console):
-        console.print(part)
     waiting = len(unmeasured(directory).keys() - {(directory / where).resolve() for where in table["directory"]})
     lines = [*legend(found), *([f"{counted(waiting, 'job')}: no measurement yet, so in no table."] if waiting else [])]
-    console.print(*lines, sep="\n", highlight=False, markup=False)
+    show(Folded(found, _title(table, found)), lines, console)
     print(path)
     if not good:
         return f"{directory} has no table of this sweep; the same command writes it"
