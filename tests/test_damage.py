@@ -184,7 +184,7 @@ def test_a_damaged_record_of_a_finished_run_is_written_anew_with_the_same_conten
     path = directory / "result.json"
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b'"best_test_acc": 0.', b'"best_test_acc": 0.1'))
-    assert status.status(directory.parent)["damaged"] == 1
+    assert status.status(directory.parent).states["damaged"] == 1
     [record] = train_jobs([job])
     assert path.read_bytes() == whole
     assert record == load(directory).record
@@ -203,7 +203,7 @@ def test_a_damaged_record_without_a_checkpoint_is_neither_lost_nor_a_result(lyin
     assert isinstance(refused, Damaged)
     assert "there is no checkpoint to write it anew from" in str(refused)
     assert files(directory) == before
-    assert status.status(directory.parent)["damaged"] == 1
+    assert status.status(directory.parent).states["damaged"] == 1
 
 
 RECORDS = {
@@ -238,7 +238,7 @@ def test_a_record_that_no_run_wrote_is_said_and_left_out(lying, reason, tmp_path
     assert reason in str(error.value)
     assert "\n" not in str(error.value)
     assert records.read_record(other) is None
-    counts = status.status(directory.parent)
+    counts = status.status(directory.parent).states
     assert (counts["finished"], counts["damaged"]) == (1, 1)
     caplog.clear()
     show_table(directory.parent)
@@ -290,7 +290,7 @@ def test_a_record_of_a_later_version_has_a_state_of_its_own(lying):
     directory, _ = lying("finished")
     path = directory / "result.json"
     path.write_text(json.dumps({**undigested(path), "format": 99}))
-    assert status.status(directory.parent)["not understood"] == 1
+    assert status.status(directory.parent).states["not understood"] == 1
     assert "1 run: 1 not understood" in status.show(directory.parent)
 
 
@@ -301,7 +301,7 @@ def test_one_odd_record_takes_nothing_with_it(lying, caplog, capsys):
     show_table(directory.parent)
     assert "format 99; this version reads up to 2" in caplog.text
     assert len(frame(directory.parent)) == 1
-    assert status.status(directory.parent)["finished"] == 1
+    assert status.status(directory.parent).states["finished"] == 1
     runs, notes = rows.read_runs([directory.parent])
     assert list(runs.status) == ["finished"]
     assert "format 99" in notes[0]
@@ -383,7 +383,7 @@ def load_rows(directory: Path) -> list:
 def test_a_history_that_is_none_costs_one_line(lying, content):
     directory, _ = lying("killed")
     (directory / "history.csv").write_bytes(content)
-    assert status.status(directory.parent)["interrupted"] == 1
+    assert status.status(directory.parent).states["interrupted"] == 1
     with pytest.raises(ConfigError, match=r"history.csv can't be read|there is no run|no run has") as error:
         rows.read_runs([directory.parent])
     assert "\n" not in str(error.value)

@@ -176,7 +176,7 @@ def test_what_diverges_loses_and_what_fails_holds_up_its_cell(tmp_path, monkeypa
     records = halved(jobs)
     assert [record.status for record in records[:3]] == ["diverged", "finished", "paused"]
     assert isinstance(records[3], OSError)
-    assert status(tmp_path)["paused"] == 1
+    assert status(tmp_path).states["paused"] == 1
     (tmp_path / f"6-{LRS[1]}").unlink()
     again = halved(jobs)
     assert sorted(record.status for record in again[2:]) == ["finished", "pruned"]
@@ -260,8 +260,8 @@ def test_the_command(command, tmp_path):
     where = [record["stopped"] for record in records]
     assert where.count("rung 1 at step 20") == where.count("rung 2 at step 40") == 2
     assert sorted(record["status"] for record in records) == ["finished"] * 2 + ["pruned"] * 4
-    counts = status(sweep)
-    assert (counts["pruned"], counts["steps"], counts["steps_asked"]) == (4, 280, 280)
+    found = status(sweep)
+    assert (found.states["pruned"], found.steps, found.steps_asked) == (4, 280, 280)
     before = files_in(sweep, "*.*t*")  # records, histories, checkpoints
     again = command("-m", *WORDS)
     assert again.status == 0

@@ -29,6 +29,7 @@ from fractal_ifs.sweeps import progress, watch, work
 from fractal_ifs.sweeps.bars import Bars
 from fractal_ifs.sweeps.clock import clock
 from fractal_ifs.sweeps.progress import Progress
+from fractal_ifs.sweeps.status import SweepStatus
 from fractal_ifs.sweeps.status import shown as shown_status
 from fractal_ifs.sweeps.sweep import train_jobs
 from fractal_ifs.sweeps.work import Telling
@@ -479,9 +480,9 @@ def test_watching_has_a_line_for_each_run_in_training_that_has_room(tmp_path, mo
 
 
 def test_a_status_loses_what_matters_least_where_there_is_no_room():
-    counts = {"finished": 3, "interrupted": 5, "steps": 757_182, "steps_asked": 800_000, "slurm": []}
+    found = SweepStatus({"finished": 3, "interrupted": 5}, 757_182, 800_000, [], [])
     whole = "multirun/watched: 8 runs: 3 finished, 5 interrupted; 757,182 of 800,000 steps (94.6%)"
-    seen = [shown_status(Path("multirun/watched"), counts, columns) for columns in (90, 80, 60, 44, 40)]
+    seen = [shown_status(Path("multirun/watched"), found, columns) for columns in (90, 80, 60, 44, 40)]
     assert seen == [
         whole,
         whole.removesuffix(" (94.6%)"),

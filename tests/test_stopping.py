@@ -125,9 +125,9 @@ def test_a_stopped_run_is_finished_for_everybody(tmp_path, command):
         assert f"stopped at {row['steps']}" in ended.out
     again = command(*words)
     assert "2 of 2 jobs are finished already" in again.out
-    counts = status(sweep)
-    assert counts["stopped"] == len(early)
-    assert counts["steps"] == counts["steps_asked"] == sum(int(row["steps"]) for row in rows)
+    found = status(sweep)
+    assert found.states["stopped"] == len(early)
+    assert found.steps == found.steps_asked == sum(int(row["steps"]) for row in rows)
     assert len(finished_runs.read(tmp_path / "kept.csv").rows) == 2
     (other := tmp_path / "other").mkdir()
     moved = command(*words, f"hydra.sweep.dir={other}")  # the kept table has both

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from fractal_ifs.errors import ConfigError, Damaged, Refused, counted
 from fractal_ifs.runs import locks
@@ -32,8 +32,23 @@ log = logging.getLogger(__name__)
 QUEUED, WAITING, DAMAGED, NOT_UNDERSTOOD = "queued", "waiting", "damaged", "not understood"
 
 
-def status(path: Path) -> dict[str, Any]:
-    """Counts of the runs at or below a directory, by state.
+class SweepStatus(NamedTuple):
+    """How far the runs below a directory are."""
+
+    states: dict[str, int]  # how many runs there are of each state; the states are those of ``status``
+    steps: int  # done by all runs together
+    steps_asked: int  # by all together
+    slurm: list[str]  # a line for each state and reason that Slurm gives for tasks of this sweep
+    running: list[Path]  # the directories of the runs in training
+
+    @property
+    def done(self) -> str:
+        """How much of the steps is done: ``87.5%``."""
+        return f"{self.steps / max(self.steps_asked, 1):.1%}"
+
+
+def status(path: Path) -> SweepStatus:
+    """How far the runs at or below a directory are.
 
     The states are:
 
@@ -47,16 +62,8 @@ def status(path: Path) -> dict[str, Any]:
     - ``damaged``: its record isn't as it was written. The same command writes it anew from the checkpoint, or refuses.
     - ``not understood``: its record is of a later version. No command of this version changes it.
 
-    Besides these, ``steps`` and ``steps_asked`` are the steps done and asked for by all runs together, and ``slurm``
-    has a line for each state and reason that Slurm gives for tasks of this sweep.
-
     Raises ConfigError where there is no run.
     """
-    return status_and_running(path)[0]
-
-
-def status_and_running(path: Path) -> tuple[dict[str, Any], list[Path]]:
-    """What ``status`` says, and the directories of the runs that are ``running``. Raises as that does."""
     if not path.is_dir():
         raise ConfigError(f"{path}: there is no such directory" + (", it is a file" if path.exists() else ""))
     tasks: dict[str, list[Path]] = {}
@@ -81,7 +88,7 @@ def status_and_running(path: Path) -> tuple[dict[str, Any], list[Path]]:
     lines = [
         f"{counted(states.count(pair), 'Slurm task')} {pair[0].lower()} ({pair[1]})" for pair in sorted(set(states))
     ]
-    return {**counts, "steps": done, "steps_asked": asked, "slurm": lines}, running
+    return SweepStatus(counts, done, asked, lines, running)
 
 
 def _run(directory: Path, names: set[str], in_slurm: str | None) -> tuple[str, int, int] | None:
@@ -137,14 +144,12 @@ def show(path: Path) -> str:
     return shown(path, status(path))
 
 
-def shown(path: Path, counts: dict[str, Any], columns: float = math.inf) -> str:
+def shown(path: Path, found: SweepStatus, columns: float = math.inf) -> str:
     """What ``status`` has found, as text; in fewer columns than it needs without what matters least."""
-    counts = dict(counts)
-    done, asked, lines = counts.pop("steps"), counts.pop("steps_asked"), counts.pop("slurm")
-    runs = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
-    every = f"{path}: {counted(sum(counts.values()), 'run')}: {runs}"
-    steps = f"{done:,} of {asked:,} steps"
-    heads = [f"{every}; {steps} ({done / max(asked, 1):.1%})", f"{every}; {steps}", every]
+    runs = ", ".join(f"{n} {state}" for state, n in sorted(found.states.items()))
+    every = f"{path}: {counted(sum(found.states.values()), 'run')}: {runs}"
+    steps = f"{found.steps:,} of {found.steps_asked:,} steps"
+    heads = [f"{every}; {steps} ({found.done})", f"{every}; {steps}", every]
     heads += [f"{path}: {runs}", f"{path.name or path}: {runs}"]
     head = next((each for each in heads if len(each) <= columns), heads[-1])
-    return "\n".join([head, *(f"  {line}" for line in lines)])
+    return "\n".join([head, *(f"  {line}" for line in found.slurm)])

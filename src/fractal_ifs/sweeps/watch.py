@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -16,9 +15,8 @@ from fractal_ifs.runs.history import best_row, read_history
 from fractal_ifs.runs.records import Status, read_begun
 from fractal_ifs.sweeps.bars import Bars
 from fractal_ifs.sweeps.clock import clock
-from fractal_ifs.sweeps.status import DAMAGED, NOT_UNDERSTOOD, shown, status_and_running
+from fractal_ifs.sweeps.status import DAMAGED, NOT_UNDERSTOOD, SweepStatus, shown, status
 
-STEPS = ("steps", "steps_asked", "slurm")  # of ``status``: what isn't a count of runs
 ENDED = {Status.FINISHED, Status.DIVERGED, Status.FAILED, Status.STOPPED, Status.PRUNED, DAMAGED, NOT_UNDERSTOOD}
 
 
@@ -49,7 +47,7 @@ def _drawn(bars: Bars, looks: Sequence[_Look]) -> Iterator[RenderableType]:
     """Each directory's status and bar, then of the runs in training as many as there is room for."""
     room = bars.screen.height - 2
     for look, task in zip(looks, bars.tasks, strict=True):
-        lines = shown(look.path, look.counts, bars.screen.width).split("\n") if look.counts else ()
+        lines = shown(look.path, look.found, bars.screen.width).split("\n") if look.found else ()
         yield from (Text(line, no_wrap=True, overflow="ellipsis") for line in lines)
         yield bars.row(task)
         room -= 1 + len(lines)
@@ -65,24 +63,23 @@ class _Look:
         self.bars, self.task = bars, bars.add_task("", texts={"done": ""})
         self.first: int | None = None  # the steps at the first look
         self.ended = False
-        self.counts: dict[str, Any] = {}  # what ``status`` has found
+        self.found: SweepStatus | None = None
         self.running: list[str] = []  # a line for each run in training
 
     def text(self) -> str:
         """The status now, with the steps a second since the first look and the time that is left at that rate."""
-        self.counts, running = status_and_running(self.path)
-        counts = self.counts
-        self.running = [_line(self.path, directory) for directory in running]
-        self.ended = ENDED.issuperset(key for key in counts if key not in STEPS)
-        done, asked, now = counts["steps"], counts["steps_asked"], time.monotonic()
+        self.found = found = status(self.path)
+        self.running = [_line(self.path, directory) for directory in found.running]
+        self.ended = ENDED.issuperset(found.states)
+        done, asked, now = found.steps, found.steps_asked, time.monotonic()
         if self.first is None:
             self.first, self.begun = done, now
-        texts = {"done": f"{done / max(asked, 1):.1%}"}
+        texts = {"done": found.done}
         if not self.ended and done > self.first:
             rate = (done - self.first) / (now - self.begun)
             texts |= {"rate": f"{rate:,.0f} steps/s", "left": f"{clock((asked - done) / rate)} left"}
         self.bars.update(self.task, completed=done, total=max(asked, 1), texts=texts)
-        head, *rest = shown(self.path, counts).split("\n")
+        head, *rest = shown(self.path, found).split("\n")
         return "\n".join(["; ".join([head, *list(texts.values())[1:]]), *rest])
 
 
