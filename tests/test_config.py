@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fractal_ifs import ConfigError
+from fractal_ifs.config import run
 from fractal_ifs.config.compose import compose
 from fractal_ifs.config.keys import checked
 from fractal_ifs.config.model import MLPModel
@@ -180,6 +181,27 @@ def test_a_key_that_is_like_none_of_its_group_has_no_hint(command):
     assert str(command("model.nois=3").status) == "error: model.nois=3: there is no such key; did you mean model.noise?"
 
 
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("hydra/sweeper=optuna hydra.sweeper.n_trials=0", "n_trials=0: must be a whole number >= 1"),
+        ("hydra/sweeper=optuna hydra.sweeper.n_jobs=0", "n_jobs=0: must be a whole number >= 1"),
+        ("hydra/sweeper=optuna hydra.sweeper.n_jobs=-1", "n_jobs=-1: must be a whole number >= 1"),
+        ("hydra/sweeper=optuna hydra.sweeper={n_jobs:-1}", "n_jobs=-1: must be a whole number >= 1"),
+        ("experiment=optuna hydra.sweeper.n_trials=-2", "n_trials=-2: must be a whole number >= 1"),
+        ("hydra/launcher=joblib hydra.launcher.n_jobs=0", "n_jobs=0: must be a whole number >= 1, or below 0"),
+        ("hydra/launcher=joblib hydra.launcher.n_jobs=-1", None),
+        ("hydra/sweeper=optuna hydra.sweeper.n_trials=1 hydra.sweeper.n_jobs=1", None),
+    ],
+)
+def test_what_the_packages_of_others_dont_check_is_refused_before_a_job_begins(words, reason):
+    if reason is None:
+        check_plugin_keys(words.split(), "fused", "checked")
+        return
+    with pytest.raises(ConfigError, match=rf"^hydra\.(sweeper|launcher)\.{reason}"):
+        check_plugin_keys(words.split(), "fused", "checked")
+
+
 def test_a_choice_that_is_no_name_has_no_keys():
     """conf/config.yaml isn't a launcher."""
     check_plugin_keys(["hydra/launcher=../../config", "+hydra.launcher.foo=2"], "fused", "checked")
@@ -335,3 +357,13 @@ def test_a_number_of_any_length_in_the_environment_is_one_line(command, monkeypa
     assert told.startswith(f"error: {name}=555")
     assert "must be a whole number" in told
     assert len(told) < 200
+
+
+def test_groups_are_read_once_for_many_jobs_however_many_others_were_read_before():
+    """As in a long notebook: the groups of its last sweep are remembered, not those of its first."""
+    for number in range(run.MOST_READ + 1):
+        run._group("stop", {"accuracy": 1 - 1e-6 * number, "patience": None})
+    keys = {"accuracy": 0.123, "patience": None}
+    first = run._group("stop", keys)
+    assert run._group("stop", dict(keys)) is first
+    assert run._group("stop", keys | {"accuracy": 0.124}) != first

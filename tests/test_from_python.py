@@ -230,6 +230,8 @@ def test_a_study_is_kept_and_goes_on(tmp_path, optuna):
     ("asked", "said"),
     [
         ({"hydra__sweeper__n_trial": 3}, "hydra.sweeper.n_trial=3: there is no such key; did you mean n_trials"),
+        ({"hydra__sweeper__n_trials": 0}, "hydra.sweeper.n_trials=0: must be a whole number >= 1"),
+        ({"hydra__sweeper__n_jobs": -1}, "hydra.sweeper.n_jobs=-1: must be a whole number >= 1"),
         ({"hydra__sweeper__direction": "up"}, "hydra.sweeper.direction=up: can't be used"),
         ({"hydra__sweeper__sampler": "tpee"}, "hydra/sweeper/sampler=tpee: must be one of .*tpe"),
         ({"width": [0, -1]}, "width=(0|-1): must be a whole number"),

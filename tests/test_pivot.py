@@ -337,6 +337,27 @@ def test_a_kept_table_says_the_same(tmp_path):
         assert [line[0] for line in before] == ["data.margin", "0", "0.001"]
 
 
+@pytest.mark.parametrize(
+    ("key", "column", "made"),
+    [
+        ("steps", "steps_asked", [{}, {"values": [0.6, 0.7]}]),
+        ("steps_asked", "steps_asked", [{}, {"values": [0.6, 0.7]}]),
+        ("fractal.depth", "fractal_depth", [{"fractal__depth": 2}, {"fractal__depth": 3}]),
+        ("fractal.name", "fractal", [{"fractal": "vicsek"}, {"fractal": "cantor2d"}]),
+        ("model.init", "init", [{"model__init": "paper"}, {"model__init": "theory"}]),
+        ("batch_size", "batch_size", [{"curve": 1, "batch_size": 10}, {"curve": 4, "batch_size": 20}]),  # it follows
+        ("data.margin", "data.margin", [{"curve": 1}, {"curve": 4, "data__margin": 0.001}]),
+    ],
+)
+def test_any_key_in_which_runs_differ_may_be_asked_for_by_its_name(tmp_path, key, column, made):
+    for keys in made:
+        add(tmp_path, keys.pop("values", [0.6]), **keys)
+    table = table_of(tmp_path, column=key)
+    assert table.column == column
+    assert len(table.columns) == 2
+    assert sum(cell.n for cell in table.cells) == 2
+
+
 def test_the_column_that_is_asked_for_must_vary(tmp_path):
     for curve in (1, 4):
         add(tmp_path, [0.6], curve=curve)

@@ -2,14 +2,14 @@
 
 Hydra takes a key that it is told to add, ``+hydra.launcher.foo=2``, and then can't make the launcher; or without ``-m``
 doesn't try. Of one that isn't there it says how to add it. The keys' values are checked by ``overrides`` and by the
-launcher's own type.
+launcher's own type, and a few here that the packages of others don't check before jobs begin.
 """
 
 import contextlib
 import copy
 import difflib
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
@@ -31,11 +31,18 @@ _LARGEST: tuple[tuple[str, str, Any], ...] = (
     ("ax", "ax_config.experiment.minimize", False),
     ("nevergrad", "optim.maximize", True),
 )
+# Values that others' packages say nothing of before jobs begin: what is allowed, and how it is said.
+_AT_LEAST_1 = (lambda value: value >= 1, "a whole number >= 1")
+_ALLOWED: dict[tuple[str, str], tuple[Callable[[int], bool], str]] = {
+    ("optuna", "n_trials"): _AT_LEAST_1,
+    ("optuna", "n_jobs"): _AT_LEAST_1,
+    ("joblib", "n_jobs"): (lambda value: value != 0, "a whole number >= 1, or below 0: -1 is all cores"),
+}
 _OF_HYDRA = {"hydra/launcher": {"basic": ()}, "hydra/sweeper": {"basic": ("max_batch_size", "params")}}
 
 
 def check_plugin_keys(arguments: Sequence[str], launcher: str, sweeper: str) -> None:
-    """Raises ConfigError for a key that the chosen launcher or sweeper doesn't have.
+    """Raises ConfigError for a key that the chosen launcher or sweeper doesn't have, or a value that it can't use.
 
     Those in files of a user's own are left to Hydra: it isn't known here which keys they have.
 
@@ -54,13 +61,15 @@ def check_plugin_keys(arguments: Sequence[str], launcher: str, sweeper: str) -> 
         asked = [pair for override in overrides for pair in _keys(override, group.replace("/", "."))]
         if chosen is None or any(key.startswith("_") for key, _ in asked):  # _target_: another class than the choice's
             continue
-        names = _names(group, chosen)
+        names, prefix = _names(group, chosen), group.replace("/", ".")
         for key, value in asked:
+            fine, allowed = _ALLOWED.get((chosen, key), (lambda _: True, ""))
+            if isinstance(value, int) and not fine(value):
+                raise ConfigError(f"{prefix}.{key}={value}: must be {allowed}")
             if names is not None and key not in names:
                 near = difflib.get_close_matches(key, names, 1, 0.7)
                 has = f"{group}={chosen} has {', '.join(names) or 'none'}"
                 hint = f"did you mean {near[0]}?" if near else has
-                prefix = group.replace("/", ".")
                 raise ConfigError(f"{prefix}.{short(key)}={shown(value)}: there is no such key; {hint}")
 
 

@@ -47,18 +47,26 @@ NAMED = ("loss", "optimizer", "schedule")  # those that a name alone may stand f
 NO_CALLBACKS = Callbacks()
 
 MOST_READ = 1000
-_read: dict[tuple[str, str], Any] = {}
 
 
-def _group(name: str, given: Any) -> Any:
+@dataclass(frozen=True)
+class _Given:
+    """The keys of a group, which are the same where their text is."""
+
+    group: str
+    text: str
+    keys: Any = dataclasses.field(compare=False)
+
+
+def _group(name: str, keys: Any) -> Any:
     """A group from its keys. Most are those of other jobs too, and read once; not those that name a user's code."""
-    key = name, repr(given)
-    if key in _read:
-        return _read[key]
-    made = GROUPS[name](given)
-    if len(_read) < MOST_READ and "_target_" not in key[1]:
-        _read[key] = made
-    return made
+    text = repr(keys)
+    return GROUPS[name](keys) if TARGET in text else _read(_Given(name, text, keys))
+
+
+@lru_cache(maxsize=MOST_READ)
+def _read(given: _Given) -> Any:
+    return GROUPS[given.group](given.keys)
 
 
 @dataclass(frozen=True, kw_only=True)

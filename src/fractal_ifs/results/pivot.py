@@ -14,8 +14,8 @@ from fractal_ifs.results.choice import APART, Run, best_lr
 from fractal_ifs.results.numbers import BEST, NUMBERS, Number, collapsed, looks
 from fractal_ifs.results.protocol import keys_of_difference
 from fractal_ifs.results.text_table import by_value
-from fractal_ifs.results.varied import DRAWN, FOLLOW, varied
-from fractal_ifs.runs.records import Status
+from fractal_ifs.results.varied import DRAWN, FOLLOW, KEYS, varied
+from fractal_ifs.runs.records import Status, field_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,8 +103,8 @@ def pivot(
     Args:
         table: a row per run, with the columns of ``results.columns`` and ``inner``.
         inner: keys of groups that are columns of the table.
-        column: the key whose values are columns. None: the last that differs, has at most 12 values, and that all runs
-            have.
+        column: the key whose values are columns, by its name in a config or in the table. None: the last that differs,
+            has at most 12 values, and that all runs have.
         doubles: a column that tells runs apart that differ in no key, which is then a row. Empty: of such runs the
             first counts, and a note says so.
 
@@ -112,12 +112,11 @@ def pivot(
     """
     names = varied(table, inner)
     runs: Sequence[Run] = table.astype(object).where(table.notna(), None).to_dict("records")
+    column = column and _asked(column, names, runs, inner)
     over = [name for name in DRAWN if name != column]
     keys = [name for name in names if name not in over]
     if not keys and "lr" in names:
         over, keys = ["seed"], ["lr"]
-    if column is not None and column not in names:
-        raise ConfigError(_no_column(column, names))
     notes: list[str] = []
     identity = [*keys, *(name for name in over if name not in keys)]
     if len({_key(run, identity) for run in runs}) < len(runs):
@@ -281,10 +280,16 @@ def _key(run: Run, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(plain_value(run[name]) for name in names)
 
 
-def _no_column(column: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(column, names, 1, 0.6)
-    known = f"did you mean {near[0]}?" if near else ", ".join(names) or "there is none"
-    return f"columns={short(column)}: must be a key in which these runs differ: {known}"
+def _asked(key: str, names: list[str], runs: Sequence[Run], inner: Sequence[str]) -> str:
+    """The column of a key. It joins ``names``, the keys that differ, where it follows from them. Raises ConfigError."""
+    column = field_of(key)
+    if column not in names and column in (*KEYS, *inner) and len({plain_value(run[column]) for run in runs}) > 1:
+        names.append(column)
+    if column not in names:
+        near = difflib.get_close_matches(key, names, 1, 0.6)
+        known = f"did you mean {near[0]}?" if near else ", ".join(names) or "there is none"
+        raise ConfigError(f"columns={short(key)}: must be a key in which these runs differ: {known}")
+    return column
 
 
 def _without_doubles(runs: Sequence[Run], identity: Sequence[str], notes: list[str]) -> list[Run]:

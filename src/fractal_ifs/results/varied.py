@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.results.columns import COLUMNS, is_measured
@@ -54,13 +54,24 @@ def varied(runs: pd.DataFrame, inner: Sequence[str]) -> list[str]:
     follow from its name, unless two of one name differ.
     """
     text = runs.astype(object).where(runs.notna(), "").astype(str)
-    names = [name for name in KEYS if name not in FOLLOW and len(set(text[name])) > 1]
-    for name in (*FOLLOW, *inner):
-        before = [text[key] for key in names if key not in DRAWN]
-        groups = [group for _, group in text[name].groupby(before)] if before else [text[name]]
-        if any(len(set(group)) > 1 for group in groups):
+    return differing({name: text[name].tolist() for name in (*KEYS, *inner)}, inner)
+
+
+def differing(values: Mapping[str, Sequence[str]], inner: Sequence[str]) -> list[str]:
+    """``varied``, of the values of each key: a text for each run."""
+    last = [name for name in (*FOLLOW, *inner) if name in values]
+    names = [name for name in values if name not in last and len(set(values[name])) > 1]
+    for name in last:
+        before = [values[key] for key in names if key not in DRAWN]
+        if not follows(values[name], list(zip(*before, strict=True)) if before else [()] * len(values[name])):
             names.append(name)
     return names
+
+
+def follows(values: Sequence[Hashable], settings: Sequence[Hashable]) -> bool:
+    """Whether all runs of one setting have one value of a key. Those that don't have the key, None, don't count."""
+    found = {pair for pair in zip(settings, values, strict=True) if pair[1] is not None}
+    return len(found) == len({setting for setting, _ in found})
 
 
 def _value(text: str | None) -> Any:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args, get_origin, get_type_hints
 
@@ -158,6 +159,18 @@ _NAMES = tuple(field.name for field in dataclasses.fields(RunRecord))
 COLUMNS = tuple(name for name in _NAMES if name not in ("config", "measured"))
 NOT_KEPT = tuple(field.name for field in dataclasses.fields(RunRecord) if not field.metadata.get("kept", True))
 KEYS = tuple(field.name for field in dataclasses.fields(RunRecord) if field.metadata.get("of_config"))
+_KEY_OF = {  # fields that have other names than their keys
+    "data": "data.name",
+    "fractal": "fractal.name",
+    "fractal_depth": "fractal.depth",
+    "curve": "curve.name",
+    "model": "model.name",
+    "loss": "loss.name",
+    "optimizer": "optimizer.name",
+    "init": "model.init",
+    "precision": "trainer.precision",
+    "steps_asked": "steps",
+}
 # The fields that only training can fill, and their types.
 _OF_RUN: dict[str, type] = {
     name: get_origin(kind := get_args(hint)[0]) or kind
@@ -168,20 +181,14 @@ _OF_RUN: dict[str, type] = {
 
 def keys_of(config: RunConfig) -> dict[str, Any]:
     """The fields of a record that are computed from its config alone: ``KEYS``."""
-    synthetic = config.synthetic
-    special = {
-        "data": config.data.name,
-        "fractal": config.fractal.name if synthetic else None,
-        "fractal_depth": config.fractal.depth if synthetic else None,
-        "curve": config.curve.name if synthetic else None,
-        "model": config.model.name,
-        "loss": config.loss.name,
-        "optimizer": config.optimizer.name,
-        "init": config.model.init,
-        "precision": config.trainer.precision,
-        "steps_asked": config.steps,
-    }
-    return {name: special[name] if name in special else getattr(config, name) for name in KEYS}
+    lacking = () if config.synthetic else ("fractal", "fractal_depth", "curve")
+    values = {name: attrgetter(_KEY_OF.get(name, name)) for name in KEYS if name not in lacking}
+    return {name: values[name](config) if name in values else None for name in KEYS}
+
+
+def field_of(key: str) -> str:
+    """The field of a record that has the value of a config's key: ``steps_asked`` has that of ``steps``."""
+    return next((field for field, its in _KEY_OF.items() if its == key), key)
 
 
 class Digests(NamedTuple):

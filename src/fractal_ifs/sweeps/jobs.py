@@ -116,7 +116,8 @@ Texts = dict[tuple[str, Any], str]  # of parts that jobs share: by names, and th
 def save_hydra(each: Composed, texts: Texts) -> None:
     """Write what Hydra writes of a job, below ``hydra.output_subdir``: it can be identified before it has begun.
 
-    ``texts``: those of earlier jobs, to which this one's are added.
+    ``texts``: those of earlier jobs, to which this one's are added. It goes by the identity of parts, so these jobs must
+    be held as long as it is.
     """
     if each.job.directory is None or each.output_subdir is None:
         return
@@ -140,6 +141,8 @@ def save_hydra(each: Composed, texts: Texts) -> None:
         "hydra": "hydra:\n" + "".join(parts),
         "overrides": yaml_of(each.hydra["overrides"]["task"]),
     }
+    # Not by files.write, which takes twice as long for each job. The same command writes them again, and a run that has
+    # begun doesn't rest on them.
     for name, text in written.items():
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
 

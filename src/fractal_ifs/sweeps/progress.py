@@ -22,7 +22,7 @@ from rich.text import Text
 
 from fractal_ifs.config import environment
 from fractal_ifs.config.run import Job
-from fractal_ifs.results.varied import DRAWN
+from fractal_ifs.results.varied import KEYS, differing
 from fractal_ifs.runs.records import keys_of
 from fractal_ifs.sweeps.bars import Bars
 from fractal_ifs.sweeps.clock import clock
@@ -203,17 +203,11 @@ def _varied(jobs: Sequence[Job]) -> dict[str, dict[int, str]]:
 
     Of groups, those that don't follow from the others: the maps of a fractal follow from its name.
     """
-    of_all = {id(job): {key: str(value) for key, value in keys_of(job.config).items()} for job in jobs}
-    names = [name for name in next(iter(of_all.values()), {}) if name not in ("fingerprint", "steps_asked")]
-    by_key = {name: {number: keys.get(name, "") for number, keys in of_all.items()} for name in names}
-    found = {name: values for name, values in by_key.items() if len(set(values.values())) > 1}
-    settings = {number: tuple(v[number] for name, v in found.items() if name not in DRAWN) for number in of_all}
-    inner = {id(job): {name: str(value) for name, value in inner_of(job.config).items()} for job in jobs}
-    for name in dict.fromkeys(name for keys in inner.values() for name in keys):
-        values = {number: keys.get(name, "") for number, keys in inner.items()}
-        if len(set(zip(settings.values(), values.values(), strict=True))) > len(set(settings.values())):
-            found[name] = values
-    return found
+    of_all = [keys_of(job.config) | inner_of(job.config) for job in jobs]
+    names = dict.fromkeys(name for keys in of_all for name in keys if name not in ("fingerprint", "steps_asked"))
+    values = {name: [str(keys.get(name, "")) for keys in of_all] for name in names}
+    found = differing(values, [name for name in names if name not in KEYS])
+    return {name: dict(zip(map(id, jobs), values[name], strict=True)) for name in found}
 
 
 def held_up(stream: Any) -> bool:

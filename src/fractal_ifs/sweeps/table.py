@@ -19,7 +19,7 @@ from fractal_ifs.results.pivot import Pivot, legend, pivot, title
 from fractal_ifs.results.rows import row_of
 from fractal_ifs.results.terminal import Folded, show
 from fractal_ifs.results.text_table import csv_of
-from fractal_ifs.results.varied import KEYS, inner_keys, with_inner_keys
+from fractal_ifs.results.varied import KEYS, follows, inner_keys, with_inner_keys
 from fractal_ifs.runs.records import RunRecord, Status, find, unmeasured
 from fractal_ifs.sweeps.driver import driving, failed
 
@@ -58,19 +58,19 @@ def table_of(found: Iterable[tuple[Path, RunRecord]], base: Path | None) -> pd.D
     ]
     others = list(dict.fromkeys(key for line in rows for key in line if key not in COLUMNS))
     measured = [key for key in others if is_measured(key)]
-    inner = [key for key in others if not is_measured(key)]
-    table = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *measured, *inner]))
-    if not inner:
-        return table
-    # Keep only the keys of groups in which runs differ that have the same values for all of KEYS. A key that some
-    # don't have differs only in groups whose choices have no name: elsewhere the name says so.
-    texts = [
-        {key: str(line.get(key)) for key in inner if key in line or key.startswith(("trainer.", "callbacks."))}
-        for line in rows
+    settings = [tuple(line[key] for key in KEYS) for line in rows]
+    inner = [
+        key for key in others if not is_measured(key) and not follows([_text(line, key) for line in rows], settings)
     ]
-    given = pd.DataFrame(texts, columns=pd.Index(inner))
-    differ = given.groupby([table[key] for key in KEYS], dropna=False)[inner].nunique().max() > 1
-    return table.drop(columns=[key for key in inner if not bool(differ[key])])
+    return pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *measured, *inner]))
+
+
+def _text(line: dict[str, Any], key: str) -> str | None:
+    """The value of a key of a group. None where a run hasn't got it as the name of its choice says, which is a column.
+
+    Choices of two groups have no name: there a run that hasn't got it differs.
+    """
+    return str(line.get(key)) if key in line or key.startswith(("trainer.", "callbacks.")) else None
 
 
 def inner_of(config: RunConfig) -> dict[str, Any]:
