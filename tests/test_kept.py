@@ -206,7 +206,7 @@ def test_pictures_are_made_once_and_outlive_the_checkpoints(command, tmp_path):
     # the same network, evaluated here: which half of the square it says is positive
     from fractal_ifs.runs.load import load
 
-    run = load(cell.directory)
+    run = load(str(cell.directory))
     at = (torch.arange(report_pictures.PIXELS) + 0.5) / report_pictures.PIXELS * 2 - 1
     with torch.no_grad():
         said = run.model(torch.cartesian_prod(at, at)).reshape(len(at), -1).T.flip(0).numpy() > 0

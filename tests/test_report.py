@@ -31,8 +31,8 @@ from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
 from fractal_ifs.plotting.style import Output, check_letters, fit
 from fractal_ifs.report import __main__ as report
-from fractal_ifs.report import figures as report_figures
 from fractal_ifs.report import forms, own_figures
+from fractal_ifs.report import paper_figures as report_figures
 from fractal_ifs.report import tables as report_tables
 from fractal_ifs.report import verdicts as report_verdicts
 from fractal_ifs.report.compare import compare

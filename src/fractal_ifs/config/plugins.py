@@ -32,8 +32,9 @@ _LARGEST: tuple[tuple[str, str, Any], ...] = (
     ("nevergrad", "optim.maximize", True),
 )
 # Values that others' packages say nothing of before jobs begin: what is allowed, and how it is said.
-_AT_LEAST_1 = (lambda value: value >= 1, "a whole number >= 1")
-_ALLOWED: dict[tuple[str, str], tuple[Callable[[int], bool], str]] = {
+_Allowed = tuple[Callable[[int], bool], str]
+_AT_LEAST_1: _Allowed = (lambda value: value >= 1, "a whole number >= 1")
+_ALLOWED: dict[tuple[str, str], _Allowed] = {
     ("optuna", "n_trials"): _AT_LEAST_1,
     ("optuna", "n_jobs"): _AT_LEAST_1,
     ("joblib", "n_jobs"): (lambda value: value != 0, "a whole number >= 1, or below 0: -1 is all cores"),

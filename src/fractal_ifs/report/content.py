@@ -66,13 +66,13 @@ def content_of(runs: pd.DataFrame, number: str = BEST.name, columns: str | None 
     notes = [f"of the paper's tables: {line}" if own else line for line in claimed[:MOST_NOTES]]
     notes += [f"... and {len(claimed) - MOST_NOTES} more notes on cells"] if len(claimed) > MOST_NOTES else []
     return Content(
-        runs,
-        own,
-        cells,
-        made,
-        verdicts(every) if at_its_budget else [],
-        [line for table in made if (line := missing(table))] if on_grid and at_its_budget else None,
-        [*(notes if made else []), *lost(runs, own and own.table, made)],
+        runs=runs,
+        own=own,
+        cells=cells,
+        tables=made,
+        verdicts=verdicts(every) if at_its_budget else [],
+        missing=[line for table in made if (line := missing(table))] if on_grid and at_its_budget else None,
+        notes=[*(notes if made else []), *lost(runs, own and own.table, made)],
     )
 
 

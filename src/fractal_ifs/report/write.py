@@ -9,7 +9,7 @@ from fractal_ifs.errors import ConfigError, counted
 from fractal_ifs.extras import require
 from fractal_ifs.files import write
 from fractal_ifs.plotting.style import Output
-from fractal_ifs.report import figures, forms, own_figures, page, pictures, verdicts
+from fractal_ifs.report import forms, own_figures, page, paper_figures, pictures, verdicts
 from fractal_ifs.report.content import Content, content_of
 from fractal_ifs.results.numbers import BEST
 from fractal_ifs.results.pivot import numbers
@@ -91,7 +91,7 @@ def _write_figures(found: Content, notes: Sequence[str], output: Path, drawn: Ou
     drawn = replace(drawn, formats=tuple(dict.fromkeys(("png", *drawn.formats))))
     folder = output / "figures"
     learned = pictures.write_thumbnails(found.cells, output / "pictures") if found.tables else {}
-    files = figures.write_figures(found.runs, found.cells, folder, drawn) if found.tables else []
+    files = paper_figures.write_figures(found.runs, found.cells, folder, drawn) if found.tables else []
     files += pictures.write_galleries(found.cells, learned, folder)
     own = own_figures.write_figures(found.own.table, folder, drawn) if found.own else []
     write(output / "index.html", page.render_page(found, notes, learned, own).encode())

@@ -116,8 +116,8 @@ Texts = dict[tuple[str, Any], str]  # of parts that jobs share: by names, and th
 def save_hydra(each: Composed, texts: Texts) -> None:
     """Write what Hydra writes of a job, below ``hydra.output_subdir``: it can be identified before it has begun.
 
-    ``texts``: those of earlier jobs, to which this one's are added. It goes by the identity of parts, so these jobs must
-    be held as long as it is.
+    ``texts``: those of earlier jobs, to which this one's are added. As parts go by their identity, who holds the texts
+    holds these jobs too.
     """
     if each.job.directory is None or each.output_subdir is None:
         return
