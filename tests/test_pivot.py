@@ -158,6 +158,18 @@ def test_a_rate_that_is_best_beside_one_that_diverges_is_at_no_edge(tmp_path):
         assert BestLr(tmp_path / f"{name}.csv").of(small()) == lr
 
 
+def test_a_sweep_begins_at_the_rate_of_its_own_setting(tmp_path):
+    """A table may hold searches of several. For a setting that it lacks, the rate is that nearest to the paper's."""
+    for margin, best in ((0, 1e-3), (0.001, 2e-3)):
+        for lr in (1e-3, 2e-3):
+            add(tmp_path / "runs", [0.8 if lr == best else 0.6], lr=lr, data__margin=margin, seed=1000)
+    add(tmp_path / "runs", [0.9], lr=4e-3, curve=4, data__margin=0.001)
+    finished_runs.add_below(tmp_path / "searched.csv", [tmp_path / "runs"], "--into")
+    best = BestLr(tmp_path / "searched.csv")
+    asked = ({}, {"data__margin": 0.001}, {"data__margin": 0.002}, {"curve": 4}, {"curve": 6})
+    assert [best.of(small(**keys)) for keys in asked] == [1e-3, 2e-3, 1e-3, 4e-3, None]
+
+
 def test_a_rate_of_one_lucky_seed_doesnt_win_where_rates_share_none(tmp_path):
     """As where each seed's search went its own way."""
     for lr, seeds in ((1e-3, {0: 0.7, 1: 0.72}), (2e-3, {1: 0.73, 2: 0.71}), (4e-3, {3: 0.9})):

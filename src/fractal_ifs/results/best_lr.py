@@ -1,17 +1,25 @@
 """The learning rate that is best for each cell of a table of finished runs."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.results.cells import form_cells
 from fractal_ifs.results.columns import CellKey
+from fractal_ifs.results.protocol import setting_of
 from fractal_ifs.results.rows import LEFT_OUT, read_runs
 from fractal_ifs.runs.records import keys_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class BestLr:
     """For each cell (data, fractal, its depth, curve, depth, width), the learning rate that the report shows.
+
+    It is of runs with the setting that is asked for, such as ``data.train_size``, where the table has any. Else it is
+    of the setting nearest to the paper's, as in the report.
 
     Raises ConfigError where the file is no such table, or has damaged lines, or holds no run.
     """
@@ -25,8 +33,14 @@ class BestLr:
                 raise ConfigError(left_out[0].removeprefix(LEFT_OUT))
         except ConfigError as error:
             raise ConfigError(f"hydra.sweeper.best_lr={error}") from None
-        self._of_cell = {key: float(cell.lr) for key, cell in form_cells(runs)[0].items()}
+        self._of_cell = _lrs(runs)
+        self._of_setting = {str(setting): _lrs(some) for setting, some in runs.groupby("setting")}
 
     def of(self, config: RunConfig) -> float | None:
         """The learning rate for the cell of a config. None where the table has no run of that cell."""
-        return self._of_cell.get(CellKey.of(keys_of(config)))
+        key = CellKey.of(keys_of(config))
+        return self._of_setting.get(setting_of(config).setting, {}).get(key, self._of_cell.get(key))
+
+
+def _lrs(runs: "pd.DataFrame") -> dict[CellKey, float]:
+    return {key: float(cell.lr) for key, cell in form_cells(runs)[0].items()}
