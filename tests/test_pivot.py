@@ -421,6 +421,16 @@ def in_a_terminal(table: pivot.Pivot, width: int) -> tuple[list[list[str]], list
     return [["".join(column)] for column in columns], shown
 
 
+def test_a_part_of_a_table_has_the_rows_that_have_something_there(tmp_path):
+    for width, sizes in ((8, (500, 1000)), (9, (2000,))):
+        for size in sizes:
+            add(tmp_path, [0.7], width=width, data__train_size=size)
+    table = table_of(tmp_path)
+    whole, parts = (forms.pivot_terminal(table, width).splitlines() for width in (200, 50))
+    rows = [[line.split("│")[1].strip() for line in shown if line.startswith("│")] for shown in (whole, parts)]
+    assert rows == [["8", "9"], ["8", "8", "9"]]
+
+
 def test_nothing_is_cut_in_a_narrow_terminal(tmp_path):
     for margin in (0.0, 0.0002):
         for activation in ("relu", "leaky"):

@@ -57,11 +57,14 @@ def _fits(part: Table, console: Console) -> bool:
 def _part(
     head: Sequence[str], lines: Sequence[Sequence[str]], beside: int, at: int, end: int, most: Sequence[int] = ()
 ) -> Table:
-    """The table of the columns ``at`` to ``end``, beside the names of the rows. ``most``: letters of each column."""
+    """The table of the columns ``at`` to ``end``, beside the names of the rows that have something there.
+
+    ``most``: letters of each column.
+    """
     out = Table()
     for place, name in enumerate((*head[:beside], *head[at:end])):  # a Text: a value in brackets is no colour
         out.add_column(Text(name), justify="right", overflow="fold", max_width=most[place] if most else None)
-    for line in lines:
+    for line in (line for line in lines if any(line[at:end])):
         out.add_row(*map(Text, (*line[:beside], *line[at:end])))
     return out
 
