@@ -358,7 +358,7 @@ def test_images(tmp_path):
         ({"measures": ["regions"], "model": "resmlp"}, r"measures=\[regions\]: .*, not model=resmlp"),
         ({"measures": ["a..b"]}, r"measures=\[a..b\]: must be a function with its module"),
         ({"measures": ["no_such_module.f"]}, r"measures\[0\]=no_such_module.f: there is no module no_such_module"),
-        ({"objective": "val_acc"}, r"objective=val_acc: needs it in measures=\[train_acc\]"),
+        ({"objective": "val_acc"}, r"objective=val_acc: must be among the measures, which are \[train_acc\]"),
         ({"data": "cifar10", "model": "cnn", "measures": ["levels"]}, r"measures=\[levels\]: goes with data=fractal"),
     ],
 )
@@ -392,8 +392,8 @@ def test_one_of_ones_own(write, tmp_path, command):
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        ("def f(a): return 1", "must be a function of one parameter, snapshot"),
-        ("def f(snapshot, more): return 1", "must be a function of one parameter, snapshot"),
+        ("def f(a): return 1", "must be a function of one parameter, whose name is snapshot"),
+        ("def f(snapshot, more): return 1", "must be a function of one parameter, whose name is snapshot"),
         ("f = 3", "must be a function"),
         ("class f: pass", "must be a function"),
         ("1 / 0\ndef f(snapshot): return 1", "can't be imported"),

@@ -14,7 +14,7 @@ from PIL import ImageDraw
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.plotting.style import Output, check_letters, drawing, fit
-from fractal_ifs.report import levels, own_figures
+from fractal_ifs.report import content, levels, own_figures
 from fractal_ifs.report.panels import flat
 from fractal_ifs.report.write import write_report
 from fractal_ifs.results import pivot
@@ -158,6 +158,7 @@ def test_a_level_that_only_some_seeds_were_tested_on_is_drawn(tmp_path):
 
 def test_a_sheet_of_pictures_may_be_the_only_figure_beside_the_papers(tmp_path, monkeypatch):
     """Its head doesn't say which seed it is of: the first of a cell's, which may be any."""
+    monkeypatch.setattr(content, "LEAST", 0)
     said: list[str] = []
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda _, at, text, *rest, **keys: said.append(text))
     keys: Any = {"fractal": "vicsek", "curve": 4, "width": 10, "depth": 5, "data__train_size": 50_000}

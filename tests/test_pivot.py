@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import small
+from conftest import small, undigested
 
 from fractal_ifs.config.fractal import Curve
 from fractal_ifs.config.run import RunConfig
@@ -502,3 +502,28 @@ def test_a_measure_of_the_history_has_a_figure_of_its_own(tmp_path):
     [first, _] = read_runs([tmp_path])[0].to_dict("records")
     assert measures_of(first)["acc_level_0"] == ([20], [0.5])
     assert measures_of(first)["test_acc"] == ([10, 20, 30], [0.6, 0.7, 0.8])
+
+
+def test_a_value_that_is_usual_is_in_the_table(tmp_path):
+    """Also that of a choice which isn't the paper's, and the choice itself."""
+    keys: list[dict[str, Any]] = [{}, {"optimizer__momentum": 0.9}, {"optimizer__clip": 0.5}, {"schedule": "cosine"}]
+    for each in keys:
+        add(tmp_path, [0.7], optimizer="sgd", **each)
+    runs, names = with_inner_keys(read_runs([tmp_path])[0])
+    assert set(names) == {"optimizer.momentum", "optimizer.clip", "schedule"}
+    values = {name: sorted(map(str, runs[name])) for name in names}
+    assert values["optimizer.momentum"] == ["0.0", "0.0", "0.0", "0.9"]
+    assert values["optimizer.clip"] == ["0.5", "null", "null", "null"]
+    assert values["schedule"] == ["constant", "constant", "constant", "cosine"]
+
+
+def test_by_what_learning_rates_are_chosen_is_said(tmp_path):
+    """With ``chosen`` by the validation accuracy, which here prefers the lower test accuracy."""
+    for lr, value in ((1e-3, 0.7), (2e-3, 0.8)):
+        path = add(tmp_path, [value], lr=lr) / "result.json"
+        chosen = {"chosen_test_acc": value, "chosen_step": 10, "best_val_acc": 1 - value, "val_points": 9}
+        path.write_text(json.dumps(undigested(path) | chosen))
+    for number, of, lr in ((numbers.CHOSEN, "mean best validation accuracy", 1e-3), (numbers.BEST, "mean", 2e-3)):
+        table = table_of(tmp_path, number=number)
+        assert [entry.lr for entry in table.cells] == [lr]
+        assert f"by the {of} over the seeds" in " ".join(pivot.legend(table))

@@ -200,9 +200,10 @@ def test_quick_budget_has_a_star_in_every_form(tmp_path):
     record = json.loads((run / "result.json").read_text())
     record["config"]["steps"] = record["steps"] = 20_000
     (run / "result.json").write_text(json.dumps(record))
-    text = write_report([tmp_path], tmp_path / "out", with_figures=False)
+    assert "Table" not in write_report([tmp_path], tmp_path / "own", with_figures=False)  # one cell of a sweep
+    text = write_report([tmp_path / "own" / "results.csv"], tmp_path / "out", with_figures=False)
     assert "0.700* (0.81) −0.110" in text
-    assert "1 cells of another budget or not ended: 20,000 steps" in text
+    assert "1 cell of another budget or not ended: 20,000 steps" in text
     assert "no cell at the full budget yet" in text
     assert "0.700$^{*}$" in (tmp_path / "out" / "tables.tex").read_text()
     assert "0.700\\* (0.81)" in (tmp_path / "out" / "tables.md").read_text()
@@ -210,15 +211,15 @@ def test_quick_budget_has_a_star_in_every_form(tmp_path):
 
 def test_a_sweep_on_the_papers_grid_has_its_own_table_and_no_verdicts_of_a_short_budget(tmp_path):
     """Whether its cells have a place in the paper's tables or not; a kept table of such runs is as it was."""
-    for fractal in ("cantor2d", "vicsek"):
-        for curve in ("1", "4"):
+    for fractal in ("cantor2d", "vicsek", "pentaflake"):
+        for curve in "123456":
             add(tmp_path / "runs", 0.6, steps=5_000, width=20, fractal=fractal, curve=curve)
     for path in (tmp_path / "runs").glob("*/result.json"):
         record = json.loads(path.read_text())
         record["config"]["steps"] = record["steps"] = 5_000
         path.write_text(json.dumps(record))
     text = write_report([tmp_path / "runs"], tmp_path / "out")
-    assert "The best test accuracy of all measurements, 4 runs" in text
+    assert "The best test accuracy of all measurements, 18 runs" in text
     assert "Table 2" in text
     assert "0.600* (0.87)" in text
     assert not [word for word in ("missing:", "not run", "can't be judged", "supported") if word in text]

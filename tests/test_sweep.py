@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from conftest import files as files_in
 from conftest import small
@@ -361,6 +362,19 @@ def test_a_diverged_run_is_marked_not_failed(command, tmp_path):
     assert ended.status == 0
     assert {record["status"] for record in results(tmp_path).values()} == {"finished", "diverged"}
     assert "diverged" in ended.out
+    found = pd.read_csv(tmp_path / "multirun" / "grid" / "results.csv").set_index("status")
+    numbers = found[["best_test_acc", "best_step", "final_test_acc", "last10_test_acc"]]
+    assert numbers.loc["diverged"].isna().all()  # 0.0 would be in the user's own means
+    assert numbers.loc["finished"].notna().all()
+    read, _ = read_runs([tmp_path / "multirun" / "grid"])
+    assert read.set_index("status").best_test_acc.isna().to_dict() == {"finished": False, "diverged": True}
+
+
+def test_a_single_run_that_diverges_is_an_error(command, tmp_path):
+    for _ in range(2):  # trained, and found
+        ended = command("lr=1e30", *QUICK)
+        assert re.fullmatch("error: .*: the run diverged; try a smaller lr", str(ended.status))
+        assert "best test accuracy" not in ended.out
 
 
 def test_every_swept_key_is_in_the_table(command, tmp_path):

@@ -31,6 +31,7 @@ from fractal_ifs.files import CONF
 from fractal_ifs.help.before_hydra import answered
 from fractal_ifs.help.options import options_and_words
 from fractal_ifs.help.train import screen
+from fractal_ifs.runs.records import Status
 from fractal_ifs.sweeps.driver import JobsFailed, begin_command, failed, show_failed, swept, was_said
 from fractal_ifs.sweeps.finished import best_of, check_objective, finished_jobs
 from fractal_ifs.training import signals
@@ -72,8 +73,11 @@ def train(config: DictConfig, single: bool) -> float | None:
             sys.exit(f"error: {message(ended)}")
         raise ended
     if single:
-        print(f"best test accuracy {ended.best_test_acc:.4f} at step {ended.best_step:,} ({ended.status})")
+        if ended.best_test_acc:
+            print(f"best test accuracy {ended.best_test_acc:.4f} at step {ended.best_step:,} ({ended.status})")
         print(asked.directory)
+        if ended.status == Status.DIVERGED:
+            sys.exit(f"error: {asked.directory}: the run diverged; try a smaller lr")
     else:
         check_objective(asked, ended)
     return best_of(asked, ended)

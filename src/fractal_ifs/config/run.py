@@ -148,7 +148,9 @@ class RunConfig(Group):
         check_names(self.measures)
         check_fits(self.measures, self.data, self.model)
         if self.objective not in ("test_acc", *self.measures):
-            raise ConfigError(f"objective={self.objective}: needs it in measures=[{', '.join(self.measures)}]")
+            raise ConfigError(
+                f"objective={self.objective}: must be among the measures, which are [{', '.join(self.measures)}]"
+            )
         if self.batch_size > self.data.train_size:
             raise ConfigError(f"batch_size={self.batch_size}: must be at most data.train_size={self.data.train_size}")
         network, losses = ("mlp", OF_POINTS) if self.synthetic else ("cnn", OF_IMAGES)

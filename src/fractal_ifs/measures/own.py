@@ -67,9 +67,9 @@ def function_of(name: str) -> Callable[[Snapshot], Any]:
     try:
         first, *others = inspect.signature(found).parameters.values()
     except (TypeError, ValueError):
-        raise ConfigError(f"{key}: must be a function of one parameter, snapshot") from None
+        raise ConfigError(f"{key}: must be a function of one parameter, whose name is snapshot") from None
     if first.name != "snapshot" or any(each.default is each.empty and each.kind < 2 for each in others):
-        raise ConfigError(f"{key}: must be a function of one parameter, snapshot")
+        raise ConfigError(f"{key}: must be a function of one parameter, whose name is snapshot")
     column = _last(name)
     if column in NAMES or is_ours(column):
         raise ConfigError(f"{key}: must have another name, {column} is ours")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_NOTES = 20  # on cells
+LEAST = 0.1  # of the cells of a table of the paper's, for a sweep of another budget to be shown in its place
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,12 @@ def content_of(runs: pd.DataFrame, number: str = BEST.name, columns: str | None 
     cells, claimed = form_cells(runs, NUMBERS.get(number, BEST))
     every = tables(cells)
     on_grid = tell_all(runs, cells)
-    made = shown(every, whole=not on_grid)
+    a_sweep = any(Path(place).is_dir() for place in runs.directory.dropna())
+    made = shown(every, whole=not on_grid, least=LEAST if a_sweep else 0)
     at_its_budget = bool(shown(made, whole=True))
     own = None
     asked = columns or number not in NUMBERS
-    if asked or not made or not on_grid or any(Path(place).is_dir() for place in runs.directory.dropna()):
+    if asked or not made or not on_grid or a_sweep:
         own = _own(runs, number, columns)
     notes = [f"of the paper's tables: {line}" if own else line for line in claimed[:MOST_NOTES]]
     notes += [f"... and {len(claimed) - MOST_NOTES} more notes on cells"] if len(claimed) > MOST_NOTES else []

@@ -113,7 +113,7 @@ def pivot_markdown(table: Pivot) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(plain, cells))} |"
+    return f"| {' | '.join('<br>'.join(map(plain, cell.splitlines())) for cell in cells)} |"
 
 
 def pivot_latex(table: Pivot) -> str:

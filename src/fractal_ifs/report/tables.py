@@ -120,13 +120,20 @@ def tables(ours: Cells) -> list[Table]:
     return found
 
 
-def shown(tables: Sequence[Table], whole: bool) -> list[Table]:
-    """Those that some of our cells belong to, of the paper's protocol and with ``whole`` also of its budget."""
+def shown(tables: Sequence[Table], whole: bool, least: float = 0.0) -> list[Table]:
+    """Those that some of our cells belong to, of the paper's protocol and budget.
 
-    def belongs(cell: Cell) -> bool:
-        return cell.ours is not None and not cell.differs and not (whole and cell.partial)
+    Args:
+        whole: False: also those that at least this share of cells of another budget belongs to.
+        least: the share.
+    """
 
-    return [table for table in tables if any(map(belongs, table.cells))]
+    def belongs(table: Table) -> bool:
+        ours = [cell for cell in table.cells if cell.ours is not None and not cell.differs]
+        other_budgets = not whole and len(ours) >= least * len(table.cells)
+        return any(other_budgets or not cell.partial for cell in ours)
+
+    return list(filter(belongs, tables))
 
 
 def places() -> frozenset[CellKey]:
@@ -201,9 +208,13 @@ def legend(table: Table) -> list[str]:
     if partial := [c for c in run if c.partial]:
         budgets = sorted({c.budget for c in partial})
         shown = f"{budgets[0]:,}" + (f" to {budgets[-1]:,}" if len(budgets) > 1 else "")
-        lines.append(f"* {len(partial)} cells of another budget or not ended: {shown} steps instead of the paper's.")
+        lines.append(
+            f"* {counted(len(partial), 'cell')} of another budget or not ended: {shown} steps instead of the paper's."
+        )
     if other := [c for c in run if c.differs]:
-        lines.append(f"† {len(other)} cells of another protocol: {'; '.join(sorted({c.differs for c in other}))}.")
+        lines.append(
+            f"† {counted(len(other), 'cell')} of another protocol: {'; '.join(sorted({c.differs for c in other}))}."
+        )
     lines += _honest([c.result for c in run if c.result], table.number)
     if (found := difference(table.cells)) is not None:
         n, absolute, mean = found

@@ -37,8 +37,9 @@ def write_report(
     """Write the report of all runs below ``paths`` into the directory ``output``. Returns the text for a terminal.
 
     It has the sweep's own table, of whatever varied; without one is only the report of a kept table whose runs all
-    have a place in the paper's. The paper's tables are there where runs belong to them, at the paper's budget if others
-    don't. Verdicts on its claims, and what is missing, are there where a cell has that budget.
+    have a place in the paper's. The paper's tables are there where runs belong to them at the paper's budget; at
+    another if all runs have a place there, and those of a sweep are a tenth of the table's. Verdicts on its claims, and
+    what is missing, are there where a cell has the paper's budget.
 
     Args:
         paths: as for ``results.rows.read_runs``.

@@ -60,6 +60,7 @@ TRAIN = Number(
     axis="training accuracy",
     beside_paper=False,
 )
+CHOOSING = {BEST.column: BEST.head, "best_val_acc": "best validation accuracy"}  # ``chosen_by``, in words
 NUMBERS = {number.name: number for number in (BEST, FINAL, LAST10, CHOSEN, TRAIN)}
 
 

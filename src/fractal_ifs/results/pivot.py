@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.errors import ConfigError, counted, short
 from fractal_ifs.results.choice import APART, Run, best_lr
-from fractal_ifs.results.numbers import BEST, NUMBERS, Number, collapsed, looks
+from fractal_ifs.results.numbers import BEST, CHOOSING, Number, collapsed, looks
 from fractal_ifs.results.protocol import keys_of_difference
 from fractal_ifs.results.text_table import by_value
 from fractal_ifs.results.varied import DRAWN, FOLLOW, KEYS, varied
@@ -245,9 +245,9 @@ def legend(table: Pivot) -> list[str]:
         lines.append(f"±: the standard deviation over n={said} seeds.{alone}")
     elif shown:
         lines.append("n=1: one seed in each cell, so nothing is known of the spread over seeds.")
-    if table.over_lr:
+    if table.over_lr and shown:
         most = max((entry.lrs for entry in cells), default=0)
-        of = "mean" if table.number.name in NUMBERS else "mean best test accuracy"
+        of = f"mean {CHOOSING[table.number.chosen_by]}" if table.number.chosen_by else "mean"
         text = f"lr: the best of up to {most} learning rates, by the {of} over the seeds that all of them have."
         if most == 1:
             text = "lr: the only learning rate of its cell; cells have different ones."

@@ -35,10 +35,26 @@ def keys_of_difference(run: Mapping[str, Any]) -> dict[str, str]:
 
 
 def protocol_value(run: Mapping[str, Any], key: str) -> str | None:
-    """The value that a key has in the paper's protocol, for the row of a run. None where it has none there."""
+    """The value that a key has in the paper's protocol, for the row of a run.
+
+    Of a choice that isn't the paper's, such as ``optimizer=sgd``, it is the choice's own. None where it has none.
+    """
     names = (run.get("fractal"), run.get("curve"), run["data"], run.get("model"))
     value = _protocol(*map(str, names)).get(key)
-    return None if value is None else str(value)
+    return _usual(key, str(run.get(key.partition(".")[0]))) if value is None else str(value)
+
+
+@lru_cache(maxsize=4096)
+def _usual(key: str, chosen: str) -> str | None:
+    """The value of a group's key where nothing is said of it, ``optimizer.momentum``; of a group, its usual choice."""
+    group, _, name = key.partition(".")
+    usual = _defaults().get(group)
+    path = CONF / group / f"{chosen}.yaml"
+    member = path if path.exists() else CONF / group / f"{usual}.yaml"
+    if not name or not member.exists():
+        return usual
+    content = _file(member)
+    return None if name not in content else "null" if content[name] is None else str(content[name])
 
 
 def setting_of(config: RunConfig) -> Setting:
@@ -65,8 +81,7 @@ def _protocol(*names: str) -> dict[str, Any]:
     own = CONF / "protocol" / f"{names[2]}.yaml"
     config = _file(CONF / "config.yaml") | (_file(own) if own.exists() else {})
     flat = {key: value for key, value in config.items() if key not in (*_OUTSIDE, "defaults", "hydra")}
-    chosen = {key: value for entry in config["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
-    flat |= {name: chosen[name] for name in NAMED if name != "schedule"}  # the usual one is no part of an identity
+    flat |= {name: _defaults()[name] for name in NAMED if name != "schedule"}  # the usual one is no part of an identity
     if names[2] != "fractal":
         [flat["loss"]] = OF_IMAGES
     for group, name in zip(("fractal", "curve", "data", "model"), names, strict=True):
@@ -76,6 +91,12 @@ def _protocol(*names: str) -> dict[str, Any]:
     if names[3] not in PAPER_MODELS and "model" in flat:
         del flat["model"]["name"]
     return _flat(flat) | {"trainer.precision": "32-true"}
+
+
+def _defaults() -> dict[str, str]:
+    """The choice of each group where none is asked for."""
+    defaults = _file(CONF / "config.yaml")["defaults"]
+    return {key: value for entry in defaults if isinstance(entry, dict) for key, value in entry.items()}
 
 
 @lru_cache

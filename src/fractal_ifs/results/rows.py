@@ -50,7 +50,7 @@ def read_runs(paths: Sequence[Path]) -> tuple["pd.DataFrame", list[str]]:
             raise ConfigError(
                 f"{path}: there is no run in this directory; give one that a sweep wrote, as multirun/NAME"
             )
-        rows += found
+        rows += map(without_zeros, found)
     told, seen = {row["fingerprint"] for row in rows}, set[Path]()  # by another of the paths too
     for path in filter(Path.is_dir, paths):
         waiting = {where for where, config in records.unmeasured(path).items() if config.fingerprint not in told} - seen
@@ -82,6 +82,18 @@ def row_of(directory: Path, record: RunRecord, expected: records.Stored | None =
         "history": _history(directory, expected),
         **measured_of(record),
     }
+
+
+def without_zeros(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of which no mean needs to be told that a network that has diverged gives no answer, so none that is right.
+
+    Of such a run that is 0.0 in its record, and here it is missing. What was measured before stays.
+    """
+    if row["status"] != Status.DIVERGED:
+        return row
+    if not row["final_test_acc"]:
+        row |= {"final_test_acc": None, "last10_test_acc": None}
+    return row if row["best_test_acc"] else row | {"best_test_acc": None, "best_step": None}
 
 
 def learning_curve(run: Mapping[str, Any]) -> tuple[list[int], list[float]]:

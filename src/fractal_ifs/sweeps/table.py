@@ -16,7 +16,7 @@ from fractal_ifs.files import read, write
 from fractal_ifs.results.columns import COLUMNS, is_measured
 from fractal_ifs.results.finished_runs import TABLE
 from fractal_ifs.results.pivot import Pivot, legend, pivot, title
-from fractal_ifs.results.rows import row_of
+from fractal_ifs.results.rows import row_of, without_zeros
 from fractal_ifs.results.terminal import Folded, show
 from fractal_ifs.results.text_table import csv_of
 from fractal_ifs.results.varied import KEYS, follows, inner_keys, with_inner_keys
@@ -51,7 +51,7 @@ def table_of(found: Iterable[tuple[Path, RunRecord]], base: Path | None) -> pd.D
     import pandas as pd
 
     rows = [
-        row_of(path, record)
+        without_zeros(row_of(path, record))
         | {"directory": str(path.relative_to(base) if base else path.absolute())}
         | inner_of(record.config)
         for path, record in found
