@@ -201,6 +201,7 @@ def test_quick_budget_has_a_star_in_every_form(tmp_path):
     record["config"]["steps"] = record["steps"] = 20_000
     (run / "result.json").write_text(json.dumps(record))
     assert "Table" not in write_report([tmp_path], tmp_path / "own", with_figures=False)  # one cell of a sweep
+    shutil.rmtree(run)
     text = write_report([tmp_path / "own" / "results.csv"], tmp_path / "out", with_figures=False)
     assert "0.700* (0.81) −0.110" in text
     assert "1 cell of another budget or not ended: 20,000 steps" in text

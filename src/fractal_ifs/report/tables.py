@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fractal_ifs.errors import counted
 from fractal_ifs.results.cells import CellResult, Cells
 from fractal_ifs.results.columns import CellKey
 from fractal_ifs.results.numbers import BEST, Number
