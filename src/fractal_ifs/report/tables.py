@@ -250,7 +250,7 @@ def _honest(cells: Sequence[CellResult], number: Number) -> list[str]:
         (sum(cell.collapsed > 0 for cell in cells), "with a network that answers the same for every point"),
     ]
     if said := [f"{n} {what}" for n, what in parts if n]:
-        lines.append(f"Of {len(cells)} cells: {', '.join(said)}.")
+        lines.append(f"Of {counted(len(cells), 'cell')}: {', '.join(said)}.")
     return lines
 
 

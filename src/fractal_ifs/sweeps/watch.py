@@ -59,24 +59,25 @@ class _Look:
     """A directory of runs, looked at from time to time."""
 
     def __init__(self, path: Path, bars: Bars):
-        self.path, self.begun = path, time.monotonic()
-        self.bars, self.task = bars, bars.add_task("", texts={"done": ""})
-        self.first: int | None = None  # the steps at the first look
+        self.path, self.bars, self.task = path, bars, bars.add_task("", texts={"done": ""})
+        self.first: tuple[int, float] | None = None  # the steps that were done at the first look, and its time
+        self.news: tuple[int, float] | None = None  # at the last look that found other steps: runs tell them seldom
         self.ended = False
         self.found: SweepStatus | None = None
         self.running: list[str] = []  # a line for each run in training
 
     def text(self) -> str:
-        """The status now, with the steps a second since the first look and the time that is left at that rate."""
+        """The status now, with the steps a second up to the last news, and the time that is left at that rate."""
         self.found = found = status(self.path)
         self.running = [_line(self.path, directory) for directory in found.running]
         self.ended = ENDED.issuperset(found.states)
         done, asked, now = found.steps, found.steps_asked, time.monotonic()
-        if self.first is None:
-            self.first, self.begun = done, now
+        if self.news is None or done != self.news[0]:
+            self.news = done, now
+        first, begun = self.first = self.first or self.news
         texts = {"done": found.done}
-        if not self.ended and done > self.first:
-            rate = (done - self.first) / (now - self.begun)
+        if not self.ended and done > first:
+            rate = (done - first) / (self.news[1] - begun)
             texts |= {"rate": f"{rate:,.0f} steps/s", "left": f"{clock((asked - done) / rate)} left"}
         self.bars.update(self.task, completed=done, total=max(asked, 1), texts=texts)
         head, *rest = shown(self.path, found).split("\n")
