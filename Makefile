@@ -84,6 +84,7 @@ figure7: $(SETUP)  ## train what docs/reproduction/figure7.csv still lacks: hour
 	done
 
 second-report: $(SETUP)  ## write docs/reproduction/second from second.csv: the tables by four numbers, and what moved
+	rm -rf build/second
 	mkdir -p docs/reproduction/second
 	for number in best final chosen train; do \
 		$(BIN)/python -m fractal_ifs.report docs/reproduction/second.csv --number $$number --no-figures --output build/second || exit; \
