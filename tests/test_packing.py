@@ -346,10 +346,11 @@ def test_groups_have_as_many_workers_as_suit_each(monkeypatch):
     counts = []
 
     class Counted:
-        def __init__(self, jobs, groups, count, stack):
-            counts.append((count, groups))
+        def __init__(self, jobs, stack):
+            pass
 
-        def train(self, told):
+        def train(self, groups, count, told):
+            counts.append((count, groups))
             return []
 
     monkeypatch.setattr(executors, "Crew", Counted)
@@ -360,6 +361,21 @@ def test_groups_have_as_many_workers_as_suit_each(monkeypatch):
     for count, groups in counts:
         assert len(groups) == 10
         assert {jobs[n].config.width for group in groups for n in group} == {32 if count == 8 else 64}
+
+
+def test_a_gpu_that_is_left_out_stays_out(tmp_path, monkeypatch, caplog):
+    """For the groups that have other workers too; of which there are fewer then."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(executors, "processes", lambda config: 4 if config.width == 32 else 2)
+    configs = [replace(cnn(seed), width=width) for width in (32, 64) for seed in range(6)]
+    jobs = [Job(config, tmp_path / str(number)) for number, config in enumerate(configs)]
+    for plan, finished in (({"1": ["broken"]}, 12), ({"0": ["broken"], "1": ["broken"]}, 0)):
+        outcomes = ended_on_gpus(jobs, plan, monkeypatch)
+        assert sum(isinstance(outcome, RunRecord) for outcome in outcomes.values()) == finished
+        first = {jobs[n].config.width for _, numbers in OnGpu.begun[:4] for n in numbers}
+        later = [device for device, numbers in OnGpu.begun if not first & {jobs[n].config.width for n in numbers}]
+        assert len(first) == 1
+        assert set(later) == ({"0"} if finished == 12 else set())
 
 
 def test_a_network_too_large_for_a_gpu_of_its_own_fails_and_the_gpu_goes_on(monkeypatch, caplog):

@@ -19,6 +19,7 @@ from fractal_ifs.report.write import write_report
 from fractal_ifs.results import finished_runs, numbers, pivot
 from fractal_ifs.results.best_lr import BestLr
 from fractal_ifs.results.cells import form_cells
+from fractal_ifs.results.protocol import protocol_value
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.varied import inner_keys, varied, with_inner_keys
 from fractal_ifs.runs.history import Evaluation, write_history
@@ -514,6 +515,15 @@ def test_a_value_that_is_usual_is_in_the_table(tmp_path):
     assert values["optimizer.momentum"] == ["0.0", "0.0", "0.0", "0.9"]
     assert values["optimizer.clip"] == ["0.5", "null", "null", "null"]
     assert values["schedule"] == ["constant", "constant", "constant", "cosine"]
+    of_own = {"data": "fractal", "fractal": "vicsek", "curve": "1", "model": "mine", "optimizer": "mine", "differs": ""}
+    linear = of_own | {"differs": "schedule=linear"}
+    asked = (
+        (of_own, "model.skip"),
+        (of_own, "optimizer.betas"),
+        (linear, "schedule.final"),
+        (linear, "schedule.gamma"),
+    )
+    assert [protocol_value(run, key) for run, key in asked] == [None, None, "0.0", None]
 
 
 def test_by_what_learning_rates_are_chosen_is_said(tmp_path):

@@ -117,13 +117,13 @@ def test_a_signal_is_heeded_between_two_graphs(emulated):
     run = Run(small(engine="torch"), None)
     stop: list[int] = []
     runs = stack.Stack([run], graphs=True)
-    graph = runs.units[4]
+    graph = runs.graphs[4]
 
     def signalled(rows, columns):
         graph(rows, columns)
         stop.append(2)
 
-    runs.units[4] = signalled
+    runs.graphs[4] = signalled
     runs.advance(15, stop)
     assert run.step == 4
 
@@ -178,9 +178,9 @@ def test_orders_are_the_permutations_of_each_epoch(emulated, monkeypatch):
     monkeypatch.setattr(orders, "SORTED", 100)
     found = orders.Orders(CPU)
     keys = [(seed, epoch, n) for n in (30, 70, 31) for seed in (5, 2**62) for epoch in (0, 9)]
-    for some in (keys, keys[::-2], keys[:1], [*keys, *keys]):
+    for some in (keys, keys[::-2], keys[:1], [*keys, *keys], [(9, 0, 40)]):
         places = found.places(some)
-        assert len(found.flat) == sum(key[2] for key in set(some))
+        assert len(found.flat) == sum(key[2] for key in set(some)) == found.flat.untyped_storage().nbytes() / 4
         for place, key in zip(places, some, strict=True):
             assert found.flat[place : place + key[2]].tolist() == seeds.permutation(*key).tolist()
 
@@ -393,8 +393,9 @@ def test_layers_will_have_inputs_of_their_own():
     assert stacked.later(layers) == 2 * len(layers.data.y_train) * layers.config.width * 4
 
 
-def test_a_stack_that_is_closed_holds_no_memory():
-    """Without Python's garbage collector, which comes late."""
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_stack_that_is_let_go_of_holds_no_memory(closed):
+    """Without Python's garbage collector, which comes late. One that is closed may still be held."""
     gc.disable()
     try:
         run = Run(small(), None)
@@ -402,7 +403,10 @@ def test_a_stack_that_is_closed_holds_no_memory():
         there.advance(2, [])
         tensors = [weakref.ref(tensor) for tensor in (there.grad, there.work, there.x, there.total, there.params)]
         run.detach()
-        there.close()
+        if closed:
+            there.close()
+        else:
+            del there
         assert [tensor() for tensor in tensors] == [None] * len(tensors)
     finally:
         gc.enable()
@@ -430,10 +434,24 @@ def test_where_memory_ends_there_are_smaller_stacks_without_graphs(emulated, mon
     monkeypatch.setattr(stack.Stack, "__init__", begin)
     for run, expected in zip(trained(configs), plain, strict=True):
         same(run, expected)
-    assert held[:3] == [0, 0, 1]  # of four runs, then of two and two
+    assert held[:4] == [0, 0, 0, 1]  # of four runs, twice, then of two and two
     assert [text for text in caplog.messages if "out of memory" in text] == [
-        "out of memory with 4 networks in a stack: going on with 2"
+        "out of memory with 4 networks in a stack: going on without CUDA graphs",
+        "out of memory with 4 networks in a stack: going on with 2",
     ]
+
+
+def test_one_network_whose_graph_has_no_room_trains_without(emulated, monkeypatch):
+    def full(works, state):
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        except torch.OutOfMemoryError:
+            raise RuntimeError("the capture has failed")  # noqa: B904 (as torch does)
+
+    [plain] = trained([small(engine="torch")])
+    monkeypatch.setattr(stack, "captured", full)
+    [run] = trained([small(engine="torch")])
+    same(run, plain)
 
 
 def test_where_memory_ends_fewer_are_measured_at_once(emulated, monkeypatch):

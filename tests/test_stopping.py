@@ -20,6 +20,7 @@ from fractal_ifs.results.rows import learning_curve, read_runs
 from fractal_ifs.runs.begin import begin
 from fractal_ifs.runs.records import Status, read_record
 from fractal_ifs.sweeps.status import status
+from fractal_ifs.sweeps.sweep import train_jobs
 from fractal_ifs.training.train import train
 
 KEYS = {"eval_every": 10, "steps": 200}
@@ -180,3 +181,12 @@ def test_layer_by_layer_has_its_own_steps():
         stopping(small(training="layerwise"), patience=2)
     [record] = trained([small(training="layerwise", depth=2)])
     assert record.status == Status.FINISHED
+
+
+def test_a_key_that_counts_beside_another_is_named_where_it_differs(tmp_path):
+    """``data.val_size`` alone changes no result, but where the validation accuracy ends runs."""
+    keys: dict[str, Any] = {"objective": "val_acc", "measures": ("val_acc",), "stop__patience": 2}
+    first, second = (Job(small(**keys, data__val_size=size), tmp_path) for size in (50, 60))
+    train([first])
+    with pytest.raises(ConfigError, match=r"holds a run of another config \(data.val_size=50 there, 60 asked\)"):
+        train_jobs([second])

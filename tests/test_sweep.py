@@ -21,6 +21,7 @@ from conftest import small
 from fractal_ifs import files
 from fractal_ifs.config.run import Job
 from fractal_ifs.results.cells import form_cells
+from fractal_ifs.results.numbers import LAST10
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.runs.records import RunRecord, Status, write_record
 from fractal_ifs.runs.run import Run
@@ -367,6 +368,8 @@ def test_a_diverged_run_is_marked_not_failed(command, tmp_path):
     assert numbers.loc["diverged"].isna().all()  # 0.0 would be in the user's own means
     assert numbers.loc["finished"].notna().all()
     read, _ = read_runs([tmp_path / "multirun" / "grid"])
+    of_diverged = read.set_index("status").loc["diverged"]
+    assert LAST10.of({**of_diverged, "last10_test_acc": None, "status": "diverged"}) is None
     assert read.set_index("status").best_test_acc.isna().to_dict() == {"finished": False, "diverged": True}
 
 

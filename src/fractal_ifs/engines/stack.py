@@ -71,15 +71,14 @@ class Stack:
         self.epoch = [len(run.data.y_train) // self.batch for run in runs]
         self.orders = Orders(self.device)
         self.casting = casting(precision, self.device)
-        self.losses, self.update = self._losses, self._update
         if compiled:
-            self.losses, self.update = torch.compile(self._losses), torch.compile(self._update)
+            self.losses, self.update = torch.compile(self.losses), torch.compile(self.update)
         # Not the MLP, which needs no vmap; not what isn't fused, as it may change its buffers; not on a GPU, where a
         # step is a graph as it is.
         usual = isinstance(first.model, MLP) or compiled or precision in AUTOCAST or on_gpu(self.device)
         few = first.config.steps - first.step < LEAST
         self.flat = self._traced() if fused and not usual and not few else None
-        self.units = self._graphs((GRAPH, 1)) if graphs else {1: self._one}
+        self.graphs = self._graphs((GRAPH, 1)) if graphs else {}
         for m, run in enumerate(runs):  # last, so that a failure above leaves the runs unchanged
             average = None if self.average is None else self.average[m]
             run.bind(self.params[m], self.exp_avg[m], self.exp_avg_sq[m], average)
@@ -108,9 +107,9 @@ class Stack:
             rows, columns = self.rows(ahead), self.steps.ahead([run.step for run in self.runs], ahead)
             done = 0
             while done < ahead and not stop:
-                count = next(count for count in self.units if count <= ahead - done)
+                count = next((count for count in self.graphs if count <= ahead - done), 1)
                 part = slice(done, done + count)
-                self.units[count](rows[part], [column[part] for column in columns])
+                self.graphs.get(count, self._one)(rows[part], [column[part] for column in columns])
                 for run in self.runs:
                     run.step += count
                 done += count
@@ -120,11 +119,11 @@ class Stack:
         with self.casting:
             return losses(self.loss, self.network(weights, x), y)
 
-    def _losses(self, row: Tensor) -> Tensor:
+    def losses(self, row: Tensor) -> Tensor:
         """The losses (M,) of a batch: the points ``row`` (M, batch) of ``x``."""
         return self._losses_of(self.weights, self.x[row], self.y[row])
 
-    def _update(self, each: Tensor, *columns: Tensor) -> None:
+    def update(self, each: Tensor, *columns: Tensor) -> None:
         """The optimizer's step, from ``grad``. Allocates nothing; see the class."""
         self.total += each
         average = self.params if self.average is None else self.average
@@ -174,7 +173,7 @@ class Stack:
         return {count: partial(steps, replay) for count, replay in zip(counts, replays, strict=True)}
 
     def close(self) -> None:
-        """Let go of its memory. It would wait for Python's garbage collector, as a stack holds methods of its own."""
+        """Let go of its memory, whoever still holds the stack."""
         vars(self).clear()
 
 

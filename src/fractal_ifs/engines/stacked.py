@@ -86,7 +86,8 @@ class StackedEngine:
     def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
         """Advance all runs by the smallest of ``steps``, since a stack moves as one.
 
-        Halves the stacks, for good, when memory runs out. If even one run is too large, raises that error.
+        Where memory runs out, goes on without CUDA graphs, then halves the stacks, both for good. If even one run is
+        too large, raises that error.
         """
         trained = [(run, run.data) for run in runs]  # in layer-wise training, the data change with the layer
         if self._trained != trained:
@@ -105,17 +106,20 @@ class StackedEngine:
                     self._advance(stack, todo, sums, stop)
             except Exception as error:
                 size = max((len(stack.runs) for stack in self._stacks), default=self._size())
-                if size == 1 or not out_of_memory(error):
+                graphs = gpu and self.graphs is None
+                if not out_of_memory(error) or not (graphs or size > 1):
                     self._unstack()
                     raise
             else:
                 continue
             self._unstack()  # not within the exception, which holds what the step that has failed took up
             forget()
-            self.stack_size = size // 2
-            log.warning("out of memory with %d networks in a stack: going on with %d", size, size // 2)
-            if self.graphs is None:
-                self.graphs = False  # they hold memory of their own beside that of steps
+            if graphs:  # they hold memory of their own beside that of steps
+                self.graphs = False
+                log.warning("out of memory with %d networks in a stack: going on without CUDA graphs", size)
+            else:
+                self.stack_size = size // 2
+                log.warning("out of memory with %d networks in a stack: going on with %d", size, size // 2)
         if gpu and self._room is None and not stop:
             self._room = room(len(runs), later(runs[0]))
         return [sums[id(run)] for run in runs]
@@ -255,7 +259,7 @@ class StackedEngine:
 def forget() -> None:
     """Give back what this process holds of a GPU's memory and doesn't use, and measure its peak from now on."""
     gc.collect()
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # not by this
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 

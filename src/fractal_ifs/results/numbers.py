@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fractal_ifs.runs.records import Status
+
 
 @dataclass(frozen=True)
 class Number:
@@ -66,8 +68,9 @@ NUMBERS = {number.name: number for number in (BEST, FINAL, LAST10, CHOSEN, TRAIN
 
 def _value(run: Mapping[str, Any], column: str) -> float | None:
     found = run.get(column)
-    if found is None and column == LAST10.column and (last := accuracies(run)[-10:]):  # an older record doesn't say it
-        return sum(last) / len(last)
+    if found is None and column == LAST10.column and run["status"] != Status.DIVERGED:  # an older record doesn't say it
+        last = accuracies(run)[-10:]
+        return sum(last) / len(last) if last else None
     return found
 
 

@@ -112,7 +112,7 @@ def pivot(
     """
     names = varied(table, inner)
     runs: Sequence[Run] = table.astype(object).where(table.notna(), None).to_dict("records")
-    column = column and _asked(column, names, runs, inner)
+    column = None if column is None else _asked(column, names, runs, inner)
     over = [name for name in DRAWN if name != column]
     keys = [name for name in names if name not in over]
     if not keys and "lr" in names:

@@ -41,19 +41,18 @@ def protocol_value(run: Mapping[str, Any], key: str) -> str | None:
     """
     names = (run.get("fractal"), run.get("curve"), run["data"], run.get("model"))
     value = _protocol(*map(str, names)).get(key)
-    return _usual(key, str(run.get(key.partition(".")[0]))) if value is None else str(value)
+    if value is not None:
+        return str(value)
+    group, _, name = key.partition(".")
+    chosen = run.get(group) or keys_of_difference(run).get(group) or _defaults().get(group)
+    return _usual(group, str(chosen), name) if name else chosen
 
 
 @lru_cache(maxsize=4096)
-def _usual(key: str, chosen: str) -> str | None:
-    """The value of a group's key where nothing is said of it, ``optimizer.momentum``; of a group, its usual choice."""
-    group, _, name = key.partition(".")
-    usual = _defaults().get(group)
-    path = CONF / group / f"{chosen}.yaml"
-    member = path if path.exists() else CONF / group / f"{usual}.yaml"
-    if not name or not member.exists():
-        return usual
-    content = _file(member)
+def _usual(group: str, chosen: str, name: str) -> str | None:
+    """The value of a key of one of our choices where nothing is said of it, as of ``optimizer.momentum``."""
+    member = CONF / group / f"{chosen}.yaml"
+    content = _file(member) if member.exists() else {}
     return None if name not in content else "null" if content[name] is None else str(content[name])
 
 

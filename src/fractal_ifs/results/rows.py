@@ -91,8 +91,8 @@ def without_zeros(row: dict[str, Any]) -> dict[str, Any]:
     """
     if row["status"] != Status.DIVERGED:
         return row
-    if not row["final_test_acc"]:
-        row |= {"final_test_acc": None, "last10_test_acc": None}
+    if not row.get("final_test_acc"):
+        row = row | {"final_test_acc": None, "last10_test_acc": None}
     return row if row["best_test_acc"] else row | {"best_test_acc": None, "best_step": None}
 
 

@@ -52,8 +52,12 @@ def check_same(job: Job, fingerprint: str, there: RunConfig | None) -> None:
     ``fingerprint`` is the stored one; ``there`` is the stored config, if it is known.
     """
     if fingerprint not in job.config.fingerprints:
-        differing = f" ({difference(there.plain(), job.config.plain(), skip=placement())})" if there else ""
-        raise Refused(f"{job.directory}: holds a run of another config{differing}; overwrite=true trains it again")
+        differing = there and (
+            difference(there.plain(), job.config.plain(), skip=placement())
+            or difference(there.identity(), job.config.identity())  # a key that counts beside another, as data.val_size
+        )
+        which = f" ({differing})" if differing else ""
+        raise Refused(f"{job.directory}: holds a run of another config{which}; overwrite=true trains it again")
 
 
 def check_validation(job: Job, points: int | None) -> None:

@@ -3,7 +3,7 @@
 import logging
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import cycle, islice
 from multiprocessing.connection import wait
 from typing import Any
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Crew:
-    """``count`` workers that train groups. If one dies, its jobs have failed and the others go on.
+    """Workers that train groups. If one dies, its jobs have failed and the others go on.
 
     On GPUs they are dealt out like cards. A GPU that doesn't work, or not any more, is left out: its other workers end
     what they train, if they can, and begin nothing. What it has lost goes on elsewhere, but for jobs that have begun on
@@ -28,16 +28,24 @@ class Crew:
     the last of them has the GPU to itself.
     """
 
-    def __init__(self, jobs: Sequence[Job], groups: Sequence[list[int]], count: int, stack: int):
-        on_cpu = jobs[groups[0][0]].config.trainer.accelerator == "cpu"
-        self.jobs, self.stack, self.waiting = jobs, stack, deque(groups)
-        self.free: list[str | None] = [None] * count if on_cpu else list(islice(cycle(gpus()), count))
+    def __init__(self, jobs: Sequence[Job], stack: int):
+        self.jobs, self.stack = jobs, stack
+        self.waiting = deque[list[int]]()
+        self.free: list[str | None] = []  # a device for each worker that has nothing to do
         self.busy: dict[Any, Worker] = {}  # by their connections
         self.out = set[str | None]()  # GPUs that are left out
         self.moved = set[int]()  # jobs that have begun on one of these
 
-    def train(self, told: Callable[[Sequence[int], Standing], None]) -> Iterator[tuple[list[int], list[Outcome]]]:
-        """Train all groups, as ``executors.execute`` says."""
+    def train(
+        self, groups: Sequence[list[int]], count: int, told: Callable[[Sequence[int], Standing], None]
+    ) -> Iterator[tuple[list[int], list[Outcome]]]:
+        """Train groups in ``count`` workers, as ``executors.execute`` says."""
+        on_cpu = self.jobs[groups[0][0]].config.trainer.accelerator == "cpu"
+        dealt = islice(cycle([None] if on_cpu else gpus()), count)
+        self.waiting, self.free = deque(groups), [device for device in dealt if device not in self.out]
+        if not self.free:
+            lost = self._given_up("all are left out")
+            yield list(lost), self._recorded(lost)
         try:
             while self.waiting or self.busy:
                 while self.waiting and self.free:
@@ -85,7 +93,17 @@ class Crew:
         else:
             self._dismiss(worker)
             self.free += [worker.device] if well else []
-        yield list(outcomes), [recorded(self.jobs[n], outcome) for n, outcome in outcomes.items()]
+        yield list(outcomes), self._recorded(outcomes)
+
+    def _recorded(self, outcomes: Mapping[int, Outcome]) -> list[Outcome]:
+        return [recorded(self.jobs[n], outcome) for n, outcome in outcomes.items()]
+
+    def _given_up(self, why: str | None) -> dict[int, Outcome]:
+        """The outcomes of what waits, where no GPU is left."""
+        failed = GpuFailed(f"no GPU is left: {why}")
+        found: dict[int, Outcome] = {n: failed for group in self.waiting for n in group}
+        self.waiting.clear()
+        return found
 
     def _without(self, worker: Worker, outcomes: dict[int, Outcome]) -> dict[int, Outcome]:
         """Go on without a worker, or without its GPU. What it has lost waits again. Returns the outcomes that stand."""
@@ -104,10 +122,7 @@ class Crew:
             lost -= begun & self.moved
             self.moved |= begun  # what has broken two GPUs may be the cause
         if not self.free and all(other.device in self.out for other in self.busy.values()):
-            failed = GpuFailed(f"no GPU is left: {worker.fault}")
-            outcomes |= {n: failed for group in self.waiting for n in group}
-            self.waiting.clear()
-            return outcomes
+            return outcomes | self._given_up(worker.fault)
         if lost:
             self.waiting.append(sorted(lost))
         return {n: outcome for n, outcome in outcomes.items() if n not in lost}

@@ -51,8 +51,9 @@ def execute(
             yield numbers, train_group([jobs[n] for n in numbers], stack, report, partial(told, numbers))
         else:
             parallel.setdefault(workers, []).extend(shares(numbers, workers))
-    for workers, groups in parallel.items():
-        yield from Crew(jobs, groups, min(workers, len(groups)), stack).train(told)
+    crew = Crew(jobs, stack)
+    for workers, some in parallel.items():
+        yield from crew.train(some, min(workers, len(some)), told)
 
 
 def shares(numbers: list[int], workers: int) -> list[list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Console, RenderableType
@@ -60,28 +61,36 @@ class _Look:
 
     def __init__(self, path: Path, bars: Bars):
         self.path, self.bars, self.task = path, bars, bars.add_task("", texts={"done": ""})
-        self.first: tuple[int, float] | None = None  # the steps that were done at the first look, and its time
-        self.news: tuple[int, float] | None = None  # at the last look that found other steps: runs tell them seldom
+        self.news: list[tuple[int, float]] = []  # steps and times of the looks that found other steps: told seldom
         self.ended = False
         self.found: SweepStatus | None = None
         self.running: list[str] = []  # a line for each run in training
 
     def text(self) -> str:
-        """The status now, with the steps a second up to the last news, and the time that is left at that rate."""
+        """The status now, with the steps a second and the time that is left at that rate."""
         self.found = found = status(self.path)
         self.running = [_line(self.path, directory) for directory in found.running]
         self.ended = ENDED.issuperset(found.states)
         done, asked, now = found.steps, found.steps_asked, time.monotonic()
-        if self.news is None or done != self.news[0]:
-            self.news = done, now
-        first, begun = self.first = self.first or self.news
+        if not self.news or done != self.news[-1][0]:
+            self.news.append((done, now))
         texts = {"done": found.done}
-        if not self.ended and done > first:
-            rate = (done - first) / (self.news[1] - begun)
+        if not self.ended and (rate := self._rate(now)):
             texts |= {"rate": f"{rate:,.0f} steps/s", "left": f"{clock((asked - done) / rate)} left"}
         self.bars.update(self.task, completed=done, total=max(asked, 1), texts=texts)
         head, *rest = shown(self.path, found).split("\n")
         return "\n".join(["; ".join([head, *list(texts.values())[1:]]), *rest])
+
+    def _rate(self, now: float) -> float | None:
+        """The steps a second between the first news and the last; None after a silence that is long beside the others.
+
+        What the first look finds is no news: it may be long ago that it was told.
+        """
+        if len(self.news) < 3:
+            return None
+        (first, begun), (last, at) = self.news[1], self.news[-1]
+        longest = max(later - earlier for (_, earlier), (_, later) in pairwise(self.news))
+        return (last - first) / (at - begun) if last > first and now - at <= 5 * longest else None
 
 
 def _line(path: Path, directory: Path) -> str:
