@@ -33,6 +33,18 @@ TINY: dict[str, Any] = {"width": 4, "depth": 1, "steps": 60, "eval_every": 20, "
 TINY |= {"data__train_size": 300, "data__test_size": 100}
 
 
+def test_a_table_has_no_accuracy_of_runs_that_diverged(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    keys: dict[str, Any] = {key: value for key, value in TINY.items() if key != "lr"} | {"fractal": "vicsek"}
+    table = sweep(lr=[0.05, 1e30], **keys)
+    assert table.best_test_acc.isna().tolist() == [False, True]
+    assert str(table.best_step[0]).isdecimal()
+    assert table.groupby("fractal").best_test_acc.mean().item() == table.best_test_acc[0]
+    assert "diverged" not in caplog.text
+    sweep(lr=[1e30, 1e31], **keys)
+    assert "all 2 runs diverged; try a smaller lr" in caplog.messages
+
+
 def test_run_returns_the_history_and_the_best_network_too(tmp_path):
     result = run(fractal="vicsek", curve=1, **TINY)
     record, model = result

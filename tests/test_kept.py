@@ -187,6 +187,16 @@ def test_a_check_trains_again_and_compares(tmp_path, capsys):
     assert "DIFFERENT" in capsys.readouterr().out
 
 
+def test_a_check_of_a_run_that_diverged(command, tmp_path, capsys):
+    """To 0.0 in the table and the record, which are told as missing."""
+    pytest.importorskip("fractal_ifs._native_base")
+    keys = ["fractal=vicsek", "depth=1", "width=4", "lr=1e30", "steps=20", "eval_every=10", "logger=none"]
+    command("-m", *keys, "kept=runs.csv")
+    assert [(row["status"], row["best_test_acc"]) for row in lines(tmp_path / "runs.csv")] == [("diverged", "0.0")]
+    report.main(["check", str(tmp_path / "runs.csv")])
+    assert capsys.readouterr().out.endswith(": the same\n")
+
+
 def test_pictures_are_made_once_and_outlive_the_checkpoints(command, tmp_path):
     from PIL import Image
 

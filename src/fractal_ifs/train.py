@@ -73,7 +73,7 @@ def train(config: DictConfig, single: bool) -> float | None:
             sys.exit(f"error: {message(ended)}")
         raise ended
     if single:
-        if ended.best_test_acc:
+        if ended.status != Status.DIVERGED or ended.best_step:
             print(f"best test accuracy {ended.best_test_acc:.4f} at step {ended.best_step:,} ({ended.status})")
         print(asked.directory)
         if ended.status == Status.DIVERGED:

@@ -12,7 +12,7 @@ import pandas as pd
 from fractal_ifs.engines import cpp
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.numbers import whole
-from fractal_ifs.results.rows import read_runs, train_command
+from fractal_ifs.results.rows import read_runs, train_command, without_zeros
 from fractal_ifs.runs.records import read_record
 
 
@@ -58,6 +58,7 @@ def retrain(
             yield f"{line}\n  failed: {done.stderr.strip().splitlines()[-1:]}", False
             continue
         names = ("best_test_acc", "best_step", "final_test_acc")
-        same = all(record[name] == run[name] or (pd.isna(run[name]) and record[name] is None) for name in names)
-        kept, now = (", ".join(f"{name} {found[name]}" for name in names) for found in (run, record))
+        again = without_zeros({name: record[name] for name in ("status", *names)})
+        same = all(again[name] == run[name] or (pd.isna(run[name]) and again[name] is None) for name in names)
+        kept, now = (", ".join(f"{name} {found[name]}" for name in names) for found in (run, again))
         yield f"{line}\n  kept: {kept}\n  now:  {now}: {'the same' if same else 'DIFFERENT'}", same

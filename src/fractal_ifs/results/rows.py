@@ -85,15 +85,15 @@ def row_of(directory: Path, record: RunRecord, expected: records.Stored | None =
 
 
 def without_zeros(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of which no mean needs to be told that a network that has diverged gives no answer, so none that is right.
+    """The row for tables from which means are taken: a network that has diverged gives no answer, so none is right.
 
-    Of such a run that is 0.0 in its record, and here it is missing. What was measured before stays.
+    Of such a run the record has 0.0, and here it is missing. The best accuracy before stays.
     """
     if row["status"] != Status.DIVERGED:
         return row
-    if not row.get("final_test_acc"):
-        row = row | {"final_test_acc": None, "last10_test_acc": None}
-    return row if row["best_test_acc"] else row | {"best_test_acc": None, "best_step": None}
+    zeros = [] if row.get("final_test_acc") else ["final_test_acc", "last10_test_acc"]
+    zeros += [] if row["best_test_acc"] else ["best_test_acc", "best_step"]
+    return row | dict.fromkeys(zeros)
 
 
 def learning_curve(run: Mapping[str, Any]) -> tuple[list[int], list[float]]:

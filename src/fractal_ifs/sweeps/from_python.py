@@ -30,10 +30,10 @@ from fractal_ifs.config.plugins import check_plugin_keys
 from fractal_ifs.config.run import Job
 from fractal_ifs.config.session import VERSION_BASE, Loan, borrowed
 from fractal_ifs.config.words import LISTS, quoted
-from fractal_ifs.errors import ConfigError, message, short
+from fractal_ifs.errors import ConfigError, counted, message, short
 from fractal_ifs.files import CONF, write
 from fractal_ifs.runs.failure import failure
-from fractal_ifs.runs.records import RunRecord
+from fractal_ifs.runs.records import RunRecord, Status
 from fractal_ifs.sweeps.driver import driving
 from fractal_ifs.sweeps.finished import Ended, finished_jobs
 from fractal_ifs.sweeps.halving import train_by_halving
@@ -245,6 +245,8 @@ def _table(directory: Path | None, ended: Sequence[tuple[Job, Ended]]) -> pd.Dat
     found = [(job.directory, _record(job, each)) for job, each in ended]
     table = table_of(((where, record) for where, record in found if where), None)
     table.attrs["directory"] = str(directory)
+    if len(table) and set(table["status"]) == {Status.DIVERGED}:
+        log.warning("all %s diverged; try a smaller lr", counted(len(table), "run"))
     return table
 
 

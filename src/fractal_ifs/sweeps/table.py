@@ -62,7 +62,8 @@ def table_of(found: Iterable[tuple[Path, RunRecord]], base: Path | None) -> pd.D
     inner = [
         key for key in others if not is_measured(key) and not follows([_text(line, key) for line in rows], settings)
     ]
-    return pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *measured, *inner]))
+    table = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *measured, *inner]))
+    return table.assign(best_step=table.best_step.astype("Int64"))  # whole also where some runs have none
 
 
 def _text(line: dict[str, Any], key: str) -> str | None:

@@ -52,7 +52,7 @@ class Worker:
         Args:
             numbers: of the group's jobs in ``jobs``.
         """
-        self.numbers = numbers
+        self.numbers, self.fault = numbers, None
         if self.process.pid is None:
             resource_tracker.ensure_running()  # starting it unblocks the signals in this process
             with signals.held_back():  # a signal must not break its imports; it accepts signals when it is ready
