@@ -357,7 +357,7 @@ def test_groups_have_as_many_workers_as_suit_each(monkeypatch):
     wide = replace(cnn(), width=64)
     jobs = [Job(replace(config, seed=seed), None) for config in (cnn(), wide) for seed in range(10)]
     list(executors.execute(jobs, "local", 0, lambda rounds: None, lambda numbers, standing: None))
-    assert sorted(count for count, _ in counts) == [2, 8]
+    assert sorted(count for count, _ in counts) == [2, 8]  # as many as there may be, however few groups there are
     for count, groups in counts:
         assert len(groups) == 10
         assert {jobs[n].config.width for group in groups for n in group} == {32 if count == 8 else 64}
@@ -376,6 +376,9 @@ def test_a_gpu_that_is_left_out_stays_out(tmp_path, monkeypatch, caplog):
         later = [device for device, numbers in OnGpu.begun if not first & {jobs[n].config.width for n in numbers}]
         assert len(first) == 1
         assert set(later) == ({"0"} if finished == 12 else set())
+    configs = [replace(cnn(seed), width=64) for seed in range(2)] + [cnn()]  # at last one group, on a GPU that works
+    outcomes = ended_on_gpus([Job(config, None) for config in configs], {"0": ["broken"]}, monkeypatch)
+    assert all(isinstance(outcome, RunRecord) for outcome in outcomes.values())
 
 
 def test_a_network_too_large_for_a_gpu_of_its_own_fails_and_the_gpu_goes_on(monkeypatch, caplog):

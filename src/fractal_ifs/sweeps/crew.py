@@ -39,10 +39,10 @@ class Crew:
     def train(
         self, groups: Sequence[list[int]], count: int, told: Callable[[Sequence[int], Standing], None]
     ) -> Iterator[tuple[list[int], list[Outcome]]]:
-        """Train groups in ``count`` workers, as ``executors.execute`` says."""
+        """Train groups in at most ``count`` workers, as ``executors.execute`` says."""
         on_cpu = self.jobs[groups[0][0]].config.trainer.accelerator == "cpu"
         dealt = islice(cycle([None] if on_cpu else gpus()), count)
-        self.waiting, self.free = deque(groups), [device for device in dealt if device not in self.out]
+        self.waiting, self.free = deque(groups), [device for device in dealt if device not in self.out][: len(groups)]
         if not self.free:
             lost = self._given_up("all are left out")
             yield list(lost), self._recorded(lost)

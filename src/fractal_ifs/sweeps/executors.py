@@ -53,7 +53,7 @@ def execute(
             parallel.setdefault(workers, []).extend(shares(numbers, workers))
     crew = Crew(jobs, stack)
     for workers, some in parallel.items():
-        yield from crew.train(some, min(workers, len(some)), told)
+        yield from crew.train(some, workers, told)
 
 
 def shares(numbers: list[int], workers: int) -> list[list[int]]:
