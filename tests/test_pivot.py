@@ -536,3 +536,15 @@ def test_by_what_learning_rates_are_chosen_is_said(tmp_path):
         table = table_of(tmp_path, number=number)
         assert [entry.lr for entry in table.cells] == [lr, lr]
         assert f"by the {of} over the seeds" in " ".join(pivot.legend(table))
+
+
+def test_a_set_that_only_some_runs_have_measured_is_left_out_and_said(tmp_path):
+    for curve, trains in ((1, (0.9, None)), (4, (0.9, 0.8))):
+        for seed, train in enumerate(trains):
+            path = add(tmp_path, [0.7], curve=curve, seed=seed) / "result.json"
+            path.write_text(json.dumps(undigested(path) | {"final_train_acc": train}))
+    table = table_of(tmp_path)
+    partly, whole = (pivot.entry_text(entry, False, False) for entry in table.cells)
+    assert "train" not in partly
+    assert "train 0.8500, test 0.7000" in whole
+    assert "In 1 cell not all runs have measured train, test or val, which are left out there." in pivot.legend(table)

@@ -181,11 +181,15 @@ def entry_text(entry: Entry, with_n: bool, with_lr: bool, digits: int = 4) -> st
     return " ".join(parts) + (f"\n{beside}" if beside else "")
 
 
+def _after(entry: Entry) -> dict[str, list[float]]:
+    """The accuracies on each set after the last step, of the runs that have measured them."""
+    names = {"train": "final_train_acc", "test": "final_test_acc", "val": "final_val_acc"}
+    return {name: [v for run in entry.runs if (v := run.get(at)) is not None] for name, at in names.items()}
+
+
 def _beside(entry: Entry, digits: int) -> str:
     """The accuracies on each set after the last step, if any but the test set's was measured in all runs."""
-    names = {"train": "final_train_acc", "test": "final_test_acc", "val": "final_val_acc"}
-    values = {name: [v for run in entry.runs if (v := run.get(at)) is not None] for name, at in names.items()}
-    means = {name: _mean(found) for name, found in values.items() if found and len(found) == entry.n}
+    means = {name: _mean(found) for name, found in _after(entry).items() if found and len(found) == entry.n}
     if not means.keys() - {"test"}:
         return ""
     return ", ".join(f"{name} {mean:.{digits}f}" for name, mean in means.items())
@@ -268,6 +272,9 @@ def legend(table: Pivot) -> list[str]:
         )
     if any(_beside(entry, 4) for entry in shown):
         lines.append("train, test, val: the accuracies after the last step, which have no part in a choice.")
+    if partly := sum(any(0 < len(found) < entry.n for found in _after(entry).values()) for entry in shown):
+        text = f"In {counted(partly, 'cell')} not all runs have measured train, test or val, which are left out there."
+        lines.append(text)
     apart = Counter[str]()
     for entry in cells:
         apart.update(entry.apart)
