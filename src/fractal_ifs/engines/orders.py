@@ -31,9 +31,8 @@ class Orders:
         if wanted != self._places.keys():
             there = [(key, self.flat[place : place + key[2]]) for key, place in self._places.items() if key in wanted]
             self._places = {}
-            self.flat = torch.empty(
-                0, dtype=torch.int32
-            )  # where all is new, as at the end of an epoch, the old isn't held beside it
+            # Where all is new, as at the end of an epoch, the old isn't held beside it.
+            self.flat = torch.empty(0, dtype=torch.int32)
             flat = torch.empty(sum(key[2] for key in wanted), dtype=torch.int32, device=self.device)
             end = 0
             for key, order in (*there, *self._drawn(sorted(wanted - {key for key, _ in there}))):
