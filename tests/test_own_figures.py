@@ -133,6 +133,28 @@ def test_figures_along_training_say_what_their_lines_are(sweep):
     assert names == ["width 2, lr=0.01", "width 10, lr=0.001–0.01"]  # of the second, a rate in each panel
 
 
+def test_the_figure_of_a_sweep_says_what_was_chosen_and_what_is_in_no_mean(sweep):
+    table = table_of(sweep)
+    first, second = table.cells
+    chosen = replace(
+        table,
+        over_lr=True,
+        entries={
+            ("1",): {"": replace(first, lrs=3, apart={"diverged": 2})},
+            ("4",): {"": replace(second, lrs=1, apart={"diverged": 1, "failed": 1})},
+        },
+    )
+    for some, more in (
+        (table, ""),
+        (chosen, "; each at the best of up to 3 learning rates; in no mean: 3 diverged, 1 failed"),
+    ):
+        figure = own_figures.against(some, Output())
+        assert figure
+        assert figure.get_suptitle() == (
+            f"The best test accuracy of all measurements, 4 runs; bars: ±1 standard deviation over n=2 seeds{more}"
+        )
+
+
 def test_figures_along_training_of_one_seed_and_one_learning_rate_say_nothing_of_them(sweep):
     table = table_of(sweep)
     alone = {key: {"": replace(line[""], runs=line[""].runs[:1])} for key, line in table.entries.items()}

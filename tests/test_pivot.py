@@ -159,16 +159,26 @@ def test_a_rate_that_is_best_beside_one_that_diverges_is_at_no_edge(tmp_path):
         assert BestLr(tmp_path / f"{name}.csv").of(small()) == lr
 
 
-def test_a_sweep_begins_at_the_rate_of_its_own_setting(tmp_path):
-    """A table may hold searches of several. For a setting that it lacks, the rate is that nearest to the paper's."""
+def test_a_sweep_begins_at_the_rate_of_its_own_setting(tmp_path, caplog):
+    """A table may hold searches of several. For a setting that it lacks, the rate is that nearest to the paper's, and
+    that is told."""
+    caplog.set_level("INFO")
     for margin, best in ((0, 1e-3), (0.001, 2e-3)):
         for lr in (1e-3, 2e-3):
             add(tmp_path / "runs", [0.8 if lr == best else 0.6], lr=lr, data__margin=margin, seed=1000)
     add(tmp_path / "runs", [0.9], lr=4e-3, curve=4, data__margin=0.001)
     finished_runs.add_below(tmp_path / "searched.csv", [tmp_path / "runs"], "--into")
     best = BestLr(tmp_path / "searched.csv")
-    asked = ({}, {"data__margin": 0.001}, {"data__margin": 0.002}, {"curve": 4}, {"curve": 6})
-    assert [best.of(small(**keys)) for keys in asked] == [1e-3, 2e-3, 1e-3, 4e-3, None]
+    own = ({}, {"data__margin": 0.001})
+    assert [best.of(small(**keys)) for keys in own] == [1e-3, 2e-3]
+    best.tell()
+    assert not caplog.messages
+    asked = ({"data__margin": 0.002}, {"curve": 4}, {"curve": 6})
+    assert [best.of(small(**keys)) for keys in asked] == [1e-3, 4e-3, None]
+    best.tell()
+    [told] = caplog.messages
+    assert "in 2 of 3 cells no run has the setting of these jobs" in told
+    assert told.endswith("the first: cantor2d n=5 curve 1 depth 3 width 8")
 
 
 def test_a_rate_of_one_lucky_seed_doesnt_win_where_rates_share_none(tmp_path):
@@ -353,16 +363,17 @@ def test_a_kept_table_says_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("key", "column", "made"),
     [
-        ("steps", "steps_asked", [{}, {"values": [0.6, 0.7]}]),
-        ("steps_asked", "steps_asked", [{}, {"values": [0.6, 0.7]}]),
-        ("fractal.depth", "fractal_depth", [{"fractal__depth": 2}, {"fractal__depth": 3}]),
+        ("steps", "steps", [{}, {"values": [0.6, 0.7]}]),
+        ("steps_asked", "steps", [{}, {"values": [0.6, 0.7]}]),
+        ("fractal.depth", "fractal.depth", [{"fractal__depth": 2}, {"fractal__depth": 3}]),
         ("fractal.name", "fractal", [{"fractal": "vicsek"}, {"fractal": "cantor2d"}]),
-        ("model.init", "init", [{"model__init": "paper"}, {"model__init": "theory"}]),
+        ("model.init", "model.init", [{"model__init": "paper"}, {"model__init": "theory"}]),
         ("batch_size", "batch_size", [{"curve": 1, "batch_size": 10}, {"curve": 4, "batch_size": 20}]),  # it follows
         ("data.margin", "data.margin", [{"curve": 1}, {"curve": 4, "data__margin": 0.001}]),
     ],
 )
 def test_any_key_in_which_runs_differ_may_be_asked_for_by_its_name(tmp_path, key, column, made):
+    """And stands in the table as on the command line."""
     for keys in made:
         add(tmp_path, keys.pop("values", [0.6]), **keys)
     table = table_of(tmp_path, column=key)
@@ -446,6 +457,20 @@ def test_nothing_is_cut_in_a_narrow_terminal(tmp_path):
             assert max(map(len, shown)) <= width
             assert columns in (whole, [whole[0], whole[1], whole[0], whole[2]]), width
         assert "0.0002" in " ".join(in_a_terminal(table, 32)[1]).split()  # no value is broken where there is room
+
+
+def test_in_a_pipe_a_table_is_as_wide_as_COLUMNS_says(tmp_path, capsys, monkeypatch):
+    for curve in range(1, 7):
+        for depth in (1, 2):
+            add(tmp_path, [0.6], curve=curve, depth=depth)
+    widths = {}
+    for said in ("28", "", "nonsense"):
+        monkeypatch.setenv("COLUMNS", said)
+        show_table(tmp_path)
+        lines = capsys.readouterr().out.splitlines()
+        widths[said] = max(len(line) for line in lines if line.startswith("│"))
+    assert widths[""] == widths["nonsense"] > 28
+    assert widths["28"] <= 28
 
 
 def test_the_table_at_the_end_of_a_sweep_is_the_reports(tmp_path, capsys):

@@ -454,19 +454,27 @@ def test_one_network_whose_graph_has_no_room_trains_without(emulated, monkeypatc
     same(run, plain)
 
 
-def test_where_memory_ends_fewer_are_measured_at_once(emulated, monkeypatch):
+@pytest.mark.parametrize("where", ["_outputs", "losses"])
+def test_where_memory_ends_fewer_are_measured_at_once(emulated, monkeypatch, where):
     usual, most = StackedEngine._outputs, []
+    usual_losses = stacked.losses
 
     def outputs(self, runs, sets):
         most.append(len(runs))
-        if len(runs) > 1:
+        if len(runs) > 1 and where == "_outputs":
             raise torch.OutOfMemoryError("CUDA out of memory")
         return usual(self, runs, sets)
+
+    def its_losses(loss, f, y):
+        if most[-1] > 1 and where == "losses":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return usual_losses(loss, f, y)
 
     runs = [Run(small(**partner), None) for partner in PARTNERS]
     sets = [Labelled(run.data.x_test, run.data.y_test) for run in runs]
     expected = StackedEngine().evaluate(runs, sets)
     monkeypatch.setattr(StackedEngine, "_outputs", outputs)
+    monkeypatch.setattr(stacked, "losses", its_losses)
     for found, one in zip(StackedEngine().evaluate(runs, sets), expected, strict=True):
         assert found == pytest.approx(one, rel=1e-5)
     assert most == [4, 2, 1, 1, 1, 1]

@@ -50,6 +50,11 @@ def command(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(status)
 
 
+def columns(otherwise: int) -> int | None:
+    """How wide a table may be that is printed: None where rich finds out, from the terminal or ``COLUMNS``."""
+    return None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else otherwise
+
+
 def beginning() -> None:
     """From now on until ``command``, Ctrl-C ends this process at once and silently: it has done nothing yet.
 

@@ -36,7 +36,7 @@ from fractal_ifs.help.before_hydra import answered
 from fractal_ifs.help.options import options_and_words
 from fractal_ifs.help.theory import screen
 from fractal_ifs.plotting.style import drawing, write_figure
-from fractal_ifs.streams import command
+from fractal_ifs.streams import columns, command
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,7 +101,7 @@ def _show(checks: Sequence[Check], title: str) -> None:
 
     from fractal_ifs.theorems.problem import WHY
 
-    console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+    console = Console(width=columns(150), highlight=False)
     same = _shared([check.setting for check in checks])
     title = f"{title}: {same}".rstrip(", ") if same else title
     title = title.replace("[", r"\[")

@@ -127,6 +127,7 @@ class CheckedSweeper(Sweeper):
                 words = " ".join(filter_overrides(others))
                 raise ConfigError(f"hydra.sweeper.best_lr={self.keys.best_lr}: has no run of {words}")
             found.append([*others, f"lr={lr!r}"])
+        best.tell()
         return found
 
 
@@ -216,6 +217,7 @@ class OutwardSweeper(CheckedSweeper):
         best = BestLr(Path(keys.best_lr))
         compose = Composer(self.hydra_context.config_loader, self.config)
         found = [best.of(parse(compose([*cell, rungs[middle]]))) for cell in cells]
+        best.tell()
         return [middle if lr is None else nearest(rungs, lr) for lr in found]
 
 

@@ -221,25 +221,31 @@ class StackedEngine:
             size = max(1, self._pass // (most * runs[0].config.width))
             alike = [place for place in left[:size] if shapes[place][1] == inputs]
             places = alike if padded else [place for place in alike if shapes[place][0] == most]
-            outputs: tuple[Tensor, Tensor] | None = None
+            numbers: Tensor | None = None
             try:
-                outputs = self._outputs([runs[place] for place in places], [sets[place] for place in places])
+                numbers = self._pass_of([runs[place] for place in places], [sets[place] for place in places])
             except Exception as error:
                 if len(places) == 1 or not out_of_memory(error):
                     raise
-            if outputs is None:  # not within the exception, which holds what there was
+            if numbers is None:  # not within the exception, which holds what there was
                 self._pass = most * runs[0].config.width * (len(places) // 2)
                 forget()
                 continue
-            (f, y), left = outputs, left[len(places) :]
-            loss = function_of(runs[0].config.loss)
-            first = 0
-            for n, equal in groupby(len(sets[place].y) for place in places):
-                part = slice(first, first := first + len(list(equal)))
-                its = torch.tensor(places[part], device=found.device)
-                found[its, 0] = (y[part, :n] * f[part, :n] > 0).double().mean(-1)
-                found[its, 1] = losses(loss, f[part, :n], y[part, :n]).double()
+            found[torch.tensor(places, device=found.device)] = numbers
+            left = left[len(places) :]
         return [Measurement(accuracy, loss) for accuracy, loss in cast(list[list[float]], found.tolist())]
+
+    def _pass_of(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> Tensor:
+        """The accuracies and the losses of M runs on their sets, those of one size beside each other: (M, 2)."""
+        f, y = self._outputs(runs, sets)
+        loss = function_of(runs[0].config.loss)
+        found = torch.empty(len(runs), 2, dtype=torch.float64, device=f.device)
+        first = 0
+        for n, equal in groupby(len(each.y) for each in sets):
+            part = slice(first, first := first + len(list(equal)))
+            found[part, 0] = (y[part, :n] * f[part, :n] > 0).double().mean(-1)
+            found[part, 1] = losses(loss, f[part, :n], y[part, :n]).double()
+        return found
 
     def _outputs(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> tuple[Tensor, Tensor]:
         """The outputs f of some runs on their sets and the labels y, both (M, n): of smaller sets the rest is 0."""

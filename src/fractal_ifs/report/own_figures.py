@@ -34,7 +34,7 @@ from fractal_ifs.report.panels import (
     series_of,
 )
 from fractal_ifs.results.measured import measures_of
-from fractal_ifs.results.pivot import Entry, Pivot, title
+from fractal_ifs.results.pivot import Entry, Pivot, in_no_mean, title
 from fractal_ifs.results.text_table import by_value
 
 if TYPE_CHECKING:
@@ -203,8 +203,12 @@ def _title(table: Pivot, found: Sequence[Panel]) -> str:
     text = title(table)
     if over := over_seeds(cell.n for cell in table.cells if cell.n > 1):
         text += f"; bars: ±1 standard deviation over {over}"
+    if table.over_lr and (most := max(cell.lrs for cell in table.cells)) > 1:
+        text += f"; each at the best of up to {most} learning rates"
     if any(cell.mean is not None and not cell.ended for cell in table.cells):
         text += "; hollow: not ended"
+    if apart := in_no_mean(table):
+        text += f"; in no mean: {apart}"
     return text + (f" (the first {MOST_PANELS} of {len(found)} panels)" if len(found) > MOST_PANELS else "")
 
 

@@ -27,6 +27,7 @@ from fractal_ifs.results.numbers import NUMBERS
 from fractal_ifs.results.pivot import APART, Pivot, plain_value
 from fractal_ifs.results.rows import learning_curve, train_command
 from fractal_ifs.results.varied import inner_keys, measured, varied
+from fractal_ifs.runs.records import key_of
 
 FIGURES = ("sweep", "along_test_acc", "along_levels")  # those of own figures that the page shows
 EACH = 24  # the most lines of the explorer that have a name each
@@ -114,7 +115,7 @@ def _runs(own: Own) -> dict[str, Any]:
         series = measures_of(run) if len(told) < HISTORIES else {}
         told.append(
             {
-                "keys": {key: plain_value(run[key]) for key in keys},
+                "keys": {key_of(key): plain_value(run[key]) for key in keys},
                 "status": str(run["status"]),
                 "best": run["fingerprint"] in chosen,
                 "numbers": {number.head: number.of(run) for number in NUMBERS.values()}
@@ -124,6 +125,7 @@ def _runs(own: Own) -> dict[str, Any]:
         )
     numbers = [name for name in told[0]["numbers"] if any(run["numbers"][name] is not None for run in told)]
     measures = list(dict.fromkeys(name for run in told for name in run["history"]))
+    keys = [*map(key_of, keys)]
     x = own.table.column or (own.table.rows[0] if own.table.rows else keys[0])
     shown = own.table.number
     number = shown.head if shown.name in NUMBERS else shown.column

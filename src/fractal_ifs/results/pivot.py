@@ -15,7 +15,7 @@ from fractal_ifs.results.numbers import BEST, CHOOSING, Number, collapsed, looks
 from fractal_ifs.results.protocol import keys_of_difference
 from fractal_ifs.results.text_table import by_value
 from fractal_ifs.results.varied import DRAWN, FOLLOW, KEYS, varied
-from fractal_ifs.runs.records import Status, field_of
+from fractal_ifs.runs.records import Status, field_of, key_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,8 +72,8 @@ class Pivot:
     """The table. ``entries`` is by the values of ``rows``, then by that of ``column``."""
 
     number: Number
-    rows: Sequence[str]  # keys
-    column: str | None  # a key; None: a single column of numbers
+    rows: Sequence[str]  # keys, as on the command line
+    column: str | None  # another; None: a single column of numbers
     over_lr: bool  # whether a cell is the best over learning rates
     entries: Mapping[tuple[Any, ...], Mapping[Any, Entry]]
     runs: int  # how many runs the table is of
@@ -142,7 +142,9 @@ def pivot(
         key: {value: _entry(groups[key][value], number) for value in sorted(groups[key], key=by_value)}
         for key in sorted(groups, key=lambda values: [by_value(value) for value in values])
     }
-    return Pivot(number, rows, column, "lr" in over and "lr" in names, entries, len(runs), same, notes)
+    same = {key_of(name): value for name, value in same.items()}
+    over_lr = "lr" in over and "lr" in names
+    return Pivot(number, [*map(key_of, rows)], column and key_of(column), over_lr, entries, len(runs), same, notes)
 
 
 def plain_value(value: Any) -> str:
@@ -217,7 +219,7 @@ def numbers(table: Pivot) -> pd.DataFrame:
         for value, cell in line.items()
     ]
     of_cell = ["number", "mean", "sd", "n", *([] if "lr" in (*table.rows, *beside) else ["lr"])]
-    names = [*table.rows, *beside, *of_cell]
+    names = [*map(field_of, (*table.rows, *beside)), *of_cell]  # as in the table of the runs
     return pd.DataFrame([row[: len(names)] for row in rows], columns=pd.Index(names))
 
 
@@ -275,12 +277,17 @@ def legend(table: Pivot) -> list[str]:
     if partly := sum(any(0 < len(found) < entry.n for found in _after(entry).values()) for entry in shown):
         text = f"In {counted(partly, 'cell')} not all runs have measured train, test or val, which are left out there."
         lines.append(text)
-    apart = Counter[str]()
-    for entry in cells:
-        apart.update(entry.apart)
-    if apart:
-        lines.append("In no mean: " + ", ".join(f"{n} {status}" for status, n in sorted(apart.items())) + ".")
+    if apart := in_no_mean(table):
+        lines.append(f"In no mean: {apart}.")
     return [*lines, *table.notes]
+
+
+def in_no_mean(table: Pivot) -> str:
+    """How many runs are in no mean, by what became of them: ``2 diverged, 1 failed``. Empty where there is none."""
+    apart = Counter[str]()
+    for entry in table.cells:
+        apart.update(entry.apart)
+    return ", ".join(f"{n} {status}" for status, n in sorted(apart.items()))
 
 
 def _key(run: Run, names: Sequence[str]) -> tuple[str, ...]:

@@ -42,16 +42,16 @@ class Folded:
         while at < len(head):
             end = at + 1
             part = _part(head, lines, beside, at, end)
-            if not _fits(part, console):
-                part = _narrow(head, lines, beside, at, console.width)
-            while end < len(head) and _fits(wider := _part(head, lines, beside, at, end + 1), console):
+            if not _fits(part, console, options):
+                part = _narrow(head, lines, beside, at, options.max_width)
+            while end < len(head) and _fits(wider := _part(head, lines, beside, at, end + 1), console, options):
                 part, end = wider, end + 1
             yield part
             at = end
 
 
-def _fits(part: Table, console: Console) -> bool:
-    return console.measure(part, options=console.options.update(width=10_000)).maximum <= console.width
+def _fits(part: Table, console: Console, options: ConsoleOptions) -> bool:
+    return console.measure(part, options=options.update(width=10_000)).maximum <= options.max_width
 
 
 def _part(

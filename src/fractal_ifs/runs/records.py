@@ -179,16 +179,24 @@ _OF_RUN: dict[str, type] = {
 }
 
 
+_VALUE_OF = {name: attrgetter(_KEY_OF.get(name, name)) for name in KEYS}
+
+
 def keys_of(config: RunConfig) -> dict[str, Any]:
     """The fields of a record that are computed from its config alone: ``KEYS``."""
     lacking = () if config.synthetic else ("fractal", "fractal_depth", "curve")
-    values = {name: attrgetter(_KEY_OF.get(name, name)) for name in KEYS if name not in lacking}
-    return {name: values[name](config) if name in values else None for name in KEYS}
+    return {name: None if name in lacking else value(config) for name, value in _VALUE_OF.items()}
 
 
 def field_of(key: str) -> str:
     """The field of a record that has the value of a config's key: ``steps_asked`` has that of ``steps``."""
     return next((field for field, its in _KEY_OF.items() if its == key), key)
+
+
+def key_of(field: str) -> str:
+    """The key whose value a field of a record has, as one gives it on the command line: of ``fractal_depth`` it is
+    ``fractal.depth``, of ``model`` that group's name."""
+    return _KEY_OF.get(field, field).removesuffix(".name")
 
 
 class Digests(NamedTuple):

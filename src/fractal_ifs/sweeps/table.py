@@ -21,6 +21,7 @@ from fractal_ifs.results.terminal import Folded, show
 from fractal_ifs.results.text_table import csv_of
 from fractal_ifs.results.varied import KEYS, follows, inner_keys, with_inner_keys
 from fractal_ifs.runs.records import RunRecord, Status, find, unmeasured
+from fractal_ifs.streams import columns
 from fractal_ifs.sweeps.driver import driving, failed
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def show_table(directory: Path) -> str | None:
     with_keys, inner = with_inner_keys(table.drop(columns=own))  # as in a report
     more = [key for key in own if key not in inner]  # those that differ without a part in results, as trainer.threads
     with_keys, inner = with_keys.assign(**{key: table[key] for key in more}), [*inner, *more]
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200)
+    console = Console(file=sys.stdout, width=columns(200))
     found = pivot(with_keys, inner, doubles="directory")
     waiting = len(unmeasured(directory).keys() - {(directory / where).resolve() for where in table["directory"]})
     lines = [*legend(found), *([f"{counted(waiting, 'job')}: no measurement yet, so in no table."] if waiting else [])]
