@@ -258,8 +258,25 @@ def test_categories_are_not_joined_by_lines(tmp_path):
         containers: Any = axes.containers
         starts = [np.asarray(bars.lines[0].get_xdata())[0] for bars in containers]
         assert len(starts) == len(table_of(tmp_path, column=column).entries)
-        assert (len(set(starts)) == 1) == joined  # no bar hides another of the same category
-        assert max(starts) - min(starts) < 0.5
+        assert len(set(starts)) == len(starts)  # no bar hides another
+        assert max(starts) - min(starts) < (2 if joined else 0.5)
+        assert np.mean(starts) == pytest.approx(10 if joined else 0)
+
+
+def test_no_bar_hides_another_on_a_logarithmic_axis(tmp_path):
+    for width in (10, 100, 1000):
+        for curve in (1, 4, 6):
+            add(tmp_path, [0.6, 0.7], config=small(curve=curve, width=width))
+    figure = own_figures.against(table_of(tmp_path, column="width"), Output())
+    assert figure is not None
+    [axes] = figure.axes
+    assert axes.get_xscale() == "log"
+    containers: Any = axes.containers
+    places = np.array([np.asarray(bars.lines[0].get_xdata(), float) for bars in containers])
+    assert np.exp(np.log(places).mean(0)) == pytest.approx([10, 100, 1000])
+    for at in places.T:
+        assert 1.1 < at.max() / at.min() < 1.6
+        assert len(set(at)) == 3
 
 
 def test_cells_are_in_the_order_of_values(tmp_path):

@@ -5,8 +5,9 @@ A panel is for each choice of the keys in rows but one, a line for each value of
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -86,8 +87,8 @@ def against(table: Pivot, output: Output) -> Figure | None:
     """The table's number against the key in its columns. None where there is one cell alone, or no cell has a number.
 
     Points are joined where the key's values are numbers. A point is the mean over seeds, its bar one standard
-    deviation to each side. Hollow: runs that have not ended. Where values stand side by side, the points of one value
-    do so too, so that no bar hides another.
+    deviation to each side. Hollow: runs that have not ended. The points of one value stand side by side, so that no bar
+    hides another.
     """
     if len(table.cells) < 2 or all(cell.mean is None for cell in table.cells):
         return None
@@ -102,13 +103,12 @@ def against(table: Pivot, output: Output) -> Figure | None:
     place = _places(points)
     joined = "-" if all_numbers(points) else ""
     looks = looks_of([name for panel in every for name in panel.lines])
-    room = 0 if _on_a_scale(points) else 0.4 / len(looks)
-    beside = {name: room * (number - (len(looks) - 1) / 2) for number, name in enumerate(looks)}
+    beside = dict(zip(looks, _side_by_side(points, place, len(looks)), strict=True))
     for panel, axes in zip(found, flat(axes_of), strict=False):
         for name, cells in panel.lines.items():
             look = looks[name]
             points_of = [(place[value], cell.mean, cell) for value, cell in cells.items() if cell.mean is not None]
-            drawn = sorted(((at + beside[name], mean, cell) for at, mean, cell in points_of), key=lambda p: p[0])
+            drawn = sorted(((beside[name](at), mean, cell) for at, mean, cell in points_of), key=lambda p: p[0])
             x, y = [at for at, _, _ in drawn], [mean for _, mean, _ in drawn]
             bars = [cell.sd or 0 for *_, cell in drawn]
             axes.errorbar(
@@ -219,6 +219,25 @@ def _places(points: Sequence[Any]) -> dict[Any, float]:
     return {value: float(i) for i, value in enumerate(sorted(points, key=by_value))}
 
 
+def _side_by_side(points: Sequence[Any], place: Mapping[Any, float], lines: int) -> list[Callable[[float], float]]:
+    """Where the points of each line stand about a value's place: on a scale within a fifth of the least distance."""
+    log, within = _logarithmic(points, place), 0.2 if _on_a_scale(points) else 0.4
+    at = sorted(math.log(value) if log else value for value in place.values())
+    step = within * min((b - a for a, b in itertools.pairwise(at)), default=1) / lines
+
+    def line(number: int) -> Callable[[float], float]:
+        shift = step * (number - (lines - 1) / 2)
+        return lambda at: at * math.exp(shift) if log else at + shift
+
+    return [line(number) for number in range(lines)]
+
+
+def _logarithmic(points: Sequence[Any], place: Mapping[Any, float]) -> bool:
+    """Whether the axis of a key's values is logarithmic."""
+    least, most = min(place.values()), max(place.values())
+    return _on_a_scale(points) and least > 0 and most / least >= 8
+
+
 def _on_a_scale(points: Sequence[Any]) -> bool:
     """Whether the values of a key stand at their place as numbers."""
     return len(points) > 2 and all_numbers(points)
@@ -229,7 +248,7 @@ def _mark(axes: Axes, points: Sequence[Any], place: Mapping[Any, float]) -> None
     names = [literal(short(value, LONG_POINT)) for value in points]
     if not _on_a_scale(points):
         axes.set_xlim(min(at) - 0.4, max(at) + 0.4)
-    elif min(at) > 0 and max(at) / min(at) >= 8:
+    elif _logarithmic(points, place):
         axes.set_xscale("log")
         axes.minorticks_off()
     long = sum(map(len, names)) > 36
