@@ -132,7 +132,7 @@ def bare(tmp_path_factory):
 
 
 SWEEP = ["-m", "fractal=vicsek", "curve=1,4", "width=8", "depth=2", "steps=40", "eval_every=20", "sweep=s"]
-SWEEP += ["data.train_size=400", "data.test_size=100", "logger.mode=offline", "kept=kept.csv"]
+SWEEP += ["data.train_size=400", "data.test_size=100", "logger.mode=offline", "logger.timeout=100", "kept=kept.csv"]
 
 
 def test_without_extras_sweeps_train_and_are_told_of(bare, tmp_path):
