@@ -6,14 +6,15 @@ import pytest
 
 from fractal_ifs.api import _grid
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.sweeps.from_python import plan
+from fractal_ifs.sweeps.from_python import _asked, _planned
 
 TINY = {"steps": 20, "eval_every": 20, "width": 4, "depth": 1, "data__train_size": 200, "data__test_size": 50}
 
 
 def jobs(where, **keywords):
     """The names of a grid's directories without what all have, and their configs."""
-    planned = plan(where, TINY | {"logger": "none"} | keywords, _grid)
+    with _asked(where, TINY | {"logger": "none"} | keywords) as asked:
+        planned = _planned(asked, _grid)
     shared = {f"{name.replace('__', '.')}={value}" for name, value in TINY.items()}
     names = [str(each.job.directory).rpartition("/")[2].split(",") for each in planned.composed]
     return [",".join(word for word in name if word not in shared) for name in names], [

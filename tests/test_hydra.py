@@ -162,6 +162,17 @@ def test_a_range_without_an_end_in_sight_is_refused_at_once(command, values):
     assert command("-m", f"budget={values}").status == f"error: budget={values}: {told}"
 
 
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("lr=range(-1e308,1e308)", "must be at most 10000000 jobs, not inf"),
+        (f"seed=range(0,1{400 * '0'})", "must be range(START,STOP,STEP) of finite numbers, STEP not 0"),
+    ],
+)
+def test_a_range_that_no_float_holds_is_refused_in_one_line(command, word, told):
+    assert refused(command, "-m", word, *QUICK).endswith(told)
+
+
 @pytest.mark.parametrize("word", ["curve=glob([1-4])", "fractal=glob(x*)", "seed=range(3,3)"])
 def test_a_sweep_without_jobs_is_refused(command, word):
     assert f"{word}: matches no value, so the sweep has no jobs" in refused(command, "-m", word, *QUICK)
@@ -184,6 +195,18 @@ def test_the_sweeper_launches_in_batches(command, tmp_path, launcher):
         assert "3 jobs in" in ended.out
         assert "1 job in" in ended.out
     assert [path.parent.name for path in records(tmp_path)] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("launcher", ["fused", "basic"])
+def test_all_batches_are_checked_before_the_first_begins(command, tmp_path, launcher):
+    words = ["-m", *QUICK, "sweep=s", "lr=1e-3,-1", "hydra.sweeper.max_batch_size=1", f"hydra/launcher={launcher}"]
+    assert "lr=-1" in refused(command, *words)
+
+
+@pytest.mark.parametrize("subdir", [".runs/${hydra.job.num}", "a/.b"])
+def test_runs_cant_lie_where_no_table_finds_them(command, subdir):
+    said = "must not begin with a dot, for no table finds runs in hidden places"
+    assert refused(command, *SWEEP, f"hydra.sweep.subdir={subdir}") == f"error: hydra.sweep.subdir={subdir}: {said}"
 
 
 @pytest.mark.parametrize(

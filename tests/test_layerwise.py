@@ -9,7 +9,7 @@ from conftest import small
 from test_training import ENGINES, PARTNERS, Stop, numbers, relative, trained
 
 from fractal_ifs.config.compose import compose
-from fractal_ifs.config.run import RunConfig
+from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.data import seeds
 from fractal_ifs.data.points import fractal_points
 from fractal_ifs.errors import ConfigError
@@ -18,10 +18,20 @@ from fractal_ifs.runs import records
 from fractal_ifs.runs.build import build_network
 from fractal_ifs.runs.layerwise import LayerwiseRun
 from fractal_ifs.runs.load import load
+from fractal_ifs.sweeps.sweep import train_jobs
 
 
 def layerwise(**keys):
     return small(training="layerwise", **keys)
+
+
+def test_its_log_counts_the_steps_of_all_layers(tmp_path):
+    config = layerwise(depth=2)
+    train_jobs([Job(config, tmp_path)])
+    steps = config.steps
+    first, *_, last = (tmp_path / "train.log").read_text().splitlines()
+    assert first.endswith(f"training from step 0 to {2 * steps}")
+    assert f"finished at step {2 * steps}, " in last
 
 
 def plainly(config):

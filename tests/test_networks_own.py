@@ -300,6 +300,8 @@ def test_refusals_come_before_anything_is_written(command, nets, tmp_path):
         ("model.omega=fast", "failed (TypeError: "),
         ("+model.width=3", "model.width=3: can't be a key of the network: the run gives it"),
         ("+model._args_=[1]", "model._args_=[1]: must be the name of an argument"),
+        ("+model.table={1: 2.0}", 'model.table: the key 1: must be a name, as "1"'),
+        ("+model.tables=[{a: {1: 2, b: 3}}]", 'model.tables.0.a: the key 1: must be a name, as "1"'),
         ("+model.act={_target_:os.system}", "model.act._target_=os.system: can't stand here"),
         ("+model.acts=[{_target_:os.system}]", "model.acts.0._target_=os.system: can't stand here"),
         ("model._target_=nowhere.Siren", "model._target_=nowhere.Siren: there is no module nowhere; it must be"),

@@ -97,6 +97,20 @@ def test_a_sweep_trains_each_cell_as_far_as_its_best_is_not_at_an_edge(command, 
     assert {path: path.read_bytes() for path in tmp_path.rglob("history.csv")} == logs
 
 
+def test_a_search_whose_runs_are_named_by_numbers_goes_on(command, tmp_path):
+    """These are of the order in which it trains, which the grid's isn't."""
+    words = ["-m", *WORDS, "curve=1", f"lr={','.join(LRS)}", "hydra.sweep.subdir=${hydra.job.num}"]
+    assert command(*words).status == 0
+    files = {path: path.read_bytes() for path in tmp_path.rglob("history.csv")}
+    assert sorted(path.parent.name for path in files) == [str(number) for number in range(len(files))]
+    assert command(*words).status == 0
+    assert {path: path.read_bytes() for path in tmp_path.rglob("history.csv")} == files
+    refused = command(*words, "width=7")  # what lies there is seen before it is trained
+    assert "holds a run of another config" in str(refused.status)
+    assert "lr=-1" in str(command(*words[:-2], "lr=1e-3,1e-2,1e-1,-1", words[-1]).status)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("history.csv")} == files
+
+
 def test_a_rung_is_worth_the_mean_of_its_seeds_and_nothing_where_one_diverged():
     search = Search(3, 1)
     for rung, values in enumerate(([0.9, 0.9, 0.0], [0.6, 0.7, 0.8], [0.6, 0.6, 0.6])):

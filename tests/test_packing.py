@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import re
 import stat
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from fractal_ifs.config.compose import compose
 from fractal_ifs.config.machine import gpus
 from fractal_ifs.config.run import Job
 from fractal_ifs.data.points import _shared
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, FailedElsewhere
 from fractal_ifs.runs.records import RunRecord, Status
 from fractal_ifs.sweeps import crew, executors, slurm
 from fractal_ifs.sweeps.executors import processes, shares
@@ -88,6 +89,29 @@ def test_a_job_that_ended_since_it_was_looked_at_is_not_submitted(tmp_path, monk
     assert isinstance(first, RunRecord)
     assert first.config.seed == 0
     assert others == [None, None]
+
+
+def test_of_a_job_that_slurm_has_ended_only_its_own_new_record_counts(monkeypatch, tmp_path):
+    """Not one that lay there before, as with ``overwrite``, nor another config's. All wait for records together."""
+    monkeypatch.setattr(slurm, "last_state", lambda _: "")
+    monkeypatch.setattr(slurm, "PATIENCE", 0.4)
+    train_jobs([Job(small(seed=seed), tmp_path / str(seed)) for seed in range(4)])
+    jobs = [Job(small(seed=seed, overwrite=True), tmp_path / str(seed)) for seed in range(3)]
+    jobs += [
+        Job(small(seed=5), tmp_path / "3"),
+        *(Job(small(seed=seed), tmp_path / str(seed)) for seed in range(6, 30)),
+    ]
+    monkeypatch.setattr(slurm, "submitted_tasks", lambda _: {})
+    monkeypatch.setattr(slurm, "active_tasks", lambda _: {})
+    monkeypatch.setattr(slurm, "finished_or_kept", lambda _: None)
+    monkeypatch.setattr(slurm, "follow", lambda _: train_jobs(jobs[:1]))  # Slurm begins no other
+    monkeypatch.setattr(slurm, "submit", lambda *_: ["2_0"])
+    begun = time.monotonic()
+    first, *others = slurm.train_in_slurm(jobs, {}, tmp_path, slurm_settings())
+    assert isinstance(first, RunRecord)
+    assert first.status == Status.FINISHED
+    assert all(isinstance(other, FailedElsewhere) for other in others)
+    assert time.monotonic() - begun < 10  # and not .4 s for each
 
 
 @pytest.mark.parametrize(

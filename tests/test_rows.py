@@ -1,5 +1,6 @@
 """What is read of runs for tables: from their directories, from tables, from both."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +16,25 @@ from fractal_ifs.errors import ConfigError
 from fractal_ifs.plotting.style import Output
 from fractal_ifs.report.__main__ import main
 from fractal_ifs.report.write import write_report
-from fractal_ifs.results import pivot
+from fractal_ifs.results import finished_runs, pivot
 from fractal_ifs.results.measured import measures_of, with_measure
-from fractal_ifs.results.rows import learning_curve, read_runs
+from fractal_ifs.results.numbers import learning_curve
+from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.text_table import csv_of
 from fractal_ifs.results.varied import with_inner_keys
 from fractal_ifs.runs.history import read_history, write_history
-from fractal_ifs.runs.records import BEGUN, RESULT, Begun, RunRecord, Status, read_stored, write_begun, write_record
+from fractal_ifs.runs.records import (
+    BEGUN,
+    RESULT,
+    Begun,
+    RunRecord,
+    Status,
+    find,
+    read_stored,
+    write_begun,
+    write_record,
+)
+from fractal_ifs.sweeps.status import show
 from fractal_ifs.sweeps.sweep import train_jobs
 
 HISTORY = "history.csv"
@@ -138,6 +151,95 @@ def test_steps_of_a_curve_are_those_of_the_history(tmp_path, steps, eval_every):
         history = read_history(directory)
         assert learning_curve(run)[0] == [row.step for row in history]
         assert measures_of({**run, "directory": None})["test_acc"].steps == [row.step for row in history]
+
+
+@pytest.mark.parametrize("status", [Status.INTERRUPTED, Status.FAILED])
+def test_a_run_that_went_on_is_read_as_it_is_now(tmp_path, status, capsys):
+    """Its record tells of an earlier attempt until it ends."""
+    directory = trained(tmp_path / "run", depth=2)
+    stored, rows = read_stored(directory), read_history(directory)
+    value = {"best_test_acc": 0.1, "best_step": 20, "final_test_acc": 0.1, "steps": 40, "seconds": 1.0}
+    write_record(directory, RunRecord.of(stored.record.config, status, **value))
+    [run] = read_runs([tmp_path])[0].to_dict("records")
+    best = max(rows, key=lambda row: row.test_acc)
+    assert [run[name] for name in ("status", "steps", "best_test_acc", "best_step")] == [
+        "running", 100, best.test_acc, best.step
+    ]  # fmt: skip
+    assert learning_curve(run)[0] == [row.step for row in rows]
+    assert "1 interrupted; 100 of 100 steps" in show(tmp_path)
+    write_report([tmp_path], tmp_path / "out")
+    write_history(directory, rows[:2])  # no further than the record
+    [run] = read_runs([tmp_path])[0].to_dict("records")
+    assert [run[name] for name in ("status", "steps", "best_test_acc")] == [status, 40, 0.1]
+    assert f"1 {status}; 40 of 100 steps" in show(tmp_path)
+
+
+def test_a_curve_whose_steps_a_row_cant_tell_is_left_out(tmp_path):
+    """As of a run that began at another's checkpoint: its steps aren't the multiples of ``eval_every``."""
+    directory = trained(tmp_path / "run")
+    [run] = read_runs([directory])[0].astype(object).to_dict("records")
+    values = run["history"].split()
+    elsewhere = run | {"directory": None}
+    assert learning_curve(elsewhere) == ([20, 40, 60, 80, 100], [float(value) for value in values])
+    for history in ([*values, "0.5"], values[1:], []):
+        assert learning_curve(elsewhere | {"history": " ".join(history)}) == ([], [])
+        assert "test_acc" not in measures_of(elsewhere | {"history": " ".join(history)})
+    cut = elsewhere | {"status": Status.INTERRUPTED, "steps": 70, "history": " ".join(values[:3])}
+    assert learning_curve(cut)[0] == [20, 40, 60]
+
+
+def test_a_report_never_replaces_a_table_that_was_kept(tmp_path, capsys):
+    for seed in (0, 1):
+        ended(tmp_path / "runs", 0.6, seed=seed)
+    kept = tmp_path / "docs" / "results.csv"
+    kept.parent.mkdir()
+    finished_runs.add_below(kept, [tmp_path / "runs" / "run0"], "--into")
+    before = kept.read_bytes()
+    with pytest.raises(ConfigError, match=r"docs: its results\.csv is no report's table; give another directory"):
+        write_report([tmp_path / "runs" / "run1"], kept.parent, with_figures=False)
+    assert [path.name for path in kept.parent.iterdir()] == ["results.csv"]
+    write_report([kept], kept.parent, with_figures=False)  # its own
+    assert kept.read_bytes() == before
+    for _ in range(2):  # one of a report is written again
+        write_report([tmp_path / "runs"], tmp_path / "out", with_figures=False)
+
+
+def test_tables_that_a_spreadsheet_wrote_and_sweeps_that_are_named_like_one_are_read(tmp_path):
+    ended(tmp_path / "runs.csv", 0.6)
+    runs, _ = read_runs([tmp_path / "runs.csv"])
+    (tmp_path / "saved.csv").write_bytes(b"\xef\xbb\xbf" + csv_of(runs).replace(b"\n", b"\r\n"))
+    again, notes = read_runs([tmp_path / "saved.csv"])
+    assert again.best_test_acc.tolist() == [0.6]
+    assert not notes
+    with pytest.raises(ConfigError, match="there is no such file"):
+        read_runs([tmp_path / "none.csv"])
+
+
+def test_directories_that_cant_be_read_are_told(tmp_path, monkeypatch, caplog):
+    ended(tmp_path, 0.6)
+    hidden = ended(tmp_path, 0.7, seed=1)
+
+    def scandir(path, scandir=os.scandir):
+        if Path(path) == hidden:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    said = f"left out: {hidden}: Permission denied"
+    runs, notes = read_runs([tmp_path])
+    assert (len(runs), notes) == (1, [said])
+    assert "1 run: 1 finished" in show(tmp_path)
+    assert len(dict(find(tmp_path))) == 1
+    assert caplog.messages == [said, said]
+    with pytest.raises(ConfigError, match=f"^{hidden}: Permission denied$"):
+        read_runs([hidden])
+
+
+def test_a_sweep_may_be_called_wandb(tmp_path):
+    ended(tmp_path / "multirun" / "wandb", 0.6)
+    run = ended(tmp_path / "multirun" / "other", 0.7, seed=1)
+    ended(run / "wandb", 0.8, seed=2)  # W&B's own directory of a run
+    assert len(read_runs([tmp_path / "multirun"])[0]) == 2
 
 
 def test_a_layerwise_run_without_a_record_has_the_numbers_of_its_last_layer(tmp_path):

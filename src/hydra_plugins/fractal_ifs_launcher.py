@@ -156,9 +156,12 @@ class FusedLauncher(Launcher):
             stack.enter_context(env_override(composed[0].environment))
             return self._train(composed, directories)
 
-    def check(self, batch: Sequence[Sequence[str]], first: int) -> None:
-        """Compose and check the jobs that ``launch`` will be given. Raises ConfigError that names all invalid ones."""
-        composed = compose_all(self.hydra_context, self.config, batch, first, self.here)
+    def check(self, batch: Sequence[Sequence[str]], first: int, numbered: bool = True) -> None:
+        """Compose and check the jobs that ``launch`` will be given. Raises ConfigError that names all invalid ones.
+
+        ``numbered``: as in ``sweeps.jobs.compose_all``.
+        """
+        composed = compose_all(self.hydra_context, self.config, batch, first, self.here, numbered)
         if not composed:
             raise ConfigError("the sweep has no jobs")
         if self.halving:
@@ -276,14 +279,14 @@ class SlurmLauncher(FusedLauncher):
         plain: Any = OmegaConf.to_container(OmegaConf.create(keys), resolve=True)
         self.settings = Settings.parse(plain)
 
-    def check(self, batch: Sequence[Sequence[str]], first: int) -> None:
+    def check(self, batch: Sequence[Sequence[str]], first: int, numbered: bool = True) -> None:
         """As of ``FusedLauncher``. Raises ConfigError too without submitit, or where callbacks would hear of no end."""
         require("slurm")
         if not self.settings.wait and (hearing := self._listeners()):
             raise ConfigError(
                 f"hydra.launcher.wait=false: must be true with hydra.callbacks.{hearing[0]}, which hears of jobs' ends"
             )
-        super().check(batch, first)
+        super().check(batch, first, numbered)
 
     def _results(self, jobs: Sequence[Job], ended: dict[int, Ended], sweep_dir: Path) -> Any:
         from fractal_ifs.sweeps import slurm

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class CheckedSweeper(Sweeper):
-    """The grid of all values, as Hydra's own sweeper has it. Every job of a batch is checked before the batch begins.
+    """The grid of all values, as Hydra's own sweeper has it. Every job is checked before the first begins.
 
     The keys are those of ``Grid``. With ``best_lr``, a table of finished runs (``results.finished_runs``), every job
     gets the learning rate that is best for its cell in this table, whatever the grid says. Jobs that become the same
@@ -69,6 +69,8 @@ class CheckedSweeper(Sweeper):
     def _launch_all(self, jobs: list[list[str]], directory: Path) -> list[Sequence[JobReturn]]:
         """Launch the jobs, ``max_batch_size`` at a time. Raises the exception that a job failed with."""
         size = self.keys.max_batch_size or len(jobs)
+        if size < len(jobs):
+            self._check(jobs, 0)
         returns: list[Sequence[JobReturn]] = []
         for first in range(0, len(jobs), size):
             returns.append(self._launch(jobs[first : first + size], first, directory))
@@ -80,17 +82,22 @@ class CheckedSweeper(Sweeper):
     def _launch(self, batch: list[list[str]], first: int, directory: Path) -> Sequence[JobReturn]:
         assert self.config is not None
         assert self.launcher is not None
-        if isinstance(self.launcher, FusedLauncher):
-            self.launcher.check(batch, first)
-        else:
-            assert self.hydra_context is not None
-            target = str(self.config.hydra.launcher.get("_target_"))
-            here = not target.endswith("SlurmLauncher")  # as hydra-submitit-launcher calls its own
-            compose_all(self.hydra_context, self.config, batch, first, here)
+        self._check(batch, first)
         if not first:
             check_writable(directory)
             write(directory / "multirun.yaml", OmegaConf.to_yaml(self.config).encode())
         return self.launcher.launch(batch, initial_job_idx=first)
+
+    def _check(self, jobs: list[list[str]], first: int, numbered: bool = True) -> None:
+        """Compose and check jobs, as ``sweeps.jobs.compose_all`` does."""
+        if isinstance(self.launcher, FusedLauncher):
+            return self.launcher.check(jobs, first, numbered)
+        assert self.hydra_context is not None
+        assert self.config is not None
+        target = str(self.config.hydra.launcher.get("_target_"))
+        here = not target.endswith("SlurmLauncher")  # as hydra-submitit-launcher calls its own
+        compose_all(self.hydra_context, self.config, jobs, first, here, numbered)
+        return None
 
     def jobs(self, arguments: Sequence[str]) -> list[list[str]]:
         """The words of every job that these stand for, with those of an experiment. Raises ConfigError."""
@@ -166,8 +173,7 @@ class OutwardSweeper(CheckedSweeper):
     def _launch_all(self, jobs: list[list[str]], directory: Path) -> list[Sequence[JobReturn]]:
         over = f"{self.outward.over}="
         rungs = ladder(self.outward.over, [word for job in jobs for word in job if word.startswith(over)])
-        if isinstance(self.launcher, FusedLauncher):
-            self.launcher.check(jobs, 0)
+        self._check(jobs, 0, numbered=False)
         cells: dict[tuple[str, ...], list[tuple[str, ...]]] = {}  # by their words, with the words of each seed's runs
         for words in dict.fromkeys(tuple(word for word in job if not word.startswith(over)) for job in jobs):
             cells.setdefault(tuple(word for word in words if not word.startswith("seed=")), []).append(words)

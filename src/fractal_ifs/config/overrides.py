@@ -213,6 +213,12 @@ def _check_place(key: str, value: Any) -> None:
         raise ConfigError(f"{key}={shown(value)}: must be the name of a directory")
 
 
+def _check_below(key: str, value: Any) -> None:
+    _check_place(key, value)
+    if any(part.startswith(".") and part != ".." for part in Path(str(value)).parts):
+        raise ConfigError(f"{key}={shown(value)}: must not begin with a dot, for no table finds runs in hidden places")
+
+
 def _check_directory(key: str, value: Any) -> None:
     text = str(value)
     if not is_path(text):
@@ -268,7 +274,7 @@ _HINTS: dict[str, Any] = {
 _RULES = {
     "hydra.run.dir": _check_directory,
     "hydra.sweep.dir": _check_directory,
-    "hydra.sweep.subdir": _check_place,
+    "hydra.sweep.subdir": _check_below,
     "hydra.output_subdir": _check_subdirectory,
     "hydra.job.name": _check_file_name,
     "hydra.job.env_copy": _check_environment,
@@ -286,12 +292,17 @@ def _count(override: Override, folders: Sequence[Path] | None) -> int:
     if isinstance(value, Glob):
         count = len(value.filter(_names(override.key_or_group, folders))) if folders else 1
     elif isinstance(value, RangeSweep):
-        start, stop, step = (float(each or 0) for each in (value.start, value.stop, value.step))
-        if not (math.isfinite(start) and math.isfinite(stop) and math.isfinite(step) and step):
+        try:
+            bounds = [float(each or 0) for each in (value.start, value.stop, value.step)]
+        except OverflowError:
+            bounds = [math.inf]
+        if not (all(map(math.isfinite, bounds)) and bounds[-1]):
             raise ConfigError(f"{line}: must be range(START,STOP,STEP) of finite numbers, STEP not 0")
-        count = max(0, math.ceil((stop - start) / step))
-        if count > MOST_JOBS:
-            raise ConfigError(f"{line}: must be at most {MOST_JOBS} jobs, not {count}")
+        start, stop, step = bounds
+        jobs = (stop - start) / step
+        if jobs > MOST_JOBS:
+            raise ConfigError(f"{line}: must be at most {MOST_JOBS} jobs, not {jobs:.10g}")
+        count = max(0, math.ceil(jobs))
     elif override.is_interval_sweep():  # for sweepers that draw from it; the grid refuses it itself
         return 1
     else:

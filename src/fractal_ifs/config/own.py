@@ -47,6 +47,8 @@ class Own:
                 raise ConfigError(f"{given}: must be the name of an argument")
             if inner := _target_within(value, argument):
                 raise ConfigError(f"{group}{inner}: can't stand here, nothing but {group}{TARGET} is called")
+            if inner := _unnamed_within(value, argument):  # JSON has no others, so a record would say another one
+                raise ConfigError(f'{group}{inner}: must be a name, as "1"')
         return cls(name=name, target=target, keys=own)
 
     def plain(self) -> dict[str, Any]:
@@ -66,13 +68,26 @@ class Own:
 
 def _target_within(value: Any, key: str) -> str | None:
     """The full name of a ``_target_`` below a key, if there is one."""
-    if isinstance(value, Mapping):
-        entries = list(cast(Mapping[Any, Any], value).items())
-    else:
-        entries = list(enumerate(cast(list[Any], value))) if isinstance(value, list) else []
-    for name, inner in entries:
+    for name, inner in _entries(value):
         if name == TARGET:
             return f"{key}.{TARGET}={short(inner)}"
         if found := _target_within(inner, f"{key}.{name}"):
             return found
     return None
+
+
+def _unnamed_within(value: Any, key: str) -> str | None:
+    """What below a key has a key that is no text: ``table: the key 1``."""
+    for name, inner in _entries(value):
+        if isinstance(value, Mapping) and not isinstance(name, str):
+            return f"{key}: the key {short(name)}"
+        if found := _unnamed_within(inner, f"{key}.{name}"):
+            return found
+    return None
+
+
+def _entries(value: Any) -> list[tuple[Any, Any]]:
+    """What is in a mapping or a list, with its key or its place."""
+    if isinstance(value, Mapping):
+        return list(cast(Mapping[Any, Any], value).items())
+    return list(enumerate(cast(list[Any], value))) if isinstance(value, list) else []

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from fractal_ifs.config.data import FractalData
 from fractal_ifs.data.points import levels_of_test
 from fractal_ifs.plotting.style import Output, literal, ordered, thousands
-from fractal_ifs.report.panels import MOST_PANELS, flat, grid_of, lr_of, mean_of, named, over_seeds, series_of
+from fractal_ifs.report.panels import MOST_PANELS, flat, grid_of, lr_of, named, over_seeds, series_of
 from fractal_ifs.results.measured import config_of, measures_of
+from fractal_ifs.results.numbers import mean_of
 from fractal_ifs.results.pivot import Entry, Pivot, Run
 
 if TYPE_CHECKING:

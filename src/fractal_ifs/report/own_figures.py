@@ -29,12 +29,12 @@ from fractal_ifs.report.panels import (
     lines_of,
     looks_of,
     lr_of,
-    mean_of,
     named,
     over_seeds,
     series_of,
 )
 from fractal_ifs.results.measured import measures_of
+from fractal_ifs.results.numbers import mean_of
 from fractal_ifs.results.pivot import Entry, Pivot, in_no_mean, title
 from fractal_ifs.results.text_table import by_value
 

@@ -56,11 +56,6 @@ def named(table: Pivot, key: Sequence[str]) -> list[str]:
     return [f"{name} {value}" for name, value in zip(table.rows, key, strict=False) if value != "-"]
 
 
-def mean_of(values: Sequence[float]) -> float:
-    """The mean of at least one value."""
-    return sum(values) / len(values)
-
-
 def lr_of(cells: Sequence[Entry]) -> list[str]:
     """The learning rates of some cells, from the least to the largest. Empty where none was chosen among several."""
     rates = sorted({cell.lr for cell in cells if cell.lr is not None})

@@ -26,8 +26,8 @@ from fractal_ifs.report.panels import looks_of, over_seeds
 from fractal_ifs.report.tables import CURVES, FRACTALS, paper
 from fractal_ifs.results.cells import CellResult, Cells
 from fractal_ifs.results.columns import ENDED, CellKey
+from fractal_ifs.results.numbers import learning_curve
 from fractal_ifs.results.pivot import plain_value
-from fractal_ifs.results.rows import learning_curve
 
 if TYPE_CHECKING:
     import pandas as pd

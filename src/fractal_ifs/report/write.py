@@ -14,7 +14,7 @@ from fractal_ifs.report.content import Content, content_of
 from fractal_ifs.results.numbers import BEST
 from fractal_ifs.results.pivot import numbers
 from fractal_ifs.results.rows import read_runs
-from fractal_ifs.results.text_table import csv_of
+from fractal_ifs.results.text_table import csv_of, may_replace
 
 # Of the paper's tables; below the table of a sweep stands what its own cells are.
 CELL = (
@@ -52,19 +52,24 @@ def write_report(
         terminal: how many columns the terminal has.
         drawn: how figures are written.
 
-    Raises ConfigError where a path holds no run, or one of a later format, ``output`` can't be written, ``columns`` is
+    Raises ConfigError where a path holds no run, or one of a later format, ``output`` can't be written or has a kept
+    table of the name results.csv, ``columns`` is
     no key that differs, ``number`` is no number or measure of these runs, or a package of the extra ``report`` is not
     installed.
     """
     require("report", *([] if with_figures else ["pyarrow"]))
     if reason := obstacle(output):
         raise ConfigError(f"output directory {output}: {reason}")
+    table = output / "results.csv"
+    its_own = not any(path.resolve() == table.resolve() for path in paths)  # else it is left as it is
+    if its_own and not may_replace(table):
+        raise ConfigError(f"output directory {output}: its results.csv is no report's table; give another directory")
     runs, notes = read_runs(paths)
     found = content_of(runs, number, columns)
     check_writable(output)
     notes += [*_of_an_earlier_report(found, output, with_figures), *found.notes]
-    if not any(path.resolve() == (output / "results.csv").resolve() for path in paths):  # a kept table is left as it is
-        write(output / "results.csv", csv_of(runs))
+    if its_own:
+        write(table, csv_of(runs))
         write(output / "results.parquet", runs.to_parquet(index=False))
     _write_tables(found, output)
     files = _write_figures(found, notes, output, drawn) if with_figures else []

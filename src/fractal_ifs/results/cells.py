@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fractal_ifs.errors import counted
 from fractal_ifs.results.choice import APART, Run, best_lr
 from fractal_ifs.results.columns import ENDED, CellKey
-from fractal_ifs.results.numbers import BEST, LAST10, Number, collapsed, looks
+from fractal_ifs.results.numbers import BEST, LAST10, Number, collapsed, looks, mean_of
+from fractal_ifs.results.pivot import plain_value
 from fractal_ifs.results.protocol import PAPER_EVALUATIONS, PAPER_STEPS
 
 if TYPE_CHECKING:
@@ -173,8 +174,8 @@ def _result(
         shown = taken.setdefault((run["lr"], run["seed"]), run)
         if shown is not run:
             doubles.append(
-                f"two runs of lr={run['lr']:g} seed={run['seed']:g}, which differ in how they were computed or whether "
-                f"their images were verified; shown: {number.of(shown):.4f}, left out: "
+                f"two runs of lr={plain_value(run['lr'])} seed={plain_value(run['seed'])}, which differ in how they "
+                f"were computed or whether their images were verified; shown: {number.of(shown):.4f}, left out: "
                 f"{number.of(run):.4f}"
             )
     choice = best_lr(list(taken.values()), every, number)
@@ -182,7 +183,7 @@ def _result(
     of_lr = choice.runs
     chosen = [value for run in of_lr if (value := number.of(run)) is not None]
     last = [value for run in of_lr if (value := LAST10.of(run)) is not None]
-    mean = _mean(chosen)
+    mean = mean_of(chosen)
     first = min(of_lr, key=lambda run: run["seed"])
     data, fractal, fractal_depth, curve, depth, width = key
     result = CellResult(
@@ -206,13 +207,9 @@ def _result(
         params=None if first["params"] is None else int(first["params"]),
         fingerprint=first["fingerprint"],
         directory=first["directory"],
-        last10=_mean(last) if len(last) == len(of_lr) else None,
+        last10=mean_of(last) if len(last) == len(of_lr) else None,
         edge=choice.edge,
         collapsed=sum(map(collapsed, of_lr)),
         looks=max(map(looks, of_lr)),
     )
     return result, doubles, choice.shared
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -93,7 +93,7 @@ def add_below(path: Path, roots: Iterable[Path], key: str = "kept") -> tuple[int
     roots = list(roots)
     if missing := [root for root in roots if not root.is_dir()]:
         raise ConfigError(f"{short(missing[0], 200)}: there is no such directory")
-    return add(path, (directory for root in roots for directory, _ in walk(root)), key)
+    return add(path, (directory for root in roots for directory, _ in walk(root, log.warning)), key)
 
 
 def _add(

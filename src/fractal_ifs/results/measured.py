@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError, Damaged, short
 from fractal_ifs.results.columns import MEASURED, last_of
-from fractal_ifs.results.numbers import NUMBERS, Number, accuracies, steps_measured
+from fractal_ifs.results.numbers import NUMBERS, Number, learning_curve
 from fractal_ifs.runs import records
 from fractal_ifs.runs.history import MOST_MEASURED, read_history
 
@@ -37,8 +37,8 @@ def measures_of(run: Mapping[str, Any]) -> dict[str, Series]:
         run: a row of a table of runs.
     """
     found = {**_of_directory(Path(run["directory"]))} if run["directory"] else {}
-    if "test_acc" not in found and (values := accuracies(run)):
-        found["test_acc"] = Series(steps_measured(run), values)
+    if "test_acc" not in found and (curve := Series(*learning_curve(run))).values:
+        found["test_acc"] = curve
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,13 +79,28 @@ def accuracies(run: Mapping[str, Any]) -> list[float]:
     return [float(value) for value in str(run["history"] or "").split()]
 
 
-def steps_measured(run: Mapping[str, Any]) -> list[int]:
-    """The steps of ``accuracies``: every ``eval_every``, and the last. Layer by layer each layer has its own last."""
+def steps_to_measure(run: Mapping[str, Any]) -> list[int]:
+    """The steps to measure at: every ``eval_every``, and the last. Layer by layer each layer has its own last."""
     every, last = int(run["eval_every"]), int(run["steps"] or 0)
     layer = int(run["steps_asked"]) if run.get("training") == "layerwise" else max(last, 1)
     ends = [range(begun + every, begun + layer + every, every) for begun in range(0, last, layer)]
-    found = [min(at, (number + 1) * layer, last) for number, of_layer in enumerate(ends) for at in of_layer]
-    return found[: len(accuracies(run))]
+    return [min(at, (number + 1) * layer, last) for number, of_layer in enumerate(ends) for at in of_layer]
+
+
+def learning_curve(run: Mapping[str, Any]) -> tuple[list[int], list[float]]:
+    """The steps and test accuracies of a row's ``history``; empty lists where it has none.
+
+    Empty too where the row can't tell at which steps: of a run that began at a checkpoint of another.
+    """
+    steps, values = steps_to_measure(run), accuracies(run)
+    if not Status(run["status"]).ended and len(values) == len(steps) - 1:
+        steps.pop()  # it ended between two measurements
+    return (steps, values) if len(steps) == len(values) else ([], [])
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """The mean of at least one value."""
+    return sum(values) / len(values)
 
 
 def looks(run: Mapping[str, Any]) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.errors import ConfigError, counted, short
 from fractal_ifs.results.choice import APART, Run, best_lr
-from fractal_ifs.results.numbers import BEST, CHOOSING, Number, collapsed, looks
+from fractal_ifs.results.numbers import BEST, CHOOSING, Number, collapsed, looks, mean_of
 from fractal_ifs.results.protocol import keys_of_difference
 from fractal_ifs.results.text_table import by_value
 from fractal_ifs.results.varied import DRAWN, FOLLOW, KEYS, varied
@@ -176,7 +176,7 @@ def entry_text(entry: Entry, with_n: bool, with_lr: bool, digits: int = 4) -> st
         if with_n:
             parts.append(f"n={entry.n}")
         if with_lr:
-            parts.append(f"lr={entry.lr:g}{'^' * entry.edge}")
+            parts.append(f"lr={plain_value(entry.lr)}{'^' * entry.edge}")
         parts += _how_they_ended(entry)
     parts += [f"{'+' if parts else ''}{n} {status}" for status, n in sorted(entry.apart.items())]
     beside = _beside(entry, digits)
@@ -191,7 +191,7 @@ def _after(entry: Entry) -> dict[str, list[float]]:
 
 def _beside(entry: Entry, digits: int) -> str:
     """The accuracies on each set after the last step, if any but the test set's was measured in all runs."""
-    means = {name: _mean(found) for name, found in _after(entry).items() if found and len(found) == entry.n}
+    means = {name: mean_of(found) for name, found in _after(entry).items() if found and len(found) == entry.n}
     if not means.keys() - {"test"}:
         return ""
     return ", ".join(f"{name} {mean:.{digits}f}" for name, mean in means.items())
@@ -330,7 +330,7 @@ def _entry(group: Sequence[Run], number: Number) -> Entry:
         lrs = len({run["lr"] for run in group})
         return Entry([], None, None, None, lrs, False, True, False, False, _statuses(group))
     values = [value for run, value in taken if any(run is one for one in choice.runs)]
-    mean = _mean(values)
+    mean = mean_of(values)
     sd = statistics.stdev(values) if len(values) > 1 else None
     beside = [run for run in group if not any(run is one for one, _ in taken)]
     return Entry(
@@ -360,7 +360,3 @@ def _how_they_ended(entry: Entry) -> list[str]:
     if entry.collapsed:
         parts.append("collapsed" if entry.n == 1 else f"{entry.collapsed} collapsed")
     return parts
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.config.data import ImageData
+from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError, Damaged, counted, short
 from fractal_ifs.results.columns import BOOLS, COLUMNS, ENDED, NUMBERS, is_measured, measured_of
-from fractal_ifs.results.numbers import accuracies, steps_measured
 from fractal_ifs.results.protocol import setting_of
 from fractal_ifs.results.text_table import number_of, read_text
 from fractal_ifs.runs import records
@@ -24,8 +24,8 @@ LEFT_OUT = "left out: "  # begins a note on a record that can't be understood
 def read_runs(paths: Sequence[Path]) -> tuple["pd.DataFrame", list[str]]:
     """The table of all runs, with the columns ``COLUMNS``, those of their measures, and notes for its reader.
 
-    A run that is still training, or was killed, has a row from its ``history.csv``. Two records of one fingerprint are
-    one run: the one that went further is kept.
+    A run that is still training, or was killed, has a row from its ``history.csv``, also where it has a record of an
+    earlier attempt. Two records of one fingerprint are one run: the one that went further is kept.
 
     Args:
         paths: directories with runs at any depth below them, or files ``results.csv`` of an earlier report.
@@ -39,7 +39,8 @@ def read_runs(paths: Sequence[Path]) -> tuple["pd.DataFrame", list[str]]:
     notes: list[str] = []
     for path in paths:
         before = len(notes)
-        found = _read_csv(path, notes) if path.suffix == ".csv" or path.is_file() else _read_directory(path, notes)
+        is_table = path.is_file() or (path.suffix == ".csv" and not path.is_dir())
+        found = _read_csv(path, notes) if is_table else _read_directory(path, notes)
         if not found and len(notes) > before:
             raise ConfigError(notes[-1].removeprefix(LEFT_OUT))
         if not found and path.is_file():
@@ -96,11 +97,6 @@ def without_zeros(row: dict[str, Any]) -> dict[str, Any]:
     return row | dict.fromkeys(zeros)
 
 
-def learning_curve(run: Mapping[str, Any]) -> tuple[list[int], list[float]]:
-    """The steps and test accuracies of a row's ``history``; empty lists where it has none."""
-    return steps_measured(run), accuracies(run)
-
-
 def train_command(run: Mapping[str, Any]) -> str | None:
     """The command that trains a run alone, to the same numbers. None where the run isn't of the paper's protocol."""
     if run["data"] != "fractal" or run["differs"]:
@@ -152,7 +148,7 @@ def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
         raise ConfigError(f"{path}: there is no such directory")
     rows: list[dict[str, Any]] = []
     damaged: list[str] = []
-    for directory, names in records.walk(path):
+    for directory, names in records.walk(path, notes.append):
         if not str(directory).isprintable():  # no table could name it
             notes.append(f"{LEFT_OUT}{short(directory, 200)}: has a name that can't be printed in this locale")
             continue
@@ -168,10 +164,12 @@ def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
                 pass
             except Damaged as error:
                 damaged.append(str(error))
-        if records.HISTORY in names and (found is None or found["history"] is None):
+        ended = stored is not None and stored.record.status.ended
+        if records.HISTORY in names and (found is None or found["history"] is None or not ended):
             try:
                 history = read_history(directory, stored and stored.with_history)
-                found = found or _unfinished(directory, history)
+                if stored is None or (history and history[-1].step > (stored.record.steps or 0)):  # it went on since
+                    found = _unfinished(directory, history, stored and stored.record.config) or found
             except FileNotFoundError:
                 pass
             except Damaged as error:
@@ -183,10 +181,13 @@ def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _unfinished(directory: Path, rows: Sequence[Evaluation]) -> dict[str, Any] | None:
-    """The row of a run without a record, from its history and its config. None where it has none of one of them."""
-    begun = records.read_begun(directory)
-    config = begun.config if begun else records.read_composed(directory)
+def _unfinished(directory: Path, rows: Sequence[Evaluation], config: RunConfig | None) -> dict[str, Any] | None:
+    """The row of a run that has no record of its newest measurement, from its history.
+
+    ``config``: of its record; None where it has none. The row is None where there is no config or no measurement.
+    """
+    begun = None if config else records.read_begun(directory)
+    config = config or (begun.config if begun else records.read_composed(directory))
     if config is None or not rows or rows[-1].step == 0:
         return None
     best, last = best_row(rows, config.counts_from), rows[-1]

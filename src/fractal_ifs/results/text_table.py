@@ -42,7 +42,7 @@ def read_text(path: Path, kind: str) -> TextTable:
     Raises FileNotFoundError, and ConfigError where it lacks a column. ``kind``: what the file should be.
     """
     try:
-        lines = files.read(path).decode(errors="replace").removesuffix("\n").split("\n")
+        lines = files.read(path).decode("utf-8-sig", "replace").removesuffix("\n").split("\n")
         names = next(csv.reader([lines[0].removesuffix("\r")], strict=True), [])
     except FileNotFoundError:
         raise
@@ -77,6 +77,17 @@ def csv_of(table: "pd.DataFrame") -> bytes:
     texts = table.select_dtypes(exclude=["number", "bool"])
     plain = {str(name): texts[name].map(quoted, na_action="ignore") for name in texts}
     return table.assign(**plain).to_csv(index=False).encode()
+
+
+def may_replace(path: Path) -> bool:
+    """Whether there is no file yet, or a table that a sweep or a report wrote and can write again.
+
+    It says where its runs are. A kept table doesn't: it may be all that is left of them. Raises OSError.
+    """
+    try:
+        return b"directory" in files.read(path).partition(b"\n")[0].rstrip(b"\r").split(b",")
+    except FileNotFoundError:
+        return True
 
 
 def quoted(value: Any) -> Any:

@@ -106,7 +106,8 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
         if history:
             _tell(directory, f"{history}: written anew from the checkpoint")
             write_history(directory, run.history)
-    note(directory, f"training from step {run.step} to {job.pause or run.config.steps}")
+    end = job.pause or run.config.steps_in_all
+    note(directory, f"training from step {run.steps_before + run.step} to {end}")
 
 
 def _discard(directory: Path) -> None:

@@ -392,21 +392,27 @@ def read_begun(directory: Path) -> Begun | None:
 
 def find(directory: Path) -> Iterator[tuple[Path, RunRecord]]:
     """Every record at or below a directory, in order of names. Warns of records that this version can't read."""
-    for path, names in walk(directory):
+    for path, names in walk(directory, log.warning):
         if RESULT in names and (record := understood(path)):
             yield path, record
 
 
-def walk(path: Path) -> Iterator[tuple[Path, set[str]]]:
+def walk(path: Path, unread: Callable[[str], None] | None = None) -> Iterator[tuple[Path, set[str]]]:
     """Every directory at or below a path that may hold a run, with the names in it, in order.
 
-    Directories that disappear meanwhile are skipped.
+    Directories that disappear meanwhile are skipped. ``unread`` is called with a line on each that can't be read.
     """
-    for directory, below, files in os.walk(path):
+
+    def tell(error: OSError) -> None:
+        if unread and not isinstance(error, FileNotFoundError):
+            unread(f"left out: {short(error.filename, 200)}: {reason(error)}")
+
+    for directory, below, files in os.walk(path, onerror=tell):
         names = {*files, *below}
-        if RESULT in names or HISTORY in names or ".hydra" in names:
+        is_run = RESULT in names or HISTORY in names or ".hydra" in names
+        if is_run:
             yield Path(directory), names
-        below[:] = sorted(name for name in below if not name.startswith(".") and name != "wandb")
+        below[:] = sorted(name for name in below if not (name.startswith(".") or (name == "wandb" and is_run)))
 
 
 def unmeasured(directory: Path) -> dict[Path, RunConfig]:

@@ -91,12 +91,6 @@ def trained(directory: Path | None, keywords: Mapping[str, Any], grid: Grid, exe
     return how.table() if isinstance(how, Search) else results(how, executor)
 
 
-def plan(directory: Path | None, keywords: Mapping[str, Any], grid: Grid) -> Plan:
-    """Compose and check all jobs of a grid. Raises ConfigError that names all that are invalid. Writes nothing."""
-    with _asked(directory, keywords) as asked:
-        return _planned(asked, grid)
-
-
 @contextlib.contextmanager
 def _asked(directory: Path | None, keywords: Mapping[str, Any]) -> Generator[_Asked]:
     """Compose a sweep's own config. Within, what Hydra raises is a ConfigError."""

@@ -1,6 +1,7 @@
 """The jobs of a sweep: each composed by Hydra, typed and checked, before the first one starts."""
 
 import contextlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import filter_overrides
 from hydra.types import HydraContext
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from fractal_ifs.config.command import composed_folders
 from fractal_ifs.config.compose import accepted, resolved
@@ -184,7 +185,12 @@ def yaml_of(content: Any) -> str:
 
 
 def compose_all(
-    context: HydraContext, master: DictConfig, jobs: Sequence[Sequence[str]], first: int = 0, here: bool = True
+    context: HydraContext,
+    master: DictConfig,
+    jobs: Sequence[Sequence[str]],
+    first: int = 0,
+    here: bool = True,
+    numbered: bool = True,
 ) -> list[Composed]:
     """Compose and check the config of every job.
 
@@ -193,6 +199,8 @@ def compose_all(
         jobs: the overrides of each job.
         first: the number of the first job.
         here: as in ``config.compose.accepted``.
+        numbered: whether jobs will have these numbers. Where not, and directories are named by them, nothing is said of
+            what lies there.
 
     Raises a ConfigError that names all invalid jobs. Two jobs with the same directory are invalid, too.
     """
@@ -201,6 +209,7 @@ def compose_all(
     compose = Composer(context.config_loader, master)
     own = composed_folders(master)
     accept = partial(accepted, here=here, folders=own)
+    places = numbered or not _by_number(master)
     shared = set(jobs[0]).intersection(*jobs) if len(jobs) > 1 else set[str]()
     taken: dict[Path, tuple[str, str]] = {}  # the words and the fingerprint of a directory's job
     for number, overrides in enumerate(jobs):
@@ -209,7 +218,7 @@ def compose_all(
             each = _read(compose.lend(overrides), first + number, accept, partial(compose, overrides))
             job, directory = each.job, each.job.directory
             assert directory is not None
-            if directory in taken:
+            if places and directory in taken:
                 other, its = taken[directory]
                 if list(overrides) in map(list, jobs[:number]):
                     raise ConfigError(f"the sweep has a job twice: {' '.join(filter_overrides(overrides))}")
@@ -219,7 +228,8 @@ def compose_all(
                     "'${hydra.job.num}' names jobs by their numbers"
                 )
             taken[directory] = words, job.config.fingerprint
-            if finished_or_kept(job) is None and here:  # raises where the directory is another config's
+            known = finished_or_kept(job) if places else None  # raises where the directory is another config's
+            if known is None and here:
                 check_here(job.config)
             configs.append(each)
         except ConfigError as error:
@@ -229,6 +239,12 @@ def compose_all(
     if refused:
         raise ConfigError(_told(refused, len(jobs)))
     return configs
+
+
+def _by_number(master: DictConfig) -> bool:
+    """Whether the directories of a sweep's jobs are named by their numbers."""
+    sweep: Any = OmegaConf.to_container(master.hydra.sweep, resolve=False)
+    return re.search(r"hydra\.job\.(num|id)\b", f"{sweep['dir']} {sweep['subdir']}") is not None
 
 
 def _told(refused: dict[str, list[str]], count: int) -> str:

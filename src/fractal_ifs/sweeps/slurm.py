@@ -29,7 +29,7 @@ from fractal_ifs.errors import ConfigError, FailedElsewhere, counted
 from fractal_ifs.extras import require
 from fractal_ifs.files import write
 from fractal_ifs.results.finished_runs import Keeper
-from fractal_ifs.runs.records import RunRecord, Status, read_record
+from fractal_ifs.runs.records import RESULT, RunRecord, Status, read_record
 from fractal_ifs.runs.versions import PACKAGE, commit_line
 from fractal_ifs.sweeps.driver import report_failure
 from fractal_ifs.sweeps.finished import Ended, finished_or_kept
@@ -40,6 +40,8 @@ from fractal_ifs.training import signals
 from fractal_ifs.training.grouping import groups_of
 
 log = logging.getLogger(__name__)
+
+PATIENCE = 10.0  # seconds in which a network file system shows the records of all runs that have ended
 
 
 class Task:
@@ -120,6 +122,7 @@ def train_in_slurm(
     new = [number for number in todo if jobs[number].directory not in taken]
     if len(new) < len(todo):
         log.info("%s in Slurm's hands already", counted(len(todo) - len(new), "job"))
+    before = {number: _version(jobs[number]) for number in new}
     if new:
         if not waiting:
             remove_snapshots(directory / "slurm")
@@ -138,8 +141,9 @@ def train_in_slurm(
         names = " ".join(sorted({task.split("_")[0] for task in tasks}))
         log.warning("the Slurm jobs go on; `scancel %s` ends them, the same command waits for them again", names)
         raise
+    patience = time.monotonic() + PATIENCE
     for number in todo:
-        outcome = results[number] = _outcome(jobs[number], directory, tasks)
+        outcome = results[number] = _outcome(jobs[number], directory, tasks, patience, before.get(number))
         if isinstance(outcome, Exception):
             report_failure(jobs[number], outcome)
     ended_here = {job.directory: found for job, found in zip(jobs, results, strict=True) if job.directory}
@@ -147,12 +151,27 @@ def train_in_slurm(
     return results
 
 
-def _outcome(job: Job, directory: Path, tasks: dict[str, list[Path]]) -> RunRecord | Exception:
-    """How a job ended that Slurm no longer has."""
+def _version(job: Job) -> tuple[int, int] | None:
+    """What changes whenever a job's record is written. None where there is none."""
     assert job.directory is not None
-    deadline = time.monotonic() + 10  # a network file system may show the record late
+    with contextlib.suppress(OSError):
+        found = (job.directory / RESULT).stat()
+        return found.st_ino, found.st_mtime_ns
+    return None
+
+
+def _outcome(
+    job: Job, directory: Path, tasks: dict[str, list[Path]], deadline: float, before: tuple[int, int] | None
+) -> RunRecord | Exception:
+    """How a job ended that Slurm no longer has. Until the deadline its record may still appear.
+
+    ``before``: the version of the record that was there when the job was submitted, which isn't of this attempt.
+    """
+    assert job.directory is not None
     while True:
-        record = read_record(job.directory)
+        record = read_record(job.directory) if before is None or _version(job) != before else None
+        if record and record.fingerprint not in job.config.fingerprints:
+            record = None
         if record and record.status.ended:
             return record
         if record and record.status == Status.FAILED:

@@ -75,7 +75,7 @@ def status(path: Path) -> SweepStatus:
     counts: dict[str, int] = {}
     running: list[Path] = []
     done = asked = 0
-    for directory, names in walk(path):
+    for directory, names in walk(path, log.warning):
         found = _run(directory, names, in_slurm.get(directory.absolute()))
         if found is not None:
             state, steps, wanted = found
@@ -107,11 +107,15 @@ def _run(directory: Path, names: set[str], in_slurm: str | None) -> tuple[str, i
     if config is None:
         return (unread, 0, 0) if unread else None
     asked = config.steps_in_all
-    steps = (record.steps if record else None) or _last_step(directory)
     if record and record.status == Status.STOPPED:
-        return record.status, steps, steps
+        return record.status, record.steps or 0, record.steps or 0
     if record and record.status.ended:
         return record.status, asked, asked
+    steps = _last_step(directory)
+    if record and steps <= (record.steps or 0):
+        steps = record.steps or 0
+    else:  # it went on since, so its record says no more how it is
+        record = None
     if locks.trained(directory) or (in_slurm == "RUNNING" and BEGUN in names):
         return Status.RUNNING, steps, asked
     if record and record.status == Status.PRUNED:

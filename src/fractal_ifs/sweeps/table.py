@@ -12,13 +12,13 @@ from rich.console import Console
 
 from fractal_ifs.config.run import RunConfig, placement
 from fractal_ifs.errors import Refused, counted, reason
-from fractal_ifs.files import read, write
+from fractal_ifs.files import write
 from fractal_ifs.results.columns import COLUMNS, is_measured
 from fractal_ifs.results.finished_runs import TABLE
 from fractal_ifs.results.pivot import Pivot, legend, pivot, title
 from fractal_ifs.results.rows import row_of, without_zeros
 from fractal_ifs.results.terminal import Folded, show
-from fractal_ifs.results.text_table import csv_of
+from fractal_ifs.results.text_table import csv_of, may_replace
 from fractal_ifs.results.varied import KEYS, follows, inner_keys, with_inner_keys
 from fractal_ifs.runs.records import RunRecord, Status, find, unmeasured
 from fractal_ifs.streams import columns
@@ -91,7 +91,7 @@ def write_table(directory: Path) -> tuple[pd.DataFrame, bool]:
     """
     table, path, wrong = frame(directory), directory / TABLE, None
     try:
-        if not table.empty and _is_ours(path):
+        if not table.empty and may_replace(path):
             write(path, csv_of(table))
         elif not table.empty:
             wrong = "is left as it is: no sweep wrote this table"
@@ -137,11 +137,3 @@ def show_table(directory: Path) -> str | None:
 def _title(table: pd.DataFrame, found: Pivot) -> str:
     low = sorted(set(table["precision"].dropna()) - {"32-true"})
     return title(found) + (f"; precision {', '.join(low)}" if low else "")
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether there is no file yet, or a sweep's table, which says where its runs are. A kept table doesn't."""
-    try:
-        return b"directory" in read(path).partition(b"\n")[0].rstrip(b"\r").split(b",")
-    except FileNotFoundError:
-        return True

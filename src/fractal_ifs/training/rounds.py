@@ -216,7 +216,9 @@ class SweepRounds:
     def _save_end(self, run: Run) -> None:
         run.save()
         note(
-            run.directory, f"{run.status} at step {run.step}, best test accuracy {run.best_test_acc} at {run.best_step}"
+            run.directory,
+            f"{run.status} at step {run.steps_before + run.step}, best test accuracy {run.best_test_acc} "
+            f"at {run.best_step}",
         )
         run.unlock()
 
