@@ -203,10 +203,17 @@ def test_all_batches_are_checked_before_the_first_begins(command, tmp_path, laun
     assert "lr=-1" in refused(command, *words)
 
 
-@pytest.mark.parametrize("subdir", [".runs/${hydra.job.num}", "a/.b"])
-def test_runs_cant_lie_where_no_table_finds_them(command, subdir):
-    said = "must not begin with a dot, for no table finds runs in hidden places"
-    assert refused(command, *SWEEP, f"hydra.sweep.subdir={subdir}") == f"error: hydra.sweep.subdir={subdir}: {said}"
+def test_a_run_cant_lie_where_the_sweep_does(command):
+    said = "error: hydra.sweep.subdir: must be a directory below that of the sweep"
+    assert refused(command, "-m", *QUICK, "seed=1", "sweep=s", "hydra.sweep.subdir=.") == said
+
+
+@pytest.mark.parametrize("subdir", [".runs/${hydra.job.num}", "a/.b${seed}"])
+@pytest.mark.parametrize("launcher", ["fused", "basic"])
+def test_runs_cant_lie_where_no_table_finds_them(command, subdir, launcher):
+    told = refused(command, *SWEEP, f"hydra.sweep.subdir={subdir}", f"hydra/launcher={launcher}")
+    assert f"hydra.sweep.subdir={subdir.partition('$')[0]}" in told
+    assert "must not be hidden, or no table finds these runs" in told
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 from conftest import small, undigested
 from killed import wait_for
 
+from fractal_ifs import run
 from fractal_ifs.config.compose import compose
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import ConfigError
@@ -22,6 +23,7 @@ from fractal_ifs.results import cells as report_data
 from fractal_ifs.results import finished_runs as kept
 from fractal_ifs.results import rows
 from fractal_ifs.results.best_lr import BestLr
+from fractal_ifs.results.numbers import learning_curve
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.records import RunRecord, Status, keys_of, read_stored, write_record
 
@@ -47,8 +49,8 @@ def test_what_is_kept_is_not_trained_where_multirun_is_empty(command, tmp_path):
     assert float(told[0]["best_test_acc"]) == record["best_test_acc"]
     assert told[0]["fingerprint"] == record["fingerprint"]
     history = next((tmp_path / "multirun" / "tests").glob("*depth=1*/history.csv")).read_text().splitlines()[1:]
-    run = {"history": told[0]["history"], "eval_every": 20, "steps": 40}
-    assert rows.learning_curve(run) == ([20, 40], [float(line.split(",")[4]) for line in history])
+    run = {"history": told[0]["history"], "eval_every": 20, "steps": 40, "status": "finished"}
+    assert learning_curve(run) == ([20, 40], [float(line.split(",")[4]) for line in history])
 
     shutil.rmtree(tmp_path / "multirun")  # a new machine
     ended = command(*SWEEP, "lr=1e-3,5e-4")
@@ -353,7 +355,7 @@ def test_a_table_that_cannot_be_written_ends_no_sweep_and_is_written_later(comma
         ended = command(*sweep, "lr=1e-3,5e-4")
         assert ended.status == 0
         assert "2 of 4 jobs are finished already" in ended.out
-        beside = tmp_path / "multirun" / "tests" / "runs.waiting.csv"
+        [beside] = (tmp_path / "multirun" / "tests").glob("runs-*.waiting.csv")
         assert f"finished runs are written to {beside} until they can be added" in ended.out
         assert ended.out.count("until they can be added") == 1
         assert table.read_bytes() == before
@@ -381,12 +383,52 @@ def test_a_table_that_goes_while_a_sweep_trains_ends_nothing(tmp_path, caplog):
     for found in (ended, {}, {}):
         keeper.add(found)
     assert caplog.text.count("until they can be added") == 1
-    assert [row["seed"] for row in lines(tmp_path / "runs" / "runs.waiting.csv")] == ["1", "2"]
+    [beside] = (tmp_path / "runs").glob("runs-*.waiting.csv")
+    assert [row["seed"] for row in lines(beside)] == ["1", "2"]
     back()
     table.unlink()
     keeper.add({})
     assert [row["seed"] for row in lines(table)] == ["1", "2"]
-    assert not (tmp_path / "runs" / "runs.waiting.csv").exists()
+    assert not beside.exists()
+
+
+def test_tables_of_one_name_dont_get_each_others_runs(tmp_path):
+    """As with ``kept=kept/${fractal.name}/runs.csv``, where one of them can't be written for a while."""
+    directories = records_of(tmp_path / "runs", (1, 2))
+    tables = [tmp_path / name / "runs.csv" for name in ("a", "b")]
+    for table in tables:
+        table.parent.mkdir()
+    jobs = [
+        Job(replace(small(seed=1 + n), kept=str(table)), directory)
+        for n, (directory, table) in enumerate(zip(directories, tables, strict=True))
+    ]
+    back = lost(tables[0])
+    ended = {directory: read_stored(directory).record for directory in directories}
+    for some in (jobs, jobs[1:]):
+        kept.Keeper(some).add(ended)
+        assert [row["seed"] for row in lines(tables[1])] == ["2"]
+    back()
+    tables[0].unlink(missing_ok=True)
+    kept.Keeper(jobs).add(ended)
+    assert [[row["seed"] for row in lines(table)] for table in tables] == [["1"], ["2"]]
+
+
+def test_rows_that_an_earlier_version_left_waiting_are_added(tmp_path):
+    directories, table = records_of(tmp_path / "runs", (1, 2)), tmp_path / "runs.csv"
+    former = tmp_path / "runs" / "runs.waiting.csv"
+    kept.add(former, directories[1:])
+    kept.Keeper([Job(replace(small(seed=1), kept=str(table)), directories[0])]).add({})
+    assert [row["seed"] for row in lines(table)] == ["2"]
+    assert not former.exists()
+
+
+def test_a_run_from_python_is_kept_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keys = {"fractal": "vicsek", "width": 4, "depth": 1, "steps": 20, "eval_every": 10, "data__train_size": 200}
+    with pytest.raises(ConfigError, match=r"^kept=runs.csv: needs a directory, in which the run lies$"):
+        run(kept="runs.csv", **keys)
+    found = run("one", kept="runs.csv", **keys)
+    assert [row["fingerprint"] for row in lines(tmp_path / "runs.csv")] == [found.record.fingerprint]
 
 
 def test_where_nothing_has_ended_no_table_is_read(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Where the jobs of docs/cluster.md go: 4 nodes of 8 GPUs, without any."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -26,8 +27,16 @@ from fractal_ifs.sweeps.executors import processes, shares
 from fractal_ifs.sweeps.slurm import deal
 from fractal_ifs.sweeps.slurm_queue import submitted_tasks
 from fractal_ifs.sweeps.sweep import train_jobs
-from fractal_ifs.sweeps.worker import GpuFailed, Worker
+from fractal_ifs.sweeps.worker import GpuFailed, Worker, recorded
 from fractal_ifs.training.grouping import groups_of
+
+
+def test_no_older_record_stands_for_what_a_broken_gpu_never_began(tmp_path):
+    config = small()
+    train_jobs([Job(config, tmp_path)])
+    for overwrite in (False, True):
+        found = recorded(Job(replace(config, overwrite=overwrite), tmp_path), GpuFailed("it is gone"))
+        assert isinstance(found, GpuFailed) == overwrite
 
 
 def test_a_sweep_on_four_nodes_of_eight_gpus(monkeypatch):
@@ -80,15 +89,48 @@ def test_a_job_that_ended_since_it_was_looked_at_is_not_submitted(tmp_path, monk
     monkeypatch.setattr(slurm, "active_tasks", lambda _: {"1_0": "RUNNING"})
     monkeypatch.setattr(slurm, "submit", lambda hands, *_: submitted.extend(hands) or ["2_0"])
     settings = slurm_settings(wait=False)
-    slurm.train_in_slurm(jobs, {}, sweep, settings)  # the task still runs: its jobs are left to it
+    slurm.train_in_slurm(jobs, {}, [sweep], settings)  # the task still runs: its jobs are left to it
     assert submitted == [[jobs[2]]]
     monkeypatch.setattr(slurm, "active_tasks", lambda _: {})
     submitted.clear()
-    first, *others = slurm.train_in_slurm(jobs, {}, sweep, settings)  # it has left, and only the first has its record
+    first, *others = slurm.train_in_slurm(jobs, {}, [sweep], settings)  # it has left, and only the first has its record
     assert sorted(job.config.seed for hand in submitted for job in hand) == [1, 2]
     assert isinstance(first, RunRecord)
     assert first.config.seed == 0
     assert others == [None, None]
+
+
+def test_jobs_of_several_sweeps_are_submitted_once(monkeypatch, tmp_path):
+    """As with ``hydra.sweep.dir=out/${fractal.name}``: each says what tasks its runs are in."""
+    sweeps = [tmp_path / "a", tmp_path / "b"]
+    jobs = [Job(small(seed=seed), sweep / str(seed)) for seed in range(2) for sweep in sweeps]
+    submitted = []
+
+    class Executor:
+        def __init__(self, folder):
+            pass
+
+        def update_parameters(self, **_):
+            pass
+
+        def batch(self):
+            return contextlib.nullcontext()
+
+        def submit(self, task):
+            submitted.append([job.directory for job in task.jobs])
+            return SimpleNamespace(job_id=f"7_{len(submitted) - 1}")
+
+    monkeypatch.setattr("submitit.SlurmExecutor", Executor)
+    monkeypatch.setattr(slurm, "snapshot", lambda folder: folder)
+    monkeypatch.setattr(slurm, "active_tasks", lambda tasks: dict.fromkeys(tasks, ("PENDING", "None")))
+    settings = slurm_settings(wait=False, tasks=2)
+    slurm.train_in_slurm(jobs, {}, sweeps, settings)
+    assert {run for hand in submitted for run in hand} == {job.directory for job in jobs}
+    for sweep in sweeps:
+        assert {run.parent for runs in submitted_tasks(sweep).values() for run in runs} == {sweep}
+    for some, where in ((jobs, sweeps[::-1]), (jobs[1::2], sweeps[1:]), (jobs[::2], sweeps[:1])):
+        slurm.train_in_slurm(some, {}, where, settings)
+    assert len(submitted) == 2
 
 
 def test_of_a_job_that_slurm_has_ended_only_its_own_new_record_counts(monkeypatch, tmp_path):
@@ -107,7 +149,7 @@ def test_of_a_job_that_slurm_has_ended_only_its_own_new_record_counts(monkeypatc
     monkeypatch.setattr(slurm, "follow", lambda _: train_jobs(jobs[:1]))  # Slurm begins no other
     monkeypatch.setattr(slurm, "submit", lambda *_: ["2_0"])
     begun = time.monotonic()
-    first, *others = slurm.train_in_slurm(jobs, {}, tmp_path, slurm_settings())
+    first, *others = slurm.train_in_slurm(jobs, {}, [tmp_path], slurm_settings())
     assert isinstance(first, RunRecord)
     assert first.status == Status.FINISHED
     assert all(isinstance(other, FailedElsewhere) for other in others)

@@ -181,6 +181,14 @@ def test_a_sweep_begins_at_the_rate_of_its_own_setting(tmp_path, caplog):
     assert told.endswith("the first: cantor2d n=5 curve 1 depth 3 width 8")
 
 
+def test_a_list_is_one_difference_from_the_papers_setting(tmp_path):
+    add(tmp_path, [0.6], optimizer__betas=(0.9, 0.99))
+    for seed in (0, 1):
+        add(tmp_path, [0.9], batch_size=50, loss="logistic", seed=seed)
+    [cell] = form_cells(read_runs([tmp_path])[0])[0].values()
+    assert cell.differs.endswith(", optimizer.betas=[0.9, 0.99]")
+
+
 def test_a_rate_of_one_lucky_seed_doesnt_win_where_rates_share_none(tmp_path):
     """As where each seed's search went its own way."""
     for lr, seeds in ((1e-3, {0: 0.7, 1: 0.72}), (2e-3, {1: 0.73, 2: 0.71}), (4e-3, {3: 0.9})):

@@ -235,6 +235,16 @@ def test_directories_that_cant_be_read_are_told(tmp_path, monkeypatch, caplog):
         read_runs([hidden])
 
 
+def test_a_run_that_has_just_begun_is_seen_without_what_hydra_writes(tmp_path):
+    """As with ``hydra.output_subdir=null``."""
+    ended(tmp_path, 0.6)
+    directory = tmp_path / "begun"
+    directory.mkdir()
+    write_begun(directory, Begun(small(seed=1), None))
+    assert "2 runs: 1 finished, 1 interrupted" in show(tmp_path)
+    assert any("no measurement yet" in note for note in read_runs([tmp_path])[1])
+
+
 def test_a_sweep_may_be_called_wandb(tmp_path):
     ended(tmp_path / "multirun" / "wandb", 0.6)
     run = ended(tmp_path / "multirun" / "other", 0.7, seed=1)

@@ -16,7 +16,8 @@ from fractal_ifs.config.stop import Stop
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.report.write import write_report
 from fractal_ifs.results import finished_runs
-from fractal_ifs.results.rows import learning_curve, read_runs
+from fractal_ifs.results.numbers import learning_curve
+from fractal_ifs.results.rows import read_runs
 from fractal_ifs.runs.begin import begin
 from fractal_ifs.runs.records import Status, read_record
 from fractal_ifs.sweeps.status import status

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from fractal_ifs.config.compose import compose
+from fractal_ifs.config.keys import shown
 from fractal_ifs.config.keywords import Lists, Values, signature
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.run import Job
@@ -23,6 +24,7 @@ from fractal_ifs.engines.own_loss import check_loss
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.measures.own import check_measures
 from fractal_ifs.networks.own import check_network
+from fractal_ifs.results.finished_runs import Keeper
 from fractal_ifs.runs.buffers import set_buffers
 from fractal_ifs.runs.load import in_a_line, table_of
 from fractal_ifs.runs.longer import with_sources
@@ -73,11 +75,14 @@ def run(directory: str | Path | None = None, **keywords: Any) -> Result:
         keywords: the keys and groups of the command line, with two underscores for a dot, as ``data__train_size=1000``.
             Choices of your own are found with ``hydra__searchpath=["mine"]``.
 
-    Returns the record, as in result.json, and the trained module; the history is an attribute. Raises ConfigError, or
-    what the run failed with.
+    Returns the record, as in result.json, and the trained module; the history is an attribute. A run that the table
+    ``kept`` has is trained all the same, since no network is kept there. Raises ConfigError, or what the run failed
+    with.
     """
     _check_directory(directory)
     config = compose(**_without_wandb(keywords))
+    if config.kept and directory is None:
+        raise ConfigError(f"kept={shown(config.kept)}: needs a directory, in which the run lies")
     check_network(config)
     check_loss(config)
     check_measures(config)
@@ -91,6 +96,8 @@ def run(directory: str | Path | None = None, **keywords: Any) -> Result:
     if isinstance(outcome, Exception):
         raise outcome
     result = Result(outcome.record(), outcome.trained.eval())
+    if job.directory is not None:
+        Keeper([job]).add({job.directory: result.record})
     result.history, result.best = table_of(outcome.history), None
     if outcome.best_params is not None:
         result.best = copy.deepcopy(result.model)

@@ -168,6 +168,8 @@ class FusedLauncher(Launcher):
             self.halving.check([each.job.config for each in composed])
         check_place(self.config, "hydra.run.dir", "hydra.sweep.dir", "a sweep's runs lie below hydra.sweep.dir")
         for each in composed:
+            if each.job.directory == each.sweep_directory.absolute():
+                raise ConfigError("hydra.sweep.subdir: must be a directory below that of the sweep")
             if each.chdir:
                 raise ConfigError(
                     "hydra.job.chdir=true: must be false where jobs train together; hydra/launcher=basic has it"
@@ -189,7 +191,7 @@ class FusedLauncher(Launcher):
         for ret, heard in zip(returns, listeners, strict=True):
             self._call_back(ret, heard, "on_job_start", task_function=self.task_function)
         with self._job_logging():
-            trained = self._results(jobs, ended, directories[0]) if len(ended) < len(jobs) else ended
+            trained = self._results(jobs, ended, directories) if len(ended) < len(jobs) else ended
         self._ended(returns, composed, trained)
         for ret, heard in zip(returns, listeners, strict=True):
             self._call_back(ret, heard, "on_job_end", job_return=ret)
@@ -257,8 +259,11 @@ class FusedLauncher(Launcher):
                 )
         return DictConfig(found)
 
-    def _results(self, jobs: Sequence[Job], ended: dict[int, Ended], sweep_dir: Path) -> Any:
-        """How each job ended, by its number, or None where it wasn't waited for; some have ``ended`` already."""
+    def _results(self, jobs: Sequence[Job], ended: dict[int, Ended], directories: Sequence[Path]) -> Any:
+        """How each job ended, by its number, or None where it wasn't waited for; some have ``ended`` already.
+
+        ``directories``: those of the sweeps to which the jobs belong.
+        """
         from fractal_ifs.sweeps.halving import train_by_halving
         from fractal_ifs.sweeps.sweep import train_unfinished
 
@@ -288,7 +293,7 @@ class SlurmLauncher(FusedLauncher):
             )
         super().check(batch, first, numbered)
 
-    def _results(self, jobs: Sequence[Job], ended: dict[int, Ended], sweep_dir: Path) -> Any:
+    def _results(self, jobs: Sequence[Job], ended: dict[int, Ended], directories: Sequence[Path]) -> Any:
         from fractal_ifs.sweeps import slurm
 
-        return slurm.train_in_slurm(jobs, ended, sweep_dir.absolute(), self.settings)
+        return slurm.train_in_slurm(jobs, ended, [each.absolute() for each in directories], self.settings)

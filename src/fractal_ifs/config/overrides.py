@@ -213,12 +213,6 @@ def _check_place(key: str, value: Any) -> None:
         raise ConfigError(f"{key}={shown(value)}: must be the name of a directory")
 
 
-def _check_below(key: str, value: Any) -> None:
-    _check_place(key, value)
-    if any(part.startswith(".") and part != ".." for part in Path(str(value)).parts):
-        raise ConfigError(f"{key}={shown(value)}: must not begin with a dot, for no table finds runs in hidden places")
-
-
 def _check_directory(key: str, value: Any) -> None:
     text = str(value)
     if not is_path(text):
@@ -274,7 +268,7 @@ _HINTS: dict[str, Any] = {
 _RULES = {
     "hydra.run.dir": _check_directory,
     "hydra.sweep.dir": _check_directory,
-    "hydra.sweep.subdir": _check_below,
+    "hydra.sweep.subdir": _check_place,
     "hydra.output_subdir": _check_subdirectory,
     "hydra.job.name": _check_file_name,
     "hydra.job.env_copy": _check_environment,

@@ -24,7 +24,7 @@ from fractal_ifs.plotting.style import (
 )
 from fractal_ifs.report.panels import looks_of, over_seeds
 from fractal_ifs.report.tables import CURVES, FRACTALS, paper
-from fractal_ifs.results.cells import CellResult, Cells
+from fractal_ifs.results.cells import CellResult, Cells, differences
 from fractal_ifs.results.columns import ENDED, CellKey
 from fractal_ifs.results.numbers import learning_curve
 from fractal_ifs.results.pivot import plain_value
@@ -360,7 +360,8 @@ def learning_curves(
     import numpy as np
 
     runs = runs.query("data == 'fractal' and steps > 0")
-    runs = runs.loc[runs.differs == min(runs.differs, key=lambda text: (len(text), text), default="")]
+    least = min(runs.to_dict("records"), key=lambda run: (differences(run), run["differs"]), default={"differs": ""})
+    runs = runs.loc[runs.differs == least["differs"]]
     runs = runs.query("steps_asked == steps_asked.max()")
     ended = runs.status.isin(ENDED)
     runs = runs.loc[ended] if ended.any() else runs  # a run that stopped early would move the median

@@ -8,7 +8,7 @@ from fractal_ifs.results.choice import APART, Run, best_lr
 from fractal_ifs.results.columns import ENDED, CellKey
 from fractal_ifs.results.numbers import BEST, LAST10, Number, collapsed, looks, mean_of
 from fractal_ifs.results.pivot import plain_value
-from fractal_ifs.results.protocol import PAPER_EVALUATIONS, PAPER_STEPS
+from fractal_ifs.results.protocol import PAPER_EVALUATIONS, PAPER_STEPS, keys_of_difference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,8 +131,7 @@ def form_cells(runs: "pd.DataFrame", number: Number = BEST) -> tuple[Cells, list
 
 def _rank(part: Sequence[Run]) -> tuple[Any, ...]:
     """Of several parts of a cell, the one of the least rank is shown."""
-    differs = _differs(part[0])
-    return len(differs.split(", ")) if differs else 0, not _whole(part), -_budget(part), -len(part)
+    return differences(part[0]), not _whole(part), -_budget(part), -len(part)
 
 
 def _tried_as(run: Run) -> tuple[Any, ...]:
@@ -150,11 +149,21 @@ def _whole(part: Sequence[Run]) -> bool:
     return part[0]["status"] in ENDED and budget == PAPER_STEPS.get(part[0]["data"], budget)
 
 
-def _differs(run: Run) -> str:
-    """How a run differs from the paper's protocol. A maximum over more evaluations is a different number, too."""
+def differences(run: Run) -> int:
+    """In how many keys a run differs from the paper's protocol."""
+    return len(keys_of_difference(run)) + _more_looks(run)
+
+
+def _more_looks(run: Run) -> bool:
+    """Whether its best is a maximum over more evaluations than the paper's: a different number, too."""
     evaluations = run["steps_asked"] / run["eval_every"]
-    more = evaluations > PAPER_EVALUATIONS.get(run["data"], evaluations)
-    return ", ".join(part for part in (run["differs"], f"eval_every={run['eval_every']:g}" if more else "") if part)
+    return evaluations > PAPER_EVALUATIONS.get(run["data"], evaluations)
+
+
+def _differs(run: Run) -> str:
+    """How a run differs from the paper's protocol."""
+    more = f"eval_every={run['eval_every']:g}" if _more_looks(run) else ""
+    return ", ".join(part for part in (run["differs"], more) if part)
 
 
 def _budget(part: Sequence[Run]) -> int:

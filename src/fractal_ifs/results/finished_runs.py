@@ -9,6 +9,7 @@ moment. The runs' records still have it, and the same command adds it at its nex
 """
 
 import csv
+import hashlib
 import io
 import logging
 import os
@@ -201,7 +202,7 @@ def _table_of(job: Job) -> dict[str, dict[str, str]]:
     return _read_version(path, modified)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=16)  # a sweep may have several
 def _read_version(path: Path, modified: int) -> dict[str, dict[str, str]]:
     found = read(path)
     for each in found.damaged:
@@ -222,6 +223,8 @@ class Keeper:
             if job.config.kept and job.directory is not None:
                 self.lacks.setdefault(Path(job.config.kept).absolute(), set()).add(job.directory)
         self.beside = {path: _beside(path, directories) for path, directories in self.lacks.items()}
+        if len(self.lacks) == 1 and (former := _former(*self.beside.items())).exists():
+            self.beside = dict.fromkeys(self.lacks, former)
         self.ended: dict[Path, dict[Path, RunRecord]] = {path: {} for path in self.lacks}  # those of them with a record
         self.said: set[str] = set()
         self.looked = time.monotonic()
@@ -274,8 +277,15 @@ class Keeper:
 
 
 def _beside(path: Path, directories: Iterable[Path]) -> Path:
-    """Where the rows for a table wait: in the directory that holds the runs."""
-    return min(directories).absolute().parent / f"{path.stem}.waiting.csv"
+    """Where the rows for a table wait: in the directory that holds the runs, in which several tables' may wait."""
+    own = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+    return min(directories).absolute().parent / f"{path.stem}-{own}.waiting.csv"
+
+
+def _former(item: tuple[Path, Path]) -> Path:
+    """Where earlier versions let the rows for a table wait, given the table and where they wait now."""
+    path, beside = item
+    return beside.with_name(f"{path.stem}.waiting.csv")
 
 
 def _text(value: Any) -> str:

@@ -186,8 +186,7 @@ def _unfinished(directory: Path, rows: Sequence[Evaluation], config: RunConfig |
 
     ``config``: of its record; None where it has none. The row is None where there is no config or no measurement.
     """
-    begun = None if config else records.read_begun(directory)
-    config = config or (begun.config if begun else records.read_composed(directory))
+    config = config or records.asked_of(directory)
     if config is None or not rows or rows[-1].step == 0:
         return None
     best, last = best_row(rows, config.counts_from), rows[-1]

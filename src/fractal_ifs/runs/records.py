@@ -233,6 +233,14 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps({**content, "digests": others}, sort_keys=True).encode()).hexdigest()
 
 
+def version(directory: Path | None) -> tuple[int, int] | None:
+    """What changes whenever the record in a directory is written. None where there is none."""
+    if directory is None or not (path := directory / RESULT).exists():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
+
+
 def read_record(directory: Path) -> RunRecord | None:
     """The record of the run in ``directory``; None, and errors, as of ``stored``."""
     found = stored(directory)
@@ -409,7 +417,7 @@ def walk(path: Path, unread: Callable[[str], None] | None = None) -> Iterator[tu
 
     for directory, below, files in os.walk(path, onerror=tell):
         names = {*files, *below}
-        is_run = RESULT in names or HISTORY in names or ".hydra" in names
+        is_run = not names.isdisjoint((RESULT, HISTORY, BEGUN, ".hydra"))
         if is_run:
             yield Path(directory), names
         below[:] = sorted(name for name in below if not (name.startswith(".") or (name == "wandb" and is_run)))
@@ -418,7 +426,13 @@ def walk(path: Path, unread: Callable[[str], None] | None = None) -> Iterator[tu
 def unmeasured(directory: Path) -> dict[Path, RunConfig]:
     """The jobs of sweeps at or below a directory that have neither a record nor a measurement, by their directories."""
     bare = (path for path, names in walk(directory) if RESULT not in names and _rows(path / HISTORY) < 1)
-    return {path.resolve(): config for path in bare if (config := read_composed(path))}
+    return {path.resolve(): config for path in bare if (config := asked_of(path))}
+
+
+def asked_of(directory: Path) -> RunConfig | None:
+    """The config of a run without a record: as it began, or as Hydra wrote it before. None where neither is there."""
+    begun = read_begun(directory)
+    return begun.config if begun else read_composed(directory)
 
 
 def _rows(history: Path) -> int:

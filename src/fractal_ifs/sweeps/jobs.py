@@ -1,6 +1,7 @@
 """The jobs of a sweep: each composed by Hydra, typed and checked, before the first one starts."""
 
 import contextlib
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -218,6 +219,9 @@ def compose_all(
             each = _read(compose.lend(overrides), first + number, accept, partial(compose, overrides))
             job, directory = each.job, each.job.directory
             assert directory is not None
+            below = Path(os.path.relpath(directory, each.sweep_directory.absolute()))
+            if any(part.startswith(".") for part in below.parts if part != ".."):
+                raise ConfigError(f"hydra.sweep.subdir={below}: must not be hidden, or no table finds these runs")
             if places and directory in taken:
                 other, its = taken[directory]
                 if list(overrides) in map(list, jobs[:number]):

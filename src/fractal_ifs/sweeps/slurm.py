@@ -29,7 +29,7 @@ from fractal_ifs.errors import ConfigError, FailedElsewhere, counted
 from fractal_ifs.extras import require
 from fractal_ifs.files import write
 from fractal_ifs.results.finished_runs import Keeper
-from fractal_ifs.runs.records import RESULT, RunRecord, Status, read_record
+from fractal_ifs.runs.records import RunRecord, Status, read_record, version
 from fractal_ifs.runs.versions import PACKAGE, commit_line
 from fractal_ifs.sweeps.driver import report_failure
 from fractal_ifs.sweeps.finished import Ended, finished_or_kept
@@ -92,13 +92,14 @@ def deal(groups: Sequence[Sequence[int]], tasks: int) -> list[list[int]]:
 
 
 def train_in_slurm(
-    jobs: Sequence[Job], ended: Mapping[int, Ended], directory: Path, settings: Settings
+    jobs: Sequence[Job], ended: Mapping[int, Ended], directories: Sequence[Path], settings: Settings
 ) -> list[Ended | None]:
     """Submit the jobs that are neither finished nor submitted already, and wait for them if ``settings.wait``.
 
     Args:
         ended: the finished jobs, by their numbers.
-        directory: of the sweep. Slurm's logs and a copy of the code go into its folder ``slurm``.
+        directories: of the sweeps to which the jobs belong, in most cases one. Each has a folder ``slurm``, which says
+            what tasks its runs are in. Slurm's logs and a copy of the code go into the first one's.
 
     Returns how each job ended, or None where it wasn't waited for. Raises ConfigError where there is no Slurm, or it
     refuses the array.
@@ -106,7 +107,8 @@ def train_in_slurm(
     results = [ended.get(number) for number in range(len(jobs))]
     keeper = Keeper(jobs)
     todo = [number for number, record in enumerate(results) if record is None]
-    there = submitted_tasks(directory)
+    directory = directories[0]
+    there = submitted_tasks(*directories)
     waiting = active_tasks(there)
     if waiting is None:
         raise ConfigError("hydra/launcher=slurm: Slurm doesn't answer (squeue)")
@@ -122,16 +124,16 @@ def train_in_slurm(
     new = [number for number in todo if jobs[number].directory not in taken]
     if len(new) < len(todo):
         log.info("%s in Slurm's hands already", counted(len(todo) - len(new), "job"))
-    before = {number: _version(jobs[number]) for number in new}
+    before = {number: version(jobs[number].directory) for number in new}
     if new:
         if not waiting:
             remove_snapshots(directory / "slurm")
         groups = [[new[n] for n in numbers] for numbers in groups_of([jobs[n] for n in new])]
         hands = [[jobs[n] for n in hand] for hand in deal(groups, settings.tasks)]
-        names = submit(hands, directory, settings)
+        names = submit(hands, directories, settings)
         tasks = counted(len(names), "Slurm task")
         log.info("%s in %s of job %s", counted(len(new), "job"), tasks, names[0].split("_")[0])
-    tasks = {task: runs for task, runs in submitted_tasks(directory).items() if task in waiting or task not in there}
+    tasks = {task: runs for task, runs in submitted_tasks(*directories).items() if task in waiting or task not in there}
     if not settings.wait:
         log.info("not waited for: `python -m fractal_ifs.report status %s`", directory)
         return results
@@ -151,15 +153,6 @@ def train_in_slurm(
     return results
 
 
-def _version(job: Job) -> tuple[int, int] | None:
-    """What changes whenever a job's record is written. None where there is none."""
-    assert job.directory is not None
-    with contextlib.suppress(OSError):
-        found = (job.directory / RESULT).stat()
-        return found.st_ino, found.st_mtime_ns
-    return None
-
-
 def _outcome(
     job: Job, directory: Path, tasks: dict[str, list[Path]], deadline: float, before: tuple[int, int] | None
 ) -> RunRecord | Exception:
@@ -169,7 +162,7 @@ def _outcome(
     """
     assert job.directory is not None
     while True:
-        record = read_record(job.directory) if before is None or _version(job) != before else None
+        record = read_record(job.directory) if before is None or version(job.directory) != before else None
         if record and record.fingerprint not in job.config.fingerprints:
             record = None
         if record and record.status.ended:
@@ -186,14 +179,15 @@ def _outcome(
     return FailedElsewhere(f"its Slurm job {task} ended before it did{how}, see {logs}")
 
 
-def submit(hands: Sequence[Sequence[Job]], directory: Path, settings: Settings) -> list[str]:
+def submit(hands: Sequence[Sequence[Job]], directories: Sequence[Path], settings: Settings) -> list[str]:
     """Submit one array with a task for each share of the jobs. Returns the tasks' names in Slurm, ``123_0``, ....
 
-    Raises ConfigError where submitit is not installed, or Slurm refuses.
+    ``directories``: as of ``train_in_slurm``. Raises ConfigError where submitit is not installed, or Slurm refuses.
     """
     require("slurm")
     import submitit
 
+    directory = directories[0]
     folder = directory.absolute() / "slurm"
     folder.mkdir(parents=True, exist_ok=True)
     code = snapshot(folder)
@@ -222,8 +216,12 @@ def submit(hands: Sequence[Sequence[Job]], directory: Path, settings: Settings) 
         reason = " ".join(line.strip() for line in text.splitlines() if line.strip())
         raise ConfigError(f"hydra/launcher=slurm: can't submit: {reason}") from None
     names = [job.job_id for job in found]
-    runs = {name: [str(job.directory) for job in hand] for name, hand in zip(names, hands, strict=True)}
-    write(folder / f"{names[0].split('_')[0]}.json", json.dumps(runs, indent=1).encode())
+    runs = {name: [job.directory for job in hand if job.directory] for name, hand in zip(names, hands, strict=True)}
+    for each in directories:
+        own = {name: [str(run) for run in some if each in run.parents] for name, some in runs.items()}
+        own = {name: some for name, some in own.items() if some}
+        (each / "slurm").mkdir(parents=True, exist_ok=True)
+        write(each / "slurm" / f"{names[0].split('_')[0]}.json", json.dumps(own, indent=1).encode())
     return names
 
 

@@ -28,12 +28,13 @@ HINTS = {
 }
 
 
-def submitted_tasks(directory: Path) -> dict[str, list[Path]]:
-    """The directories of the runs of each Slurm task that was submitted for a sweep, oldest task first."""
+def submitted_tasks(*directories: Path) -> dict[str, list[Path]]:
+    """The directories of the runs of each Slurm task that was submitted for some sweeps, oldest task first."""
     found: dict[str, list[Path]] = {}
-    for path in sorted((directory / "slurm").glob("*.json"), key=_time):
+    for path in sorted((path for each in directories for path in (each / "slurm").glob("*.json")), key=_time):
         try:
-            found |= _tasks(json.loads(read(path, MOST_BYTES)))
+            for task, runs in _tasks(json.loads(read(path, MOST_BYTES))).items():
+                found.setdefault(task, []).extend(runs)
         except (OSError, ValueError, RecursionError) as error:
             log.warning("%s can't be read: %s", short(path, 200), reason(error))
     return found

@@ -19,8 +19,7 @@ from fractal_ifs.runs.records import (
     LOG,
     RESULT,
     Status,
-    read_begun,
-    read_composed,
+    asked_of,
     read_stored,
     walk,
 )
@@ -102,8 +101,7 @@ def _run(directory: Path, names: set[str], in_slurm: str | None) -> tuple[str, i
         except Refused as error:
             unread = DAMAGED if isinstance(error, Damaged) else NOT_UNDERSTOOD
             log.warning("%s", error)
-    begun = read_begun(directory)
-    config = record.config if record else begun.config if begun else read_composed(directory)
+    config = record.config if record else asked_of(directory)
     if config is None:
         return (unread, 0, 0) if unread else None
     asked = config.steps_in_all

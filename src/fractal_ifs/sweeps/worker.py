@@ -118,7 +118,8 @@ class Worker:
 
 def left(job: Job, error: WorkerDied) -> Outcome:
     """The outcome of a dead worker's job: its record if the job had ended, otherwise its failure."""
-    record = None if job.directory is None else read_record(job.directory)
+    never = job.config.overwrite and isinstance(error, GpuFailed)  # begun, so that a record there is an older one
+    record = None if job.directory is None or never else read_record(job.directory)
     if record and record.status.ended and record.fingerprint in job.config.fingerprints:
         return record
     fail(job, error)
