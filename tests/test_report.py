@@ -567,6 +567,16 @@ def test_a_threshold_within_the_test_points_error_is_not_decided(best, verdict):
     assert f"accuracy {best:.3f} at width 10" in found.ours  # of equal ones the smallest
 
 
+def test_a_mean_has_the_interval_of_its_seeds(tmp_path):
+    for seed, value in enumerate((0.94, 0.83, 0.886)):
+        add(tmp_path, value, depth=5, width=50, seed=seed)
+    one = report_tables.tables(report_data.form_cells(rows.read_runs([tmp_path])[0])[0])[0]
+    found = report_verdicts.nearly_solved(one)
+    mean, half = np.mean([0.94, 0.83, 0.886]), 4.30265 * np.std([0.94, 0.83, 0.886], ddof=1) / 3**0.5
+    assert f"accuracy {mean:.3f} at width 50, 95% over 3 seeds {mean - half:.3f} to 1.000" in found.ours
+    assert f"95% of {report_verdicts.TEST_POINTS:,} points" in found.theirs
+
+
 def test_equal_means_go_to_the_rate_of_most_seeds_then_to_the_smallest(tmp_path):
     for lr, seeds in ((1e-3, 1), (5e-4, 2), (2.5e-4, 1)):
         for seed in range(seeds):

@@ -268,6 +268,7 @@ def test_theorem_5_n_prime_by_hand():
 def test_corollary_2_needs_the_deeper_fold():
     settings = corollary2.Settings(width=10, delta=0.2, biases=(0.5,), initialisations=64, train_steps=20)
     checks = corollary2.check(problem(settings, points=5000))
+    assert "with n = t/2, as in the text, t >= 60" in checks[0].setting
     assert all(c.holds is not False for c in checks)
     units = [c.values["units"] for c in checks if c.statement.startswith("Corollary 2.2")]
     assert units == [2**5 - 1, 2**8 - 1]

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from fractal_ifs.theorems.problem import Check, Problem
     from fractal_ifs.theorems.statements import Statement
 
+NEGATIVES = "fractal.negatives is of training alone; here negatives of a level lie anywhere in K_(j-1) without K_j"
+
 failed: list[str] = []  # what was refused or did not hold in this process, one line each
 
 
@@ -71,6 +73,8 @@ def _run(config: DictConfig, directory: Path) -> int:
     keys, asked = problems(plain)
     if keys.figures and any(STATEMENTS[name].draw for name, _ in asked):
         require("plot")
+    if plain["fractal"].get("negatives"):
+        print(f"fractal={plain['fractal'].get('name')}: {NEGATIVES}")
     torch.set_num_threads(keys.threads)
     before, now = computed(directory, plain), Computed()
     for name, problem in asked:

@@ -12,7 +12,7 @@ from fractal_ifs.help.takes import Key, Keys, Takes, choices, content, shapes, w
 
 THEOREMS = Path(__file__).parents[1] / "theorems"
 EXAMPLES: Examples = (
-    ("all", "every statement, in a minute or two on two cores"),
+    ("all", "every statement, in about a minute of one core"),
     ("theorem1 theorem3 fractal=vicsek shrink=0.9", "two of them, on another fractal, its images set apart"),
     ("theorem5 theorem5.delta=0.2", "with another value of a statement's own key"),
     ("-m theorem1 fractal=cantor,cantor2d_quarter", "on two fractals, one after the other"),

@@ -1,4 +1,4 @@
-"""The linear regions that a network of ReLUs has along a line."""
+"""The pieces of a line on which no unit of a network of ReLUs changes its state: at most so many are linear regions."""
 
 from __future__ import annotations
 

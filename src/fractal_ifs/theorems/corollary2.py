@@ -60,9 +60,9 @@ def fine(n: int) -> LineDistribution:
 
 
 def least_depths(k: int, delta: float, bias: float = 0.5) -> tuple[int, int]:
-    """The least depths t that meet Theorem 5's n > n', with n = floor((t - 1) / 2) as in the text and with 3 t - 4."""
+    """The least depths t that meet Theorem 5's n > n', with n = floor(t / 2) as in the text and with 3 t - 4."""
     t = 2
-    while (t - 1) // 2 <= least_level(k, t, delta, bias):
+    while t // 2 <= least_level(k, t, delta, bias):
         t += 1
     folded = 2
     while folded_depth(folded) <= least_level(k, folded, delta, bias):
@@ -87,7 +87,7 @@ def check(problem: Problem[Settings]) -> list[Check]:
     rows = [
         Check(
             "Corollary 2.1: realised",
-            f"{name}; with n = (t-1)/2, as in the text, t >= {printed}",
+            f"{name} b={min(keys.biases):g}; with n = t/2, as in the text, t >= {printed}",
             "depth t, width 10, error 0",
             f"width 8; checked for t={seen}, n={depth}: {wrong} of {len(x):,} points wrong",
             wrong == 0,
