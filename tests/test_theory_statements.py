@@ -412,6 +412,13 @@ def test_the_command_writes_table_record_and_picture(tmp_path):
     assert not list((tmp_path / "out").glob("*.part*"))
 
 
+def test_negatives_of_a_box_are_told_to_have_no_part(command, capsys):
+    told = "fractal.negatives is of training alone"
+    for fractal, said in (("cantor2d", True), ("cantor2d_quarter", False)):
+        assert command("theorem1", f"fractal={fractal}", "fractal.depth=2", "points=1000", "figures=false") is None
+        assert (f"fractal={fractal}: {told}" in capsys.readouterr().out) == said
+
+
 def test_pictures_come_in_the_formats_and_the_width_of_a_paper(command, tmp_path):
     keys = ["points=1000", "formats=[pdf,png]", "width=3.3", "font=7", "dpi=100", "hydra.run.dir=out"]
     assert command("theorem1", "fractal=cantor", *keys) is None
