@@ -858,7 +858,8 @@ def test_a_legend_in_a_telephone_has_every_name_whole_and_in_the_order_of_the_ta
         entry.getBoundingClientRect().right, at("plot").querySelector("svg").getBoundingClientRect().right])"""
     found = told(tmp_path, entries, 420)
     names = itertools.product((20, 100), ("paper", "theory"), ("relu", "tanh"))
-    assert [name for name, *_ in found] == [f"batch_size {b}, model.init {i}, model.activation {a}" for b, i, a in names]
+    expected = [f"batch_size {b}, model.init {i}, model.activation {a}" for b, i, a in names]
+    assert [name for name, *_ in found] == expected
     assert max(right - edge for _, right, edge in found) <= 0
 
 
