@@ -72,7 +72,7 @@ DOORS = {
     "plot": lambda path: write_pictures(["fractal=vicsek", f"out={path / 'out'}"]),
     "report": lambda path: write_report([KEPT], path / "out"),
     "images": images,
-    "slurm": lambda path: slurm.submit([], path / "out", None),  # pyright: ignore[reportArgumentType]
+    "slurm": lambda path: slurm.submit([], [path / "out"], None),  # pyright: ignore[reportArgumentType]
     "dashboard": lambda path: workspace("someone"),
     "onnx": lambda path: export(path / "run", path / "network.onnx"),
 }

@@ -221,7 +221,7 @@ def test_copies_of_the_code_that_no_task_needs_are_removed(tmp_path, monkeypatch
     left = ["aside", "code-link", "code-received"]
     for active, expected in (({"1_0": "RUNNING"}, ["aside", "code-link", "code-ours", "code-received"]), ({}, left)):
         monkeypatch.setattr(slurm, "active_tasks", lambda _, active=active: active)
-        slurm.train_in_slurm([job], {}, tmp_path, slurm_settings(wait=False))
+        slurm.train_in_slurm([job], {}, [tmp_path], slurm_settings(wait=False))
         assert sorted(path.name for path in folder.iterdir()) == expected
     assert (folder / "aside" / "fractal_ifs").is_dir()
 
