@@ -43,20 +43,6 @@ def accuracy(run: Run, network: nn.Module) -> float:
         return ((network(x.to(dtype)) > 0) == (run.data.y_test > 0)).double().mean().item()
 
 
-def test_an_accuracy_of_nothing_is_measured_too(tmp_path):
-    """On one test point, which the network may have wrong throughout."""
-    for seed in range(20):
-        [run] = train([Job(small(seed=seed, data__test_size=1), tmp_path / str(seed))], threads=1)
-        assert isinstance(run, Run)
-        assert run.best_step == max(run.history, key=lambda row: row.test_acc).step > 0
-        if not run.best_test_acc:
-            break
-    else:
-        raise AssertionError("choose other seeds: none is wrong throughout")
-    found = load(tmp_path / str(seed), best=True)
-    assert (found.step, found.accuracy) == (run.best_step, 0)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_best_network_has_the_best_accuracy_and_outlives_a_kill(kind, tmp_path):
     config = small(**HIGH, **KINDS[kind])
