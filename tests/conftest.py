@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import logging
+import os
 import signal
 import sys
 from dataclasses import replace
@@ -21,6 +22,7 @@ from fractal_ifs.mkl import ask_for_equal_bits
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # several threads on tiny tensors only wait for each other
 ask_for_equal_bits()  # before any test multiplies
+os.environ.pop("COLUMNS", None)  # pytest's processes have it, and no table here is as wide as a terminal of theirs
 # No property rests on how fast this machine is.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
