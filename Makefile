@@ -77,10 +77,9 @@ second: $(SETUP)  ## train what the second edition (docs/reproduction/second.txt
 		nice $(BIN)/python -m fractal_ifs.train -m $$stage logger=csv </dev/null || exit; \
 	done
 
-figure7: $(SETUP)  ## train what docs/reproduction/figure7.csv still lacks: hours, niced; CIFAR10="data.dir=DIR data.verify=false" goes on with what is kept
-	for width in 8 16 32 64 128; do \
-		nice $(BIN)/python -m fractal_ifs.train -m experiment=figure7 width=$$width \
-			kept=docs/reproduction/figure7.csv logger=csv $(CIFAR10) </dev/null || exit; \
+figure7: $(SETUP)  ## train what Figure 7 (docs/reproduction/figure7.txt) still lacks: hours, niced; CIFAR10="data.dir=DIR data.verify=false" goes on with what is kept
+	sed '/^#/d;/^$$/d' docs/reproduction/figure7.txt | while read -r stage; do \
+		nice $(BIN)/python -m fractal_ifs.train -m $$stage $(CIFAR10) logger=csv </dev/null || exit; \
 	done
 
 second-report: $(SETUP)  ## write docs/reproduction/second from second.csv: the tables by four numbers, and what moved
