@@ -30,6 +30,7 @@ from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.data.seeds import permutations
 from fractal_ifs.engines.cuda_device import Device, Event, Kernel, Unavailable, device, unfit
 from fractal_ifs.engines.cuda_kernel import SLICE, Program, uncovered
+from fractal_ifs.engines.orders import SORTED, Order
 from fractal_ifs.engines.protocol import Engine, Measurement, Stop
 from fractal_ifs.engines.steps import BETAS, EPS, factors, shares, unbiasing
 from fractal_ifs.runs.records import note
@@ -40,7 +41,6 @@ log = logging.getLogger(__name__)
 TRIAL = 50  # steps in which a kernel is compared with another engine, before a run that didn't ask for it rests on it
 TRUSTED = 1e-4  # largest relative difference of the losses; that of float32 in another order is near 1e-6
 STEPS = 2000  # most in a launch: a tenth of a second or so, and what a signal waits for
-SORTED = 1 << 24  # points whose orders are drawn at a time, which takes under 1 GB
 
 POINTERS = ("params", "exp_avg", "exp_avg_sq", "average", "x", "y", "order", "numbers", "total")
 _NUMBERS = ("lr", "beta1", "rest1", "beta2", "rest2", "eps", "direct", "through", "l2", "decoupled", "clip")
@@ -201,14 +201,14 @@ def _kind(run: Run) -> _Kind:
 class _Orders:
     """The orders of the points that runs need, or will, sorted beside the training on a stream of their own.
 
-    Runs of one seed share them. A key is (shuffle seed, epoch, number of points).
+    Runs of one seed share them.
     """
 
     def __init__(self, device: Device):
         self.device, self.stream = device, device.stream()
-        self.there: dict[tuple[int, int, int], tuple[int, Tensor, Event]] = {}
+        self.there: dict[Order, tuple[int, Tensor, Event]] = {}
 
-    def prepare(self, keys: Iterable[tuple[int, int, int]]) -> None:
+    def prepare(self, keys: Iterable[Order]) -> None:
         """Begin to sort those that aren't there."""
         missing = sorted({key for key in keys if key not in self.there}, key=lambda key: key[2])
         while missing:
@@ -221,7 +221,7 @@ class _Orders:
             for row, key in enumerate(some):
                 self.there[key] = found[row].data_ptr(), found, done
 
-    def places(self, keys: Sequence[tuple[int, int, int]]) -> tuple[list[int], list[Tensor]]:
+    def places(self, keys: Sequence[Order]) -> tuple[list[int], list[Tensor]]:
         """Where they are in memory, and what is to be held while they are read.
 
         What the current stream gets from now on waits until they are there.
@@ -232,7 +232,7 @@ class _Orders:
             done.wait()
         return [self.there[key][0] for key in keys], [found for found, _ in orders.values()]
 
-    def keep(self, keys: set[tuple[int, int, int]]) -> None:
+    def keep(self, keys: set[Order]) -> None:
         """Forget all others."""
         self.there = {key: found for key, found in self.there.items() if key in keys}
 
@@ -272,7 +272,7 @@ class _Stack:
         places = [number for number, each in enumerate(self.runs) if each is run]
         return int(self.at[places[0]]) if places and self.launched else None
 
-    def orders(self) -> list[tuple[int, int, int]]:
+    def orders(self) -> list[Order]:
         """The keys of the orders of the epochs that the runs are in."""
         epochs = (self.at // self.per_epoch).tolist()
         return [(run.shuffle_seed, e, n) for run, e, n in zip(self.runs, epochs, self.sizes.tolist(), strict=True)]

@@ -24,8 +24,9 @@ from fractal_ifs.results.cells import CellResult, form_cells
 from fractal_ifs.results.columns import CellKey
 from fractal_ifs.results.measured import measures_of
 from fractal_ifs.results.numbers import NUMBERS, learning_curve
-from fractal_ifs.results.pivot import APART, Pivot, plain_value
+from fractal_ifs.results.pivot import APART, Pivot
 from fractal_ifs.results.rows import train_command
+from fractal_ifs.results.text_table import plain_value
 from fractal_ifs.results.varied import inner_keys, measured, varied
 from fractal_ifs.runs.records import key_of
 

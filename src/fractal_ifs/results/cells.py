@@ -7,8 +7,8 @@ from fractal_ifs.errors import counted
 from fractal_ifs.results.choice import APART, Run, best_lr
 from fractal_ifs.results.columns import ENDED, CellKey
 from fractal_ifs.results.numbers import BEST, LAST10, Number, collapsed, looks, mean_of
-from fractal_ifs.results.pivot import plain_value
 from fractal_ifs.results.protocol import PAPER_EVALUATIONS, PAPER_STEPS, keys_of_difference
+from fractal_ifs.results.text_table import plain_value
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ from fractal_ifs.errors import ConfigError, counted, short
 from fractal_ifs.results.choice import APART, Run, best_lr
 from fractal_ifs.results.numbers import BEST, CHOOSING, Number, collapsed, looks, mean_of
 from fractal_ifs.results.protocol import keys_of_difference
-from fractal_ifs.results.text_table import by_value
+from fractal_ifs.results.text_table import by_value, plain_value
 from fractal_ifs.results.varied import DRAWN, FOLLOW, KEYS, varied
 from fractal_ifs.runs.records import Status, field_of, key_of
 
@@ -145,19 +145,6 @@ def pivot(
     same = {key_of(name): value for name, value in same.items()}
     over_lr = "lr" in over and "lr" in names
     return Pivot(number, [*map(key_of, rows)], column and key_of(column), over_lr, entries, len(runs), same, notes)
-
-
-def plain_value(value: Any) -> str:
-    """The value of a key as a table shows it: other values never look the same."""
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        text = f"{value:g}" if float(f"{value:g}") == value else repr(float(value))
-        round_one = abs(value) >= 1e9 and len(text) <= 12  # 1e10, but 123456789012
-        if value.is_integer() and abs(value) < 1e15 and not round_one:
-            return str(int(value))
-        return text.replace("e+", "e")
-    return repr(value) if value in ("", "-") else str(value)
 
 
 def entry_text(entry: Entry, with_n: bool, with_lr: bool, digits: int = 4) -> str:
