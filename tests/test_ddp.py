@@ -11,6 +11,7 @@ from conftest import small
 from killed import children, command, kill, results, start, steps, wait_for
 from test_images import binary, parts
 
+import fractal_ifs
 from fractal_ifs import ConfigError
 from fractal_ifs.config.compose import compose
 from fractal_ifs.config.machine import gpus
@@ -89,6 +90,8 @@ def test_what_is_refused():
         compose(trainer__devices=2)
     with pytest.raises(ConfigError, match=r"trainer.devices=0: must be a whole number >= 1"):
         compose(trainer="ddp", trainer__accelerator="cpu", trainer__devices=0)
+    with pytest.raises(ConfigError, match=r"trainer.devices=2: must be 1 in run\(\)"):
+        fractal_ifs.run(trainer="ddp", trainer__accelerator="cpu", steps=10)
 
 
 def test_devices_count_as_what_can_change_a_result():

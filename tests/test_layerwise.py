@@ -139,6 +139,15 @@ def test_runs_of_one_stack_that_are_in_different_layers(tmp_path):
         assert [row[0] for row in resumed.history] == [row[0] for row in expected.history]
 
 
+def test_joint_runs_of_the_same_shape_train_apart():
+    """Their networks have other parameters, which are no stack."""
+    jobs = [Job(small(training=training, engine="torch", depth=2), None) for training in ("joint", "layerwise")]
+    for together, job in zip(train_jobs(jobs), jobs, strict=True):
+        [alone] = train_jobs([job])
+        assert together.status == "finished"
+        assert together.best_test_acc == alone.best_test_acc
+
+
 def test_the_last_layer_may_read_the_sum_of_the_others():
     config = layerwise(depth=3, model__sum_last=True)
     [run] = trained([config])

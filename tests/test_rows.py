@@ -153,6 +153,13 @@ def test_steps_of_a_curve_are_those_of_the_history(tmp_path, steps, eval_every):
         assert measures_of({**run, "directory": None})["test_acc"].steps == [row.step for row in history]
 
 
+def test_a_layer_that_has_not_ended_is_measured_up_to_its_last_step():
+    run = {"training": "layerwise", "steps_asked": 400, "eval_every": 150, "steps": 550, "status": "diverged"}
+    assert learning_curve(run | {"history": "0.6 0.7 0.8 0.5"}) == ([150, 300, 400, 550], [0.6, 0.7, 0.8, 0.5])
+    run |= {"status": "interrupted", "steps": 560}
+    assert learning_curve(run | {"history": "0.6 0.7 0.8 0.5"})[0] == [150, 300, 400, 550]
+
+
 @pytest.mark.parametrize("status", [Status.INTERRUPTED, Status.FAILED])
 def test_a_run_that_went_on_is_read_as_it_is_now(tmp_path, status, capsys):
     """Its record tells of an earlier attempt until it ends."""

@@ -83,6 +83,10 @@ def run(directory: str | Path | None = None, **keywords: Any) -> Result:
     config = compose(**_without_wandb(keywords))
     if config.kept and directory is None:
         raise ConfigError(f"kept={shown(config.kept)}: needs a directory, in which the run lies")
+    if (devices := config.trainer.devices) > 1:
+        raise ConfigError(
+            f"trainer.devices={devices}: must be 1 in run(), which trains in this process; sweep() starts others"
+        )
     check_network(config)
     check_loss(config)
     check_measures(config)

@@ -84,7 +84,7 @@ def steps_to_measure(run: Mapping[str, Any]) -> list[int]:
     every, last = int(run["eval_every"]), int(run["steps"] or 0)
     layer = int(run["steps_asked"]) if run.get("training") == "layerwise" else max(last, 1)
     ends = [range(begun + every, begun + layer + every, every) for begun in range(0, last, layer)]
-    return [min(at, (number + 1) * layer, last) for number, of_layer in enumerate(ends) for at in of_layer]
+    return sorted({min(at, (number + 1) * layer, last) for number, of_layer in enumerate(ends) for at in of_layer})
 
 
 def learning_curve(run: Mapping[str, Any]) -> tuple[list[int], list[float]]:

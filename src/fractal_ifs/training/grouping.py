@@ -24,7 +24,7 @@ def groups_of(jobs: Sequence[Job]) -> list[list[int]]:
         key: tuple[object, ...] = (engine, c.trainer)
         if engine == "torch":
             key += (c.depth, c.width, c.batch_size, c.loss, Program.of(c.optimizer), c.model.architecture)
-            key += (c.fractal.ifs.d,)
+            key += (c.training, c.fractal.ifs.d)  # layer-wise networks have a readout in each layer
         elif engine in ("conv", "lightning"):
             key += (number,)  # alone: convolutions of several networks at once are no faster
         groups.setdefault(key, []).append(number)
