@@ -453,12 +453,21 @@ def test_an_interrupt_is_pythons_and_the_same_call_goes_on(tmp_path, monkeypatch
     [
         ({"engine": "cuda"}, "^engine=cuda: needs a GPU, and PyTorch finds none here; engine=auto trains on the CPU$"),
         ({"engine": "native", "model__activation": "tanh"}, "^engine=native: must be auto or torch here"),
+        ({"engine": "lightning", "trainer__ckpt_path": "no.ckpt"}, "^trainer.ckpt_path=no.ckpt: "),
     ],
 )
 def test_an_engine_that_can_not_train_a_run_is_refused(keys, said, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(ConfigError, match=said):
         run(**{**TINY, **keys})
+
+
+def test_a_run_is_trained_as_in_a_sweep_on_what_this_machine_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    record, _ = run(**TINY, trainer__accelerator="auto")
+    [row] = sweep(tmp_path, **TINY, trainer__accelerator="auto").to_dict("records")
+    assert (record.engine, record.fingerprint) == (row["engine"], row["fingerprint"])
+    assert record.best_test_acc == row["best_test_acc"]
 
 
 def state():

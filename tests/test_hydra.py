@@ -208,6 +208,12 @@ def test_a_run_cant_lie_where_the_sweep_does(command):
     assert refused(command, "-m", *QUICK, "seed=1", "sweep=s", "hydra.sweep.subdir=.") == said
 
 
+@pytest.mark.parametrize("subdir", ["../out${seed}", "a/../../b", "${oc.env:HOME}/out"])
+def test_a_run_lies_below_its_sweep(command, subdir):
+    told = refused(command, "-m", *QUICK, "seed=1", "sweep=s", f"hydra.sweep.subdir={subdir}")
+    assert "must be a directory below that of the sweep" in told
+
+
 @pytest.mark.parametrize("subdir", [".runs/${hydra.job.num}", "a/.b${seed}"])
 @pytest.mark.parametrize("launcher", ["fused", "basic"])
 def test_runs_cant_lie_where_no_table_finds_them(command, subdir, launcher):

@@ -18,6 +18,7 @@ from fractal_ifs.runs import records
 from fractal_ifs.runs.build import build_network
 from fractal_ifs.runs.layerwise import LayerwiseRun
 from fractal_ifs.runs.load import load
+from fractal_ifs.runs.records import RunRecord
 from fractal_ifs.sweeps.sweep import train_jobs
 
 
@@ -139,13 +140,19 @@ def test_runs_of_one_stack_that_are_in_different_layers(tmp_path):
         assert [row[0] for row in resumed.history] == [row[0] for row in expected.history]
 
 
+def test_its_record_says_what_made_the_inputs_of_later_layers():
+    [joint], [layer_by_layer] = (trained([small(training=of)]) for of in ("joint", "layerwise"))
+    assert joint.engine == layer_by_layer.engine == "native"
+    assert joint.torch_kernels is None
+    assert layer_by_layer.torch_kernels
+
+
 def test_joint_runs_of_the_same_shape_train_apart():
     """Their networks have other parameters, which are no stack."""
-    jobs = [Job(small(training=training, engine="torch", depth=2), None) for training in ("joint", "layerwise")]
-    for together, job in zip(train_jobs(jobs), jobs, strict=True):
-        [alone] = train_jobs([job])
-        assert together.status == "finished"
-        assert together.best_test_acc == alone.best_test_acc
+    configs = [small(training=training, engine="torch", depth=2) for training in ("joint", "layerwise")]
+    for together, config in zip(train_jobs([Job(config, None) for config in configs]), configs, strict=True):
+        assert isinstance(together, RunRecord)
+        assert together.best_test_acc == trained([config])[0].best_test_acc
 
 
 def test_the_last_layer_may_read_the_sum_of_the_others():

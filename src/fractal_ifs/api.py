@@ -19,19 +19,15 @@ from fractal_ifs.config.keys import shown
 from fractal_ifs.config.keywords import Lists, Values, signature
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.run import Job
-from fractal_ifs.engines.choice import check_engine
-from fractal_ifs.engines.own_loss import check_loss
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.measures.own import check_measures
-from fractal_ifs.networks.own import check_network
 from fractal_ifs.results.finished_runs import Keeper
 from fractal_ifs.runs.buffers import set_buffers
 from fractal_ifs.runs.load import in_a_line, table_of
-from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.records import RunRecord
 from fractal_ifs.sweeps.finished import stored_of, tell_lacking
 from fractal_ifs.sweeps.from_python import Executor, trained
 from fractal_ifs.sweeps.rungs import Halving
+from fractal_ifs.sweeps.sweep import ready
 from fractal_ifs.training.train import train
 
 if TYPE_CHECKING:
@@ -87,16 +83,12 @@ def run(directory: str | Path | None = None, **keywords: Any) -> Result:
         raise ConfigError(
             f"trainer.devices={devices}: must be 1 in run(), which trains in this process; sweep() starts others"
         )
-    check_network(config)
-    check_loss(config)
-    check_measures(config)
-    check_engine(config)
-    job = Job(config, None if directory is None else Path(directory))
+    [job] = ready([Job(config, None if directory is None else Path(directory))])
     if there := stored_of(job):
         tell_lacking([job], {0: there.record})
     if directory is not None:
         check_writable(Path(directory))
-    [outcome] = train(with_sources([job]), threads=config.workers)
+    [outcome] = train([job], threads=config.workers)
     if isinstance(outcome, Exception):
         raise outcome
     result = Result(outcome.record(), outcome.trained.eval())

@@ -57,7 +57,8 @@ def begin(job: Job, device: str | torch.device, engine: str, isa: str | None, na
         run = kind(job.config, job.directory, device)
         run.lock, run.engine, run.isa, run.native_build = lock, engine, isa, native_build
         run.pause = job.pause
-        if engine not in ("native", "cuda") and run.params.device.type == "cpu":
+        of_torch = engine not in ("native", "cuda") or job.config.training == "layerwise"  # makes later layers' inputs
+        if of_torch and run.params.device.type == "cpu":
             run.torch_kernels = torch_kernels()
         if job.directory is not None:
             _go_on(run, job, job.directory)

@@ -220,7 +220,9 @@ def compose_all(
             job, directory = each.job, each.job.directory
             assert directory is not None
             below = Path(os.path.relpath(directory, each.sweep_directory.absolute()))
-            if any(part.startswith(".") for part in below.parts if part != ".."):
+            if ".." in below.parts:
+                raise ConfigError(f"hydra.sweep.subdir={below}: must be a directory below that of the sweep")
+            if any(part.startswith(".") for part in below.parts):
                 raise ConfigError(f"hydra.sweep.subdir={below}: must not be hidden, or no table finds these runs")
             if places and directory in taken:
                 other, its = taken[directory]

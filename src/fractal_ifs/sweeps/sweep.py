@@ -45,13 +45,12 @@ def train_jobs(jobs: Sequence[Job], executor: str = "inline", stack: int = 0) ->
     return [ended[number] for number in range(len(jobs))]
 
 
-def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Outcome]:
-    """Train jobs that ``finished_jobs`` doesn't have. Arguments, result and errors are those of ``train_jobs``.
+def ready(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs as this machine trains them, each with its ``source``.
 
-    Raises ConfigError too where the native engine is asked for and can't train a job.
+    Raises ConfigError for what can't be trained here: an engine that doesn't train a job, missing images, a user's own
+    network, loss or measure that doesn't do what it should.
     """
-    outcomes: dict[int, Outcome] = {}
-    keeper = Keeper(jobs)
     jobs = with_sources([on_this_machine(job) for job in jobs])
     for job in jobs:
         check_network(job.config)
@@ -62,9 +61,20 @@ def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Out
         from fractal_ifs.training.lightning_parts import check_parts
 
         check_parts(jobs)
+    check_images(job.config for job in jobs)
+    return jobs
+
+
+def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Outcome]:
+    """Train jobs that ``finished_jobs`` doesn't have. Arguments, result and errors are those of ``train_jobs``.
+
+    Raises ConfigError too, as ``ready`` does.
+    """
+    outcomes: dict[int, Outcome] = {}
+    keeper = Keeper(jobs)
+    jobs = ready(jobs)
     for reason in sorted({str(choose(job.config).reason) for job in jobs} - {"None"}):
         log.info("engine=torch: %s", reason)
-    check_images(job.config for job in jobs)
     progress = Progress(jobs)
 
     def report(rounds: SweepRounds) -> None:
