@@ -22,7 +22,7 @@ demo: $(SETUP)  ## three networks on the Vicsek set: coarse, fine and finest cur
 	$(BIN)/python -m fractal_ifs.train -m fractal=vicsek curve=1,4,6 steps=20000
 
 test: $(SETUP)  ## the tests that CI runs, on two cores
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(SETUP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

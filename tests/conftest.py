@@ -39,6 +39,15 @@ SMALL = {
     "data.test_size": 300,
 }
 
+# Files of few tests that take long: on several cores they come first, or all but one would wait for the last.
+FIRST = ("test_torture.py", "test_wheel.py", "test_killed.py", "test_wandb.py", "test_report.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.path.name not in FIRST)
+
+
 _NAMES = itertools.count()
 
 
