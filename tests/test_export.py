@@ -3,6 +3,7 @@
 import io
 import logging
 import sys
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,13 @@ import pytest
 import torch
 from conftest import small
 
+import fractal_ifs
 from fractal_ifs import ConfigError, load, predict
 from fractal_ifs import __main__ as verbs
 from fractal_ifs.config.run import Job
 from fractal_ifs.networks.convnet import ConvNet
 from fractal_ifs.networks.export import exported
+from fractal_ifs.predictions import predictions
 from fractal_ifs.runs.records import RunRecord
 from fractal_ifs.sweeps.sweep import train_jobs
 
@@ -195,6 +198,20 @@ def test_predict_takes_a_run_a_network_and_points_of_any_kind(run):
 def test_predict_refuses_what_is_no_point(run, x, said):
     with pytest.raises(ConfigError, match=said):
         predict(run, x)
+
+
+def test_predict_takes_what_run_and_load_returned():
+    found = fractal_ifs.run(fractal="vicsek", width=4, depth=1, steps=20, eval_every=10, data__train_size=200)
+    np.testing.assert_array_equal(predict(found, X), predict(found.model, X))
+    other: Any = [found]
+    with pytest.raises(ConfigError, match=r"^network: must be a directory, a module, or what load or run returned"):
+        predict(other, X)
+
+
+def test_a_network_that_says_nothing_of_a_point_gives_no_sign(run, tmp_path, monkeypatch):
+    (tmp_path / "points.csv").write_text("0,0\n1,1\n")
+    monkeypatch.setattr("fractal_ifs.runs.predict.outputs", lambda network, x: torch.tensor([torch.nan, -0.5]))
+    assert predictions(run, tmp_path / "points.csv").splitlines()[1:] == ["0,0,nan,", "1,1,-0.5,-1"]
 
 
 def test_a_network_on_images_takes_no_points(monkeypatch, tmp_path):

@@ -27,6 +27,7 @@ from fractal_ifs.config.names import run_directory
 from fractal_ifs.config.session import VERSION_BASE
 from fractal_ifs.files import CONF
 from fractal_ifs.runs.run import Run
+from fractal_ifs.sweeps import from_python
 from fractal_ifs.sweeps.from_python import _word
 
 TINY: dict[str, Any] = {"width": 4, "depth": 1, "steps": 60, "eval_every": 20, "lr": 0.05}
@@ -396,6 +397,27 @@ def test_what_is_wrong_is_refused_in_a_line_before_anything_starts(asked, said, 
         sweep(**TINY | asked)
     assert len(str(error.value).splitlines()) <= 1 + 2 * ("jobs are refused" in said)
     assert not list(tmp_path.iterdir())
+
+
+def test_batches_are_those_of_the_command_line(tmp_path, monkeypatch):
+    batches: list[int] = []
+    train = from_python.train_unfinished
+
+    def counting(jobs, *more):
+        batches.append(len(jobs))
+        return train(jobs, *more)
+
+    monkeypatch.setattr(from_python, "train_unfinished", counting)
+    table = sweep(tmp_path, **TINY, seed=[0, 1, 2], hydra__sweeper__max_batch_size=2)
+    assert batches == [2, 1]
+    assert table.status.tolist() == ["finished"] * 3
+
+
+def test_what_is_said_of_jobs_that_are_the_same(tmp_path):
+    keys: dict[str, Any] = TINY | {"lr": [0.05, 5e-2, "5e-2"]}
+    with pytest.raises(ConfigError) as error:
+        sweep(tmp_path, **keys)
+    assert "(2 of 3 jobs)" in str(error.value)
 
 
 def test_a_job_that_fails_has_a_row_that_says_so(tmp_path, monkeypatch):

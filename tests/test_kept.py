@@ -6,14 +6,16 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import small, undigested
 from killed import wait_for
 
-from fractal_ifs import run
+from fractal_ifs import run, sweep
 from fractal_ifs.config.compose import compose
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import ConfigError
@@ -124,7 +126,6 @@ def test_further_seeds_at_the_best_learning_rate_of_each_cell(command, tmp_path)
 
 
 def test_the_report_reads_a_kept_table_as_it_reads_the_sweep(command, tmp_path):
-    import pandas as pd
 
     command(*SWEEP, "lr=1e-3,5e-4")
     table = tmp_path / "runs.csv"
@@ -429,6 +430,26 @@ def test_a_run_from_python_is_kept_too(tmp_path, monkeypatch):
         run(kept="runs.csv", **keys)
     found = run("one", kept="runs.csv", **keys)
     assert [row["fingerprint"] for row in lines(tmp_path / "runs.csv")] == [found.record.fingerprint]
+
+
+def test_runs_of_a_kept_table_are_in_the_tables_of_a_later_sweep(command, tmp_path, monkeypatch):
+    """With all that the kept table has of them, and a word on where they are and what they lack."""
+    monkeypatch.chdir(tmp_path)
+    keys: Any = {"fractal": "vicsek", "width": 4, "depth": 1, "steps": 20, "eval_every": 10, "kept": "kept.csv"}
+    keys |= {"data__train_size": 200, "data__test_size": 100}
+    first = sweep("first", **keys, seed=[0, 1])
+    later = sweep("later", **keys, seed=[0, 1, 2])
+    assert later.directory.isna().tolist() == [True, True, False]
+    same = [name for name in kept.KEPT if name not in ("git_commit", "differs")]
+    assert later[same].head(2).to_csv() == first[same].to_csv()
+    words = [f"{key.replace('__', '.')}={value}" for key, value in keys.items()]
+    ended = command("-m", *words, "seed=0,1,3", "measures=[train_acc,norms]", "sweep=s", "logger=none")
+    assert "2 of these are in kept=kept.csv and have no directory here" in ended.out
+    assert "2 of these lack measures=[norms]" in ended.out
+    assert "3 runs" in ended.out
+    runs, _ = rows.read_runs([tmp_path / "multirun" / "s" / "results.csv"])
+    assert runs.final_test_acc.tolist()[:2] == first.final_test_acc.tolist()
+    assert runs.history.tolist()[:2] == first.history.tolist()
 
 
 def test_where_nothing_has_ended_no_table_is_read(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fractal_ifs.config import keywords
 from fractal_ifs.config.run import GROUPS, KINDS, RunConfig
+from fractal_ifs.config.words import SEVERAL
 
 PATH = Path(keywords.__file__)
 BEGIN = "# Written by tests/test_keywords.py from the typed keys.\n"
@@ -44,7 +45,7 @@ def written(*hints: Any) -> str:
 
 def keys() -> dict[str, str]:
     """Each keyword with its type."""
-    found: dict[str, list[Any]] = {name: [str, int] for name in GROUPS}
+    found: dict[str, list[Any]] = {name: [str, int, *([Sequence[str]] * (name in SEVERAL))] for name in GROUPS}
     for kind in KINDS:
         hints = get_type_hints(kind)
         for field in fields(kind):

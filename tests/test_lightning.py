@@ -116,9 +116,22 @@ def test_any_network_loss_optimizer_and_schedule(tmp_path):
     ):
         again.configure_optimizers()
     bad: Any = (({"loss": "hing"}, "loss=hing: must be one of"), ({"lr": 0}, "lr=0: must be"))
+    bad += (({"schedule": "cosine"}, "schedule=cosine: must be a function"),)
     for keys, told in bad:
         with pytest.raises(ConfigError, match=f"^{told}"):
             Classifier(MLP(2, 2, 1), **keys)
+
+
+def test_a_column_of_outputs_is_refused(tmp_path):
+    """With labels (b,) a loss of one's own would compare all with all."""
+    model = Classifier(torch.nn.Linear(2, 1), lambda f, y: (f - y).square().mean())
+    keys: Any = {"max_steps": 1, "accelerator": "cpu", "logger": False, "default_root_dir": tmp_path}
+    data = FractalDataModule("vicsek", curve=4, data={"train_size": 200, "test_size": 20})
+    with pytest.raises(ConfigError, match=r"^network: its output must be \(b,\) or \(b, classes\), not \(20, 1\)$"):
+        pl.Trainer(**keys).fit(model, data)
+    [f] = pl.Trainer(**keys).predict(Classifier(MLP(2, 4, 1)), data) or []
+    assert isinstance(f, torch.Tensor)
+    assert f.shape == (20,)
 
 
 def softly(f, y):
@@ -533,6 +546,10 @@ def test_trackio_is_told_what_lightning_logs(tmp_path, monkeypatch):
         (
             "LN +callbacks.x._target_=pytorch_lightning.callbacks.WeightAveraging",
             "callbacks.x: WeightAveraging changes whole checkpoints",
+        ),
+        (
+            "LN +callbacks.x._target_=pytorch_lightning.callbacks.RichProgressBar",
+            "callbacks.x: Lightning doesn't take this (MisconfigurationException: Trainer was configured with",
         ),
         ("LN callbacks=lr_monitor", "callbacks=lr_monitor: needs a logger of Lightning's"),
         (

@@ -660,11 +660,9 @@ def test_an_unknown_instruction_set_is_refused(monkeypatch):
         ({}, None),
         ({"loss": "l1"}, "loss=l1"),
         ({"optimizer": "lion"}, "optimizer=lion"),
-        ({"model": "convnet"}, "model=convnet"),
         ({"dtype": torch.float64}, "float64"),
         ({"dtype": torch.float32, "device": torch.device("cpu")}, None),
         ({"device": "cuda:0"}, "cuda:0"),
-        ({"eps": 0.0}, "eps=0.0"),
     ],
 )
 def test_supports(keys, reason):

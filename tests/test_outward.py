@@ -14,7 +14,7 @@ from fractal_ifs.errors import ConfigError
 from fractal_ifs.sweeps.outward import Search, ladder, nearest
 
 WORDS = ["fractal=vicsek", "fractal.depth=3", "width=6", "depth=2", "steps=60", "eval_every=20", "engine=torch"]
-WORDS += ["data.train_size=1500", "data.test_size=997", "hydra/sweeper=outward", "logger=csv", "sweep=s"]
+WORDS += ["data.train_size=1500", "data.test_size=997", "hydra/sweeper=outward", "logger=csv", "sweep=s", "workers=1"]
 LRS = ("1e-5", "1e-4", "1e-3", "1e-2", "1e-1", "1")
 
 
@@ -95,6 +95,15 @@ def test_a_sweep_trains_each_cell_as_far_as_its_best_is_not_at_an_edge(command, 
     logs = {path: path.read_bytes() for path in tmp_path.rglob("history.csv")}
     assert command(*words).status == 0
     assert {path: path.read_bytes() for path in tmp_path.rglob("history.csv")} == logs
+
+
+def test_jobs_of_a_choice_that_lacks_the_key_are_trained_once(command, tmp_path):
+    words = ["-m", *WORDS, "optimizer=sgd,adam", "optimizer.momentum=0,0.3,0.6,0.9"]
+    assert command(*words, "hydra.sweeper.over=optimizer.momentum").status == 0
+    table = pd.read_csv(tmp_path / "multirun" / "s" / "results.csv")
+    found: Any = list(zip(table["optimizer"], table["optimizer.momentum"], strict=True))
+    assert [name for name, _ in found].count("adam") == 1
+    assert {momentum for name, momentum in found if name == "sgd"} <= {0, 0.3, 0.6, 0.9}
 
 
 def test_a_search_whose_runs_are_named_by_numbers_goes_on(command, tmp_path):

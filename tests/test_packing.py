@@ -268,6 +268,19 @@ def ended_on_gpus(jobs, plan, monkeypatch):
     return {n: outcome for numbers, found in ended for n, outcome in zip(numbers, found, strict=True)}
 
 
+def test_runs_of_a_cpu_and_of_gpus_have_workers_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    of = [small(engine="torch", seed=seed, workers=2) for seed in range(4)]
+    jobs = [Job(config.on("gpu" if config.seed % 2 else "cpu"), tmp_path / str(config.seed)) for config in of]
+    assert len(ended_on_gpus(jobs, {}, monkeypatch)) == 4
+    assert sorted((device or "cpu", *numbers) for device, numbers in OnGpu.begun) == [
+        ("0", 1),
+        ("1", 3),
+        ("cpu", 0),
+        ("cpu", 2),
+    ]
+
+
 @pytest.mark.parametrize(
     ("plan", "lost", "finished"),
     [

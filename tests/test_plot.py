@@ -399,6 +399,8 @@ def test_a_run_that_diverged_at_once_still_has_a_picture(accuracy):
     run = run._replace(history=history, record=record)
     [image] = learned(run, pixels=20).axes[0].images
     assert (image.get_array() == 4).all()
+    line = finished({"name": "cantor", "base": "unit", "ratio": 0.2, "offsets": [[0], [0.8]]}, run.model)
+    assert np.isnan(learned(line).axes[0].get_lines()[-1].get_ydata()).all()
 
 
 def test_the_command_line_draws_a_list_of_curves_into_one_picture(tmp_path):

@@ -13,6 +13,7 @@ from conftest import files, read_checkpoint, small, undigested
 
 import fractal_ifs
 from fractal_ifs import ConfigError
+from fractal_ifs.config.fractal import Curve
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import Damaged
 from fractal_ifs.runs import checkpoints, records
@@ -250,3 +251,13 @@ def test_a_record_reads_as_the_mapping_that_it_was(trained):
     with pytest.raises(KeyError):
         read["nothing"]
     assert json.loads(json.dumps(dict(read))) == dict(read)
+
+
+def test_a_curve_without_a_name_is_called_what_it_is(tmp_path):
+    config = replace(small(), curve=Curve.parse({"degree": 2}))
+    [record] = train_jobs([Job(config, tmp_path)])
+    assert isinstance(record, RunRecord)
+    assert record.curve == "degree(2)"
+    former = undigested(path := tmp_path / "result.json") | {"curve": "None"}  # as earlier versions wrote it
+    path.write_text(json.dumps(former))
+    assert records.read_stored(tmp_path).record.curve == "degree(2)"

@@ -21,6 +21,7 @@ def parser() -> Parser:
     """The command's options."""
     text = """
         Say what the network of a finished run makes of points: f(x) for each, and its sign, 1 where f(x) > 0, else -1.
+        Of a run that diverged f(x) may be nan, which has no sign.
 
         POINTS is a CSV file with a point per line, its d coordinates separated by commas, with or without a line of
         names; - reads standard input. The output has the same lines with the columns f and sign.
@@ -95,8 +96,13 @@ def predictions(run: Path, points: Path, best: bool = False) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*table.names, "f", "sign"])
-    writer.writerows([*row, str(value), 1 if value > 0 else -1] for row, value in zip(table.rows, f, strict=True))
+    writer.writerows([*row, str(value), _sign(value)] for row, value in zip(table.rows, f, strict=True))
     return out.getvalue()
+
+
+def _sign(value: float) -> str:
+    """That of an output; none of nan, which training counts as wrong whatever the label."""
+    return "" if math.isnan(value) else "1" if value > 0 else "-1"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

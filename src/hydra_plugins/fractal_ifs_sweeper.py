@@ -159,9 +159,9 @@ class OutwardSweeper(CheckedSweeper):
     """Of a grid only what it takes to find each cell's best value of one key, as ``Search`` says.
 
     The keys are those of ``Outward``. A cell is a choice of all keys but this one and the seed: its seeds search
-    together, by their mean. The cells' searches go side by side, a rung or two of each at a time. All of the grid is
-    checked before the first job starts. What is decided follows from what jobs return, so the same command finds what
-    is finished and goes on.
+    together, by their mean. The cells' searches go side by side, a rung or two of each at a time. Jobs of choices that
+    lack the key are trained first. All of the grid is checked before the first job starts. What is decided follows from
+    what jobs return, so the same command finds what is finished and goes on.
     """
 
     def __init__(self, **keys: Any):
@@ -175,13 +175,17 @@ class OutwardSweeper(CheckedSweeper):
         rungs = ladder(self.outward.over, [word for job in jobs for word in job if word.startswith(over)])
         self._check(jobs, 0, numbered=False)
         cells: dict[tuple[str, ...], list[tuple[str, ...]]] = {}  # by their words, with the words of each seed's runs
-        for words in dict.fromkeys(tuple(word for word in job if not word.startswith(over)) for job in jobs):
+        having = [job for job in jobs if any(word.startswith(over) for word in job)]
+        for words in dict.fromkeys(tuple(word for word in job if not word.startswith(over)) for job in having):
             cells.setdefault(tuple(word for word in words if not word.startswith("seed=")), []).append(words)
         firsts = self._firsts(rungs, list(cells))
         searches = {cell: Search(len(rungs), begin) for cell, begin in zip(cells, firsts, strict=True)}
         returns: list[Sequence[JobReturn]] = []
         failed: list[Exception] = []
-        first = 0
+        if lacking := [job for job in jobs if job not in having]:  # as optimizer=adam lacks optimizer.momentum
+            returns.append(self._launch(lacking, 0, directory))
+            failed += [value for job in returns[-1] if isinstance(value := _returned(job), Exception)]
+        first = len(lacking)
         while asked := [(cell, rung) for cell, search in searches.items() for rung in search.asked()]:
             batch = [[*words, rungs[rung]] for cell, rung in asked for words in cells[cell]]
             returns.append(self._launch(batch, first, directory))

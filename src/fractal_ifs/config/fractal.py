@@ -74,8 +74,9 @@ class Curve(_Group):
 
     @property
     def name(self) -> str:
-        """The name given in its file: "1" to "6" are the paper's curves (Section 5)."""
-        return str(self.keys.get("name"))
+        """The name given in its file, "1" to "6" for the paper's curves (Section 5); else what it is, ``degree(2)``."""
+        given = self.keys.get("name")
+        return self.curve.name if given is None else str(given)
 
     @cached_property
     def curve(self) -> fractals.ApproximationCurve:

@@ -30,8 +30,8 @@ class Values(TypedDict, total=False):
     schedule: str | int
     stop: str | int
     trainer: str | int
-    logger: str | int
-    callbacks: str | int
+    logger: str | int | Sequence[str]
+    callbacks: str | int | Sequence[str]
     depth: int
     width: int
     lr: float
@@ -125,8 +125,8 @@ class Lists(TypedDict, total=False):
     schedule: str | int | Sequence[str | int]
     stop: str | int | Sequence[str | int]
     trainer: str | int | Sequence[str | int]
-    logger: str | int | Sequence[str | int]
-    callbacks: str | int | Sequence[str | int]
+    logger: str | int | Sequence[str] | Sequence[str | int | Sequence[str]]
+    callbacks: str | int | Sequence[str] | Sequence[str | int | Sequence[str]]
     depth: int | Sequence[int] | Interval
     width: int | Sequence[int] | Interval
     lr: float | Sequence[float] | Interval

@@ -15,7 +15,10 @@ class Stop(Group):
     PREFIX: ClassVar[str] = "stop."
 
     accuracy: float | None = key(
-        "end at the first measurement with at least this test accuracy", above=0, most=1, later=None
+        "end at the first measurement with at least this accuracy, test_acc or what objective says",
+        above=0,
+        most=1,
+        later=None,
     )
     patience: int | None = key(
         "end after so many measurements in a row without a new best", least=1, most=10**9, later=None

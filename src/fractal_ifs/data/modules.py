@@ -70,7 +70,7 @@ class FractalDataModule(pl.LightningDataModule):
         assert self.points is not None
         return DataLoader([(self.points.x_test, self.points.y_test)], batch_size=None)  # pyright: ignore[reportArgumentType]
 
-    test_dataloader = val_dataloader
+    test_dataloader = predict_dataloader = val_dataloader
 
 
 def _keys(group: str, named: object) -> Mapping[str, Any]:

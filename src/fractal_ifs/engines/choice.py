@@ -62,7 +62,6 @@ def check_engine(config: RunConfig) -> None:
 
 def _native_reason(config: RunConfig) -> str | None:
     return cpp.supports(
-        model="mlp",
         loss=config.loss.name,
         optimizer=config.optimizer.name,
         dtype={"32-true": "float32"}.get(config.trainer.precision, config.trainer.precision),

@@ -126,22 +126,16 @@ def evaluate(evaluations: Sequence[Evaluation], threads: int | None = None) -> l
 
 def supports(
     *,
-    model: str = "mlp",
     loss: str = "hinge",
     optimizer: str = "adam",
-    eps: float = 1e-8,
     dtype: Any = "float32",
     device: Any = "cpu",
 ) -> str | None:
     """Why this engine can't train such a run, in one line, or None if it can. Any width, depth and d is covered."""
-    if model != "mlp":
-        return f"model={model}: the native engine trains fully connected networks only"
     if loss not in LOSSES:
         return f"loss={loss}: the native engine has {', '.join(LOSSES)}"
     if optimizer not in OPTIMIZERS:
         return f"optimizer={optimizer}: the native engine has {', '.join(OPTIMIZERS)}"
-    if optimizer != "sgd" and not eps >= EPS:
-        return f"eps={eps}: the native engine needs at least {EPS}"
     if str(dtype).removeprefix("torch.") != "float32":
         return f"precision {dtype}: the native engine computes in float32"
     if str(device) != "cpu":

@@ -45,7 +45,6 @@ def draw_distributions(
     width = side * per_row + 3.6
     levels = shown_levels(ifs, n)
     above = 0.34 * len(levels) + 0.7 if ifs.d == 1 else width / max(len(levels), 5) + 0.35
-    figure = Figure(figsize=(width, above + below * rows + 0.4), layout="constrained")
     if output.width is not None and output.width < 0.7 * width:
         return _in_a_column(laws, points, seed, window, output.width, output.font or 8)
     figure = Figure(figsize=(width, above + below * rows + 0.4), layout="constrained")

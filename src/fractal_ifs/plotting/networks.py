@@ -138,7 +138,8 @@ def _draw_output(
     x0, x1 = (ifs.base.lo[0], ifs.base.hi[0]) if window is None else window
     x = torch.linspace(x0, x1, 8 * pixels, dtype=torch.float64)[:, None]
     f = outputs(model, x).double().numpy()
-    low, high = (float(edge) for edge in np.clip([np.nanmin(f) - 0.1, np.nanmax(f) + 0.1], [-3, 1.2], [-1.2, 3]))
+    told = f[np.isfinite(f)] if np.isfinite(f).any() else np.zeros(1)  # a network that has diverged may say nothing
+    low, high = (float(edge) for edge in np.clip([told.min() - 0.1, told.max() + 0.1], [-3, 1.2], [-1.2, 3]))
     ends = np.sort(cells(ifs, np.array([ifs.base.lo, ifs.base.hi]), law.depth)[..., 0], axis=1)
     axes.set_facecolor(PALE_ORANGE)
     fill(

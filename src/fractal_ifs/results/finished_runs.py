@@ -15,6 +15,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ from fractal_ifs.results.columns import CELL, COLUMNS, ENDED
 from fractal_ifs.results.rows import row_of
 from fractal_ifs.results.text_table import TextTable, by_value, number_of, quoted, read_text
 from fractal_ifs.runs import locks
-from fractal_ifs.runs.records import NOT_KEPT, RunRecord, Status, understood, walk
+from fractal_ifs.runs.records import NOT_KEPT, OF_RUN, RunRecord, Status, understood, walk
 
 log = logging.getLogger(__name__)
 
@@ -159,13 +160,16 @@ def write(path: Path, rows: Mapping[str, Row]) -> None:
     files.write(path, text.getvalue().encode())
 
 
-class KeptRun(NamedTuple):
-    """The result of a run, from its row in the table."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KeptRun(RunRecord):
+    """The record of a run as far as its row in a table has it. The run has no directory."""
 
-    status: Status
-    best_test_acc: float
-    best_step: int
-    best_val_acc: float | None
+    history: str | None
+
+    def lacking(self, measures: Iterable[str]) -> set[str]:
+        """Those measures of which the row has no number. Tables of finished runs have no others than these two."""
+        there = {"train_acc": self.final_train_acc, "val_acc": self.best_val_acc}
+        return {name for name in measures if there.get(name) is None}
 
 
 def find(job: Job) -> KeptRun | None:
@@ -177,8 +181,14 @@ def find(job: Job) -> KeptRun | None:
     there = next((rows[name] for name in job.config.fingerprints if name in rows), None)
     if there is None:
         return None
-    validated = number_of(there.get("best_val_acc", ""))
-    return KeptRun(Status(there["status"]), float(there["best_test_acc"]), int(float(there["best_step"])), validated)
+    values = {name: _value(kind, text) for name, kind in OF_RUN.items() if (text := there.get(name))}
+    return KeptRun.of(job.config, Status(there["status"]), **values, history=there.get("history") or None)
+
+
+def _value(kind: type, text: str) -> Any:
+    """A value of a row. None for a number that is none."""
+    number = number_of(text)
+    return text if kind is str else None if number is None else kind(number)
 
 
 def check(job: Job) -> None:

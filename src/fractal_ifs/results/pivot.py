@@ -201,13 +201,25 @@ def numbers(table: Pivot) -> pd.DataFrame:
 
     beside = [table.column] if table.column else []
     rows = [
-        [*key, *([value] if table.column else []), table.number.head, cell.mean, cell.sd, cell.n, cell.lr]
+        [
+            *map(_plainly, (*key, *([value] if table.column else []))),
+            table.number.head,
+            cell.mean,
+            cell.sd,
+            cell.n,
+            cell.lr,
+        ]
         for key, line in table.entries.items()
         for value, cell in line.items()
     ]
     of_cell = ["number", "mean", "sd", "n", *([] if "lr" in (*table.rows, *beside) else ["lr"])]
     names = [*map(field_of, (*table.rows, *beside)), *of_cell]  # as in the table of the runs
     return pd.DataFrame([row[: len(names)] for row in rows], columns=pd.Index(names))
+
+
+def _plainly(shown: str) -> str | None:
+    """The value of a key from how a table shows it. None where the cell hasn't got it."""
+    return None if shown == plain_value(None) else shown
 
 
 def title(table: Pivot) -> str:

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,16 +16,31 @@ from torch import Tensor, nn
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.numbers import Floats
-from fractal_ifs.runs.load import Finished, load
+from fractal_ifs.runs.load import load
+from fractal_ifs.runs.records import RunRecord
 
 PIECE = 2**15  # points at a time
 
 
-def predict(network: str | Path | Finished | nn.Module, x: Any, best: bool = False) -> Floats:
+class Trained(Protocol):
+    """What ``load`` and ``fractal_ifs.run`` return of a run."""
+
+    @property
+    def record(self) -> RunRecord:
+        """As in result.json."""
+        ...
+
+    @property
+    def model(self) -> nn.Module:
+        """The trained network."""
+        ...
+
+
+def predict(network: str | Path | Trained | nn.Module, x: Any, best: bool = False) -> Floats:
     """The outputs f(x) of a network at points, which it calls positive where f(x) > 0.
 
     Args:
-        network: the directory of a finished run, or what ``load`` returned of it, or any module.
+        network: the directory of a finished run, or what ``load`` or ``run`` returned of it, or any module.
         x: points (n, d): an array, a tensor, a table, or nested lists.
         best: of a directory, the network at the best test accuracy rather than the last.
 
@@ -32,10 +48,16 @@ def predict(network: str | Path | Finished | nn.Module, x: Any, best: bool = Fal
     """
     if isinstance(network, nn.Module):
         return outputs(network, points(x)).numpy()
-    if best and isinstance(network, Finished):
+    if isinstance(network, str | os.PathLike):
+        network = load(network, best)
+    elif best:
         raise ConfigError("best=True: belongs to load(directory, best=True) here, which has read a network already")
-    run = network if isinstance(network, Finished) else load(network, best)
-    return outputs(run.model, points(x, dimension(run.config))).numpy()
+    try:
+        model, config = network.model, network.record.config
+    except AttributeError:
+        kind = type(network).__name__
+        raise ConfigError(f"network: must be a directory, a module, or what load or run returned, not {kind}") from None
+    return outputs(model, points(x, dimension(config))).numpy()
 
 
 def dimension(config: RunConfig) -> int:

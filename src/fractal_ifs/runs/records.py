@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple, cast, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, Self, cast, get_args, get_origin, get_type_hints
 
 from fractal_ifs.config.run import RunConfig, placement
 from fractal_ifs.errors import ConfigError, Damaged, Refused, reason, short
@@ -125,7 +125,7 @@ class RunRecord(Mapping[str, Any]):
     config: RunConfig
 
     @classmethod
-    def of(cls, config: RunConfig, status: Status, **values: Any) -> RunRecord:
+    def of(cls, config: RunConfig, status: Status, **values: Any) -> Self:
         """The record of a run of this config. ``values``: the fields that only training can fill."""
         return cls(**{**keys_of(config), **values}, status=status, config=config)
 
@@ -172,7 +172,7 @@ _KEY_OF = {  # fields that have other names than their keys
     "steps_asked": "steps",
 }
 # The fields that only training can fill, and their types.
-_OF_RUN: dict[str, type] = {
+OF_RUN: dict[str, type] = {
     name: get_origin(kind := get_args(hint)[0]) or kind
     for name, hint in get_type_hints(RunRecord).items()
     if name in _NAMES and name not in (*KEYS, "status", "config")
@@ -298,7 +298,8 @@ def _stored(found: Any) -> Stored:
         values["fingerprint"] = content["fingerprint"]
     else:
         for name, value in keys_of(config).items():
-            if name != "fingerprint" and content.get(name) not in (None, value):
+            former = "None" if name == "curve" else None  # what earlier versions called one without a name
+            if name != "fingerprint" and content.get(name) not in (None, value, former):
                 raise Damaged(f"{name}={short(content[name])}, but its config says {short(value)}")
     record = RunRecord.of(config, Status(content["status"]), **values)
     if record.status.ended and (record.best_test_acc is None or record.best_step is None):
@@ -319,7 +320,7 @@ def _digests(content: Mapping[str, Any]) -> Digests:
 
 def _values(content: Mapping[str, Any]) -> dict[str, Any]:
     """The values in a record that only training could fill. Raises Damaged for one that can't be right."""
-    values: dict[str, Any] = {name: content.get(name) for name in _OF_RUN}
+    values: dict[str, Any] = {name: content.get(name) for name in OF_RUN}
     if values["error"] is not None:
         values["error"] = short(values["error"], 1000)
     for name, value in values.items():
@@ -332,7 +333,7 @@ def _values(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _good(name: str, value: Any) -> bool:
     """Whether a field of a record that only training could fill may have this value."""
-    kind = _OF_RUN[name]
+    kind = OF_RUN[name]
     if kind is Mapping:
         return isinstance(value, dict) and all(
             column.isprintable() and type(each) in (int, float) and abs(each) <= sys.float_info.max

@@ -10,7 +10,7 @@ from pathlib import Path
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import counted, message, short
 from fractal_ifs.files import remove_abandoned
-from fractal_ifs.results.finished_runs import TABLE
+from fractal_ifs.results.finished_runs import TABLE, KeptRun
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.failure import failure
 from fractal_ifs.runs.locks import Busy
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 # Of the command that this process runs:
 swept: list[Path] = []  # the directories of its sweeps
 failed: dict[Path, RunRecord] = {}  # the record of each job that failed, by the job's directory
+kept: dict[Path, KeptRun] = {}  # of each job that its table of finished runs has, by the directory it would have
 unsaid: set[Path] = set()  # those whose error was logged nowhere
 
 
@@ -28,6 +29,7 @@ def begin_command() -> None:
     """Forget the sweeps of a command before, in the same process."""
     swept.clear()
     failed.clear()
+    kept.clear()
     unsaid.clear()
 
 

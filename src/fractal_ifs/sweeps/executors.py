@@ -38,7 +38,7 @@ def execute(
     Yields the numbers and the outcomes of jobs, as they end.
     """
     groups = groups_of(jobs)
-    parallel: dict[int, list[list[int]]] = {}  # by how many workers may train such groups
+    parallel: dict[tuple[int, str], list[list[int]]] = {}  # by how many workers may train such groups, and on what
     for numbers in groups:
         config = jobs[numbers[0]].config
         name = choose(config).engine
@@ -50,9 +50,9 @@ def execute(
         if executor == "inline" or name == "native" or workers == 1 or len(jobs) == 1:
             yield numbers, train_group([jobs[n] for n in numbers], stack, report, partial(told, numbers))
         else:
-            parallel.setdefault(workers, []).extend(shares(numbers, workers))
+            parallel.setdefault((workers, config.trainer.accelerator), []).extend(shares(numbers, workers))
     crew = Crew(jobs, stack)
-    for workers, some in parallel.items():
+    for (workers, _), some in parallel.items():
         yield from crew.train(some, workers, told)
 
 

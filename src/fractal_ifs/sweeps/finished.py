@@ -18,14 +18,15 @@ from fractal_ifs.runs.finished import finished, remove_left
 from fractal_ifs.runs.history import mend_history
 from fractal_ifs.runs.records import RunRecord, Status, Stored, read_record
 from fractal_ifs.runs.versions import bits_rest_on, differences
+from fractal_ifs.sweeps import driver
 
 log = logging.getLogger(__name__)
 
-Ended = RunRecord | KeptRun | Exception  # a job's record, its result in its table, or the exception it failed with
+Ended = RunRecord | Exception  # a job's record, which may be that of its table, or the exception it failed with
 
 
-def finished_or_kept(job: Job) -> RunRecord | KeptRun | None:
-    """The record of a job that needs no more training, or its result in the table that its key ``kept`` names.
+def finished_or_kept(job: Job) -> RunRecord | None:
+    """The record of a job that needs no more training, in its directory or the table that its key ``kept`` names.
 
     None where the job is still to be trained. Raises ConfigError where another config was trained in its directory, or
     its key ``kept`` names another file than a table of finished runs, or what it needs besides its config isn't there.
@@ -57,12 +58,20 @@ def finished_jobs(jobs: Sequence[Job]) -> dict[int, Ended]:
         remove_left(directory)
     Keeper(jobs).add({directory: records[number] for number, directory in directories.items()})
     kept = {number: found for number, job in enumerate(jobs) if number not in stored and (found := _kept(job))}
+    driver.kept.update({directory.absolute(): found for n, found in kept.items() if (directory := jobs[n].directory)})
     results: dict[int, Ended] = dict(sorted({**records, **kept}.items()))
     if results:
         log.info("%d of %d jobs are finished already: skipped", len(results), len(jobs))
         for changed in sorted({differences(record, bits_rest_on()) for record in records.values()} - {""}):
             log.warning("of these, some were trained by other versions: %s", changed)
-        tell_lacking(jobs, records)
+        for table in sorted({str(jobs[number].config.kept) for number in kept}):
+            count = sum(str(jobs[number].config.kept) == table for number in kept)
+            log.info(
+                "%d of these are in kept=%s and have no directory here: a report of all needs that table too",
+                count,
+                table,
+            )
+        tell_lacking(jobs, {**records, **kept})
         if other := sum(_began_elsewhere(jobs[number], record) for number, record in records.items()):
             text = (
                 "%d of these began from other files than are at trainer.ckpt_path now; overwrite=true trains them again"
@@ -77,7 +86,7 @@ def _began_elsewhere(job: Job, record: RunRecord) -> bool:
     return path is not None and file_digest(path) not in (None, record.ckpt_source)
 
 
-def best_of(job: Job, ended: RunRecord | KeptRun) -> float | None:
+def best_of(job: Job, ended: RunRecord) -> float | None:
     """The best accuracy on the set that the job's key ``objective`` names, by which sweepers choose.
 
     0 of a run that diverged, whatever it had before: no sweeper should choose it. None where it wasn't measured.
@@ -87,7 +96,7 @@ def best_of(job: Job, ended: RunRecord | KeptRun) -> float | None:
     return ended.best_test_acc if job.config.objective == "test_acc" else ended.best_val_acc
 
 
-def check_objective(job: Job, ended: RunRecord | KeptRun) -> None:
+def check_objective(job: Job, ended: RunRecord) -> None:
     """Raises ConfigError for a finished run that lacks what sweepers choose by: no other number stands in for it."""
     if best_of(job, ended) is None:
         where = job.config.kept if isinstance(ended, KeptRun) else job.directory
@@ -99,7 +108,7 @@ def check_objective(job: Job, ended: RunRecord | KeptRun) -> None:
 
 def tell_lacking(jobs: Sequence[Job], records: Mapping[int, RunRecord]) -> None:
     """Log how many finished runs weren't measured as their jobs ask."""
-    lacking = {n: set(jobs[n].config.measures) - {*record.config.measures} for n, record in records.items()}
+    lacking = {n: _lacking(jobs[n], record) for n, record in records.items()}
     if names := sorted(set[str]().union(*lacking.values())):
         count = sum(map(bool, lacking.values()))
         log.info("%d of these lack measures=[%s]; overwrite=true trains them again", count, ",".join(names))
@@ -107,6 +116,12 @@ def tell_lacking(jobs: Sequence[Job], records: Mapping[int, RunRecord]) -> None:
     if other := [found for n, found in points.items() if found not in (None, jobs[n].config.data.val_size)]:
         sizes = ",".join(map(str, sorted({found for found in other if found is not None})))
         log.info("%d of these have val_acc of data.val_size=%s; overwrite=true trains them again", len(other), sizes)
+
+
+def _lacking(job: Job, record: RunRecord) -> set[str]:
+    """The measures that a job asks for, and a finished run wasn't measured by."""
+    asked = job.config.measures
+    return record.lacking(asked) if isinstance(record, KeptRun) else set(asked) - {*record.config.measures}
 
 
 def _val_points(record: RunRecord) -> int | None:

@@ -30,7 +30,7 @@ from fractal_ifs.config.plugins import check_plugin_keys
 from fractal_ifs.config.run import Job
 from fractal_ifs.config.session import VERSION_BASE, Loan, borrowed
 from fractal_ifs.config.words import LISTS, quoted
-from fractal_ifs.errors import ConfigError, counted, message, short
+from fractal_ifs.errors import ConfigError, message, short
 from fractal_ifs.files import CONF, write
 from fractal_ifs.runs.failure import failure
 from fractal_ifs.runs.records import RunRecord, Status
@@ -61,6 +61,7 @@ class Plan(NamedTuple):
     composed: list[Composed]
     multirun: str  # the content of multirun.yaml
     halving: Halving | None = None
+    batch: int | None = None  # jobs that train at a time, as the sweeper's key max_batch_size has it; None: all
 
 
 class _Asked(NamedTuple):
@@ -128,7 +129,8 @@ def _planned(asked: _Asked, grid: Grid) -> Plan:
         _check_hydra(each.hydra, each.chdir)
     if not composed:
         raise ConfigError("the sweep has no jobs")
-    return Plan(_directory(composed), composed, OmegaConf.to_yaml(asked.master), halving)
+    batch = asked.keys.get("max_batch_size")  # which the sweeper has checked
+    return Plan(_directory(composed), composed, OmegaConf.to_yaml(asked.master), halving, batch)
 
 
 def _directory(composed: Sequence[Composed]) -> Path:
@@ -148,7 +150,7 @@ def results(planned: Plan, executor: Executor) -> pd.DataFrame:
             if planned.halving and len(ended) < len(jobs):
                 ended = dict(enumerate(train_by_halving(jobs, ended, planned.halving, executor, 0)))
             else:
-                ended = _all_trained(jobs, ended, executor)
+                ended = _all_trained(jobs, ended, executor, planned.batch)
         finally:
             write_table(planned.directory)  # where it can't be written, that is logged
     return _table(planned.directory, [(job, ended[number]) for number, job in enumerate(jobs)])
@@ -229,10 +231,15 @@ def _begun(directory: Path, multirun: str, composed: Sequence[Composed]) -> dict
     return ended
 
 
-def _all_trained(jobs: Sequence[Job], ended: dict[int, Ended], executor: Executor) -> dict[int, Ended]:
+def _all_trained(
+    jobs: Sequence[Job], ended: dict[int, Ended], executor: Executor, batch: int | None = None
+) -> dict[int, Ended]:
+    """How all jobs have ended. Those that haven't are trained, ``batch`` of them at a time."""
     todo = [number for number in range(len(jobs)) if number not in ended]
-    outcomes = train_unfinished([jobs[number] for number in todo], executor, 0) if todo else []
-    return ended | dict(zip(todo, outcomes, strict=True))
+    size = batch or len(todo)
+    for some in (todo[first : first + size] for first in range(0, len(todo), size or 1)):
+        ended = ended | dict(zip(some, train_unfinished([jobs[n] for n in some], executor, 0), strict=True))
+    return ended
 
 
 def _table(directory: Path | None, ended: Sequence[tuple[Job, Ended]]) -> pd.DataFrame:
@@ -240,7 +247,7 @@ def _table(directory: Path | None, ended: Sequence[tuple[Job, Ended]]) -> pd.Dat
     table = table_of(((where, record) for where, record in found if where), None)
     table.attrs["directory"] = str(directory)
     if len(table) and set(table["status"]) == {Status.DIVERGED}:
-        log.warning("all %s diverged; try a smaller lr", counted(len(table), "run"))
+        log.warning("%s diverged; try a smaller lr", "the run" if len(table) == 1 else f"all {len(table)} runs")
     return table
 
 
@@ -259,11 +266,7 @@ def _check_hydra(hydra: Mapping[str, Any], chdir: bool) -> None:
 
 def _record(job: Job, ended: Ended) -> RunRecord:
     """How a job ended, as a record."""
-    if isinstance(ended, RunRecord):
-        return ended
-    if isinstance(ended, Exception):
-        return failure(job.config, ended)
-    return RunRecord.of(job.config, **ended._asdict())
+    return failure(job.config, ended) if isinstance(ended, Exception) else ended
 
 
 def _word(key: str, value: Any) -> str:

@@ -230,8 +230,8 @@ def compose_all(
                     raise ConfigError(f"the sweep has a job twice: {' '.join(filter_overrides(overrides))}")
                 why = "" if its != job.config.fingerprint else ", as no key in which they differ can change a result"
                 raise ConfigError(
-                    f"hydra.sweep.subdir: {directory} is that of {other} too{why}; hydra.sweep.subdir="
-                    "'${hydra.job.num}' names jobs by their numbers"
+                    f"hydra.sweep.subdir: {directory} is that of {other} too{why}; on the command line "
+                    "hydra.sweep.subdir='${hydra.job.num}' names jobs by their numbers"
                 )
             taken[directory] = words, job.config.fingerprint
             known = finished_or_kept(job) if places else None  # raises where the directory is another config's
@@ -258,7 +258,7 @@ def _told(refused: dict[str, list[str]], count: int) -> str:
     if count == 1:
         return next(iter(refused))
     lines = [
-        f"{reason} ({len(words)} of {count} jobs, the first {words[0]})"
+        f"{reason} ({len(words)} of {count} jobs{words[0] and f', the first {words[0]}'})"
         if len(words) > 1
         else f"{words[0]}: {reason}".removeprefix(": ")
         for reason, words in refused.items()

@@ -14,7 +14,7 @@ from fractal_ifs.config.run import RunConfig, placement
 from fractal_ifs.errors import Refused, counted, reason
 from fractal_ifs.files import write
 from fractal_ifs.results.columns import COLUMNS, is_measured
-from fractal_ifs.results.finished_runs import TABLE
+from fractal_ifs.results.finished_runs import TABLE, KeptRun
 from fractal_ifs.results.pivot import Pivot, legend, pivot, title
 from fractal_ifs.results.rows import row_of, without_zeros
 from fractal_ifs.results.terminal import Folded, show
@@ -22,7 +22,7 @@ from fractal_ifs.results.text_table import csv_of, may_replace
 from fractal_ifs.results.varied import KEYS, follows, inner_keys, with_inner_keys
 from fractal_ifs.runs.records import RunRecord, Status, find, unmeasured
 from fractal_ifs.streams import columns
-from fractal_ifs.sweeps.driver import driving, failed
+from fractal_ifs.sweeps.driver import driving, failed, kept
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ _PLACEMENT = placement()
 
 
 def frame(directory: Path) -> pd.DataFrame:
-    """A row per record below a sweep's directory.
+    """A row per record below a sweep's directory, and per job of this command that a table of finished runs has.
 
     The columns are those of ``results.columns``, with those of measures, then the keys of groups in which runs differ:
     ``data.margin``, ....
@@ -44,19 +44,18 @@ def frame(directory: Path) -> pd.DataFrame:
     for path, record in failed.items():  # some have no record on disk, or one of an earlier attempt
         if directory in path.parents and not (path in found and found[path].status.ended):
             found[path] = record
+    found |= {path: run for path, run in kept.items() if directory in path.parents and path not in found}
     return table_of(sorted(found.items()), directory)
 
 
 def table_of(found: Iterable[tuple[Path, RunRecord]], base: Path | None) -> pd.DataFrame:
-    """A row per run, with the columns of ``frame``. Directories are relative to ``base``, or absolute without it."""
+    """A row per run, with the columns of ``frame``. Directories are relative to ``base``, or absolute without it.
+
+    A run from a table of finished runs has none.
+    """
     import pandas as pd
 
-    rows = [
-        without_zeros(row_of(path, record))
-        | {"directory": str(path.relative_to(base) if base else path.absolute())}
-        | inner_of(record.config)
-        for path, record in found
-    ]
+    rows = [without_zeros(_row(path, record, base)) | inner_of(record.config) for path, record in found]
     others = list(dict.fromkeys(key for line in rows for key in line if key not in COLUMNS))
     measured = [key for key in others if is_measured(key)]
     settings = [tuple(line[key] for key in KEYS) for line in rows]
@@ -65,6 +64,13 @@ def table_of(found: Iterable[tuple[Path, RunRecord]], base: Path | None) -> pd.D
     ]
     table = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *measured, *inner]))
     return table.assign(best_step=table.best_step.astype("Int64"))  # whole also where some runs have none
+
+
+def _row(path: Path, record: RunRecord, base: Path | None) -> dict[str, Any]:
+    row = row_of(path, record)
+    if isinstance(record, KeptRun):
+        return row | {"directory": None, "history": record.history}
+    return row | {"directory": str(path.relative_to(base) if base else path.absolute())}
 
 
 def _text(line: dict[str, Any], key: str) -> str | None:
@@ -123,7 +129,9 @@ def show_table(directory: Path) -> str | None:
     with_keys, inner = with_keys.assign(**{key: table[key] for key in more}), [*inner, *more]
     console = Console(file=sys.stdout, width=columns(200))
     found = pivot(with_keys, inner, doubles="directory")
-    waiting = len(unmeasured(directory).keys() - {(directory / where).resolve() for where in table["directory"]})
+    waiting = len(
+        unmeasured(directory).keys() - {(directory / where).resolve() for where in table["directory"].dropna()}
+    )
     lines = [*legend(found), *([f"{counted(waiting, 'job')}: no measurement yet, so in no table."] if waiting else [])]
     show(Folded(found, _title(table, found)), lines, console)
     print(path)

@@ -66,14 +66,19 @@ class Classifier(pl.LightningModule):
         self.loss: Any = loss if known else checked("loss", loss, Loss, {})
         known = callable(optimizer) or optimizer == A_FUNCTION
         self.optimizer: Any = optimizer if known else checked("optimizer", optimizer, Optimizer, {})
+        if not (schedule is None or schedule == A_FUNCTION or callable(schedule)):
+            raise ConfigError(f"schedule={short(schedule)}: must be a function that makes a scheduler of the optimizer")
         self.lr, self.schedule = checked("lr", lr, float, {"above": 0, "most": 1e38}), cast(Any, schedule)
         self.save_hyperparameters({"network": network if isinstance(network, Mapping) else described(self.network)})
         given = {"loss": self.loss, "optimizer": self.optimizer, "lr": self.lr, "schedule": self.schedule}
         self.save_hyperparameters({name: A_FUNCTION if callable(each) else each for name, each in given.items()})
 
     def forward(self, x: Tensor) -> Tensor:
-        """The network's outputs."""
-        return self.network(x)
+        """The network's outputs. Raises ConfigError for a column (b, 1), which is neither of the two kinds."""
+        f = self.network(x)
+        if f.dim() != 1 and not (f.dim() == 2 and f.shape[1] > 1):
+            raise ConfigError(f"network: its output must be (b,) or (b, classes), not {tuple(f.shape)}")
+        return f
 
     def loss_of(self, f: Tensor, y: Tensor) -> Tensor:
         """The mean loss of a batch: outputs f, labels y."""
@@ -85,14 +90,14 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of a batch."""
         x, y = batch
-        loss = self.loss_of(self.network(x), y)
+        loss = self.loss_of(self(x), y)
         self.log("train_loss", loss)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Measure a batch of the test set. f(x) = 0 counts as wrong."""
         x, y = batch
-        f = self.network(x)
+        f = self(x)
         right = (y * f > 0 if f.dim() == 1 else f.argmax(1) == y).double().mean()
         self.log_dict(
             {"test_loss": self.loss_of(f, y), "test_acc": right, "val_acc": right}, batch_size=len(y), sync_dist=True
@@ -102,7 +107,7 @@ class Classifier(pl.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The outputs for points, or for the points of a batch with labels."""
-        return self.network(batch[0] if isinstance(batch, list | tuple) else batch)
+        return self(batch[0] if isinstance(batch, list | tuple) else batch)
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and its scheduler if there is one."""

@@ -96,9 +96,13 @@ def _check_parts(trainer: Any, callbacks: Any, loggers: Any) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # Only the flags: what the machine lacks is told by other checks.
-            tried = pl.Trainer(accelerator="cpu", devices=1, logger=False, plugins=[LightningEnvironment()], **flags)
+            here = {"accelerator": "cpu", "devices": 1, "logger": False, "plugins": [LightningEnvironment()]}
+            tried = pl.Trainer(**here, **flags, callbacks=made)
     except Exception as error:
-        given = " ".join(f"trainer.{name}={short(value)}" for name, value in trainer.flags.keys.items())
+        given = " ".join(
+            [f"trainer.{name}={short(value)}" for name, value in trainer.flags.keys.items()]
+            + [f"callbacks.{name}" for name in callbacks.keys]
+        )
         raise ConfigError(f"{given}: Lightning doesn't take this ({short(message(error), 300)})") from None
     for timer in (each for each in [*cast(Any, tried).callbacks, *made] if isinstance(each, Timer)):
         if _has_ended(timer):
