@@ -18,7 +18,7 @@ from fractal_ifs.report.__main__ import main
 from fractal_ifs.report.write import write_report
 from fractal_ifs.results import finished_runs, pivot
 from fractal_ifs.results.measured import measures_of, with_measure
-from fractal_ifs.results.numbers import learning_curve
+from fractal_ifs.results.numbers import LAST10, collapsed, learning_curve
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.text_table import csv_of
 from fractal_ifs.results.varied import with_inner_keys
@@ -158,6 +158,15 @@ def test_a_layer_that_has_not_ended_is_measured_up_to_its_last_step():
     assert learning_curve(run | {"history": "0.6 0.7 0.8 0.5"}) == ([150, 300, 400, 550], [0.6, 0.7, 0.8, 0.5])
     run |= {"status": "interrupted", "steps": 560}
     assert learning_curve(run | {"history": "0.6 0.7 0.8 0.5"})[0] == [150, 300, 400, 550]
+
+
+def test_only_the_last_layer_tells_whether_a_network_has_collapsed():
+    run = {"training": "layerwise", "steps_asked": 400, "eval_every": 100, "steps": 800, "data": "fractal"}
+    run |= {"status": "finished", "history": "0.6 0.61 0.62 0.63 0.5016 0.5016 0.5016 0.5016"}
+    assert collapsed(run)
+    assert not collapsed(run | {"history": "0.5016 0.5016 0.5016 0.5016 0.5016 0.6 0.7 0.8"})
+    assert not collapsed(run | {"training": "joint", "history": "0.6 0.6 0.6 0.6 0.5016 0.5016 0.5016"})
+    assert LAST10.of(run | {"last10_test_acc": None}) == pytest.approx(0.5016)
 
 
 @pytest.mark.parametrize("status", [Status.INTERRUPTED, Status.FAILED])

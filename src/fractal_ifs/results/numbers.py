@@ -69,7 +69,7 @@ NUMBERS = {number.name: number for number in (BEST, FINAL, LAST10, CHOSEN, TRAIN
 def _value(run: Mapping[str, Any], column: str) -> float | None:
     found = run.get(column)
     if found is None and column == LAST10.column and run["status"] != Status.DIVERGED:  # an older record doesn't say it
-        last = accuracies(run)[-10:]
+        last = _of_last_layer(run)[-10:]
         return sum(last) / len(last) if last else None
     return found
 
@@ -114,6 +114,12 @@ def looks(run: Mapping[str, Any]) -> int:
     return math.ceil(steps / run["eval_every"])
 
 
+def _of_last_layer(run: Mapping[str, Any]) -> list[float]:
+    """The accuracies of the whole network: all of them, in layer-wise training those of the last layer."""
+    found = accuracies(run)
+    return found[-looks(run) :] if run.get("training") == "layerwise" else found
+
+
 def collapsed(run: Mapping[str, Any], least: int = 3, most: int = 5) -> bool:
     """Whether a run's network answers the same for every point: its accuracy is stuck at the share of a class.
 
@@ -121,7 +127,7 @@ def collapsed(run: Mapping[str, Any], least: int = 3, most: int = 5) -> bool:
     two that add up to 1 (it answers now one, now the other), near what one answer gets: 1/2 on fractals, 1/10 on
     images.
     """
-    last = accuracies(run)[-most:]
+    last = _of_last_layer(run)[-most:]
     if len(last) < least:
         return False
     of_one_answer = 0.5 if run["data"] == "fractal" else 0.1
