@@ -54,11 +54,11 @@ def nothing_failed():
 
 def test_damages_of_every_kind_end_in_equal_bits_or_one_line(runs):
     found = Counter()
-    for damage in damages(100, seed=0):
+    for damage in damages(60, seed=0):
         word, more = runs.judge(damage)
         assert word in ("equal", "refused"), f"{word}: {damage}: {more}"
         found[word] += 1
-    assert min(found.values()) >= 15
+    assert min(found.values()) >= 8
 
 
 def entry(**changes):

@@ -36,13 +36,13 @@ KEYS: tuple[dict[str, Any], ...] = (
 )
 
 
-def test_as_without_shares_and_killed_to_the_same_bits(tmp_path):
-    spawn(one_of_two, (tmp_path,), nprocs=2)
-    for number in range(len(KEYS)):
-        assert "training from step 37 to" in (tmp_path / f"killed{number}" / "train.log").read_text()
+@pytest.mark.parametrize("keys", [pytest.param(KEYS[0], marks=pytest.mark.slow), KEYS[1]], ids=["adam", "sgd"])
+def test_as_without_shares_and_killed_to_the_same_bits(tmp_path, keys):
+    spawn(one_of_two, (tmp_path, keys), nprocs=2)
+    assert "training from step 37 to" in (tmp_path / "killed" / "train.log").read_text()
 
 
-def one_of_two(rank: int, directory: Path) -> None:
+def one_of_two(rank: int, directory: Path, keys: dict[str, Any]) -> None:
     warnings.simplefilter("error")
     pause = lightning.Keeper.pause
 
@@ -52,23 +52,22 @@ def one_of_two(rank: int, directory: Path) -> None:
         if self.run.step == 37:
             raise RuntimeError("killed")
 
-    for number, keys in enumerate(KEYS):
-        asked = {**SMALL, "engine": "lightning", "steps": 80, "eval_every": 20, **keys}
-        config = compose(**asked, **{"trainer": "ddp", "trainer.accelerator": "cpu", "trainer.strategy": "fsdp"})
-        with ddp.joined(ddp.Rank(rank, 2, str(directory / f"meeting{number}"))):
-            whole = trained(config)
-            lightning.Keeper.pause = killed
-            there = directory / f"killed{number}" if rank == 0 else None
-            with pytest.raises(RuntimeError, match="killed"):
-                trained(config, there)
-            lightning.Keeper.pause = pause
-            ended = trained(config, there)
-        if rank == 0:
-            plain = trained(compose(**asked))
-            assert equal(ended, whole)
-            for vector in ("params", "exp_avg", "exp_avg_sq"):
-                assert (getattr(plain, vector) - getattr(whole, vector)).abs().max() < 1e-6
-            assert (whole.params - Run(config, None).params).abs().max() > 1e-3  # it has learned
+    asked = {**SMALL, "engine": "lightning", "steps": 80, "eval_every": 20, **keys}
+    config = compose(**asked, **{"trainer": "ddp", "trainer.accelerator": "cpu", "trainer.strategy": "fsdp"})
+    with ddp.joined(ddp.Rank(rank, 2, str(directory / "meeting"))):
+        whole = trained(config)
+        lightning.Keeper.pause = killed
+        there = directory / "killed" if rank == 0 else None
+        with pytest.raises(RuntimeError, match="killed"):
+            trained(config, there)
+        lightning.Keeper.pause = pause
+        ended = trained(config, there)
+    if rank == 0:
+        plain = trained(compose(**asked))
+        assert equal(ended, whole)
+        for vector in ("params", "exp_avg", "exp_avg_sq"):
+            assert (getattr(plain, vector) - getattr(whole, vector)).abs().max() < 1e-6
+        assert (whole.params - Run(config, None).params).abs().max() > 1e-3  # it has learned
 
 
 @pytest.mark.slow

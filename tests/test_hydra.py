@@ -468,10 +468,10 @@ def test_logging_of_hydra_and_of_jobs(command, tmp_path):
         "hydra:\n  job_logging:\n    formatters:\n      simple:\n        format: 'MINE %(message)s'\n",
     )
     named = "hydra.job_logging.formatters.simple.format='${hydra.job.name}: %(message)s'"
-    assert "train: engine=torch" in command(*SWEEP[:-1], "sweep=w", "trainer.precision=64-true", named).out
+    assert "train: engine=torch" in command(*SWEEP[:-1], "sweep=w", "trainer.precision=64-true", "workers=1", named).out
     same = named.replace("${hydra.job.name}", "${hydra:job.name}")
-    assert "train: engine=torch" in command(*SWEEP[:-1], "sweep=x", "trainer.precision=64-true", same).out
-    words = ["experiment=mine", mine, "trainer.precision=64-true"]
+    assert "train: engine=torch" in command(*SWEEP[:-1], "sweep=x", "trainer.precision=64-true", "workers=1", same).out
+    words = ["experiment=mine", mine, "trainer.precision=64-true", "workers=1"]
     assert "MINE engine=torch" in command(*SWEEP[:-1], "sweep=u", *words).out
     assert "engine=torch" not in command(*SWEEP[:-1], "sweep=v", *words[2:], "hydra/job_logging=disabled").out
     for path in records(tmp_path):  # every run has its own log all the same

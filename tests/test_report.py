@@ -944,7 +944,7 @@ def drawn(directory, link="", name="index.html"):
     return subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
 
 
-def test_a_narrowed_experiment_trains_and_is_reported(tmp_path):
+def test_a_narrowed_experiment_trains_and_is_reported(command, tmp_path):
     """What is given on the command line wins over the experiment's lists; Table 1 then reuses Table 2's runs."""
     sizes = [
         "steps=40",
@@ -956,11 +956,9 @@ def test_a_narrowed_experiment_trains_and_is_reported(tmp_path):
         "logger=none",
     ]
     for experiment, more in (("table2", "curve=1,6"), ("table1", "depth=5")):
-        arguments = ["-m", f"experiment={experiment}", "fractal=cantor2d,vicsek", more, *sizes]
-        command = [sys.executable, "-m", "fractal_ifs.train", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-    assert "2 of 2 jobs are finished already" in done.stdout + done.stderr
+        done = command("-m", f"experiment={experiment}", "fractal=cantor2d,vicsek", more, *sizes)
+        assert done.status == 0
+    assert "2 of 2 jobs are finished already" in done.out
     runs, notes = rows.read_runs([tmp_path / "multirun" / "tables-40"])
     assert notes == []
     assert sorted(zip(runs.fractal, runs.curve, runs.depth, runs.width, runs.lr, strict=True)) == [
