@@ -104,6 +104,7 @@ BAD = [
     ("-m sweep=.", "sweep=.: must be a name, or the path of a directory"),
     ("-m sweep=..", "sweep=..: must be a path below multirun/, or an absolute path"),
     ("-m sweep=../escape", "sweep=../escape: must be a path below multirun/, or an absolute path"),
+    ("-m sweep=.hidden", "sweep=.hidden: must not be hidden, or no table of multirun/ finds its runs"),
 ]
 
 

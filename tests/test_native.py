@@ -49,6 +49,13 @@ def make(d=2, width=20, depth=3, n=500, seed=0, batch_size=50, **keys) -> native
     return task
 
 
+def test_a_wide_network_without_a_matrix_needs_no_room_for_one():
+    """One of width x width would have 40 GB here."""
+    native.advance([task := make(width=100_000, depth=1, n=4, batch_size=2, steps=2)])
+    assert task.step == 2
+    assert np.isfinite(task.params).all()
+
+
 def order(shuffle_seed: int, epoch: int, n: int) -> np.ndarray:
     """The order of an epoch, from its definition, on Python's integers."""
     mask = 2**64 - 1

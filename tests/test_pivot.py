@@ -489,12 +489,12 @@ def test_in_a_pipe_a_table_is_as_wide_as_COLUMNS_says(tmp_path, capsys, monkeypa
         for depth in (1, 2):
             add(tmp_path, [0.6], curve=curve, depth=depth)
     widths = {}
-    for said in ("28", "", "nonsense"):
+    for said in ("28", "", "nonsense", "0"):
         monkeypatch.setenv("COLUMNS", said)
         show_table(tmp_path)
         lines = capsys.readouterr().out.splitlines()
         widths[said] = max(len(line) for line in lines if line.startswith("│"))
-    assert widths[""] == widths["nonsense"] > 28
+    assert widths[""] == widths["nonsense"] == widths["0"] > 28
     assert widths["28"] <= 28
 
 

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import select
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -51,8 +52,14 @@ def command(main: Callable[[], int | None]) -> NoReturn:
 
 
 def columns(otherwise: int) -> int | None:
-    """How wide a table may be that is printed: None where rich finds out, from the terminal or ``COLUMNS``."""
-    return None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else otherwise
+    """How wide a table may be that is printed: None where rich finds out, from the terminal or ``COLUMNS``.
+
+    Some editors say 0 there, which rich would believe.
+    """
+    given = os.environ.get("COLUMNS", "")
+    if given.isdigit() and not int(given):
+        return shutil.get_terminal_size((otherwise, 1)).columns
+    return None if sys.stdout.isatty() or given.isdigit() else otherwise
 
 
 def beginning() -> None:

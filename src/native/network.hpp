@@ -27,6 +27,7 @@
 // Rows of units are padded with zeros to whole vectors. Padding stays zero: padded weights and biases start at zero, so
 // padded units are zero, so by [h > 0] their deltas are, so their gradients and steps are.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -156,8 +157,9 @@ class Network {
         bias_gradients_ = Floats((shape.depth + 1) * stride_);
         if (train->averages) average_ = Floats(block());
         if (train->clip > 0) whole_gradient_ = Floats(block());
-        const Index most = shape.d > shape.width ? shape.d : shape.width;
-        gradient_ = Floats(most * stride_), transposed_ = Floats(vectors_ * LANES * stride_);
+        const bool deep = shape.depth > 1;  // only then a matrix has as many rows as there are units
+        gradient_ = Floats(std::max(shape.d, deep ? shape.width : 1) * stride_);
+        if (deep) transposed_ = Floats(vectors_ * LANES * stride_);
     }
 
     // Takes parameters, moments and their average from flat vectors, in the order of model.parameters(). All but the

@@ -79,6 +79,8 @@ def sweep_directory(sweep: str) -> str:
         if os.path.isfile(f"{former}/multirun.yaml"):
             return former
         raise ConfigError(f"sweep={short(sweep)}: must be a path below multirun/, or an absolute path")
+    if any(part.startswith(".") for part in path.parts) and not (path.is_absolute() or os.path.exists(former)):
+        raise ConfigError(f"sweep={short(sweep)}: must not be hidden, or no table of multirun/ finds its runs")
     if os.path.exists(former):  # not Path.exists, which raises OSError for a name that is too long
         return former
     return sweep if path.is_absolute() else str(Path("multirun", *map(safe, path.parts)))
