@@ -286,12 +286,14 @@ def test_env_set_reaches_worker_processes(command, tmp_path, started):
 
 
 SBATCH = """#!/bin/sh
-# Starts the script at once, as tasks 7_0 and 7_1 of an array, each in the queue until it ends.
+# Starts the script at once, as tasks 7_0 and 7_1 of an array, each in the queue until it ends: a copy, as Slurm does,
+# since submitit moves the script as soon as it has the job's number.
 for last; do true; done
+cp "$last" "$0.script"
 for task in 0 1; do
     touch "$0.7_$task"
     (SLURM_JOB_ID=7$task SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$task SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0 \\
-     SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_JOB_NODELIST=here sh "$last"; rm "$0.7_$task") >"$0.log" 2>&1 &
+     SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_JOB_NODELIST=here sh "$0.script"; rm "$0.7_$task") >"$0.$task" 2>&1 &
 done
 echo Submitted batch job 7
 """
