@@ -175,14 +175,16 @@ class OutwardSweeper(CheckedSweeper):
         rungs = ladder(self.outward.over, [word for job in jobs for word in job if word.startswith(over)])
         self._check(jobs, 0, numbered=False)
         cells: dict[tuple[str, ...], list[tuple[str, ...]]] = {}  # by their words, with the words of each seed's runs
-        having = [job for job in jobs if any(word.startswith(over) for word in job)]
+        having, lacking = list[list[str]](), list[list[str]]()  # the key, as optimizer=adam lacks optimizer.momentum
+        for job in jobs:
+            (having if any(word.startswith(over) for word in job) else lacking).append(job)
         for words in dict.fromkeys(tuple(word for word in job if not word.startswith(over)) for job in having):
             cells.setdefault(tuple(word for word in words if not word.startswith("seed=")), []).append(words)
         firsts = self._firsts(rungs, list(cells))
         searches = {cell: Search(len(rungs), begin) for cell, begin in zip(cells, firsts, strict=True)}
         returns: list[Sequence[JobReturn]] = []
         failed: list[Exception] = []
-        if lacking := [job for job in jobs if job not in having]:  # as optimizer=adam lacks optimizer.momentum
+        if lacking:
             returns.append(self._launch(lacking, 0, directory))
             failed += [value for job in returns[-1] if isinstance(value := _returned(job), Exception)]
         first = len(lacking)

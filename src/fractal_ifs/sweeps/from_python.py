@@ -236,10 +236,10 @@ def _all_trained(
 ) -> dict[int, Ended]:
     """How all jobs have ended. Those that haven't are trained, ``batch`` of them at a time."""
     todo = [number for number in range(len(jobs)) if number not in ended]
-    size = batch or len(todo)
+    found, size = dict(ended), batch or len(todo)
     for some in (todo[first : first + size] for first in range(0, len(todo), size or 1)):
-        ended = ended | dict(zip(some, train_unfinished([jobs[n] for n in some], executor, 0), strict=True))
-    return ended
+        found.update(zip(some, train_unfinished([jobs[n] for n in some], executor, 0), strict=True))
+    return found
 
 
 def _table(directory: Path | None, ended: Sequence[tuple[Job, Ended]]) -> pd.DataFrame:
