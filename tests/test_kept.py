@@ -28,6 +28,7 @@ from fractal_ifs.results.best_lr import BestLr
 from fractal_ifs.results.numbers import learning_curve
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.records import RunRecord, Status, keys_of, read_stored, write_record
+from fractal_ifs.sweeps.status import status
 
 SMALL = ["steps=40", "eval_every=20", "data.train_size=400", "data.test_size=100", "logger=none", "sweep=tests"]
 SWEEP = ["-m", "fractal=vicsek", "width=8", "depth=1,2", *SMALL, "kept=runs.csv"]
@@ -450,6 +451,26 @@ def test_runs_of_a_kept_table_are_in_the_tables_of_a_later_sweep(command, tmp_pa
     runs, _ = rows.read_runs([tmp_path / "multirun" / "s" / "results.csv"])
     assert runs.final_test_acc.tolist()[:2] == first.final_test_acc.tolist()
     assert runs.history.tolist()[:2] == first.history.tolist()
+    of_sweep, notes = rows.read_runs([tmp_path])  # three sweeps, of which two have two runs of the table
+    assert sorted(of_sweep.seed) == [0, 1, 2, 3]
+    of_sweep, notes = rows.read_runs([tmp_path / "multirun" / "s"])
+    assert of_sweep.sort_values("seed").best_test_acc.tolist()[:2] == first.best_test_acc.tolist()
+    assert status(tmp_path / "multirun" / "s").states == {"finished": 1, "kept": 2}
+
+
+def test_a_sweep_of_kept_runs_alone_is_reported_and_has_a_status(command, tmp_path):
+    assert command(*SWEEP[:-1], "lr=1e-3,2e-3", "kept=kept.csv").status == 0
+    assert command(*SWEEP[:-1], "lr=1e-3,2e-3", "kept=kept.csv", "sweep=again").status == 0
+    again = tmp_path / "multirun" / "again"
+    assert status(again).states == {"kept": 4}
+    assert status(again).done == "100.0%"
+    assert len(rows.read_runs([again])[0]) == 4
+    # A run that is trained here after all is counted once, though the sweep's own table is older.
+    table = (again / "results.csv").read_bytes()
+    assert command(*SWEEP[:-1], "lr=1e-3", "kept=kept.csv", "sweep=again", "overwrite=true").status == 0
+    (again / "results.csv").write_bytes(table)
+    assert status(again).states == {"finished": 2, "kept": 2}
+    assert len(rows.read_runs([again])[0]) == 4
 
 
 def test_where_nothing_has_ended_no_table_is_read(tmp_path, monkeypatch):

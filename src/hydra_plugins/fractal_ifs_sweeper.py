@@ -23,6 +23,7 @@ from fractal_ifs.config.overrides import no_jobs
 from fractal_ifs.config.words import CHOICES, as_typed
 from fractal_ifs.errors import ConfigError, counted, message
 from fractal_ifs.files import write
+from fractal_ifs.runs.records import SWEEP
 from fractal_ifs.sweeps.choices import where_they_count
 from fractal_ifs.sweeps.driver import JobsFailed, swept, was_said
 from fractal_ifs.sweeps.grid import Grid
@@ -85,7 +86,7 @@ class CheckedSweeper(Sweeper):
         self._check(batch, first)
         if not first:
             check_writable(directory)
-            write(directory / "multirun.yaml", OmegaConf.to_yaml(self.config).encode())
+            write(directory / SWEEP, OmegaConf.to_yaml(self.config).encode())
         return self.launcher.launch(batch, initial_job_idx=first)
 
     def _check(self, jobs: list[list[str]], first: int, numbered: bool = True) -> None:

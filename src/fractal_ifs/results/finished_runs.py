@@ -27,7 +27,7 @@ from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError, Damaged, reason, short
 from fractal_ifs.results.columns import CELL, COLUMNS, ENDED
 from fractal_ifs.results.rows import row_of
-from fractal_ifs.results.text_table import TextTable, by_value, number_of, quoted, read_text
+from fractal_ifs.results.text_table import TABLE, TextTable, by_value, number_of, quoted, read_text
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.records import NOT_KEPT, OF_RUN, RunRecord, Status, understood, walk
 
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 
 KEPT = [name for name in COLUMNS if name not in ("directory", *NOT_KEPT)]
 ORDER = (*CELL, "steps_asked", "lr", "seed", "fingerprint")  # the rows are sorted by these columns
-TABLE = "results.csv"  # of a sweep, in its directory
 PATIENCE = 10.0  # seconds to wait for another process that writes the same table
 
 Row = Mapping[str, Any]

@@ -9,7 +9,7 @@ from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError, Damaged, counted, short
 from fractal_ifs.results.columns import BOOLS, COLUMNS, ENDED, NUMBERS, is_measured, measured_of
 from fractal_ifs.results.protocol import setting_of
-from fractal_ifs.results.text_table import number_of, read_text
+from fractal_ifs.results.text_table import TABLE, TextTable, number_of, read_text
 from fractal_ifs.runs import records
 from fractal_ifs.runs.history import MOST_MEASURED, Evaluation, Summary, best_row, read_history
 from fractal_ifs.runs.records import RunRecord, Status
@@ -25,7 +25,8 @@ def read_runs(paths: Sequence[Path]) -> tuple["pd.DataFrame", list[str]]:
     """The table of all runs, with the columns ``COLUMNS``, those of their measures, and notes for its reader.
 
     A run that is still training, or was killed, has a row from its ``history.csv``, also where it has a record of an
-    earlier attempt. Two records of one fingerprint are one run: the one that went further is kept.
+    earlier attempt. One that a sweep has from a kept table has its row in the sweep's own table. Two records of one
+    fingerprint are one run: the one that went further is kept.
 
     Args:
         paths: directories with runs at any depth below them, or files ``results.csv`` of an earlier report.
@@ -125,8 +126,29 @@ def _read_csv(path: Path, notes: list[str]) -> list[dict[str, Any]]:
         raise ConfigError(f"{path}: there is no such file") from None
     if table.damaged and not table.rows:
         raise ConfigError(f"{path}: {table.damaged[0]}")
+    return _rows_of(table, path, notes)
+
+
+def _rows_of(table: TextTable, path: Path, notes: list[str]) -> list[dict[str, Any]]:
     notes += [f"{LEFT_OUT}{path}: {each}" for each in table.damaged]
     return [_typed(row, path.parent) for row in table.rows.values()]
+
+
+def kept_rows(sweep: Path, notes: list[str] | None = None) -> list[dict[str, Any]]:
+    """The runs that a sweep has from a kept table: the rows of its own table that name no directory.
+
+    ``notes`` gets a line on each that is damaged, and on a table that can't be read.
+    """
+    path, notes = sweep / TABLE, [] if notes is None else notes
+    try:
+        table = read_text(path, "the table of a sweep")
+    except FileNotFoundError:  # of a sweep that has not ended
+        return []
+    except ConfigError as error:
+        notes.append(f"{LEFT_OUT}{error}")
+        return []
+    found = _rows_of(table, path, notes) if "directory" in table.names else []
+    return [row for row in found if row["directory"] is None and row["status"] in ENDED]
 
 
 def _typed(row: Mapping[str, str], beside: Path) -> dict[str, Any]:
@@ -152,6 +174,8 @@ def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
         if not str(directory).isprintable():  # no table could name it
             notes.append(f"{LEFT_OUT}{short(directory, 200)}: has a name that can't be printed in this locale")
             continue
+        if records.SWEEP in names:
+            rows += kept_rows(directory, notes)
         found = stored = None
         if records.RESULT in names:
             try:

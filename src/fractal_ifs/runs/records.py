@@ -31,6 +31,7 @@ RESULT = "result.json"
 HISTORY = "history.csv"
 BEGUN = "begun.json"  # identifies a run that has no record yet
 LOG = "train.log"
+SWEEP = "multirun.yaml"  # the config of a sweep, in its directory
 
 
 class Status(StrEnum):
@@ -407,7 +408,7 @@ def find(directory: Path) -> Iterator[tuple[Path, RunRecord]]:
 
 
 def walk(path: Path, unread: Callable[[str], None] | None = None) -> Iterator[tuple[Path, set[str]]]:
-    """Every directory at or below a path that may hold a run, with the names in it, in order.
+    """Every directory at or below a path that may hold a run or is a sweep's, with the names in it, in order.
 
     Directories that disappear meanwhile are skipped. ``unread`` is called with a line on each that can't be read.
     """
@@ -419,7 +420,7 @@ def walk(path: Path, unread: Callable[[str], None] | None = None) -> Iterator[tu
     for directory, below, files in os.walk(path, onerror=tell):
         names = {*files, *below}
         is_run = not names.isdisjoint((RESULT, HISTORY, BEGUN, ".hydra"))
-        if is_run:
+        if is_run or SWEEP in names:
             yield Path(directory), names
         below[:] = sorted(name for name in below if not (name.startswith(".") or (name == "wandb" and is_run)))
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import counted, message, short
 from fractal_ifs.files import remove_abandoned
-from fractal_ifs.results.finished_runs import TABLE, KeptRun
+from fractal_ifs.results.finished_runs import KeptRun
+from fractal_ifs.results.text_table import TABLE
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.failure import failure
 from fractal_ifs.runs.locks import Busy
-from fractal_ifs.runs.records import LOG, RunRecord
+from fractal_ifs.runs.records import LOG, SWEEP, RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def driving(directory: Path) -> Iterator[None]:
     lock = locks.of_directory(directory, "sweep")
     try:
         if lock.held:
-            remove_abandoned(directory, (TABLE, "multirun.yaml"))
+            remove_abandoned(directory, (TABLE, SWEEP))
         yield
     finally:
         lock.release()

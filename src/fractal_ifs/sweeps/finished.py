@@ -66,11 +66,7 @@ def finished_jobs(jobs: Sequence[Job]) -> dict[int, Ended]:
             log.warning("of these, some were trained by other versions: %s", changed)
         for table in sorted({str(jobs[number].config.kept) for number in kept}):
             count = sum(str(jobs[number].config.kept) == table for number in kept)
-            log.info(
-                "%d of these are in kept=%s and have no directory here: a report of all needs that table too",
-                count,
-                table,
-            )
+            log.info("%d of these are in kept=%s and have no directory here", count, table)
         tell_lacking(jobs, {**records, **kept})
         if other := sum(_began_elsewhere(jobs[number], record) for number, record in records.items()):
             text = (

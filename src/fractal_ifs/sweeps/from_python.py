@@ -33,7 +33,7 @@ from fractal_ifs.config.words import LISTS, quoted
 from fractal_ifs.errors import ConfigError, message, short
 from fractal_ifs.files import CONF, write
 from fractal_ifs.runs.failure import failure
-from fractal_ifs.runs.records import RunRecord, Status
+from fractal_ifs.runs.records import SWEEP, RunRecord, Status
 from fractal_ifs.sweeps.driver import driving
 from fractal_ifs.sweeps.finished import Ended, finished_jobs
 from fractal_ifs.sweeps.halving import train_by_halving
@@ -226,7 +226,7 @@ class Search(Task):
 def _begun(directory: Path, multirun: str, composed: Sequence[Composed]) -> dict[int, Ended]:
     """Write what Hydra writes of a sweep and of its jobs that are still to train. Returns how the others have ended."""
     ended = finished_jobs([each.job for each in composed])
-    write(directory / "multirun.yaml", multirun.encode())
+    write(directory / SWEEP, multirun.encode())
     begin_jobs(composed, ended)
     return ended
 

@@ -9,7 +9,9 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError, Damaged, Refused, counted
+from fractal_ifs.results.rows import kept_rows
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.checkpoints import CHECKPOINTS
 from fractal_ifs.runs.history import read_history
@@ -18,6 +20,8 @@ from fractal_ifs.runs.records import (
     HISTORY,
     LOG,
     RESULT,
+    SWEEP,
+    RunRecord,
     Status,
     asked_of,
     read_stored,
@@ -29,6 +33,7 @@ log = logging.getLogger(__name__)
 
 # States besides those of ``Status``; the first two are of runs that have not begun.
 QUEUED, WAITING, DAMAGED, NOT_UNDERSTOOD = "queued", "waiting", "damaged", "not understood"
+KEPT = "kept"
 
 
 class SweepStatus(NamedTuple):
@@ -59,6 +64,7 @@ def status(path: Path) -> SweepStatus:
     - ``stopped``, ``pruned``: as its record says; its steps are then all that are asked for.
     - ``paused``: at a rung of a sweep that hasn't decided yet whether it goes on.
     - ``damaged``: its record isn't as it was written. The same command writes it anew from the checkpoint, or refuses.
+    - ``kept``: in the table of finished runs that the sweep's key ``kept`` names, and in no directory.
     - ``not understood``: its record is of a later version. No command of this version changes it.
 
     Raises ConfigError where there is no run.
@@ -74,13 +80,21 @@ def status(path: Path) -> SweepStatus:
     counts: dict[str, int] = {}
     running: list[Path] = []
     done = asked = 0
+    kept: dict[str, int] = {}  # the steps of the runs that sweeps have from a kept table, by fingerprint
     for directory, names in walk(path, log.warning):
-        found = _run(directory, names, in_slurm.get(directory.absolute()))
-        if found is not None:
-            state, steps, wanted = found
+        if SWEEP in names:
+            kept |= {row["fingerprint"]: int(row["steps_asked"]) for row in kept_rows(directory)}
+        run = _read(directory, names)
+        if run.config is not None or run.unread:
+            state, steps, wanted = _state(directory, names, run, in_slurm.get(directory.absolute()))
             counts[state] = counts.get(state, 0) + 1
             running += [directory] if state == Status.RUNNING else []
             done, asked = done + steps, asked + wanted
+        if kept and run.config is not None:
+            kept.pop(run.config.fingerprint, None)
+    if kept:
+        counts[KEPT] = len(kept)
+        done, asked = done + sum(kept.values()), asked + sum(kept.values())
     if not counts:
         raise ConfigError(f"{path}: there is no run in this directory; give one that a sweep wrote, as multirun/NAME")
     states = list(queue.values())
@@ -90,8 +104,15 @@ def status(path: Path) -> SweepStatus:
     return SweepStatus(counts, done, asked, lines, running)
 
 
-def _run(directory: Path, names: set[str], in_slurm: str | None) -> tuple[str, int, int] | None:
-    """The state, the steps done and the steps asked for of a run. None where the directory is not a run's."""
+class _Read(NamedTuple):
+    """What a directory says of its run. Neither config nor ``unread``: it is not a run's."""
+
+    record: RunRecord | None
+    unread: str | None  # the state of a run whose record can't be read
+    config: RunConfig | None
+
+
+def _read(directory: Path, names: set[str]) -> _Read:
     record, unread = None, None
     if RESULT in names:
         try:
@@ -101,9 +122,14 @@ def _run(directory: Path, names: set[str], in_slurm: str | None) -> tuple[str, i
         except Refused as error:
             unread = DAMAGED if isinstance(error, Damaged) else NOT_UNDERSTOOD
             log.warning("%s", error)
-    config = record.config if record else asked_of(directory)
+    return _Read(record, unread, record.config if record else asked_of(directory))
+
+
+def _state(directory: Path, names: set[str], run: _Read, in_slurm: str | None) -> tuple[str, int, int]:
+    """The state, the steps done and the steps asked for of a run."""
+    record, unread, config = run
     if config is None:
-        return (unread, 0, 0) if unread else None
+        return unread or WAITING, 0, 0
     asked = config.steps_in_all
     if record and record.status == Status.STOPPED:
         return record.status, record.steps or 0, record.steps or 0

@@ -14,11 +14,11 @@ from fractal_ifs.config.run import RunConfig, placement
 from fractal_ifs.errors import Refused, counted, reason
 from fractal_ifs.files import write
 from fractal_ifs.results.columns import COLUMNS, is_measured
-from fractal_ifs.results.finished_runs import TABLE, KeptRun
+from fractal_ifs.results.finished_runs import KeptRun
 from fractal_ifs.results.pivot import Pivot, legend, pivot, title
 from fractal_ifs.results.rows import row_of, without_zeros
 from fractal_ifs.results.terminal import Folded, show
-from fractal_ifs.results.text_table import csv_of, may_replace
+from fractal_ifs.results.text_table import TABLE, csv_of, may_replace
 from fractal_ifs.results.varied import KEYS, follows, inner_keys, with_inner_keys
 from fractal_ifs.runs.records import RunRecord, Status, find, unmeasured
 from fractal_ifs.streams import columns
