@@ -451,9 +451,9 @@ def test_runs_of_a_kept_table_are_in_the_tables_of_a_later_sweep(command, tmp_pa
     runs, _ = rows.read_runs([tmp_path / "multirun" / "s" / "results.csv"])
     assert runs.final_test_acc.tolist()[:2] == first.final_test_acc.tolist()
     assert runs.history.tolist()[:2] == first.history.tolist()
-    of_sweep, notes = rows.read_runs([tmp_path])  # three sweeps, of which two have two runs of the table
+    of_sweep, _ = rows.read_runs([tmp_path])  # three sweeps, of which two have two runs of the table
     assert sorted(of_sweep.seed) == [0, 1, 2, 3]
-    of_sweep, notes = rows.read_runs([tmp_path / "multirun" / "s"])
+    of_sweep, _ = rows.read_runs([tmp_path / "multirun" / "s"])
     assert of_sweep.sort_values("seed").best_test_acc.tolist()[:2] == first.best_test_acc.tolist()
     assert status(tmp_path / "multirun" / "s").states == {"finished": 1, "kept": 2}
 

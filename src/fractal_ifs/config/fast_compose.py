@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence, Set
 from typing import Any, NamedTuple
 
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
@@ -240,8 +241,13 @@ class Composer:
         key = override.key_or_group
         if key not in self.groups:
             chosen = key in self.master.hydra.runtime.choices
-            self.groups[key] = chosen or bool(self.loader.get_group_options(key))
+            self.groups[key] = chosen or self._has_files(key)
         return isinstance(override.value(), dict) or not self.groups[key]
+
+    def _has_files(self, group: str) -> bool:
+        """Whether there is a choice in this group. ``get_group_options`` says so too, but copies all sources first."""
+        sources = [source for source in self.loader.get_sources() if source.is_group(group)]
+        return any(source.list(group, ObjectType.CONFIG) for source in sources)
 
 
 def _without(files: tuple[str, ...], groups: Set[str]) -> tuple[str, ...]:
