@@ -158,7 +158,7 @@ def try_companies(seed: int, cases: int, precision: str, largest: int, root: Pat
 
 
 @equal_bits
-@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", pytest.param("64-true", marks=pytest.mark.slow), "bf16-mixed"])
 def test_bits_do_not_depend_on_company_or_kills(tmp_path, precision):
     try_companies(0, 8, precision, 70, tmp_path)
 

@@ -280,7 +280,7 @@ def read_only(directory: Path):
             subprocess.run(["umount", "-l", str(path)], capture_output=True)
 
 
-@pytest.mark.parametrize("lost", [taken_away, read_only])
+@pytest.mark.parametrize("lost", [pytest.param(taken_away, marks=pytest.mark.slow), read_only])
 def test_a_directory_lost_in_mid_run_costs_that_run_alone(tmp_path, lost):
     sweep = ["-m", "curve=1,4", *SMALL, "width=20", "steps=30000", "sweep=s"]
     process = start(tmp_path, *sweep)

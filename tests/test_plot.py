@@ -164,7 +164,15 @@ def test_letters_that_the_font_lacks_are_boxes_without_a_warning(tmp_path, width
     assert len(heights) == 1
 
 
-@pytest.mark.parametrize(("width", "font"), [(None, None), (3.3, None), (2.0, 6.6), (2.4, None), (3.6, 12), (None, 12)])
+@pytest.mark.parametrize(
+    ("width", "font"),
+    [
+        (3.3, None),
+        (2.0, 6.6),
+        (3.6, 12),
+        *(pytest.param(*size, marks=pytest.mark.slow) for size in ((None, None), (2.4, None), (None, 12))),
+    ],
+)
 @pytest.mark.parametrize("what", ["of one", "of six", "on a line", "learned"])
 def test_no_letters_are_cut_off_or_over_others_at_the_edge_of_what_is_allowed(width, font, what):
     output = style.Output(width=width, font=font)

@@ -1,4 +1,4 @@
-"""Thirty strikes of ``make torture``, always the same ones; and that a strike hits what it is said to hit."""
+"""Twenty strikes of ``make torture``, always the same ones; and that a strike hits what it is said to hit."""
 
 import errno
 import json
@@ -142,7 +142,7 @@ def test_what_is_lost_or_other_is_seen(tmp_path, torture):
     assert len({text.split(":")[1] for text in other.wrong}) == 6
 
 
-def test_thirty_strikes(torture, capsys):
-    torture.until(30)
+def test_twenty_strikes(torture, capsys):
+    torture.until(20)
     assert not torture.tally.wrong, capsys.readouterr().out
     assert {"power lost", "disk full from it on", "killed in the middle of it"} <= torture.tally.strikes.keys()
