@@ -322,6 +322,25 @@ class Ends(pl.Callback):
         trainer.should_stop = trainer.global_step >= 30
 
 
+class Changes(pl.Callback):
+    """Changes the network when it has been measured for the last time."""
+
+    def on_train_end(self, trainer, pl_module):
+        with torch.no_grad():
+            for parameter in pl_module.parameters():
+                parameter.add_(1)
+
+
+def test_the_network_that_is_kept_is_the_one_that_was_measured(tmp_path, caplog):
+    changing = {"+callbacks.c": {"_target_": "test_lightning.Changes"}}
+    found = trained(composed(engine="lightning", steps=100, eval_every=50, **changing), tmp_path / "changed")
+    plain = trained(composed(engine="lightning", steps=100, eval_every=50), tmp_path / "plain")
+    assert torch.equal(found.params, plain.params)
+    assert "a callback changed weights after the last step; those measured then are kept" in caplog.text
+    kept, expected = (load(tmp_path / name).model.state_dict() for name in ("changed", "plain"))
+    assert all(torch.equal(kept[name], expected[name]) for name in expected)
+
+
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
@@ -546,6 +565,22 @@ def test_trackio_is_told_what_lightning_logs(tmp_path, monkeypatch):
         (
             "LN +callbacks.x._target_=pytorch_lightning.callbacks.WeightAveraging",
             "callbacks.x: WeightAveraging changes whole checkpoints",
+        ),
+        (
+            "LN +callbacks.x._target_=pytorch_lightning.callbacks.LearningRateFinder",
+            "callbacks.x: LearningRateFinder searches in steps that no record has; hydra/sweeper=outward",
+        ),
+        (
+            "LN +callbacks.x._target_=pytorch_lightning.callbacks.BatchSizeFinder",
+            "callbacks.x: BatchSizeFinder searches in steps that no record has",
+        ),
+        (
+            "LN +callbacks.x._target_=pytorch_lightning.callbacks.StochasticWeightAveraging +callbacks.x.swa_lrs=.1",
+            "callbacks.x: StochasticWeightAveraging changes the network after its last measurement",
+        ),
+        (
+            "LN +callbacks.x={_target_:pytorch_lightning.callbacks.GradientAccumulationScheduler,scheduling:{0:2}}",
+            "callbacks.x: GradientAccumulationScheduler changes what a step is; trainer.accumulate_grad_batches is",
         ),
         (
             "LN +callbacks.x._target_=pytorch_lightning.callbacks.RichProgressBar",

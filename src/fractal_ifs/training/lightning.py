@@ -39,7 +39,7 @@ from fractal_ifs.engines.stacked import StackedEngine
 from fractal_ifs.errors import Refused
 from fractal_ifs.measures.take import take
 from fractal_ifs.runs import ddp
-from fractal_ifs.runs.records import Status, note
+from fractal_ifs.runs.records import Status, note, warn
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training import ckpt_path, fsdp
 from fractal_ifs.training.classifier import Classifier, of_run
@@ -260,6 +260,7 @@ class Keeper(Checkpoint):
         self.since, self.from_step = time.perf_counter(), run.step
         self.module: RunModule | None = None
         self.parts: dict[str, Callback] = {}  # the config's callbacks, by their names
+        self.measured: Tensor | None = None  # the run's vector of weights as it was measured last
         self.terminated = signal.getsignal(signal.SIGTERM)
 
     @property
@@ -308,6 +309,7 @@ class Keeper(Checkpoint):
         [found] = take([run], self.rounds.engine)
         run.model.train(was)
         run.evaluated(*found)
+        self.measured = run.params.detach().clone()
         self.module.total.zero_()
         self.wandb.log()
         run.seconds += time.perf_counter() - begun
@@ -343,10 +345,18 @@ class Keeper(Checkpoint):
         trainer.save_checkpoint(OURS)
 
     def end(self, trainer: pl.Trainer) -> None:
-        """Measure where the run has ended, unless that is done. It may have ended early, as a callback asked for."""
+        """Measure where the run has ended, unless that is done. It may have ended early, as a callback asked for.
+
+        What is kept is the network that was measured, also where a callback has changed it since.
+        """
         self.count()
         if self.run.loss_steps:
             self.measure()
+        elif self.measured is not None and not torch.equal(self.run.params, self.measured):
+            self.run.params.copy_(self.measured)
+            warn(
+                log, self.run.directory, "a callback changed weights after the last step; those measured then are kept"
+            )
         if not self.run.done:
             self.run.status, self.run.ended_by = Status.STOPPED, ended_by(trainer, self.parts) or EARLY
             assert self.run.lightning is not None

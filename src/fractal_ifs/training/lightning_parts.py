@@ -15,7 +15,18 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping, LearningRateMonitor, ModelCheckpoint, Timer
+from pytorch_lightning.callbacks import (
+    BatchSizeFinder,
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+    Timer,
+)
 from pytorch_lightning.loggers import Logger
 
 from fractal_ifs.config.annotations import fitted
@@ -43,6 +54,15 @@ LEAST = {
 }
 for package in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric"):
     logging.getLogger(package).setLevel(logging.WARNING)  # else it names what the machine has, and its own products
+
+# Callbacks of Lightning's that train beside a run's own steps, change its steps, or its network after the last of them:
+# no record would be true of such a run. And what there is in their place.
+REFUSED: Mapping[type[Callback], str] = {
+    LearningRateFinder: "searches in steps that no record has; hydra/sweeper=outward searches among several lr",
+    BatchSizeFinder: "searches in steps that no record has; several values of batch_size are a sweep",
+    StochasticWeightAveraging: "changes the network after its last measurement; optimizer.average=swa is there",
+    GradientAccumulationScheduler: "changes what a step is; trainer.accumulate_grad_batches is there",
+}
 
 LOGGED = ("train_loss", "test_loss", "test_acc", "val_acc")  # by ``Classifier``
 
@@ -138,6 +158,9 @@ def make_callbacks(keys: Mapping[str, Any], directory: Path | None) -> list[Call
     found: list[Callback] = []
     for name, given in keys.items():
         kind, arguments = _class_and_keys(f"callbacks.{name}", given, Callback)
+        for refused, why in REFUSED.items():
+            if issubclass(kind, refused):
+                raise ConfigError(f"callbacks.{name}: {kind.__name__} {why}")
         if kind.on_save_checkpoint is not Callback.on_save_checkpoint and not issubclass(kind, Checkpoint):
             raise ConfigError(
                 f"callbacks.{name}: {kind.__name__} changes whole checkpoints, which a run's own can't hold; use it "
