@@ -226,11 +226,15 @@ def test_a_sweep_of_checkpoints_is_told_apart(tmp_path, command):
     trained(composed(steps=40, eval_every=20, width=4, depth=1, **EVERY), tmp_path / "first")
     kept = Path("first") / "checkpoints"
     words = ["-m", "engine=lightning", "width=4", "depth=1", "steps=60", "eval_every=30", "logger=csv", "workers=1"]
-    words += ["data.train_size=1500", "data.test_size=100", "sweep=s"]
+    words += ["data.train_size=1500", "data.test_size=100", "kept=kept.csv", "sweep=s"]
     ended = command(*words, f"trainer.ckpt_path={kept}/at20.ckpt,{kept}/at40.ckpt")
     assert ended.status == 0, ended.err
     records = [json.loads(path.read_text()) for path in (tmp_path / "multirun" / "s").glob("*/result.json")]
     shutil.copy(tmp_path / kept / "at40.ckpt", tmp_path / kept / "at20.ckpt")
     again = command(*words, f"trainer.ckpt_path={kept}/at20.ckpt,{kept}/at40.ckpt")
-    assert "1 of these began from other files than are at trainer.ckpt_path now" in again.out + again.err
+    told = "1 of these began from other files than are at trainer.ckpt_path now"
+    assert told in again.out + again.err
+    elsewhere = command(*words, f"trainer.ckpt_path={kept}/at20.ckpt,{kept}/at40.ckpt", "sweep=t")
+    assert "2 of these are in kept=kept.csv" in elsewhere.out + elsewhere.err
+    assert told in elsewhere.out + elsewhere.err
     assert len({record["fingerprint"] for record in records}) == len({record["ckpt_source"] for record in records}) == 2

@@ -197,6 +197,9 @@ def test_a_check_of_a_run_that_diverged(command, tmp_path, capsys):
     keys = ["fractal=vicsek", "depth=1", "width=4", "lr=1e30", "steps=20", "eval_every=10", "logger=none"]
     command("-m", *keys, "kept=runs.csv")
     assert [(row["status"], row["best_test_acc"]) for row in lines(tmp_path / "runs.csv")] == [("diverged", "0.0")]
+    again = command("-m", *keys, "kept=runs.csv", "sweep=again")
+    assert "1 of these are in kept=runs.csv" in again.out
+    assert "lack" not in again.out  # of such a network only the test set is measured
     report.main(["check", str(tmp_path / "runs.csv")])
     assert capsys.readouterr().out.endswith(": the same\n")
 

@@ -100,6 +100,10 @@ def test_a_network_of_ones_own_through_the_command_line(command, nets, tmp_path)
     assert len(history) == 2
     assert model(torch.zeros(3, 2)).shape == (3,)
     assert "4 of 4 jobs are finished" in command("-m", *words, "curve=1,4", "model.omega=5,10", INLINE, "sweep=own").out
+    module = Path(str(sys.modules[config.model.target.partition(".")[0]].__file__))
+    module.write_text(module.read_text() + "# changed\n")
+    again = command("-m", *words, "curve=1,4", "model.omega=5,10", INLINE, "sweep=own")
+    assert "4 of these were trained with another source of their model" in again.out + again.err
     single = command(*words, "seed=3")
     assert single.status == 0
     assert "best test accuracy" in single.out

@@ -1,17 +1,20 @@
 """A sweep that searches: what it trains, where it ends, and that it trains nothing twice."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from conftest import small
+from hydra.core.utils import JobReturn, JobStatus
 from hypothesis import example, given
 from hypothesis import strategies as st
 from test_training import trained
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.sweeps.outward import Search, ladder, nearest
+from hydra_plugins.fractal_ifs_sweeper import OutwardSweeper
 
 WORDS = ["fractal=vicsek", "fractal.depth=3", "width=6", "depth=2", "steps=60", "eval_every=20", "engine=torch"]
 WORDS += ["data.train_size=1500", "data.test_size=997", "hydra/sweeper=outward", "logger=csv", "sweep=s", "workers=1"]
@@ -70,6 +73,26 @@ def test_a_ladder_is_in_the_order_of_its_numbers():
         ladder("lr", words[:2])
     with pytest.raises(ConfigError, match=r"^loss=hinge: must be a number with hydra/sweeper=outward and over=loss$"):
         ladder("loss", ["loss=hinge"])
+
+
+def test_words_with_pluses_are_searched_like_others():
+    """As Hydra lets one write any key: the seeds of a cell are one search."""
+    found = {}
+    for pluses in ("", "++"):
+        launched: list[list[str]] = []
+        sweeper = OutwardSweeper()
+        sweeper._check = lambda *_, **__: None
+
+        def launch(batch, first, directory, launched=launched):
+            launched.extend(batch)
+            return [JobReturn(_return_value=0.5, status=JobStatus.COMPLETED) for _ in batch]
+
+        sweeper._launch = launch
+        jobs = [[f"{pluses}seed={seed}", f"{pluses}lr={lr}"] for seed in (0, 1) for lr in LRS]
+        sweeper._launch_all(jobs, Path())
+        found[pluses] = [[word.removeprefix(pluses) for word in words] for words in launched]
+    assert found["++"] == found[""]
+    assert len(found[""]) == 6
 
 
 def trained_rates(directory):

@@ -130,7 +130,7 @@ class CheckedSweeper(Sweeper):
         best = BestLr(Path(str(self.keys.best_lr)))
         compose = Composer(self.hydra_context.config_loader, self.config)
         found = []
-        for others in dict.fromkeys(tuple(word for word in job if not word.startswith("lr=")) for job in jobs):
+        for others in dict.fromkeys(tuple(word for word in job if not _sets(word, "lr")) for job in jobs):
             if (lr := best.of(parse(compose(others)))) is None:
                 words = " ".join(filter_overrides(others))
                 raise ConfigError(f"hydra.sweeper.best_lr={self.keys.best_lr}: has no run of {words}")
@@ -172,15 +172,15 @@ class OutwardSweeper(CheckedSweeper):
             raise ConfigError(f"hydra.sweeper.best_lr={self.outward.best_lr}: goes with over=lr")
 
     def _launch_all(self, jobs: list[list[str]], directory: Path) -> list[Sequence[JobReturn]]:
-        over = f"{self.outward.over}="
-        rungs = ladder(self.outward.over, [word for job in jobs for word in job if word.startswith(over)])
+        over = self.outward.over
+        rungs = ladder(over, [word for job in jobs for word in job if _sets(word, over)])
         self._check(jobs, 0, numbered=False)
         cells: dict[tuple[str, ...], list[tuple[str, ...]]] = {}  # by their words, with the words of each seed's runs
         having, lacking = list[list[str]](), list[list[str]]()  # the key, as optimizer=adam lacks optimizer.momentum
         for job in jobs:
-            (having if any(word.startswith(over) for word in job) else lacking).append(job)
-        for words in dict.fromkeys(tuple(word for word in job if not word.startswith(over)) for job in having):
-            cells.setdefault(tuple(word for word in words if not word.startswith("seed=")), []).append(words)
+            (having if any(_sets(word, over) for word in job) else lacking).append(job)
+        for words in dict.fromkeys(tuple(word for word in job if not _sets(word, over)) for job in having):
+            cells.setdefault(tuple(word for word in words if not _sets(word, "seed")), []).append(words)
         firsts = self._firsts(rungs, list(cells))
         searches = {cell: Search(len(rungs), begin) for cell, begin in zip(cells, firsts, strict=True)}
         returns: list[Sequence[JobReturn]] = []
@@ -232,6 +232,11 @@ class OutwardSweeper(CheckedSweeper):
         found = [best.of(parse(compose([*cell, rungs[middle]]))) for cell in cells]
         best.tell()
         return [middle if lr is None else nearest(rungs, lr) for lr in found]
+
+
+def _sets(word: str, key: str) -> bool:
+    """Whether a job's word sets this key: ``lr=1e-3``, or ``++lr=1e-3``."""
+    return word.lstrip("+").partition("=")[0] == key
 
 
 def _returned(job: JobReturn) -> float | Exception:

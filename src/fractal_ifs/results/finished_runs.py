@@ -29,7 +29,7 @@ from fractal_ifs.results.columns import CELL, COLUMNS, ENDED
 from fractal_ifs.results.rows import row_of
 from fractal_ifs.results.text_table import TABLE, TextTable, by_value, number_of, quoted, read_text
 from fractal_ifs.runs import locks
-from fractal_ifs.runs.records import NOT_KEPT, OF_RUN, RunRecord, Status, understood, walk
+from fractal_ifs.runs.records import NOT_KEPT, OF_RUN, SOURCES, RunRecord, Status, understood, walk
 
 log = logging.getLogger(__name__)
 
@@ -150,9 +150,10 @@ def _differing(there: Mapping[str, Row], ended: Mapping[Path, RunRecord]) -> lis
 
 
 def write(path: Path, rows: Mapping[str, Row]) -> None:
-    """Write the table, sorted by ``ORDER``. Raises OSError."""
+    """Write the table, sorted by ``ORDER``. It has columns of sources only where a run has one. Raises OSError."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, KEPT, restval="", lineterminator="\n")
+    names = [name for name in KEPT if name not in SOURCES or any(row.get(name) for row in rows.values())]
+    writer = csv.DictWriter(text, names, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for row in sorted(rows.values(), key=lambda row: [by_value(row.get(name, "")) for name in ORDER]):
         writer.writerow({name: quoted(value) for name, value in row.items()})
@@ -167,6 +168,8 @@ class KeptRun(RunRecord):
 
     def lacking(self, measures: Iterable[str]) -> set[str]:
         """Those measures of which the row has no number. Tables of finished runs have no others than these two."""
+        if self.status == Status.DIVERGED:  # of such a network only the test set is measured
+            return set()
         there = {"train_acc": self.final_train_acc, "val_acc": self.best_val_acc}
         return {name for name in measures if there.get(name) is None}
 

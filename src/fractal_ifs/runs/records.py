@@ -117,9 +117,9 @@ class RunRecord(Mapping[str, Any]):
     fractal_ifs: str | None = of_run("version of this package")
     git_commit: str | None = of_run("commit of the source tree")
     git_modified: bool | None = of_run("whether a tracked file differed from that commit", kept=False)
-    model_source: str | None = of_run("hash of the file that a network of one's own comes from", kept=False)
-    loss_source: str | None = of_run("hash of the file that a loss of one's own comes from", kept=False)
-    ckpt_source: str | None = of_run("hash of the checkpoint of Lightning's that it began from", kept=False)
+    model_source: str | None = of_run("hash of the file that a network of one's own comes from")
+    loss_source: str | None = of_run("hash of the file that a loss of one's own comes from")
+    ckpt_source: str | None = of_run("hash of the checkpoint of Lightning's that it began from")
     error: str | None = of_run("why it failed", kept=False)
     measured: Mapping[str, float] | None = of_run("what measures found at the last evaluation", kept=False)
     stopped: str | None = of_run("what ended it before its last step: a key of stop, or a sweep's rung", kept=False)
@@ -155,6 +155,8 @@ class RunRecord(Mapping[str, Any]):
     def __hash__(self) -> int:
         return hash((self.fingerprint, self.status, self.steps))
 
+
+SOURCES = ("model_source", "loss_source", "ckpt_source")  # of what a run computes, besides its config and this package
 
 _NAMES = tuple(field.name for field in dataclasses.fields(RunRecord))
 COLUMNS = tuple(name for name in _NAMES if name not in ("config", "measured"))

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fractal_ifs.config.own import Own
-from fractal_ifs.config.own_class import file_digest, source_digest
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.data.images import Images
 from fractal_ifs.data.seeds import stream
@@ -32,6 +30,7 @@ from fractal_ifs.runs.records import (
     write_record,
 )
 from fractal_ifs.runs.shapes import COLUMNS, Shape
+from fractal_ifs.runs.sources import sources
 from fractal_ifs.runs.state_dicts import with_state_dicts
 from fractal_ifs.runs.versions import versions
 
@@ -73,11 +72,7 @@ class Run:
         self.native_build: str | None = None
         self.torch_kernels: str | None = None  # None: its bits don't rest on them
         self.versions = versions().plain()
-        for name, own in (("model_source", config.model), ("loss_source", config.loss)):
-            if isinstance(own, Own):
-                self.versions[name] = source_digest(own.target)
-        if path := config.trainer.ckpt_path:
-            self.versions["ckpt_source"] = file_digest(path)
+        self.versions |= sources(config)
         self.wandb_id: str | None = None
         self.pause: int | None = None  # as of a ``Job``
         self.ended_by: str | None = None  # what ended it early, if that isn't a key of ``stop``

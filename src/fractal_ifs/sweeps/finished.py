@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from fractal_ifs.config.machine import check_outside
-from fractal_ifs.config.own_class import file_digest
 from fractal_ifs.config.run import Job
 from fractal_ifs.engines.own_loss import check_loss
 from fractal_ifs.errors import ConfigError
@@ -17,6 +16,7 @@ from fractal_ifs.results.finished_runs import Keeper, KeptRun
 from fractal_ifs.runs.finished import finished, remove_left
 from fractal_ifs.runs.history import mend_history
 from fractal_ifs.runs.records import RunRecord, Status, Stored, read_record
+from fractal_ifs.runs.sources import sources
 from fractal_ifs.runs.versions import bits_rest_on, differences
 from fractal_ifs.sweeps import driver
 
@@ -68,18 +68,23 @@ def finished_jobs(jobs: Sequence[Job]) -> dict[int, Ended]:
             count = sum(str(jobs[number].config.kept) == table for number in kept)
             log.info("%d of these are in kept=%s and have no directory here", count, table)
         tell_lacking(jobs, {**records, **kept})
-        if other := sum(_began_elsewhere(jobs[number], record) for number, record in records.items()):
-            text = (
-                "%d of these began from other files than are at trainer.ckpt_path now; overwrite=true trains them again"
-            )
-            log.warning(text, other)
+        _tell_of_sources(jobs, {**records, **kept})
     return results
 
 
-def _began_elsewhere(job: Job, record: RunRecord) -> bool:
-    """Whether another checkpoint is by now where a finished run's was."""
-    path = job.config.trainer.ckpt_path
-    return path is not None and file_digest(path) not in (None, record.ckpt_source)
+def _tell_of_sources(jobs: Sequence[Job], records: Mapping[int, RunRecord]) -> None:
+    """Warn of finished runs of files that are others by now: of a network or loss of one's own, or a checkpoint."""
+    texts = {
+        "ckpt_source": "began from other files than are at trainer.ckpt_path now",
+        "model_source": "were trained with another source of their model",
+        "loss_source": "were trained with another source of their loss",
+    }
+    known: dict[str, str | None] = {}
+    now = {number: sources(jobs[number].config, known) for number in records}
+    for name, text in texts.items():
+        pairs = [(record[name], now[number].get(name)) for number, record in records.items()]
+        if other := sum(None not in pair and pair[0] != pair[1] for pair in pairs):
+            log.warning("%d of these %s; overwrite=true trains them again", other, text)
 
 
 def best_of(job: Job, ended: RunRecord) -> float | None:
