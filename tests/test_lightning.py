@@ -630,6 +630,17 @@ def test_refused_in_one_line(command, words, told, tmp_path):
     assert not list(tmp_path.iterdir())  # not even a directory
 
 
+def test_a_sweep_over_lists_of_callbacks(command, tmp_path):
+    words = ["-m", "engine=lightning", "logger=none", "width=5", "depth=1", "steps=10", "eval_every=10", "sweep=s"]
+    words += ["data.train_size=500", "data.test_size=100", "workers=1"]
+    assert command(*words, "callbacks=[best_checkpoint],[early_stopping,best_checkpoint],[]").status == 0
+    records = [json.loads(path.read_text()) for path in (tmp_path / "multirun" / "s").glob("*/result.json")]
+    names = sorted(list(record["config"].get("callbacks", {})) for record in records)
+    assert names == [[], ["best_checkpoint"], ["early_stopping", "best_checkpoint"]]
+    ended = command(*words, "callbacks=[best_checkpoint],[foo]")
+    assert ended.status == "error: callbacks=foo: must be one of best_checkpoint, early_stopping, lr_monitor"
+
+
 def test_a_sweep_is_refused_before_its_directories_are_made(command, tmp_path):
     words = ["-m", "engine=lightning", "steps=10", "callbacks=early_stopping", "logger=none"]
     ended = command(*words, "callbacks.early_stopping.patience=1,foo")

@@ -154,6 +154,21 @@ def test_the_command(command, tmp_path):
     )
 
 
+def test_overwriting_discards_no_run_that_it_begins_from(command, tmp_path):
+    words = [word for word in WORDS if not word.startswith("curve=")]
+    assert command(*words, "steps=40", "hydra.run.dir=one").status == 0
+    before = files_in(tmp_path / "one", "result.json")
+    longer = ["steps=80", "continue_from=one", "hydra.run.dir=one"]
+    assert "overwrite=true trains it again" in str(command(*words, *longer).status)
+    assert command(*words, *longer, "overwrite=true").status == (
+        "error: continue_from=one: overwrite=true would discard the run in one before this one begins at its end; "
+        "give it another directory"
+    )
+    assert files_in(tmp_path / "one", "result.json") == before
+    assert command(*words, *longer[:2], "hydra.run.dir=other", "overwrite=true").status == 0
+    assert command(*words, *longer[:2], "hydra.run.dir=one/longer", "overwrite=true").status == 0
+
+
 def test_from_python_without_a_directory_of_its_own(tmp_path):
     keys = {
         "width": 8,

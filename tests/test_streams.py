@@ -266,12 +266,13 @@ def test_training_that_ignores_the_hang_up_goes_on_without_its_terminal(tmp_path
 
 @pytest.mark.parametrize("kind", [signal.SIGUSR1, signal.SIGUSR2])
 def test_signals_checkpoint_and_end(tmp_path, kind):
-    process = start(tmp_path, *LONG)
+    again = ["overwrite=true"] if kind == signal.SIGUSR2 else []  # with it the same command would begin anew
+    process = start(tmp_path, *LONG, *again)
     assert wait_for(lambda: len(steps(tmp_path)) == 2, process)
     process.send_signal(kind)
     text, _ = process.communicate(timeout=300)
     assert process.returncode == 128 + kind
-    assert text.endswith("interrupted: the same command goes on from here\n")
+    assert text.endswith(f"the same command{' without overwrite=true' if again else ''} goes on from here\n")
     assert "Traceback" not in text
     assert trained(tmp_path) == ["interrupted", "interrupted"]
     for path in tmp_path.rglob("history.csv"):

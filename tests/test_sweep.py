@@ -201,6 +201,13 @@ def test_workers_need_no_shared_memory(tmp_path, monkeypatch):
     worker.join([job])
 
 
+def test_a_whole_number_with_zeros_before_it_is_that_number(command, tmp_path):
+    words = ["-m", *QUICK, "sweep=tests"]
+    assert "the sweep has a job twice" in str(command(*words, "seed=0,00,1").status)
+    assert command(*words, "seed=00,01").status == 0
+    assert {path.name for path in (tmp_path / "multirun" / "tests").iterdir() if path.is_dir()} >= {"seed=0", "seed=1"}
+
+
 def test_a_sweep_joins_and_is_refused(command, tmp_path):
     """One directory's life: trained, left alone, joined by more jobs, refused to another config."""
     ended = command(*GRID)

@@ -102,7 +102,9 @@ def main() -> int:
             if not (caught or isinstance(error, KeyboardInterrupt)):
                 raise
             logging.getLogger("torch").setLevel(logging.WARNING)  # it would tell of its caches at the end
-            print("interrupted: the same command goes on from here", file=sys.stderr)
+            again = any(word.lstrip("+") == "overwrite=true" for word in words)
+            without = " without overwrite=true" if again else ""
+            print(f"interrupted: the same command{without} goes on from here", file=sys.stderr)
             sys.exit(128 + (caught or [signal.SIGINT])[0])
     return 0
 

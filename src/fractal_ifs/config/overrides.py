@@ -16,7 +16,7 @@ import types
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -137,8 +137,8 @@ def _check_choice(override: Override, folders: Sequence[Path] | None) -> None:
         values = override.sweep_iterator() if not isinstance(override.value(), Glob) else ()
     else:
         values = [override.value()]
-        if group in ("experiment", *SEVERAL) and isinstance(values[0], list):  # one after the other
-            values = values[0]
+    if group in ("experiment", *SEVERAL):  # several, one after the other: [a,b]
+        values = chain.from_iterable(value if isinstance(value, list) else [value] for value in values)
     for value in map(_text, islice(values, MOST_NAMES)):
         name = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
         if not name.strip() or "${" in name or name == "???" or len(name) > 200 or not name.isprintable():

@@ -93,8 +93,10 @@ def _is_flag(key: str) -> bool:
 
 
 def as_typed(key: str, text: str) -> str:
-    """A value of a sweep, ``text``, as it stands in a job's words: a whole number without a point."""
-    return str(int(float(text))) if key in COUNTS and text.endswith(".0") else text
+    """A value of a sweep, ``text``, as it stands in a job's words: of a whole number its digits alone."""
+    if key not in COUNTS:
+        return text
+    return str(int(float(text))) if text.endswith(".0") else str(int(text)) if text.isdecimal() else text
 
 
 def _read(parse: Parse, parser: OverridesParser, word: str) -> Override:
