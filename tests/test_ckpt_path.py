@@ -208,7 +208,6 @@ def test_what_is_refused(tmp_path, command):
         ".": "must be a file",
         "pipe": "must be a file",
         "part.ckpt": "its optimizer has other parameters than the network",
-        "null": "must be the path of a checkpoint of Lightning's",
         "3": "must be the path of a checkpoint of Lightning's",
     }
     words = ["engine=lightning", "width=4", "depth=1", "steps=60", "logger=none", "data.train_size=1500"]
@@ -220,6 +219,12 @@ def test_what_is_refused(tmp_path, command):
     assert not (tmp_path / "out").exists()
     ended = command(f"trainer.ckpt_path={path}", "hydra.run.dir=out")
     assert "trainer.ckpt_path: goes with engine=lightning, not engine=auto" in str(ended.status)
+
+
+def test_null_is_none_as_in_templates():
+    null, none = (composed(**keys) for keys in ({"+trainer.ckpt_path": None}, {}))
+    assert null.fingerprint == none.fingerprint
+    assert null.trainer.ckpt_path is None
 
 
 def test_a_sweep_of_checkpoints_is_told_apart(tmp_path, command):

@@ -116,7 +116,9 @@ def test_further_seeds_at_the_best_learning_rate_of_each_cell(command, tmp_path)
     best = {}
     for row in lines(table):
         best.setdefault(row["depth"], []).append((float(row["best_test_acc"]), float(row["lr"])))
-    assert command(*SWEEP, "lr=1e-3,5e-4", "seed=1,2", f"hydra.sweeper.best_lr={table}").status == 0
+    ended = command(*SWEEP, "lr=1e-3,5e-4", "seed=1,2", f"hydra.sweeper.best_lr={table}")
+    assert ended.status == 0
+    assert f"lr=0.0005: is not used: hydra.sweeper.best_lr={table} has the learning rates" in ended.out
     new = [row for row in lines(table) if row["seed"] != "0"]
     assert sorted((row["depth"], row["seed"]) for row in new) == [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
     for row in new:

@@ -201,11 +201,28 @@ def test_workers_need_no_shared_memory(tmp_path, monkeypatch):
     worker.join([job])
 
 
+def test_a_refused_command_shows_no_table_of_an_earlier_one(command):
+    words = ["-m", "curve=1", *QUICK, "sweep=grid"]
+    assert "best test accuracy" in command(*words).out
+    ended = command(*words, "seed=-1")
+    assert "seed=-1: must be" in str(ended.status)
+    assert ended.out == ""
+
+
+def test_jobs_in_directories_of_their_own_fill_one_kept_table(command, tmp_path):
+    """A relative path is that of the command."""
+    words = ["-m", "curve=1", *QUICK, "sweep=grid", "hydra/launcher=basic", "hydra.job.chdir=true", "kept=kept.csv"]
+    assert command(*words, "seed=0,1").status == 0
+    [table] = tmp_path.rglob("kept.csv")
+    assert table.parent == tmp_path
+    assert len(table.read_text().splitlines()) == 3
+
+
 def test_a_whole_number_with_zeros_before_it_is_that_number(command, tmp_path):
     words = ["-m", *QUICK, "sweep=tests"]
     assert "the sweep has a job twice" in str(command(*words, "seed=0,00,1").status)
     assert command(*words, "seed=00,01").status == 0
-    assert {path.name for path in (tmp_path / "multirun" / "tests").iterdir() if path.is_dir()} >= {"seed=0", "seed=1"}
+    assert sorted(row["seed"] for row in table(tmp_path, "tests")) == ["0", "1"]
 
 
 def test_a_sweep_joins_and_is_refused(command, tmp_path):

@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 
 import contextlib
+import dataclasses
 import logging
 import signal
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.utils import to_absolute_path
 from omegaconf import DictConfig
 
 from fractal_ifs import streams
@@ -23,7 +25,7 @@ from fractal_ifs.config.compose import parse
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
 from fractal_ifs.config.plugins import check_plugin_keys, maximize_accuracy
-from fractal_ifs.config.run import Job
+from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.config.session import VERSION_BASE, Task, register
 from fractal_ifs.config.trust import check_trust
 from fractal_ifs.errors import ConfigError, counted, message, told
@@ -60,7 +62,7 @@ def train(config: DictConfig, single: bool) -> float | None:
 
     Returns as ``job`` does. Raises ConfigError, and in a sweep the exception that the job failed with.
     """
-    asked = Job(parse(config), Path(HydraConfig.get().runtime.output_dir))
+    asked = Job(_in_one_table(parse(config)), Path(HydraConfig.get().runtime.output_dir))
     assert asked.directory is not None
     check_writable(asked.directory)
     ended = finished_jobs([asked]).get(0)
@@ -81,6 +83,11 @@ def train(config: DictConfig, single: bool) -> float | None:
     else:
         check_objective(asked, ended)
     return best_of(asked, ended)
+
+
+def _in_one_table(config: RunConfig) -> RunConfig:
+    """The config with the place of its table of finished runs, which no job's own directory changes."""
+    return dataclasses.replace(config, kept=to_absolute_path(config.kept)) if config.kept else config
 
 
 def main() -> int:

@@ -58,8 +58,6 @@ class CheckedSweeper(Sweeper):
         assert self.config is not None
         directory = Path(str(self.config.hydra.sweep.dir))
         jobs = self._jobs(arguments)
-        if directory not in swept:
-            swept.append(directory)
         try:
             return self._launch_all(jobs, directory)
         except Exception as error:
@@ -84,6 +82,8 @@ class CheckedSweeper(Sweeper):
         assert self.config is not None
         assert self.launcher is not None
         self._check(batch, first)
+        if directory not in swept:
+            swept.append(directory)
         if not first:
             check_writable(directory)
             write(directory / SWEEP, OmegaConf.to_yaml(self.config).encode())
@@ -120,7 +120,11 @@ class CheckedSweeper(Sweeper):
         jobs = [list(job) for job in itertools.product(*(of_file | of_command).values())]
         theirs = [word for key, words in of_file.items() if key in CHOICES or key not in of_command for word in words]
         jobs = where_they_count(self.hydra_context.config_loader, self.config, jobs, theirs)
-        return self._with_best_lr(jobs) if self.keys.best_lr else jobs
+        if not self.keys.best_lr:
+            return jobs
+        for word in (word for key, words in of_command.items() if key.lstrip("+") == "lr" for word in words):
+            log.warning("%s: is not used: hydra.sweeper.best_lr=%s has the learning rates", word, self.keys.best_lr)
+        return self._with_best_lr(jobs)
 
     def _with_best_lr(self, jobs: Sequence[Sequence[str]]) -> list[list[str]]:
         from fractal_ifs.results.best_lr import BestLr

@@ -91,6 +91,8 @@ def trainer_flags() -> tuple[str, ...]:
 
 def parse_flags(keys: Mapping[str, Any], own: tuple[str, ...]) -> Written:
     """The flags among the keys of a trainer that are not its ``own``. Raises ConfigError for one that is none."""
+    if keys.get(CKPT_PATH, "") is None:  # as in templates: it begins at step 0
+        keys = {name: value for name, value in keys.items() if name != CKPT_PATH}
     for name, value in keys.items():
         given = f"trainer.{short(name)}={shown(value)}"
         if name in OURS:
