@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import read_checkpoint, slurm_settings
+from conftest import composed, read_checkpoint, slurm_settings
 from torch import nn
 from torch.nn import functional
 
@@ -88,7 +88,7 @@ def config(folder: Path, **keys: Any) -> RunConfig:
     asked = {"data": "cifar10", "model": "cnn", "data.dir": str(folder), "data.verify": False, "data.train_size": 60}
     asked |= {"data.test_size": 12, "batch_size": 16, "width": 4, "depth": 3, "steps": 30, "eval_every": 10}
     asked |= {"logger": "none", "sweep": "tests"} | {key.replace("__", "."): value for key, value in keys.items()}
-    return compose(**asked)
+    return composed(**asked)
 
 
 def data_of(where: Path, name: str = "cifar10", **keys: Any) -> ImageData:

@@ -13,10 +13,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import slurm_settings, small
+from conftest import composed, slurm_settings, small
 
 from fractal_ifs.config import machine
-from fractal_ifs.config.compose import compose
 from fractal_ifs.config.machine import gpus
 from fractal_ifs.config.run import Job
 from fractal_ifs.data.points import _shared
@@ -312,7 +311,7 @@ def test_a_gpu_that_fails_is_left_out_and_said(plan, lost, finished, tmp_path, m
 
 
 def cnn(seed=0, **keys):
-    config = compose(data="cifar10", model="cnn", width=32, depth=3, seed=seed, logger="none", **keys)
+    config = composed(data="cifar10", model="cnn", width=32, depth=3, seed=seed, logger="none", **keys)
     return config.on("gpu")
 
 
