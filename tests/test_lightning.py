@@ -1,6 +1,7 @@
 """``engine=lightning`` and the library for Lightning's users: equal numbers, resume, refusals, callbacks, loggers."""
 
 import dataclasses
+import inspect
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ from pytorch_lightning.callbacks import Timer
 from fractal_ifs import MLP, Classifier, ConfigError, FractalDataModule, FractalDistribution, load, run
 from fractal_ifs.config.annotations import fitted
 from fractal_ifs.config.compose import compose
-from fractal_ifs.config.lightning import OURS, SHOWN, trainer_flags
+from fractal_ifs.config.lightning import OURS, SHOWN, USUAL, trainer_flags
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.data.order import OrderedLoader, PointBatches
 from fractal_ifs.data.points import fractal_points
@@ -628,6 +629,20 @@ def test_refused_in_one_line(command, words, told, tmp_path):
     assert str(ended.status).startswith(f"error: {told}")
     assert "\n" not in str(ended.status)
     assert not list(tmp_path.iterdir())  # not even a directory
+
+
+def test_a_flag_at_its_default_is_the_same_run():
+    """And the run that an earlier version told apart is found."""
+    usual = {"+trainer.gradient_clip_val": None, "+trainer.accumulate_grad_batches": 1}
+    plain, given, other = (
+        compose(engine="lightning", width=4, depth=1, **keys)
+        for keys in ({}, usual, {"+trainer.gradient_clip_val": 0.5})
+    )
+    assert given.fingerprint == plain.fingerprint == "93bc7e515b4cc78d" != other.fingerprint
+    assert setting_of(given) == setting_of(plain)
+    assert "78d161b4ee3b9780" in given.fingerprints
+    signature = inspect.signature(pl.Trainer.__init__).parameters
+    assert {name: json.dumps(signature[name].default) for name in USUAL} == USUAL
 
 
 def test_a_sweep_over_lists_of_callbacks(command, tmp_path):

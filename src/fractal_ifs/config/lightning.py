@@ -54,6 +54,8 @@ SHOWN = (
     "limit_predict_batches",
     "model_registry",
 )
+# Defaults of others than these are null, as JSON has it.
+USUAL = {"accumulate_grad_batches": "1", "inference_mode": "true", "sync_batchnorm": "false"}
 # Callbacks of Lightning's that only look, or keep files.
 ONLY_LOOKING = (
     "DeviceStatsMonitor",
@@ -107,7 +109,16 @@ def parse_flags(keys: Mapping[str, Any], own: tuple[str, ...]) -> Written:
 
 
 def flags_of_result(flags: Written) -> dict[str, str]:
-    """The flags that can change a result, as texts."""
+    """The flags that can change a result, as texts: without those that have Lightning's own default."""
+    return {name: text for name, text in _of_result(flags).items() if name not in usual_flags(flags)}
+
+
+def usual_flags(flags: Written) -> dict[str, str]:
+    """Those that could change a result and have the default, as texts. They were part of fingerprints once."""
+    return {name: text for name, text in _of_result(flags).items() if text == USUAL.get(name, "null")}
+
+
+def _of_result(flags: Written) -> dict[str, str]:
     return {name: json.dumps(value, sort_keys=True) for name, value in flags.keys.items() if name not in SHOWN}
 
 

@@ -17,7 +17,7 @@ from fractal_ifs.config.data import Data, FractalData, ImageData, parse_data
 from fractal_ifs.config.fractal import Curve, Fractal, check_distribution
 from fractal_ifs.config.keys import A_SEED, Group, checked, key
 from fractal_ifs.config.leaves import leaves
-from fractal_ifs.config.lightning import Callbacks
+from fractal_ifs.config.lightning import Callbacks, usual_flags
 from fractal_ifs.config.logger import Logger, PlainLogger, WandbLogger, parse_logger
 from fractal_ifs.config.loss import LOSSES, OF_IMAGES, OF_POINTS, AnyLoss, OwnLoss, parse_loss
 from fractal_ifs.config.measures import ALLOWED, check_fits, check_names, is_own
@@ -286,12 +286,17 @@ class RunConfig(Group):
 
     @cached_property
     def fingerprints(self) -> tuple[str, ...]:
-        """The fingerprint, then those that format 1 may have had: it hashed numbers as they were given, 0 or 0.0."""
+        """The fingerprint, then those that earlier versions may have given.
+
+        Format 1 hashed numbers as they were given, 0 or 0.0; flags of Lightning's were hashed at their defaults too.
+        """
         identity = self.identity()
         data = identity["data"]
         numbers = [name for name in data if name in ("margin", "brightness", "contrast")]
         spellings = [dict(zip(numbers, each, strict=True)) for each in product(*(_spellings(data[n]) for n in numbers))]
         found = [_digest(identity | {"data": data | each}) for each in spellings]
+        if usual := usual_flags(self.trainer.flags):
+            found.append(_digest(identity | {"trainer": identity["trainer"] | usual}))
         return tuple(dict.fromkeys([self.fingerprint, *found]))
 
 
