@@ -132,7 +132,7 @@ def bare(tmp_path_factory):
 
 
 SWEEP = ["-m", "fractal=vicsek", "curve=1,4", "width=8", "depth=2", "steps=40", "eval_every=20", "sweep=s"]
-SWEEP += ["data.train_size=400", "data.test_size=100", "logger.mode=offline", "logger.timeout=100", "kept=kept.csv"]
+SWEEP += ["data.train_size=400", "data.test_size=100", "logger.mode=offline", "logger.timeout=300", "kept=kept.csv"]
 
 
 def test_without_extras_sweeps_train_and_are_told_of(bare, tmp_path):
@@ -141,7 +141,8 @@ def test_without_extras_sweeps_train_and_are_told_of(bare, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert "best test accuracy" in done.stdout
     directories = sorted(tmp_path.glob("multirun/s/*/"))
-    assert len(list(tmp_path.glob("multirun/s/*/wandb/offline-run-*/*.wandb"))) == len(directories) == 2
+    logged = list(tmp_path.glob("multirun/s/*/wandb/offline-run-*/*.wandb"))
+    assert len(logged) == len(directories) == 2, done.stdout
     (directories[0] / "result.json").unlink()  # is trained again, from its checkpoint
     assert len((tmp_path / "kept.csv").read_text().splitlines()) == 3
     done = bare(tmp_path, "train", *SWEEP, "kept=")
