@@ -397,7 +397,7 @@ def a_run(directory: Path, status: Status, steps: int) -> None:
     write_record(directory, RunRecord.of(config, status, steps=steps, **numbers))
 
 
-def clock(monkeypatch, sleep, monotonic=time.monotonic):
+def watched_by(monkeypatch, sleep, monotonic=time.monotonic):
     """The time as ``watch`` has it: other threads of this process keep theirs."""
     own = SimpleNamespace(sleep=sleep, monotonic=monotonic, strftime=time.strftime)
     monkeypatch.setattr(watch, "time", own)
@@ -417,7 +417,7 @@ def test_watching_ends_with_the_runs(tmp_path, monkeypatch, capsys):
         if len(naps) == 40:  # after a long silence nobody knows whether it goes on
             a_run(tmp_path / "1", Status.FINISHED, 1000)
 
-    clock(monkeypatch, sleep, lambda: 20.0 * len(naps))
+    watched_by(monkeypatch, sleep, lambda: 20.0 * len(naps))
     report(["status", str(tmp_path), "--watch", "20"])
     lines = [line[9:] for line in capsys.readouterr().out.splitlines()]  # without the time
     head = f"{tmp_path}: 2 runs:"
@@ -435,7 +435,7 @@ def test_watching_in_a_terminal_draws_a_bar_for_each_directory(tmp_path, monkeyp
     a_run(tmp_path / "a" / "0", Status.INTERRUPTED, 200)
     a_run(tmp_path / "b" / "0", Status.FINISHED, 1000)
     monkeypatch.setattr(watch, "Console", partial(Console, file=terminal[0]))
-    clock(monkeypatch, lambda seconds: a_run(tmp_path / "a" / "0", Status.FINISHED, 1000))
+    watched_by(monkeypatch, lambda seconds: a_run(tmp_path / "a" / "0", Status.FINISHED, 1000))
     monkeypatch.chdir(tmp_path)
     last = watch.watch([Path("a"), Path("b")], 1)
     assert last == "\n".join(f"{name}: 1 run: 1 finished; 1,000 of 1,000 steps (100.0%)" for name in "ab")
@@ -468,7 +468,7 @@ def test_watching_has_a_line_for_each_run_in_training_that_has_room(tmp_path, mo
         in_training(tmp_path / "s" / "4", layers, 0.99, 0.98, 0.97, 0.7),
     ]
     monkeypatch.setattr(watch, "Console", partial(Console, file=terminal[0]))
-    clock(monkeypatch, lambda seconds: 1 / 0)
+    watched_by(monkeypatch, lambda seconds: 1 / 0)
     for name, value in (("LINES", lines), ("COLUMNS", 45)):
         monkeypatch.setenv(name, str(value))
     monkeypatch.chdir(tmp_path)
