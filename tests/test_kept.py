@@ -475,6 +475,7 @@ def test_a_sweep_of_kept_runs_alone_is_reported_and_has_a_status(command, tmp_pa
     assert command(*SWEEP[:-1], "lr=1e-3", "kept=kept.csv", "sweep=again", "overwrite=true").status == 0
     (again / "results.csv").write_bytes(table)
     assert status(again).states == {"finished": 2, "kept": 2}
+    assert status(tmp_path / "multirun").states == {"finished": 6, "kept": 2}  # of each sweep its own, in any order
     assert len(rows.read_runs([again])[0]) == 4
 
 

@@ -1,6 +1,7 @@
 """``continue_from``: going on with a finished run to more steps."""
 
 import dataclasses
+import re
 import shutil
 from typing import Any
 
@@ -160,13 +161,19 @@ def test_overwriting_discards_no_run_that_it_begins_from(command, tmp_path):
     before = files_in(tmp_path / "one", "result.json")
     longer = ["steps=80", "continue_from=one", "hydra.run.dir=one"]
     assert "overwrite=true trains it again" in str(command(*words, *longer).status)
-    assert command(*words, *longer, "overwrite=true").status == (
-        "error: continue_from=one: overwrite=true would discard the run in one before this one begins at its end; "
-        "give it another directory"
+    ended = command(*words, *longer, "overwrite=true")
+    assert re.fullmatch(
+        r"error: continue_from=one: overwrite=true would discard the run in \S*one before another begins at its end; "
+        "give that another directory",
+        str(ended.status),
     )
+    assert ended.out == ""
     assert files_in(tmp_path / "one", "result.json") == before
     assert command(*words, *longer[:2], "hydra.run.dir=other", "overwrite=true").status == 0
     assert command(*words, *longer[:2], "hydra.run.dir=one/longer", "overwrite=true").status == 0
+    assert command("-m", *words, "steps=40,60", "sweep=s").status == 0
+    ended = command("-m", *words, "steps=60,80", "sweep=s", "continue_from=multirun/s", "overwrite=true")
+    assert "before another begins at its end" in str(ended.status) + ended.out + ended.err
 
 
 def test_from_python_without_a_directory_of_its_own(tmp_path):

@@ -174,14 +174,28 @@ def obstacle(directory: Path) -> str | None:
     return None if os.access(there, os.W_OK | os.X_OK) else f"{there} can't be written"
 
 
-def check_outside(config: RunConfig) -> None:
-    """Raises ConfigError if what a run needs besides its config is missing or bad: a directory, W&B's mode."""
+def check_outside(config: RunConfig, directory: Path | None) -> None:
+    """Raises ConfigError if what a run needs besides its config is missing or bad: a directory, W&B's mode.
+
+    ``directory`` is the run's own.
+    """
     if isinstance(config.data, ImageData) and config.data.dir is not None:
         _check_images(str(Path(config.data.dir).expanduser().absolute()), config.data.dir)
     if isinstance(config.logger, WandbLogger) and config.logger.mode is None:
         environment.wandb_mode()
     if config.continue_from and not os.path.isdir(config.continue_from):
         raise ConfigError(f"continue_from={shown(config.continue_from)}: must be a directory with finished runs")
+    source = Path(config.continue_from)
+    if config.continue_from and config.overwrite and directory and source.resolve() == directory.resolve():
+        raise ConfigError(discarding(config, directory))
+
+
+def discarding(config: RunConfig, source: Path) -> str:
+    """What is told of a run that would begin at the end of one that ``overwrite=true`` discards before."""
+    return (
+        f"continue_from={shown(config.continue_from)}: overwrite=true would discard the run in {short(source, 200)} "
+        "before another begins at its end; give that another directory"
+    )
 
 
 @lru_cache

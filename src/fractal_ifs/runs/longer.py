@@ -11,9 +11,10 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from fractal_ifs.config.machine import discarding
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.config.schedule import Decay
-from fractal_ifs.errors import ConfigError, Damaged, Refused, counted, reason, short
+from fractal_ifs.errors import ConfigError, Damaged, Refused, counted, reason
 from fractal_ifs.runs import shapes
 from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, read_whole
 from fractal_ifs.runs.records import find, note, understood
@@ -26,7 +27,7 @@ def with_sources(jobs: Sequence[Job]) -> list[Job]:
     """The jobs, each with the directory of the run that it can begin from, of several the longest, or why it has none.
 
     Reads each directory of ``continue_from`` once, and logs for how many jobs it has a run. Jobs that know it by now
-    stay as they are. Raises ConfigError for a job that would discard the very run that it begins from.
+    stay as they are. Raises ConfigError where a job would discard a run that one of them begins from.
     """
     ended = {asked: _ended(Path(asked)) for asked in {j.config.continue_from for j in jobs if j.source is None} - {""}}
     found = [
@@ -35,13 +36,10 @@ def with_sources(jobs: Sequence[Job]) -> list[Job]:
         else job
         for job in jobs
     ]
+    discarded = {job.directory.resolve() for job in jobs if job.directory and job.config.overwrite} if ended else ()
     for job in found:
-        own = job.directory and isinstance(job.source, Path) and job.source.resolve() == job.directory.resolve()
-        if own and job.config.overwrite:
-            raise ConfigError(
-                f"continue_from={short(job.config.continue_from)}: overwrite=true would discard the run in "
-                f"{job.source} before this one begins at its end; give it another directory"
-            )
+        if isinstance(job.source, Path) and job.source.resolve() in discarded:
+            raise ConfigError(discarding(job.config, job.source))
     if ended:
         count = sum(isinstance(job.source, Path) for job in found)
         log.info("continue_from: %d of %s begin at the end of a run of fewer steps", count, counted(len(jobs), "job"))

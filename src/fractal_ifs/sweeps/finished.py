@@ -137,7 +137,7 @@ def stored_of(job: Job) -> Stored | None:
     finished_runs.check(job)
     stored = finished(job)
     if stored is None:
-        check_outside(job.config)
+        check_outside(job.config, job.directory)
     else:
         check_objective(job, stored.record)
     return stored

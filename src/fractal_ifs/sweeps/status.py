@@ -6,8 +6,9 @@ Locks in the runs' directories and Slurm's queue show which runs are in training
 import logging
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError, Damaged, Refused, counted
@@ -80,10 +81,10 @@ def status(path: Path) -> SweepStatus:
     counts: dict[str, int] = {}
     running: list[Path] = []
     done = asked = 0
-    kept: dict[str, int] = {}  # the steps of the runs that sweeps have from a kept table, by fingerprint
+    kept: dict[Path, dict[str, int]] = {}  # the steps of the runs that each sweep has from a table, by fingerprint
     for directory, names in walk(path, log.warning):
-        if SWEEP in names:
-            kept |= {row["fingerprint"]: int(row["steps_asked"]) for row in kept_rows(directory)}
+        if SWEEP in names and (rows := kept_rows(directory)):
+            kept[directory] = {row["fingerprint"]: _steps(row) for row in rows}
         run = _read(directory, names)
         if run.config is not None or run.unread:
             state, steps, wanted = _state(directory, names, run, in_slurm.get(directory.absolute()))
@@ -91,10 +92,11 @@ def status(path: Path) -> SweepStatus:
             running += [directory] if state == Status.RUNNING else []
             done, asked = done + steps, asked + wanted
         if kept and run.config is not None:
-            kept.pop(run.config.fingerprint, None)
-    if kept:
-        counts[KEPT] = len(kept)
-        done, asked = done + sum(kept.values()), asked + sum(kept.values())
+            for sweep in kept.keys() & {directory, *directory.parents}:
+                kept[sweep].pop(run.config.fingerprint, None)
+    if of_tables := [steps for runs in kept.values() for steps in runs.values()]:
+        counts[KEPT] = len(of_tables)
+        done, asked = done + sum(of_tables), asked + sum(of_tables)
     if not counts:
         raise ConfigError(f"{path}: there is no run in this directory; give one that a sweep wrote, as multirun/NAME")
     states = list(queue.values())
@@ -154,6 +156,12 @@ def _state(directory: Path, names: set[str], run: _Read, in_slurm: str | None) -
         return QUEUED, steps, asked
     half = record or names & {BEGUN, HISTORY, *CHECKPOINTS, LOG}
     return (Status.INTERRUPTED if half else WAITING), steps, asked
+
+
+def _steps(row: Mapping[str, Any]) -> int:
+    """The steps of a run of a table, of all its layers: those that it made, unless it diverged before."""
+    made, asked = int(row["steps"] or 0), int(row["steps_asked"])
+    return made if row["status"] == Status.STOPPED else max(made, asked)
 
 
 def _last_step(directory: Path) -> int:
