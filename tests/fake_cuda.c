@@ -56,6 +56,16 @@ CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute,
     if ((int)attribute == 8) shared = value;
     return (int)attribute == 8 || ((int)attribute == 9 && value == 100) ? 0 : 1;
 }
+CUresult cuFuncGetAttribute(int* value, CUfunction_attribute attribute, CUfunction function) {
+    if (!function || ((int)attribute != 3 && (int)attribute != 4)) return 1;
+    *value = (int)attribute == 3 ? 8 : 96;
+    return 0;
+}
+CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, CUfunction function, int threads, size_t bytes) {
+    if (!function || threads % 32 || (int)bytes != shared) return 1;
+    *blocks = 3;
+    return failing("cuOccupancyMaxActiveBlocksPerMultiprocessor");
+}
 CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned ty,
                         unsigned tz, unsigned bytes, CUstream stream, void** parameters, void** extra) {
     if (z != 1 || ty != 1 || tz != 1 || threads % 32 || (int)bytes != shared || stream != (CUstream)0x123 || extra)

@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import signal
+import struct
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ from fractal_ifs.engines.choice import choose
 from fractal_ifs.engines.cuda_device import Emulated, Unavailable
 from fractal_ifs.engines.cuda_kernel import Layout, Program
 from fractal_ifs.engines.losses import losses
+from fractal_ifs.runs.run import Run
 from fractal_ifs.training.grouping import groups_of
 
 VARIABLE = "FRACTAL_IFS_EMULATED_GPU"
@@ -425,6 +427,30 @@ def test_cuda_is_chosen_on_a_gpu_where_it_applies(emulated):
         assert choose(config).engine == engine
 
 
+def test_it_is_saturated_by_whole_turns(emulated, monkeypatch):
+    """At least four runs for each of two multiprocessors; each program counts for its share of one."""
+    engine = cuda.CudaEngine(lambda: pytest.fail("not needed"))
+    runs = {width: Run(small(width=width, depth=5, **emulated), None, "cpu") for width in (10, 20, 50)}
+    assert {width: engine.device.blocks(Program.of(run.config, 2)) for width, run in runs.items()} == {
+        10: 5,
+        20: 4,
+        50: 1,
+    }
+    for counts, enough in (
+        ({10: 10}, True),
+        ({10: 9}, False),
+        ({20: 8}, True),
+        ({50: 8}, True),
+        ({50: 7}, False),
+        ({10: 5, 20: 4}, True),
+        ({10: 5, 20: 3}, False),
+    ):
+        assert engine.saturated([runs[width] for width, n in counts.items() for _ in range(n)], 99) == enough, counts
+    monkeypatch.setattr(type(engine.device), "blocks", lambda *given: 3)  # as a driver may say
+    assert engine.saturated([runs[20]] * 12, 99)
+    assert not engine.saturated([runs[20]] * 11, 99)
+
+
 # --- its memory and its code
 
 
@@ -442,6 +468,8 @@ def test_layouts_fit_where_the_documentation_says():
         assert layout.threads % 128 == 0
         assert layout.threads >= layout.points
         assert layout.each * layout.threads >= (width + 1) * (width if depth > 1 else 1)
+        assert layout.blocks * layout.threads <= 640
+        assert layout.blocks == 1 or layout.blocks * (layout.bytes + 1024) <= 228 << 10
         assert layout.point_row % 8 == layout.weight_row % 8 == 4
 
 
@@ -460,27 +488,53 @@ def test_the_jobs_are_as_the_kernel_reads_them():
 
 
 @pytest.mark.parametrize("isa", ["sm_80", "sm_90"])
-@pytest.mark.parametrize("width", [10, 20, 32, 50])
-def test_it_compiles_for_gpus(width, isa):
-    """By NVRTC, which needs no GPU. Where there is one, the tests above need more."""
+@pytest.mark.parametrize("width", [10, 20, 32, 50, 60])
+def test_it_compiles_for_gpus_and_its_registers_hardly_spill(width, isa):
+    """By NVRTC, which needs no GPU: the very code that a GPU is given. Where there is one, the tests above need more.
+
+    So all that a thread keeps is in registers, and a multiprocessor has those of as many blocks as the layout says.
+    """
     try:
         compiler = cuda_device.nvrtc()
     except Unavailable as error:
         pytest.skip(str(error))
-    code = cuda_device.compiled(compiler, PLAIN._replace(width=width, depth=5), isa)
+    shape = PLAIN._replace(width=width, depth=5)
+    code = cuda_device.compiled(compiler, shape, isa)
     assert code[:4] == b"\x7fELF"
+    registers, stack = _resources(code, "train")
+    layout = shape.layout()
+    block = f"{layout.threads} threads, {layout.bytes >> 10} KiB"
+    print(f"width {width}, {isa}: {block}, {registers} registers, {stack} bytes of stack")
+    assert -(-registers // 8) * 8 * layout.threads * layout.blocks <= 65_536
+    assert stack <= 32
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("isa", ["sm_80", "sm_90"])
-@pytest.mark.parametrize("width", [10, 20, 32, 50])
-def test_its_registers_do_not_spill(width, isa, tmp_path):
-    """As ptxas tells: a few bytes at most, and so all that a thread keeps is in registers."""
-    if shutil.which("nvcc") is None:
-        pytest.skip("no nvcc here")
-    found = cuda_device.resources(PLAIN._replace(width=width, depth=5), isa)["train"]
-    assert found.registers <= 255
-    assert found.spilled <= 64
+REGISTER_COUNT, STACK_SIZE = 0x2F, 0x12  # of the entries of .nv.info
+
+
+def _resources(code: bytes, function: str) -> tuple[int, int]:
+    """Registers of a thread, and bytes of its stack, from the ELF file that a cubin is."""
+    begin = int.from_bytes(code[40:48], "little")  # of the section headers
+    size, count, names = struct.unpack_from("<HHH", code, 58)
+    headers = [struct.unpack_from("<IIQQQQIIQQ", code, begin + size * number) for number in range(count)]
+
+    def text(at: int) -> str:
+        return code[at : code.index(b"\0", at)].decode()
+
+    named = {text(headers[names][4] + header[0]): header for header in headers}
+    symbols = headers[named[".symtab"][6]]
+    registers, stacks = dict[str, int](), dict[str, int]()
+    at, end = named[".nv.info"][4], named[".nv.info"][4] + named[".nv.info"][5]
+    while at < end:
+        form, kind, value = struct.unpack_from("<BBH", code, at)
+        at += 4
+        if form == 4:  # ``value`` bytes follow: here a function, and its number
+            if kind in (REGISTER_COUNT, STACK_SIZE):
+                symbol, number = struct.unpack_from("<II", code, at)
+                name = struct.unpack_from("<I", code, named[".symtab"][4] + 24 * symbol)[0]
+                (registers if kind == REGISTER_COUNT else stacks)[text(symbols[4] + name)] = number
+            at += value
+    return registers[function], stacks[function]
 
 
 # --- the calls of the driver and of NVRTC
@@ -532,6 +586,11 @@ def test_calls_reach_the_driver_as_they_are_meant(gpu, emulated, monkeypatch):
     assert torch.equal(run.params, expected.params)
     assert numbers(run) == numbers(expected)
     assert (run.isa, run.native_build) == ("sm_90", "NVRTC 13.7")
+    program = Program.of(config, 2)
+    kernel: Any = here.compile([program])[program]
+    assert kernel.resources("train") == (96, 8, program.layout().bytes, 3)
+    assert here.blocks(program) == 3
+    assert here.blocks(PLAIN) == PLAIN.layout().blocks  # not compiled yet
 
 
 def test_what_the_driver_refuses_is_told_in_a_line(gpu, monkeypatch):
@@ -545,6 +604,10 @@ def test_what_the_driver_refuses_is_told_in_a_line(gpu, monkeypatch):
     for name, text in (
         ("nvrtcCompileProgram", "the kernel of width 8 doesn't compile: kernel.cu(7): error: no luck"),
         ("cuModuleLoadData", "cuModuleLoadData: unknown error"),
+        (
+            "cuOccupancyMaxActiveBlocksPerMultiprocessor",
+            "cuOccupancyMaxActiveBlocksPerMultiprocessor: unknown error",
+        ),
         ("cuLaunchKernel", "cuLaunchKernel: unknown error"),
     ):
         monkeypatch.setenv("FAKE_CUDA", name)

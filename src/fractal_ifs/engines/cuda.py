@@ -17,6 +17,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
 from typing import cast
 
 import numpy as np
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 TRIAL = 50  # steps in which a kernel is compared with another engine, before a run that didn't ask for it rests on it
 TRUSTED = 1e-4  # largest relative difference of the losses; that of float32 in another order is near 1e-6
+TURNS = 4  # runs for each multiprocessor, at least: those of a launch don't all end at once
 STEPS = 2000  # most in a launch: a tenth of a second or so, and what a signal waits for
 
 POINTERS = ("params", "exp_avg", "exp_avg_sq", "average", "x", "y", "order", "numbers", "total")
@@ -80,8 +82,14 @@ class CudaEngine:
         self._stacks = dict[_Kind, _Stack]()
 
     def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
-        """Whether there are four runs for each multiprocessor: as many fit at small widths, and they take turns."""
-        return len(runs) >= 4 * self.device.multiprocessors
+        """Whether the runs fill all multiprocessors, in whole turns, with at least ``TURNS`` runs for each of them.
+
+        Runs of several programs each count for their share of a multiprocessor.
+        """
+        if len(runs) < TURNS * self.device.multiprocessors:
+            return False
+        blocks = [self.device.blocks(Program.of(run.config, run.inputs)) for run in runs]
+        return sum(Fraction(1, each * -(-TURNS // each)) for each in blocks) >= self.device.multiprocessors
 
     def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
         """Advance each run by its ``steps``, unless ``stop`` ends them, as ``Engine`` says."""

@@ -14,9 +14,7 @@ import ctypes
 import hashlib
 import importlib.util
 import os
-import re
 import subprocess
-import tempfile
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_void_p
@@ -31,8 +29,9 @@ from fractal_ifs.config import environment
 from fractal_ifs.config.machine import cores
 from fractal_ifs.engines.cuda_kernel import Program
 
-# cuDeviceGetAttribute's and cuFuncSetAttribute's numbers, from cuda.h
+# Numbers of cuda.h: cuDeviceGetAttribute's, cuFuncGetAttribute's, cuFuncSetAttribute's
 MULTIPROCESSORS, MAJOR, MINOR, SHARED = 16, 75, 76, 97
+LOCAL, REGISTERS = 3, 4
 DYNAMIC_SHARED, CARVEOUT = 8, 9
 LEAST = 80  # compute capability: of GPUs whose maximum can keep NaN
 NVRTC = ("libnvrtc.so.13", "libnvrtc.so.12")
@@ -44,6 +43,11 @@ class Unavailable(RuntimeError):
 
 class Kernel(Protocol):
     """The compiled functions of a program."""
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks of ``train`` a multiprocessor has room for at a time."""
+        ...
 
     def __call__(self, function: str, arguments: Tensor, blocks: int, slices: int = 1) -> None:
         """Let ``blocks`` times ``slices`` blocks run after what the current stream has, each on a row of arguments."""
@@ -61,6 +65,10 @@ class Device(Protocol):
 
     def compile(self, programs: Collection[Program]) -> dict[Program, Kernel | Unavailable]:
         """The kernel of each program, or why there is none. New ones are compiled side by side, and stay loaded."""
+        ...
+
+    def blocks(self, program: Program) -> int:
+        """How many of its blocks a multiprocessor has room for; before it is compiled, as many as are asked for."""
         ...
 
     def stream(self) -> contextlib.AbstractContextManager[Any]:
@@ -177,6 +185,11 @@ class _Kernels:
                 self.there[program] = error
         return {program: self.there[program] for program in programs}
 
+    def blocks(self, program: Program) -> int:
+        """As of ``Device``."""
+        kernel = self.there.get(program)
+        return program.layout().blocks if kernel is None or isinstance(kernel, Unavailable) else kernel.blocks
+
 
 class Gpu:
     """The first GPU that this process may use.
@@ -212,7 +225,11 @@ class Gpu:
         def code(program: Program) -> bytes:
             return compiled(self.compiler, program, self.isa)
 
-        return self.kernels(programs, code, lambda made, program: _Loaded(self.driver, made, program))
+        return self.kernels(programs, code, lambda made, program: Loaded(self.driver, made, program))
+
+    def blocks(self, program: Program) -> int:
+        """As of ``Device``."""
+        return self.kernels.blocks(program)
 
     def stream(self) -> contextlib.AbstractContextManager[Any]:
         """As of ``Device``."""
@@ -250,24 +267,15 @@ def _text(compiler: _Library, handle: c_void_p, what: str) -> bytes:
 
 
 class Resources(NamedTuple):
-    """What a thread of a kernel takes."""
+    """What a function takes of a GPU."""
 
-    registers: int
-    spilled: int  # bytes of its own memory, where registers aren't enough
-
-
-def resources(program: Program, isa: str) -> dict[str, Resources]:
-    """What a program's functions take of a GPU, by nvcc, which must be there. Needs no GPU. Raises OSError."""
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "kernel.cu")
-        source.write_text(program.source(), encoding="utf-8")
-        command = ["nvcc", "-std=c++17", "-Xptxas=-v", f"-arch={isa}", "-cubin", f"-o={folder}/cubin", str(source)]
-        told = subprocess.run(command, text=True, capture_output=True, check=True).stderr
-    each = re.findall(r"properties for (\w+)\s+(\d+) bytes stack frame.*?Used (\d+) registers", told, re.DOTALL)
-    return {name: Resources(int(registers), int(stack)) for name, stack, registers in each}
+    registers: int  # of a thread
+    spilled: int  # bytes of memory of a thread's own, where registers aren't enough
+    shared: int  # bytes of a block
+    blocks: int  # that have room on a multiprocessor at a time
 
 
-class _Loaded:
+class Loaded:
     """A program on a GPU."""
 
     def __init__(self, driver: _Library, code: bytes, program: Program):
@@ -280,6 +288,7 @@ class _Loaded:
             driver("cuModuleGetFunction", byref(function), self.module, c_char_p(name.encode()))
             driver("cuFuncSetAttribute", function, c_int(DYNAMIC_SHARED), c_int(self.layout.bytes))
             driver("cuFuncSetAttribute", function, c_int(CARVEOUT), c_int(100))  # percent of what the caches could be
+        self.blocks = self.resources("train").blocks
 
     def __call__(self, function: str, arguments: Tensor, blocks: int, slices: int = 1) -> None:
         pointer = c_void_p(arguments.data_ptr())
@@ -287,6 +296,15 @@ class _Loaded:
         grid = [c_uint(n) for n in (blocks, slices, 1, self.layout.threads, 1, 1, self.layout.bytes)]
         stream = c_void_p(torch.cuda.current_stream().cuda_stream)
         self.driver("cuLaunchKernel", self.functions[function], *grid, stream, parameters, None)
+
+    def resources(self, function: str) -> Resources:
+        """What one of its functions takes, as the driver says."""
+        found, which = (c_int(), c_int(), c_int()), self.functions[function]
+        self.driver("cuFuncGetAttribute", byref(found[0]), c_int(REGISTERS), which)
+        self.driver("cuFuncGetAttribute", byref(found[1]), c_int(LOCAL), which)
+        most, size = c_int(self.layout.threads), c_size_t(self.layout.bytes)
+        self.driver("cuOccupancyMaxActiveBlocksPerMultiprocessor", byref(found[2]), which, most, size)
+        return Resources(found[0].value, found[1].value, self.layout.bytes, found[2].value)
 
 
 class Emulated:
@@ -329,13 +347,11 @@ class Emulated:
         return path
 
     def _load(self, path: Path, program: Program) -> Kernel:
-        library = ctypes.CDLL(str(path))
+        return _OnCpu(self, ctypes.CDLL(str(path)), program.layout().blocks)
 
-        def kernel(function: str, arguments: Tensor, blocks: int, slices: int = 1) -> None:
-            pointer = c_void_p(arguments.data_ptr())
-            getattr(library, function)(pointer, c_int(blocks), c_int(slices), c_int(self.order))
-
-        return kernel
+    def blocks(self, program: Program) -> int:
+        """As of ``Device``."""
+        return self.kernels.blocks(program)
 
     def stream(self) -> contextlib.AbstractContextManager[Any]:
         """As of ``Device``: there is one."""
@@ -344,6 +360,18 @@ class Emulated:
     def event(self) -> Event:
         """As of ``Device``: all is done by now."""
         return _Done()
+
+
+class _OnCpu(NamedTuple):
+    """A program on a CPU."""
+
+    device: Emulated
+    library: ctypes.CDLL
+    blocks: int
+
+    def __call__(self, function: str, arguments: Tensor, blocks: int, slices: int = 1) -> None:
+        pointer = c_void_p(arguments.data_ptr())
+        getattr(self.library, function)(pointer, c_int(blocks), c_int(slices), c_int(self.device.order))
 
 
 class _Done:

@@ -556,7 +556,7 @@ struct Threads {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS) train(const Job* jobs) {
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) train(const Job* jobs) {
     extern __shared__ float4 memory[];
     Threads threads;
     Network<Threads>{threads, reinterpret_cast<float*>(memory)}.train(jobs[blockIdx.x]);

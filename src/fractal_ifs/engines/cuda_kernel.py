@@ -21,6 +21,9 @@ MOST_INPUTS, MOST_WIDTH, MOST_DEPTH, MOST_BATCH = 8, 128, 8, 128
 WIDE = 40  # units from which on a thread computes larger tiles
 REGISTERS = 120  # of the up to 255 that a thread has, for what it keeps of its parameters
 MOST_THREADS = 512
+MULTIPROCESSOR = 228 << 10, 65_536  # bytes of shared memory and registers of the larger ones: H100, H200
+RESERVED = 1 << 10  # bytes of shared memory that each block has besides
+LEAST_REGISTERS = 96  # of a thread, below which many would spill
 MOST_PARTS = 4  # that a sum over the batch is cut into
 SLICE = 1024  # points that a block measures
 MOST_POINTS = 65_535 * SLICE  # a launch has at most so many blocks along y
@@ -59,7 +62,7 @@ class Program(NamedTuple):
         numbers["LOSS"] = LOSSES.index(self.loss)
         numbers |= {loss.upper(): number for number, loss in enumerate(LOSSES)}
         numbers |= {name.upper(): value for name, value in layout._asdict().items()}
-        numbers["SLICE"] = SLICE
+        numbers |= {"SLICE": SLICE, "BLOCKS": layout.blocks}
         lines = [f"constexpr int {name} = {value};" for name, value in numbers.items()]
         return "\n".join([*lines, _text()])
 
@@ -95,6 +98,12 @@ class Layout(NamedTuple):
     def bytes(self) -> int:
         """Of shared memory."""
         return 4 * self.floats
+
+    @property
+    def blocks(self) -> int:
+        """How many a multiprocessor is to have room for: what shared memory allows, if registers hardly spill then."""
+        memory, registers = MULTIPROCESSOR
+        return max(1, min(memory // (self.bytes + RESERVED), registers // (LEAST_REGISTERS * self.threads)))
 
 
 def uncovered(config: RunConfig, inputs: int) -> str | None:
