@@ -30,6 +30,7 @@ from fractal_ifs.engines.choice import choose
 from fractal_ifs.engines.cuda_device import Emulated, Unavailable
 from fractal_ifs.engines.cuda_kernel import Layout, Program
 from fractal_ifs.engines.losses import losses
+from fractal_ifs.engines.stacked import StackedEngine
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training.grouping import groups_of
 
@@ -274,6 +275,18 @@ def test_a_run_that_diverges_says_so_and_harms_nobody(keys):
     assert diverged.status == "diverged"
 
 
+def test_step_numbers_are_computed_once_for_runs_that_agree(emulated, monkeypatch):
+    """Here for three of four runs in each launch; those of different schedules have their own."""
+    configs = [small(**emulated, seed=seed, lr=rate) for seed, rate in ((0, 1e-3), (1, 1e-3), (0, 1e-2))]
+    configs.append(small(**emulated, schedule="cosine"))
+    asked, numbers = [], cuda.step_numbers
+    monkeypatch.setattr(cuda, "step_numbers", lambda *given: (asked.append(given[1:]), numbers(*given))[1])
+    together = trained(configs)
+    assert len(asked) == 2 * len(set(asked))
+    for config, run in zip(configs, together, strict=True):
+        same(run, *trained([config]))
+
+
 def test_a_signal_is_heeded_between_launches(keys, monkeypatch, tmp_path):
     config = small(**keys, steps=100, eval_every=100)
     [straight] = trained([config])
@@ -398,8 +411,12 @@ def test_a_kernel_that_computes_something_else_is_not_trusted(emulated, monkeypa
 @pytest.mark.parametrize("keys", [{"lr": 1.0}, {"optimizer": "sgd", "lr": 30.0}, {"width": 1, "depth": 1}], ids=str)
 def test_a_kernel_is_tried_by_steps_that_do_not_diverge(emulated, keys, monkeypatch):
     monkeypatch.setattr("fractal_ifs.training.train.choose", lambda config: choose(small(**emulated)))
+    made = []
+    other = "fractal_ifs.engines.choice.StackedEngine"
+    monkeypatch.setattr(other, lambda *given, **keys: (made.append(keys["graphs"]), StackedEngine(*given, **keys))[1])
     [run] = trained([small(engine="auto", **keys)])
     assert run.record()["engine"] == "cuda"
+    assert made == [False]  # capturing one would take longer than these steps
 
 
 def test_a_sweep_from_the_command_line(emulated, command, tmp_path):

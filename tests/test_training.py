@@ -1,5 +1,6 @@
 """Training: what one run computes, alone or among others, interrupted or not, on either engine."""
 
+import json
 import math
 import os
 import signal
@@ -647,6 +648,32 @@ def test_runs_that_end_together_wait_for_the_disk_together(tmp_path, monkeypatch
         Job(small(seed=seed, steps=20, eval_every=20), tmp_path / str(seed)) for seed in range(rounds_module.SAVING)
     ]
     assert [run.status for run in train(jobs)] == [Status.FINISHED] * rounds_module.SAVING  # pyright: ignore
+
+
+def test_checkpoints_of_many_runs_wait_for_the_disk_together_and_a_signal_ends_that(tmp_path, monkeypatch):
+    """Their numbers are those of runs that were never saved on the way; those that a signal cuts off are saved then."""
+    jobs = [Job(small(seed=seed, steps=60, eval_every=20), tmp_path / str(seed)) for seed in range(9)]
+    together, saved = threading.Barrier(rounds_module.SAVING, timeout=30), list[Run]()
+    save = Run.save
+
+    def counted(run):
+        if not run.done and len(saved) < rounds_module.SAVING:
+            together.wait()
+        save(run)
+        saved.append(run)
+        if len(saved) == rounds_module.SAVING:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(rounds_module, "CHECKPOINT_SECONDS", -1)
+    monkeypatch.setattr(Run, "save", counted)
+    with pytest.raises(KeyboardInterrupt):
+        train(jobs)
+    records = [json.loads((tmp_path / str(seed) / "result.json").read_text()) for seed in range(9)]
+    assert {record["steps"] for record in records} == {20}
+    monkeypatch.undo()
+    for again, job in zip(train(jobs), jobs, strict=True):
+        [straight] = train([Job(job.config, None)])
+        same(again, straight)
 
 
 def test_where_no_thread_can_be_started_all_runs_are_saved(tmp_path, monkeypatch):

@@ -81,5 +81,5 @@ def create(name: str, threads: int, trainer: Trainer, stack: int = 0) -> Engine:
         return NativeEngine(threads)
     if name == "conv":
         return ConvEngine(trainer.precision, trainer.channels_last, trainer.compile)
-    stacked = partial(StackedEngine, trainer.precision, stack, trainer.compile, trainer.cuda_graphs)
+    stacked = partial(StackedEngine, trainer.precision, stack, trainer.compile, graphs=trainer.cuda_graphs)
     return cuda.CudaEngine(instead=stacked) if name == "cuda" else stacked()

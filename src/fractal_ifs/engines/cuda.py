@@ -68,12 +68,12 @@ class CudaEngine:
 
     Args:
         instead: makes the engine of the runs with ``engine=auto`` whose kernel turns out not to compile, or to compute
-            something else.
+            something else. With ``graphs=False`` one for a few steps, for which CUDA graphs wouldn't pay.
     """
 
     name = "cuda"
 
-    def __init__(self, instead: Callable[[], Engine]):
+    def __init__(self, instead: Callable[..., Engine]):
         self.device: Device = device()
         self.isa, self.build = self.device.isa, self.device.build
         self._instead, self._others = instead, dict[_Kind, Engine]()
@@ -180,7 +180,7 @@ class CudaEngine:
         small = dataclasses.replace(run.config, lr=min(run.config.lr, 1e-3))
         ours, theirs = (Run(small, None, run.params.device) for _ in range(2))
         there = Labelled(ours.data.x_test, ours.data.y_test)
-        stack, other, steps = _Stack([ours], kernel, self.device), self._instead(), min(TRIAL, small.steps)
+        stack, other, steps = _Stack([ours], kernel, self.device), self._instead(graphs=False), min(TRIAL, small.steps)
         try:
             stack.begin([steps])
             while stack.launch(self._orders):
@@ -256,7 +256,9 @@ class _Stack:
         self.vectors = [_vectors(run) for run in runs]
         self.sizes = np.array([len(run.data.y_train) for run in runs])
         self.per_epoch = self.sizes // runs[0].config.batch_size
-        self.numbered = [_numbered(run.config) for run in runs]
+        asked = [_numbered(run.config) for run in runs]
+        number = {each: place for place, each in enumerate(dict.fromkeys(asked))}
+        self.numbered = np.array([number[each] for each in asked])
         self.launched: deque[tuple[Event, list[Tensor]]] = deque()
 
     def holds(self, runs: Sequence[Run]) -> bool:
@@ -311,18 +313,14 @@ class _Stack:
 
     def _numbers(self, count: NDArray[np.int64]) -> Tensor:
         """The numbers of the next steps, (all of them, 4), which equal runs share; sets the jobs' pointers."""
-        rows: dict[object, int] = {}
-        found: list[NDArray[np.float64]] = []
-        first: list[int] = []
-        length = 0
-        for run, asked, at, steps in zip(self.runs, self.numbered, self.at.tolist(), count.tolist(), strict=True):
-            if (key := (asked, at, steps)) not in rows:
-                rows[key] = length
-                found.append(step_numbers(run.config, at, steps))
-                length += steps
-            first.append(rows[key])
+        alike, first, which = np.unique(
+            np.stack([self.numbered, self.at, count], 1), axis=0, return_index=True, return_inverse=True
+        )
+        ranges = cast(list[tuple[int, int, int, int]], np.column_stack([first, alike]).tolist())
+        found = [step_numbers(self.runs[run].config, at, steps) for run, _, at, steps in ranges]
+        begins = np.concatenate([[0], np.cumsum(alike[:-1, 2])])
         numbers = _on(self.device, torch.from_numpy(np.concatenate(found).astype(np.float32)))
-        self.jobs["numbers"] = numbers.data_ptr() + 16 * np.array(first)
+        self.jobs["numbers"] = numbers.data_ptr() + 16 * begins[which.ravel()]  # numpy 2.0 has another axis
         return numbers
 
     def _wait(self) -> None:

@@ -125,11 +125,11 @@ class SweepRounds:
     def _keep(self) -> None:
         """Write the records of runs that have ended, and the checkpoints of others from time to time."""
         self._end([number for number, (run, _) in self.active.items() if run.done])
-        for number, (run, _) in list(self.active.items()):
-            try:
-                if time.monotonic() - run.checkpointed > CHECKPOINT_SECONDS:
-                    run.save()
-            except Exception as error:  # a full disk or a lost directory ends this run only
+        now = time.monotonic()
+        late = [number for number, (run, _) in self.active.items() if now - run.checkpointed > CHECKPOINT_SECONDS]
+        with signals.deferred() as stop:
+            failed = self._side_by_side(late, Run.save, stop)
+            for number, error in failed.items():
                 self._lose(number, error)
 
     def _admit(self) -> None:
@@ -183,27 +183,9 @@ class SweepRounds:
             wandb.log()
 
     def _end(self, numbers: Sequence[int]) -> None:
-        """End runs that are done. ``SAVING`` of them wait for the disk at a time, which takes as long as for one."""
-        waiting, failed = deque(numbers), dict[int, Exception]()
-
-        def save() -> None:
-            with contextlib.suppress(IndexError):
-                while True:
-                    number = waiting.popleft()
-                    try:
-                        self._save_end(self.active[number][0])
-                    except Exception as error:  # a full disk or a lost directory ends this run only
-                        failed[number] = error
-
+        """End runs that are done."""
         with signals.deferred():
-            helpers = [threading.Thread(target=save) for _ in numbers[1:SAVING]]
-            with contextlib.suppress(RuntimeError):  # no memory for another thread: those that there are do it all
-                for helper in helpers:
-                    helper.start()
-            save()
-            for helper in helpers:
-                if helper.ident:
-                    helper.join()
+            failed = self._side_by_side(numbers, self._save_end)
             for number in numbers:
                 if number in failed:
                     self._lose(number, failed[number])
@@ -212,6 +194,34 @@ class SweepRounds:
                 self.ended[number] = run
                 self._past(number, run, run.status.well)
                 wandb.finish(run.status, summary(run))
+
+    def _side_by_side(
+        self, numbers: Sequence[int], save: Callable[[Run], None], stop: Sequence[int] = ()
+    ) -> dict[int, Exception]:
+        """Save runs until ``stop``. ``SAVING`` of them wait for the disk at a time, which takes as long as for one.
+
+        Returns the errors of those that failed: a full disk or a lost directory ends this run only.
+        """
+        waiting, failed = deque(numbers), dict[int, Exception]()
+
+        def some() -> None:
+            with contextlib.suppress(IndexError):
+                while not stop:
+                    number = waiting.popleft()
+                    try:
+                        save(self.active[number][0])
+                    except Exception as error:
+                        failed[number] = error
+
+        helpers = [threading.Thread(target=some) for _ in numbers[1:SAVING]]
+        with contextlib.suppress(RuntimeError):  # no memory for another thread: those that there are do it all
+            for helper in helpers:
+                helper.start()
+        some()
+        for helper in helpers:
+            if helper.ident:
+                helper.join()
+        return failed
 
     def _save_end(self, run: Run) -> None:
         run.save()
