@@ -1,43 +1,65 @@
 """What there is to measure on a GPU, in under 6 minutes, from the source tree alone: ``python benchmarks/gpu.py``.
 
 Needs no network and no installation: Python with torch, and for each part what that part needs. A part that can't be
-measured says "not measured" and why. Each is a process of its own, so that one that fails takes nothing with it.
+measured says "not measured" and why. Each is a process of its own, so that one that fails takes nothing with it, and
+is ended with all that it has started when its share of the time is over. In a part, what one failure would take with
+it is apart too: each row of the steps, each file of tests.
 
     python benchmarks/gpu.py [--seconds 340] [--parts machine tests steps tiles start convolutions cells] [--images DIR]
 
-machine       the card, its driver, the versions
+What a machine without network lacks may be in the folder ``.site`` of the source tree, which is put on the path if it
+is there. On a machine with network this fills it with what all parts need besides torch and its packages:
+
+    pip install --target .site hydra-core omegaconf lazy_loader antlr4-python3-runtime==4.9.3
+
+machine       the card, its driver, the versions; what the cuda engine's kernels take of it, by the driver
 tests         ``pytest -m gpu``
 steps         microseconds per network-step at depth 5, batch 100, Adam, hinge, by widths, of 24 and of 528 runs: plain
               Lightning, a bare PyTorch loop, JAX (``jax_stack.py``, products in full precision), the stacked engine
-              with CUDA graphs, and the cuda engine. Medians of 3. Of the 528, 66 each share a seed and so their points
-              and orders; what sorting takes where none do is told beside
+              with CUDA graphs, and the cuda engine; of wide networks also the stacked engine as torch.compile makes it,
+              which only ``trainer.compile=true`` asks for. Medians of 3, of as many steps as take a third of a second
+              with an engine. Of the 528, 66 each share a seed and so their points and orders; what sorting takes where
+              none do is told beside
 tiles         the cuda engine's kernel at widths 20 and 50 with tiles of other sizes
 start         seconds from the start of a process to its stages
 convolutions  images per second in training at depth 3, by channels: the engine conv in one process and in four at
               once, in float32, in TensorFloat-32 and in bf16-mixed
-cells         with the time that is left, cells of Figure 7 that the table of kept runs lacks; --images has CIFAR-10
+cells         with --images, a folder with CIFAR-10: cells of Figure 7 that the table of kept runs lacks
 """
 
 import argparse
 import contextlib
+import importlib.metadata
 import importlib.util
 import itertools
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PARTS = {"machine": 30, "tests": 110, "steps": 150, "tiles": 30, "start": 60, "convolutions": 40, "cells": 240}
+SITE = ROOT / ".site"
+PATH = [str(ROOT / "src"), str(ROOT / "benchmarks"), *([str(SITE)] if SITE.is_dir() else [])]
+# Seconds of --seconds 340; of more or less, their shares. What a part leaves is for those behind it.
+PARTS = {"machine": 30, "tests": 80, "steps": 130, "tiles": 30, "start": 40, "convolutions": 30, "cells": 60}
 WIDTHS, FEW, MANY = (10, 20, 50, 100, 200), 24, 528
+WIDE = (100, 200)  # that have the stacked engine
+KERNELS = (10, 20, 32, 50, 60)  # widths whose kernels' resources are told
 DEPTH, BATCH, POINTS = 5, 100, 50_000
 REPEATS = 3
+LONG, LONGEST = 0.3, 40  # seconds of a measurement of steps; times the least number of steps
+TILED = ((50, 132), (20, MANY))  # widths and runs of the part tiles
+SIZES = [(p, u, r) for p in (1, 2, 3) for u in (1, 2, 3) for r in (1, 2, 3) if p * u <= 4]
+CELL = 60  # seconds that a row may take for one width
 DEVICE = "cuda"
 CHANNELS = (32, 64, 128)
 NOISE = 2000  # images in a file of noise
@@ -59,18 +81,27 @@ def attempt(what: str, call: Callable[[], str]) -> str:
         return "not measured"
 
 
-def median_seconds(call: Callable[[], object]) -> float:
-    """Of ``REPEATS`` calls that end with the GPU's work, after one that isn't counted."""
+def seconds_of(call: Callable[[], object]) -> float:
+    """Seconds of a call, with the GPU's work."""
+    finished()
+    begun = time.perf_counter()
+    call()
+    finished()
+    return time.perf_counter() - begun
+
+
+def finished() -> None:
+    """Wait for the GPU."""
     import torch
 
-    times: list[float] = []
-    for _ in range(REPEATS + 1):
+    if DEVICE == "cuda":
         torch.cuda.synchronize()
-        begun = time.perf_counter()
-        call()
-        torch.cuda.synchronize()
-        times.append(time.perf_counter() - begun)
-    return statistics.median(times[1:])
+
+
+def median_seconds(call: Callable[[], object]) -> float:
+    """Of ``REPEATS`` calls, after one that isn't counted."""
+    call()
+    return statistics.median(seconds_of(call) for _ in range(REPEATS))
 
 
 # --- machine, tests
@@ -86,28 +117,66 @@ def machine() -> None:
         )
     import torch
 
-    versions = [f"Python {platform.python_version()}", f"torch {torch.__version__}", f"CUDA {torch.version.cuda}"]
-    for name in ("triton", "jax", "pytorch_lightning", "numpy"):
-        with contextlib.suppress(Exception):
-            versions.append(f"{name} {importlib.import_module(name).__version__}")
+    versions = [f"Python {platform.python_version()}", f"CUDA {torch.version.cuda}"]
+    for name in ("torch", "triton", "jax", "pytorch_lightning", "numpy"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{name} {importlib.metadata.version(name)}")
     say(", ".join(versions), f"; {os.cpu_count()} cores, {platform.processor() or platform.machine()}")
     from fractal_ifs.engines import cuda_device
 
     def engine() -> str:
         here = cuda_device.device()
-        return (
-            f"engine=cuda: {here.isa}, {here.build}, {here.multiprocessors} multiprocessors, {here.shared_bytes} bytes"
-        )
+        return f"{here.isa}, {here.build}, {here.multiprocessors} multiprocessors, {here.shared_bytes} bytes"
 
-    say(attempt("engine=cuda", engine))
+    say("engine=cuda:", attempt("engine=cuda", engine))
+    attempt("kernels", kernels)
 
 
-def tests() -> None:
+def kernels() -> str:
+    """What the functions of some kernels take, as the driver says."""
+    from fractal_ifs.engines import cuda_device
+
+    programs = {width: program(width) for width in KERNELS}
+    compiled = cuda_device.device().compile(list(programs.values()))
+    say("| width | function | threads | registers | bytes of stack | bytes shared | blocks of a multiprocessor |")
+    say("|---|---|---|---|---|---|---|")
+    for width, each in programs.items():
+        for function in ("train", "measure"):
+
+            def told(kernel: Any = compiled[each], function: str = function) -> str:
+                if isinstance(kernel, Exception):
+                    raise kernel
+                return " | ".join(map(str, kernel.resources(function)))
+
+            what = attempt(f"width {width}", told)
+            say(f"| {width} | {function} | {each.layout().threads} | {what} |")
+    return "told"
+
+
+def program(width: int) -> Any:
+    from fractal_ifs.engines.cuda_kernel import Program
+
+    return Program(2, width, DEPTH, BATCH, False, "hinge", 2, False, False)
+
+
+def tests(seconds: float) -> None:
+    """A file after the other: a fault of the GPU fails all tests behind it in a process."""
     if importlib.util.find_spec("pytest") is None:
         raise ModuleNotFoundError("pytest isn't installed")
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
-    command += ["tests/test_cuda.py", "tests/test_stacked.py"]
-    subprocess.run(command, cwd=ROOT)
+    end = time.monotonic() + seconds
+    files = ["tests/test_cuda.py", "tests/test_stacked.py"]
+    for number, file in enumerate(files):
+        command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "--maxfail=8", "-m", "gpu", file]
+        command += ["-o", "console_output_style=classic", "-p", "no:cacheprovider"]
+        process = subprocess.Popen(command, cwd=ROOT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(1, (end - 8 - time.monotonic()) / (len(files) - number)))
+            continue
+        process.send_signal(signal.SIGINT)  # pytest tells what has failed by now
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(4)
+        process.kill()
+        say(f"not measured further: {file}: its time is over")
 
 
 # --- steps
@@ -116,7 +185,8 @@ def tests() -> None:
 def config(width: int, seed: int = 0, **keys: Any) -> Any:
     from fractal_ifs.config.compose import compose
 
-    asked = {"width": width, "depth": DEPTH, "batch_size": BATCH, "seed": seed, "trainer": "gpu", "logger": "none"}
+    asked = {"width": width, "depth": DEPTH, "batch_size": BATCH, "seed": seed, "logger": "none"}
+    asked["trainer"] = "gpu" if DEVICE == "cuda" else "cpu"
     asked |= {"steps": 10**6, "eval_every": 10**6, "fractal": "vicsek", "data.test_size": 1000}
     return compose(**asked | {name.replace("__", "."): value for name, value in keys.items()})
 
@@ -133,28 +203,46 @@ def runs(width: int, count: int, engine: str) -> list[Any]:
     return [Run(each, None, DEVICE) for each in configs]
 
 
-def of_engine(engine: Any, width: int, count: int, steps: int) -> float:
-    """Microseconds per network-step of an engine."""
-    all_runs = runs(width, count, engine.name)
-    seconds = median_seconds(lambda: engine.advance(all_runs, [steps] * count, []))
-    return seconds / steps / count * 1e6
+def of_engine(engine: Any, all_runs: Sequence[Any], least: int, long: float = LONG) -> float:
+    """Microseconds per network-step of an engine, after ``least`` steps that aren't counted.
+
+    Measured are as many as take ``long`` seconds: of a few milliseconds a good part is the host's.
+    """
+
+    def advance(steps: int) -> None:
+        engine.advance(all_runs, [steps] * len(all_runs), [])
+
+    advance(least)
+    steps = least * max(1, min(LONGEST, round(long / seconds_of(lambda: advance(least)))))
+    seconds = statistics.median(seconds_of(lambda: advance(steps)) for _ in range(REPEATS))
+    return seconds / steps / len(all_runs) * 1e6
+
+
+def cuda_engine() -> Any:
+    from fractal_ifs.engines.cuda import CudaEngine
+
+    def other(**_: Any) -> Any:
+        raise RuntimeError("its kernel doesn't compile")
+
+    return CudaEngine(other)
 
 
 def by_cuda(width: int, count: int) -> float:
-    from fractal_ifs.engines.cuda import CudaEngine, supports
-
-    def other() -> Any:
-        raise RuntimeError("its kernel doesn't compile")
+    from fractal_ifs.engines.cuda import supports
 
     if why := supports(config(width)):
         raise RuntimeError(why)
-    return of_engine(CudaEngine(other), width, count, 1000)
+    return of_engine(cuda_engine(), runs(width, count, "cuda"), 500)
 
 
-def by_stacked(width: int, count: int) -> float:
+def by_stacked(width: int, count: int, compiled: bool = False) -> float:
     from fractal_ifs.engines.stacked import StackedEngine
 
-    return of_engine(StackedEngine(graphs=True), width, count, 320)
+    return of_engine(StackedEngine(graphs=True, compiled=compiled), runs(width, count, "torch"), 160)
+
+
+def by_compiled(width: int, count: int) -> float:
+    return by_stacked(width, count, compiled=True)
 
 
 def by_bare(width: int, count: int) -> float:
@@ -202,55 +290,122 @@ def by_lightning(width: int, count: int) -> float:
 
 def by_jax(width: int, count: int) -> float:
     os.environ |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
-    from jax_stack import seconds
+    from jax_stack import prepared
 
-    return statistics.median(seconds(width, count, 500) for _ in range(REPEATS)) / 500 / count * 1e6
+    once = prepared(width, count, 500)
+    return statistics.median(once() for _ in range(REPEATS)) / 500 / count * 1e6
 
 
-ROWS: dict[str, tuple[Callable[[int, int], float], tuple[int, ...]]] = {  # in the order of what is most wanted
-    "engine=cuda": (by_cuda, (FEW, MANY)),
-    "engine=torch, CUDA graphs": (by_stacked, (FEW, MANY)),
-    "JAX, vmap in scan": (by_jax, (FEW, MANY)),
-    "bare PyTorch loop": (by_bare, (1,)),
-    "plain Lightning": (by_lightning, (1,)),
+# In the order of what is most wanted: what measures a width and a number of runs, which numbers, which widths.
+ROWS: dict[str, tuple[Callable[[int, int], float], tuple[int, ...], tuple[int, ...]]] = {
+    "engine=cuda": (by_cuda, (FEW, MANY), WIDTHS),
+    "engine=torch, CUDA graphs": (by_stacked, (FEW, MANY), WIDTHS),
+    "engine=torch, CUDA graphs, trainer.compile": (by_compiled, (MANY,), WIDE),
+    "JAX, vmap in scan": (by_jax, (FEW, MANY), WIDTHS),
+    "bare PyTorch loop": (by_bare, (1,), WIDTHS),
+    "plain Lightning": (by_lightning, (1,), WIDTHS),
 }
 
 
 def steps() -> None:
+    say("| row | runs | width | us per network-step |\n|---|---|---|---|")
+    for row, (_, counts, widths) in ROWS.items():
+        for count in counts:
+
+            def command(left: Sequence[int], row: str = row, count: int = count) -> list[str]:
+                return inner("row", "--row", row, "--runs", str(count), "--widths", *map(str, left))
+
+            follow(command, row, count, widths)
+        if row == "engine=cuda":
+            subprocess.run(inner("sorting"))
+
+
+def follow(command: Callable[[Sequence[int]], list[str]], row: str, count: int, widths: Sequence[int]) -> None:
+    """Let a process measure a row, and another one what is left, should it end before: a fault of the GPU is its last.
+
+    Args:
+        command: measures these widths, and prints a line of the table for each.
+    """
+    left = list(widths)
+    while left:
+        with subprocess.Popen(command(left), stdout=subprocess.PIPE, text=True) as process:
+            for line in process.stdout or ():
+                say(line.rstrip())
+                if left and line.startswith(f"| {row} | {count} | {left[0]} |"):
+                    del left[0]
+        code = process.returncode
+        if left and code != BROKEN:  # it hasn't told of this one
+            why = f"it took more than {CELL} s" if code == -signal.SIGALRM else f"its process ended with {code}"
+            say(f"not measured: {row}, {count} runs, width {left[0]}: {why}")
+            say(f"| {row} | {count} | {left.pop(0)} | not measured |")
+
+
+BROKEN = 3  # how a process ends after a width whose failure it has told, if no more can be measured in it
+
+
+def one_row(row: str, count: int, widths: Sequence[int]) -> None:
+    """Print the lines of some widths."""
     import torch
 
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    say("| row | runs | width | us per network-step |\n|---|---|---|---|")
-    for row, (measure, counts) in ROWS.items():
-        for count, width in itertools.product(counts, WIDTHS):
-            told = attempt(f"{row}, {count} runs, width {width}", lambda: f"{measure(width, count):.3g}")  # noqa: B023
-            say(f"| {row} | {count} | {width} | {told} |")
-            torch.cuda.empty_cache()
-        if row == "engine=cuda":
-            say(attempt("sorting", sorting))
+    measure = ROWS[row][0]
+    for width in widths:
+        signal.alarm(CELL)
+        told = attempt(f"{row}, {count} runs, width {width}", lambda: f"{measure(width, count):.3g}")  # noqa: B023
+        say(f"| {row} | {count} | {width} | {told} |")
+        signal.alarm(0)
+        if DEVICE == "cuda":
+            try:
+                torch.cuda.synchronize()
+                torch.cuda.empty_cache()
+            except RuntimeError:
+                os._exit(BROKEN)  # nothing of CUDA's is to be put in order any more
 
 
-def sorting() -> str:
+def sorting() -> None:
     from fractal_ifs.data.seeds import permutations
 
-    def of(count: int) -> float:
-        return median_seconds(lambda: permutations([(seed, 0) for seed in range(count)], POINTS, "cuda")) * 1e3
+    def of(count: int) -> str:
+        milliseconds = median_seconds(lambda: permutations([(seed, 0) for seed in range(count)], POINTS, DEVICE)) * 1e3
+        return f"{milliseconds:.2f} ms for {count} seeds"
 
-    return (
-        f"orders of {POINTS:,} points: {of(8):.2f} ms for 8 seeds, {of(132):.2f} ms for 132, {of(MANY):.2f} for {MANY}"
-    )
+    told = attempt("sorting", lambda: ", ".join(map(of, (8, 132, MANY))))
+    say(f"orders of {POINTS:,} points: {told}")
 
 
 def tiles() -> None:
+    """All are compiled side by side first. That of the engine is the first of each width."""
     from fractal_ifs.engines import cuda_device, cuda_kernel
 
-    for width, count in ((20, MANY), (50, 132)):
-        for sizes in itertools.product((1, 2), (1, 2), (1, 2)):
-            cuda_kernel.tiles = lambda program, sizes=sizes: sizes
-            cuda_kernel._layout.cache_clear()
-            cuda_device.look_again()  # with all that it has compiled
-            told = attempt(f"width {width}, tiles {sizes}", lambda w=width, n=count: f"{by_cuda(w, n):.4f}")
-            say(f"width {width}, {count} runs, tiles of {sizes} quads: {told} us per network-step")
+    here: Any = cuda_device.device()
+    usual = cuda_kernel.tiles
+    plan: list[tuple[int, int, tuple[int, int, int]]] = []
+    for width, count in TILED:
+        plan += [(width, count, sizes) for sizes in dict.fromkeys([usual(program(width)), *SIZES])]
+
+    def use(sizes: tuple[int, int, int]) -> None:
+        cuda_kernel.tiles = lambda program: sizes
+        cuda_kernel._layout.cache_clear()
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        making = []
+        for width, _, sizes in plan:
+            use(sizes)
+            text = program(width).source()
+            written: Any = SimpleNamespace(width=width, source=lambda text=text: text)  # before the next tiles are used
+            making.append(pool.submit(cuda_device.compiled, here.compiler, written, here.isa))
+    all_runs = {width: runs(width, count, "cuda") for width, count in dict.fromkeys(step[:2] for step in plan)}
+    for (width, count, sizes), made in zip(plan, making, strict=True):
+
+        def told(width: int = width, sizes: tuple[int, int, int] = sizes, made: Any = made) -> str:
+            use(sizes)
+            kernel = cuda_device.Loaded(here.driver, made.result(), program(width))
+            here.kernels.there[program(width)] = kernel
+            took = of_engine(cuda_engine(), all_runs[width], 500, 0.1)
+            found = kernel.resources("train")
+            return f"{took:.4f} us per network-step; {found.registers} registers, {found.spilled} bytes of stack"
+
+        what = attempt(f"width {width}, tiles {sizes}", told)
+        say(f"width {width}, {count} runs, tiles of {sizes} quads: {what}")
 
 
 # --- start, convolutions, cells
@@ -392,17 +547,24 @@ def cells(images: str | None, seconds: float) -> None:
 # --- all of them
 
 
-def part(name: str, seconds: float, images: str | None) -> None:
-    """A part, in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{os.environ.get('PYTHONPATH', '')}"}
-    command = [sys.executable, str(Path(__file__).absolute()), "--inner", name, "--seconds", str(seconds)]
-    command += ["--images", images] if images else []
+def inner(name: str, *words: str) -> list[str]:
+    """The command of a part, or of a row, in a process of its own."""
+    return [sys.executable, str(Path(__file__).absolute()), "--inner", name, "--device", DEVICE, *words]
+
+
+def part(name: str, command: Sequence[str], seconds: float) -> None:
+    """Run a part for so long. What it has started ends with it."""
     begun = time.monotonic()
+    process = subprocess.Popen(command, start_new_session=True)
     try:
-        ended = subprocess.run(command, env=environment, timeout=seconds).returncode
-        said = f"ended with {ended}" if ended else "done"
+        code = process.wait(seconds)
+        said = f"ended with {code}" if code else "done"
     except subprocess.TimeoutExpired:
         said = "not measured further: its time is over"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     say(f"({name}: {said}, {time.monotonic() - begun:.0f} s)")
 
 
@@ -415,32 +577,42 @@ def has_gpu() -> bool:
 def main(words: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=340, help="for all of it")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=PARTS)
     parser.add_argument("--images", help="a folder with CIFAR-10")
-    parser.add_argument("--inner", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--inner", help=argparse.SUPPRESS)
+    parser.add_argument("--row", choices=ROWS, help=argparse.SUPPRESS)
+    parser.add_argument("--runs", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--widths", type=int, nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--device", default=DEVICE, help=argparse.SUPPRESS)  # cpu: to try a part's code without a GPU
     args = parser.parse_args(None if words is None else list(words))
     if args.inner:
         globals()["DEVICE"] = args.device
-        inner: dict[str, Callable[[], None]] = {
-            **{each.__name__: each for each in (machine, tests, steps, tiles, start)},
+        sys.path[:0] = PATH
+        known: dict[str, Callable[[], None]] = {
+            **{each.__name__: each for each in (machine, steps, sorting, tiles, start)},
+            "row": lambda: one_row(args.row, args.runs, args.widths),
+            "tests": lambda: tests(args.seconds),
             "convolutions": lambda: convolutions(args.seconds),
             "cells": lambda: cells(args.images, args.seconds),
         }
         try:
-            inner[args.inner]()
-        except (Exception, SystemExit) as error:
+            known[args.inner]()
+        except Exception as error:
             say(f"not measured: {args.inner}: {(str(error).strip() or type(error).__name__).splitlines()[0][:200]}")
         return
     end = time.monotonic() + args.seconds
+    os.environ["PYTHONPATH"] = os.pathsep.join([*PATH, os.environ.get("PYTHONPATH", "")])
     there = has_gpu()
-    for name in args.parts:
+    parts = args.parts or [name for name in PARTS if args.images or name != "cells"]
+    for number, name in enumerate(parts):
         say(f"\n## {name}\n")
         left = end - time.monotonic()
         if not there or left < 5:
             say(f"not measured: {'its time is over' if there else 'there is no GPU here that PyTorch can use'}")
-        else:
-            part(name, min(left, PARTS[name]), args.images)
+            continue
+        seconds = left * PARTS[name] / sum(PARTS[each] for each in parts[number:])
+        images = ["--images", args.images] if args.images else []
+        part(name, inner(name, "--seconds", str(seconds), *images), seconds)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import ctypes
 import dataclasses
+import importlib.util
 import itertools
 import json
 import logging
@@ -608,6 +609,35 @@ def test_calls_reach_the_driver_as_they_are_meant(gpu, emulated, monkeypatch):
     assert kernel.resources("train") == (96, 8, program.layout().bytes, 3)
     assert here.blocks(program) == 3
     assert here.blocks(PLAIN) == PLAIN.layout().blocks  # not compiled yet
+
+
+def test_the_benchmark_compares_tiles(gpu, monkeypatch, capfd):
+    """Each compiled with its own: of two runs of width 3, with tiles of three sizes, of which one has no kernel."""
+    spec = importlib.util.spec_from_file_location("gpu", Path(__file__).parents[1] / "benchmarks" / "gpu.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sources, compiled = [], cuda_device.compiled
+
+    def recorded(compiler, program, isa):
+        sources.append(program.source())
+        if "TILE_POINTS = 3" in sources[-1]:
+            raise Unavailable("too large")
+        return compiled(compiler, program, isa)
+
+    monkeypatch.setattr(cuda_device, "compiled", recorded)
+    monkeypatch.setattr(cuda_kernel, "tiles", cuda_kernel.tiles)
+    for name, value in (("DEVICE", "cpu"), ("TILED", ((3, 2),)), ("SIZES", [(1, 2, 1), (1, 1, 1), (3, 1, 1)])):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(module, "LONGEST", 1)
+    module.tiles()
+    cuda_kernel._layout.cache_clear()
+    told = [line for line in capfd.readouterr().out.splitlines() if line.startswith("width 3")]
+    assert [line.split("of ")[1].split(" quads")[0] for line in told] == ["(1, 1, 1)", "(1, 2, 1)", "(3, 1, 1)"]
+    assert all("96 registers, 8 bytes of stack" in line for line in told[:2])
+    assert told[2].endswith("not measured")
+    assert sorted(source.count("TILE_UNITS = 2") for source in sources) == [0, 0, 1]
 
 
 def test_what_the_driver_refuses_is_told_in_a_line(gpu, monkeypatch):
