@@ -133,7 +133,7 @@ def test_averages_are_those_of_torch_and_are_measured(keys):
         st.booleans(),
         st.booleans(),
     ).map(lambda values: Program(*values)),
-    tiles=st.tuples(*[st.sampled_from([1, 2])] * 3),
+    tiles=st.tuples(*[st.sampled_from([1, 2, 3])] * 3),
     seed=st.integers(0, 9),
 )
 def test_any_shape_takes_20_steps_as_in_double_precision(kernels, shape, tiles, seed):
@@ -143,6 +143,13 @@ def test_any_shape_takes_20_steps_as_in_double_precision(kernels, shape, tiles, 
         cuda_kernel._layout.cache_clear()
         _compared(kernels, shape, seed)
     cuda_kernel._layout.cache_clear()
+
+
+@pytest.mark.parametrize("width", [45, 52])
+def test_the_widths_with_larger_tiles_do_too(kernels, width):
+    shape = PLAIN._replace(width=width, depth=4, batch=30)
+    assert cuda_kernel.tiles(shape) == (1, 3, 2)
+    _compared(kernels, shape, 0)
 
 
 def _compared(kernels, shape, seed):
