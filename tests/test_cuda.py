@@ -494,8 +494,20 @@ def test_layouts_fit_where_the_documentation_says():
         assert layout.threads >= layout.points
         assert layout.each * layout.threads >= (width + 1) * (width if depth > 1 else 1)
         assert layout.blocks * layout.threads <= 640
-        assert layout.blocks == 1 or layout.blocks * (layout.bytes + 1024) <= 228 << 10
+        assert layout.room >= layout.blocks or layout.room == 0
         assert layout.point_row % 8 == layout.weight_row % 8 == 4
+
+
+def test_sums_have_more_parts_where_no_block_loses_its_room():
+    """At width 20 a fifth part would leave three blocks of four."""
+    found = {width: PLAIN._replace(width=width, depth=5).layout() for width in (10, 20, 60)}
+    assert {width: (layout.split, layout.blocks) for width, layout in found.items()} == {
+        10: (12, 5),
+        20: (4, 4),
+        60: (2, 1),
+    }
+    assert found[60].bytes <= 227 << 10
+    assert cuda_kernel._of_parts(PLAIN._replace(width=20, depth=5), 5).room == 3
 
 
 def _widest(shape: Program, kib: int) -> int:

@@ -24,7 +24,7 @@ MOST_THREADS = 512
 MULTIPROCESSOR = 228 << 10, 65_536  # bytes of shared memory and registers of the larger ones: H100, H200
 RESERVED = 1 << 10  # bytes of shared memory that each block has besides
 LEAST_REGISTERS = 96  # of a thread, below which many would spill
-MOST_PARTS = 4  # that a sum over the batch is cut into
+PARTS, MOST_PARTS = 4, 12  # that a sum over the batch is cut into, if there are threads: usually, and at most
 SLICE = 1024  # points that a block measures
 MOST_POINTS = 65_535 * SLICE  # a launch has at most so many blocks along y
 
@@ -100,10 +100,14 @@ class Layout(NamedTuple):
         return 4 * self.floats
 
     @property
+    def room(self) -> int:
+        """How many fit a multiprocessor's shared memory."""
+        return MULTIPROCESSOR[0] // (self.bytes + RESERVED)
+
+    @property
     def blocks(self) -> int:
         """How many a multiprocessor is to have room for: what shared memory allows, if registers hardly spill then."""
-        memory, registers = MULTIPROCESSOR
-        return max(1, min(memory // (self.bytes + RESERVED), registers // (LEAST_REGISTERS * self.threads)))
+        return max(1, min(self.room, MULTIPROCESSOR[1] // (LEAST_REGISTERS * self.threads)))
 
 
 def uncovered(config: RunConfig, inputs: int) -> str | None:
@@ -159,6 +163,16 @@ def tiles(program: Program) -> tuple[int, int, int]:
 
 @lru_cache
 def _layout(program: Program) -> Layout:
+    """With sums over the batch in as many parts as leave the number of blocks: where there are few, threads are idle.
+
+    At width 10 a gradient in 4 parts is the work of 36 of 128 threads, in 12 that of 108: counted, not measured.
+    """
+    usual = _of_parts(program, PARTS)
+    several = (_of_parts(program, parts) for parts in range(MOST_PARTS, PARTS, -1))
+    return next((found for found in several if found.room >= usual.blocks), usual)
+
+
+def _of_parts(program: Program, most: int) -> Layout:
     width, depth, inputs = program.width, program.depth, program.inputs
     units, points = -(-width // 4) * 4, -(-program.batch // 4) * 4
     weight_row, point_row = _row(units), _row(points)
@@ -171,10 +185,10 @@ def _layout(program: Program) -> Layout:
 
     def split(rows: int) -> int:
         in_rows = -(-rows // (4 * tile_rows)) * (units // 4)
-        return max(1, min(threads // in_rows, points // 4, MOST_PARTS))
+        return max(1, min(threads // in_rows, points // 4, most))
 
     first_split, inner_split = split(inputs), split(units)
-    top_split = max(1, min(threads // (width + 1), points // 4, MOST_PARTS))
+    top_split = max(1, min(threads // (width + 1), points // 4, most))
     sizes = {
         "weights": (inputs + 1 + (depth - 1) * (units + 1)) * weight_row + width + 1,
         "hidden": depth * units * point_row,
