@@ -295,6 +295,27 @@ def test_step_numbers_are_computed_once_for_runs_that_agree(emulated, monkeypatc
         same(run, *trained([config]))
 
 
+def test_an_order_is_sorted_once_while_the_epoch_before_is_trained(emulated, monkeypatch):
+    """Also over an evaluation at an epoch's end; none behind the last step."""
+    config = small(**emulated, steps=45, eval_every=15)  # three epochs
+    happened, permutations, launch = [], cuda.permutations, cuda._Stack.launch
+
+    def sorting(keys, *given):
+        happened.extend(epoch for _, epoch in keys)
+        return permutations(keys, *given)
+
+    def launched(self, orders):
+        more = launch(self, orders)
+        happened.append("launched")
+        return more
+
+    monkeypatch.setattr(cuda, "permutations", sorting)
+    monkeypatch.setattr(cuda._Stack, "launch", launched)
+    trained([config])
+    assert [each for each in happened if each != "launched"] == [0, 1, 2]
+    assert happened[:3] == [0, 1, "launched"]
+
+
 def test_a_signal_is_heeded_between_launches(keys, monkeypatch, tmp_path):
     config = small(**keys, steps=100, eval_every=100)
     [straight] = trained([config])

@@ -57,10 +57,12 @@ def permutation(shuffle_seed: int, epoch: int, n: int) -> np.ndarray:
 
 def permutations(orders: Sequence[tuple[int, int]], n: int, device: str | torch.device) -> torch.Tensor:
     """The ``permutation`` of each (shuffle seed, epoch), drawn and sorted on a device: (len(orders), n) int32."""
-    begins = [_signed(_mix(_mix(seed & _MASK) + epoch & _MASK)) for seed, epoch in orders]
+    begins = torch.tensor([_signed(_mix(_mix(seed & _MASK) + epoch & _MASK)) for seed, epoch in orders])
+    if torch.device(device).type == "cuda":  # from memory that stays in place: else this would wait for the stream
+        begins = begins.pin_memory().to(device, non_blocking=True)
     index = torch.arange(n, device=device)
     # torch multiplies modulo 2^64, but shifts the sign in
-    z = torch.tensor(begins, device=device)[:, None] + index * _signed(_GOLDEN) + _signed(_GOLDEN)
+    z = begins[:, None] + index * _signed(_GOLDEN) + _signed(_GOLDEN)
     z = (z ^ _shifted(z, 30)) * _signed(0xBF58476D1CE4E5B9)
     z = (z ^ _shifted(z, 27)) * _signed(0x94D049BB133111EB)
     keys = _shifted(z ^ _shifted(z, 31), 33) << 32 | index

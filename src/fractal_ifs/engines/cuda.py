@@ -213,7 +213,7 @@ class _Orders:
     """
 
     def __init__(self, device: Device):
-        self.device, self.stream = device, device.stream()
+        self.device, self.stream = device, device.stream(first=True)
         self.there: dict[Order, tuple[int, Tensor, Event]] = {}
 
     def prepare(self, keys: Iterable[Order]) -> None:
@@ -259,6 +259,7 @@ class _Stack:
         asked = [_numbered(run.config) for run in runs]
         number = {each: place for place, each in enumerate(dict.fromkeys(asked))}
         self.numbered = np.array([number[each] for each in asked])
+        self.steps = np.array([run.config.steps for run in runs])
         self.launched: deque[tuple[Event, list[Tensor]]] = deque()
 
     def holds(self, runs: Sequence[Run]) -> bool:
@@ -307,8 +308,8 @@ class _Stack:
             self.kernel("train", jobs, len(self.runs))
             self.launched.append((self.device.event(), [jobs, numbers, *held]))
         self.at, self.todo = self.at + count, self.todo - count
-        if self.todo.any():  # sorted while these steps are done
-            orders.prepare(key for key, left in zip(self.orders(), self.todo, strict=True) if left)
+        more = self.at < self.steps  # sorted while these steps are done, or the runs are measured
+        orders.prepare(key for key, left in zip(self.orders(), more, strict=True) if left)
         return True
 
     def _numbers(self, count: NDArray[np.int64]) -> Tensor:

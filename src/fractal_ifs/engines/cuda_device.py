@@ -71,8 +71,8 @@ class Device(Protocol):
         """How many of its blocks a multiprocessor has room for; before it is compiled, as many as are asked for."""
         ...
 
-    def stream(self) -> contextlib.AbstractContextManager[Any]:
-        """A new stream. What is asked for within it runs in its order, beside other streams'."""
+    def stream(self, first: bool = False) -> contextlib.AbstractContextManager[Any]:
+        """A new stream. What is asked for within it runs in its order, beside other streams', or before theirs."""
         ...
 
     def event(self) -> Event:
@@ -231,9 +231,9 @@ class Gpu:
         """As of ``Device``."""
         return self.kernels.blocks(program)
 
-    def stream(self) -> contextlib.AbstractContextManager[Any]:
+    def stream(self, first: bool = False) -> contextlib.AbstractContextManager[Any]:
         """As of ``Device``."""
-        return torch.cuda.stream(torch.cuda.Stream())
+        return torch.cuda.stream(torch.cuda.Stream(priority=-int(first)))
 
     def event(self) -> Event:
         """As of ``Device``."""
@@ -353,7 +353,7 @@ class Emulated:
         """As of ``Device``."""
         return self.kernels.blocks(program)
 
-    def stream(self) -> contextlib.AbstractContextManager[Any]:
+    def stream(self, first: bool = False) -> contextlib.AbstractContextManager[Any]:
         """As of ``Device``: there is one."""
         return contextlib.nullcontext()
 
