@@ -296,14 +296,14 @@ def by_jax(width: int, count: int) -> float:
     return statistics.median(once() for _ in range(REPEATS)) / 500 / count * 1e6
 
 
-# In the order of what is most wanted: what measures a width and a number of runs, which numbers, which widths.
+# In the order of what is most wanted, slow compilers last: what measures a width and a number of runs; which of both.
 ROWS: dict[str, tuple[Callable[[int, int], float], tuple[int, ...], tuple[int, ...]]] = {
     "engine=cuda": (by_cuda, (FEW, MANY), WIDTHS),
     "engine=torch, CUDA graphs": (by_stacked, (FEW, MANY), WIDTHS),
-    "engine=torch, CUDA graphs, trainer.compile": (by_compiled, (MANY,), WIDE),
-    "JAX, vmap in scan": (by_jax, (FEW, MANY), WIDTHS),
     "bare PyTorch loop": (by_bare, (1,), WIDTHS),
     "plain Lightning": (by_lightning, (1,), WIDTHS),
+    "engine=torch, CUDA graphs, trainer.compile": (by_compiled, (MANY,), WIDE),
+    "JAX, vmap in scan": (by_jax, (FEW, MANY), WIDTHS),
 }
 
 

@@ -567,6 +567,17 @@ def test_it_compiles_for_gpus_and_its_registers_hardly_spill(width, isa):
     assert stack <= 32
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("width", [10, 20, 32, 50, 60])
+def test_a_gpu_has_room_for_as_many_blocks_as_the_layout_says(width):
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0):
+        pytest.skip("needs a GPU with 228 KiB of shared memory in a multiprocessor")
+    shape = PLAIN._replace(width=width, depth=5)
+    kernel: Any = cuda_device.device().compile([shape])[shape]
+    assert kernel.blocks == shape.layout().blocks
+    assert kernel.resources("train").spilled <= 32
+
+
 REGISTER_COUNT, STACK_SIZE = 0x2F, 0x12  # of the entries of .nv.info
 
 
