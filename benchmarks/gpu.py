@@ -48,7 +48,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / ".site"
-PATH = [str(ROOT / "src"), str(ROOT / "benchmarks"), *([str(SITE)] if SITE.is_dir() else [])]
+PATH = [str(ROOT / "src"), *([str(SITE)] if SITE.is_dir() else [])]
 # Seconds of --seconds 340; of more or less, their shares. What a part leaves is for those behind it.
 PARTS = {"machine": 30, "tests": 80, "steps": 130, "tiles": 30, "start": 40, "convolutions": 30, "cells": 60}
 WIDTHS, FEW, MANY = (10, 20, 50, 100, 200), 24, 528
@@ -601,7 +601,7 @@ def main(words: Iterable[str] | None = None) -> None:
             say(f"not measured: {args.inner}: {(str(error).strip() or type(error).__name__).splitlines()[0][:200]}")
         return
     end = time.monotonic() + args.seconds
-    os.environ["PYTHONPATH"] = os.pathsep.join([*PATH, os.environ.get("PYTHONPATH", "")])
+    os.environ["PYTHONPATH"] = os.pathsep.join([*PATH, *filter(None, [os.environ.get("PYTHONPATH")])])
     there = has_gpu()
     parts = args.parts or [name for name in PARTS if args.images or name != "cells"]
     for number, name in enumerate(parts):
