@@ -561,7 +561,7 @@ def test_it_compiles_for_gpus_and_its_registers_hardly_spill(width, isa):
     assert code[:4] == b"\x7fELF"
     registers, stack = _resources(code, "train")
     layout = shape.layout()
-    block = f"{layout.threads} threads, {layout.bytes >> 10} KiB"
+    block = f"{layout.threads} threads, {layout.bytes / 1024:.0f} KiB"
     print(f"width {width}, {isa}: {block}, {registers} registers, {stack} bytes of stack")
     assert -(-registers // 8) * 8 * layout.threads * layout.blocks <= 65_536
     assert stack <= 32
