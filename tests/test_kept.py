@@ -118,7 +118,7 @@ def test_further_seeds_at_the_best_learning_rate_of_each_cell(command, tmp_path)
         best.setdefault(row["depth"], []).append((float(row["best_test_acc"]), float(row["lr"])))
     ended = command(*SWEEP, "lr=1e-3,5e-4", "seed=1,2", f"hydra.sweeper.best_lr={table}")
     assert ended.status == 0
-    assert f"lr=0.0005: is not used: hydra.sweeper.best_lr={table} has the learning rates" in ended.out
+    assert f"lr: is not used: hydra.sweeper.best_lr={table} has the learning rates" in ended.out
     new = [row for row in lines(table) if row["seed"] != "0"]
     assert sorted((row["depth"], row["seed"]) for row in new) == [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
     for row in new:
@@ -461,6 +461,26 @@ def test_runs_of_a_kept_table_are_in_the_tables_of_a_later_sweep(command, tmp_pa
     of_sweep, _ = rows.read_runs([tmp_path / "multirun" / "s"])
     assert of_sweep.sort_values("seed").best_test_acc.tolist()[:2] == first.best_test_acc.tolist()
     assert status(tmp_path / "multirun" / "s").states == {"finished": 1, "kept": 2}
+
+
+def test_a_later_command_of_a_sweep_keeps_the_rows_of_its_kept_runs(command, tmp_path):
+    assert command(*SWEEP[:-1], "lr=1e-3,2e-3", "kept=kept.csv").status == 0
+    assert command(*SWEEP[:-1], "lr=1e-3", "kept=kept.csv", "sweep=joined").status == 0
+    before = lines(tmp_path / "multirun" / "joined" / "results.csv")
+    assert command(*SWEEP[:-1], "lr=3e-3", "kept=kept.csv", "sweep=joined").status == 0
+    after = lines(tmp_path / "multirun" / "joined" / "results.csv")
+    assert len(after) == 4
+    for row, was in zip([row for row in after if not row["directory"]], before, strict=True):
+        assert {name: (row[name], was[name]) for name in was if row[name] != was[name]} == {}
+    assert status(tmp_path / "multirun" / "joined").states == {"finished": 2, "kept": 2}
+    table = tmp_path / "multirun" / "joined" / "results.csv"
+    text = table.read_text().split("\n")
+    for number in (1, 3):  # of a run that has a directory, and so is read there, and of one that hasn't
+        text[number] = text[number].replace("finished", "over")
+    table.write_text("\n".join(text))
+    runs, notes = rows.read_runs([tmp_path / "multirun" / "joined"])
+    assert len(runs) == 3
+    assert notes == [f"left out: {table}: line 4 is no row of it: status=over"]
 
 
 def test_a_sweep_of_kept_runs_alone_is_reported_and_has_a_status(command, tmp_path):

@@ -272,7 +272,8 @@ def test_signals_checkpoint_and_end(tmp_path, kind):
     process.send_signal(kind)
     text, _ = process.communicate(timeout=300)
     assert process.returncode == 128 + kind
-    assert text.endswith(f"the same command{' without overwrite=true' if again else ''} goes on from here\n")
+    told = " without overwrite=true goes on from here, and leaves finished runs as they are" if again else None
+    assert text.endswith(f"interrupted: the same command{told or ' goes on from here'}\n")
     assert "Traceback" not in text
     assert trained(tmp_path) == ["interrupted", "interrupted"]
     for path in tmp_path.rglob("history.csv"):

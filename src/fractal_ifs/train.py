@@ -109,9 +109,10 @@ def main() -> int:
             if not (caught or isinstance(error, KeyboardInterrupt)):
                 raise
             logging.getLogger("torch").setLevel(logging.WARNING)  # it would tell of its caches at the end
-            again = any(word.lstrip("+") == "overwrite=true" for word in words)
-            without = " without overwrite=true" if again else ""
-            print(f"interrupted: the same command{without} goes on from here", file=sys.stderr)
+            said = "the same command goes on from here"
+            if any(word.lstrip("+").lower() == "overwrite=true" for word in words):
+                said = "the same command without overwrite=true goes on from here, and leaves finished runs as they are"
+            print(f"interrupted: {said}", file=sys.stderr)
             sys.exit(128 + (caught or [signal.SIGINT])[0])
     return 0
 

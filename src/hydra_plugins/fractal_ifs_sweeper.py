@@ -110,7 +110,11 @@ class CheckedSweeper(Sweeper):
         assert self.config is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         of_file, of_command = (
-            {each.get_key_element(): _choices(each) for word in words for each in parser.parse_overrides([word])}
+            {
+                each.get_key_element().lstrip("+"): _choices(each)
+                for word in words
+                for each in parser.parse_overrides([word])
+            }
             for words in ([f"{name}={value}" for name, value in (self.keys.params or {}).items()], arguments)
         )
         for word in (word for key, words in of_file.items() if key.startswith("hydra") and words[1:] for word in words):
@@ -122,8 +126,8 @@ class CheckedSweeper(Sweeper):
         jobs = where_they_count(self.hydra_context.config_loader, self.config, jobs, theirs)
         if not self.keys.best_lr:
             return jobs
-        for word in (word for key, words in of_command.items() if key.lstrip("+") == "lr" for word in words):
-            log.warning("%s: is not used: hydra.sweeper.best_lr=%s has the learning rates", word, self.keys.best_lr)
+        if "lr" in of_command:
+            log.warning("lr: is not used: hydra.sweeper.best_lr=%s has the learning rates", self.keys.best_lr)
         return self._with_best_lr(jobs)
 
     def _with_best_lr(self, jobs: Sequence[Sequence[str]]) -> list[list[str]]:

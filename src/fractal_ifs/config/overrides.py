@@ -137,7 +137,7 @@ def _check_choice(override: Override, folders: Sequence[Path] | None) -> None:
         values = override.sweep_iterator() if not isinstance(override.value(), Glob) else ()
     else:
         values = [override.value()]
-    if group in ("experiment", *SEVERAL):  # several, one after the other: [a,b]
+    if group in SEVERAL:  # several, one after the other: [a,b]
         values = chain.from_iterable(value if isinstance(value, list) else [value] for value in values)
     for value in map(_text, islice(values, MOST_NAMES)):
         name = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""

@@ -41,6 +41,7 @@ _BESIDE = ("directory", "verified", "history")  # what a row has besides the rec
 # The fields of a record, with its setting after the fingerprint.
 COLUMNS = [*records.COLUMNS[:_AFTER], *Setting._fields, *records.COLUMNS[_AFTER:], *_BESIDE]
 NUMBERS = [name for name in records.COLUMNS if _TYPES[name] in (int, float, int | None, float | None)]
+COUNTS = [name for name in NUMBERS if _TYPES[name] in (int, int | None)]
 BOOLS = [*(name for name in records.COLUMNS if _TYPES[name] == bool | None), "verified"]
 ACCURACIES = tuple(name for name in records.COLUMNS if name.endswith("_acc"))
 MEASURED = "final_"  # begins the columns of measures, which a table has besides where its runs have any

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError, Damaged, counted, short
-from fractal_ifs.results.columns import BOOLS, COLUMNS, ENDED, NUMBERS, is_measured, measured_of
+from fractal_ifs.results.columns import BOOLS, COLUMNS, COUNTS, ENDED, NUMBERS, is_measured, measured_of
 from fractal_ifs.results.protocol import setting_of
 from fractal_ifs.results.text_table import TABLE, TextTable, number_of, read_text
 from fractal_ifs.runs import records
@@ -137,18 +137,19 @@ def _rows_of(table: TextTable, path: Path, notes: list[str]) -> list[dict[str, A
 def kept_rows(sweep: Path, notes: list[str] | None = None) -> list[dict[str, Any]]:
     """The runs that a sweep has from a kept table: the rows of its own table that name no directory.
 
-    ``notes`` gets a line on each that is damaged, and on a table that can't be read.
+    ``notes`` gets a line on each of them that is damaged. A table that no sweep of ours wrote has none.
     """
     path, notes = sweep / TABLE, [] if notes is None else notes
     try:
-        table = read_text(path, "the table of a sweep")
-    except FileNotFoundError:  # of a sweep that has not ended
+        table = read_text(path, "the table of a sweep", lambda row: row.get("directory") == "")
+    except (FileNotFoundError, ConfigError):  # the first of a sweep that has not ended
         return []
-    except ConfigError as error:
-        notes.append(f"{LEFT_OUT}{error}")
-        return []
-    found = _rows_of(table, path, notes) if "directory" in table.names else []
-    return [row for row in found if row["directory"] is None and row["status"] in ENDED]
+    return [_whole(row) for row in _rows_of(table, path, notes) if row["status"] in ENDED]
+
+
+def _whole(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with the whole numbers that its record had."""
+    return {name: int(value) if name in COUNTS and isinstance(value, float) else value for name, value in row.items()}
 
 
 def _typed(row: Mapping[str, str], beside: Path) -> dict[str, Any]:

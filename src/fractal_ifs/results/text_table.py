@@ -6,7 +6,7 @@ A text that a spreadsheet would take for a formula has a quote before it in the 
 import csv
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,11 +37,15 @@ class TextTable(NamedTuple):
     damaged: list[str]  # a note for each line that is no row: ``line 7 is no row of it: <<<<<<< HEAD``
 
 
-def read_text(path: Path, kind: str) -> TextTable:
+def read_text(path: Path, kind: str, where: Callable[[Mapping[str, str]], bool] | None = None) -> TextTable:
     """The rows of a CSV file with a run in each line.
 
     Each line is read by itself, so that a damaged one takes no other with it. It is left out, and ``damaged`` says so.
-    Raises FileNotFoundError, and ConfigError where it lacks a column. ``kind``: what the file should be.
+    Raises FileNotFoundError, and ConfigError where it lacks a column.
+
+    Args:
+        kind: what the file should be.
+        where: whether a row is wanted. Of others nothing is said.
     """
     try:
         lines = files.read(path).decode("utf-8-sig", "replace").removesuffix("\n").split("\n")
@@ -56,6 +60,8 @@ def read_text(path: Path, kind: str) -> TextTable:
     damaged: list[str] = []
     for number, line in enumerate(lines[1:], 2):
         row = _row(names, line.removesuffix("\r"))
+        if row is not None and where and not where(row):
+            continue
         if row is None:
             damaged.append(f"line {number} is no row of it: {short(line)}")
         elif wrong := _wrong(row):

@@ -5,7 +5,7 @@ from fractal_ifs.config.own_class import file_digest, source_digest
 from fractal_ifs.config.run import RunConfig
 
 
-def sources(config: RunConfig, known: dict[str, str | None] | None = None) -> dict[str, str | None]:
+def sources(config: RunConfig, known: dict[tuple[str, str], str | None] | None = None) -> dict[str, str | None]:
     """The hash of each file as it is now, by the record's field. None for one that can't be read.
 
     ``known``: the hashes of files that are read already, to which others are added.
@@ -14,11 +14,11 @@ def sources(config: RunConfig, known: dict[str, str | None] | None = None) -> di
     found: dict[str, str | None] = {}
     for name, own in (("model_source", config.model), ("loss_source", config.loss)):
         if isinstance(own, Own):
-            if own.target not in known:
-                known[own.target] = source_digest(own.target)
-            found[name] = known[own.target]
+            if ("class", own.target) not in known:
+                known["class", own.target] = source_digest(own.target)
+            found[name] = known["class", own.target]
     if path := config.trainer.ckpt_path:
-        if path not in known:
-            known[path] = file_digest(path)
-        found["ckpt_source"] = known[path]
+        if ("file", path) not in known:
+            known["file", path] = file_digest(path)
+        found["ckpt_source"] = known["file", path]
     return found

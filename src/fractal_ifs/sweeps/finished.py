@@ -79,12 +79,14 @@ def _tell_of_sources(jobs: Sequence[Job], records: Mapping[int, RunRecord]) -> N
         "model_source": "were trained with another source of their model",
         "loss_source": "were trained with another source of their loss",
     }
-    known: dict[str, str | None] = {}
+    known: dict[tuple[str, str], str | None] = {}
     now = {number: sources(jobs[number].config, known) for number in records}
     for name, text in texts.items():
         pairs = [(record[name], now[number].get(name)) for number, record in records.items()]
         if other := sum(None not in pair and pair[0] != pair[1] for pair in pairs):
-            log.warning("%d of these %s; overwrite=true trains them again", other, text)
+            log.warning(
+                "%d of these %s; overwrite=true trains them again, beside their rows in a kept table", other, text
+            )
 
 
 def best_of(job: Job, ended: RunRecord) -> float | None:

@@ -131,7 +131,8 @@ def _state(directory: Path, names: set[str], run: _Read, in_slurm: str | None) -
     """The state, the steps done and the steps asked for of a run."""
     record, unread, config = run
     if config is None:
-        return unread or WAITING, 0, 0
+        assert unread
+        return unread, 0, 0
     asked = config.steps_in_all
     if record and record.status == Status.STOPPED:
         return record.status, record.steps or 0, record.steps or 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from fractal_ifs.files import write
 from fractal_ifs.results.columns import COLUMNS, is_measured
 from fractal_ifs.results.finished_runs import KeptRun
 from fractal_ifs.results.pivot import Pivot, legend, pivot, title
-from fractal_ifs.results.rows import row_of, without_zeros
+from fractal_ifs.results.rows import kept_rows, row_of, without_zeros
 from fractal_ifs.results.terminal import Folded, show
 from fractal_ifs.results.text_table import TABLE, csv_of, may_replace
 from fractal_ifs.results.varied import KEYS, follows, inner_keys, with_inner_keys
@@ -33,7 +33,7 @@ _PLACEMENT = placement()
 
 
 def frame(directory: Path) -> pd.DataFrame:
-    """A row per record below a sweep's directory, and per job of this command that a table of finished runs has.
+    """A row per record below a sweep's directory, and per job of its commands that a table of finished runs has.
 
     The columns are those of ``results.columns``, with those of measures, then the keys of groups in which runs differ:
     ``data.margin``, ....
@@ -45,17 +45,22 @@ def frame(directory: Path) -> pd.DataFrame:
         if directory in path.parents and not (path in found and found[path].status.ended):
             found[path] = record
     found |= {path: run for path, run in kept.items() if directory in path.parents and path not in found}
-    return table_of(sorted(found.items()), directory)
+    there = {name for record in found.values() for name in record.config.fingerprints}
+    before = [row for row in kept_rows(directory) if row["fingerprint"] not in there]
+    return table_of(sorted(found.items()), directory, before)
 
 
-def table_of(found: Iterable[tuple[Path, RunRecord]], base: Path | None) -> pd.DataFrame:
+def table_of(
+    found: Iterable[tuple[Path, RunRecord]], base: Path | None, before: Sequence[dict[str, Any]] = ()
+) -> pd.DataFrame:
     """A row per run, with the columns of ``frame``. Directories are relative to ``base``, or absolute without it.
 
-    A run from a table of finished runs has none.
+    A run from a table of finished runs has none. ``before``: rows of such runs of earlier commands.
     """
     import pandas as pd
 
     rows = [without_zeros(_row(path, record, base)) | inner_of(record.config) for path, record in found]
+    rows += before
     others = list(dict.fromkeys(key for line in rows for key in line if key not in COLUMNS))
     measured = [key for key in others if is_measured(key)]
     settings = [tuple(line[key] for key in KEYS) for line in rows]

@@ -309,7 +309,8 @@ class Keeper(Checkpoint):
         [found] = take([run], self.rounds.engine)
         run.model.train(was)
         run.evaluated(*found)
-        self.measured = run.params.detach().clone()
+        if self.deciding:
+            self.measured = run.params.detach().clone()
         self.module.total.zero_()
         self.wandb.log()
         run.seconds += time.perf_counter() - begun
@@ -347,7 +348,7 @@ class Keeper(Checkpoint):
     def end(self, trainer: pl.Trainer) -> None:
         """Measure where the run has ended, unless that is done. It may have ended early, as a callback asked for.
 
-        What is kept is the network that was measured, also where a callback has changed it since.
+        The weights that are kept are those that were measured, also where a callback has changed them since.
         """
         self.count()
         if self.run.loss_steps:
