@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hydra
+import omegaconf
 import pytest
 
 APPLICATION = """
@@ -101,14 +103,9 @@ USES = {
 
 def ran(folder: Path, program: str, *arguments: str) -> str:
     """What a program prints, in a process of its own, with this package beside it."""
-    code = (
-        "import hydra, omegaconf\n"
-        "VERSION = 'version_base=\"1.3\"' if hydra.__version__.startswith('1.3') else ''\n"
-        "NEW = 'register_new_resolver' if omegaconf.__version__.startswith('2.3') else 'register_resolver'\n"
-        f"program = {program!r}.replace('VERSION', VERSION).replace('NEW_RESOLVER', NEW)\n"
-        "open('application.py', 'w').write(program)"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+    version = 'version_base="1.3"' if hydra.__version__.startswith("1.3") else ""
+    new = "register_new_resolver" if omegaconf.__version__.startswith("2.3") else "register_resolver"
+    (folder / "application.py").write_text(program.replace("VERSION", version).replace("NEW_RESOLVER", new))
     done = subprocess.run(
         [sys.executable, "-W", "error", "application.py", *arguments],
         cwd=folder,

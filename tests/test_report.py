@@ -638,7 +638,10 @@ def test_the_figure_of_theorem_3_names_the_fractals_that_it_proves_nothing_of():
     assert [text.get_text() for text in legend.get_texts()] == labels  # beside the panels there is room
 
 
-@pytest.mark.parametrize(("width", "font"), [(3.3, 7), (2.0, 6.6), (3.6, 12), (None, 12)])
+@pytest.mark.parametrize(
+    ("width", "font"),
+    [(2.0, 6.6), (3.6, 12), *(pytest.param(*size, marks=pytest.mark.slow) for size in ((3.3, 7), (None, 12)))],
+)
 @pytest.mark.parametrize("name", ["figure4", "figure5", "figure6", "parameters", "theorem3", "learning_curves"])
 def test_no_figure_that_is_not_refused_has_letters_cut_off_or_over_others(name, width, font):
     """At the edges of what ``check_letters`` allows; a warning of the layout is an error."""
