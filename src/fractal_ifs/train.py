@@ -86,8 +86,9 @@ def train(config: DictConfig, single: bool) -> float | None:
 
 
 def _in_one_table(config: RunConfig) -> RunConfig:
-    """The config with the place of its table of finished runs, which no job's own directory changes."""
-    return dataclasses.replace(config, kept=to_absolute_path(config.kept)) if config.kept else config
+    """The config with the place of its table of finished runs, where jobs are in directories of their own."""
+    apart = config.kept and HydraConfig.get().job.chdir
+    return dataclasses.replace(config, kept=to_absolute_path(config.kept)) if apart else config
 
 
 def main() -> int:

@@ -45,8 +45,9 @@ def frame(directory: Path) -> pd.DataFrame:
         if directory in path.parents and not (path in found and found[path].status.ended):
             found[path] = record
     found |= {path: run for path, run in kept.items() if directory in path.parents and path not in found}
-    there = {name for record in found.values() for name in record.config.fingerprints}
-    before = [row for row in kept_rows(directory) if row["fingerprint"] not in there]
+    if before := kept_rows(directory):
+        there = {name for record in found.values() for name in record.config.fingerprints}
+        before = [row for row in before if row["fingerprint"] not in there]
     return table_of(sorted(found.items()), directory, before)
 
 
