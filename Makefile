@@ -21,8 +21,8 @@ setup: $(SETUP)  ## make the virtual environment
 demo: $(SETUP)  ## three networks on the Vicsek set: coarse, fine and finest curve
 	$(BIN)/python -m fractal_ifs.train -m fractal=vicsek curve=1,4,6 steps=20000
 
-test: $(SETUP)  ## the tests that CI runs: on two cores, in three processes, since many tests wait for others
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 3 --dist loadfile --no-loadscope-reorder
+test: $(SETUP)  ## the tests that CI runs, on two cores
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(SETUP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
