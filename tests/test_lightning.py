@@ -577,7 +577,7 @@ def test_trackio_is_told_what_lightning_logs(tmp_path, monkeypatch):
         ),
         (
             "LN +callbacks.x._target_=pytorch_lightning.callbacks.StochasticWeightAveraging +callbacks.x.swa_lrs=.1",
-            "callbacks.x: StochasticWeightAveraging changes the network when that is measured",
+            "callbacks.x: StochasticWeightAveraging changes the network once it is measured",
         ),
         (
             "LN +callbacks.x={_target_:pytorch_lightning.callbacks.GradientAccumulationScheduler,scheduling:{0:2}}",

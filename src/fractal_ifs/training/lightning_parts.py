@@ -60,7 +60,7 @@ for package in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "l
 REFUSED: Mapping[type[Callback], str] = {
     LearningRateFinder: "searches in steps that no record has; hydra/sweeper=outward searches among several lr",
     BatchSizeFinder: "searches in steps that no record has; several values of batch_size are a sweep",
-    StochasticWeightAveraging: "changes the network when that is measured; other engines have optimizer.average=swa",
+    StochasticWeightAveraging: "changes the network once it is measured; other engines have optimizer.average=swa",
     GradientAccumulationScheduler: "changes what a step is; trainer.accumulate_grad_batches is there",
 }
 
