@@ -138,8 +138,6 @@ SWEEP += ["data.train_size=400", "data.test_size=100", "logger.mode=offline", "l
 def test_without_extras_sweeps_train_and_are_told_of(bare, tmp_path):
     """The default logger, the table, going on, the kept table, and all that shows how a sweep stands."""
     done = bare(tmp_path, "train", *SWEEP)
-    if "Failed to connect to service" in done.stdout:  # W&B's own, as on a busy machine: then nothing is logged
-        done = bare(tmp_path, "train", *SWEEP, "overwrite=true")
     assert (done.returncode, done.stderr) == (0, "")
     assert "best test accuracy" in done.stdout
     directories = sorted(tmp_path.glob("multirun/s/*/"))

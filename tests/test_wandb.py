@@ -34,6 +34,7 @@ wandb = pytest.importorskip("wandb")
 @pytest.fixture(autouse=True)
 def newcomer(monkeypatch, tmp_path):
     """No account, no setting."""
+    os.environ.pop("WANDB_SERVICE", None)  # W&B's own: put back after a test, it would name a service that has ended
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -302,6 +303,16 @@ def test_a_killed_service_costs_no_result(tmp_path):
         assert {wandb.name.split("-")[3] for wandb in path.parent.glob("wandb/offline-run-*")} == {
             read_checkpoint(path.parent)["wandb_id"]  # pyright: ignore[reportOptionalSubscript]
         }
+
+
+def test_a_service_of_another_process_that_has_ended_is_not_waited_for(tmp_path, monkeypatch, caplog, no_memory):
+    """W&B passes its service on in the environment, for instance from a notebook to the commands that it starts."""
+    monkeypatch.setenv("WANDB_SERVICE", f"3-1-unix-{tmp_path / 'socket'}")
+    directories, _ = run_jobs(tmp_path, *(small(logger="wandb", seed=seed) for seed in (0, 1)))
+    for directory in directories:
+        assert [row["step"] for row in logged(directory)[1]] == [50, 100]
+    assert caplog.text.count("W&B's service process has died: going on in a new one") == 1
+    assert "W&B is away" not in caplog.text
 
 
 def test_a_run_that_fails_says_so_in_wandb(tmp_path, monkeypatch):

@@ -187,6 +187,7 @@ class WandbRun:
             else:
                 experience.warn("W&B's service process has died: going on in a new one")
             wandb_service.kill()
+            os.environ.pop("WANDB_SERVICE", None)  # it may be another process's, as in a shell that a notebook opened
             import wandb
 
             with contextlib.suppress(Exception, SystemExit), within(self.timeout):
@@ -294,4 +295,5 @@ def wait(runs: int = 0, seconds: float = float("inf")) -> bool:
 def _service_died(error: BaseException) -> bool:
     name = type(error).__name__
     starting = name.startswith(("ServicePoll", "ServiceStart"))  # it died as it began
-    return isinstance(error, ConnectionError) or starting or name in ("MailboxClosedError", "HandleAbandonedError")
+    gone = ("MailboxClosedError", "HandleAbandonedError", "WandbServiceConnectionError")
+    return isinstance(error, ConnectionError) or starting or name in gone
