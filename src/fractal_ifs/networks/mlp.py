@@ -80,14 +80,18 @@ def _affine(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
         return nn.functional.linear(x, weight, bias)
     if weight.shape[1] == 1:
         return _of_one_unit(weight, bias, x).unsqueeze(-1)
+    if x.shape[1] == 1 and not x.is_cuda:  # see _of_one_unit: with a second row it is a product of matrices
+        return torch.baddbmm(bias.unsqueeze(-2), x.expand(-1, 2, -1), weight.mT)[:, :1]
     return torch.baddbmm(bias.unsqueeze(-2), x, weight.mT)
 
 
 def _of_one_unit(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
     if weight.dim() == 2:
         return nn.functional.linear(x, weight, bias).squeeze(-1)
-    # A row times a matrix: one matrix times a column has other bits than several at once.
-    return torch.baddbmm(bias.unsqueeze(-1), weight, x.mT).squeeze(-2)
+    if x.is_cuda:  # one launch
+        return torch.baddbmm(bias.unsqueeze(-1), weight, x.mT).squeeze(-2)
+    # One product of a matrix and a row or column has other bits in MKL than several at once, so none is asked of it.
+    return (x * weight).sum(-1) + bias
 
 
 def initialise(layer: nn.Linear, init: str, generator: torch.Generator) -> None:
