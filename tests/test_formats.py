@@ -73,6 +73,11 @@ def beside_images(tmp_path):
     return tmp_path
 
 
+def native(expected):
+    """Whether all bits are of the native engine. PyTorch makes a later layer's inputs, with kernels of the processor."""
+    return expected["isa"] and "training=layerwise" not in expected["command"]
+
+
 def words(expected):
     return expected["command"][expected["command"].index("fractal_ifs.train") + 1 :]
 
@@ -121,7 +126,7 @@ def test_an_interrupted_run_of_format_1_goes_on(name, command, beside_images, mo
     assert (record.status, record.fingerprint) == ("finished", after["fingerprint"])
     found, wanted = (np.array(rows, float) for rows in (state["history"], after["history"]))
     assert np.array_equal(found[:, 0], wanted[:, 0])
-    if expected["isa"]:
+    if native(expected):
         assert [digest(state, part) for part in STATE] == [after[part] for part in STATE]
         assert np.array_equal(np.delete(found, 1, 1), wanted)
         assert record.best_test_acc == after["best_test_acc"]
@@ -148,11 +153,15 @@ def test_runs_without_digests_are_read_and_go_on(name, command, tmp_path, monkey
     assert ended.status == 0, ended.status
     after, state = RUNS[name].get("after", RUNS[name]), read_checkpoint(directory)
     assert state is not None
-    assert [digest(state, part) for part in STATE] == [after[part] for part in STATE]
-    assert np.array_equal(np.delete(np.array(state["history"], float), 1, 1), np.array(after["history"], float))
+    found, wanted = np.delete(np.array(state["history"], float), 1, 1), np.array(after["history"], float)
+    if native(RUNS[name]):
+        assert [digest(state, part) for part in STATE] == [after[part] for part in STATE]
+        assert np.array_equal(found, wanted)
+        assert load(directory).record.best_test_acc == after["best_test_acc"]
+    else:
+        assert found[:, :3] == pytest.approx(wanted[:, :3], rel=0.05)
     assert ((directory / "checkpoint.pt").read_bytes() == before) == finished
     assert ("digest" in state) != finished
-    assert load(directory).record.best_test_acc == after["best_test_acc"]
 
 
 def test_every_kept_run_is_recognised():

@@ -331,9 +331,9 @@ def test_conjecture_1_ranks_what_was_measured():
     )
     checks = conjecture1.check(problem(settings))
     again = conjecture1.check(problem(settings))
-    rows = checks[0].values["systems"]
-    assert rows == again[0].values["systems"]
-    assert [row["d"] for row in rows] == [1, 2, 3] * 3
+    rows = [row for check in checks for row in check.values["systems"]]
+    assert rows == [row for check in again for row in check.values["systems"]]
+    assert [row["d"] for row in rows] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert all(0 <= row[kind] <= 1 for row in rows for kind in ("shallow", "deep"))
     assert all(c.holds is None for c in checks)
 
