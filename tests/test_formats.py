@@ -74,7 +74,7 @@ def beside_images(tmp_path):
 
 
 def native(expected):
-    """Whether all bits are of the native engine. PyTorch makes a later layer's inputs, with kernels of the processor."""
+    """Whether all bits are the native engine's. PyTorch makes a later layer's inputs, with kernels of the processor."""
     return expected["isa"] and "training=layerwise" not in expected["command"]
 
 
