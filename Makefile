@@ -4,6 +4,9 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 
+# Python keeps what it has compiled, whatever the environment says: tests start hundreds of processes.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-lowest test-hydra14 torture lint format sanitize bench reproduce second second-report figure7 reproduce-check report gallery wheel clean
 

@@ -105,7 +105,7 @@ def plain_loop(config: RunConfig, double: bool = False) -> tuple[torch.Tensor, t
         optimizer.step()
         schedule.step()
         total += loss.item()
-        if step >= chosen.average_begin:
+        if chosen.average != "none" and step >= chosen.average_begin:
             average.update_parameters(model)
     vector = torch.nn.utils.parameters_to_vector
     return vector(model.parameters()).detach(), vector(average.module.parameters()).detach(), total / config.steps

@@ -229,6 +229,10 @@ def parts(verb: str) -> dict[str, list[str]]:
     return {title: [key.name for key in keys] for title, keys in import_module(f"fractal_ifs.help.{verb}").takes().keys}
 
 
+# How many values of each kind are tried with every key of a door.
+EACH = pytest.mark.parametrize("each", [1, pytest.param(4, marks=pytest.mark.slow)])
+
+
 def tried(keys: Sequence[str], try_one: Callable[[str], None], each: int) -> None:
     """Try some odd values with every key, and as many that hypothesis draws."""
     for number, key in enumerate(keys):
@@ -243,8 +247,9 @@ def tried(keys: Sequence[str], try_one: Callable[[str], None], each: int) -> Non
     draw()
 
 
+@EACH
 @pytest.mark.parametrize("title", [title for title in parts("train") if not title.startswith(tuple(LAUNCHERS))])
-def test_a_key_of_train_is_accepted_or_refused_in_one_line(title):
+def test_a_key_of_train_is_accepted_or_refused_in_one_line(title, each):
     base = next((words for beginning, words in CHOSEN.items() if title.startswith(beginning)), TINY)
     compose = composer("config", tuple(base))
 
@@ -252,7 +257,7 @@ def test_a_key_of_train_is_accepted_or_refused_in_one_line(title):
         check_plugin_keys([word], "fused", "checked")
         assert within(accepted(resolved(compose([word]))))
 
-    tried(parts("train")[title], lambda word: check_line(word, told([*base, word], lambda: check(word))), 2)
+    tried(parts("train")[title], lambda word: check_line(word, told([*base, word], lambda: check(word))), each)
 
 
 @pytest.mark.parametrize("title", LAUNCHERS)
@@ -284,7 +289,8 @@ def test_a_key_of_hydras_is_accepted_or_refused_in_one_line(mode):
     tried(OF_HYDRA, try_one, 8)
 
 
-def test_a_key_of_theory_is_accepted_or_refused_in_one_line():
+@EACH
+def test_a_key_of_theory_is_accepted_or_refused_in_one_line(each):
     compose = composer("theory", ())
 
     def check(word: str) -> None:
@@ -293,10 +299,11 @@ def test_a_key_of_theory_is_accepted_or_refused_in_one_line():
         assert within(keys)
 
     keys = [key for keys in parts("theory").values() for key in keys]
-    tried(keys, lambda word: check_line(word, told([word], lambda: check(word))), 2)
+    tried(keys, lambda word: check_line(word, told([word], lambda: check(word))), each)
 
 
-def test_a_key_of_plot_is_accepted_or_refused_in_one_line():
+@EACH
+def test_a_key_of_plot_is_accepted_or_refused_in_one_line(each):
     def try_one(word: str) -> None:
         try:
             with contextlib.closing(plot._compose([word])) as composed:
@@ -304,7 +311,7 @@ def test_a_key_of_plot_is_accepted_or_refused_in_one_line():
         except ConfigError as error:
             check_line(word, f"error: {error}")
 
-    tried([key for keys in parts("plot").values() for key in keys], try_one, 2)
+    tried([key for keys in parts("plot").values() for key in keys], try_one, each)
 
 
 @pytest.mark.parametrize("words", ["x -o", "status", "collect x --into", "check", *CHECKED, ""])

@@ -484,7 +484,10 @@ def test_the_same_command_computes_again_and_one_over_looks_has_a_directory_for_
     assert tuple(left_out["exclude_keys"]) == LOOKS
 
 
-@pytest.mark.parametrize(("width", "font"), [(2, 6), pytest.param(2.4, 8, marks=pytest.mark.slow), (3.6, 12)])
+SIZES = [(2, 6), *(pytest.param(*size, marks=pytest.mark.slow) for size in ((2.4, 8), (3.6, 12)))]
+
+
+@pytest.mark.parametrize(("width", "font"), SIZES)
 def test_no_letters_are_cut_off_or_over_others_at_the_edge_of_what_is_allowed(command, monkeypatch, width, font):
     found: dict[str, list[str]] = {}
 

@@ -1,5 +1,6 @@
 """Training: what one run computes, alone or among others, interrupted or not, on either engine."""
 
+import itertools
 import json
 import math
 import os
@@ -653,11 +654,11 @@ def test_runs_that_end_together_wait_for_the_disk_together(tmp_path, monkeypatch
 def test_checkpoints_of_many_runs_wait_for_the_disk_together_and_a_signal_ends_that(tmp_path, monkeypatch):
     """Their numbers are those of runs that were never saved on the way; those that a signal cuts off are saved then."""
     jobs = [Job(small(seed=seed, steps=60, eval_every=20), tmp_path / str(seed)) for seed in range(9)]
-    together, saved = threading.Barrier(rounds_module.SAVING, timeout=30), list[Run]()
+    together, begun, saved = threading.Barrier(rounds_module.SAVING, timeout=30), itertools.count(), list[Run]()
     save = Run.save
 
     def counted(run):
-        if not run.done and len(saved) < rounds_module.SAVING:
+        if not run.done and next(begun) < rounds_module.SAVING:
             together.wait()
         save(run)
         saved.append(run)
