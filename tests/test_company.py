@@ -234,6 +234,17 @@ def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
 
 
+@equal_bits
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [1, 2, 33, 100])
+@pytest.mark.parametrize("d", [1, 2])
+def test_products_of_any_shape_have_the_bits_that_they_have_alone(d, n, dtype):
+    """A single row or column too: of a batch of one, of the readout, of the gradient where d = 1."""
+    generator = torch.Generator().manual_seed(0)
+    widths = (1, 2, 7, 16, 20, 33, 50, 72)
+    assert not any(kernels._differs_in_company(d, n, width, dtype, generator) for width in widths)
+
+
 @needs_mkl
 def test_mkl_is_asked_where_points_are_drawn_before_a_run():
     code = "from fractal_ifs import FractalDistribution; FractalDistribution('sierpinski_triangle').sample(5000)"

@@ -305,9 +305,10 @@ def test_a_killed_service_costs_no_result(tmp_path):
         }
 
 
-def test_a_service_of_another_process_that_has_ended_is_not_waited_for(tmp_path, monkeypatch, caplog, no_memory):
+@pytest.mark.parametrize("service", ["3-1-unix-/nowhere/socket", "of another version"])
+def test_a_service_of_another_process_that_has_ended_is_left(tmp_path, monkeypatch, caplog, no_memory, service):
     """W&B passes its service on in the environment, for instance from a notebook to the commands that it starts."""
-    monkeypatch.setenv("WANDB_SERVICE", f"3-1-unix-{tmp_path / 'socket'}")
+    monkeypatch.setenv("WANDB_SERVICE", service)
     directories, _ = run_jobs(tmp_path, *(small(logger="wandb", seed=seed) for seed in (0, 1)))
     for directory in directories:
         assert [row["step"] for row in logged(directory)[1]] == [50, 100]

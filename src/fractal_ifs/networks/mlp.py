@@ -91,7 +91,7 @@ def _of_one_unit(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
     if x.is_cuda:  # one launch
         return torch.baddbmm(bias.unsqueeze(-1), weight, x.mT).squeeze(-2)
     # One product of a matrix and a row or column has other bits in MKL than several at once, so none is asked of it.
-    return (x * weight).sum(-1) + bias
+    return ((x * weight).sum(-1) + bias).to(x.dtype)  # with autocast x is less precise than the weight
 
 
 def initialise(layer: nn.Linear, init: str, generator: torch.Generator) -> None:

@@ -17,8 +17,9 @@ log = logging.getLogger(__name__)
 
 UNEQUAL = "bits depend on company"
 
-# Dimension, points, widths: where processors of AMD differ, unless MKL is asked for equal bits, and where Intel's do.
-TRIED = ((2, 33, (1, 5, 7, 11, 13, 17, 20, 33)), (1, 100, (7, 16, 33)))
+# Dimension, points, widths: where processors of AMD differ unless MKL is asked for equal bits, and newer ones of Intel;
+# and a single point.
+TRIED = ((2, 33, (1, 5, 7, 11, 13, 17, 20, 33)), (1, 100, (7, 16, 33)), (2, 1, (20, 33)))
 
 
 @lru_cache

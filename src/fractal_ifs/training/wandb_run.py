@@ -296,4 +296,5 @@ def _service_died(error: BaseException) -> bool:
     name = type(error).__name__
     starting = name.startswith(("ServicePoll", "ServiceStart"))  # it died as it began
     gone = ("MailboxClosedError", "HandleAbandonedError", "WandbServiceConnectionError")
-    return isinstance(error, ConnectionError) or starting or name in gone
+    other = "WANDB_SERVICE" in str(error)  # of another version of W&B, which it can't read
+    return isinstance(error, ConnectionError) or starting or other or name in gone
