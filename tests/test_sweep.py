@@ -10,6 +10,8 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +182,28 @@ def test_a_second_interrupt_ends_at_once_also_while_the_table_is_written(command
     ended = command("-m", "curve=1", *QUICK, "sweep=grid")
     assert ended.status == 130
     assert "Traceback" not in ended.err
+
+
+def test_a_signal_held_back_waits_though_another_thread_takes_it():
+    """As one of numpy's does. A process that starts meanwhile gets all that it is to read."""
+    done, over = [], threading.Event()
+
+    def interrupted():
+        with signals.held_back():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+            done.append("within")
+        done.append("after")
+
+    other = threading.Thread(target=over.wait)
+    other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt), signals.ending():
+            interrupted()
+    finally:
+        over.set()
+        other.join()
+    assert done == ["within"]
 
 
 def test_workers_need_no_shared_memory(tmp_path, monkeypatch):

@@ -87,9 +87,13 @@ def deferred() -> Generator[list[int]]:
 
 @contextlib.contextmanager
 def held_back() -> Generator[None]:
-    """Within: signals are blocked. Processes that start here inherit that, and unblock them when they are ready."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    """Within: signals are blocked. Processes that start here inherit that, and unblock them when they are ready.
+
+    Python's handlers wait too: a thread of a library, as of numpy's OpenBLAS, takes a signal that this one blocks.
+    """
+    with deferred():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
