@@ -45,7 +45,7 @@ def test_without_a_gpu_every_part_says_so():
 
 def test_a_part_is_ended_with_all_that_it_has_started(gpu, tmp_path, capfd):
     """Here a child of its child, which goes on where only the part is killed."""
-    for seconds, said in ((1.5, "not measured further: its time is over"), (60, "done")):
+    for seconds, said in ((3, "not measured further: its time is over"), (60, "done")):
         grandchild = f"import os, time; open(r'{tmp_path}/pid', 'w').write(str(os.getpid())); time.sleep(60)"
         wait = "while not open(os.devnull) or not os.path.exists(sys.argv[1]): time.sleep(0.01)"
         child = f"import os, subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {grandchild!r}])\n"

@@ -595,7 +595,7 @@ def test_tab_in_bash(tmp_path):
 
     def until(expected: str) -> None:
         nonlocal text
-        end = time.monotonic() + 30
+        end = time.monotonic() + 300
         while expected not in text:
             assert select.select([main], [], [], max(0, end - time.monotonic()))[0], f"{expected}: {text}"
             text += os.read(main, 65536).decode(errors="replace")

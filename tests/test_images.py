@@ -723,7 +723,7 @@ def test_killed_and_gone_on_to_the_same_bits(folder, tmp_path):
 
     straight = start("straight")
     killed = start("killed")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (tmp_path / "killed" / "checkpoint.previous.pt").exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -410,7 +410,7 @@ def test_signals_leave_a_run_that_goes_on(tmp_path):
     environment = {**os.environ, "FRACTAL_IFS_CHECKPOINT_SECONDS": "0"}
     process = subprocess.Popen([*command, "steps=100000000"], env=environment, stderr=subprocess.PIPE, text=True)
     try:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while not (tmp_path / "run" / "checkpoint.pt").exists() and time.monotonic() < end:
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)

@@ -1,7 +1,7 @@
 """Locks of others: who trains there is told in one line."""
 
 import os
-import time
+from types import SimpleNamespace
 
 import pytest
 from conftest import small
@@ -72,16 +72,19 @@ def test_a_table_that_another_user_writes(tmp_path, as_another_user):
 @pytest.mark.parametrize("why", ["in a Slurm job", "its driver is gone"])
 def test_nobody_waits_longer_for_a_table_than_asked(tmp_path, monkeypatch, why):
     """Training waits for it; a directory is waited for, because its worker may be ending."""
-    monkeypatch.setattr(locks, "PATIENCE", 1.0)
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.append(now.pop() + seconds))
+    monkeypatch.setattr(locks, "time", clock)
     if why == "in a Slurm job":
         monkeypatch.setenv("SLURM_JOB_ID", "1")
     else:
         monkeypatch.setattr(locks, "_alive", lambda _: False)
-    for take, least in ((lambda: locks.of_table(tmp_path / "t.csv", 0.1), 0.1), (lambda: directory(tmp_path), 1.0)):
-        held, begun = take(), time.monotonic()
+    table = tmp_path / "t.csv"
+    for take, most in ((lambda: locks.of_table(table, 5), 5), (lambda: directory(tmp_path), locks.PATIENCE)):
+        held, begun = take(), now[0]
         with pytest.raises(Busy):
             take()
-        assert least <= time.monotonic() - begun < least + 0.8
+        assert now[0] - begun == pytest.approx(most, abs=0.2)
         held.release()
 
 

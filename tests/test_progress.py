@@ -121,7 +121,7 @@ def test_the_native_engine_says_how_far_it_is_in_the_middle_of_a_round():
     run = begin(Job(config, None), "cpu", engine.name, engine.isa, engine.build)
 
     def look() -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 300
         while len(set(seen)) < 4 and time.monotonic() < deadline:
             seen.append(engine.reached(run))
             time.sleep(0.02)
@@ -199,6 +199,13 @@ def shown_in(stream: Any, mode: str = "auto", work: float = 0.0, left: float = 0
     return shown
 
 
+def looked(shown: Progress) -> None:
+    """Wait until its thread has shown what is so now."""
+    show, done = shown._show, threading.Event()
+    cast(Any, shown)._show = lambda: (show(), done.set())
+    assert done.wait(300)
+
+
 def all_of(stream: Any, reader: Any) -> str:
     """All that a terminal got."""
     stream.write("END")
@@ -219,7 +226,7 @@ LINE = "0 of 2 jobs done"
 
 def test_a_terminal_with_room_has_the_runs_by_what_they_differ_in(terminal):
     shown = shown_in(terminal[0], work=1.0, left=3.0)
-    time.sleep(0.2)
+    looked(shown)
     shown.close()
     text = all_of(*terminal)
     head, *runs, line = [line.split() for line in plain(text)[-5:-1]]
@@ -235,7 +242,7 @@ def test_runs_are_told_apart_by_keys_of_groups_too(terminal):
     configs = [small(fractal=name, data__margin=m) for name in ("cantor2d", "vicsek") for m in (0.0, 0.0002)]
     shown = Progress([Job(config, None) for config in configs], terminal[0], "auto")
     shown.told([0, 1, 2, 3], Standing(tuple(Running(i, 1, 100, None, None) for i in range(4))))
-    time.sleep(0.2)
+    looked(shown)
     shown.close()
     head, *runs, _ = [line.split() for line in plain(all_of(*terminal))[-7:-1]]
     assert head[:2] == ["fractal", "data.margin"]  # and not the maps of a fractal, which follow from its name
@@ -252,7 +259,7 @@ def test_otherwise_there_is_one_line(terminal, monkeypatch, mode, columns, lines
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("LINES", str(lines))
     shown = shown_in(terminal[0], mode)
-    time.sleep(0.2)
+    looked(shown)
     shown.close()
     text = all_of(*terminal)
     assert LINE in text
@@ -295,15 +302,19 @@ def test_more_runs_than_lines_are_counted(terminal, monkeypatch):
     monkeypatch.setenv("LINES", "12")
     shown = Progress(jobs_of(*range(1, 31)), terminal[0])
     shown.told(range(30), Standing(tuple(Running(n, n, 1000, None, None) for n in range(30))))
-    time.sleep(0.2)
+    looked(shown)
     shown.close()
     assert "and 23 more" in all_of(*terminal)
 
 
 @pytest.mark.parametrize("mode", ["off", "log"])
-def test_it_can_be_turned_off(terminal, mode):
+def test_it_can_be_turned_off(terminal, monkeypatch, mode):
+    monkeypatch.setattr(progress, "FIRST", 0.0)
     shown = shown_in(terminal[0], mode)
-    time.sleep(0.2)
+    if mode == "log":
+        looked(shown)
+    else:
+        time.sleep(0.2)
     shown.close()
     told = {f"{LINE}; 2 running; 0 failed; 0 steps/s; best 0.7500"} if mode == "log" else set()
     assert set(all_of(*terminal).splitlines()) == told
@@ -314,9 +325,9 @@ def test_what_is_logged_stands_above_it(terminal, caplog):
     logging.getLogger().addHandler(handler)
     try:
         shown = shown_in(terminal[0])
-        time.sleep(0.1)
+        looked(shown)
         logging.getLogger("fractal_ifs").warning("a line of a log")
-        time.sleep(0.1)
+        looked(shown)
         shown.close()
         assert handler.stream is terminal[0]
     finally:
@@ -330,7 +341,7 @@ def test_what_is_logged_stands_above_it(terminal, caplog):
 def test_a_terminal_that_is_held_up_holds_up_nothing(terminal):
     stream, _ = terminal
     shown = shown_in(stream)
-    time.sleep(0.1)
+    looked(shown)
     termios.tcflow(stream, termios.TCOOFF)  # what Ctrl-S does
     time.sleep(0.1)
     closing = threading.Thread(target=shown.close, daemon=True)
@@ -364,7 +375,7 @@ def test_a_worker_tells_what_it_logs_and_its_driver_logs_it_by_the_run(caplog, t
     jobs = [Job(small(), tmp_path / "0"), Job(small(), tmp_path / "1")]
     with Telling(worker.theirs) as telling:
         telling.follow(cast(Any, Rounds()))
-        time.sleep(0.2)
+        assert worker.connection.poll(300)
         logging.getLogger("fractal_ifs.runs").warning("read %d", 7)
         telling.tell((["it failed", "too"], None))
     caplog.clear()

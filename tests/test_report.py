@@ -758,6 +758,19 @@ def test_the_papers_own_tables_support_the_papers_claims():
         assert row == pytest.approx(exact, abs=0.0061)  # the table's digits are those of the figure
 
 
+@pytest.fixture
+def page_alone(monkeypatch):
+    """Reports without figures, which take longer than all else."""
+    for module in (report_figures, own_figures):
+        monkeypatch.setattr(module, "write_figures", lambda *_: [])
+
+
+def in_a_browser(test: Any) -> Any:
+    """Of the page of a report, drawn by Chromium."""
+    test = pytest.mark.usefixtures("page_alone")(test)
+    return pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")(test)
+
+
 def test_figures_and_the_page_need_no_network(tmp_path):
     for depth in (1, 2, 5):
         for width in (10, 20):
@@ -790,7 +803,7 @@ def unpacked(page: str, name: str) -> str:
     return gzip.decompress(base64.b64decode(page.split(f'id="{name}">')[1].split("<")[0])).decode()
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+@in_a_browser
 def test_the_page_draws_itself_in_a_browser(tmp_path):
     for width in (10, 20):
         for depth in (1, 5):
@@ -808,7 +821,7 @@ def test_the_page_draws_itself_in_a_browser(tmp_path):
     ]
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+@in_a_browser
 def test_a_link_to_a_figure_of_the_page_opens_it(tmp_path):
     add(tmp_path, 0.7)
     for width, accuracy in ((8, 0.65), (16, 0.66)):
@@ -822,7 +835,7 @@ def test_a_link_to_a_figure_of_the_page_opens_it(tmp_path):
     assert ">width<" not in maps
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+@in_a_browser
 def test_the_explorer_names_every_group_and_fits_a_telephone(tmp_path):
     for width in (10, 20):
         for fractal in ("cantor2d", "vicsek"):
@@ -848,7 +861,7 @@ def test_the_explorer_names_every_group_and_fits_a_telephone(tmp_path):
     assert "4 lines, one for each config; a point is one run." in whole[1]
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+@in_a_browser
 def test_a_legend_in_a_telephone_has_every_name_whole_and_in_the_order_of_the_table(tmp_path):
     model = config_of()["model"]
     for batch, init, activation in itertools.product((100, 20), ("theory", "paper"), ("tanh", "relu")):
@@ -866,7 +879,7 @@ def test_a_legend_in_a_telephone_has_every_name_whole_and_in_the_order_of_the_ta
     assert max(right - edge for _, right, edge in found) <= 0
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+@in_a_browser
 @pytest.mark.parametrize("depths", [(10, 1, 2), (10, 1, 20, 2, 3)])
 def test_a_line_of_the_explorer_looks_as_in_the_figure_above_it(tmp_path, depths):
     for depth in depths:
@@ -890,7 +903,7 @@ def test_a_line_of_the_explorer_looks_as_in_the_figure_above_it(tmp_path, depths
     )
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+@in_a_browser
 def test_one_line_of_one_number_fills_the_explorer_and_a_legend_takes_nothing_from_it(tmp_path):
     for width in (10, 20, 30, 40):
         add(tmp_path, 0.8, width=width)
@@ -913,7 +926,7 @@ def test_one_line_of_one_number_fills_the_explorer_and_a_legend_takes_nothing_fr
     assert four["high"] == pytest.approx(one_by_step["high"], abs=3)
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+@in_a_browser
 def test_two_values_of_a_key_stand_in_their_order_whichever_curve_has_them_first(tmp_path):
     for curve, width in (("1", 20), ("4", 10), ("4", 20)):
         add(tmp_path, 0.6 + width / 1000, width=width, curve=curve)

@@ -642,7 +642,7 @@ def test_seeds_share_the_tables_of_their_distribution(monkeypatch):
 
 def test_runs_that_end_together_wait_for_the_disk_together(tmp_path, monkeypatch):
     """Each waits three times; with nobody to wait with, the barrier breaks."""
-    together = threading.Barrier(rounds_module.SAVING, timeout=30)
+    together = threading.Barrier(rounds_module.SAVING, timeout=300)
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda file: (together.wait(), fsync(file)))
     jobs = [
@@ -654,7 +654,7 @@ def test_runs_that_end_together_wait_for_the_disk_together(tmp_path, monkeypatch
 def test_checkpoints_of_many_runs_wait_for_the_disk_together_and_a_signal_ends_that(tmp_path, monkeypatch):
     """Their numbers are those of runs that were never saved on the way; those that a signal cuts off are saved then."""
     jobs = [Job(small(seed=seed, steps=60, eval_every=20), tmp_path / str(seed)) for seed in range(9)]
-    together, begun, saved = threading.Barrier(rounds_module.SAVING, timeout=30), itertools.count(), list[Run]()
+    together, begun, saved = threading.Barrier(rounds_module.SAVING, timeout=300), itertools.count(), list[Run]()
     save = Run.save
 
     def counted(run):
