@@ -136,7 +136,10 @@ def test_a_sweep_of_an_application_is_hydras_own(tmp_path):
     assert {path.name for path in (tmp_path / "swept").iterdir()} == {"0", "1", "multirun.yaml"}
 
 
-@pytest.mark.parametrize("use", USES)
+LONG = ("run", "sweep", "threads", "plot")  # of what they use the others use something too
+
+
+@pytest.mark.parametrize("use", [pytest.param(use, marks=pytest.mark.slow) if use in LONG else use for use in USES])
 def test_an_application_uses_this_package_in_a_session_of_its_own(tmp_path, use):
     program = COMPOSER.replace("FOLDER", repr(str(tmp_path))).replace("USE", USES[use])
     lines = ran(tmp_path, program).splitlines()

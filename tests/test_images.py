@@ -715,7 +715,7 @@ def test_killed_and_gone_on_to_the_same_bits(folder, tmp_path):
 
     code = "import fractal_ifs.training.rounds as t, fractal_ifs.train as m; t.CHECKPOINT_SECONDS = 0.0; m.main()"
     keys = [f"data.dir={folder}", "data=cifar10", "model=cnn", "data.verify=false", "data.train_size=60"]
-    keys += ["data.test_size=12", "batch_size=16", "width=4", "depth=2", "steps=600", "eval_every=20", "logger=none"]
+    keys += ["data.test_size=12", "batch_size=16", "width=4", "depth=2", "steps=400", "eval_every=20", "logger=none"]
 
     def start(name: str) -> subprocess.Popen:
         command = [sys.executable, "-c", code, *keys, f"hydra.run.dir={tmp_path / name}"]
@@ -732,7 +732,7 @@ def test_killed_and_gone_on_to_the_same_bits(folder, tmp_path):
     assert records.read_record(tmp_path / "killed") is None
     state = read_checkpoint(tmp_path / "killed")
     assert state is not None
-    assert 0 < state["step"] < 600
+    assert 0 < state["step"] < 400
     assert start("killed").wait(300) == 0
     assert straight.wait(300) == 0
     ends = [read_checkpoint(tmp_path / name) for name in ("straight", "killed")]

@@ -71,7 +71,12 @@ def configs_of(kind, nets, count):  # noqa: F811
 
 
 @pytest.mark.parametrize(
-    ("kind", "count"), [(kind, count) for kind in (*OWN, *OURS) for count in (1, 3)[kind in OURS :]]
+    ("kind", "count"),
+    [
+        pytest.param(kind, count, marks=[pytest.mark.slow] * (count == 1 and kind != "siren"))
+        for kind in (*OWN, *OURS)
+        for count in (1, 3)[kind in OURS :]
+    ],
 )
 def test_a_flat_program_has_the_bits_of_vmap(nets, monkeypatch, kind, count):  # noqa: F811
     configs = configs_of(kind, nets, count)
