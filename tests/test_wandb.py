@@ -536,7 +536,9 @@ def test_online_without_a_login_is_offline_and_told(monkeypatch, caplog):
     assert caplog.text.count("W&B has no login here") == 1
 
 
-def test_nobody_is_asked_for_a_login(tmp_path):
+def test_nobody_is_asked_for_a_login(tmp_path, monkeypatch):
+    """With ``export WANDB_MODE=``, which is none."""
+    monkeypatch.setenv("WANDB_MODE", "")
     keys = [word for word in SMALL if not word.startswith("logger=")]
     process, terminal = on_a_terminal(tmp_path, *keys, "width=8", "steps=400", "logger.mode=online")
     text = b""

@@ -216,6 +216,8 @@ class WandbRun:
     def _init(self, chosen: str) -> Any:
         import wandb
 
+        if os.environ.get("WANDB_MODE") == "":  # as if unset, but W&B refuses it
+            del os.environ["WANDB_MODE"]
         settings = wandb.Settings(
             silent=True,
             console="off",
