@@ -28,7 +28,7 @@ from fractal_ifs.config.run import Job
 from fractal_ifs.data import seeds
 from fractal_ifs.engines import cuda, cuda_device, cuda_kernel
 from fractal_ifs.engines.choice import choose
-from fractal_ifs.engines.cuda_device import Emulated, Unavailable
+from fractal_ifs.engines.cuda_device import Emulated, Unavailable, kept
 from fractal_ifs.engines.cuda_kernel import Layout, Program
 from fractal_ifs.engines.losses import losses
 from fractal_ifs.engines.stacked import StackedEngine
@@ -545,8 +545,36 @@ def test_the_jobs_are_as_the_kernel_reads_them():
         assert places == sorted(places), record
 
 
-@pytest.mark.parametrize("isa", ["sm_80", "sm_90"])
-@pytest.mark.parametrize("width", [10, 20, 32, 50, 60])
+def test_a_kernel_is_compiled_once_for_all_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = []
+
+    def make() -> bytes:
+        made.append(b"code %d" % len(made))
+        return made[-1]
+
+    assert [kept("source", make) for _ in range(3)] == [b"code 0"] * 3
+    assert kept("another", make) == b"code 1"
+    for path in tmp_path.rglob("*.cubin"):
+        path.write_bytes(path.read_bytes()[:-1])  # as a loss of power may leave it
+    assert kept("source", make) == kept("source", make) == b"code 2"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # where there can't be a folder
+    assert [kept("source", make) for _ in range(2)] == [b"code 3", b"code 4"]
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    kept("source", make)
+    assert list((tmp_path / ".cache" / "fractal_ifs" / "kernels").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("width", "isa"),
+    [
+        pytest.param(width, isa, marks=[] if (width, isa) in ((20, "sm_80"), (50, "sm_90")) else pytest.mark.slow)
+        for width in (10, 20, 32, 50, 60)
+        for isa in ("sm_80", "sm_90")
+    ],
+)
 def test_it_compiles_for_gpus_and_its_registers_hardly_spill(width, isa):
     """By NVRTC, which needs no GPU: the very code that a GPU is given. Where there is one, the tests above need more.
 
@@ -626,6 +654,7 @@ def fake_cuda(tmp_path_factory):
 def gpu(fake_cuda, monkeypatch, tmp_path):
     """A GPU as far as the engine can tell, on a CPU whose streams are one."""
     monkeypatch.setenv("FAKE_FOLDER", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv(VARIABLE, raising=False)
     load = ctypes.CDLL
     names = ("libcuda.so.1", *cuda_device.NVRTC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any, Literal
 
 from fractal_ifs.config.keys import checked
@@ -26,6 +27,11 @@ def isa() -> str | None:
 def emulated_gpu() -> str | None:
     """FRACTAL_IFS_EMULATED_GPU: for tests, a folder for kernels that a CPU runs in place of a GPU."""
     return _read("FRACTAL_IFS_EMULATED_GPU", str, None)
+
+
+def cache_folder() -> Path:
+    """XDG_CACHE_HOME/fractal_ifs, or ~/.cache/fractal_ifs: of what can be made again, so may be deleted at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "fractal_ifs")
 
 
 def progress() -> str:

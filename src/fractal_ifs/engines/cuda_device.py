@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from fractal_ifs import files
 from fractal_ifs.config import environment
 from fractal_ifs.config.machine import cores
 from fractal_ifs.engines.cuda_kernel import Program
@@ -35,6 +36,7 @@ LOCAL, REGISTERS = 3, 4
 DYNAMIC_SHARED, CARVEOUT = 8, 9
 LEAST = 80  # compute capability: of GPUs whose maximum can keep NaN
 NVRTC = ("libnvrtc.so.13", "libnvrtc.so.12")
+OPTIONS = ("--std=c++17",)  # of NVRTC, besides the architecture
 
 
 class Unavailable(RuntimeError):
@@ -223,7 +225,8 @@ class Gpu:
         """As of ``Device``."""
 
         def code(program: Program) -> bytes:
-            return compiled(self.compiler, program, self.isa)
+            said = " ".join([self.build, self.isa, *OPTIONS, program.source()])
+            return kept(said, lambda: compiled(self.compiler, program, self.isa))
 
         return self.kernels(programs, code, lambda made, program: Loaded(self.driver, made, program))
 
@@ -240,15 +243,32 @@ class Gpu:
         return torch.cuda.current_stream().record_event()
 
 
+def kept(said: str, make: Callable[[], bytes]) -> bytes:
+    """What ``make`` returns for all that it depends on, ``said``: from the user's cache, if it was made before.
+
+    A file there begins with the digest of the rest, so that a damaged one is made again.
+    """
+    path = environment.cache_folder() / "kernels" / f"{hashlib.sha256(said.encode()).hexdigest()[:32]}.cubin"
+    with contextlib.suppress(OSError):
+        found = path.read_bytes()
+        if found[:32] == hashlib.sha256(found[32:]).digest():
+            return found[32:]
+    made = make()
+    with contextlib.suppress(OSError):  # as in a container without a home: it is made each time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write(path, hashlib.sha256(made).digest() + made, durable=False)
+    return made
+
+
 def compiled(compiler: _Library, program: Program, isa: str) -> bytes:
     """The machine code of a program for an instruction set, by NVRTC. Needs no GPU. Raises Unavailable."""
     handle = c_void_p()
     source = program.source().encode()
     compiler("nvrtcCreateProgram", byref(handle), c_char_p(source), c_char_p(b"cuda_kernel.cu"), c_int(0), None, None)
     try:
-        options = (c_char_p * 2)(f"--gpu-architecture={isa}".encode(), b"--std=c++17")
+        options = [option.encode() for option in (f"--gpu-architecture={isa}", *OPTIONS)]
         try:
-            compiler("nvrtcCompileProgram", handle, c_int(len(options)), options)
+            compiler("nvrtcCompileProgram", handle, c_int(len(options)), (c_char_p * len(options))(*options))
         except Unavailable as error:
             said = _text(compiler, handle, "ProgramLog").decode(errors="replace")
             first = next((line for line in said.splitlines() if "error" in line), said.strip())
