@@ -310,12 +310,12 @@ def test_a_capture_leaves_the_state_as_it_was(monkeypatch):
     tensor, calls = torch.tensor([1.0]), []
 
     def work():
-        calls.append(tensor.item())
+        calls.append(torch.cuda.get_sync_debug_mode())
         tensor.add_(1)
 
     replays = captured([work, work], [tensor])
     assert tensor.item() == 1
-    assert len(calls) == 2 * (WARM + 1)
+    assert calls == 2 * [*([0] * (WARM - 1)), "error", 0]  # its last time before a capture it may wait for nothing
     assert [replay() for replay in replays] == ["replayed"] * 2
     assert FakeCuda.pools == [None, "first"]
 
@@ -325,7 +325,7 @@ def test_a_capture_leaves_the_state_as_it_was(monkeypatch):
 
     with pytest.raises(RuntimeError):
         captured([fails], [tensor])
-    assert tensor.item() == 1
+    assert (tensor.item(), torch.cuda.get_sync_debug_mode()) == (1, 0)
 
 
 class FakeCuda:
@@ -347,14 +347,27 @@ class FakeCuda:
         def pool(self):
             return "first"
 
-    Stream = current_stream = CUDAGraph = _Nothing
+    current_stream = CUDAGraph = _Nothing
 
     pools: list[str | None] = []  # noqa: RUF012
+    mode: int | str = 0
+
+    def Stream(self, _):
+        return self._Nothing()
+
+    def current_device(self):
+        return "fake"
+
+    def get_sync_debug_mode(self):
+        return self.mode
+
+    def set_sync_debug_mode(self, mode):
+        self.mode = mode
 
     def stream(self, _):
         return self._Nothing()
 
-    def graph(self, _, pool):
+    def graph(self, _, pool, stream):
         self.pools.append(pool)
         return self._Nothing()
 

@@ -74,7 +74,8 @@ def gpus() -> list[str]:
     """
     if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
         names = [name.strip() for name in visible.split(",")]
-        return names[: names.index("-1")] if "-1" in names else names  # as CUDA does
+        end = next((n for n, name in enumerate(names) if name in ("-1", "NoDevFiles")), len(names))
+        return names[:end]  # as CUDA does; Slurm says NoDevFiles to a job without a GPU
     import torch
 
     return [str(number) for number in range(torch.cuda.device_count())]

@@ -1,4 +1,4 @@
-"""The cuda engine: each network on a multiprocessor of a GPU of its own, for all the steps of an epoch in one launch.
+"""The cuda engine: each network on a multiprocessor of a GPU of its own, for up to 2,000 steps of an epoch in a launch.
 
 What a block does is in ``cuda_kernel.cuh``; here is what surrounds it: which networks one launch can train, their
 points and orders on the device, launches one behind the other, and kernels that don't compile.
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 TRIAL = 50  # steps in which a kernel is compared with another engine, before a run that didn't ask for it rests on it
 TRUSTED = 1e-4  # largest relative difference of the losses; that of float32 in another order is near 1e-6
 TURNS = 4  # runs for each multiprocessor, at least: those of a launch don't all end at once
-STEPS = 2000  # most in a launch: a tenth of a second or so, and what a signal waits for
+STEPS = 2000  # most in a launch: a tenth of a second or so for each of its turns; a signal waits for two launches
 
 POINTERS = ("params", "exp_avg", "exp_avg_sq", "average", "x", "y", "order", "numbers", "total")
 _NUMBERS = ("lr", "beta1", "rest1", "beta2", "rest2", "eps", "direct", "through", "l2", "decoupled", "clip")
@@ -207,7 +207,8 @@ def _kind(run: Run) -> _Kind:
 
 
 class _Orders:
-    """The orders of the points that runs need, or will, sorted beside the training on a stream of their own.
+    """The orders of the points that runs need, or will, sorted on a stream of their own: beside the training, as far as
+    its blocks leave registers for that (at width 20 none on an H100), or between two launches.
 
     Runs of one seed share them.
     """

@@ -168,7 +168,7 @@ Code = TypeVar("Code")
 
 
 class _Kernels:
-    """The kernels of a process."""
+    """The kernels of a process on a device."""
 
     def __init__(self) -> None:
         self.there: dict[Program, Kernel | Unavailable] = {}
@@ -214,7 +214,13 @@ class Gpu:
         major, minor = c_int(), c_int()
         self.compiler("nvrtcVersion", byref(major), byref(minor))
         self.isa, self.build = f"sm_{self.capability}", f"NVRTC {major.value}.{minor.value}"
-        self.kernels = _Kernels()
+        self._kernels: dict[int, _Kernels] = {}
+
+    @property
+    def kernels(self) -> _Kernels:
+        """Those of PyTorch's current GPU: a kernel is loaded on one."""
+        number = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+        return self._kernels.setdefault(number, _Kernels())
 
     def _attribute(self, which: int) -> int:
         value = c_int()

@@ -65,6 +65,8 @@ def forward(networks: Sequence[nn.Module], fused: bool = True) -> Forward:
     return of_all
 
 
+# What errors say that are no torch.OutOfMemoryError: of a process, CUDA and cuBLAS.
+FULL = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _found: dict[tuple[Any, ...], str | None] = {}
 
 
@@ -75,8 +77,9 @@ def out_of_memory(error: BaseException | None) -> bool:
     """
     if error is None:
         return False
-    kinds = torch.OutOfMemoryError, MemoryError
-    return isinstance(error, kinds) or "can't allocate memory" in str(error) or out_of_memory(error.__context__)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(said in str(error) for said in FULL):
+        return True
+    return out_of_memory(error.__context__)
 
 
 def why_not(run: Run) -> str | None:

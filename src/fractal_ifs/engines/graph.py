@@ -1,6 +1,9 @@
 """Work on a GPU as CUDA graphs: all kernels of one are launched at once, which takes next to no time of a core."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -18,17 +21,20 @@ def captured(works: Sequence[Callable[[], None]], state: Sequence[Tensor]) -> li
     Raises RuntimeError where work can't be captured.
     """
     kept = [tensor.clone() for tensor in state]
-    side = torch.cuda.Stream()
+    side = _side(torch.cuda.current_device())
     side.wait_stream(torch.cuda.current_stream())
     graphs: list[torch.cuda.CUDAGraph] = []
     try:
         for work in works:
             with torch.cuda.stream(side):
-                for _ in range(WARM):
+                for _ in range(WARM - 1):
+                    work()
+                with _waiting_for_nothing():
                     work()
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=graphs[0].pool() if graphs else None):
+            capture = torch.cuda.graph(graph, pool=graphs[0].pool() if graphs else None, stream=side)
+            with torch.cuda.stream(torch.cuda.current_stream()), capture:  # which, where it fails, stays in its stream
                 work()
             graphs.append(graph)
     finally:
@@ -36,3 +42,23 @@ def captured(works: Sequence[Callable[[], None]], state: Sequence[Tensor]) -> li
         for tensor, values in zip(state, kept, strict=True):
             tensor.copy_(values)
     return [graph.replay for graph in graphs]
+
+
+@lru_cache
+def _side(device: int) -> torch.cuda.Stream:
+    """The stream of all captures on a GPU: for each, cuBLAS keeps a workspace of its own."""
+    return torch.cuda.Stream(device)
+
+
+@contextlib.contextmanager
+def _waiting_for_nothing() -> Generator[None]:
+    """Within: work that waits for the GPU raises RuntimeError. A capture that this breaks would leave torch without use
+    of the memory that it holds."""
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that it is a prototype
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)

@@ -25,6 +25,7 @@ class Rank(NamedTuple):
     number: int  # from 0; the first process keeps the run's directory
     ranks: int  # how many processes there are
     meeting: str  # path of the file through which they find each other
+    backend: str = "gloo"  # of torch.distributed; on GPUs nccl
 
 
 @contextlib.contextmanager
@@ -33,8 +34,7 @@ def joined(rank: Rank | None) -> Generator[None]:
     if rank is None:
         yield
         return
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, f"file://{rank.meeting}", rank=rank.number, world_size=rank.ranks)
+    dist.init_process_group(rank.backend, f"file://{rank.meeting}", rank=rank.number, world_size=rank.ranks)
     try:
         yield
     finally:

@@ -130,10 +130,11 @@ class Crew:
 
 def on_devices(job: Job, number: int, told: Callable[[Sequence[int], Standing], None]) -> Outcome:
     """Train one run in a process per device. Only the first process writes to the run's directory."""
-    count = job.config.trainer.devices
-    devices = [None] * count if job.config.trainer.accelerator == "cpu" else gpus()[:count]
+    count, on_cpu = job.config.trainer.devices, job.config.trainer.accelerator == "cpu"
+    devices = [None] * count if on_cpu else gpus()[:count]
     with tempfile.TemporaryDirectory() as meeting:
-        workers = [Worker(device, 0, ddp.Rank(r, count, f"{meeting}/ranks")) for r, device in enumerate(devices)]
+        where = f"{meeting}/ranks", "gloo" if on_cpu else "nccl"
+        workers = [Worker(device, 0, ddp.Rank(r, count, *where)) for r, device in enumerate(devices)]
         try:
             for worker in workers:
                 worker.begin([0], [job if worker is workers[0] else job._replace(directory=None)])

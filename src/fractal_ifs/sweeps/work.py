@@ -27,7 +27,6 @@ Outcome = RunRecord | Exception  # a job's record, or the exception that it fail
 
 ENDING_SECONDS = 20.0  # how long an interrupted worker may take to end
 TELLING_SECONDS = 1.0  # between two times that a worker tells how far it is
-FULL = "out of memory"  # what an error of a GPU says that has no memory left
 
 
 def train_group(
@@ -84,9 +83,14 @@ def work(connection: Any, not_ready: Any, device: str | None, stack: int, rank: 
                         outcomes = train_group(jobs, stack, None, None if rank and rank.number else telling.follow)
                     failed = [message(found) for found in outcomes if isinstance(found, Exception)]
                     if device and failed:
-                        fault = gpu_fault() or next((text for text in failed if FULL in text), None)
+                        fault = gpu_fault() or next(filter(full, failed), None)
                 # Exceptions are sent as text: some kinds can't be pickled, or not unpickled by the driver.
                 telling.tell(([message(found) if isinstance(found, Exception) else found for found in outcomes], fault))
+
+
+def full(text: str) -> bool:
+    """Whether an error says that a GPU has no memory left, in the words of PyTorch, CUDA, cuBLAS or cuDNN."""
+    return "out of memory" in text or "ALLOC_FAILED" in text
 
 
 def gpu_fault() -> str | None:

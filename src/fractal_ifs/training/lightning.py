@@ -169,7 +169,8 @@ def trainer_of(run: Run, keeper: Keeper, directory: Path) -> pl.Trainer:
     keeper.parts = dict(zip(config.callbacks.keys, make_callbacks(config.callbacks.keys, directory), strict=True))
     return pl.Trainer(
         accelerator=trainer.accelerator,
-        devices=trainer.devices,
+        devices=1,  # each process sees one, as on a machine of its own
+        num_nodes=trainer.devices,
         strategy=Sharded() if trainer.strategy == "fsdp" else "ddp" if ddp.together() else "auto",
         precision=trainer.precision,
         max_steps=config.steps,
@@ -408,6 +409,9 @@ class Environment(LightningEnvironment):
         return torch.distributed.get_rank()
 
     def local_rank(self) -> int:
+        return 0
+
+    def node_rank(self) -> int:
         return torch.distributed.get_rank()
 
     def set_world_size(self, size: int) -> None:
