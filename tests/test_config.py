@@ -80,6 +80,10 @@ BAD = [
     ("warmup=5", "there is no such key; did you mean schedule.warmup?"),
     ("gradient_clip_val=1", "there is no such key; did you mean trainer.gradient_clip_val?"),
     ("optimizer.name=sgd", "the keys here are another's; optimizer=sgd brings its own"),
+    (
+        "callbacks=early_stopping callbacks.early_stopping.strict=false",
+        "there is no such key; to add one: +callbacks.early_stopping.strict=...",
+    ),
     ("model.name=cnn", "the keys here are another's; model=cnn brings its own"),
     ("data.name=cifar10", "the keys here are another's; data=cifar10 brings its own"),
     ("logger.name=wandb", "the keys here are another's; logger=wandb brings its own"),

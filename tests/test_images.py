@@ -834,7 +834,7 @@ def test_the_protocol_of_figure_7():
     ("keys", "reason"),
     [
         ({"model": "mlp"}, "model=mlp: must be cnn with data=cifar10"),
-        ({"data": "fractal", "loss": "hinge"}, "model=cnn: must be mlp with data=fractal"),
+        ({"data": "fractal", "loss": "hinge"}, "model=cnn: must be another than cnn with data=fractal"),
         ({"loss": "hinge"}, "loss=hinge: must be one of cross_entropy"),
         ({"model.pools": 5, "depth": 5}, "model.pools=5: 5 poolings of 2x2 (depth=5) leave nothing of data.crop=24"),
         ({"data.crop": 3, "depth": 2}, "leave nothing of data.crop=3"),

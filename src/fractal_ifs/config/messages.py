@@ -174,6 +174,8 @@ def _no_such_file(error: MissingConfigException) -> str:
         return f"{group}={short(value)}: must be one of {', '.join(options)}{hint}"
     if str(error).startswith("Cannot find primary config"):
         return f"--config-name={short(name)}: there is no such file"
+    if not name:
+        return "--config-path: must be a directory with a config.yaml, or what --config-name says"
     return f"{short(name)}: there is no such file of this command's configuration"
 
 
@@ -202,7 +204,9 @@ def _no_such_key(line: str) -> str:
         names += _flags()
     near = [] if key in names or key.startswith("hydra") else _near(key, names)
     # A launcher or a sweeper has the keys that it has: with one more it can't be made.
-    addable = key.startswith("hydra.") and not key.startswith(("hydra.launcher.", "hydra.sweeper."))
+    fixed = key.startswith(("hydra.launcher.", "hydra.sweeper.")) and not key.startswith("hydra.launcher.more.")
+    addable = key.startswith("hydra.") and not fixed
+    addable |= key.startswith(("callbacks.", "logger.")) and key.count(".") > 1  # an argument of a class of Lightning's
     hint = f"; did you mean {' or '.join(near)}?" if near else f"; to add one: +{key}=..." if addable else ""
     named = [kind for kind in KINDS if issubclass(kind, Named) and key.startswith(kind.PREFIX)]
     if others := choices_with(key.rpartition(".")[2], tuple(named)):

@@ -153,7 +153,7 @@ class RunConfig(Group):
             )
         if self.batch_size > self.data.train_size:
             raise ConfigError(f"batch_size={self.batch_size}: must be at most data.train_size={self.data.train_size}")
-        network, losses = ("mlp", OF_POINTS) if self.synthetic else ("cnn", OF_IMAGES)
+        network, losses = ("another than cnn", OF_POINTS) if self.synthetic else ("cnn", OF_IMAGES)
         if isinstance(self.model, CNNModel) == self.synthetic:
             raise ConfigError(f"model={self.model.name}: must be {network} with data={self.data.name}")
         if self.loss.name not in losses and not (self.synthetic and isinstance(self.loss, OwnLoss)):

@@ -70,7 +70,7 @@ def takes() -> Takes:
             "keys of a sweep on this machine, hydra/launcher=fused", typed(Packing, hydra / "launcher" / "fused.yaml")
         ),
         Keys("keys of a sweep in Slurm, hydra/launcher=slurm", typed(Settings, hydra / "launcher" / "slurm.yaml")),
-        Keys("keys of any sweep", typed(Grid, hydra / "sweeper" / "checked.yaml")),
+        Keys("keys of a sweep, hydra/sweeper=checked", typed(Grid, hydra / "sweeper" / "checked.yaml")),
         Keys("keys of a sweep that prunes, hydra/sweeper=halving", typed(Halving, hydra / "sweeper" / "halving.yaml")),
         Keys(
             "keys of a sweep that searches, hydra/sweeper=outward", typed(Outward, hydra / "sweeper" / "outward.yaml")

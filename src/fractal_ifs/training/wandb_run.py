@@ -180,18 +180,22 @@ class WandbRun:
         with _beginning:
             if self.service != experience.dead_services:
                 return
-            experience.dead_services += 1
             if wandb_service.late():
                 experience.unreachable = True
                 experience.warn("W&B's service process doesn't answer: going on offline in a new one")
             else:
                 experience.warn("W&B's service process has died: going on in a new one")
-            wandb_service.kill()
-            os.environ.pop("WANDB_SERVICE", None)  # it may be another process's, as in a shell that a notebook opened
-            import wandb
+            self._end_service()
 
-            with contextlib.suppress(Exception, SystemExit), within(self.timeout):
-                wandb.teardown()
+    def _end_service(self) -> None:
+        """End W&B's service process: the next run to begin has a new one. Its other runs begin again there."""
+        import wandb
+
+        experience.dead_services += 1
+        wandb_service.kill()
+        os.environ.pop("WANDB_SERVICE", None)  # it may be another process's, as in a shell that a notebook opened
+        with contextlib.suppress(Exception, SystemExit), within(self.timeout):
+            wandb.teardown()
 
     def _begin(self) -> tuple[Any, set[int]]:
         """The W&B run, begun or going on, and the steps of the rows that it has."""
@@ -206,7 +210,9 @@ class WandbRun:
                 log.warning("W&B can't be reached (%s): offline; `wandb sync` sends it later", type(error).__name__)
                 experience.unreachable = True
                 chosen = "offline"
-                run = self._init_again()
+                self._end_service()  # which would keep the id for the attempt online as long as it lives
+                self.service = experience.dead_services
+                run = self._init(chosen)
             finally:
                 wandb_service.guard_exit()
             with within(self.timeout):
@@ -228,17 +234,6 @@ class WandbRun:
         )
         with within(self.timeout + BEGIN_SECONDS):
             return wandb.init(**{**self.arguments, "mode": chosen}, settings=settings)
-
-    def _init_again(self) -> Any:
-        """Offline, after an attempt online. While the service ends that, it says that the id is in use."""
-        for pause in (0.1, 0.5, 2.0):
-            try:
-                return self._init("offline")
-            except Exception as error:
-                if _service_died(error):
-                    raise
-                time.sleep(pause)
-        return self._init("offline")
 
     def _logged(self, online: Any) -> set[int]:
         """The steps of the history whose rows W&B has: in files that are still to be sent, or on its server.
