@@ -7,6 +7,7 @@ import signal
 
 import pandas as pd
 import pytest
+import torch
 from conftest import small
 from killed import children, command, kill, results, start, steps, wait_for
 from test_images import binary, parts
@@ -15,6 +16,9 @@ import fractal_ifs
 from fractal_ifs import ConfigError
 from fractal_ifs.config.compose import compose
 from fractal_ifs.config.machine import gpus
+from fractal_ifs.config.run import Job
+from fractal_ifs.runs import ddp
+from fractal_ifs.sweeps import crew
 from fractal_ifs.sweeps.executors import processes, shares
 
 RUN = ["fractal=sierpinsky", "curve=1", "width=16", "depth=3", "steps=300", "eval_every=50", "data.train_size=4000"]
@@ -98,6 +102,26 @@ def test_devices_count_as_what_can_change_a_result():
     two = small(trainer="ddp", trainer__accelerator="cpu")
     one = small(trainer="ddp", trainer__accelerator="cpu", trainer__devices=1)
     assert two.fingerprint != one.fingerprint == small().fingerprint
+
+
+def test_processes_on_cpus_average_over_gloo_beside_a_gpu_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    asked = []
+    monkeypatch.setattr(crew, "Worker", lambda device, stack, rank: asked.append((device, rank.backend)) or 1 / 0)
+    for accelerator, visible in (("cpu", ""), ("gpu", "0,1")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        config = small(trainer="ddp", trainer__accelerator="cpu")
+        with pytest.raises(ZeroDivisionError):
+            crew.on_devices(Job(config.on(accelerator), None), 0, lambda *_: None)
+    assert asked == [(None, "gloo"), ("0", "nccl")]
+    with ddp.joined(ddp.Rank(0, 1, str(tmp_path / "meeting"))):
+        assert torch.distributed.get_backend() == "gloo"
+        assert ddp.first_says(True, False) == [True, False]
+
+
+def test_slurms_word_for_no_gpu_is_none(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "NoDevFiles")
+    assert gpus() == []
 
 
 @pytest.mark.parametrize(
