@@ -28,7 +28,7 @@ from fractal_ifs.config.run import Job
 from fractal_ifs.data import seeds
 from fractal_ifs.engines import cuda, cuda_device, cuda_kernel
 from fractal_ifs.engines.choice import choose
-from fractal_ifs.engines.cuda_device import Emulated, Unavailable, kept
+from fractal_ifs.engines.cuda_device import Emulated, Unavailable, cached
 from fractal_ifs.engines.cuda_kernel import Layout, Program
 from fractal_ifs.engines.losses import losses
 from fractal_ifs.engines.stacked import StackedEngine
@@ -545,7 +545,7 @@ def test_the_jobs_are_as_the_kernel_reads_them():
         assert places == sorted(places), record
 
 
-def test_a_kernel_is_compiled_once_for_all_processes(tmp_path, monkeypatch):
+def test_what_is_cached_is_made_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     made = []
 
@@ -553,17 +553,19 @@ def test_a_kernel_is_compiled_once_for_all_processes(tmp_path, monkeypatch):
         made.append(b"code %d" % len(made))
         return made[-1]
 
-    assert [kept("source", make) for _ in range(3)] == [b"code 0"] * 3
-    assert kept("another", make) == b"code 1"
+    assert [cached("source", make) for _ in range(3)] == [b"code 0"] * 3
+    assert cached("another", make) == b"code 1"
     for path in tmp_path.rglob("*.cubin"):
         path.write_bytes(path.read_bytes()[:-1])  # as a loss of power may leave it
-    assert kept("source", make) == kept("source", make) == b"code 2"
+    assert cached("source", make) == cached("source", make) == b"code 2"
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # where there can't be a folder
-    assert [kept("source", make) for _ in range(2)] == [b"code 3", b"code 4"]
+    assert [cached("source", make) for _ in range(2)] == [b"code 3", b"code 4"]
+    monkeypatch.setenv("XDG_CACHE_HOME", "nowhere/absolute")
+    assert [cached("source", make) for _ in range(2)] == [b"code 5", b"code 6"]
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", str(tmp_path))
-    kept("source", make)
+    cached("source", make)
     assert list((tmp_path / ".cache" / "fractal_ifs" / "kernels").iterdir())
 
 
@@ -668,6 +670,23 @@ def gpu(fake_cuda, monkeypatch, tmp_path):
     cuda_device.look_again()
     yield
     cuda_device.look_again()
+
+
+def test_a_kernel_is_compiled_once_for_all_processes_with_such_a_gpu(gpu, monkeypatch):
+    compiled, count = cuda_device.compiled, []
+    monkeypatch.setattr(cuda_device, "compiled", lambda *words: (count.append(words), compiled(*words))[1])
+    for build, expected in (("NVRTC 13.0", 1), ("NVRTC 13.0", 1), ("NVRTC 13.1", 2), ("NVRTC 13.0", 2)):
+        cuda_device.look_again()  # as another process
+        device: Any = cuda_device.device()
+        device.build = build
+        [kernel] = device.compile([PLAIN]).values()
+        assert not isinstance(kernel, Unavailable)
+        assert len(count) == expected
+    cuda_device.look_again()
+    device = cuda_device.device()
+    device.build, device.isa = "NVRTC 13.0", "sm_80"  # which this one can't compile for
+    assert isinstance(device.compile([PLAIN])[PLAIN], Unavailable)
+    assert len(count) == 3
 
 
 def test_calls_reach_the_driver_as_they_are_meant(gpu, emulated, monkeypatch):

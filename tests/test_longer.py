@@ -160,7 +160,7 @@ def test_overwriting_discards_no_run_that_it_begins_from(command, tmp_path):
     assert command(*words, "steps=40", "hydra.run.dir=one").status == 0
     before = files_in(tmp_path / "one", "result.json")
     longer = ["steps=80", "continue_from=one", "hydra.run.dir=one"]
-    assert "overwrite=true trains it again" in str(command(*words, *longer).status)
+    assert "overwrite=true replaces it" in str(command(*words, *longer).status)
     ended = command(*words, *longer, "overwrite=true")
     assert re.fullmatch(
         r"error: continue_from=one: overwrite=true would discard the run in \S*one before another begins at its end; "

@@ -18,10 +18,12 @@ from fractal_ifs.data import seeds
 from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.data.points import fractal_points
 from fractal_ifs.engines import orders, stack, stacked
+from fractal_ifs.engines.fusing import out_of_memory
 from fractal_ifs.engines.graph import WARM, captured
 from fractal_ifs.engines.losses import losses
 from fractal_ifs.engines.stacked import StackedEngine
 from fractal_ifs.runs.run import Run
+from fractal_ifs.sweeps.worker import Worker
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore:grad and param")  # of another layout, as in training
@@ -321,7 +323,8 @@ def test_a_capture_leaves_the_state_as_it_was(monkeypatch):
 
     def fails():
         work()
-        raise RuntimeError("no")
+        if torch.cuda.get_sync_debug_mode() == "error":  # as of work that waits for the GPU
+            raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
         captured([fails], [tensor])
@@ -370,6 +373,36 @@ class FakeCuda:
     def graph(self, _, pool, stream):
         self.pools.append(pool)
         return self._Nothing()
+
+
+def test_memory_that_torch_cannot_give_back_is_no_failure(monkeypatch):
+    def fails():
+        raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    measured = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", fails)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: measured.append(True))
+    stacked.forget()
+    assert measured == [True]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: out of memory",
+        "CUDA driver error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "DefaultCPUAllocator: can't allocate memory",
+    ],
+)
+def test_what_says_that_memory_has_ended(text):
+    assert out_of_memory(RuntimeError(text))
+    worker = Worker("0", 0)
+    worker.fault = text
+    assert worker.full
+    assert not out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
 
 def test_a_stack_takes_the_memory_that_there_is(emulated, monkeypatch):

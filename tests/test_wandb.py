@@ -191,6 +191,7 @@ def test_an_unreachable_host_falls_back_to_offline_within_the_bound_once(tmp_pat
     assert caplog.text.count("W&B can't be reached") == 1  # the second run doesn't try again
     for directory in directories:
         assert load(directory).record["status"] == "finished"
+        written(directory, read_checkpoint(directory)["wandb_id"], 2)  # pyright: ignore[reportOptionalSubscript]
         [path] = directory.glob("wandb/offline-run-*/*.wandb")
         assert [row["step"] for row in rows_of(path)] == [50, 100]  # for `wandb sync`
 

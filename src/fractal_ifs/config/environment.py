@@ -29,9 +29,10 @@ def emulated_gpu() -> str | None:
     return _read("FRACTAL_IFS_EMULATED_GPU", str, None)
 
 
-def cache_folder() -> Path:
-    """XDG_CACHE_HOME/fractal_ifs, or ~/.cache/fractal_ifs: of what can be made again, so may be deleted at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "fractal_ifs")
+def kernel_cache() -> Path | None:
+    """The folder of compiled kernels, below XDG_CACHE_HOME or ~/.cache; None without a home."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "fractal_ifs", "kernels")
+    return folder if folder.is_absolute() else None
 
 
 def progress() -> str:

@@ -206,7 +206,6 @@ def _no_such_key(line: str) -> str:
     # A launcher or a sweeper has the keys that it has: with one more it can't be made.
     fixed = key.startswith(("hydra.launcher.", "hydra.sweeper.")) and not key.startswith("hydra.launcher.more.")
     addable = key.startswith("hydra.") and not fixed
-    addable |= key.startswith(("callbacks.", "logger.")) and key.count(".") > 1  # an argument of a class of Lightning's
     hint = f"; did you mean {' or '.join(near)}?" if near else f"; to add one: +{key}=..." if addable else ""
     named = [kind for kind in KINDS if issubclass(kind, Named) and key.startswith(kind.PREFIX)]
     if others := choices_with(key.rpartition(".")[2], tuple(named)):

@@ -232,7 +232,7 @@ class Gpu:
 
         def code(program: Program) -> bytes:
             said = " ".join([self.build, self.isa, *OPTIONS, program.source()])
-            return kept(said, lambda: compiled(self.compiler, program, self.isa))
+            return cached(said, lambda: compiled(self.compiler, program, self.isa))
 
         return self.kernels(programs, code, lambda made, program: Loaded(self.driver, made, program))
 
@@ -249,19 +249,21 @@ class Gpu:
         return torch.cuda.current_stream().record_event()
 
 
-def kept(said: str, make: Callable[[], bytes]) -> bytes:
-    """What ``make`` returns for all that it depends on, ``said``: from the user's cache, if it was made before.
+def cached(said: str, make: Callable[[], bytes]) -> bytes:
+    """What ``make`` returns, which depends on ``said``: from the user's cache, if it was made before.
 
     A file there begins with the digest of the rest, so that a damaged one is made again.
     """
-    path = environment.cache_folder() / "kernels" / f"{hashlib.sha256(said.encode()).hexdigest()[:32]}.cubin"
+    if (folder := environment.kernel_cache()) is None:
+        return make()
+    path = folder / f"{hashlib.sha256(said.encode()).hexdigest()[:32]}.cubin"
     with contextlib.suppress(OSError):
         found = path.read_bytes()
         if found[:32] == hashlib.sha256(found[32:]).digest():
             return found[32:]
     made = make()
-    with contextlib.suppress(OSError):  # as in a container without a home: it is made each time
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # where nothing can be written it is made each time
+        folder.mkdir(parents=True, exist_ok=True)
         files.write(path, hashlib.sha256(made).digest() + made, durable=False)
     return made
 

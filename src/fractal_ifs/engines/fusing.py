@@ -65,8 +65,6 @@ def forward(networks: Sequence[nn.Module], fused: bool = True) -> Forward:
     return of_all
 
 
-# What errors say that are no torch.OutOfMemoryError: of a process, CUDA and cuBLAS.
-FULL = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _found: dict[tuple[Any, ...], str | None] = {}
 
 
@@ -77,9 +75,13 @@ def out_of_memory(error: BaseException | None) -> bool:
     """
     if error is None:
         return False
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(said in str(error) for said in FULL):
-        return True
-    return out_of_memory(error.__context__)
+    kinds = torch.OutOfMemoryError, MemoryError
+    return isinstance(error, kinds) or says_out_of_memory(str(error)) or out_of_memory(error.__context__)
+
+
+def says_out_of_memory(text: str) -> bool:
+    """Whether an error says so in the words of this process's allocator, CUDA and PyTorch, or cuBLAS and cuDNN."""
+    return any(words in text for words in ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED"))
 
 
 def why_not(run: Run) -> str | None:

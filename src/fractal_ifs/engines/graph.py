@@ -52,8 +52,10 @@ def _side(device: int) -> torch.cuda.Stream:
 
 @contextlib.contextmanager
 def _waiting_for_nothing() -> Generator[None]:
-    """Within: work that waits for the GPU raises RuntimeError. A capture that this breaks would leave torch without use
-    of the memory that it holds."""
+    """Within: work that waits for the GPU raises RuntimeError, in all of this process.
+
+    If it did so in a capture, torch could afterwards neither use nor give back the memory that it holds unused.
+    """
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch says that it is a prototype

@@ -7,7 +7,6 @@ the M losses holds each network's own gradient. Optimizers work elementwise. So 
 # pyright: reportUnknownMemberType=false
 # (torch doesn't declare the types of compile, from_numpy, Tensor.backward and Tensor.tolist)
 
-import contextlib
 import gc
 import logging
 from collections.abc import Sequence
@@ -267,8 +266,10 @@ def forget() -> None:
     """Give back what this process holds of a GPU's memory and doesn't use, and measure its peak from now on."""
     gc.collect()
     if torch.cuda.is_initialized():  # not by this
-        with contextlib.suppress(RuntimeError):  # until torch 2.12 an assertion, after a capture that has failed
+        try:
             torch.cuda.empty_cache()
+        except RuntimeError as error:  # of some versions of torch, after a capture that has failed
+            log.debug("torch keeps its memory: %s", error)
         torch.cuda.reset_peak_memory_stats()
 
 

@@ -57,8 +57,8 @@ def check_same(job: Job, fingerprint: str, there: RunConfig | None) -> None:
             or difference(there.identity(), job.config.identity())  # a key that counts beside another, as data.val_size
         )
         which = f" ({differing})" if differing else ""
-        elsewhere = "another hydra.run.dir, or in a sweep another sweep=, keeps it; overwrite=true trains it again"
-        raise Refused(f"{job.directory}: holds a run of another config{which}; {elsewhere}")
+        choice = "another directory (hydra.run.dir, in a sweep sweep=) leaves that alone, overwrite=true replaces it"
+        raise Refused(f"{job.directory}: holds a run of another config{which}; {choice}")
 
 
 def check_validation(job: Job, points: int | None) -> None:

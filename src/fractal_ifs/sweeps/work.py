@@ -15,6 +15,7 @@ import torch
 
 from fractal_ifs import streams
 from fractal_ifs.config.run import Job
+from fractal_ifs.engines.fusing import says_out_of_memory
 from fractal_ifs.errors import message
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.records import RunRecord
@@ -83,14 +84,9 @@ def work(connection: Any, not_ready: Any, device: str | None, stack: int, rank: 
                         outcomes = train_group(jobs, stack, None, None if rank and rank.number else telling.follow)
                     failed = [message(found) for found in outcomes if isinstance(found, Exception)]
                     if device and failed:
-                        fault = gpu_fault() or next(filter(full, failed), None)
+                        fault = gpu_fault() or next(filter(says_out_of_memory, failed), None)
                 # Exceptions are sent as text: some kinds can't be pickled, or not unpickled by the driver.
                 telling.tell(([message(found) if isinstance(found, Exception) else found for found in outcomes], fault))
-
-
-def full(text: str) -> bool:
-    """Whether an error says that a GPU has no memory left, in the words of PyTorch, CUDA, cuBLAS or cuDNN."""
-    return "out of memory" in text or "ALLOC_FAILED" in text
 
 
 def gpu_fault() -> str | None:

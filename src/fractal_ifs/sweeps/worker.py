@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from multiprocessing import resource_tracker
 
 from fractal_ifs.config.run import Job
+from fractal_ifs.engines.fusing import says_out_of_memory
 from fractal_ifs.errors import FailedElsewhere
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.failure import fail
 from fractal_ifs.runs.records import RunRecord, read_record
-from fractal_ifs.sweeps.work import ENDING_SECONDS, Outcome, Said, full, work
+from fractal_ifs.sweeps.work import ENDING_SECONDS, Outcome, Said, work
 from fractal_ifs.training import signals
 from fractal_ifs.training.standing import Standing
 
@@ -65,7 +66,7 @@ class Worker:
     @property
     def full(self) -> bool:
         """Whether its GPU has no memory left."""
-        return self.fault is not None and full(self.fault)
+        return self.fault is not None and says_out_of_memory(self.fault)
 
     def too_large(self, outcomes: Iterable[Outcome]) -> bool:
         """Whether it had the full GPU to itself, so that what failed once it had begun is too large for any."""

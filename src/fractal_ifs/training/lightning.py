@@ -154,7 +154,9 @@ def data_of(run: Run) -> pl.LightningDataModule:
     """The run's batches and test set, on the run's device."""
     c = run.config
     if isinstance(c.data, ImageData):
-        return CIFAR10DataModule(c.data, c.seed, c.batch_size, str(run.params.device))
+        images = CIFAR10DataModule(c.data, c.seed, c.batch_size, str(run.params.device))
+        images.prepare_data_per_node = False  # processes of one machine are nodes to Lightning
+        return images
     module = FractalDataModule(c.fractal, c.curve, c.data, c.seed, c.batch_size)
     module.points = run.data
     return module

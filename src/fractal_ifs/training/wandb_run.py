@@ -10,7 +10,7 @@ import netrc
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -185,13 +185,13 @@ class WandbRun:
                 experience.warn("W&B's service process doesn't answer: going on offline in a new one")
             else:
                 experience.warn("W&B's service process has died: going on in a new one")
+            experience.dead_services += 1
             self._end_service()
 
     def _end_service(self) -> None:
-        """End W&B's service process: the next run to begin has a new one. Its other runs begin again there."""
+        """End W&B's service process: the next run to begin has a new one."""
         import wandb
 
-        experience.dead_services += 1
         wandb_service.kill()
         os.environ.pop("WANDB_SERVICE", None)  # it may be another process's, as in a shell that a notebook opened
         with contextlib.suppress(Exception, SystemExit), within(self.timeout):
@@ -202,6 +202,7 @@ class WandbRun:
         with _beginning:
             self.service = experience.dead_services  # counts up with each new service process
             chosen = "offline" if experience.unreachable else mode(self.mode)
+            first = not wandb_service.services()  # of this process, the user's own included
             try:
                 run = self._init(chosen)
             except Exception as error:
@@ -210,8 +211,8 @@ class WandbRun:
                 log.warning("W&B can't be reached (%s): offline; `wandb sync` sends it later", type(error).__name__)
                 experience.unreachable = True
                 chosen = "offline"
-                self._end_service()  # which would keep the id for the attempt online as long as it lives
-                self.service = experience.dead_services
+                if first:
+                    self._end_service()  # which would keep the id for the attempt online as long as it lives
                 run = self._init(chosen)
             finally:
                 wandb_service.guard_exit()
@@ -222,8 +223,6 @@ class WandbRun:
     def _init(self, chosen: str) -> Any:
         import wandb
 
-        if os.environ.get("WANDB_MODE") == "":  # as if unset, but W&B refuses it
-            del os.environ["WANDB_MODE"]
         settings = wandb.Settings(
             silent=True,
             console="off",
@@ -232,7 +231,7 @@ class WandbRun:
             finish_timeout=min(self.timeout, FINISH_SECONDS),
             finish_timeout_raises=True,
         )
-        with within(self.timeout + BEGIN_SECONDS):
+        with within(self.timeout + BEGIN_SECONDS), _without_an_empty_mode():
             return wandb.init(**{**self.arguments, "mode": chosen}, settings=settings)
 
     def _logged(self, online: Any) -> set[int]:
@@ -255,7 +254,20 @@ class WandbRun:
             with within(min(self.timeout, FINISH_SECONDS) + (1.0 if self.hurry else ANSWER_SECONDS)):
                 run.finish(exit_code=0 if status.well else 1)
         except TimeoutError:
-            experience.warn("W&B doesn't take what is left of a run: `wandb sync` sends it later")
+            experience.warn("W&B doesn't take what is left of a run: `wandb sync --no-skip-online` sends it later")
+
+
+@contextlib.contextmanager
+def _without_an_empty_mode() -> Generator[None]:
+    """Within: an empty $WANDB_MODE, which counts as unset here and which W&B refuses, is unset."""
+    empty = os.environ.get("WANDB_MODE") == ""
+    if empty:
+        del os.environ["WANDB_MODE"]
+    try:
+        yield
+    finally:
+        if empty:
+            os.environ["WANDB_MODE"] = ""
 
 
 def finish_all(endings: Sequence[tuple[WandbRun, Status, Mapping[str, Any]]]) -> bool:
