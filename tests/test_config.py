@@ -131,7 +131,6 @@ def test_bad_input_is_refused_in_one_line(command, tmp_path, arguments, reason):
         ("hydra.launcher.executor=bogus", "hydra.launcher.executor=bogus: must be one of inline, local"),
         ("hydra/launcher=slurm hydra.launcher.tasks=0", "hydra.launcher.tasks=0: must be a whole number >= 1"),
         ("hydra/launcher=slurm hydra.launcher.setup=load", "hydra.launcher.setup=load: must be a list"),
-        ("hydra/launcher=slurm hydra.launcher.more.qos=long", "no such key; to add one: +hydra.launcher.more.qos=..."),
         ("hydra/launcher=slurm hydra.launcher.more=qos", "hydra.launcher.more=qos: must be keys with values"),
         ("logger=wandb logger.mode=offlin", "logger.mode=offlin: must be one of online, offline, disabled"),
         ("logger=wandb logger.timeout=abc", "logger.timeout=abc: must be a finite number > 0"),
@@ -176,6 +175,11 @@ def test_keys_of_launchers_and_loggers_are_refused_in_one_line(command, tmp_path
     assert not list(tmp_path.rglob("overrides.yaml"))
     if "there is no such key" in reason and "searchpath" not in argument:  # an only run would not make the launcher
         assert reason in command("curve=1", *TINY, *argument.split()).status
+
+
+def test_any_option_of_sbatch_can_be_added(command):
+    told = str(command("-m", "curve=1,4", "hydra/launcher=slurm", "hydra.launcher.more.qos=long").status)
+    assert told.endswith("hydra.launcher.more.qos=long: there is no such key; to add one: +hydra.launcher.more.qos=...")
 
 
 def test_a_key_that_is_like_none_of_its_group_has_no_hint(command):

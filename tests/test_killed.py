@@ -101,14 +101,8 @@ main()
 """
 
 
-@pytest.mark.parametrize(
-    ("width", "precision"),
-    [
-        (11, "32-true"),
-        pytest.param(13, "32-true", marks=pytest.mark.slow),
-        pytest.param(20, "64-true", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "precision"), [(11, "32-true"), (13, "32-true"), (20, "64-true")])
 def test_a_run_goes_on_beside_one_that_is_ahead_of_it(tmp_path, width, precision):
     """Killed when the first of two had its checkpoint and the other had none, it ends as two that never met."""
     arguments = ["-m", "fractal=vicsek", "curve=1,4", *SMALL, "steps=800", "sweep=s", "engine=torch"]

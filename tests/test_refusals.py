@@ -60,7 +60,7 @@ CHOSEN = {
 LAUNCHERS: dict[str, type[Packing | Settings | Grid | Halving | Outward]] = {
     "keys of a sweep on this machine": Packing,
     "keys of a sweep in Slurm": Settings,
-    "keys of any sweep": Grid,
+    "keys of a sweep, hydra/sweeper=checked": Grid,
     "keys of a sweep that prunes": Halving,
     "keys of a sweep that searches": Outward,
 }

@@ -880,7 +880,7 @@ def test_a_legend_in_a_telephone_has_every_name_whole_and_in_the_order_of_the_ta
 
 
 @in_a_browser
-@pytest.mark.parametrize("depths", [(10, 1, 2), (10, 1, 20, 2, 3)])
+@pytest.mark.parametrize("depths", [pytest.param((10, 1, 2), marks=pytest.mark.slow), (10, 1, 20, 2, 3)])
 def test_a_line_of_the_explorer_looks_as_in_the_figure_above_it(tmp_path, depths):
     for depth in depths:
         for curve, width in itertools.product("41", (10, 20)):

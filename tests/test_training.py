@@ -301,7 +301,11 @@ used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesi
 resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), used + (100 << 20)))
 print([str(run.status) for run in train([job(seed) for seed in range(16)], stack=16)])
 """
-    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=300)
+    for attempt in range(5):
+        command = [sys.executable, "-c", script, tmp_path / str(attempt)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        if "thread-local data" not in done.stderr:  # with which the C library aborts where a thread begins just then
+            break
     assert done.stdout.strip() == str(["finished"] * 16), done.stderr
     assert "out of memory with 16 networks in a stack: going on with 8" in done.stderr
 
