@@ -301,11 +301,10 @@ used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesi
 resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), used + (100 << 20)))
 print([str(run.status) for run in train([job(seed) for seed in range(16)], stack=16)])
 """
-    for attempt in range(5):
-        command = [sys.executable, "-c", script, tmp_path / str(attempt)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        if "thread-local data" not in done.stderr:  # with which the C library aborts where a thread begins just then
-            break
+    commands = ([sys.executable, "-c", script, tmp_path / str(attempt)] for attempt in range(5))
+    tried = (subprocess.run(command, capture_output=True, text=True, timeout=300) for command in commands)
+    # The C library aborts with "cannot allocate memory for thread-local data" where a thread begins just then.
+    done = next(each for each in tried if "thread-local data" not in each.stderr)
     assert done.stdout.strip() == str(["finished"] * 16), done.stderr
     assert "out of memory with 16 networks in a stack: going on with 8" in done.stderr
 
