@@ -347,6 +347,15 @@ def test_chdir(command, tmp_path):
     assert len(records(tmp_path / "multirun")) == 2
 
 
+def test_paths_are_from_where_the_command_began(command, tmp_path):
+    """Also where ``hydra.job.chdir`` has a job work in its own directory."""
+    assert command("curve=1", *QUICK, "hydra.run.dir=first").status == 0
+    there = ("continue_from=first", "kept=kept.csv", "hydra.run.dir=second", "hydra.job.chdir=true")
+    assert command("curve=1", *QUICK, "steps=40", *there).status == 0
+    assert "begins from step 20" in (tmp_path / "second" / "train.log").read_text()
+    assert (tmp_path / "kept.csv").exists()
+
+
 def test_numbers_names_and_directories_of_jobs(command, tmp_path):
     subdir = "hydra.sweep.subdir=${hydra.job.name}-${hydra.job.num}-${hydra.job.id}-${hydra.job.config_name}"
     assert command(*SWEEP, "hydra.job.name=mine", "hydra.sweep.dir=there", subdir).status == 0

@@ -96,6 +96,14 @@ def test_a_sweep_killed_before_it_told_the_table_tells_it_at_its_next_start(comm
     assert report.collect([str(tmp_path / "multirun"), "--into", str(table)]).startswith("0 runs added")
 
 
+def test_collect_has_the_runs_that_a_sweep_has_from_another_table(command, tmp_path):
+    assert command(*SWEEP, "lr=1e-3,1e20").status == 0  # the second diverges
+    assert command(*SWEEP, "lr=1e-3,1e20", "sweep=other").status == 0
+    assert not list(tmp_path.glob("multirun/other/*/result.json"))
+    report.collect([str(tmp_path / "multirun" / "other"), "--into", str(tmp_path / "again.csv")])
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "runs.csv").read_bytes()
+
+
 def test_another_accuracy_of_a_kept_run_is_said_and_changes_nothing(command, tmp_path):
     command(*SWEEP, "lr=1e-3")
     table = tmp_path / "runs.csv"

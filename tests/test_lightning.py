@@ -252,6 +252,18 @@ def test_as_the_stacked_engine_after_300_steps(keys, tolerance):
     assert theirs.record()["engine"] == "lightning"
 
 
+def test_a_clip_of_ours_stands_beside_lightnings_null():
+    """As templates have ``trainer.gradient_clip_val: null``."""
+    keys = {"steps": 20, "eval_every": 20, "engine": "lightning"}
+    plain, *clipped = (
+        trained(composed(**keys, **more))
+        for more in ({}, {"optimizer.clip": 0.01}, {"optimizer.clip": 0.01, "+trainer.gradient_clip_val": None})
+    )
+    assert torch.equal(clipped[0].params, clipped[1].params)
+    assert not torch.equal(clipped[0].params, plain.params)
+    assert clipped[0].config.fingerprint == clipped[1].config.fingerprint
+
+
 KILLED = [
     ({}, (15, 16, 40)),  # 15 batches in an epoch, 20 steps to an evaluation
     ({"+trainer.accumulate_grad_batches": 3, "optimizer": "sgd"}, (7, 60)),
@@ -591,6 +603,14 @@ def test_trackio_is_told_what_lightning_logs(tmp_path, monkeypatch):
         (
             "LN callbacks=early_stopping callbacks.early_stopping.mode=up",
             "callbacks.early_stopping: EarlyStopping doesn't",
+        ),
+        (
+            "LN callbacks=early_stopping callbacks.early_stopping.patiense=3",
+            "callbacks.early_stopping.patiense=3: there is no such key; to add one: +callbacks.early_stopping.",
+        ),
+        (
+            "LN callbacks=early_stopping +callbacks.early_stopping.patiense=3",
+            "callbacks.early_stopping.patiense=3: there is no such key; did you mean patience?",
         ),
         (
             "LN callbacks=early_stopping callbacks.early_stopping.patience=foo",

@@ -9,6 +9,7 @@ if __name__ == "__main__":
 import contextlib
 import dataclasses
 import logging
+import os
 import signal
 import sys
 from collections.abc import Generator
@@ -22,12 +23,15 @@ from omegaconf import DictConfig
 
 from fractal_ifs import streams
 from fractal_ifs.config.compose import parse
+from fractal_ifs.config.data import ImageData
+from fractal_ifs.config.lightning import CKPT_PATH
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
 from fractal_ifs.config.plugins import check_plugin_keys, maximize_accuracy
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.config.session import VERSION_BASE, Task, register
 from fractal_ifs.config.trust import check_trust
+from fractal_ifs.config.written import Written
 from fractal_ifs.errors import ConfigError, counted, message, told
 from fractal_ifs.files import CONF
 from fractal_ifs.help.before_hydra import answered
@@ -62,7 +66,7 @@ def train(config: DictConfig, single: bool) -> float | None:
 
     Returns as ``job`` does. Raises ConfigError, and in a sweep the exception that the job failed with.
     """
-    asked = Job(_in_one_table(parse(config)), Path(HydraConfig.get().runtime.output_dir))
+    asked = Job(_from_here(parse(config)), Path(HydraConfig.get().runtime.output_dir))
     assert asked.directory is not None
     check_writable(asked.directory)
     ended = finished_jobs([asked]).get(0)
@@ -85,10 +89,22 @@ def train(config: DictConfig, single: bool) -> float | None:
     return best_of(asked, ended)
 
 
-def _in_one_table(config: RunConfig) -> RunConfig:
-    """The config with the place of its table of finished runs, where jobs are in directories of their own."""
-    apart = config.kept and HydraConfig.get().job.chdir
-    return dataclasses.replace(config, kept=to_absolute_path(config.kept)) if apart else config
+def _from_here(config: RunConfig) -> RunConfig:
+    """The config with paths that are meant from where the command began, where a job works in its own directory."""
+    if not HydraConfig.get().job.chdir:
+        return config
+
+    def here(path: str) -> str:
+        return to_absolute_path(os.path.expanduser(path)) if path else path
+
+    data, trainer = config.data, config.trainer
+    if isinstance(data, ImageData) and data.dir is not None:
+        data = dataclasses.replace(data, dir=here(data.dir))
+    if trainer.ckpt_path is not None:
+        flags = Written({**trainer.flags.keys, CKPT_PATH: here(trainer.ckpt_path)})
+        trainer = dataclasses.replace(trainer, flags=flags)
+    kept, continue_from = here(config.kept), here(config.continue_from)
+    return dataclasses.replace(config, data=data, trainer=trainer, kept=kept, continue_from=continue_from)
 
 
 def main() -> int:

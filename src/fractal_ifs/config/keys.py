@@ -209,7 +209,8 @@ def check_chosen(keys: Mapping[str, Any], kinds: Mapping[str, type[Group]]) -> N
     fields = {each: {field.name for field, _ in _fields(kind)} for each, kind in kinds.items()}
     if fields[name] != given and given in fields.values():
         group = kinds[name].PREFIX.rstrip(".")
-        raise ConfigError(f"{group}.name={name}: the keys here are another's; {group}={name} brings its own")
+        other = next(each for each, names in fields.items() if names == given)
+        raise ConfigError(f"{group}.name={name}: the keys here are those of {other}; {group}={name} brings its own")
 
 
 def shown(value: Any) -> str:

@@ -205,7 +205,9 @@ def _no_such_key(line: str) -> str:
     near = [] if key in names or key.startswith("hydra") else _near(key, names)
     # A launcher or a sweeper has the keys that it has: with one more it can't be made.
     fixed = key.startswith(("hydra.launcher.", "hydra.sweeper.")) and not key.startswith("hydra.launcher.more.")
-    addable = key.startswith("hydra.") and not fixed
+    # An argument of a class, which says itself what it takes once it is added.
+    argument = key.startswith(("callbacks.", "logger.")) and key.count(".") > 1
+    addable = argument or (key.startswith("hydra.") and not fixed)
     hint = f"; did you mean {' or '.join(near)}?" if near else f"; to add one: +{key}=..." if addable else ""
     named = [kind for kind in KINDS if issubclass(kind, Named) and key.startswith(kind.PREFIX)]
     if others := choices_with(key.rpartition(".")[2], tuple(named)):

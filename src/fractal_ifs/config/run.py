@@ -198,7 +198,7 @@ class RunConfig(Group):
             raise ConfigError(f"{given}: goes with the other engines, not engine=lightning")
         if self.optimizer.clip is not None and self.trainer.strategy == "fsdp":
             raise ConfigError(f"optimizer.clip={self.optimizer.clip:g}: must be null with trainer.strategy=fsdp")
-        if self.optimizer.clip is not None and "gradient_clip_val" in self.trainer.flags.keys:
+        if self.optimizer.clip is not None and self.trainer.flags.keys.get("gradient_clip_val") is not None:
             raise ConfigError(f"optimizer.clip={self.optimizer.clip:g}: must be null with trainer.gradient_clip_val")
         every: object = self.trainer.batches_per_step  # as it is given
         per_epoch = self.data.train_size // self.batch_size

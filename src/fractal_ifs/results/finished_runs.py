@@ -29,12 +29,14 @@ from fractal_ifs.results.columns import CELL, COLUMNS, ENDED
 from fractal_ifs.results.rows import row_of
 from fractal_ifs.results.text_table import TABLE, TextTable, by_value, number_of, quoted, read_text
 from fractal_ifs.runs import locks
-from fractal_ifs.runs.records import NOT_KEPT, OF_RUN, SOURCES, RunRecord, Status, understood, walk
+from fractal_ifs.runs.records import NOT_KEPT, OF_RUN, SOURCES, SWEEP, RunRecord, Status, understood, walk
 
 log = logging.getLogger(__name__)
 
 KEPT = [name for name in COLUMNS if name not in ("directory", *NOT_KEPT)]
 ORDER = (*CELL, "steps_asked", "lr", "seed", "fingerprint")  # the rows are sorted by these columns
+# What the row of a run that diverged has here, and the table of a sweep leaves out (``rows.without_zeros``).
+ZEROS = {"best_test_acc": "0.0", "best_step": "0", "final_test_acc": "0.0", "last10_test_acc": "0.0"}
 PATIENCE = 10.0  # seconds to wait for another process that writes the same table
 
 Row = Mapping[str, Any]
@@ -76,25 +78,45 @@ def _finished(table: TextTable) -> Kept:
     return Kept(rows, damaged)
 
 
-def add(path: Path, directories: Iterable[Path], key: str = "kept") -> tuple[int, list[str]]:
+def add(
+    path: Path, directories: Iterable[Path], key: str = "kept", others: Mapping[str, Row] | None = None
+) -> tuple[int, list[str]]:
     """Add the runs of these directories that have ended. Returns how many were new, and notes.
 
     A run that the table has already stays as it is. A note says where its accuracy is another one here.
 
     Raises ConfigError where the file is not such a table, or has damaged lines, or can't be written. ``key`` is what
-    the user named it by.
+    the user named it by. ``others`` are rows to add besides, by fingerprint.
     """
     check_table(path.absolute(), f"{key}={short(path, 200)}")
     records = ((directory, understood(directory)) for directory in directories)
-    return _add(path, {directory: record for directory, record in records if record and record.status.ended}, key=key)
+    ended = {directory: record for directory, record in records if record and record.status.ended}
+    return _add(path, ended, others, key)
 
 
 def add_below(path: Path, roots: Iterable[Path], key: str = "kept") -> tuple[int, list[str]]:
-    """``add`` for all runs at or below some directories. Raises ConfigError where one of these doesn't exist."""
+    """``add`` for all runs at or below some directories, and for those that a sweep there has from another such table.
+
+    Raises ConfigError where one of the directories doesn't exist.
+    """
     roots = list(roots)
     if missing := [root for root in roots if not root.is_dir()]:
         raise ConfigError(f"{short(missing[0], 200)}: there is no such directory")
-    return add(path, (directory for root in roots for directory, _ in walk(root, log.warning)), key)
+    there = {directory: names for root in roots for directory, names in walk(root, log.warning)}
+    others = [_of_other_tables(directory) for directory, names in there.items() if SWEEP in names]
+    return add(path, there, key, {name: row for rows in others for name, row in rows.items()})
+
+
+def _of_other_tables(sweep: Path) -> dict[str, dict[str, str]]:
+    """The runs that a sweep has from a table of finished runs: the rows of its own table without a directory."""
+    try:
+        table = read_text(sweep / TABLE, "the table of a sweep", lambda row: row.get("directory") == "")
+    except (FileNotFoundError, ConfigError):  # the first of a sweep that has not ended
+        return {}
+    for row in table.rows.values():
+        if row["status"] == Status.DIVERGED:
+            row |= {name: zero for name, zero in ZEROS.items() if not row.get(name)}
+    return _finished(table).rows
 
 
 def _add(

@@ -184,8 +184,7 @@ def trainer_of(run: Run, keeper: Keeper, directory: Path) -> pl.Trainer:
         callbacks=[*keeper.parts.values(), keeper],
         default_root_dir=str(directory),
         plugins=plugins,
-        **clip,
-        **quiet(trainer),
+        **quiet(trainer) | clip,
     )
 
 
