@@ -715,6 +715,17 @@ def test_utilisation_where_parameters_are_all_that_counts(widths):
     assert found.ours.startswith(("at equal parameters +0.000, 95%", "at equal parameters -0.000, 95%"))
 
 
+def test_means_of_equal_accuracies_in_another_order_are_equal():
+    """Though the sums of floats differ by a bit."""
+    one, *_ = report_tables.tables(report_data.Cells())
+    means = [sum(seeds) / 3 for seeds in ([0.1, 0.2, 0.3], [0.3, 0.2, 0.1])]
+    assert means[0] > means[1]
+    lines = [[report_tables.Cell(0.7, means[depth % 2]) for _ in one.widths] for depth in one.rows]
+    table = dataclasses.replace(one, blocks=dict.fromkeys(report_tables.FRACTALS, lines))
+    assert "better in 0 of 96 pairs, equal in 96;" in report_verdicts.depth_helps(table).ours
+    assert re.search(r"; better in 0 of \d+$", report_verdicts.utilisation(table).ours)
+
+
 def test_a_fine_vicsek_that_gains_without_a_trend_is_undecided():
     six = report_tables.tables(report_data.Cells())[2]
     lines = [[0.50, 0.53, 0.51, 0.50, 0.53], [0.51, 0.50, 0.54, 0.51, 0.525]]  # +.0225, p = .2

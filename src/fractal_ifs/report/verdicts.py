@@ -173,10 +173,10 @@ def depth_helps(table: Table) -> Verdict:
         found = trend(lines)
         if found is None or len(lines) < len(FRACTALS):
             return "not run", "", counted(lines)
-        pairs = [pair for own in lines.values() for line in own for pair in pairwise(line)]
-        better, equal = sum(b > a for a, b in pairs), sum(b == a for a, b in pairs)
+        gains = [round(b - a, 9) for own in lines.values() for line in own for a, b in pairwise(line)]  # of means
+        better, equal = sum(gain > 0 for gain in gains), gains.count(0)
         said = f"depth 5 over depth 1: {found.gain} ({found.gain.each}); a layer more is better in {better} of "
-        said += f"{len(pairs)} pairs" + (f", equal in {equal}" if equal else "") + f"; p={found.p_rising:.1g}"
+        said += f"{len(gains)} pairs" + (f", equal in {equal}" if equal else "") + f"; p={found.p_rising:.1g}"
         return found.decide(), said, counted(lines)
 
     return judge(table, "Depth helps on a coarse curve, on all four fractals", say)
@@ -223,7 +223,7 @@ def utilisation(table: Table) -> Verdict:
         verdict = "undecided"
         if agree and abs(gain.mean) > EFFECT:
             verdict = "supported" if gain.mean > 0 else "contradicted"
-        better = f"better in {sum(g > 0 for g in every)} of {len(every)}"
+        better = f"better in {sum(round(g, 9) > 0 for g in every)} of {len(every)}"
         return verdict, f"at equal parameters {gain} ({gain.each}); {better}", of
 
     return judge(table, "Deeper networks use their parameters better on a coarse curve", say)
