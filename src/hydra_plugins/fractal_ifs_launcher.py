@@ -27,6 +27,10 @@ from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError, counted, short
 from fractal_ifs.extras import require
+from fractal_ifs.files import write
+from fractal_ifs.runs import locks
+from fractal_ifs.runs.locks import Busy
+from fractal_ifs.runs.records import SWEEP
 from fractal_ifs.sweeps.driver import driving, swept
 from fractal_ifs.sweeps.finished import Ended, best_of, finished_jobs, finished_or_kept
 from fractal_ifs.sweeps.jobs import Composed, Task, begin_jobs, check_here, compose_all, current
@@ -35,6 +39,8 @@ from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.slurm_settings import Settings
 
 log = logging.getLogger(__name__)
+
+GOING_BY_RESULTS = ("outward", "optuna", "ax", "nevergrad")  # sweepers that need what jobs return
 
 
 class Refuse(Callback):
@@ -48,7 +54,10 @@ class Refuse(Callback):
             job = Job(parse(config), Path(str(config.hydra.run.dir)).absolute())
             if finished_or_kept(job) is None:
                 check_here(job.config)
-        except ConfigError as error:
+            assert job.directory is not None
+            if locks.trained(job.directory):  # else Hydra would write there before the run finds the lock
+                locks.of_directory(job.directory, "run").release()
+        except (ConfigError, Busy) as error:
             sys.exit(f"error: {error}")
         except OmegaConfBaseException as error:
             words: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
@@ -154,6 +163,8 @@ class FusedLauncher(Launcher):
             for directory in directories:
                 stack.enter_context(driving(directory))
             stack.enter_context(env_override(composed[0].environment))
+            if not initial_job_idx and (sweep := Path(str(self.config.hydra.sweep.dir))).is_dir():
+                write(sweep / SWEEP, OmegaConf.to_yaml(self.config).encode())
             return self._train(composed, directories)
 
     def check(self, batch: Sequence[Sequence[str]], first: int, numbered: bool = True) -> None:
@@ -287,10 +298,14 @@ class SlurmLauncher(FusedLauncher):
     def check(self, batch: Sequence[Sequence[str]], first: int, numbered: bool = True) -> None:
         """As of ``FusedLauncher``. Raises ConfigError too without submitit, or where callbacks would hear of no end."""
         require("slurm")
-        if not self.settings.wait and (hearing := self._listeners()):
-            raise ConfigError(
-                f"hydra.launcher.wait=false: must be true with hydra.callbacks.{hearing[0]}, which hears of jobs' ends"
-            )
+        if not self.settings.wait:
+            sweeper = self.config.hydra.runtime.choices.get("hydra/sweeper")
+            if hearing := self._listeners():
+                told = f"hydra.callbacks.{hearing[0]}, which hears of jobs' ends"
+            else:
+                told = f"hydra/sweeper={sweeper}, which goes by how jobs ended" if sweeper in GOING_BY_RESULTS else ""
+            if told:
+                raise ConfigError(f"hydra.launcher.wait=false: must be true with {told}")
         super().check(batch, first, numbered)
 
     def _results(self, jobs: Sequence[Job], ended: dict[int, Ended], directories: Sequence[Path]) -> Any:

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ class CheckedSweeper(Sweeper):
             swept.append(directory)
         if not first:
             check_writable(directory)
-            write(directory / SWEEP, OmegaConf.to_yaml(self.config).encode())
+            if not isinstance(self.launcher, FusedLauncher):  # which writes it once it has locked the sweep
+                write(directory / SWEEP, OmegaConf.to_yaml(self.config).encode())
         return self.launcher.launch(batch, initial_job_idx=first)
 
     def _check(self, jobs: list[list[str]], first: int, numbered: bool = True) -> None:
@@ -212,6 +214,14 @@ class OutwardSweeper(CheckedSweeper):
                     searches[cell].found(rung, [value for value in of_cell if isinstance(value, float)])
             ended = sum(not search.asked() for search in searches.values())
             log.info("%s trained; %d of %d searches have ended", counted(first, "run"), ended, len(searches))
+        if lost := [cell for cell, search in searches.items() if math.isinf(search.values[search.best])]:
+            log.warning(
+                "at every %s that was tried a run diverged, in %d of %s, the first: %s",
+                self.outward.over,
+                len(lost),
+                counted(len(searches), "cell"),
+                " ".join(filter_overrides(lost[0])),
+            )
         at_ends = [(*cell, rungs[search.best]) for cell, search in searches.items() if not search.interior]
         if at_ends:
             log.warning(

@@ -292,7 +292,7 @@ class Keeper:
             if others.damaged:
                 self._say(f"{beside}: its other lines are added; set aside as {files.set_aside(beside).name}")
             elif others.rows:
-                beside.unlink(missing_ok=True)
+                _remove(beside, others.rows)
         except (ConfigError, OSError) as error:
             self._say(f"{error}: finished runs are written to {beside} until they can be added")
             try:
@@ -308,6 +308,16 @@ class Keeper:
         if text not in self.said:
             self.said.add(text)
             log.warning("%s", text)
+
+
+def _remove(beside: Path, added: Mapping[str, Row]) -> None:
+    """Remove a table whose rows were added elsewhere, unless another process has added others meanwhile."""
+    lock = locks.of_table(beside, PATIENCE)
+    try:
+        if not read(beside).rows.keys() - added.keys():
+            beside.unlink(missing_ok=True)
+    finally:
+        lock.release()
 
 
 def _beside(path: Path, directories: Iterable[Path]) -> Path:

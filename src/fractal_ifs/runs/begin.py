@@ -85,6 +85,11 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
         unusable[RESULT] = damaged
     for name, why in unusable.items():
         _tell(directory, f"{why}: set aside as {set_aside(directory / name).name}")
+    if state is None and (there := read_record(directory)) and there.status.ended:
+        raise Refused(
+            f"{directory}: its run has ended, and no checkpoint is left to take the network from; "
+            "overwrite=true trains it anew"
+        )
     if state is None and (state := shorter(job, run.shape())):
         state["wandb_id"] = run.wandb_id  # a W&B run of its own
     history = _damage(directory, HISTORY)

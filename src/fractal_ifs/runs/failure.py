@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import traceback
 
 from fractal_ifs.config.run import Job, RunConfig
-from fractal_ifs.errors import Refused, message, short
+from fractal_ifs.errors import Damaged, Refused, message, short
+from fractal_ifs.runs.history import read_history
 from fractal_ifs.runs.records import RunRecord, Status, note, stored, write_record
 from fractal_ifs.runs.versions import versions
 
@@ -30,6 +32,10 @@ def fail(job: Job, error: Exception, so_far: RunRecord | None = None) -> RunReco
     """
     log.debug("failed", exc_info=error)
     record = failure(job.config, error, so_far)
+    if so_far is None and job.directory is not None:  # how far another process has come, which died
+        with contextlib.suppress(OSError, Damaged):
+            if rows := read_history(job.directory):
+                record = dataclasses.replace(record, steps=rows[-1].step)
     if job.directory is None or isinstance(error, Refused):
         return record
     try:

@@ -12,6 +12,7 @@ import fcntl
 import json
 import logging
 import os
+import resource
 import socket
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 NAME = ".lock"
 UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 GLANCE = 0.5  # seconds to wait, because ``held`` takes the lock for a moment
+FILES = 8192  # twice as many as the runs of the largest stack
 PATIENCE = 60.0  # seconds to wait for the workers of a killed driver, or for a preempted Slurm node, to end
 
 
@@ -84,15 +86,19 @@ class Lock:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return False
             raise
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file), os.stat(self.path)):
-                me = {"host": socket.gethostname(), "pid": os.getpid(), "driver": driver()}
-                os.ftruncate(file, 0)
-                os.write(file, json.dumps(me).encode())
-                self.file = file
-                return True
-        os.close(file)  # another process has removed the file meanwhile
-        return False
+        try:
+            there = os.path.samestat(os.fstat(file), os.stat(self.path))
+        except OSError:
+            there = False
+        if not there:  # another process has removed the file meanwhile
+            os.close(file)
+            return False
+        self.file = file
+        with contextlib.suppress(OSError):  # where the disk is full others aren't told who has it
+            me = {"host": socket.gethostname(), "pid": os.getpid(), "driver": driver()}
+            os.ftruncate(file, 0)
+            os.write(file, json.dumps(me).encode())
+        return True
 
     def release(self) -> None:
         """Remove the lock. Does nothing if it is not held."""
@@ -110,6 +116,20 @@ def of_directory(directory: Path, what: str) -> Lock:
     earlier attempt of the same job on another node.
     """
     return Lock(directory / NAME, f"{directory}: {{}} trains this {what} now; wait for it, or end it", GLANCE, PATIENCE)
+
+
+def most() -> int:
+    """How many runs a process may train at a time: each has a file open, its lock, and half of all files are for these.
+
+    Asks for as many files as ``FILES``, where the user's limit allows it: 1,024 are usual, and too few on a GPU.
+    """
+    now, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    asked = FILES if limit == resource.RLIM_INFINITY else min(FILES, limit)
+    if now != resource.RLIM_INFINITY and now < asked:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (asked, limit))
+            now = asked
+    return max(1, (FILES if now == resource.RLIM_INFINITY else now) // 2)
 
 
 def of_table(path: Path, patience: float) -> Lock:

@@ -442,7 +442,7 @@ def asked_of(directory: Path) -> RunConfig | None:
 def _rows(history: Path) -> int:
     """How many lines follow the head of a history.csv; -1 where there is none, or nothing can be read."""
     try:
-        return history.read_bytes().count(b"\n") - 1
+        return read(history).count(b"\n") - 1
     except OSError:
         return -1
 

@@ -58,7 +58,7 @@ class Crew:
                         told(worker.numbers, heard)
                     elif heard is not None:
                         yield from self._ended(worker, dict(zip(worker.numbers, heard, strict=True)))
-        except KeyboardInterrupt:
+        except BaseException:  # a signal, or the end of who asks for the outcomes: no worker goes on unattended
             for worker in self.busy.values():
                 worker.interrupt()
             for worker in self.busy.values():
@@ -148,7 +148,7 @@ def on_devices(job: Job, number: int, told: Callable[[Sequence[int], Standing], 
                     return recorded(job, heard[0])
                 if heard:
                     told([number], heard)
-        except KeyboardInterrupt:
+        except BaseException:
             workers[0].interrupt()
             workers[0].join([job])
             raise

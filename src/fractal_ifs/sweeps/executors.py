@@ -6,7 +6,7 @@ two threads in each of two processes are ten times slower than one in each. CNNs
 single one can't launch their kernels as fast as the GPU computes them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 
 from fractal_ifs.config.machine import cnns_of_a_gpu, cores, gpus
@@ -26,7 +26,7 @@ def execute(
     stack: int,
     report: Callable[[SweepRounds], None],
     told: Callable[[Sequence[int], SweepRounds | Standing], None],
-) -> Iterator[tuple[list[int], list[Outcome]]]:
+) -> Generator[tuple[list[int], list[Outcome]]]:
     """Train jobs in groups that one engine can hold, the largest group first.
 
     Args:

@@ -24,6 +24,7 @@ from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.own_files import fault
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import ConfigError, message
+from fractal_ifs.files import opened_in_place
 from fractal_ifs.sweeps.driver import report_failure
 from fractal_ifs.sweeps.finished import Ended, finished_or_kept
 
@@ -146,7 +147,9 @@ def save_hydra(each: Composed, texts: Texts) -> None:
     # Not by files.write, which takes twice as long for each job. The same command writes them again, and a run that has
     # begun doesn't rest on them.
     for name, text in written.items():
-        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+        with open(opened_in_place(folder / f"{name}.yaml", os.O_WRONLY), "w", encoding="utf-8") as file:
+            file.truncate()
+            file.write(text)
 
 
 def begin_jobs(composed: Sequence[Composed], ended: dict[int, Ended]) -> None:
@@ -212,9 +215,12 @@ def compose_all(
     accept = partial(accepted, here=here, folders=own)
     places = numbered or not _by_number(master)
     shared = set(jobs[0]).intersection(*jobs) if len(jobs) > 1 else set[str]()
+    before = set[tuple[str, ...]]()  # the words of the jobs so far
     taken: dict[Path, tuple[str, str]] = {}  # the words and the fingerprint of a directory's job
     for number, overrides in enumerate(jobs):
         words = " ".join(word for word in filter_overrides(overrides) if word not in shared)
+        twice = tuple(overrides) in before
+        before.add(tuple(overrides))
         try:
             each = _read(compose.lend(overrides), first + number, accept, partial(compose, overrides))
             job, directory = each.job, each.job.directory
@@ -226,7 +232,7 @@ def compose_all(
                 raise ConfigError(f"hydra.sweep.subdir={below}: must not be hidden, or no table finds these runs")
             if places and directory in taken:
                 other, its = taken[directory]
-                if list(overrides) in map(list, jobs[:number]):
+                if twice:
                     raise ConfigError(f"the sweep has a job twice: {' '.join(filter_overrides(overrides))}")
                 why = "" if its != job.config.fingerprint else ", as no key in which they differ can change a result"
                 raise ConfigError(

@@ -17,8 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,8 @@ def train_in_slurm(
         names = submit(hands, directories, settings)
         tasks = counted(len(names), "Slurm task")
         log.info("%s in %s of job %s", counted(len(new), "job"), tasks, names[0].split("_")[0])
-    tasks = {task: runs for task, runs in submitted_tasks(*directories).items() if task in waiting or task not in there}
+    every = submitted_tasks(*directories)
+    tasks = {task: runs for task, runs in every.items() if runs and (task in waiting or task not in there)}
     if not settings.wait:
         log.info("not waited for: `python -m fractal_ifs.report status %s`", directory)
         return results
@@ -144,8 +146,15 @@ def train_in_slurm(
         log.warning("the Slurm jobs go on; `scancel %s` ends them, the same command waits for them again", names)
         raise
     patience = time.monotonic() + PATIENCE
+    task_of, state_of = {run: task for task, runs in tasks.items() for run in runs}, cache(last_state)
+
+    def lost(job: Job) -> str:
+        task = task_of.get(job.directory or directory, "?")
+        logs = directory / "slurm" / f"{task}_0_log.err"
+        return f"its Slurm job {task} ended before it did{state_of(task)}, see {logs}"
+
     for number in todo:
-        outcome = results[number] = _outcome(jobs[number], directory, tasks, patience, before.get(number))
+        outcome = results[number] = _outcome(jobs[number], patience, before.get(number), lost)
         if isinstance(outcome, Exception):
             report_failure(jobs[number], outcome)
     ended_here = {job.directory: found for job, found in zip(jobs, results, strict=True) if job.directory}
@@ -154,11 +163,13 @@ def train_in_slurm(
 
 
 def _outcome(
-    job: Job, directory: Path, tasks: dict[str, list[Path]], deadline: float, before: tuple[int, int] | None
+    job: Job, deadline: float, before: tuple[int, int] | None, lost: Callable[[Job], str]
 ) -> RunRecord | Exception:
     """How a job ended that Slurm no longer has. Until the deadline its record may still appear.
 
-    ``before``: the version of the record that was there when the job was submitted, which isn't of this attempt.
+    Args:
+        before: the version of the record that was there when the job was submitted, which isn't of this attempt.
+        lost: what is told of a job without a record.
     """
     assert job.directory is not None
     while True:
@@ -173,10 +184,7 @@ def _outcome(
             break
         deadline = min(deadline, time.monotonic() + 2) if record else deadline
         time.sleep(0.5)
-    task = next((task for task, runs in reversed(tasks.items()) if job.directory in runs), "?")
-    how = last_state(task)
-    logs = directory / "slurm" / f"{task}_0_log.err"
-    return FailedElsewhere(f"its Slurm job {task} ended before it did{how}, see {logs}")
+    return FailedElsewhere(lost(job))
 
 
 def submit(hands: Sequence[Sequence[Job]], directories: Sequence[Path], settings: Settings) -> list[str]:
@@ -219,7 +227,8 @@ def submit(hands: Sequence[Sequence[Job]], directories: Sequence[Path], settings
     runs = {name: [job.directory for job in hand if job.directory] for name, hand in zip(names, hands, strict=True)}
     for each in directories:
         own = {name: [str(run) for run in some if each in run.parents] for name, some in runs.items()}
-        own = {name: some for name, some in own.items() if some}
+        if each != directory:  # that of the first names all tasks: they run from the code that lies there
+            own = {name: some for name, some in own.items() if some}
         (each / "slurm").mkdir(parents=True, exist_ok=True)
         write(each / "slurm" / f"{names[0].split('_')[0]}.json", json.dumps(own, indent=1).encode())
     return names

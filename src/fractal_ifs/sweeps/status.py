@@ -75,7 +75,8 @@ def status(path: Path) -> SweepStatus:
     tasks: dict[str, list[Path]] = {}
     for folder, below, _ in os.walk(path):
         if "slurm" in below:
-            tasks |= submitted_tasks(Path(folder))
+            for task, runs in submitted_tasks(Path(folder)).items():  # one may have runs of several sweeps
+                tasks.setdefault(task, []).extend(runs)
     queue = active_tasks(tasks) or {}
     in_slurm = {run: queue[task][0] for task, runs in tasks.items() if task in queue for run in runs}
     counts: dict[str, int] = {}
@@ -153,7 +154,8 @@ def _state(directory: Path, names: set[str], run: _Read, in_slurm: str | None) -
         return Status.FAILED, steps, asked
     if unread:
         return unread, steps, asked
-    if in_slurm or locks.trained(directory.parent):
+    sweep = next((above for above in directory.parents if (above / SWEEP).exists()), directory.parent)
+    if in_slurm or locks.trained(sweep):
         return QUEUED, steps, asked
     half = record or names & {BEGUN, HISTORY, *CHECKPOINTS, LOG}
     return (Status.INTERRUPTED if half else WAITING), steps, asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from fractal_ifs.measures.own import check_measures
 from fractal_ifs.networks.own import check_network
 from fractal_ifs.results.finished_runs import Keeper
 from fractal_ifs.runs.longer import with_sources
-from fractal_ifs.runs.records import RunRecord, understood
+from fractal_ifs.runs.records import RunRecord, understood, version
 from fractal_ifs.runs.run import Run
 from fractal_ifs.sweeps.driver import report_failure
 from fractal_ifs.sweeps.executors import execute
@@ -78,25 +79,28 @@ def train_unfinished(jobs: Sequence[Job], executor: str, stack: int) -> list[Out
     progress = Progress(jobs)
 
     def report(rounds: SweepRounds) -> None:
-        if time.monotonic() - keeper.looked > KEEP_SECONDS:
-            runs = (run for run in rounds.ended.values() if isinstance(run, Run))
-            keeper.add({run.directory: run.record() for run in runs if run.directory})
+        if keeper.lacks and time.monotonic() - keeper.looked > KEEP_SECONDS:
+            lacking, runs = set(keeper.lacking), (run for run in rounds.ended.values() if isinstance(run, Run))
+            keeper.add({run.directory: run.record() for run in runs if run.directory in lacking})
 
+    before = {job.directory: version(job.directory) for job in jobs if job.config.overwrite}
     try:
-        for numbers, found in execute(jobs, executor, stack, report, progress.told):
-            for number, outcome in zip(numbers, found, strict=True):
-                outcomes[number] = outcome
-                if isinstance(outcome, Exception):
-                    report_failure(jobs[number], outcome)
-            records = [outcome for outcome in found if isinstance(outcome, RunRecord)]
-            progress.group_ended(
-                numbers,
-                failed=len(numbers) - sum(record.status.well for record in records),
-                best=max((b for record in records if (b := record.best_test_acc) is not None), default=None),
-            )
-            ended = dict(zip((jobs[number].directory for number in numbers), found, strict=True))
-            keeper.add({where: record for where, record in ended.items() if where and isinstance(record, RunRecord)})
+        with contextlib.closing(execute(jobs, executor, stack, report, progress.told)) as groups:
+            for numbers, found in groups:
+                for number, outcome in zip(numbers, found, strict=True):
+                    outcomes[number] = outcome
+                    if isinstance(outcome, Exception):
+                        report_failure(jobs[number], outcome)
+                records = [outcome for outcome in found if isinstance(outcome, RunRecord)]
+                progress.group_ended(
+                    numbers,
+                    failed=len(numbers) - sum(record.status.well for record in records),
+                    best=max((b for record in records if (b := record.best_test_acc) is not None), default=None),
+                )
+                ended = zip((jobs[number].directory for number in numbers), found, strict=True)
+                keeper.add({where: record for where, record in ended if where and isinstance(record, RunRecord)})
     finally:
         progress.close()
-        keeper.add({where: record for where in keeper.lacking if (record := understood(where))})
+        trained = [where for where in keeper.lacking if where not in before or version(where) != before[where]]
+        keeper.add({where: record for where in trained if (record := understood(where))})
     return [outcomes[number] for number in range(len(jobs))]

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -38,10 +39,14 @@ def train_group(
 ) -> list[Outcome]:
     """Train a group of jobs in this process. Returns their outcomes, in order; arguments as in ``train``."""
 
+    seen = 0  # how many of the rounds' jobs had ended, which may be very many
+
     def after(rounds: SweepRounds) -> None:
-        for run in rounds.ended.values():
+        nonlocal seen
+        for run in islice(reversed(rounds.ended.values()), len(rounds.ended) - seen):
             if isinstance(run, Run):
                 run.let_go()
+        seen = len(rounds.ended)
         if report:
             report(rounds)
 
@@ -120,7 +125,10 @@ class Telling(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Tell what is logged. Called by ``logging``."""
-        self.queue.put(Said(record.name, record.levelno, record.getMessage()))
+        try:
+            self.queue.put(Said(record.name, record.levelno, record.getMessage()))
+        except Exception:  # its arguments don't fit its text, which must harm nobody
+            self.handleError(record)
 
     def __enter__(self) -> "Telling":
         logging.getLogger("fractal_ifs").setLevel(logging.INFO)

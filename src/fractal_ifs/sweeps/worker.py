@@ -13,7 +13,7 @@ from fractal_ifs.engines.fusing import says_out_of_memory
 from fractal_ifs.errors import FailedElsewhere
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.failure import fail
-from fractal_ifs.runs.records import RunRecord, read_record
+from fractal_ifs.runs.records import RunRecord, read_record, version
 from fractal_ifs.sweeps.work import ENDING_SECONDS, Outcome, Said, work
 from fractal_ifs.training import signals
 from fractal_ifs.training.standing import Standing
@@ -39,6 +39,7 @@ class Worker:
     def __init__(self, device: str | None, stack: int, rank: ddp.Rank | None = None):
         context = multiprocessing.get_context("spawn")
         self.device, self.numbers = device, []
+        self.before: dict[int, tuple[int, int] | None] = {}  # the versions of the records that the group found there
         self.fault: str | None = None  # why its GPU can't be used any more
         self.crowded = False  # whether another worker of its GPU has been busy beside its group
         self.connection, self.theirs = context.Pipe()
@@ -54,6 +55,7 @@ class Worker:
             numbers: of the group's jobs in ``jobs``.
         """
         self.numbers, self.fault = numbers, None
+        self.before = {n: version(jobs[n].directory) for n in numbers}
         if self.process.pid is None:
             resource_tracker.ensure_running()  # starting it unblocks the signals in this process
             with signals.held_back():  # a signal must not break its imports; it accepts signals when it is ready
@@ -104,7 +106,7 @@ class Worker:
             self.process.join()
             code = self.process.exitcode or 0
             how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
-            return [left(jobs[n], WorkerDied(f"its worker process {how}")) for n in self.numbers]
+            return [left(jobs[n], WorkerDied(f"its worker process {how}"), self.before[n]) for n in self.numbers]
 
     def _next(self, jobs: Sequence[Job]) -> tuple[list[RunRecord | str], str | None] | Standing | None:
         """What the worker has sent next. What it has logged is logged here. Raises EOFError where nothing is left."""
@@ -117,9 +119,13 @@ class Worker:
         return None
 
 
-def left(job: Job, error: WorkerDied) -> Outcome:
-    """The outcome of a dead worker's job: its record if the job had ended, otherwise its failure."""
-    never = job.config.overwrite and isinstance(error, GpuFailed)  # begun, so that a record there is an older one
+def left(job: Job, error: WorkerDied, before: tuple[int, int] | None = None) -> Outcome:
+    """The outcome of a dead worker's job: its record if the job had ended, otherwise its failure.
+
+    ``before`` is the version of the record that the worker found, which with ``overwrite=true`` is another attempt's.
+    """
+    # The job had not begun: a record there is an older one.
+    never = job.config.overwrite and (isinstance(error, GpuFailed) or version(job.directory) == before)
     record = None if job.directory is None or never else read_record(job.directory)
     if record and record.status.ended and record.fingerprint in job.config.fingerprints:
         return record

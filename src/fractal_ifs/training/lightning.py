@@ -166,7 +166,9 @@ def trainer_of(run: Run, keeper: Keeper, directory: Path) -> pl.Trainer:
     """The Trainer of a run. Raises ConfigError."""
     config, trainer = run.config, run.config.trainer
     loggers = make_loggers(config.logger.others.keys, directory, run.step)
-    clip = {} if config.optimizer.clip is None else {"gradient_clip_val": config.optimizer.clip}
+    flags = quiet(trainer)
+    if config.optimizer.clip is not None:
+        flags["gradient_clip_val"] = config.optimizer.clip
     plugins: list[Any] = [Environment() if ddp.together() else LightningEnvironment(), KeptIO(run, keeper)]
     keeper.parts = dict(zip(config.callbacks.keys, make_callbacks(config.callbacks.keys, directory), strict=True))
     return pl.Trainer(
@@ -184,7 +186,7 @@ def trainer_of(run: Run, keeper: Keeper, directory: Path) -> pl.Trainer:
         callbacks=[*keeper.parts.values(), keeper],
         default_root_dir=str(directory),
         plugins=plugins,
-        **quiet(trainer) | clip,
+        **flags,
     )
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import torch
 
@@ -17,7 +18,7 @@ from fractal_ifs.config.run import Job
 from fractal_ifs.engines.protocol import Engine, Stop
 from fractal_ifs.errors import Refused
 from fractal_ifs.measures.take import take
-from fractal_ifs.runs import ddp
+from fractal_ifs.runs import ddp, locks
 from fractal_ifs.runs.begin import begin
 from fractal_ifs.runs.failure import fail
 from fractal_ifs.runs.history import Summary
@@ -47,10 +48,13 @@ class SweepRounds:
         gpu = self.jobs[0].config.trainer.accelerator == "gpu"
         self.device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
         self.waiting = deque(range(len(self.jobs)))
+        work = [job.steps * step_cost(job.config) for job in reversed(self.jobs)]
+        self.work_of_last = list(accumulate(work, initial=0))  # of the last 0, 1, 2, ... jobs together
         self.active: dict[int, tuple[Run, WandbRun]] = {}  # by the job's number, like ``ended``
         self.ended: dict[int, Run | Exception] = {}
         self.first: dict[int, int] = {}  # the steps that were done when a run began here, by the job's number
         self.past = Standing()  # of the runs that have ended
+        self.most = locks.most()
         self.told = set[str]()  # the measures that failed in one of them
 
     def train_all(self) -> None:
@@ -76,7 +80,7 @@ class SweepRounds:
         best = [run.best_so_far for _, (run, _) in running if run.best_so_far is not None]
         best += [] if past.best is None else [past.best]
         steps, work = past.steps, past.work
-        left = sum(self.jobs[number].steps * step_cost(self.jobs[number].config) for number in list(self.waiting))
+        left = self.work_of_last[len(self.waiting)]
         found: list[Running] = []
         for number, (run, _) in running:
             job, at = self.jobs[number], run.steps_before + self.engine.reached(run)
@@ -135,7 +139,8 @@ class SweepRounds:
     def _admit(self) -> None:
         """Begin waiting jobs until the engine has enough to do."""
         while self.waiting:
-            if self.active and self.engine.saturated([run for run, _ in self.active.values()], len(self.waiting)):
+            runs = [run for run, _ in self.active.values()]
+            if runs and (len(runs) >= self.most or self.engine.saturated(runs, len(self.waiting))):
                 return
             # Where many are still ending in W&B no more are begun. Those in training don't wait for that.
             if not wandb_run.wait(runs=wandb_run.ENDING, seconds=0 if self.active else float("inf")):
@@ -248,11 +253,10 @@ class SweepRounds:
         for run, _ in self.active.values():
             if not run.done:
                 run.status = Status.INTERRUPTED
-            try:
-                self._save_end(run)
-            except OSError as error:
-                log.error("%s: %s; its checkpoint before this one stays", run.directory, error)
-                run.unlock()
+        for number, error in self._side_by_side(list(self.active), self._save_end).items():
+            run, _ = self.active[number]
+            log.error("%s: %s; its checkpoint before this one stays", run.directory, error)
+            run.unlock()
         endings = [(wandb, run.status, summary(run)) for run, wandb in self.active.values()]
         if not finish_all(endings):
             log.warning("W&B didn't take all that it was given: a run logs what it lacks when it goes on")

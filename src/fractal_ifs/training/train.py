@@ -68,7 +68,7 @@ def train(
 
 
 def _train(rounds: SweepRounds) -> None:
-    """Train all, or save what there is and raise KeyboardInterrupt."""
+    """Train all, or save what there is and raise KeyboardInterrupt, or the error that ended it."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         rounds.train_all()
@@ -77,3 +77,6 @@ def _train(rounds: SweepRounds) -> None:
             signal.signal(signal.SIGINT, handler)  # which a Trainer ignores after the first one
         rounds.interrupt()
         raise KeyboardInterrupt from None
+    except Exception:  # of none of the runs alone: the others go on from here
+        rounds.interrupt()
+        raise

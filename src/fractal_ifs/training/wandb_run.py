@@ -48,6 +48,10 @@ class Experience:
             self.warnings.add(text)
             log.warning(text)
 
+    def away(self, error: BaseException) -> None:
+        """Warn that a run can't be logged there."""
+        self.warn(f"W&B is away ({type(error).__name__}: {error}): results are in the run's directory all the same")
+
 
 experience = Experience()
 _beginning = threading.Lock()  # W&B begins one run at a time, and one service
@@ -122,7 +126,11 @@ class WandbRun:
             "config": config.plain(),
         }
         self._over = False
-        threading.Thread(target=self._keep_up, name=f"W&B run {self.id}", daemon=True).start()
+        try:
+            threading.Thread(target=self._keep_up, name=f"W&B run {self.id}", daemon=True).start()
+        except RuntimeError as error:  # as many threads as this process may have
+            self._over = True
+            experience.away(error)
 
     def log(self) -> None:
         """Log what is new in the history, with the best test accuracy so far."""
@@ -148,9 +156,7 @@ class WandbRun:
                         raise
                     self._leave_service()
         except (Exception, SystemExit) as error:
-            experience.warn(
-                f"W&B is away ({type(error).__name__}: {error}): results are in the run's directory all the same"
-            )
+            experience.away(error)
         finally:
             with _ended:
                 self._over = True
