@@ -283,6 +283,8 @@ def _plan_network(settings: Settings, directory: Path) -> Picture:
         record = read_stored(directory).record
     except FileNotFoundError:
         raise ConfigError(f"run={directory}: must be the directory of a finished run, has no result.json") from None
+    except ConfigError as error:
+        raise ConfigError(f"run={directory}: {error}") from None
     if not record.config.synthetic:
         raise ConfigError(f"run={directory}: must be a run on a fractal, its data is {record.data}")
     ifs, _ = _check_law(settings, record.config.fractal.keys, record.config.curve.keys, 0.0)

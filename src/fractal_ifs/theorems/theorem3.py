@@ -56,7 +56,7 @@ def curves(problem: Problem[Section]) -> dict[str, ApproximationCurve]:
 
 
 def check(problem: Problem[Section]) -> list[Check]:
-    """s = 1 and 2, every j from s on, all curves: no error on levels 1..j and positives, so the error is at most 1 - P(j).
+    """All curves, s = 1 and 2, j from s on: no error on levels 1..j and positives, so the error is at most 1 - P(j).
 
     And the depth and the width are at most those of the statement.
     """
