@@ -450,6 +450,8 @@ def test_slurm_that_is_not_waited_for_hears_of_no_end(command):
     words = ["hydra/launcher=slurm", "hydra.launcher.wait=false", "+hydra.callbacks.mine._target_=test_hydra.Heard"]
     line = refused(command, *SWEEP, *words)
     assert "hydra.launcher.wait=false: must be true with hydra.callbacks.mine" in line
+    line = refused(command, *SWEEP, "lr=1e-3,2e-3,4e-3", "hydra/sweeper=outward", *words[:2])
+    assert "hydra.launcher.wait=false: must be true with hydra/sweeper=outward, which goes by how jobs ended" in line
 
 
 def test_output_subdir(command, tmp_path):

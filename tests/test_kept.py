@@ -28,7 +28,9 @@ from fractal_ifs.results.best_lr import BestLr
 from fractal_ifs.results.numbers import learning_curve
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.records import RunRecord, Status, keys_of, read_stored, write_record
+from fractal_ifs.sweeps import sweep as sweeping
 from fractal_ifs.sweeps.status import status
+from fractal_ifs.sweeps.sweep import train_jobs
 
 SMALL = ["steps=40", "eval_every=20", "data.train_size=400", "data.test_size=100", "logger=none", "sweep=tests"]
 SWEEP = ["-m", "fractal=vicsek", "width=8", "depth=1,2", *SMALL, "kept=runs.csv"]
@@ -428,6 +430,51 @@ def test_tables_of_one_name_dont_get_each_others_runs(tmp_path):
     assert [[row["seed"] for row in lines(table)] for table in tables] == [["1"], ["2"]]
 
 
+def test_a_row_that_another_process_lets_wait_meanwhile_is_not_lost(tmp_path, monkeypatch):
+    """It joins those that wait just as they are added to the table."""
+    directories, table = records_of(tmp_path / "runs", (1, 2)), tmp_path / "kept" / "runs.csv"
+    table.parent.mkdir()
+    jobs = [Job(replace(small(seed=1 + n), kept=str(table)), directory) for n, directory in enumerate(directories)]
+    back = lost(table)
+    kept.Keeper(jobs[:1]).add({directories[0]: read_stored(directories[0]).record})
+    [beside] = (tmp_path / "runs").glob("*.waiting.csv")
+    back()
+    write = kept.write
+
+    def slow(path, rows):
+        if path == table:
+            monkeypatch.setattr(kept, "write", write)
+            kept.add(beside, directories[1:])
+        write(path, rows)
+
+    monkeypatch.setattr(kept, "write", slow)
+    kept.Keeper(jobs[:1]).add({})
+    assert [row["seed"] for row in lines(table)] == ["1"]
+    assert "2" in [row["seed"] for row in lines(beside)]
+    kept.Keeper(jobs[1:]).add({})
+    assert [row["seed"] for row in lines(table)] == ["1", "2"]
+    assert not beside.exists()
+
+
+def test_what_is_to_be_trained_anew_is_not_kept_as_it_was(tmp_path, monkeypatch):
+    """An interrupt ends ``overwrite=true kept=FILE`` before a run begins, whose older record is still there."""
+    table = tmp_path / "runs.csv"
+    jobs = [Job(small(seed=seed), tmp_path / str(seed)) for seed in (1, 2)]
+    train_jobs(jobs)
+
+    execute = sweeping.execute
+
+    def interrupted(some, *more):
+        yield from execute(some[:1], *more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweeping, "execute", interrupted)
+    anew = [job._replace(config=replace(job.config, overwrite=True, kept=str(table))) for job in jobs]
+    with pytest.raises(KeyboardInterrupt):
+        train_jobs(anew)
+    assert [row["seed"] for row in lines(table)] == ["1"]
+
+
 def test_rows_that_an_earlier_version_left_waiting_are_added(tmp_path):
     directories, table = records_of(tmp_path / "runs", (1, 2)), tmp_path / "runs.csv"
     former = tmp_path / "runs" / "runs.waiting.csv"
@@ -444,6 +491,19 @@ def test_a_run_from_python_is_kept_too(tmp_path, monkeypatch):
         run(kept="runs.csv", **keys)
     found = run("one", kept="runs.csv", **keys)
     assert [row["fingerprint"] for row in lines(tmp_path / "runs.csv")] == [found.record.fingerprint]
+
+
+def test_a_finished_run_without_checkpoints_is_not_trained_anew_unasked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keys = {"fractal": "vicsek", "width": 4, "depth": 1, "steps": 20, "eval_every": 10, "data__train_size": 200}
+    record = run("one", **keys).record
+    for path in (tmp_path / "one").glob("*.pt"):
+        path.unlink()
+    before = {path: path.read_bytes() for path in (tmp_path / "one").glob("*.*")}
+    with pytest.raises(ConfigError, match=r"its run has ended, and no checkpoint is left .*; overwrite=true trains it"):
+        run("one", **keys)
+    assert {path: path.read_bytes() for path in (tmp_path / "one").glob("*.*")} == before
+    assert run("one", overwrite=True, **keys).record.best_test_acc == record.best_test_acc
 
 
 def test_runs_of_a_kept_table_are_in_the_tables_of_a_later_sweep(command, tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """Locks of others: who trains there is told in one line."""
 
+import errno
 import os
+import resource
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +11,8 @@ from conftest import small
 from fractal_ifs.config.run import Job
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.locks import Busy
+from fractal_ifs.runs.records import Status
+from fractal_ifs.runs.run import Run
 from fractal_ifs.training.train import train
 
 
@@ -90,3 +94,47 @@ def test_nobody_waits_longer_for_a_table_than_asked(tmp_path, monkeypatch, why):
 
 def directory(path):
     return locks.of_directory(path, "run")
+
+
+def test_a_full_disk_keeps_nobody_out(tmp_path, monkeypatch):
+    """Who has the lock can't be written, and the lock is held and released all the same."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as there:
+        there.setattr(locks.os, "ftruncate", full)
+        lock = locks.of_table(tmp_path / "runs.csv", 0)
+        assert lock.held
+        with pytest.raises(Busy, match="another process is writing it"):
+            locks.of_table(tmp_path / "runs.csv", 0)
+        lock.release()
+    assert locks.of_table(tmp_path / "runs.csv", 0).held
+
+
+@pytest.mark.parametrize(
+    ("now", "limit", "asked", "most"),
+    [
+        (1024, 1 << 20, locks.FILES, locks.FILES // 2),
+        (1024, 4096, 4096, 2048),
+        (64, 64, None, 32),
+        (1, 1, None, 1),
+        (1024, resource.RLIM_INFINITY, locks.FILES, locks.FILES // 2),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, None, locks.FILES // 2),
+        (1 << 20, 1 << 20, None, 1 << 19),
+    ],
+)
+def test_how_many_runs_may_have_their_files_open(monkeypatch, now, limit, asked, most):
+    given = []
+    monkeypatch.setattr(locks.resource, "getrlimit", lambda _: (now, limit))
+    monkeypatch.setattr(locks.resource, "setrlimit", lambda _, values: given.append(values))
+    assert locks.most() == most
+    assert given == ([] if asked is None else [(asked, limit)])
+
+
+def test_no_more_runs_train_at_a_time_than_may(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "most", lambda: 2)
+    jobs, seen = [Job(small(seed=seed), tmp_path / str(seed)) for seed in range(5)], []
+    outcomes = train(jobs, threads=1, report=lambda rounds: seen.append(len(rounds.active) + len(rounds.waiting)))
+    assert [outcome.status for outcome in outcomes if isinstance(outcome, Run)] == [Status.FINISHED] * 5
+    assert seen[0] >= 3  # of five at most two had begun

@@ -127,6 +127,7 @@ def test_jobs_of_several_sweeps_are_submitted_once(monkeypatch, tmp_path):
     assert {run for hand in submitted for run in hand} == {job.directory for job in jobs}
     for sweep in sweeps:
         assert {run.parent for runs in submitted_tasks(sweep).values() for run in runs} == {sweep}
+    assert submitted_tasks(sweeps[0]).keys() == submitted_tasks(*sweeps).keys()  # they run from the code in its folder
     for some, where in ((jobs, sweeps[::-1]), (jobs[1::2], sweeps[1:]), (jobs[::2], sweeps[:1])):
         slurm.train_in_slurm(some, {}, where, settings)
     assert len(submitted) == 2

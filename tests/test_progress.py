@@ -379,6 +379,8 @@ def test_a_worker_tells_what_it_logs_and_its_driver_logs_it_by_the_run(caplog, t
         telling.follow(cast(Any, Rounds()))
         assert worker.connection.poll(300)
         logging.getLogger("fractal_ifs.runs").warning("read %d", 7)
+        monkeypatch.setattr(logging, "raiseExceptions", False)  # else it is told to the terminal
+        logging.getLogger("fractal_ifs.runs").warning("read %d", "seven")  # costs its author's run nothing
         telling.tell((["it failed", "too"], None))
     caplog.clear()
     heard = []

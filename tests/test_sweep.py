@@ -5,6 +5,7 @@ import csv
 import errno
 import json
 import math
+import multiprocessing
 import os
 import re
 import signal
@@ -25,13 +26,16 @@ from fractal_ifs.config.run import Job
 from fractal_ifs.results.cells import form_cells
 from fractal_ifs.results.numbers import LAST10
 from fractal_ifs.results.rows import read_runs
-from fractal_ifs.runs.records import RunRecord, Status, write_record
+from fractal_ifs.runs import locks
+from fractal_ifs.runs.records import RunRecord, Status, read_record, unmeasured, version, write_record
 from fractal_ifs.runs.run import Run
 from fractal_ifs.sweeps.status import status
+from fractal_ifs.sweeps.sweep import train_jobs
 from fractal_ifs.sweeps.table import show_table
-from fractal_ifs.sweeps.worker import Worker
+from fractal_ifs.sweeps.worker import Worker, WorkerDied, left
 from fractal_ifs.training import signals
 from fractal_ifs.training.rounds import SweepRounds
+from fractal_ifs.training.train import train
 
 QUICK = ["width=8", "depth=2", "steps=60", "eval_every=30", "data.train_size=1000", "data.test_size=200", "logger=csv"]
 GRID = ["-m", "fractal=vicsek", "curve=1,4,6", *QUICK, "sweep=grid"]
@@ -223,6 +227,101 @@ def test_workers_need_no_shared_memory(tmp_path, monkeypatch):
     assert [type(outcome) for outcome in heard] == [RunRecord]
     worker.connection.close()
     worker.join([job])
+
+
+def test_no_worker_goes_on_where_its_driver_ends_between_two_outcomes(tmp_path, monkeypatch):
+    """A signal comes while the driver writes of a run that has ended: the other worker saves its run, and ends."""
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fractal_ifs.sweeps.progress.Progress.group_ended", interrupted)
+    jobs = [Job(small(engine="torch", workers=2, steps=steps), tmp_path / str(steps)) for steps in (50, 10**6)]
+    with pytest.raises(KeyboardInterrupt):
+        train_jobs(jobs, "local")
+    assert multiprocessing.active_children() == []
+    [short, long] = (read_record(tmp_path / str(steps)) for steps in (50, 10**6))
+    assert short is not None
+    assert short.status == Status.FINISHED
+    assert long is None or long.status == Status.INTERRUPTED  # None: it was still importing
+
+
+def test_of_a_dead_worker_no_older_record_is_an_outcome(tmp_path):
+    """With ``overwrite=true`` a job that had not begun still has the record of the attempt before."""
+    train_jobs([Job(small(), tmp_path)])
+    before, job = version(tmp_path), Job(small(overwrite=True), tmp_path)
+    assert isinstance(left(job, WorkerDied("it was killed"), before), WorkerDied)
+    train_jobs([job])
+    assert isinstance(left(job, WorkerDied("it was killed"), before), RunRecord)
+    assert isinstance(left(Job(small(), tmp_path), WorkerDied("it was killed"), version(tmp_path)), RunRecord)
+
+
+def test_the_record_of_a_dead_workers_run_says_how_far_it_was(tmp_path):
+    """So that tables and ``report status`` know it as failed, and not as still running."""
+    run = Run(small(steps=100, eval_every=50), tmp_path)
+    run.step = run.loss_steps = 50
+    run.evaluated(0.6, 0.5, {})
+    run.save()
+    assert isinstance(left(Job(run.config, tmp_path), WorkerDied("it was killed")), WorkerDied)
+    record = read_record(tmp_path)
+    assert record is not None
+    assert (record.status, record.steps) == (Status.FAILED, 50)
+    assert status(tmp_path).states == {Status.FAILED: 1}
+
+
+def test_an_error_of_none_of_the_runs_interrupts_them(tmp_path):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        train([Job(small(steps=10**6), tmp_path)], threads=1, report=full)
+    record = read_record(tmp_path)
+    assert record is not None
+    assert record.status == Status.INTERRUPTED
+
+
+def test_a_second_command_is_refused_before_anything_is_written(command, tmp_path):
+    """Not the sweep's ``multirun.yaml``, nor what Hydra writes of a single run."""
+    single = ["curve=1", *QUICK, "hydra.run.dir=one"]
+    assert command(*GRID).status == 0
+    assert command(*single).status == 0
+    for words, directory in (([*GRID, "seed=0,1"], tmp_path / "multirun" / "grid"), (single, tmp_path / "one")):
+        before = files_in(directory)
+        lock = locks.of_directory(directory, "run")
+        again = command(*words, "overwrite=true")
+        lock.release()
+        assert "trains this" in refused(again)
+        assert files_in(directory) == before
+
+
+def test_a_config_is_not_written_through_a_link(command, tmp_path):
+    precious = tmp_path / "precious.txt"
+    precious.write_text("mine")
+    folder = tmp_path / "multirun" / "grid" / "one" / "words"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").symlink_to(precious)
+    ended = command("-m", "curve=1", *QUICK, "sweep=grid", "hydra.sweep.subdir=one", "hydra.output_subdir=words")
+    assert ended.status != 0
+    assert precious.read_text() == "mine"
+
+
+def test_a_job_in_a_deeper_directory_is_queued_where_its_sweep_is_driven(command, tmp_path):
+    subdir = "hydra.sweep.subdir='${curve.name}/${seed}'"
+    assert command("-m", "curve=1,4", *QUICK, "sweep=grid", subdir).status == 0
+    run = tmp_path / "multirun" / "grid" / "4" / "0"
+    for path in run.iterdir():
+        if path.is_file():
+            path.unlink()
+    assert status(tmp_path).states == {"finished": 1, "waiting": 1}
+    lock = locks.of_directory(tmp_path / "multirun" / "grid", "sweep")
+    assert status(tmp_path).states == {"finished": 1, "queued": 1}
+    lock.release()
+
+
+def test_a_pipe_in_the_place_of_a_history_is_not_waited_for(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    os.mkfifo(tmp_path / "history.csv")
+    assert unmeasured(tmp_path) == {}
 
 
 def test_a_refused_command_shows_no_table_of_an_earlier_one(command):

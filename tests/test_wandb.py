@@ -172,6 +172,22 @@ def test_a_wandb_that_breaks_costs_no_result(tmp_path, monkeypatch, caplog, wher
     assert caplog.text.count("W&B is away") == 1  # said once
 
 
+def test_a_thread_that_cannot_begin_costs_no_result(tmp_path, monkeypatch, caplog):
+    """As where a process may have no more threads."""
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name.startswith("W&B run"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    [outcome] = train([Job(small(logger="wandb"), tmp_path)], threads=1)
+    assert isinstance(outcome, Run)
+    assert outcome.status == Status.FINISHED
+    assert "W&B is away (RuntimeError: can't start new thread)" in caplog.text
+
+
 def test_without_wandb_installed(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "wandb", None)
     [directory], _ = run_jobs(tmp_path, small(logger="wandb"))
