@@ -445,6 +445,11 @@ def test_invalid_jobs_are_all_named_and_none_starts(command, tmp_path, launcher)
     assert not list(tmp_path.rglob("overrides.yaml"))
 
 
+def test_an_invalid_job_among_others_is_named_once(command):
+    line = refused(command("-m", "curve=1,9", *QUICK))
+    assert line.startswith("error: curve=9: must be one of 1, 2, 3,")
+
+
 def test_a_single_invalid_job_is_one_line(command, tmp_path):
     reason = refused(command("-m", "fractal=vicsek,viscek", *QUICK))
     assert "\n" not in reason

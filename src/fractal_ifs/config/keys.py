@@ -127,7 +127,8 @@ def _described(hint: Any, limits: Mapping[str, Any]) -> str:
     allowed = limits.get("allowed") or _allowed(hint, limits)
     if allowed == "text":
         return ""
-    return f"{allowed}, or null" if _is_union(hint) and type(None) in get_args(hint) else allowed
+    nullable = _is_union(hint) and type(None) in get_args(hint) and "null" not in allowed.split()
+    return f"{allowed}, or null" if nullable else allowed
 
 
 def _few(hint: Any) -> tuple[str, ...]:

@@ -185,8 +185,8 @@ def _declared(key: str) -> Any:
         hints = _hints(kind)
         if name not in hints:
             near = difflib.get_close_matches(name, hints, 1, 0.6)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"{key}: there is no such key{hint}")
+            meant = key.replace(f".{name}", f".{near[0]}", 1) if near else ""
+            raise ConfigError(f"{key}: there is no such key" + (f"; did you mean {meant}?" if meant else ""))
         kind = hints[name]
     return _translated(kind)
 

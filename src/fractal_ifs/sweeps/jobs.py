@@ -263,11 +263,13 @@ def _told(refused: dict[str, list[str]], count: int) -> str:
     """Which of ``count`` jobs are refused: each reason once, in a line of its own."""
     if count == 1:
         return next(iter(refused))
-    lines = [
-        f"{reason} ({len(words)} of {count} jobs{words[0] and f', the first {words[0]}'})"
-        if len(words) > 1
-        else f"{words[0]}: {reason}".removeprefix(": ")
-        for reason, words in refused.items()
-    ]
+
+    def line(reason: str, words: Sequence[str]) -> str:
+        if len(words) > 1:
+            return f"{reason} ({len(words)} of {count} jobs{words[0] and f', the first {words[0]}'})"
+        named = not words[0] or reason.startswith(f"{words[0]}:")
+        return reason if named else f"{words[0]}: {reason}"
+
+    lines = [line(reason, words) for reason, words in refused.items()]
     number = sum(map(len, refused.values()))
     return lines[0] if len(lines) == 1 else "\n  ".join([f"{number} of {count} jobs are refused", *lines])
