@@ -25,10 +25,12 @@ from fractal_ifs import files
 from fractal_ifs.config.run import Job
 from fractal_ifs.results.cells import form_cells
 from fractal_ifs.results.numbers import LAST10
-from fractal_ifs.results.rows import read_runs
+from fractal_ifs.results.rows import read_runs, row_of
+from fractal_ifs.results.text_table import csv_of
 from fractal_ifs.runs import locks
-from fractal_ifs.runs.records import RunRecord, Status, read_record, unmeasured, version, write_record
+from fractal_ifs.runs.records import RunRecord, Status, read_record, read_stored, unmeasured, version, write_record
 from fractal_ifs.runs.run import Run
+from fractal_ifs.sweeps.other_names import found_there
 from fractal_ifs.sweeps.status import status
 from fractal_ifs.sweeps.sweep import train_jobs
 from fractal_ifs.sweeps.table import show_table
@@ -346,6 +348,35 @@ def test_a_whole_number_with_zeros_before_it_is_that_number(command, tmp_path):
     assert "the sweep has a job twice" in str(command(*words, "seed=0,00,1").status)
     assert command(*words, "seed=00,01").status == 0
     assert sorted(row["seed"] for row in table(tmp_path, "tests")) == ["0", "1"]
+
+
+def test_a_key_that_a_sweep_was_begun_without_joins_it(command, tmp_path):
+    """The runs that are there have its default, under names without it: they aren't trained again."""
+    assert command(*GRID).status == 0
+    before = {path.parent: path.stat().st_mtime_ns for path in (tmp_path / "multirun" / "grid").glob("*/result.json")}
+    ended = command(*GRID, "seed=0,1")
+    assert ended.status == 0
+    assert "3 of 6 jobs are finished already: skipped" in ended.out
+    after = {path.parent: path.stat().st_mtime_ns for path in (tmp_path / "multirun" / "grid").glob("*/result.json")}
+    assert len(after) == 6
+    assert all(after[path] == moment for path, moment in before.items())
+    assert sorted((row["curve"], row["seed"]) for row in table(tmp_path)) == [(c, s) for c in "146" for s in "01"]
+    assert not [path for path in after if "seed=0" in path.name]
+    again = command(*GRID, "seed=0", "depth=2")  # asked for in more words, and in another order
+    assert "3 of 3 jobs are finished already: skipped" in again.out
+
+
+def test_a_table_leads_to_no_directory_of_another_sweep(tmp_path):
+    """Nor to a run of another config, nor to one that another job has."""
+    sweep, job = tmp_path / "s", Job(small(), tmp_path / "s" / "asked")
+    train_jobs([Job(small(), path) for path in (sweep / "there", tmp_path / "aside")])
+    for where, found in (("there", True), (str(tmp_path / "aside"), False), ("../aside", False), ("gone", False)):
+        row = row_of(sweep / "there", read_stored(sweep / "there").record) | {"directory": where}
+        (sweep / "results.csv").write_bytes(csv_of(pd.DataFrame([row])))
+        assert found_there([job], [sweep]) == ({0: sweep / "there"} if found else {})
+    (sweep / "results.csv").write_bytes(csv_of(pd.DataFrame([row | {"directory": "there"}])))
+    assert found_there([job, Job(small(), sweep / "there")], [sweep, sweep]) == {}
+    assert found_there([Job(small(seed=1), job.directory)], [sweep]) == {}
 
 
 def test_a_sweep_joins_and_is_refused(command, tmp_path):

@@ -1,11 +1,12 @@
 """The jobs of a sweep: each composed by Hydra, typed and checked, before the first one starts."""
 
 import contextlib
+import logging
 import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,13 @@ from fractal_ifs.config.machine import obstacle, on_this_machine
 from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.own_files import fault
 from fractal_ifs.config.run import Job, RunConfig
-from fractal_ifs.errors import ConfigError, message
+from fractal_ifs.errors import ConfigError, counted, message
 from fractal_ifs.files import opened_in_place
 from fractal_ifs.sweeps.driver import report_failure
 from fractal_ifs.sweeps.finished import Ended, finished_or_kept
+from fractal_ifs.sweeps.other_names import found_there
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -250,7 +254,20 @@ def compose_all(
             refused.setdefault(fault(overrides, own) or one_line(error, overrides), []).append(words)
     if refused:
         raise ConfigError(_told(refused, len(jobs)))
-    return configs
+    return _where_they_lie(configs) if places else configs
+
+
+def _where_they_lie(composed: list[Composed]) -> list[Composed]:
+    """The jobs, with the directories that their sweep has of the same runs by other names."""
+    found = found_there([each.job for each in composed], [each.sweep_directory for each in composed])
+    for number, directory in found.items():
+        each = composed[number]
+        hydra = {**each.hydra, "runtime": {**each.hydra["runtime"], "output_dir": str(directory)}}
+        composed[number] = replace(each, job=each.job._replace(directory=directory), hydra=hydra)
+    if found:
+        first = min(found)
+        log.info("%s there by another name, the first %s", counted(len(found), "run"), composed[first].job.directory)
+    return composed
 
 
 def _by_number(master: DictConfig) -> bool:
