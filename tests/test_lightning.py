@@ -252,6 +252,34 @@ def test_as_the_stacked_engine_after_300_steps(keys, tolerance):
     assert theirs.record()["engine"] == "lightning"
 
 
+@pytest.mark.parametrize("objective", ["test_acc", "val_acc"])
+def test_what_callbacks_know_as_val_acc_is_of_the_set_that_objective_names(monkeypatch, objective):
+    seen = []
+    ended = lightning.Keeper.on_validation_end
+
+    def hear(keeper, trainer, module):
+        seen.append(float(trainer.callback_metrics["val_acc"]))
+        ended(keeper, trainer, module)
+
+    monkeypatch.setattr(lightning.Keeper, "on_validation_end", hear)
+    keys = {"measures": ["val_acc"], "data.val_size": 170, "objective": objective}
+    run = trained(composed(steps=60, eval_every=20, engine="lightning", **keys))
+    rows = [row for row in run.history if row.step]
+    assert seen == pytest.approx([row.test_acc if objective == "test_acc" else row.measured["val_acc"] for row in rows])
+    assert all(row.test_acc != row.measured["val_acc"] for row in rows)
+
+
+def test_a_run_that_callbacks_end_by_validation_is_another():
+    """By its objective, and by its validation set. Where nothing is chosen by these they change nothing."""
+    for callbacks, different in (({}, 1), ({"callbacks": ["early_stopping"]}, 3)):
+        asked = [("test_acc", 100), ("test_acc", 200), ("val_acc", 100), ("val_acc", 200)]
+        configs = [
+            composed(engine="lightning", measures=["val_acc"], objective=objective, **{"data.val_size": size}, **callbacks)
+            for objective, size in asked
+        ]
+        assert len({config.fingerprint for config in configs}) == different
+
+
 def test_a_clip_of_ours_stands_beside_lightnings_null():
     """As templates have ``trainer.gradient_clip_val: null``."""
     keys = {"steps": 20, "eval_every": 20, "engine": "lightning"}

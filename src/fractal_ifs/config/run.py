@@ -267,12 +267,13 @@ class RunConfig(Group):
         found["trainer"] = self.trainer.of_network(self.model.name == "cnn", drawn)
         if stop := self.stop.identity():  # without it, a fingerprint is what it was before the group came
             found["stop"] = stop
-        if not stop:  # nothing is chosen within the run
-            found.pop("objective", None)
-        elif self.objective == "val_acc":
-            found["data"]["val_size"] = self.data.val_size
         if callbacks := self.callbacks.identity():
             found["callbacks"] = callbacks
+        by_validation = self.objective == "val_acc" and (stop or callbacks)
+        if not (stop or by_validation):  # nothing is chosen within the run, or what callbacks look at is test_acc
+            found.pop("objective", None)
+        if by_validation:
+            found["data"]["val_size"] = self.data.val_size
         if self.synthetic:
             found |= {"fractal": self.fractal.identity(), "curve": self.curve.identity()}
             if "overlaps" in found["data"] and not self.fractal.overlapping:  # then it changes no point

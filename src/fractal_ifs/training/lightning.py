@@ -34,9 +34,10 @@ from fractal_ifs.data.modules import CIFAR10DataModule, FractalDataModule
 from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.engines.optimizers import torch_optimizer, torch_schedule
 from fractal_ifs.engines.own_loss import function_of
-from fractal_ifs.engines.protocol import Measurement, Stop
+from fractal_ifs.engines.protocol import Engine, Measurement, Stop
 from fractal_ifs.engines.stacked import StackedEngine
 from fractal_ifs.errors import Refused
+from fractal_ifs.measures.sets import val_acc
 from fractal_ifs.measures.take import take
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.records import Status, note, warn
@@ -136,7 +137,7 @@ class LightningRounds(SweepRounds):
                     return
                 if run.step:
                     trainer.strategy.checkpoint_io.save_checkpoint(begun, OURS)
-            keeper.module = RunModule(run)  # before the fit: a Timer whose time is up lets nothing begin
+            keeper.module = RunModule(run, self.engine)  # before the fit: a Timer whose time is up lets nothing begin
             try:
                 trainer.fit(keeper.module, datamodule=data_of(run), ckpt_path=OURS if run.step else None)
             finally:
@@ -193,10 +194,11 @@ def trainer_of(run: Run, keeper: Keeper, directory: Path) -> pl.Trainer:
 class RunModule(Classifier):
     """A run's network in training. Its optimizer works on the run's own vectors, so these are always up to date.
 
-    ``total`` is the sum of the batch losses since the last evaluation, float64.
+    ``total`` is the sum of the batch losses since the last evaluation, float64. With ``objective=val_acc`` callbacks
+    and loggers are given the validation accuracy by that name, which ``engine`` measures.
     """
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, engine: Engine):
         c = run.config
         changing = c.schedule.spelled() != "constant"
         super().__init__(
@@ -207,7 +209,8 @@ class RunModule(Classifier):
             partial(torch_schedule, c) if changing else None,
         )
         self.save_hyperparameters({"network": of_run(c, run.inputs)})
-        self._run = [run]  # in a list, so that it is no part of the module
+        self._run, self.engine = [run], engine  # in a list, so that it is no part of the module
+        self.validates = c.objective == "val_acc"
         self.total = torch.tensor(run.loss_sum, dtype=torch.float64, device=run.params.device)
         self.channels_last = c.trainer.channels_last
         self.sharded = c.trainer.strategy == "fsdp"
@@ -222,6 +225,19 @@ class RunModule(Classifier):
         """Bring the run's weights up to date, and its moments, where these are shared out."""
         if self.sharded:
             fsdp.gather(self._run[0], self.network, optimizer)
+
+    def more_of(self, test_acc: Tensor) -> dict[str, Tensor]:
+        """As of ``Classifier``, where there is no validation set to choose by."""
+        return {} if self.validates else super().more_of(test_acc)
+
+    def on_validation_epoch_end(self) -> None:
+        """Measure the validation set, where callbacks choose by it."""
+        if self.validates:
+            self.gather()
+            [on_set] = val_acc(self._run[0])
+            with torch.inference_mode(False), torch.no_grad():
+                [found] = self.engine.evaluate(self._run, [on_set.there])
+            self.log("val_acc", torch.tensor(found.accuracy, dtype=torch.float64), rank_zero_only=False)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of a batch, or of this process's share of it."""
