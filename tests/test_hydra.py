@@ -29,10 +29,10 @@ def records(folder: Path) -> list[Path]:
     return sorted(folder.rglob("result.json"))
 
 
-def experiment(folder: Path, text: str) -> str:
-    """The word that lets Hydra find the experiment ``mine``."""
+def experiment(folder: Path, text: str, name: str = "mine") -> str:
+    """The word that lets Hydra find the experiment ``name``."""
     (folder / "mine" / "experiment").mkdir(parents=True, exist_ok=True)
-    (folder / "mine" / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}")
+    (folder / "mine" / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\n{text}")
     return "hydra.searchpath=[mine]"
 
 
@@ -90,8 +90,7 @@ def test_a_job_cannot_choose_what_belongs_to_the_sweep(command, tmp_path):
     for name in ("table2", "figure6"):
         assert f"experiment={name}: sets hydra.sweeper, which belongs to a whole sweep: give one at a time" in line
     for name, lr in (("a", "1e-3"), ("b", "2e-3")):  # experiments that set a run's keys are swept as any choice
-        experiment(tmp_path, f"lr: {lr}\n")
-        (tmp_path / "mine" / "experiment" / "mine.yaml").rename(tmp_path / "mine" / "experiment" / f"{name}.yaml")
+        experiment(tmp_path, f"lr: {lr}\n", name)
     (tmp_path / "mine" / "experiment" / "c.yaml").write_text("# @package _global_\nhydra: {job: {chdir: true}}\n")
     (tmp_path / "mine" / "experiment" / "d.yaml").write_text("# @package _global_\nhydra: {verbose: true}\n")
     subdir = "hydra.sweep.subdir=${hydra.job.num}"
@@ -104,6 +103,25 @@ def test_a_job_cannot_choose_what_belongs_to_the_sweep(command, tmp_path):
         found = records(tmp_path / "multirun" / launcher)
         assert [json.loads(path.read_text())["lr"] for path in found] == [0.001, 0.002]
         assert ["experiment=a" in found[0].parent.name, "experiment=b" in found[1].parent.name] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("model: mlp", "experiment=mine: model must be keys with values; its defaults choose one by `override /model:"),
+        ("defaults: [{override model: mlp}]", "experiment=mine: experiment/model is not among its defaults; another"),
+    ],
+)
+def test_an_experiment_that_chooses_a_group_wrongly_is_told_how(command, tmp_path, text, told):
+    assert told in refused(command, "experiment=mine", experiment(tmp_path, text))
+
+
+def test_an_optimizer_of_ones_own_is_refused_as_such(command, tmp_path):
+    folder = tmp_path / "mine" / "optimizer"
+    folder.mkdir(parents=True)
+    (folder / "prop.yaml").write_text("_target_: torch.optim.RMSprop\n")
+    line = refused(command, "optimizer=prop", "hydra.searchpath=[mine]", *QUICK)
+    assert "optimizer._target_=torch.optim.RMSprop: can't be one's own, must be optimizer=adam, adamw, sgd" in line
 
 
 def test_jobs_in_several_directories_have_a_table_in_each(command, tmp_path):
@@ -665,6 +683,27 @@ def test_a_sweeps_name_is_of_its_words():
     words = ["-m", "fractal=vicsek", "curve=1,4", "width=range(1,9)", "logger=csv", "hydra.launcher.stack=3"]
     assert sweep_name(words) == "fractal=vicsek,curve,width"
     assert sweep_name(["-m", "kept=x.csv"]) == "default"
+
+
+def test_an_experiment_alone_names_its_sweep_and_its_run(command, tmp_path):
+    """So that the next one isn't refused as another config's. What lies under the older names goes on there."""
+    quick = "".join(
+        f"{key}: {value}\n" for key, value in (("steps", 20), ("eval_every", 10), ("width", 4), ("depth", 1))
+    )
+    for name in ("a", "b"):
+        mine = experiment(tmp_path, f"{quick}data: {{train_size: 200}}\nseed: {'ab'.index(name)}\n", name)
+        assert command(f"experiment={name}", mine, "logger=none").status == 0
+        assert command("-m", f"experiment={name}", mine, "logger=none").status == 0
+    found = {str(path.parent.relative_to(tmp_path)) for path in records(tmp_path)}
+    places = {name: ("outputs", f"multirun/experiment={name}") for name in ("a", "b")}
+    assert found == {f"{place}/experiment={name}" for name, some in places.items() for place in some}
+    before = tmp_path / "multirun" / "default"
+    (tmp_path / "multirun" / "experiment=a").rename(before)
+    assert "1 of 1 jobs are finished" in command("-m", "experiment=a", mine, "logger=none").out
+    for path in (tmp_path / "outputs" / "experiment=a").iterdir():
+        path.rename(tmp_path / "outputs" / path.name)
+    assert command("experiment=a", mine, "logger=none").status == 0
+    assert not any((tmp_path / "outputs" / "experiment=a").iterdir())
 
 
 def test_a_runs_name_is_hydras():

@@ -274,10 +274,17 @@ def test_a_run_that_callbacks_end_by_validation_is_another():
     for callbacks, different in (({}, 1), ({"callbacks": ["early_stopping"]}, 3)):
         asked = [("test_acc", 100), ("test_acc", 200), ("val_acc", 100), ("val_acc", 200)]
         configs = [
-            composed(engine="lightning", measures=["val_acc"], objective=objective, **{"data.val_size": size}, **callbacks)
+            composed(
+                engine="lightning", measures=["val_acc"], objective=objective, **{"data.val_size": size}, **callbacks
+            )
             for objective, size in asked
         ]
         assert len({config.fingerprint for config in configs}) == different
+
+
+def test_a_profile_is_a_file_of_the_run(tmp_path):
+    trained(composed(steps=20, eval_every=20, engine="lightning", **{"+trainer.profiler": "simple"}), tmp_path)
+    assert "RunModule.optimizer_step" in (tmp_path / "fit-profile.txt").read_text()
 
 
 def test_a_clip_of_ours_stands_beside_lightnings_null():

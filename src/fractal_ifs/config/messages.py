@@ -125,6 +125,14 @@ def one_line(error: BaseException, words: Sequence[str] = ()) -> str:
 
 # Errors of Hydra by their texts, and how they are told: the groups of the pattern take the places of {}.
 _TOLD = [
+    (
+        r"In 'experiment/([\w-]+)': \w+ raised while composing config:\s*Cannot assign str to .*full_key: (\w+)",
+        "experiment={0}: {1} must be keys with values; its defaults choose one by `override /{1}: NAME`",
+    ),
+    (
+        r"In 'experiment/([\w-]+)': Could not override 'experiment/([\w-]+)@",
+        "experiment={0}: experiment/{1} is not among its defaults; another group is chosen by `override /{1}: NAME`",
+    ),
     (r"^hydra\.mode changed", "this experiment is a sweep: add -m"),  # Hydra 1.4 doesn't follow it
     (
         r"Ambiguous value for argument '(.*?)'\n1\. To use",
@@ -215,9 +223,20 @@ def _no_such_key(line: str) -> str:
     return f"{line}: there is no such key{hint}"
 
 
+# What keys of ours are called elsewhere.
+_ELSEWHERE = {
+    "lr": ("learning_rate", "init_lr"),
+    "steps": ("epochs", "max_epochs", "num_epochs", "n_epochs", "iterations"),
+    "depth": ("layers", "n_layers", "num_layers", "hidden_layers"),
+    "width": ("units", "hidden_size", "hidden_dim", "n_hidden"),
+}
+
+
 def _near(key: str, names: Sequence[str]) -> list[str]:
     """What may have been meant by a key that there isn't: that key of a group, a group, or another key."""
     if "." not in key:
+        if ours := [name for name, others in _ELSEWHERE.items() if key in others]:
+            return ours
         within = dict.fromkeys(name for name in [*names, *_flags()] if name.endswith(f".{key}"))
         if 0 < len(within) <= MOST_MEANT:
             return list(within)

@@ -49,6 +49,10 @@ def parse_named(given: object, kinds: tuple[type[N], ...]) -> N:
     keys = {"name": given} if isinstance(given, str) else dict(checked(group, given, Mapping[str, Any], {}))
     of = {name: kind for kind in kinds for name in names_of(kind)}
     where = group if isinstance(given, str) else f"{group}.name"
+    if "name" not in keys and "_target_" in keys:
+        raise ConfigError(
+            f"{group}._target_={shown(keys['_target_'])}: can't be one's own, must be {group}={', '.join(of)}"
+        )
     name = cast(str, checked(where, keys.get("name"), Literal[tuple(of)], {}))
     own = [field.name for field in dataclasses.fields(of[name])]
     if not set(keys) <= set(own):  # a record has some of a group's own keys alone

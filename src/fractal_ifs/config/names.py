@@ -1,5 +1,6 @@
 """The names of sweeps and of runs' directories, made from the words of the command."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -28,10 +29,22 @@ def sweep_name(words: Sequence[str]) -> str:
         if key.startswith(("-", "hydra")) or key.lstrip("+~") in NOT_IN_NAMES:
             continue
         parts.append(key if _is_swept(value) else f"{key}={value}")
-    name = ",".join(parts).replace("/", "_") or "default"
+    name = ",".join(parts).replace("/", "_") or _of_experiment(words)
     if len(name) > 150:
         name = name[:120] + "-" + _digest(name)
     return name
+
+
+def _of_experiment(words: Sequence[str]) -> str:
+    """The name of a sweep that is an experiment, without other words. Earlier versions called all of them default."""
+    word = next((word.lstrip("+") for word in words if word.lstrip("+").startswith("experiment=")), "")
+    name = word.partition("=")[2]
+    if not name or _is_swept(name):
+        return "default"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if f"experiment: {name}\n" in Path("multirun/default/multirun.yaml").read_text(encoding="utf-8"):
+            return "default"
+    return word.replace("/", "_")
 
 
 def told_apart(words: Sequence[str]) -> set[str]:

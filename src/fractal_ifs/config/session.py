@@ -6,6 +6,7 @@ asked for, Hydra is told for the time of ``borrowed``, and is then as it was.
 
 import contextlib
 import dataclasses
+import os
 import threading
 import warnings
 from collections.abc import Callable, Generator, Sequence
@@ -203,10 +204,19 @@ def _resolvers(words: Sequence[str]) -> dict[str, Callable[..., str]]:
     }
 
 
-def _run_directory(told: set[str], parent: str, *, _root_: DictConfig) -> str:
+def _run_directory(told: set[str], parent: str, otherwise: str = "", *, _root_: DictConfig) -> str:
+    """The name of a run's directory below ``parent``.
+
+    ``otherwise``: of a run without words, for which an experiment or another config than ours stands. Without it such
+    a run has no directory of its own, as runs of earlier versions that lie in outputs/ itself.
+    """
     how = _root_.hydra.job.config.override_dirname
     left_out = [key for key in how.exclude_keys if key not in told]
     words = list(_root_.hydra.overrides.task)
     plain = [unquoted(word) for word in words if not word.startswith("hydra.")]  # as where Python names a searchpath
     name, former = (run_name(each, left_out, how.item_sep, how.kv_sep) for each in (plain, words))
+    if not name and otherwise and not os.path.exists(os.path.join(parent, ".hydra")):
+        config = str(_root_.hydra.job.config_name)
+        name = run_name(plain, [key for key in left_out if key != "experiment"], how.item_sep, how.kv_sep)
+        name = name or (otherwise if config == "config" else config)
     return run_directory(parent, name, former)

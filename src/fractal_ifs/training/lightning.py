@@ -24,6 +24,7 @@ import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.profilers import AdvancedProfiler, SimpleProfiler
 from torch import Tensor
 
 from fractal_ifs.config.data import ImageData
@@ -64,6 +65,8 @@ MOST_OF_A_CALLBACK = 20_000  # letters of its state; a checkpoint takes half a m
 EARLY = "a flag or callback of Lightning's"  # ended the run before its last step, where it can't be told which
 KEPT = ("loops", "callbacks", "lr_schedulers", "epoch", "global_step", "pytorch-lightning_version")
 
+
+PROFILERS: dict[Any, Any] = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
 
 CHOSEN = ".*GPU available|.*isinstance.treespec|.*many workers|.*`srun` command|.*logging interval"
 
@@ -170,6 +173,8 @@ def trainer_of(run: Run, keeper: Keeper, directory: Path) -> pl.Trainer:
     flags = quiet(trainer)
     if config.optimizer.clip is not None:
         flags["gradient_clip_val"] = config.optimizer.clip
+    if (profiler := PROFILERS.get(flags.get("profiler"))) is not None:  # else it would tell a logger that shows nothing
+        flags["profiler"] = profiler(dirpath=str(directory), filename="profile")
     plugins: list[Any] = [Environment() if ddp.together() else LightningEnvironment(), KeptIO(run, keeper)]
     keeper.parts = dict(zip(config.callbacks.keys, make_callbacks(config.callbacks.keys, directory), strict=True))
     return pl.Trainer(
