@@ -86,6 +86,8 @@ BAD = [
     ("model.name=cnn", "the keys here are those of mlp; model=cnn brings its own"),
     ("data.name=cifar10", "the keys here are those of fractal; data=cifar10 brings its own"),
     ("logger.name=wandb", "the keys here are those of csv; logger=wandb brings its own"),
+    ("logger=wandb logger.tags=[" + "x" * 65 + "]", "must be a list of texts of at most 64 characters"),
+    ("logger=wandb logger.group=", "must be null or a text of at most 128 characters"),
     ("logger=[wandb,csv]", "logger.name=csv: the keys here are those of wandb; logger=csv brings its own"),
     ("model.hieght=10", "there is no such key"),
     ("curve.degre=1", "there is no such key"),

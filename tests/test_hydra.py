@@ -685,6 +685,21 @@ def test_a_sweeps_name_is_of_its_words():
     assert sweep_name(["-m", "kept=x.csv"]) == "default"
 
 
+def test_keys_of_loggers_are_in_no_name(command, tmp_path):
+    """What lies under a name of an earlier version, which had them, goes on there."""
+    words = ["-m", "curve=1", "seed=1,2", *QUICK[:-1], "logger=wandb", "logger.mode=disabled"]
+    assert command(*words).status == 0
+    assert command(*words, "logger.tags=[a,b]", "logger.group=mine").status == 0
+    [sweep] = (tmp_path / "multirun").iterdir()
+    assert "logger" not in sweep.name
+    assert not [path for path in records(tmp_path) if "logger" in path.parent.name]
+    for path in records(tmp_path):
+        path.parent.rename(path.parents[1] / path.parent.name.replace("seed", "logger.mode=disabled,seed"))
+    sweep.rename(sweep.with_name(f"{sweep.name},logger.mode=disabled"))
+    assert "2 of 2 jobs are finished already" in command(*words).out
+    assert len(records(tmp_path)) == len([*(tmp_path / "multirun").iterdir()]) + 1 == 2
+
+
 def test_an_experiment_alone_names_its_sweep_and_its_run(command, tmp_path):
     """So that the next one isn't refused as another config's. What lies under the older names goes on there."""
     quick = "".join(

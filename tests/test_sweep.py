@@ -597,6 +597,14 @@ def test_keys_of_optimizers_and_schedules_are_in_the_table_where_they_differ(com
     assert not {"schedule.final", "optimizer.nesterov", "loss.name"} & set(rows[0])
 
 
+def test_a_sweep_whose_objective_is_validation_shows_what_that_chose(command):
+    keys = ["measures=[val_acc]", "data.val_size=150", "lr=1e-3,1e-2"]
+    assert "best test accuracy" in command(*GRID, *keys, "sweep=by-test").out
+    out = command(*GRID, *keys, "objective=val_acc", "sweep=by-validation").out
+    assert "test accuracy, chosen by validation" in out
+    assert "best test accuracy" not in out
+
+
 def test_two_commands_of_one_process_show_their_own_sweeps(command):
     first, second = (command("-m", *QUICK, "curve=1,4", f"sweep={name}").out for name in ("first", "second"))
     assert ("multirun/first" in first, "multirun/second" in first) == (True, False)

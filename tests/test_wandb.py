@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +130,13 @@ def test_what_init_is_given(tmp_path, monkeypatch):
             return lambda *_, **__: None
 
     monkeypatch.setattr(wandb, "init", lambda **arguments: Remembered(**arguments))
-    [directory], _ = run_jobs(tmp_path, small(logger="wandb", sweep="a_sweep"))
-    [arguments] = given
+    config = small(logger="wandb", sweep="a_sweep")
+    [directory], _ = run_jobs(tmp_path, config)
+    mine = replace(config.logger, group="mine", tags=("first try",), notes="how it was")
+    run_jobs(tmp_path / "own", replace(config, logger=mine))
+    arguments, own = given
+    assert (own["group"], own["tags"][-1], own["notes"]) == ("mine", "first try", "how it was")
+    assert arguments["tags"] == own["tags"][:-1]
     assert arguments["mode"] == "offline"
     assert (arguments["group"], arguments["job_type"], arguments["project"]) == ("a_sweep", "mlp", "fractal_ifs")
     assert arguments["reinit"] == "create_new"

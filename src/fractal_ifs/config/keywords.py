@@ -101,6 +101,9 @@ class Values(TypedDict, total=False):
     trainer__channels_last: bool
     trainer__threads: int
     logger__project: str
+    logger__group: str | None
+    logger__tags: Sequence[str]
+    logger__notes: str | None
     logger__entity: str | None
     logger__mode: Literal["online", "offline", "disabled"] | None
     logger__timeout: float
@@ -203,6 +206,9 @@ class Lists(TypedDict, total=False):
     trainer__channels_last: bool | Sequence[bool]
     trainer__threads: int | Sequence[int] | Interval
     logger__project: str | Sequence[str]
+    logger__group: str | Sequence[str | None] | None
+    logger__tags: Sequence[str] | Sequence[Sequence[str]]
+    logger__notes: str | Sequence[str | None] | None
     logger__entity: str | Sequence[str | None] | None
     logger__mode: (
         Literal["online", "offline", "disabled"] | Sequence[Literal["online", "offline", "disabled"] | None] | None

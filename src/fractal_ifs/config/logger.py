@@ -35,6 +35,8 @@ class PlainLogger(_Logger):
     name: Literal["csv", "none"] = key("which logger", result=False)
 
 
+A_GROUP = "null or a text of at most 128 characters"
+TAGS = "a list of texts of at most 64 characters"
 A_NAME = "a name of 1 to 128 characters without / \\ # ? % :"  # W&B's rule for projects
 
 
@@ -51,6 +53,11 @@ class WandbLogger(_Logger):
 
     name: Literal["wandb"] = key("which logger", result=False)
     project: str = key("W&B's project", result=False, allowed=A_NAME)
+    group: str | None = key("W&B's group; null: the name of the sweep", later=None, result=False, allowed=A_GROUP)
+    tags: tuple[str, ...] = key(
+        "W&B's tags, besides the fractal and the curve", empty=True, later=(), result=False, allowed=TAGS
+    )
+    notes: str | None = key("W&B's notes", later=None, result=False)
     entity: str | None = key("W&B's user or team; null: your default", result=False, allowed=f"null or {A_NAME}")
     mode: Literal["online", "offline", "disabled"] | None = key(
         "null: as WANDB_MODE says, else online for who is logged in, else offline", result=False
@@ -59,6 +66,11 @@ class WandbLogger(_Logger):
 
     def check(self) -> None:
         """Raises ConfigError for names that W&B refuses: it would only do so when the run begins."""
+        if self.group is not None and not (self.group.strip() and len(self.group) <= 128):
+            raise ConfigError(f"logger.group={shown(self.group)}: must be {A_GROUP}")
+        for tag in self.tags:
+            if not (tag.strip() and len(tag) <= 64):
+                raise ConfigError(f"logger.tags={shown(tag)}: must be {TAGS}")
         for name, text in (("project", self.project), ("entity", self.entity)):
             if text is not None and not is_name(text):
                 raise ConfigError(f"logger.{name}={shown(text)}: must be {A_NAME}")

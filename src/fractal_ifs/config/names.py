@@ -23,6 +23,12 @@ def sweep_name(words: Sequence[str]) -> str:
 
     So the sweep keeps its name, and its finished runs, when swept values are added.
     """
+    former = _sweep_name(words)
+    name = _sweep_name([word for word in words if not of_logger(word)])
+    return former if former != name and os.path.exists(f"multirun/{former}") else name
+
+
+def _sweep_name(words: Sequence[str]) -> str:
     parts: list[str] = []
     for word in words:
         key, _, value = word.partition("=")
@@ -33,6 +39,11 @@ def sweep_name(words: Sequence[str]) -> str:
     if len(name) > 150:
         name = name[:120] + "-" + _digest(name)
     return name
+
+
+def of_logger(word: str) -> bool:
+    """Whether a word is a key of loggers, which say where a run is told of. Earlier versions had them in names."""
+    return word.lstrip("+~").startswith("logger.")
 
 
 def _of_experiment(words: Sequence[str]) -> str:
@@ -99,12 +110,12 @@ def sweep_directory(sweep: str) -> str:
     return sweep if path.is_absolute() else str(Path("multirun", *map(safe, path.parts)))
 
 
-def run_directory(parent: str, name: str, former: str = "") -> str:
+def run_directory(parent: str, name: str, *formers: str) -> str:
     """The name of a run's directory below ``parent``. One that earlier versions made is kept.
 
-    They had unsafe names, and ``former``, which has all quotes of the words.
+    They had unsafe names, and ``formers``, which have all quotes of the words, or keys that are left out now.
     """
-    others = (safe(name), former, safe(former)) if former not in ("", name) else ()
+    others = [each for former in formers if former not in ("", name) for each in (safe(name), former, safe(former))]
     kept = next((each for each in (name, *others) if each and os.path.exists(os.path.join(parent, each))), None)
     return kept or (safe(name) if name else name)
 

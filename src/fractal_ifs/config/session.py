@@ -25,6 +25,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fractal_ifs import streams
 from fractal_ifs.config.names import (
+    of_logger,
     run_directory,
     run_name,
     sweep_directory,
@@ -213,10 +214,11 @@ def _run_directory(told: set[str], parent: str, otherwise: str = "", *, _root_: 
     how = _root_.hydra.job.config.override_dirname
     left_out = [key for key in how.exclude_keys if key not in told]
     words = list(_root_.hydra.overrides.task)
-    plain = [unquoted(word) for word in words if not word.startswith("hydra.")]  # as where Python names a searchpath
-    name, former = (run_name(each, left_out, how.item_sep, how.kv_sep) for each in (plain, words))
+    every = [unquoted(word) for word in words if not word.startswith("hydra.")]  # as where Python names a searchpath
+    plain = [word for word in every if not of_logger(word)]
+    name, *formers = (run_name(each, left_out, how.item_sep, how.kv_sep) for each in (plain, every, words))
     if not name and otherwise and not os.path.exists(os.path.join(parent, ".hydra")):
         config = str(_root_.hydra.job.config_name)
         name = run_name(plain, [key for key in left_out if key != "experiment"], how.item_sep, how.kv_sep)
         name = name or (otherwise if config == "config" else config)
-    return run_directory(parent, name, former)
+    return run_directory(parent, name, *formers)

@@ -30,7 +30,7 @@ COUNTS = tuple(key for key, hint in _HINTS.items() if hint is int)
 LISTS = (*(key for key, hint in _HINTS.items() if get_origin(hint) is tuple), "curve.weights", "logger")
 TEXTS = (
     *(field.name for field in fields(RunConfig) if _HINTS[field.name] is str),
-    *("data.dir", "data.url", "logger.project", "logger.entity"),
+    *("data.dir", "data.url", "logger.project", "logger.entity", "logger.group", "logger.notes"),
     *("run", "out"),  # of plot: directories as the shell completes them
 )
 

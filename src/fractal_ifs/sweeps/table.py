@@ -15,6 +15,7 @@ from fractal_ifs.errors import Refused, counted, reason
 from fractal_ifs.files import write
 from fractal_ifs.results.columns import COLUMNS, is_measured
 from fractal_ifs.results.finished_runs import KeptRun
+from fractal_ifs.results.numbers import BEST, CHOSEN
 from fractal_ifs.results.pivot import Pivot, legend, pivot, title
 from fractal_ifs.results.rows import kept_rows, row_of, without_zeros
 from fractal_ifs.results.terminal import Folded, show
@@ -37,7 +38,7 @@ def frame(directory: Path) -> pd.DataFrame:
 
     The columns are those of ``results.columns``, with those of measures, then the keys of groups in which runs differ:
     ``data.margin``, ....
-    Directories are relative to the sweep's.
+    Directories are relative to the sweep's; the attribute ``objectives`` has those of the runs.
     """
     directory = directory.absolute()
     found = dict(find(directory))
@@ -48,7 +49,9 @@ def frame(directory: Path) -> pd.DataFrame:
     if before := kept_rows(directory):
         there = {name for record in found.values() for name in record.config.fingerprints}
         before = [row for row in before if row["fingerprint"] not in there]
-    return table_of(sorted(found.items()), directory, before)
+    table = table_of(sorted(found.items()), directory, before)
+    table.attrs["objectives"] = {record.config.objective for record in found.values()}
+    return table
 
 
 def table_of(
@@ -117,6 +120,7 @@ def write_table(directory: Path) -> tuple[pd.DataFrame, bool]:
 def show_table(directory: Path) -> str | None:
     """Print a sweep's table, means over seeds by the keys that differ, and write the table of its runs to results.csv.
 
+    It shows the best test accuracies, or where all runs have ``objective=val_acc`` those that validation chose.
     Returns what is wrong with the sweep, in a line: its table could not be written, or all its runs diverged.
     """
     path = directory / TABLE
@@ -134,7 +138,8 @@ def show_table(directory: Path) -> str | None:
     more = [key for key in own if key not in inner]  # those that differ without a part in results, as trainer.threads
     with_keys, inner = with_keys.assign(**{key: table[key] for key in more}), [*inner, *more]
     console = Console(file=sys.stdout, width=columns(200))
-    found = pivot(with_keys, inner, doubles="directory")
+    by_validation = table.attrs["objectives"] == {"val_acc"} and bool(table["chosen_test_acc"].notna().all())
+    found = pivot(with_keys, inner, CHOSEN if by_validation else BEST, doubles="directory")
     waiting = len(
         unmeasured(directory).keys() - {(directory / where).resolve() for where in table["directory"].dropna()}
     )

@@ -119,10 +119,11 @@ class WandbRun:
             "resume": "allow",
             "reinit": "create_new",  # a process has several W&B runs at once
             "dir": str(directory),
-            "group": config.sweep,
+            "group": logger.group or config.sweep,
+            "notes": logger.notes,
             "job_type": config.model.name,
             "name": directory.name[:120],
-            "tags": [f"{key}={value}"[:64] for key, value in tags.items()],
+            "tags": [*(f"{key}={value}"[:64] for key, value in tags.items()), *logger.tags],
             "config": config.plain(),
         }
         self._over = False
