@@ -155,6 +155,23 @@ def test_the_figure_of_a_sweep_says_what_was_chosen_and_what_is_in_no_mean(sweep
         )
 
 
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_points_stand_at_their_values_unless_their_bars_would_hide_each_other(tmp_path, seeds):
+    keys: Any = {"fractal": "vicsek", "steps": 20, "eval_every": 20}
+    jobs = [
+        Job(small(curve=curve, width=width, seed=seed, **keys), tmp_path / f"{curve}-{width}-{seed}")
+        for curve in (1, 4)
+        for width in (4, 8, 16)
+        for seed in seeds
+    ]
+    train_jobs(jobs)
+    figure = own_figures.against(table_of(tmp_path), Output())
+    assert figure is not None
+    at = sorted(float(x) for line in figure.axes[0].get_lines() for x in np.asarray(line.get_xdata()))
+    assert (set(at) == {4.0, 8.0, 16.0}) == (len(seeds) == 1)
+    assert set(np.round(at)) == {4.0, 8.0, 16.0}
+
+
 def test_figures_along_training_of_one_seed_and_one_learning_rate_say_nothing_of_them(sweep):
     table = table_of(sweep)
     alone = {key: {"": replace(line[""], runs=line[""].runs[:1])} for key, line in table.entries.items()}

@@ -18,7 +18,7 @@ from fractal_ifs.config.compose import compose
 from fractal_ifs.config.keys import shown
 from fractal_ifs.config.keywords import Lists, Values, signature
 from fractal_ifs.config.machine import check_writable
-from fractal_ifs.config.run import Job
+from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.results.finished_runs import Keeper
 from fractal_ifs.runs.buffers import set_buffers
@@ -53,6 +53,11 @@ class Result(_Trained):
 
     history: pd.DataFrame
     best: nn.Module | None
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's config, as of ``load``."""
+        return self.record.config
 
     def __repr__(self) -> str:
         """A line, as of ``load``."""

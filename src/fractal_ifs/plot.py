@@ -277,12 +277,12 @@ def _plan_distributions(settings: Settings, configs: Sequence[DictConfig]) -> Pi
 
 def _plan_network(settings: Settings, directory: Path) -> Picture:
     """What the network of a finished run has learned."""
-    from fractal_ifs.runs.records import read_stored
+    from fractal_ifs.runs.records import read_stored, what_is_there
 
     try:
         record = read_stored(directory).record
     except FileNotFoundError:
-        raise ConfigError(f"run={directory}: must be the directory of a finished run, has no result.json") from None
+        raise ConfigError(f"run={directory}: {what_is_there(directory)}") from None
     except ConfigError as error:
         raise ConfigError(f"run={directory}: {error}") from None
     if not record.config.synthetic:

@@ -103,7 +103,9 @@ def against(table: Pivot, output: Output) -> Figure | None:
     place = _places(points)
     joined = "-" if all_numbers(points) else ""
     looks = looks_of([name for panel in every for name in panel.lines])
-    beside = dict(zip(looks, _side_by_side(points, place, len(looks)), strict=True))
+    # On a scale a point stands at its value, unless bars would hide each other.
+    apart = not _on_a_scale(points) or any(cell.sd for cell in table.cells)
+    beside = dict(zip(looks, _side_by_side(points, place, len(looks), apart), strict=True))
     for panel, axes in zip(found, flat(axes_of), strict=False):
         for name, cells in panel.lines.items():
             look = looks[name]
@@ -219,8 +221,15 @@ def _places(points: Sequence[Any]) -> dict[Any, float]:
     return {value: float(i) for i, value in enumerate(sorted(points, key=by_value))}
 
 
-def _side_by_side(points: Sequence[Any], place: Mapping[Any, float], lines: int) -> list[Callable[[float], float]]:
-    """Where the points of each line stand about a value's place: on a scale within a fifth of the least distance."""
+def _side_by_side(
+    points: Sequence[Any], place: Mapping[Any, float], lines: int, apart: bool
+) -> list[Callable[[float], float]]:
+    """Where the points of each line stand about a value's place: on a scale within a fifth of the least distance.
+
+    ``apart``: whether lines stand apart at all.
+    """
+    if not apart:
+        return [lambda at: at] * lines
     log, within = _logarithmic(points, place), 0.2 if _on_a_scale(points) else 0.4
     at = sorted(math.log(value) if log else value for value in place.values())
     step = within * min((b - a for a, b in itertools.pairwise(at)), default=1) / lines

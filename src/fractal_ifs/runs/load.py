@@ -20,10 +20,8 @@ from fractal_ifs.runs.buffers import set_buffers
 from fractal_ifs.runs.build import build_network
 from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, evaluated, read_whole, weights_digest
 from fractal_ifs.runs.history import Evaluation, columns_of, of_checkpoint
-from fractal_ifs.runs.records import RESULT, RunRecord, Stored, read_stored
+from fractal_ifs.runs.records import RunRecord, Stored, read_stored, what_is_there
 from fractal_ifs.runs.shapes import Shape
-
-MOST_NAMED = 3  # runs of a sweep that a refusal names
 
 
 class _Read(NamedTuple):
@@ -74,7 +72,7 @@ def load(directory: str | Path, best: bool = False) -> Finished:
     try:
         stored = read_stored(directory)
     except FileNotFoundError:
-        raise ConfigError(f"run={directory}: {_what_is_there(directory)}") from None
+        raise ConfigError(f"run={directory}: {what_is_there(directory)}") from None
     except ConfigError as error:
         raise ConfigError(f"run={directory}: {error}") from None
     state, network = _checkpoint(directory, stored)
@@ -89,16 +87,6 @@ def load(directory: str | Path, best: bool = False) -> Finished:
     found.step = record.best_step if best else record.steps
     found.accuracy = record.best_test_acc if best else record.final_test_acc
     return found
-
-
-def _what_is_there(directory: Path) -> str:
-    """What a directory without a record is: perhaps that of a sweep."""
-    names = sorted(path.parent.name for path in directory.glob(f"*/{RESULT}"))
-    if not names:
-        return "there is no finished run in this directory"
-    shown = ", ".join(short(name, 200) for name in names[:MOST_NAMED])
-    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-    return f"is the directory of a sweep: each of its runs has its own, here {shown}{more}"
 
 
 def table_of(history: Sequence[Evaluation]) -> pd.DataFrame:

@@ -31,6 +31,7 @@ RESULT = "result.json"
 HISTORY = "history.csv"
 BEGUN = "begun.json"  # identifies a run that has no record yet
 LOG = "train.log"
+MOST_NAMED = 3  # runs of a sweep that a refusal names
 SWEEP = "multirun.yaml"  # the config of a sweep, in its directory
 
 
@@ -425,6 +426,16 @@ def walk(path: Path, unread: Callable[[str], None] | None = None) -> Iterator[tu
         if is_run or SWEEP in names:
             yield Path(directory), names
         below[:] = sorted(name for name in below if not (name.startswith(".") or (name == "wandb" and is_run)))
+
+
+def what_is_there(directory: Path) -> str:
+    """What a directory without a record is: perhaps that of a sweep."""
+    names = sorted(path.parent.name for path in directory.glob(f"*/{RESULT}"))
+    if not names:
+        return "there is no finished run in this directory"
+    shown = ", ".join(short(name, 200) for name in names[:MOST_NAMED])
+    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+    return f"is the directory of a sweep: each of its runs has its own, here {shown}{more}"
 
 
 def unmeasured(directory: Path) -> dict[Path, RunConfig]:

@@ -68,7 +68,10 @@ KEPT = ("loops", "callbacks", "lr_schedulers", "epoch", "global_step", "pytorch-
 
 PROFILERS: dict[Any, Any] = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
 
-CHOSEN = ".*GPU available|.*isinstance.treespec|.*many workers|.*`srun` command|.*logging interval"
+CHOSEN = (
+    r".*Checkpoint directory .* exists and is not empty"  # as where a run goes on
+    r"|.*GPU available|.*isinstance.treespec|.*many workers|.*`srun` command|.*logging interval"
+)
 
 
 class Stopped(Exception):
