@@ -217,7 +217,7 @@ def _run_directory(told: set[str], parent: str, otherwise: str = "", *, _root_: 
     every = [unquoted(word) for word in words if not word.startswith("hydra.")]  # as where Python names a searchpath
     plain = [word for word in every if not of_logger(word)]
     name, *formers = (run_name(each, left_out, how.item_sep, how.kv_sep) for each in (plain, every, words))
-    if not name and otherwise and not os.path.exists(os.path.join(parent, ".hydra")):
+    if not name and otherwise and not any(os.path.exists(f"{parent}/{each}") for each in (".hydra", "result.json")):
         config = str(_root_.hydra.job.config_name)
         name = run_name(plain, [key for key in left_out if key != "experiment"], how.item_sep, how.kv_sep)
         name = name or (otherwise if config == "config" else config)

@@ -88,8 +88,11 @@ class Lock:
             raise
         try:
             there = os.path.samestat(os.fstat(file), os.stat(self.path))
-        except OSError:
+        except FileNotFoundError:
             there = False
+        except OSError:
+            os.close(file)
+            raise
         if not there:  # another process has removed the file meanwhile
             os.close(file)
             return False

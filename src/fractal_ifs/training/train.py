@@ -11,6 +11,7 @@ from fractal_ifs.config.machine import cores
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.engines.arithmetic import multiplying
 from fractal_ifs.engines.choice import choose, create
+from fractal_ifs.runs import ddp
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training.rounds import SweepRounds
 
@@ -77,6 +78,7 @@ def _train(rounds: SweepRounds) -> None:
             signal.signal(signal.SIGINT, handler)  # which a Trainer ignores after the first one
         rounds.interrupt()
         raise KeyboardInterrupt from None
-    except Exception:  # of none of the runs alone: the others go on from here
-        rounds.interrupt()
+    except Exception:  # of none of the runs alone: all go on from here
+        if not ddp.together():  # where the other processes of the run may wait for this one
+            rounds.interrupt()
         raise
