@@ -85,7 +85,7 @@ BAD = [
     ("optimizer.name=sgd", "the keys here are those of adam; optimizer=sgd brings its own"),
     ("model.name=cnn", "the keys here are those of mlp; model=cnn brings its own"),
     ("data.name=cifar10", "the keys here are those of fractal; data=cifar10 brings its own"),
-    ("logger.name=wandb", "the keys here are those of csv; logger=wandb brings its own"),
+    ("logger.name=wandb", "the keys here are those of csv or none; logger=wandb brings its own"),
     ("logger=wandb logger.tags=[" + "x" * 65 + "]", "must be a list of texts of at most 64 characters"),
     ("logger=wandb logger.group=", "must be null or a text of at most 128 characters"),
     ("logger=[wandb,csv]", "logger.name=csv: the keys here are those of wandb; logger=csv brings its own"),

@@ -36,6 +36,7 @@ from fractal_ifs.results.rows import row_of, train_command
 from fractal_ifs.runs.begin import begin
 from fractal_ifs.runs.records import RunRecord, Status, read_record
 from fractal_ifs.runs.run import Run
+from fractal_ifs.sweeps.finished import finished_jobs
 from fractal_ifs.training import lightning
 from fractal_ifs.training.grouping import groups_of
 from fractal_ifs.training.trackio_logger import TrackioLogger
@@ -269,17 +270,31 @@ def test_what_callbacks_know_as_val_acc_is_of_the_set_that_objective_names(monke
     assert all(row.test_acc != row.measured["val_acc"] for row in rows)
 
 
-def test_a_run_that_callbacks_end_by_validation_is_another():
+STOPPING: dict[str, Any] = {"callbacks": ["early_stopping"]}
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "different"),
+    [({}, 1), (STOPPING, 1), ({**STOPPING, "callbacks.early_stopping.monitor": "val_acc"}, 3)],
+)
+def test_a_run_that_callbacks_end_by_validation_is_another(callbacks, different, tmp_path):
     """By its objective, and by its validation set. Where nothing is chosen by these they change nothing."""
-    for callbacks, different in (({}, 1), ({"callbacks": ["early_stopping"]}, 3)):
-        asked = [("test_acc", 100), ("test_acc", 200), ("val_acc", 100), ("val_acc", 200)]
-        configs = [
-            composed(
-                engine="lightning", measures=["val_acc"], objective=objective, **{"data.val_size": size}, **callbacks
-            )
-            for objective, size in asked
-        ]
-        assert len({config.fingerprint for config in configs}) == different
+    asked = [("test_acc", 100), ("test_acc", 200), ("val_acc", 100), ("val_acc", 200)]
+    keys = {"engine": "lightning", "measures": ["val_acc"], **callbacks}
+    configs = [composed(objective=objective, **{"data.val_size": size}, **keys) for objective, size in asked]
+    assert len({config.fingerprint for config in configs}) == different
+    assert [config.by_test is not None for config in configs] == [False, False, *[different > 1] * 2]
+    if different > 1:  # of a version that gave callbacks the test accuracy by that name
+        record = RunRecord.of(configs[2], Status.FINISHED, best_test_acc=0.6, best_step=10)
+        content = {**record.plain(), "fingerprint": configs[2].by_test}
+        (tmp_path / "result.json").write_text(
+            json.dumps({name: content[name] for name in content if name != "digests"})
+        )
+        stored = read_record(tmp_path)
+        assert stored is not None
+        assert stored.fingerprint == configs[2].by_test
+        with pytest.raises(ConfigError, match=r"another config \(whose callbacks had the test accuracy as val_acc\)"):
+            finished_jobs([Job(configs[2], tmp_path)])
 
 
 def test_a_profile_is_a_file_of_the_run(tmp_path):

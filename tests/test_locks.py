@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -128,13 +129,16 @@ def test_how_many_runs_may_have_their_files_open(monkeypatch, now, limit, asked,
     given = []
     monkeypatch.setattr(locks.resource, "getrlimit", lambda _: (now, limit))
     monkeypatch.setattr(locks.resource, "setrlimit", lambda _, values: given.append(values))
-    assert locks.most() == most
+    assert locks.runs_at_a_time() == most
     assert given == ([] if asked is None else [(asked, limit)])
 
 
 def test_no_more_runs_train_at_a_time_than_may(tmp_path, monkeypatch):
-    monkeypatch.setattr(locks, "most", lambda: 2)
-    jobs, seen = [Job(small(seed=seed), tmp_path / str(seed)) for seed in range(5)], []
-    outcomes = train(jobs, threads=1, report=lambda rounds: seen.append(len(rounds.active) + len(rounds.waiting)))
-    assert [outcome.status for outcome in outcomes if isinstance(outcome, Run)] == [Status.FINISHED] * 5
-    assert seen[0] >= 3  # of five at most two had begun
+    jobs = [Job(small(seed=seed), tmp_path / str(seed)) for seed in range(5)]
+    for most in (2, 99):
+        monkeypatch.setattr(locks, "runs_at_a_time", lambda most=most: most)
+        seen: list[int] = []
+        again = [job._replace(config=replace(job.config, overwrite=True)) for job in jobs]
+        outcomes = train(again, threads=1, report=lambda rounds, seen=seen: seen.append(len(rounds.active)))
+        assert [outcome.status for outcome in outcomes if isinstance(outcome, Run)] == [Status.FINISHED] * 5
+        assert max(seen) == min(most, 5)

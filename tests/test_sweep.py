@@ -241,6 +241,8 @@ def test_no_worker_goes_on_where_its_driver_ends_between_two_outcomes(tmp_path, 
     jobs = [Job(small(engine="torch", workers=2, steps=steps), tmp_path / str(steps)) for steps in (50, 10**6)]
     with pytest.raises(KeyboardInterrupt):
         train_jobs(jobs, "local")
+    for child in multiprocessing.active_children():  # the first one was dismissed, and may be ending still
+        child.join(300)
     assert multiprocessing.active_children() == []
     [short, long] = (read_record(tmp_path / str(steps)) for steps in (50, 10**6))
     assert short is not None
@@ -370,6 +372,7 @@ def test_a_table_leads_to_no_directory_of_another_sweep(tmp_path):
     """Nor to a run of another config, nor to one that another job has."""
     sweep, job = tmp_path / "s", Job(small(), tmp_path / "s" / "asked")
     train_jobs([Job(small(), path) for path in (sweep / "there", tmp_path / "aside")])
+    (sweep / "multirun.yaml").touch()
     for where, found in (("there", True), (str(tmp_path / "aside"), False), ("../aside", False), ("gone", False)):
         row = row_of(sweep / "there", read_stored(sweep / "there").record) | {"directory": where}
         (sweep / "results.csv").write_bytes(csv_of(pd.DataFrame([row])))
@@ -377,6 +380,18 @@ def test_a_table_leads_to_no_directory_of_another_sweep(tmp_path):
     (sweep / "results.csv").write_bytes(csv_of(pd.DataFrame([row | {"directory": "there"}])))
     assert found_there([job, Job(small(), sweep / "there")], [sweep, sweep]) == {}
     assert found_there([Job(small(seed=1), job.directory)], [sweep]) == {}
+    assert found_there([Job(small(overwrite=True), job.directory)], [sweep]) == {}
+    asked = {"measures": ("val_acc",), "objective": "val_acc", "data__val_size": 100}
+    assert found_there([Job(small(**asked), job.directory)], [sweep]) == {}  # it would be refused there
+    (sweep / "results.csv").write_bytes(csv_of(pd.DataFrame([row | {"directory": "gone"}])))
+    os.utime(sweep / "multirun.yaml", (2**32, 2**32))  # a command has begun since, which was killed
+    assert found_there([job], [sweep]) == {0: sweep / "there"}
+    (sweep / "there").rename(sweep / "below")
+    (sweep / "below" / "multirun.yaml").write_text("")
+    (sweep / "there").mkdir()
+    (sweep / "below").rename(sweep / "there" / "below")
+    (sweep / "there" / "multirun.yaml").write_text("")
+    assert found_there([job], [sweep]) == {}
 
 
 def test_a_sweep_joins_and_is_refused(command, tmp_path):
@@ -598,7 +613,7 @@ def test_keys_of_optimizers_and_schedules_are_in_the_table_where_they_differ(com
 
 
 def test_a_sweep_whose_objective_is_validation_shows_what_that_chose(command):
-    keys = ["measures=[val_acc]", "data.val_size=150", "lr=1e-3,1e-2"]
+    keys = ["measures=[val_acc]", "data.val_size=150", "lr=1e-3,1e-2,1e20"]  # the last diverges
     assert "best test accuracy" in command(*GRID, *keys, "sweep=by-test").out
     out = command(*GRID, *keys, "objective=val_acc", "sweep=by-validation").out
     assert "test accuracy, chosen by validation" in out

@@ -24,14 +24,12 @@ from omegaconf import DictConfig
 from fractal_ifs import streams
 from fractal_ifs.config.compose import parse
 from fractal_ifs.config.data import ImageData
-from fractal_ifs.config.lightning import CKPT_PATH
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
 from fractal_ifs.config.plugins import check_plugin_keys, maximize_accuracy
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.config.session import VERSION_BASE, Task, register
 from fractal_ifs.config.trust import check_trust
-from fractal_ifs.config.written import Written
 from fractal_ifs.errors import ConfigError, counted, message, told
 from fractal_ifs.files import CONF
 from fractal_ifs.help.before_hydra import answered
@@ -97,14 +95,10 @@ def _from_here(config: RunConfig) -> RunConfig:
     def here(path: str) -> str:
         return to_absolute_path(os.path.expanduser(path)) if path else path
 
-    data, trainer = config.data, config.trainer
+    data = config.data
     if isinstance(data, ImageData) and data.dir is not None:
         data = dataclasses.replace(data, dir=here(data.dir))
-    if trainer.ckpt_path is not None:
-        flags = Written({**trainer.flags.keys, CKPT_PATH: here(trainer.ckpt_path)})
-        trainer = dataclasses.replace(trainer, flags=flags)
-    kept, continue_from = here(config.kept), here(config.continue_from)
-    return dataclasses.replace(config, data=data, trainer=trainer, kept=kept, continue_from=continue_from)
+    return dataclasses.replace(config, data=data, kept=here(config.kept), continue_from=here(config.continue_from))
 
 
 def main() -> int:

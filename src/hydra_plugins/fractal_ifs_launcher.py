@@ -33,7 +33,7 @@ from fractal_ifs.runs.locks import Busy
 from fractal_ifs.runs.records import SWEEP
 from fractal_ifs.sweeps.driver import driving, swept
 from fractal_ifs.sweeps.finished import Ended, best_of, finished_jobs, finished_or_kept
-from fractal_ifs.sweeps.jobs import Composed, Task, begin_jobs, check_here, compose_all, current
+from fractal_ifs.sweeps.jobs import Composed, Task, begin_jobs, check_here, compose_all, current, where_they_lie
 from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.slurm_settings import Settings
@@ -153,6 +153,7 @@ class FusedLauncher(Launcher):
                 return [returns[tuple(words)] for words in job_overrides]
         assert self.checked is not None
         (_, composed), self.checked = self.checked, None
+        composed = where_they_lie(composed)
         if isinstance(self.task_function, Task):  # from Python, whose process keeps its logging
             return self._ended([_Return(each) for each in composed], composed, self.task_function(composed))
         directories = list(dict.fromkeys(each.sweep_directory for each in composed))

@@ -210,7 +210,7 @@ def check_chosen(keys: Mapping[str, Any], kinds: Mapping[str, type[Group]]) -> N
     fields = {each: {field.name for field, _ in _fields(kind)} for each, kind in kinds.items()}
     if fields[name] != given and given in fields.values():
         group = kinds[name].PREFIX.rstrip(".")
-        other = next(each for each, names in fields.items() if names == given)
+        other = " or ".join(each for each, names in fields.items() if names == given)
         raise ConfigError(f"{group}.name={name}: the keys here are those of {other}; {group}={name} brings its own")
 
 

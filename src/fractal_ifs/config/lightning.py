@@ -136,6 +136,11 @@ class Callbacks(Written):
         """Those that can change a result."""
         return {name: value for name, value in self.keys.items() if not _only_looks(value["_target_"])}
 
+    def may_read(self, column: str) -> bool:
+        """Whether one that can change a result may go by a number: one of Lightning's by its ``monitor`` alone."""
+        found = self.identity().values()
+        return any(each.get("monitor", column) == column or not _lightnings(each["_target_"]) for each in found)
+
 
 def check_target(key: str, value: Any) -> None:
     """Raises ConfigError unless a value is keys with a ``_target_`` that can be the name of a class."""
@@ -157,8 +162,11 @@ def check_packages(targets: Mapping[str, str]) -> None:
 
 
 def _only_looks(target: str) -> bool:
-    module, _, name = target.rpartition(".")
-    return module.split(".")[0] == "pytorch_lightning" and name in ONLY_LOOKING
+    return _lightnings(target) and target.rpartition(".")[2] in ONLY_LOOKING
+
+
+def _lightnings(target: str) -> bool:
+    return target.split(".")[0] == "pytorch_lightning"
 
 
 def _plain(group: str, keys: Mapping[str, Any]) -> Written:

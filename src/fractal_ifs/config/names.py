@@ -1,6 +1,5 @@
 """The names of sweeps and of runs' directories, made from the words of the command."""
 
-import contextlib
 import hashlib
 import os
 import re
@@ -8,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fractal_ifs.errors import ConfigError, short
+from fractal_ifs.files import read
 
 # Keys that are left out of names: they don't change a result, or only say where it lies. conf/config.yaml has the same.
 NOT_IN_NAMES = (
@@ -25,7 +25,8 @@ def sweep_name(words: Sequence[str]) -> str:
     """
     former = _sweep_name(words)
     name = _sweep_name([word for word in words if not of_logger(word)])
-    return former if former != name and os.path.exists(f"multirun/{former}") else name
+    there = former != name and any(os.path.exists(f"multirun/{each}") for each in (former, safe(former)))
+    return former if there else name
 
 
 def _sweep_name(words: Sequence[str]) -> str:
@@ -52,10 +53,18 @@ def _of_experiment(words: Sequence[str]) -> str:
     name = word.partition("=")[2]
     if not name or _is_swept(name):
         return "default"
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        if f"experiment: {name}\n" in Path("multirun/default/multirun.yaml").read_text(encoding="utf-8"):
-            return "default"
+    former = Path("multirun/default")
+    if any(is_of(path, name) for path in (former / "multirun.yaml", *former.glob("*/.hydra/hydra.yaml"))):
+        return "default"
     return word.replace("/", "_")
+
+
+def is_of(path: Path | str, experiment: str) -> bool:
+    """Whether what Hydra wrote of a run or a sweep into a file says that it is of this experiment, or of ``null``."""
+    try:
+        return f"experiment: {experiment}\n" in read(Path(path)).decode(errors="replace")
+    except OSError:
+        return False
 
 
 def told_apart(words: Sequence[str]) -> set[str]:

@@ -267,13 +267,14 @@ class RunConfig(Group):
         found["trainer"] = self.trainer.of_network(self.model.name == "cnn", drawn)
         if stop := self.stop.identity():  # without it, a fingerprint is what it was before the group came
             found["stop"] = stop
+        if not stop:  # nothing is chosen within the run
+            found.pop("objective", None)
+        elif self.objective == "val_acc":
+            found["data"]["val_size"] = self.data.val_size
         if callbacks := self.callbacks.identity():
             found["callbacks"] = callbacks
-        by_validation = self.objective == "val_acc" and (stop or callbacks)
-        if not (stop or by_validation):  # nothing is chosen within the run, or what callbacks look at is test_acc
-            found.pop("objective", None)
-        if by_validation:
-            found["data"]["val_size"] = self.data.val_size
+            if self.objective == "val_acc" and self.callbacks.may_read("val_acc"):
+                found[VALIDATED] = self.data.val_size
         if self.synthetic:
             found |= {"fractal": self.fractal.identity(), "curve": self.curve.identity()}
             if "overlaps" in found["data"] and not self.fractal.overlapping:  # then it changes no point
@@ -299,6 +300,18 @@ class RunConfig(Group):
         if usual := usual_flags(self.trainer.flags):
             found.append(_digest(identity | {"trainer": identity["trainer"] | usual}))
         return tuple(dict.fromkeys([self.fingerprint, *found]))
+
+    @cached_property
+    def by_test(self) -> str | None:
+        """The fingerprint of another run, by an earlier version: its callbacks had the test accuracy as ``val_acc``.
+
+        None where callbacks go by no validation accuracy.
+        """
+        identity = self.identity()
+        return None if identity.pop(VALIDATED, None) is None else _digest(identity)
+
+
+VALIDATED = "callbacks_by_val_acc"  # in an identity: on how many points callbacks are given a validation accuracy
 
 
 def by_name(values: Mapping[str, Any], levels: int | None = None) -> dict[str, Any]:

@@ -6,7 +6,6 @@ asked for, Hydra is told for the time of ``borrowed``, and is then as it was.
 
 import contextlib
 import dataclasses
-import os
 import threading
 import warnings
 from collections.abc import Callable, Generator, Sequence
@@ -25,6 +24,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fractal_ifs import streams
 from fractal_ifs.config.names import (
+    is_of,
     of_logger,
     run_directory,
     run_name,
@@ -217,8 +217,9 @@ def _run_directory(told: set[str], parent: str, otherwise: str = "", *, _root_: 
     every = [unquoted(word) for word in words if not word.startswith("hydra.")]  # as where Python names a searchpath
     plain = [word for word in every if not of_logger(word)]
     name, *formers = (run_name(each, left_out, how.item_sep, how.kv_sep) for each in (plain, every, words))
-    if not name and otherwise and not any(os.path.exists(f"{parent}/{each}") for each in (".hydra", "result.json")):
-        config = str(_root_.hydra.job.config_name)
+    experiment = str(_root_.hydra.runtime.choices.get("experiment") or "null")
+    if not name and otherwise and not is_of(f"{parent}/.hydra/hydra.yaml", experiment):
+        config = str(_root_.hydra.job.config_name).removesuffix(".yaml")
         name = run_name(plain, [key for key in left_out if key != "experiment"], how.item_sep, how.kv_sep)
         name = name or (otherwise if config == "config" else config)
     return run_directory(parent, name, *formers)

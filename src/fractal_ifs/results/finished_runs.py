@@ -8,6 +8,7 @@ locks (``runs.locks`` warns), or they don't hold between two machines, one may o
 moment. The runs' records still have it, and the same command adds it at its next start.
 """
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -26,7 +27,7 @@ from fractal_ifs.config.machine import check_table
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError, Damaged, reason, short
 from fractal_ifs.results.columns import CELL, COLUMNS, ENDED
-from fractal_ifs.results.rows import row_of
+from fractal_ifs.results.rows import kept_rows, row_of
 from fractal_ifs.results.text_table import TABLE, TextTable, by_value, number_of, quoted, read_text
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.records import NOT_KEPT, OF_RUN, SOURCES, SWEEP, RunRecord, Status, understood, walk
@@ -109,14 +110,14 @@ def add_below(path: Path, roots: Iterable[Path], key: str = "kept") -> tuple[int
 
 def _of_other_tables(sweep: Path) -> dict[str, dict[str, str]]:
     """The runs that a sweep has from a table of finished runs: the rows of its own table without a directory."""
-    try:
-        table = read_text(sweep / TABLE, "the table of a sweep", lambda row: row.get("directory") == "")
-    except (FileNotFoundError, ConfigError):  # the first of a sweep that has not ended
-        return {}
-    for row in table.rows.values():
+    found: dict[str, dict[str, str]] = {}
+    for row in kept_rows(sweep):
+        texts = {name: _text(row.get(name)) for name in KEPT}
         if row["status"] == Status.DIVERGED:
-            row |= {name: zero for name, zero in ZEROS.items() if not row.get(name)}
-    return _finished(table).rows
+            texts |= {name: zero for name, zero in ZEROS.items() if not texts[name]}
+        if texts["best_test_acc"] and texts["best_step"]:
+            found[texts["fingerprint"]] = texts
+    return found
 
 
 def _add(
@@ -311,13 +312,14 @@ class Keeper:
 
 
 def _remove(beside: Path, added: Mapping[str, Row]) -> None:
-    """Remove a table whose rows were added elsewhere, unless another process has added others meanwhile."""
-    lock = locks.of_table(beside, PATIENCE)
-    try:
-        if not read(beside).rows.keys() - added.keys():
-            beside.unlink(missing_ok=True)
-    finally:
-        lock.release()
+    """Remove a table whose rows were added elsewhere, unless another process has added others, or is about to."""
+    with contextlib.suppress(ConfigError, OSError):  # then the next start finds it
+        lock = locks.of_table(beside, PATIENCE)
+        try:
+            if not read(beside).rows.keys() - added.keys():
+                beside.unlink(missing_ok=True)
+        finally:
+            lock.release()
 
 
 def _beside(path: Path, directories: Iterable[Path]) -> Path:

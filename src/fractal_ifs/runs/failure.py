@@ -32,12 +32,12 @@ def fail(job: Job, error: Exception, so_far: RunRecord | None = None) -> RunReco
     """
     log.debug("failed", exc_info=error)
     record = failure(job.config, error, so_far)
-    if so_far is None and job.directory is not None:  # how far another process has come, which died
+    if job.directory is None or isinstance(error, Refused):
+        return record
+    if so_far is None:  # how far another process has come, which died
         with contextlib.suppress(OSError, Damaged):
             if rows := read_history(job.directory):
                 record = dataclasses.replace(record, steps=rows[-1].step)
-    if job.directory is None or isinstance(error, Refused):
-        return record
     try:
         job.directory.mkdir(parents=True, exist_ok=True)
         if not ((there := stored(job.directory)) and there.record.status.ended):

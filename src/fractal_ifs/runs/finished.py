@@ -56,6 +56,8 @@ def check_same(job: Job, fingerprint: str, there: RunConfig | None) -> None:
             difference(there.plain(), job.config.plain(), skip=placement())
             or difference(there.identity(), job.config.identity())  # a key that counts beside another, as data.val_size
         )
+        if fingerprint == job.config.by_test:
+            differing = "whose callbacks had the test accuracy as val_acc"
         which = f" ({differing})" if differing else ""
         choice = "another directory (hydra.run.dir, in a sweep sweep=) leaves that alone, overwrite=true replaces it"
         raise Refused(f"{job.directory}: holds a run of another config{which}; {choice}")

@@ -121,10 +121,10 @@ def of_directory(directory: Path, what: str) -> Lock:
     return Lock(directory / NAME, f"{directory}: {{}} trains this {what} now; wait for it, or end it", GLANCE, PATIENCE)
 
 
-def most() -> int:
+def runs_at_a_time() -> int:
     """How many runs a process may train at a time: each has a file open, its lock, and half of all files are for these.
 
-    Asks for as many files as ``FILES``, where the user's limit allows it: 1,024 are usual, and too few on a GPU.
+    Raises this process's own limit to ``FILES``, or what it may be: 1,024 are usual, and too few on a GPU.
     """
     now, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     asked = FILES if limit == resource.RLIM_INFINITY else min(FILES, limit)

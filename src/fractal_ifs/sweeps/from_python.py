@@ -37,7 +37,7 @@ from fractal_ifs.runs.records import SWEEP, RunRecord, Status
 from fractal_ifs.sweeps.driver import driving
 from fractal_ifs.sweeps.finished import Ended, finished_jobs
 from fractal_ifs.sweeps.halving import train_by_halving
-from fractal_ifs.sweeps.jobs import Composed, Task, begin_jobs, compose_all
+from fractal_ifs.sweeps.jobs import Composed, Task, begin_jobs, compose_all, where_they_lie
 from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.sweep import train_unfinished
 from fractal_ifs.sweeps.table import table_of, write_table
@@ -122,7 +122,7 @@ def _asked(directory: Path | None, keywords: Mapping[str, Any]) -> Generator[_As
 def _planned(asked: _Asked, grid: Grid) -> Plan:
     words = [word for word in asked.words if not _of_sweeper(word)]
     jobs, halving = grid(asked.keys, asked.context, asked.master, words)
-    composed = compose_all(asked.context, asked.master, jobs)
+    composed = where_they_lie(compose_all(asked.context, asked.master, jobs))
     if halving and composed:
         halving.check([each.job.config for each in composed])
     for each in composed:

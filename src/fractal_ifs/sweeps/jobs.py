@@ -254,20 +254,20 @@ def compose_all(
             refused.setdefault(fault(overrides, own) or one_line(error, overrides), []).append(words)
     if refused:
         raise ConfigError(_told(refused, len(jobs)))
-    return _where_they_lie(configs) if places else configs
+    return configs
 
 
-def _where_they_lie(composed: list[Composed]) -> list[Composed]:
-    """The jobs, with the directories that their sweep has of the same runs by other names."""
+def where_they_lie(composed: Sequence[Composed]) -> list[Composed]:
+    """The jobs, with the directories that their sweep has of the same runs by other names. Logs how many these are."""
     found = found_there([each.job for each in composed], [each.sweep_directory for each in composed])
-    for number, directory in found.items():
-        each = composed[number]
-        hydra = {**each.hydra, "runtime": {**each.hydra["runtime"], "output_dir": str(directory)}}
-        composed[number] = replace(each, job=each.job._replace(directory=directory), hydra=hydra)
     if found:
-        first = min(found)
-        log.info("%s there by another name, the first %s", counted(len(found), "run"), composed[first].job.directory)
-    return composed
+        log.info("%s there by another name, the first %s", counted(len(found), "run"), found[min(found)])
+    return [_moved(each, found[number]) if number in found else each for number, each in enumerate(composed)]
+
+
+def _moved(each: Composed, directory: Path) -> Composed:
+    hydra = {**each.hydra, "runtime": {**each.hydra["runtime"], "output_dir": str(directory)}}
+    return replace(each, job=each.job._replace(directory=directory), hydra=hydra)
 
 
 def _by_number(master: DictConfig) -> bool:

@@ -12,36 +12,59 @@ from pathlib import Path
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.results.text_table import TABLE, read_text
-from fractal_ifs.runs.records import understood
+from fractal_ifs.runs.records import SWEEP, find, understood
+from fractal_ifs.sweeps.finished import finished_or_kept
 
 
 def found_there(jobs: Sequence[Job], sweeps: Sequence[Path]) -> dict[int, Path]:
     """The directories of those runs, by the numbers of the jobs, whose own directories don't exist.
 
-    They are those that the sweeps' tables name, which are written whenever a command ends, with a record of the run.
+    A job that is to be trained anew has its own. So has one that would be refused where the run lies, because that was
+    measured otherwise.
     """
-    tables: dict[Path, dict[str, Path]] = {}
+    of_sweeps: dict[Path, dict[str, Path]] = {}
     taken, found = {job.directory for job in jobs}, dict[int, Path]()
     for number, (job, sweep) in enumerate(zip(jobs, sweeps, strict=True)):
-        if job.directory is None or os.path.lexists(job.directory):
+        if job.directory is None or job.config.overwrite or os.path.lexists(job.directory):
             continue
-        if sweep not in tables:
-            tables[sweep] = _directories(sweep.absolute())
-        there = next((tables[sweep][name] for name in job.config.fingerprints if name in tables[sweep]), None)
-        if there is None or there in taken:
-            continue
-        record = understood(there)
-        if record and record.fingerprint in job.config.fingerprints:
+        if sweep not in of_sweeps:
+            of_sweeps[sweep] = _directories(sweep.absolute())
+        names = of_sweeps[sweep]
+        there = next((names[name] for name in job.config.fingerprints if name in names), None)
+        if there is not None and there not in taken and _fits(job, there):
             found[number] = there
             taken.add(there)
     return found
 
 
-def _directories(sweep: Path) -> dict[str, Path]:
-    """The directories below a sweep's that its table has, by the fingerprints of their runs."""
+def _fits(job: Job, there: Path) -> bool:
+    """Whether a directory has the run of a job, and as it is asked for."""
+    record = understood(there)
+    if record is None or record.fingerprint not in job.config.fingerprints:
+        return False
     try:
+        finished_or_kept(job._replace(directory=there))
+    except ConfigError:
+        return False
+    return True
+
+
+def _directories(sweep: Path) -> dict[str, Path]:
+    """The directories of the runs of a sweep, by their fingerprints, without those of another sweep below it.
+
+    As its table has them; where that is older than its last command, or missing, as their records have them.
+    """
+    try:
+        if (sweep / TABLE).stat().st_mtime < (sweep / SWEEP).stat().st_mtime:  # no command has ended since
+            raise FileNotFoundError
         rows = read_text(sweep / TABLE, "the table of a sweep", lambda row: bool(row.get("directory"))).rows.values()
-    except (FileNotFoundError, ConfigError):
-        return {}
-    pairs = ((row["fingerprint"], Path(row["directory"])) for row in rows)
-    return {name: sweep / path for name, path in pairs if not path.is_absolute() and ".." not in path.parts}
+        pairs = [(row["fingerprint"], Path(row["directory"])) for row in rows]
+    except (OSError, ConfigError):
+        pairs = [(record.fingerprint, path.relative_to(sweep)) for path, record in find(sweep)]
+    return {
+        name: sweep / path
+        for name, path in pairs
+        if path.parts
+        and not (path.is_absolute() or ".." in path.parts)
+        and not any((sweep / each / SWEEP).exists() for each in path.parents if each.parts)
+    }

@@ -76,7 +76,8 @@ def status(path: Path) -> SweepStatus:
     for folder, below, _ in os.walk(path):
         if "slurm" in below:
             for task, runs in submitted_tasks(Path(folder)).items():  # one may have runs of several sweeps
-                tasks.setdefault(task, []).extend(runs)
+                if runs:
+                    tasks.setdefault(task, []).extend(runs)
     queue = active_tasks(tasks) or {}
     in_slurm = {run: queue[task][0] for task, runs in tasks.items() if task in queue for run in runs}
     counts: dict[str, int] = {}

@@ -13,6 +13,7 @@ from rich.console import Console
 from fractal_ifs.config.run import RunConfig, placement
 from fractal_ifs.errors import Refused, counted, reason
 from fractal_ifs.files import write
+from fractal_ifs.results.choice import APART
 from fractal_ifs.results.columns import COLUMNS, is_measured
 from fractal_ifs.results.finished_runs import KeptRun
 from fractal_ifs.results.numbers import BEST, CHOSEN
@@ -38,7 +39,8 @@ def frame(directory: Path) -> pd.DataFrame:
 
     The columns are those of ``results.columns``, with those of measures, then the keys of groups in which runs differ:
     ``data.margin``, ....
-    Directories are relative to the sweep's; the attribute ``objectives`` has those of the runs.
+    Directories are relative to the sweep's; the attribute ``by_validation`` is whether all runs are to be
+    chosen by validation, and can be.
     """
     directory = directory.absolute()
     found = dict(find(directory))
@@ -50,7 +52,8 @@ def frame(directory: Path) -> pd.DataFrame:
         there = {name for record in found.values() for name in record.config.fingerprints}
         before = [row for row in before if row["fingerprint"] not in there]
     table = table_of(sorted(found.items()), directory, before)
-    table.attrs["objectives"] = {record.config.objective for record in found.values()}
+    asked = bool(found) and not before and all(record.config.objective == "val_acc" for record in found.values())
+    table.attrs["by_validation"] = asked and bool(table.loc[~table.status.isin(APART), "chosen_test_acc"].notna().all())
     return table
 
 
@@ -138,8 +141,7 @@ def show_table(directory: Path) -> str | None:
     more = [key for key in own if key not in inner]  # those that differ without a part in results, as trainer.threads
     with_keys, inner = with_keys.assign(**{key: table[key] for key in more}), [*inner, *more]
     console = Console(file=sys.stdout, width=columns(200))
-    by_validation = table.attrs["objectives"] == {"val_acc"} and bool(table["chosen_test_acc"].notna().all())
-    found = pivot(with_keys, inner, CHOSEN if by_validation else BEST, doubles="directory")
+    found = pivot(with_keys, inner, CHOSEN if table.attrs["by_validation"] else BEST, doubles="directory")
     waiting = len(
         unmeasured(directory).keys() - {(directory / where).resolve() for where in table["directory"].dropna()}
     )

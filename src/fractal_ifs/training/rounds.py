@@ -54,7 +54,7 @@ class SweepRounds:
         self.ended: dict[int, Run | Exception] = {}
         self.first: dict[int, int] = {}  # the steps that were done when a run began here, by the job's number
         self.past = Standing()  # of the runs that have ended
-        self.most = locks.most()
+        self.most = locks.runs_at_a_time()
         self.told = set[str]()  # the measures that failed in one of them
 
     def train_all(self) -> None:
