@@ -256,7 +256,8 @@ def test_a_value_is_written_shortly_where_that_is_the_value(value, text):
 def test_categories_are_not_joined_by_lines(tmp_path):
     for name in ("adam", "sgd"):
         for width in (10, 20, 50):
-            add(tmp_path, [0.6, 0.7], config=small(optimizer=name, width=width))
+            for seed in (0, 1):
+                add(tmp_path, [0.6, 0.7 + seed / 100], config=small(optimizer=name, width=width, seed=seed))
     for column, joined in (("optimizer", False), ("width", True)):
         figure = own_figures.against(table_of(tmp_path, column=column), Output())
         assert figure is not None
@@ -274,7 +275,8 @@ def test_categories_are_not_joined_by_lines(tmp_path):
 def test_no_bar_hides_another_on_a_logarithmic_axis(tmp_path):
     for width in (10, 100, 1000):
         for curve in (1, 4, 6):
-            add(tmp_path, [0.6, 0.7], config=small(curve=curve, width=width))
+            for seed in (0, 1):
+                add(tmp_path, [0.6, 0.7 + seed / 100], config=small(curve=curve, width=width, seed=seed))
     figure = own_figures.against(table_of(tmp_path, column="width"), Output())
     assert figure is not None
     [axes] = figure.axes

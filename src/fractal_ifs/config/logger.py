@@ -64,6 +64,10 @@ class WandbLogger(_Logger):
     )
     timeout: float = key("seconds to wait for W&B before falling back to offline", above=0, most=86400, result=False)
 
+    def plain(self) -> dict[str, Any]:
+        """As of all loggers, with the list that conf/ has."""
+        return super().plain() | {"tags": list(self.tags)}
+
     def check(self) -> None:
         """Raises ConfigError for names that W&B refuses: it would only do so when the run begins."""
         if self.group is not None and not (self.group.strip() and len(self.group) <= 128):
