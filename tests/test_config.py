@@ -82,7 +82,7 @@ BAD = [
     ("num_layers=1", "there is no such key; did you mean depth?"),
     ("epochs=1", "there is no such key; did you mean steps?"),
     ("gradient_clip_val=1", "there is no such key; did you mean trainer.gradient_clip_val?"),
-    ("optimizer.name=sgd", "the keys here are those of adam; optimizer=sgd brings its own"),
+    ("optimizer.name=sgd", "the keys here are those of adam or adamw; optimizer=sgd brings its own"),
     ("model.name=cnn", "the keys here are those of mlp; model=cnn brings its own"),
     ("data.name=cifar10", "the keys here are those of fractal; data=cifar10 brings its own"),
     ("logger.name=wandb", "the keys here are those of csv or none; logger=wandb brings its own"),

@@ -130,7 +130,7 @@ _TOLD = [
         "experiment={0}: {1} must be keys with values; its defaults choose one by `override /{1}: NAME`",
     ),
     (
-        r"In 'experiment/([\w-]+)': Could not override 'experiment/([\w-]+)@",
+        r"In 'experiment/([\w-]+)': (?:Could not override|Invalid Defaults List override .* for) 'experiment/([\w-]+)@",
         "experiment={0}: experiment/{1} is not among its defaults; another group is chosen by `override /{1}: NAME`",
     ),
     (r"^hydra\.mode changed", "this experiment is a sweep: add -m"),  # Hydra 1.4 doesn't follow it

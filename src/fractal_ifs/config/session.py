@@ -208,8 +208,8 @@ def _resolvers(words: Sequence[str]) -> dict[str, Callable[..., str]]:
 def _run_directory(told: set[str], parent: str, otherwise: str = "", *, _root_: DictConfig) -> str:
     """The name of a run's directory below ``parent``.
 
-    ``otherwise``: of a run without words, for which an experiment or another config than ours stands. Without it such
-    a run has no directory of its own, as runs of earlier versions that lie in outputs/ itself.
+    ``otherwise``: that of a run without words, where no experiment and no other config than ours gives it one. Without
+    it such a run lies in ``parent`` itself, as runs of earlier versions do.
     """
     how = _root_.hydra.job.config.override_dirname
     left_out = [key for key in how.exclude_keys if key not in told]
