@@ -90,6 +90,7 @@ def test_a_study_that_is_kept_goes_on(tmp_path, optuna):
     assert f"Best value: {max(record[0] for record in records.values())}" in said  # of both commands
 
 
+@pytest.mark.slow
 def test_the_experiment_optuna_draws_the_same_again(tmp_path, optuna):
     """Also where it draws one network several times: that is trained once."""
     search = ["experiment=optuna", "lr=choice(1e-3,1e-2)", "width=8", "depth=2", "curve=1", "sweep=trials"]

@@ -1015,6 +1015,7 @@ def call(*arguments: str, cwd: Path, **environment: str) -> subprocess.Completed
     )
 
 
+@pytest.mark.slow
 def test_a_terminal_that_knows_ascii_alone_gets_a_report(tmp_path):
     add(tmp_path / "runs", 0.8)
     ascii_alone = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONWARNINGS": "ignore"}

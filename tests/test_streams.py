@@ -145,7 +145,9 @@ DOORS = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(
+    "door", [pytest.param(door, marks=[pytest.mark.slow] * (door in ("plot", "theory"))) for door in DOORS]
+)
 def test_a_door_whose_reader_has_gone_says_nothing(sweep, door):
     name, *words = DOORS[door]
     with a_closed_pipe() as pipe:

@@ -430,6 +430,7 @@ def test_pictures_come_in_the_formats_and_the_width_of_a_paper(command, tmp_path
     )
 
 
+@pytest.mark.slow
 def test_pictures_of_another_look_are_drawn_from_what_was_computed(command, tmp_path, monkeypatch, capsys):
     words = ["theorem3", "theorem4", "corollary2", "fractal=cantor", "points=1000", "seed=1"]
     words += [f"{name}.train_steps=20" for name in ("theorem3", "theorem4", "corollary2")] + ["theorem4.n=4"]
