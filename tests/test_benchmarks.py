@@ -86,6 +86,7 @@ def test_a_row_that_breaks_its_process_costs_one_width(gpu, capfd):
     ]
 
 
+@pytest.mark.slow
 def test_a_row_of_the_cuda_engine_and_what_it_says_of_kernels(tmp_path):
     """On a CPU in place of a GPU, which tells of no registers. A row that fails is no failure of the process."""
     if shutil.which("c++") is None:

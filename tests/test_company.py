@@ -159,7 +159,8 @@ def try_companies(seed: int, cases: int, precision: str, largest: int, root: Pat
 
 @equal_bits
 @pytest.mark.parametrize(
-    ("precision", "cases"), [("32-true", 8), pytest.param("64-true", 8, marks=pytest.mark.slow), ("bf16-mixed", 4)]
+    ("precision", "cases"),
+    [("32-true", 8), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("64-true", 8), ("bf16-mixed", 4)))],
 )
 def test_bits_do_not_depend_on_company_or_kills(tmp_path, precision, cases):
     try_companies(0, cases, precision, 70, tmp_path)

@@ -705,6 +705,7 @@ def test_processes_and_their_threads_share_the_cores(folder, monkeypatch):
     assert processes(config(folder, **{"trainer.threads": 2}, workers=3)) == 3
 
 
+@pytest.mark.slow  # test_combinations interrupts CNNs too
 def test_killed_and_gone_on_to_the_same_bits(folder, tmp_path):
     """SIGKILL to the real command in mid-run, then the same command again."""
     import os

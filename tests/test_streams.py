@@ -173,7 +173,7 @@ script()
 """
 
 
-@pytest.mark.parametrize("verb", ["train", "theory", "status"])
+@pytest.mark.parametrize("verb", ["train", pytest.param("theory", marks=pytest.mark.slow), "status"])
 def test_a_signal_ends_every_verb_with_its_status(sweep, tmp_path, verb):
     words = {"train": ["train", *SHORT], "status": ["status", "multirun/s"]}.get(verb) or DOORS[verb]
     folder = tmp_path if verb == "train" else sweep
