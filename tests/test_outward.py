@@ -178,6 +178,11 @@ def test_a_rate_that_diverges_is_never_the_best_whatever_it_had_before(command, 
     assert table.best_test_acc[2] == table.best_test_acc.max()
 
 
+def test_a_cell_of_which_all_that_was_tried_diverged_is_told(command):
+    ended = command("-m", *WORDS, "curve=1", "lr=1e18,1e19,1e20,1e21,1e22")
+    assert "at every lr that was tried a run diverged, in 1 of 1 cell, the first: " in ended.out + ended.err
+
+
 def test_a_search_begins_at_the_best_of_a_table_and_says_where_it_ends_at_an_edge(command, tmp_path):
     assert command("-m", *WORDS[:-1], "sweep=first", "curve=1", "lr=1e-5,1e-4,1e-3", "kept=t.csv").status == 0
     kept = pd.read_csv(tmp_path / "t.csv").set_index("lr").best_test_acc

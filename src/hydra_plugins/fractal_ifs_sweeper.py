@@ -214,23 +214,19 @@ class OutwardSweeper(CheckedSweeper):
                     searches[cell].found(rung, [value for value in of_cell if isinstance(value, float)])
             ended = sum(not search.asked() for search in searches.values())
             log.info("%s trained; %d of %d searches have ended", counted(first, "run"), ended, len(searches))
-        if lost := [cell for cell, search in searches.items() if math.isinf(search.values[search.best])]:
-            log.warning(
+        of = counted(len(searches), "cell")
+        for said, some in (
+            (
                 "at every %s that was tried a run diverged, in %d of %s, the first: %s",
-                self.outward.over,
-                len(lost),
-                counted(len(searches), "cell"),
-                " ".join(filter_overrides(lost[0])),
-            )
-        at_ends = [(*cell, rungs[search.best]) for cell, search in searches.items() if not search.interior]
-        if at_ends:
-            log.warning(
+                [cell for cell, search in searches.items() if math.isinf(search.values[search.best])],
+            ),
+            (
                 "the best %s of %d of %s is at an end of the grid, the first: %s",
-                self.outward.over,
-                len(at_ends),
-                counted(len(searches), "cell"),
-                " ".join(filter_overrides(at_ends[0])),
-            )
+                [(*cell, rungs[search.best]) for cell, search in searches.items() if not search.interior],
+            ),
+        ):
+            if some:
+                log.warning(said, over, len(some), of, " ".join(filter_overrides(some[0])))
         if failed:
             raise failed[0]
         return returns
