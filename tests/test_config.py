@@ -134,7 +134,7 @@ def test_bad_input_is_refused_in_one_line(command, tmp_path, arguments, reason):
     ("argument", "reason"),
     [
         ("hydra.launcher.stack=-5", "hydra.launcher.stack=-5: must be a whole number >= 0"),
-        ("hydra.launcher.executor=bogus", "hydra.launcher.executor=bogus: must be one of inline, local"),
+        ("hydra.launcher.executor=bogus", "hydra.launcher.executor=bogus: must be one of auto, inline, local"),
         ("hydra/launcher=slurm hydra.launcher.tasks=0", "hydra.launcher.tasks=0: must be a whole number >= 1"),
         ("hydra/launcher=slurm hydra.launcher.setup=load", "hydra.launcher.setup=load: must be a list"),
         ("hydra/launcher=slurm hydra.launcher.more=qos", "hydra.launcher.more=qos: must be keys with values"),

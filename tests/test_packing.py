@@ -418,26 +418,53 @@ def test_two_workers_of_the_only_gpu_that_run_out_of_memory_begin_again(monkeypa
     assert sorted(Counter(n for _, numbers in OnGpu.begun for n in numbers).values()) == [1, 1, 2, 2]
 
 
-def test_groups_have_as_many_workers_as_suit_each(monkeypatch):
-    """A CNN that leaves no room for another doesn't hold up the others."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    monkeypatch.setattr(executors, "processes", lambda config: 8 if config.width == 32 else 2)
-    counts = []
+@pytest.fixture
+def crews(monkeypatch):
+    """How many workers a crew had, and its groups, of each crew that something would have trained in."""
+    crews = []
 
     class Counted:
         def __init__(self, jobs, stack):
             pass
 
         def train(self, groups, count, told):
-            counts.append((count, groups))
+            crews.append((count, groups))
             return []
 
     monkeypatch.setattr(executors, "Crew", Counted)
+    return crews
+
+
+@pytest.mark.parametrize(
+    ("executor", "keys", "in_workers"),
+    [
+        ("auto", {"steps": 400}, False),
+        ("auto", {"steps": 400, "engine": "lightning"}, False),
+        ("auto", {"steps": 4000}, True),
+        ("auto", {"steps": 400, "width": 3000}, True),
+        ("auto", {"steps": 400, "workers": 2}, True),  # asked for
+        ("local", {"steps": 400}, True),
+        ("inline", {"steps": 4000}, False),
+    ],
+)
+def test_no_worker_starts_for_what_takes_seconds(monkeypatch, crews, executor, keys, in_workers):
+    monkeypatch.setattr(executors, "cores", lambda: 2)
+    inline = []
+    monkeypatch.setattr(executors, "train_group", lambda jobs, *_: inline.extend(jobs) or [None] * len(jobs))
+    jobs = [Job(small(seed=seed, **({"engine": "torch", "depth": 2, "width": 10} | keys)), None) for seed in range(4)]
+    list(executors.execute(jobs, executor, 0, lambda rounds: None, lambda numbers, standing: None))
+    assert (len(inline), len(crews)) == ((0, 1) if in_workers else (4, 0))
+
+
+def test_groups_have_as_many_workers_as_suit_each(monkeypatch, crews):
+    """A CNN that leaves no room for another doesn't hold up the others."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(executors, "processes", lambda config: 8 if config.width == 32 else 2)
     wide = replace(cnn(), width=64)
     jobs = [Job(replace(config, seed=seed), None) for config in (cnn(), wide) for seed in range(10)]
     list(executors.execute(jobs, "local", 0, lambda rounds: None, lambda numbers, standing: None))
-    assert sorted(count for count, _ in counts) == [2, 8]  # as many as there may be, however few groups there are
-    for count, groups in counts:
+    assert sorted(count for count, _ in crews) == [2, 8]  # as many as there may be, however few groups there are
+    for count, groups in crews:
         assert len(groups) == 10
         assert {jobs[n].config.width for group in groups for n in group} == {32 if count == 8 else 64}
 

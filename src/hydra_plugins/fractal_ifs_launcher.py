@@ -130,7 +130,7 @@ class FusedLauncher(Launcher):
     halving: Halving | None = None  # that of a sweeper which prunes
 
     def __init__(self, **keys: Any):
-        self.packing = Packing.parse({"executor": "local", "stack": 0} | keys)
+        self.packing = Packing.parse({"executor": "auto", "stack": 0} | keys)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives a launcher before ``launch``."""

@@ -1,5 +1,5 @@
 """Where groups of runs train: ``inline``, in this process, or ``local``, in worker processes, by default one per GPU
-or core.
+or core. ``auto`` is ``local``, but for a sweep that has ended before worker processes would have begun.
 
 The native engine has its own threads and always trains inline. On CPUs the torch engine uses one thread per process:
 two threads in each of two processes are ten times slower than one in each. CNNs have several processes on each GPU: a
@@ -14,10 +14,13 @@ from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.engines.choice import choose
 from fractal_ifs.sweeps.crew import Crew, on_devices
 from fractal_ifs.sweeps.work import Outcome, train_group
-from fractal_ifs.training.grouping import groups_of
+from fractal_ifs.training.grouping import groups_of, step_cost
 from fractal_ifs.training.rounds import SweepRounds
 from fractal_ifs.training.standing import Standing
 from fractal_ifs.training.train import process_threads
+
+BRIEF_SECONDS = 5.0  # about what it takes to start worker processes, mostly their imports
+STEP_SECONDS, MULTIPLICATION_SECONDS = 1e-3, 6e-10  # of PyTorch on one core, roughly, with the passes back
 
 
 def execute(
@@ -37,6 +40,8 @@ def execute(
 
     Yields the numbers and the outcomes of jobs, as they end.
     """
+    if executor == "auto" and _brief(jobs):
+        executor = "inline"
     groups = groups_of(jobs)
     parallel: dict[tuple[int, str], list[list[int]]] = {}  # by how many workers may train such groups, and on what
     for numbers in groups:
@@ -54,6 +59,14 @@ def execute(
     crew = Crew(jobs, stack)
     for (workers, _), some in parallel.items():
         yield from crew.train(some, workers, told)
+
+
+def _brief(jobs: Sequence[Job]) -> bool:
+    """Whether no worker is asked for, and all jobs one after another take no longer than worker processes to start."""
+    if any(c.workers or c.trainer.accelerator != "cpu" or not c.synthetic for c in (job.config for job in jobs)):
+        return False
+    seconds = (job.steps * (STEP_SECONDS + MULTIPLICATION_SECONDS * step_cost(job.config)) for job in jobs)
+    return sum(seconds) < BRIEF_SECONDS
 
 
 def shares(numbers: list[int], workers: int) -> list[list[int]]:

@@ -14,5 +14,7 @@ class Packing(Group):
 
     PREFIX: ClassVar[str] = "hydra.launcher."
 
-    executor: Literal["inline", "local"] = key("this process, or where the engine needs them others, per GPU or core")
+    executor: Literal["auto", "inline", "local"] = key(
+        "this process, or where the engine needs them others, per GPU or core; auto: as is quicker"
+    )
     stack: int = key("networks of one shape in a program of the stacked engine; 0: chosen for the machine", least=0)

@@ -34,7 +34,7 @@ def train_jobs(jobs: Sequence[Job], executor: str = "inline", stack: int = 0) ->
     """Train the jobs that are not finished. Returns how each job ended, in their order.
 
     Args:
-        executor, stack: the keys of conf/hydra/launcher/fused.yaml. ``executor`` is ``inline`` or ``local``.
+        executor, stack: the keys of conf/hydra/launcher/fused.yaml. ``executor`` is ``auto``, ``inline`` or ``local``.
 
     Raises ConfigError where another config was trained in a job's directory, or its images are missing.
     """
