@@ -133,6 +133,19 @@ def test_jobs_of_several_sweeps_are_submitted_once(monkeypatch, tmp_path):
     assert len(submitted) == 2
 
 
+def test_what_sbatch_refuses_is_told_once(monkeypatch, tmp_path, capfd):
+    pytest.importorskip("submitit")
+    (tmp_path / "bin").mkdir()
+    for name in ("sbatch", "srun"):
+        (tmp_path / "bin" / name).write_text("#!/bin/sh\necho sbatch: error: invalid >&2\necho  partition >&2\nexit 1\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(ConfigError) as refused:
+        slurm.submit([[Job(small(), tmp_path / "s" / "run")]], [tmp_path / "s"], slurm_settings())
+    assert str(refused.value) == "hydra/launcher=slurm: can't submit: sbatch: error: invalid partition"
+    assert capfd.readouterr() == ("", "")
+
+
 def test_of_a_job_that_slurm_has_ended_only_its_own_new_record_counts(monkeypatch, tmp_path):
     """Not one that lay there before, as with ``overwrite``, nor another config's. All wait for records together."""
     monkeypatch.setattr(slurm, "last_state", lambda _: "")

@@ -6,6 +6,7 @@ until its runs have records.
 """
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -217,7 +218,7 @@ def submit(hands: Sequence[Sequence[Job]], directories: Sequence[Path], settings
     try:
         executor = submitit.SlurmExecutor(folder)
         executor.update_parameters(**{key: value for key, value in asked.items() if value is not None})
-        with executor.batch():
+        with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # submitit prints what it raises besides
             found = [executor.submit(Task(hand, settings)) for hand in hands]
     except Exception as error:
         text = str(error.__cause__ or error) if not isinstance(error, RuntimeError) else str(error)
