@@ -103,6 +103,7 @@ def test_from_a_file_of_ones_own(tmp_path):
         (lambda: ApproximationCurve(last=6).P(5), "curve.last=6: must be at most the fractal's depth, 5"),
         (lambda: ApproximationCurve(weights=[1, -1]), r"curve.weights=\[1, -1\]: must not be negative"),
         (lambda: ApproximationCurve(weights=[0, 0]), r"curve.weights=\[0, 0\]: must not all be zero"),
+        (lambda: ApproximationCurve(weights=[1e308] * 2), "must not all be zero nor have an infinite sum"),
         (lambda: ApproximationCurve(weights=[]), r"curve.weights=\[\]: must have at least one number"),
         (lambda: ApproximationCurve(weights=[1, 2]).P(3), "must have 3 numbers for fractal.depth=3, has 2"),
         (lambda: ApproximationCurve(mass=[0.5, 0.4]), "curve.mass=.*: must sum to 1, sums to 0.9"),

@@ -24,6 +24,8 @@ SKEWED = AffineIFS(  # unequal maps that turn and squeeze: nothing about it is a
     [0.5 * np.array([[0.6, -0.8], [0.8, 0.6]]), [[0.3, 0.1], [0, 0.2]]], [[-0.2, -0.2], [0.55, 0.7]], name="skewed"
 )
 OVERLAPPING = AffineIFS.load("custom", ratio=0.5, offsets=[[-0.5, -0.5], [0.2, -0.1]])
+THIN = AffineIFS.load("custom", ratio=0.499, offsets=[[-0.5], [0.5]])  # its gaps are a thousandth of K_0
+SLIVER = AffineIFS.load("custom", ratio=0.2999995, offsets=[[-0.7], [-0.1]])  # images that just don't touch
 
 
 def chi_square_p(counts, probabilities):
@@ -87,6 +89,8 @@ def test_level_agrees_with_sample(name, curve):
         ("cantor", 11),
         (SKEWED, 4),
         (OVERLAPPING, 4),
+        (THIN, 12),  # the deepest: its gaps are 4 steps of float32 there
+        (SLIVER, 5),  # too thin for float32, and so small that it is left out
     ],
     ids=str,
 )

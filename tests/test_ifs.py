@@ -269,6 +269,15 @@ def test_a_bad_fractal_is_refused_without_torch():
             r"fractal.maps\[0\] of vicsek: must send K_0 into itself",
         ),
         (lambda: AffineIFS.load("vicsek").check(12), "fractal.depth=12: must be <= 11, else the cells of vicsek"),
+        (
+            lambda: AffineIFS.load("custom", ratio=0.499, offsets=[[-0.5], [0.5]]).check(13),
+            "fractal.depth=13: must be <= 12, else the gaps between the cells of custom are too small for float32",
+        ),
+        (lambda: AffineIFS.load("cantor2d").check(5, (1 - 1e-7) / 3**5), "margin=0.00411523: must be < 0.00411523"),
+        (
+            lambda: AffineIFS([[[0.5]]], [[0.0]], [[0.0], [1e39]]).check(2),
+            "fractal.base of custom: its largest number must be >= 1e-30 and <= 1e30",
+        ),
         (lambda: AffineIFS.load("vicsek").check(0), "fractal.depth=0: must be a whole number >= 1"),
         (lambda: AffineIFS.load("vicsek").check(5, 0.01), "margin=0.01: must be < 0.00411523, else K_5"),
         (lambda: AffineIFS.load("vicsek").check(5, -0.01), "margin=-0.01: must be a number >= 0"),

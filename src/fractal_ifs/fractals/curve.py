@@ -144,10 +144,12 @@ def _check_list(kind: str, values: Floats, given: object) -> None:
         return
     if (values < 0).any():
         raise ConfigError(f"{key}: must not be negative")
-    if values.sum() == 0:
-        raise ConfigError(f"{key}: must not all be zero")
-    if kind == "mass" and abs(values.sum() - 1) > 1e-6:
-        raise ConfigError(f"{key}: must sum to 1, sums to {values.sum():g}")
+    with np.errstate(over="ignore"):
+        total = values.sum()
+    if not 0 < total < np.inf:
+        raise ConfigError(f"{key}: must not all be zero nor have an infinite sum")
+    if kind == "mass" and abs(total - 1) > 1e-6:
+        raise ConfigError(f"{key}: must sum to 1, sums to {total:g}")
 
 
 def _brief(values: Floats) -> str:

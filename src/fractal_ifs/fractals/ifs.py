@@ -22,6 +22,7 @@ from fractal_ifs.fractals.numbers import Floats, is_list, number, short, vector,
 DEPTH = 5  # n of K_n, unless one is given: that of the paper's experiments
 KEYS = ("name", "depth", "d", "ratio", "offsets", "corners", "maps", "base", "negatives")
 MAX_CELLS = 2**22
+SLIVER = 1e-4  # the share of a gap that may be too thin for float32: a decimal such as .3333 leaves slivers
 Run = tuple[int, int]  # neighbouring cells of a grid along an axis: the first, and the one after the last
 
 
@@ -199,9 +200,9 @@ class AffineIFS:
     def check(self, depth: int, margin: float = 0.0, resolution: float = 2.0**-24, key: str = "margin") -> None:
         """Raise ConfigError unless there is a fractal distribution of this depth and margin. Needs no torch.
 
-        The images must stay in K_0 (Assumption 2) and leave room outside them, the cells of K_depth must be wide enough
-        for numbers of that resolution (2^-24 for float32), and K_depth^margin must not be empty. ``key`` is the
-        margin's name in a message.
+        The images must stay in K_0 (Assumption 2) and leave room outside them, the cells of K_depth, and where they are
+        boxes the gaps between them, must be wide enough for numbers of that resolution (2^-24 for float32), and
+        K_depth^margin must not be empty. ``key`` is the margin's name in a message.
         """
         depth = whole(depth, "fractal.depth", 1)
         margin = number(margin, key)
@@ -211,19 +212,28 @@ class AffineIFS:
             i = next(i for i, image in enumerate(self.images) if not image.inside(self.base))
             raise ConfigError(f"fractal.maps[{i}] of {self.name}: must send K_0 into itself (the paper's Assumption 2)")
         thinnest = float(np.linalg.svd(self.matrices, compute_uv=False).min())
-        allowed = 64 * resolution * float(np.abs([self.base.lo, self.base.hi]).max())
-        deepest = int(np.floor(np.log(allowed / (2 * self.base.inradius)) / np.log(thinnest)))
+        size = float(np.abs([self.base.lo, self.base.hi]).max())
+        if not 1e-30 <= size <= 1e30:
+            raise ConfigError(f"fractal.base of {self.name}: its largest number must be >= 1e-30 and <= 1e30")
+        deepest = int(np.floor(np.log(64 * resolution * size / (2 * self.base.inradius)) / np.log(thinnest)))
         if depth > deepest:
-            raise ConfigError(
-                f"fractal.depth={depth}: must be <= {deepest}, else the cells of {self.name} are too small for float32"
-            )
-        apart = not self.separation().overlapping
-        if self.gap() == [] or (apart and self.volume(1) > (1 - TOLERANCE) * self.base.volume):
+            raise self._too_deep(depth, deepest, "cells")
+        gap, apart = self.gap(), not self.separation().overlapping
+        if gap == [] or (apart and self.volume(1) > (1 - TOLERANCE) * self.base.volume):
             raise ConfigError(f"fractal={self.name}: must leave a part of K_0 outside the images, for the negatives")
-        if margin and margin >= (largest := self.inradius(depth)):
+        if gap is not None and depth > (deepest := _depth_of_gap(gap, thinnest, 4 * resolution * size, depth)):
+            raise self._too_deep(depth, deepest, "gaps between the cells")
+        if margin and margin >= (largest := self.inradius(depth)) - 2 * resolution * size:
             raise ConfigError(
                 f"{key}={margin:g}: must be < {largest:.6g}, else K_{depth}^margin of {self.name} has no point left"
             )
+
+    def _too_deep(self, depth: int, deepest: int, what: str) -> ConfigError:
+        if deepest < 1:
+            return ConfigError(f"fractal={self.name}: the {what} are too small for float32")
+        return ConfigError(
+            f"fractal.depth={depth}: must be <= {deepest}, else the {what} of {self.name} are too small for float32"
+        )
 
     def inradius(self, j: int) -> float:
         """The radius of the largest ball in any cell of K_j."""
@@ -346,6 +356,17 @@ def _box(value: Any, key: str, d: int) -> Box:
     if not (lo < hi).all():
         raise ConfigError(f"{key}={short(value)}: every lo must be below its hi")
     return Box(lo, hi)
+
+
+def _depth_of_gap(gap: Sequence[Box], scale: float, least: float, depth: int) -> int:
+    """The deepest level, up to ``depth``, on which all of the gap but a `SLIVER` is at least so thick."""
+    sides = np.array([(box.hi - box.lo).min() for box in gap])
+    volumes = np.array([box.volume for box in gap])
+
+    def thin(level: int) -> float:
+        return float(volumes[sides * scale ** (level - 1) < least].sum())
+
+    return next((n for n in range(depth, 0, -1) if thin(n) <= SLIVER * volumes.sum()), 0)
 
 
 def _difference(base: Box, images: Sequence[Box], most: int = 4096) -> list[Box] | None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.convex import Box, Convex
-from fractal_ifs.fractals.ifs import AffineIFS
+from fractal_ifs.fractals.ifs import SLIVER, AffineIFS
 from fractal_ifs.fractals.membership import as_tensors, deepest
 from fractal_ifs.fractals.numbers import Floats
 from fractal_ifs.fractals.splitmix import derive, high_bits, uniform, words
@@ -73,10 +73,15 @@ class BoxMixture:
             [part[3] / part[3].sum() * p for part, p in zip(parts, level_probabilities, strict=True)]
         )
         possible = probability > 0
-        corners, sizes = _float32_inside(lo[possible], hi[possible])
-        accept, alias = _alias_table(probability[possible])
+        lo, hi, level, probability = lo[possible], hi[possible], level[possible], probability[possible]
+        corners, sizes = _float32_inside(lo, hi)
+        if not (room := (sizes >= 0).all(1)).all():
+            if probability[~room].sum() > SLIVER:
+                raise ConfigError(f"fractal={ifs.name}: must leave room for the points of each level, in float32")
+            corners, sizes, level, probability = corners[room], sizes[room], level[room], probability[room]
+        accept, alias = _alias_table(probability)
         # Columns, not rows: a gather from a column is several times faster.
-        arrays = (accept, alias, level[possible], *corners.T.copy(), *sizes.T.copy())
+        arrays = (accept, alias, level, *corners.T.copy(), *sizes.T.copy())
         self.d = ifs.d
         self._tables = {torch.device("cpu"): as_tensors(torch.device("cpu"), *arrays)}
 
