@@ -209,6 +209,8 @@ void vectors_do_what_their_names_say() {
         const Lanes direction = adam_direction(up - 3, up, 1.5f, 1e-3f);
         const double expected = (i - 3) / (1.5 * std::sqrt(double(i)) + 1e-3);
         CHECK(std::fabs(direction[i] - expected) <= 1e-6 * std::fabs(expected), "lane %d", i);
+        CHECK(std::fabs(adam_direction(broadcast(1e18f), broadcast(INFINITY), 1, 1e-8f)[i]) < 0.1f, "lane %d", i);
+        CHECK(std::isnan(adam_direction(up, broadcast(NAN), 1, 1e-8f)[i]), "lane %d", i);
     }
 }
 

@@ -114,7 +114,7 @@ def test_what_torch_cannot_export_is_told_in_a_line():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nowhere", "-o", "x.pt2"], "run=nowhere: there is no finished run in this directory"),
+        (["nowhere", "-o", "x.pt2"], "run=nowhere: there is no such directory"),
         (["RUN", "-o", "x.h5"], "-o x.h5: must end with .pt2 or .onnx, or stand beside --format torch_export|onnx|"),
         (["RUN", "-o", "nowhere/x.pt2"], "nowhere/.x.pt2"),
     ],

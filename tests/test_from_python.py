@@ -342,6 +342,16 @@ def test_a_key_that_is_a_list_is_a_tuple_and_a_list_of_them_is_swept(tmp_path):
         ("optimizer.betas", [0.8, 0.9], "[0.8,0.9]"),
         ("curve.weights", np.array([0, 0, 1]), "[0,0,1]"),
         ("curve.weights", np.array([[0, 0, 1], [1, 0, 0]]), "[0,0,1],[1,0,0]"),
+        ("curve.weights", [np.array([0, 0, 1]), (1, 0, 0)], "[0,0,1],[1,0,0]"),
+        ("curve.mass", np.ones(2) / 2, "[0.5,0.5]"),
+        ("curve.P", [0.5, 0.7, 1], "[0.5,0.7,1]"),
+        ("fractal.offsets", [[-0.5, 0.5], [0.5, 0.5]], "[[-0.5,0.5],[0.5,0.5]]"),
+        ("fractal.offsets", [-0.5, 0.5], "[-0.5,0.5]"),  # in one dimension
+        ("fractal.offsets", np.array([[[-0.5], [0.5]], [[0], [0.5]]]), "[[-0.5],[0.5]],[[0.0],[0.5]]"),
+        ("fractal.maps", [{"matrix": 0.3, "offset": [0]}], "[{matrix:0.3,offset:[0]}]"),
+        ("fractal.maps", [[{"matrix": 0.3}], [{"matrix": 0.2}]], "[{matrix:0.3}],[{matrix:0.2}]"),
+        ("fractal.base", ["cube", "unit"], "cube,unit"),
+        ("fractal.base", [[0, 0], [1, 0], [0, 1]], "[[0,0],[1,0],[0,1]]"),
         ("logger", ["csv", "wandb"], "[csv,wandb]"),
         ("logger", "csv", "csv"),
         ("model.omega", (5, 10), "[5,10]"),
@@ -351,6 +361,19 @@ def test_a_key_that_is_a_list_is_a_tuple_and_a_list_of_them_is_swept(tmp_path):
 )
 def test_a_list_is_swept_or_is_the_value(key, value, words):
     assert _word(key, value) == f"{key}={words}"
+
+
+@pytest.mark.parametrize("call", [run, lambda **keys: sweep(None, **keys)], ids=["run", "sweep"])
+@pytest.mark.parametrize("choice", [dict, {"_target_": "nets.Mine"}, "mine/model/wide.yaml", [object()]], ids=range(4))
+def test_a_choice_is_a_name_and_where_ones_own_is_found_is_said(call, choice):
+    with pytest.raises(ConfigError, match=r"^model=.*: must be a name; one of your own is a file DIR/model/NAME"):
+        call(model=choice, **TINY)
+
+
+@pytest.mark.parametrize("call", [run, sweep])
+def test_words_are_no_directory(call):
+    with pytest.raises(ConfigError, match=r"^directory=\['width=8'\]: must be a path; keys are keywords, width=8$"):
+        call(["width=8"], **TINY)
 
 
 def test_measures_of_a_sweep_are_a_list(tmp_path):

@@ -121,7 +121,7 @@ def test_an_optimizer_of_ones_own_is_refused_as_such(command, tmp_path):
     folder.mkdir(parents=True)
     (folder / "prop.yaml").write_text("_target_: torch.optim.RMSprop\n")
     line = refused(command, "optimizer=prop", "hydra.searchpath=[mine]", *QUICK)
-    assert "optimizer._target_=torch.optim.RMSprop: can't be one's own, must be optimizer=adam, adamw, sgd" in line
+    assert "optimizer._target_=torch.optim.RMSprop: can't be one's own, must be optimizer=adam, adamw, sgd; " in line
 
 
 def test_jobs_in_several_directories_have_a_table_in_each(command, tmp_path):

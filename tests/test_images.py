@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import composed, read_checkpoint, slurm_settings
+from omegaconf import OmegaConf
 from torch import nn
 from torch.nn import functional
 
@@ -807,6 +808,33 @@ def test_the_data_module_under_plain_lightning(folder):
     assert len(data.train_dataloader()) == 3
     assert sum(len(y) for _, y in data.val_dataloader()) == 12
     assert isinstance(data, pl.LightningDataModule)
+
+
+def test_the_data_module_by_a_name_and_some_keys(folder):
+    of = modules.CIFAR10DataModule
+    assert of().data == of("cifar10").data == of({}).data
+    assert (of("fashion_mnist").data.name, of({"name": "fashion_mnist", "crop": 20}).data.crop) == ("fashion_mnist", 20)
+    c = images_of(config(folder))
+    sizes = {"train_size": c.train_size, "test_size": c.test_size}
+    data = of(OmegaConf.create({"dir": c.dir, "verify": False, **sizes}), batch_size=16)
+    assert len(next(iter(data.train_dataloader()))[1]) == 16
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"batch_size": 60_000}, "batch_size=60000: must be a whole number >= 1 and <= 50000"),
+        ({"batch_size": 0}, "batch_size=0: must be a whole number >= 1 and <= 50000"),
+        ({"seed": -1}, "seed=-1: must be a whole number >= 0 and < 2^63"),
+        ({"device": "nowhere"}, "device=nowhere: must be a device that is here"),
+        ({"data": 3}, "data=3: unknown; known: cifar10, fashion_mnist"),
+        ({"data": {"crp": 2}}, "data.crp=2: there is no such key; did you mean crop?"),
+    ],
+)
+def test_the_data_module_refuses(keys, told):
+    with pytest.raises(ConfigError) as refused:
+        modules.CIFAR10DataModule(**keys)
+    assert str(refused.value).startswith(told)
 
 
 def test_fingerprints_of_images(folder):

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 import pytorch_lightning as pl
 import torch
 import yaml
 from conftest import SMALL, read_checkpoint, small
+from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Timer
 
 from fractal_ifs import MLP, Classifier, ConfigError, FractalDataModule, FractalDistribution, load, run
@@ -136,6 +137,39 @@ def test_a_column_of_outputs_is_refused(tmp_path):
     assert f.shape == (20,)
 
 
+@pytest.mark.parametrize(
+    ("labels", "loss", "told"),
+    [
+        (torch.ones(20, 1), "hinge", r"labels: must be of shape \(20,\), not \(20, 1\)"),
+        (torch.arange(20) % 2, "hinge", r"labels: must be -1 and \+1 for outputs \(b,\), there is a 0"),
+        (
+            torch.ones(20),
+            lambda f, y: (f[:3] - 1).abs(),
+            r"loss: must be one number, or one for each point, not \(3,\)",
+        ),
+    ],
+    ids=["column", "zeros", "loss"],
+)
+def test_labels_and_losses_that_do_not_fit_are_refused(tmp_path, labels, loss, told):
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(20, 2), labels), 20)
+    keys: Any = {"max_steps": 1, "accelerator": "cpu", "logger": False, "default_root_dir": tmp_path}
+    model = Classifier(MLP(2, 4, 1), cast(Any, loss))
+    with pytest.raises(ConfigError, match=f"^{told}$"):
+        pl.Trainer(**keys, num_sanity_val_steps=0).fit(model, data, data)
+    with pytest.raises(ConfigError, match=f"^{told}$"):
+        pl.Trainer(**keys).validate(model, data)
+
+
+def test_the_rate_is_that_of_a_named_optimizer():
+    def optimizer(parameters):
+        return torch.optim.SGD(parameters, 0.1)
+
+    assert Classifier(MLP(2, 2, 1)).hparams["lr"] == 1e-3
+    assert Classifier(MLP(2, 2, 1), optimizer=optimizer).hparams["lr"] is None
+    with pytest.warns(UserWarning, match=r"^lr=0.01: counts for nothing"):
+        Classifier(MLP(2, 2, 1), optimizer=optimizer, lr=0.01)
+
+
 def softly(f, y):
     return torch.nn.functional.softplus(-3 * y * f)
 
@@ -157,7 +191,7 @@ def test_a_loss_of_ones_own_is_never_another_after_loading(tmp_path, monkeypatch
         trainer.strategy.connect(again)
         trainer.save_checkpoint(path := tmp_path / "again.ckpt")  # which knows no more than the first
     given = Classifier.load_from_checkpoint(path, loss=softly, weights_only=True)
-    assert torch.equal(given.loss_of(given(batch[0]), batch[1]), softly(given(batch[0]), batch[1]))
+    assert torch.equal(given.loss_of(given(batch[0]), batch[1]), softly(given(batch[0]), batch[1]).mean())
 
     monkeypatch.syspath_prepend(Path(__file__).parent)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
@@ -183,7 +217,8 @@ def test_data_modules_take_names(tmp_path):
     )
     c = small(fractal="vicsek", curve=4, data__train_size=300, data__test_size=20, seed=3)
     expected = fractal_points(c.fractal, c.curve, c.data, 3)
-    for module in (named, written, own):
+    composed = FractalDataModule(OmegaConf.create(keys), 4, OmegaConf.create({"train_size": 300, "test_size": 20}), 3)
+    for module in (named, written, own, composed):
         module.setup()
         assert module.points is not None
         assert torch.equal(module.points.x_train, expected.x_train)

@@ -104,6 +104,9 @@ def test_a_network_of_ones_own_through_the_command_line(command, nets, tmp_path)
     module.write_text(module.read_text() + "# changed\n")
     again = command("-m", *words, "curve=1,4", "model.omega=5,10", INLINE, "sweep=own")
     assert "4 of these were trained with another source of their model" in again.out + again.err
+    assert "sources: " not in again.out
+    more = command("-m", *words, "curve=1,4", "model.omega=5", "seed=0,1", INLINE, "sweep=own")
+    assert "sources: in 2 cells the mean is over runs of different sources of their model or loss" in more.out
     single = command(*words, "seed=3")
     assert single.status == 0
     assert "best test accuracy" in single.out

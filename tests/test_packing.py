@@ -137,12 +137,12 @@ def test_what_sbatch_refuses_is_told_once(monkeypatch, tmp_path, capfd):
     pytest.importorskip("submitit")
     (tmp_path / "bin").mkdir()
     for name in ("sbatch", "srun"):
-        (tmp_path / "bin" / name).write_text("#!/bin/sh\necho sbatch: error: invalid >&2\necho  partition >&2\nexit 1\n")
+        (tmp_path / "bin" / name).write_text("#!/bin/sh\necho sbatch: error: no >&2\necho '  partition' >&2\nexit 1\n")
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     with pytest.raises(ConfigError) as refused:
         slurm.submit([[Job(small(), tmp_path / "s" / "run")]], [tmp_path / "s"], slurm_settings())
-    assert str(refused.value) == "hydra/launcher=slurm: can't submit: sbatch: error: invalid partition"
+    assert str(refused.value) == "hydra/launcher=slurm: can't submit: sbatch: error: no partition"
     assert capfd.readouterr() == ("", "")
 
 

@@ -466,7 +466,7 @@ def test_a_fractal_of_ones_own_from_a_directory(tmp_path):
         (["curve=range(1,1e9)"], r"curve=range\(1,1e9\): must be at most 10000000 jobs"),
         (["vicsek"], "vicsek: must be KEY=VALUE"),
         (["--config-dir", "/nowhere"], "--config-dir=/nowhere: must be a directory"),
-        (["run=/nowhere"], "run=/nowhere: there is no finished run in this directory"),
+        (["run=/nowhere"], "run=/nowhere: there is no such directory"),
     ],
 )
 def test_refusals_come_before_anything_is_drawn(arguments, message, tmp_path):

@@ -68,7 +68,7 @@ def test_corollary_1_on_random_systems(ifs, n, s):
     assert model.width <= 5 * ifs.d * ifs.r**s
     assert model.depth + 1 <= 2 * -(-n // s) + 1
     if ifs.d == 1 or n % s == 0:
-        assert model.depth + 1 <= 2 * (n // s) + 2 or ifs.r == 1
+        assert model.depth + 1 <= 2 * (n // s) + 2
     assert wrong(model, ifs, n, gamma) == 0
 
 

@@ -601,6 +601,10 @@ def test_a_refused_job_is_told_and_its_sweep_goes_on(command, tmp_path):
     [
         (["theorem9"], "statement=theorem9: must be all or one of"),
         (["theorem4", "fractal=cantor2d"], "Theorem 4 is for d=1"),
+        (
+            ["theorem4", "fractal=custom", "fractal.ratio=1/2", "fractal.offsets=[[0]]"],
+            "fractal=custom: Theorem 4 is for two or more maps (k < r^s), this has one",
+        ),
         (["theorem1", "fractal.depth=60"], "float64"),
         (["theorem1", "margin=1"], "Assumption 3"),
         (["corollary1", "corollary1.s=[9]"], "s <= n"),

@@ -6,6 +6,7 @@ Both take the keys and groups of the command line as keywords, with two undersco
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from fractal_ifs.config.keys import shown
 from fractal_ifs.config.keywords import Lists, Values, signature
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.run import Job, RunConfig
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.results.finished_runs import Keeper
 from fractal_ifs.runs.buffers import set_buffers
 from fractal_ifs.runs.load import in_a_line, table_of
@@ -151,7 +152,9 @@ def _grid(keys: Any, context: Any, master: Any, words: Sequence[str]) -> tuple[l
     return sweeper.jobs(words), sweeper.halving if isinstance(sweeper, HalvingSweeper) else None
 
 
-def _check_directory(directory: str | Path | None) -> None:
+def _check_directory(directory: Any) -> None:
+    if not (directory is None or isinstance(directory, (str, os.PathLike))):
+        raise ConfigError(f"directory={short(directory)}: must be a path; keys are keywords, width=8")
     if isinstance(directory, str) and (key := re.match(r"([a-z_.]+)=", directory)):
         raise ConfigError(f"{directory}: would be a directory; keys are keywords, {key[1].replace('.', '__')}=...")
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from fractal_ifs.config.lightning import check_packages
 from fractal_ifs.config.machine import check_gpus, check_memory
 from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.own_class import check_named
-from fractal_ifs.config.run import NAMED, RunConfig
+from fractal_ifs.config.run import GROUPS, NAMED, RunConfig
 from fractal_ifs.config.session import VERSION_BASE, borrowed
 from fractal_ifs.config.trust import check_groups
 from fractal_ifs.config.words import quoted
@@ -34,6 +35,7 @@ def compose(**keywords: Any) -> RunConfig:
     for key, value in named.items():
         if isinstance(value, str) and value.startswith("~"):
             raise ConfigError(f"{key}={value}: ~ can't stand here, write $HOME")
+        check_choice(key, value)
     overrides = [f"{key}={literal(value)}" for key, value in named.items()]
     with borrowed(), initialize_config_dir(str(CONF), **VERSION_BASE):
         try:
@@ -49,6 +51,21 @@ def compose(**keywords: Any) -> RunConfig:
         except Exception as error:
             raise ConfigError(one_line(error, overrides).replace("add -m", "call sweep")) from None
     return accepted(values, folders=folders)
+
+
+def check_choice(key: str, value: Any) -> None:
+    """Raises ConfigError for a choice of a group that is no name, as a class, a mapping or a path of Python's."""
+    several = cast(Sequence[Any], value) if isinstance(value, (list, tuple)) else [value]
+    for each in several if key in GROUPS else ():
+        if isinstance(each, (list, tuple)):
+            check_choice(key, each)
+        elif not (each is None or isinstance(each, (str, Real, range)) or hasattr(each, "tolist")) or (
+            str(each).endswith((".yaml", ".yml"))
+        ):
+            raise ConfigError(
+                f"{key}={short(each)}: must be a name; one of your own is a file DIR/{key}/NAME.yaml, found with "
+                'hydra__searchpath=["DIR"]'
+            )
 
 
 def check_own(words: Sequence[str], sweeper: bool = False) -> None:
@@ -123,6 +140,8 @@ def _missing(values: Mapping[str, Any], prefix: str = "") -> str | None:
 
 def literal(value: Any) -> str:
     """A Python value as Hydra's command line takes it."""
+    if hasattr(value, "tolist"):  # of numpy, pandas or torch
+        value = value.tolist()
     if value is None:
         return "null"
     if isinstance(value, Interval):

@@ -51,7 +51,8 @@ def parse_named(given: object, kinds: tuple[type[N], ...]) -> N:
     where = group if isinstance(given, str) else f"{group}.name"
     if "name" not in keys and "_target_" in keys:
         raise ConfigError(
-            f"{group}._target_={shown(keys['_target_'])}: can't be one's own, must be {group}={', '.join(of)}"
+            f"{group}._target_={shown(keys['_target_'])}: can't be one's own, must be {group}={', '.join(of)}; "
+            f"fractal_ifs.Classifier({group}=...) in a pl.Trainer of your own takes any"
         )
     name = cast(str, checked(where, keys.get("name"), Literal[tuple(of)], {}))
     own = [field.name for field in dataclasses.fields(of[name])]

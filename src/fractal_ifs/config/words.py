@@ -26,8 +26,12 @@ CHOICES = (*GROUPS, "budget", "protocol", "experiment")  # a choice of a file
 SEVERAL = ("callbacks", "logger")  # groups of which a run may have several, [a,b]
 _HINTS = {f"{kind.PREFIX}{name}": hint for kind in KINDS for name, hint in get_type_hints(kind).items()}
 COUNTS = tuple(key for key, hint in _HINTS.items() if hint is int)
-# Keys that are lists. Loggers are too, since runs that differ in these alone are the same; callbacks may be swept.
-LISTS = (*(key for key, hint in _HINTS.items() if get_origin(hint) is tuple), "curve.weights", "logger")
+# Keys that are lists, and how deep. Loggers are too, since runs that differ in these alone are the same. Callbacks may
+# be swept.
+LISTS = {key: 1 for key, hint in _HINTS.items() if get_origin(hint) is tuple} | {
+    **{"curve.weights": 1, "curve.mass": 1, "curve.P": 1, "logger": 1},
+    **{"fractal.offsets": 2, "fractal.base": 2, "fractal.maps": 1},  # of mappings
+}
 TEXTS = (
     *(field.name for field in fields(RunConfig) if _HINTS[field.name] is str),
     *("data.dir", "data.url", "logger.project", "logger.entity", "logger.group", "logger.notes"),

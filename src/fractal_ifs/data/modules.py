@@ -16,7 +16,10 @@ from fractal_ifs.config.keys import A_SEED, checked
 from fractal_ifs.data.images import READERS, TEST_BATCH, Batches, image_sets
 from fractal_ifs.data.order import OrderedLoader, PointBatches
 from fractal_ifs.data.points import Points, fractal_points
-from fractal_ifs.fractals.named import read
+from fractal_ifs.fractals.distribution import device_of
+from fractal_ifs.fractals.named import plain, read
+
+SEED: dict[str, Any] = {"least": 0, "most": 2**63 - 1, "allowed": A_SEED}
 
 
 class FractalDataModule(pl.LightningDataModule):
@@ -48,7 +51,7 @@ class FractalDataModule(pl.LightningDataModule):
         if not isinstance(data, FractalData):
             data = FractalData.parse({**read("data", "fractal", {}), **(data or {})})
         check_distribution(self.fractal, self.curve, data.margin)
-        self.data, self.seed = data, checked("seed", seed, int, {"least": 0, "most": 2**63 - 1, "allowed": A_SEED})
+        self.data, self.seed = data, checked("seed", seed, int, SEED)
         self.batch_size = checked("batch_size", batch_size, int, {"least": 1, "most": data.train_size})
         self.points: Points | None = None
 
@@ -75,7 +78,7 @@ class FractalDataModule(pl.LightningDataModule):
 
 def _keys(group: str, named: object) -> Mapping[str, Any]:
     """The keys of a choice of a group: of its file, of the file of one's own, or as they are given."""
-    return cast(Mapping[str, Any], named) if isinstance(named, Mapping) else read(group, named, {})
+    return plain(cast(Mapping[str, Any], named)) if isinstance(named, Mapping) else read(group, named, {})
 
 
 class _Training(Dataset[tuple[Tensor, Tensor]]):
@@ -108,7 +111,8 @@ class CIFAR10DataModule(pl.LightningDataModule):
     training. A batch is a function of the seed and its number over all epochs.
 
     Args:
-        data: the name of a conf/data/*.yaml of images, a mapping with all keys of one, or the config group ``data``.
+        data: the name of a conf/data/*.yaml of images, a mapping with keys in place of those that stand there (of the
+            set that its ``name`` says, else of CIFAR-10), or the config group ``data``.
         seed: the run's seed.
         batch_size: images in a training batch.
         device: where the images are stored and the batches are made.
@@ -125,9 +129,12 @@ class CIFAR10DataModule(pl.LightningDataModule):
     ):
         super().__init__()
         if not isinstance(data, ImageData):
-            data = ImageData.parse(read("data", data, {}) if isinstance(data, str) else data)
-        self.data = data
-        self.seed, self.batch_size, self.target = seed, batch_size, device
+            own = plain(data) if isinstance(data, Mapping) else {"name": data}
+            keys = read("data", own.get("name", "cifar10"), own)
+            data = ImageData.parse({name: value for name, value in keys.items() if name != "defaults"})
+        self.data, self.seed = data, checked("seed", seed, int, SEED)
+        self.batch_size = checked("batch_size", batch_size, int, {"least": 1, "most": data.train_size})
+        self.target = device_of(device)
         self._batches: Batches | None = None
 
     def prepare_data(self) -> None:

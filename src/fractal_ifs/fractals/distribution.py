@@ -113,7 +113,7 @@ class FractalDistribution:
         """
         m, seed = whole(m, "m", 1), whole(seed, "seed", 0)
         start = whole(start, "start", 0, 2**63 - 1 - m)
-        device = _device(device)
+        device = device_of(device)
         x = torch.empty(m, self.d, dtype=torch.float32, device=device)
         y = torch.empty(m, dtype=torch.float32, device=device)
         level = torch.empty(m, dtype=torch.int64, device=device)
@@ -158,7 +158,8 @@ class FractalDistribution:
         return f"FractalDistribution({self.ifs.name!r}, curve={self.curve.name!r}, depth={self.depth}{margin})"
 
 
-def _device(device: str | torch.device) -> torch.device:
+def device_of(device: str | torch.device) -> torch.device:
+    """A device that is here. Raises ConfigError."""
     try:
         device = torch.device(device)
         torch.empty(0, device=device)

@@ -77,7 +77,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 def _value(config: Mapping[str, Any], key: str, group: str) -> Any:
     try:
-        value = _plain(config[key])
+        value = plain(config[key])
         missing = isinstance(value, str) and value == MISSING
     except Exception as error:  # OmegaConf's, known by name: this package works without it
         if not _omegaconf(error):
@@ -91,14 +91,14 @@ def _value(config: Mapping[str, Any], key: str, group: str) -> Any:
     return value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """An OmegaConf's node as a dict or list; anything else as it is."""
     if not _omegaconf(value):
         return value
     if isinstance(value, Mapping):
         node = cast("Mapping[str, Any]", value)
-        return {key: _plain(node[key]) for key in node}
-    return [_plain(entry) for entry in value] if is_list(value) else value
+        return {key: plain(node[key]) for key in node}
+    return [plain(entry) for entry in value] if is_list(value) else value
 
 
 def _omegaconf(value: object) -> bool:

@@ -43,7 +43,7 @@ def printed_width(ifs: CubeIFS, s: int = 1) -> int:
 
 def built_depth(ifs: CubeIFS, n: int, s: int) -> int:
     """Their depth, the readout counted; `corollary1_network` says how it compares with the printed one."""
-    return 2 * -(-n // s) + 1 - (ifs.d == 1 and n % s > 0)
+    return 3 if ifs.r == 1 else 2 * -(-n // s) + 1 - (ifs.d == 1 and n % s > 0)
 
 
 def network(ifs: CubeIFS, n: int, gamma: float, sizes: Sequence[int], hidden: int | None = None) -> MLP:
@@ -187,14 +187,14 @@ def split(n: int, s: int) -> list[int]:
 
 
 def corollary1_network(ifs: CubeIFS, n: int, s: int, gamma: float) -> MLP:
-    """The network of Corollary 1: width at most 5 d r^s, 2 ceil(n/s) hidden layers.
+    """The network of Corollary 1: width at most 5 d r^s, 2 ceil(n/s) hidden layers; 2 with one map (r = 1).
 
     Where d = 1 and s doesn't divide n there is one layer less. So the depth is at most the printed 2 floor(n/s) + 2
     where d = 1 or s divides n, and one more elsewhere. Raises as `network`, and unless 1 <= s <= n.
     """
     sizes = split(n, s)
     if ifs.r == 1:
-        return network(ifs, n, gamma, [n], hidden=2 * len(sizes))
+        return network(ifs, n, gamma, [n])
     if ifs.d == 1 and n % s:
         return line_network(ifs, n, gamma, sizes)
     return network(ifs, n, gamma, sizes)

@@ -15,6 +15,7 @@ from fractal_ifs.results.numbers import BEST
 from fractal_ifs.results.pivot import numbers
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.text_table import csv_of, may_replace
+from fractal_ifs.results.varied import with_inner_keys
 
 # Of the paper's tables; below the table of a sweep stands what its own cells are.
 CELL = (
@@ -69,8 +70,10 @@ def write_report(
     check_writable(output)
     notes += [*_of_an_earlier_report(found, output, with_figures), *found.notes]
     if its_own:
-        write(table, csv_of(runs))
-        write(output / "results.parquet", runs.to_parquet(index=False))
+        whole, inner = with_inner_keys(runs)  # as in a sweep's own table
+        write(table, csv_of(whole))
+        unlike = [name for name in inner if whole[name].dtype == object]  # texts beside numbers
+        write(output / "results.parquet", whole.astype(dict.fromkeys(unlike, str)).to_parquet(index=False))
     _write_tables(found, output)
     files = _write_figures(found, notes, output, drawn) if with_figures else []
     write(output / "report.md", _markdown(found, notes, files).encode())

@@ -15,7 +15,7 @@ from fractal_ifs.results.numbers import BEST, CHOOSING, Number, collapsed, looks
 from fractal_ifs.results.protocol import keys_of_difference
 from fractal_ifs.results.text_table import by_value, plain_value
 from fractal_ifs.results.varied import DRAWN, FOLLOW, KEYS, varied
-from fractal_ifs.runs.records import Status, field_of, key_of
+from fractal_ifs.runs.records import SOURCES, Status, field_of, key_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,6 +65,11 @@ class Entry:
     def collapsed(self) -> int:
         """How many of these answer the same for every point."""
         return sum(map(collapsed, self.runs))
+
+    @property
+    def mixed(self) -> bool:
+        """Whether these were computed from different sources of their own: a class was edited between them."""
+        return any(len({run.get(name) for run in self.runs}) > 1 for name in SOURCES)
 
 
 @dataclass(frozen=True)
@@ -270,6 +275,11 @@ def legend(table: Pivot) -> list[str]:
         lines.append(
             f"collapsed: {counted(number, 'run')} of those in the table, whose network answers the same for every "
             "point; its last measurements are stuck at the share of a class."
+        )
+    if number := sum(entry.mixed for entry in shown):
+        lines.append(
+            f"sources: in {counted(number, 'cell')} the mean is over runs of different sources of their model or loss, "
+            "or from different checkpoints."
         )
     if any(_beside(entry, 4) for entry in shown):
         lines.append("train, test, val: the accuracies after the last step, which have no part in a choice.")

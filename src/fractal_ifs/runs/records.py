@@ -436,7 +436,7 @@ def what_is_there(directory: Path) -> str:
     """What a directory without a record is: perhaps that of a sweep."""
     names = sorted(path.parent.name for path in directory.glob(f"*/{RESULT}"))
     if not names:
-        return "there is no finished run in this directory"
+        return f"there is no {'finished run in this' if directory.is_dir() else 'such'} directory"
     shown = ", ".join(short(name, 200) for name in names[:MOST_NAMED])
     more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
     return f"is the directory of a sweep: each of its runs has its own, here {shown}{more}"

@@ -10,7 +10,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from fractal_ifs.config.compose import check_own, literal
+from fractal_ifs.config.compose import check_choice, check_own, literal
 from fractal_ifs.config.interval import Interval
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import one_line
@@ -97,7 +97,10 @@ def _asked(directory: Path | None, keywords: Mapping[str, Any]) -> Generator[_As
     """Compose a sweep's own config. Within, what Hydra raises is a ConfigError."""
     if len(list(_swept(keywords.get("sweep")))) > 1:
         raise ConfigError(f"sweep={short(keywords['sweep'])}: must be one name: the jobs of a call are one sweep")
-    words = [_word(key.replace("__", "."), value) for key, value in keywords.items()]
+    named = {key.replace("__", "."): value for key, value in keywords.items()}
+    for key, value in named.items():
+        check_choice(key, value)
+    words = [_word(key, value) for key, value in named.items()]
     with borrowed(searching=True) as loan, initialize_config_dir(str(CONF), **VERSION_BASE):
         try:
             check_own(words, sweeper=True)
@@ -272,7 +275,7 @@ def _record(job: Job, ended: Ended) -> RunRecord:
 def _word(key: str, value: Any) -> str:
     """A keyword as a word of ``train -m``. A list is swept, a tuple is the value of a key that is a list.
 
-    Of a key that we know to be a list, a list is the value too, and one of lists or tuples is swept.
+    Of a key that we know to be a list, a list is the value too, and one of such lists or tuples is swept.
     """
     if key == "hydra.sweeper" or (key == "hydra.sweeper.sampler" and isinstance(value, str)):  # choices
         return f"{key.replace('.', '/')}={literal(value)}"
@@ -282,7 +285,8 @@ def _word(key: str, value: Any) -> str:
     several = isinstance(value.tolist() if hasattr(value, "tolist") else value, (list, range))
     if isinstance(value, (list, tuple)) and any(isinstance(each, Interval) for each in value):
         raise ConfigError(f"{key}={short(value)}: an Interval must stand alone, not in a list")
-    if several and key in LISTS and not any(isinstance(each, (list, tuple)) for each in values):
+    named = key == "fractal.base" and all(isinstance(each, (str, Mapping)) for each in values)  # else vertices
+    if several and _nested(values) <= LISTS.get(key, 0) and not named:
         values = [values]
     if not values:
         raise ConfigError(f"{key}=[]: stands for no jobs")
@@ -290,6 +294,15 @@ def _word(key: str, value: Any) -> str:
         if isinstance(each, str) and each.startswith("~"):
             raise ConfigError(f"{key}={short(each)}: ~ can't stand here, write $HOME")
     return f"{key}={','.join(map(literal, values))}"
+
+
+def _nested(value: Any) -> int:
+    """How deep lists lie in each other: 0 for what is none."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if not isinstance(value, (list, tuple, range)):
+        return 0
+    return 1 + max((_nested(each) for each in cast(Sequence[Any], value)), default=0)
 
 
 def _of_sweeper(word: str) -> bool:

@@ -124,14 +124,14 @@ def problems(config: Mapping[str, Any]) -> tuple[Keys, list[tuple[str, Problem[S
 def problem_of(name: str, keys: Keys, settings: Section, alone: bool) -> Problem[Section]:
     """What a statement is checked on: the chosen fractal, or the Cantor set for a statement about that.
 
-    `alone`: whether only this statement runs. If so, a statement on the line refuses a plane fractal; if not, it uses
-    the Cantor set. Raises ConfigError for bad values.
+    `alone`: whether only this statement runs. If so, a statement on the line refuses a plane fractal, and one map; if
+    not, it uses the Cantor set. Raises ConfigError for bad values.
     """
     about = STATEMENTS[name].about
     n, ifs = depth_of(keys.fractal), CubeIFS.of(AffineIFS.from_config(keys.fractal)).shrunk(keys.shrink)
     curve, gamma = ApproximationCurve.from_config(keys.curve), keys.margin
     points = settings.points if isinstance(settings, corollary1.Settings) else keys.points
-    if about == "cantor" or (about == "line" and ifs.d > 1 and not alone):
+    if about == "cantor" or (about == "line" and (ifs.d > 1 or ifs.r == 1) and not alone):
         ifs = CANTOR
     if about in ("cantor", "line"):
         gamma = None

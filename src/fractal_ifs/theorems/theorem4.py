@@ -14,7 +14,7 @@ import numpy as np
 from fractal_ifs.config.keys import key
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.curve import ApproximationCurve
-from fractal_ifs.networks.construction import corollary1_network, theorem1_network
+from fractal_ifs.networks.construction import LARGEST_WIDTH, built_width, corollary1_network, theorem1_network
 from fractal_ifs.theorems.fold import CANTOR, fold_network, folded_depth
 from fractal_ifs.theorems.learn import seeded_networks
 from fractal_ifs.theorems.line import stacked
@@ -94,7 +94,7 @@ def constructed_error(problem: Problem[LineSection], distribution: LineDistribut
         best = float(distribution.error(stacked([fold_network(t)]))[0])
     for j in range(1, problem.n + 1):
         for s in range(1, j + 1):
-            if 4 * ifs.r**s + 2 > k + 2:
+            if 4 * ifs.r**s + 2 > k + 2 or built_width(ifs, s) > LARGEST_WIDTH:
                 break
             model = theorem1_network(ifs, j, problem.gamma) if s == 1 else corollary1_network(ifs, j, s, problem.gamma)
             if model.depth + 1 <= t and model.width <= k:
@@ -103,10 +103,12 @@ def constructed_error(problem: Problem[LineSection], distribution: LineDistribut
 
 
 def check(problem: Problem[Settings]) -> list[Check]:
-    """Every (width, depth) and curve of the settings. Raises ConfigError for d > 1."""
+    """Every (width, depth) and curve of the settings. Raises ConfigError for d > 1 and for a single map."""
     ifs, n, keys = problem.ifs, problem.n, problem.settings
     if ifs.d != 1:
         raise ConfigError(f"fractal={ifs.name}: Theorem 4 is for d=1, this has d={ifs.d}; try fractal=cantor")
+    if ifs.r == 1:
+        raise ConfigError(f"fractal={ifs.name}: Theorem 4 is for two or more maps (k < r^s), this has one")
     rows = []
     for name in dict.fromkeys([problem.curve.name, *keys.curve_names]):
         curve = problem.curve if name == problem.curve.name else ApproximationCurve.load(name)

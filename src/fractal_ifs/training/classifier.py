@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, cast
@@ -29,25 +30,25 @@ KINDS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.opti
 class Classifier(pl.LightningModule):
     """A network with a loss and an optimizer: ``pl.Trainer(max_steps=1000).fit(Classifier(MLP(2, 20, 5)), data)``.
 
-    Logs ``train_loss`` for each batch, and ``test_loss`` and ``test_acc`` over the whole test set; ``val_acc`` is the
-    same accuracy, as Lightning's users call it.
+    Logs ``train_loss`` for each batch, and ``test_loss`` and ``test_acc`` over the whole test set; ``val_loss`` and
+    ``val_acc`` are the same numbers, as Lightning's users call them.
 
     Args:
         network: any module. Two kinds of output are known: (b,), whose sign is the answer, with labels -1 and +1; and
             (b, classes), whose largest entry is, with labels 0, 1, ... It may be what ``load_from_checkpoint`` finds in
             a checkpoint instead.
         loss: ``hinge``, ``squared_hinge``, ``logistic``, ``exponential``, ``squared`` or ``cross_entropy``, or a
-            function of (f, y) that returns a scalar.
+            function of (f, y) that returns the loss of each point, (b,), or their mean.
         optimizer: ``adam``, ``adamw`` or ``sgd``, as torch.optim has them, or a function that makes an optimizer of the
-            parameters and ignores ``lr``.
-        lr: the learning rate.
+            parameters, with a learning rate of its own.
+        lr: that of ``adam``, ``adamw`` and ``sgd``, by default 1e-3.
         schedule: a function that makes a scheduler of the optimizer, which steps with it. None: a constant rate.
 
     ``Classifier.load_from_checkpoint(path)`` makes an ``MLP`` and the network of a run anew. It needs another network
     again: ``load_from_checkpoint(path, network=Mine())``; and functions, before the first use: without ``loss=mine`` it
     predicts, and measures and trains no more. Those of a run it finds by the run's config.
 
-    Raises ConfigError.
+    Raises ConfigError, also for outputs and labels of other kinds when it meets them.
     """
 
     def __init__(
@@ -55,11 +56,14 @@ class Classifier(pl.LightningModule):
         network: nn.Module | Mapping[str, Any] | None = None,
         loss: Loss | Callable[[Tensor, Tensor], Tensor] = "hinge",
         optimizer: Optimizer | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = "adam",
-        lr: float = 1e-3,
+        lr: float | None = None,
         schedule: Callable[[torch.optim.Optimizer], Any] | None = None,
     ):
         super().__init__()
         self.network = network if isinstance(network, nn.Module) else _made(network)
+        if callable(optimizer) and lr is not None:
+            warnings.warn(f"lr={lr}: counts for nothing: an optimizer of one's own has its own", stacklevel=2)
+            lr = None
         if isinstance(network, Mapping) and network["kind"] == "run":
             loss, optimizer, schedule = _of_config(RunConfig.parse(network["config"]), loss, optimizer, schedule)
         known = callable(loss) or loss == A_FUNCTION
@@ -68,7 +72,9 @@ class Classifier(pl.LightningModule):
         self.optimizer: Any = optimizer if known else checked("optimizer", optimizer, Optimizer, {})
         if not (schedule is None or schedule == A_FUNCTION or callable(schedule)):
             raise ConfigError(f"schedule={short(schedule)}: must be a function that makes a scheduler of the optimizer")
-        self.lr, self.schedule = checked("lr", lr, float, {"above": 0, "most": 1e38}), cast(Any, schedule)
+        lr = 1e-3 if lr is None and not known else lr
+        self.lr = None if lr is None else checked("lr", lr, float, {"above": 0, "most": 1e38})
+        self.schedule = cast(Any, schedule)
         self.save_hyperparameters({"network": network if isinstance(network, Mapping) else described(self.network)})
         given = {"loss": self.loss, "optimizer": self.optimizer, "lr": self.lr, "schedule": self.schedule}
         self.save_hyperparameters({name: A_FUNCTION if callable(each) else each for name, each in given.items()})
@@ -81,16 +87,21 @@ class Classifier(pl.LightningModule):
         return f
 
     def loss_of(self, f: Tensor, y: Tensor) -> Tensor:
-        """The mean loss of a batch: outputs f, labels y."""
+        """The mean loss of a batch: outputs f, labels y. Raises ConfigError for a loss that is neither (b,) nor one."""
         _check_given("loss", self.loss)
         if not isinstance(self.loss, str):
-            return self.loss(f, y)
+            found = self.loss(f, y)
+            if found.shape not in ((), y.shape):
+                raise ConfigError(f"loss: must be one number, or one for each point, not {tuple(found.shape)}")
+            return found.mean()
         return F.cross_entropy(f, y) if self.loss == "cross_entropy" else losses(self.loss, f, y)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of a batch."""
         x, y = batch
-        loss = self.loss_of(self(x), y)
+        f = self(x)
+        _check_labels(f, y, batch_idx)
+        loss = self.loss_of(f, y)
         self.log("train_loss", loss)
         return loss
 
@@ -98,13 +109,14 @@ class Classifier(pl.LightningModule):
         """Measure a batch of the test set. f(x) = 0 counts as wrong."""
         x, y = batch
         f = self(x)
+        _check_labels(f, y, batch_idx)
         right = (y * f > 0 if f.dim() == 1 else f.argmax(1) == y).double().mean()
         numbers = {"test_loss": self.loss_of(f, y), "test_acc": right}
-        self.log_dict(numbers | self.more_of(right), batch_size=len(y), sync_dist=True)
+        self.log_dict(numbers | self.more_of(numbers), batch_size=len(y), sync_dist=True)
 
-    def more_of(self, test_acc: Tensor) -> dict[str, Tensor]:
-        """What is logged besides: the test accuracy under the name that Lightning's users expect."""
-        return {"val_acc": test_acc}
+    def more_of(self, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What is logged besides: numbers of the test set under the names that Lightning's users expect."""
+        return {"val_loss": numbers["test_loss"], "val_acc": numbers["test_acc"]}
 
     test_step = validation_step
 
@@ -122,6 +134,14 @@ class Classifier(pl.LightningModule):
         if self.schedule is None:
             return optimizer
         return [optimizer], [{"scheduler": self.schedule(optimizer), "interval": "step"}]
+
+
+def _check_labels(f: Tensor, y: Tensor, batch_idx: int) -> None:
+    """Raises ConfigError for labels of another shape; in an epoch's first batch also for 0, which is no label."""
+    if y.shape != f.shape[:1]:
+        raise ConfigError(f"labels: must be of shape ({len(f)},), not {tuple(y.shape)}")
+    if f.dim() == 1 and not batch_idx and bool((y == 0).any()):
+        raise ConfigError("labels: must be -1 and +1 for outputs (b,), there is a 0")
 
 
 def described(network: nn.Module) -> dict[str, Any] | None:

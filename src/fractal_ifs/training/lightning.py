@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -213,10 +213,9 @@ class RunModule(Classifier):
             run.model,
             cast(Any, function_of(c.loss)),
             partial(torch_optimizer, c),
-            c.lr,
-            partial(torch_schedule, c) if changing else None,
+            schedule=partial(torch_schedule, c) if changing else None,
         )
-        self.save_hyperparameters({"network": of_run(c, run.inputs)})
+        self.save_hyperparameters({"network": of_run(c, run.inputs), "lr": c.lr})
         self._run, self.engine = [run], engine  # in a list, so that it is no part of the module
         self.validates = c.objective == "val_acc"
         self.total = torch.tensor(run.loss_sum, dtype=torch.float64, device=run.params.device)
@@ -234,9 +233,9 @@ class RunModule(Classifier):
         if self.sharded:
             fsdp.gather(self._run[0], self.network, optimizer)
 
-    def more_of(self, test_acc: Tensor) -> dict[str, Tensor]:
-        """As of ``Classifier``, where there is no validation set to choose by."""
-        return {} if self.validates else super().more_of(test_acc)
+    def more_of(self, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The accuracy alone, where there is no validation set to choose by."""
+        return {} if self.validates else {"val_acc": numbers["test_acc"]}
 
     def on_validation_epoch_end(self) -> None:
         """Measure the validation set, where callbacks choose by it."""
