@@ -327,6 +327,22 @@ def test_point_i_depends_on_the_seed_and_i_alone(name, balanced):
     assert not torch.isin(whole.x[:, 0], other.x[:, 0]).float().mean() > 0.01
 
 
+def test_whole_numbers_of_any_kind_are_seeds():
+    large = 2**60 + 1  # which no float64 is
+    points = [FractalDistribution("vicsek").sample(5, seed).x for seed in (large, np.int64(large), str(large))]
+    assert torch.equal(points[0], points[1])
+    assert torch.equal(points[0], points[2])
+    assert not torch.equal(points[0], FractalDistribution("vicsek").sample(5, 2**60).x)
+
+
+def test_small_cells_of_other_volumes_are_drawn_by_these():
+    """One in the other, in six dimensions: volumes of 4e-9 and 7e-10."""
+    ifs = AffineIFS([0.04 * np.eye(6), 0.03 * np.eye(6)], np.zeros((2, 6)))
+    x, y, _ = FractalDistribution(ifs, 1, 1).sample(20_000)
+    inner = (x[y > 0].abs().amax(1) < 0.03).double().mean()
+    assert inner == pytest.approx((0.03 / 0.04) ** 6, abs=0.016)  # four standard errors
+
+
 def test_frozen_points():
     """The sequence of a seed is part of the package's promise: results of other days must be found again."""
     x, y, level = FractalDistribution("vicsek", 4).sample(4, seed=0)

@@ -273,6 +273,14 @@ def test_a_bad_fractal_is_refused_without_torch():
             lambda: AffineIFS.load("custom", ratio=0.499, offsets=[[-0.5], [0.5]]).check(13),
             "fractal.depth=13: must be <= 12, else the gaps between the cells of custom are too small for float32",
         ),
+        (
+            lambda: AffineIFS.load("custom", ratio=0.9, offsets=[[-0.1, -0.1], [0.1, 0.1], [0.1, -0.1]]).check(6),
+            "fractal.depth=6: the cells of custom overlap about 206-fold there; must be at most 100-fold",
+        ),
+        (
+            lambda: AffineIFS([np.diag([0.3, 0.300002]), 0.2 * np.eye(2)], [[0.5] * 2, [-0.5] * 2]).check(3, 0.0270001),
+            "margin=0.0270001: must be < 0.027,",
+        ),
         (lambda: AffineIFS.load("cantor2d").check(5, (1 - 1e-7) / 3**5), "margin=0.00411523: must be < 0.00411523"),
         (
             lambda: AffineIFS([[[0.5]]], [[0.0]], [[0.0], [1e39]]).check(2),

@@ -84,7 +84,7 @@ def of_own(name: str, seed: int = 0, **keys):
     return dataclasses.replace(small(seed=seed, fractal="vicsek", **keys), model=own(name))
 
 
-def test_a_network_of_ones_own_through_the_command_line(command, nets, tmp_path):
+def test_a_network_of_ones_own_through_the_command_line(command, nets, tmp_path, caplog):
     nets(SIREN)
     words = ["model=siren", "fractal=vicsek", "hydra.searchpath=[mine]", *TINY[:-1], "logger=csv"]
     ended = command("-m", *words, "curve=1,4", "model.omega=5,10", INLINE, "sweep=own")
@@ -105,6 +105,8 @@ def test_a_network_of_ones_own_through_the_command_line(command, nets, tmp_path)
     again = command("-m", *words, "curve=1,4", "model.omega=5,10", INLINE, "sweep=own")
     assert "4 of these were trained with another source of their model" in again.out + again.err
     assert "sources: " not in again.out
+    load(jobs[0].parent)
+    assert re.search(r"another source of its model \(model_source \w{12} there, \w{12} here\)", caplog.text)
     more = command("-m", *words, "curve=1,4", "model.omega=5", "seed=0,1", INLINE, "sweep=own")
     assert "sources: in 2 cells the mean is over runs of different sources of their model or loss" in more.out
     single = command(*words, "seed=3")

@@ -87,6 +87,21 @@ def test_a_key_that_follows_from_others_has_no_column(tmp_path):
     assert len(varied(runs, inner)) == 2
 
 
+def test_a_key_that_differs_along_with_one_in_the_table_is_told(tmp_path):
+    """Unless it is one of a choice's own, as the maps are of a fractal."""
+    add(tmp_path, [0.6], fractal="vicsek", loss="hinge")
+    add(tmp_path, [0.7], fractal="cantor2d", loss="hinge")
+    assert not any("Along with" in line for line in pivot.legend(table_of(tmp_path)))
+    for fractal in ("vicsek", "cantor2d"):
+        add(tmp_path, [0.8], fractal=fractal, loss="logistic", data__train_size=300, schedule="cosine")
+    table = table_of(tmp_path)
+    assert sorted([*table.rows, str(table.column)]) == ["fractal", "loss"]
+    usual = small().data.train_size
+    assert pivot.legend(table)[-1] == (
+        f"Along with these differ data.train_size (300, {usual}), schedule (constant, cosine)."
+    )
+
+
 def test_the_best_learning_rate_is_that_of_the_shared_seeds_and_an_edge_is_marked(tmp_path):
     for curve in (1, 4):
         add(tmp_path, [0.80], lr=1e-3, seed=0, curve=curve)

@@ -596,6 +596,13 @@ def test_a_refused_job_is_told_and_its_sweep_goes_on(command, tmp_path):
     assert len(list(tmp_path.glob("multirun/theory/*/theory.json"))) == 1
 
 
+def test_the_folded_network_is_that_of_the_cantor_set_alone():
+    cantor = CubeIFS.of(AffineIFS.load("cantor"))
+    moved = CubeIFS.from_box([[[-1 / 3]], [[1 / 3]]], [[0.45], [0.55]], [0.0], [1.0])
+    larger = CubeIFS.from_box([[[1 / 3]], [[1 / 3]]], [[-2 / 3], [2 / 3]], [-1.0], [1.0])
+    assert [theorem4._is_cantor(ifs) for ifs in (CANTOR, cantor, moved, larger)] == [True, True, False, False]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

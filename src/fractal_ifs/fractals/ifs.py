@@ -22,6 +22,7 @@ from fractal_ifs.fractals.numbers import Floats, is_list, number, short, vector,
 DEPTH = 5  # n of K_n, unless one is given: that of the paper's experiments
 KEYS = ("name", "depth", "d", "ratio", "offsets", "corners", "maps", "base", "negatives")
 MAX_CELLS = 2**22
+MOST_FOLD = 100  # in how many cells a point may lie on average, where these cover K_0: with 85, 3 ms a point
 SLIVER = 1e-4  # the share of a gap that may be too thin for float32: a decimal such as .3333 leaves slivers
 Run = tuple[int, int]  # neighbouring cells of a grid along an axis: the first, and the one after the last
 
@@ -218,6 +219,12 @@ class AffineIFS:
         deepest = int(np.floor(np.log(64 * resolution * size / (2 * self.base.inradius)) / np.log(thinnest)))
         if depth > deepest:
             raise self._too_deep(depth, deepest, "cells")
+        fold = float(np.abs(np.linalg.det(self.matrices)).sum()) ** depth
+        if fold > MOST_FOLD:
+            raise ConfigError(
+                f"fractal.depth={depth}: the cells of {self.name} overlap about {fold:.3g}-fold there; must be at most "
+                f"{MOST_FOLD}-fold, as drawing takes a time in proportion to the square of that"
+            )
         gap, apart = self.gap(), not self.separation().overlapping
         if gap == [] or (apart and self.volume(1) > (1 - TOLERANCE) * self.base.volume):
             raise ConfigError(f"fractal={self.name}: must leave a part of K_0 outside the images, for the negatives")
@@ -239,7 +246,7 @@ class AffineIFS:
         """The radius of the largest ball in any cell of K_j."""
         scales = np.abs(np.linalg.det(self.matrices)) ** (1 / self.d)
         turns = self.matrices / scales[:, None, None]
-        if np.allclose(turns @ turns.transpose(0, 2, 1), np.eye(self.d), atol=1e-12):  # similarities keep balls
+        if np.allclose(turns @ turns.transpose(0, 2, 1), np.eye(self.d), rtol=0, atol=1e-12):  # similarities keep balls
             return self.base.inradius * float(scales.max()) ** j
         matrices, offsets = self.maps(j)
         if isinstance(self.base, Box) and self.boxes_to_boxes:

@@ -6,8 +6,9 @@ Whatever is wrong is a `ConfigError` of one line that names the key, the value a
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
@@ -40,12 +41,21 @@ def whole(value: object, key: str, least: int, most: int | None = None) -> int:
     """A whole number from `least` to `most`: 5.0 and "5" are whole, 5.5 and True are not. Raises ConfigError."""
     allowed = f"a whole number >= {least}" + ("" if most is None else f" and <= {most}")
     try:
-        result = number(value, key)
+        result = _exactly(value, key)
     except ConfigError:
         result = math.nan
     if not (result == result and result == int(result) and result >= least and (most is None or result <= most)):
         raise ConfigError(f"{key}={short(value)}: must be {allowed}")
-    return value if isinstance(value, int) else int(result)
+    return int(result)
+
+
+def _exactly(value: object, key: str) -> int | float:
+    """A whole number of any size as it is, of numpy's too and as text; anything else as of `number`."""
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,400}", value):
+        return int(value)
+    return number(value, key)
 
 
 def is_list(value: object) -> TypeGuard[Sequence[Any]]:

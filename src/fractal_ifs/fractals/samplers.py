@@ -130,7 +130,7 @@ class WordSampler:
         self.inverses = np.linalg.inv(self.matrices)
         # For volumes that differ: the number of a table plus the share of the volume up to each of its words.
         volumes = [np.abs(np.linalg.det(matrices)) for matrices, _ in tables]
-        self.by_volume = self.once and not np.allclose(volumes[1], volumes[1][0], rtol=1e-12)
+        self.by_volume = self.once and not np.allclose(volumes[1], volumes[1][0], rtol=1e-12, atol=0)
         self.shares = np.concatenate([i + np.cumsum(v) / v.sum() for i, v in enumerate(volumes)])
         # Points of K_0 are proposed from the boxes `core` and `gap`. No preimage of K_n^margin is nearer to the
         # boundary of K_0 than `nearest`.

@@ -14,7 +14,7 @@ from fractal_ifs.results.choice import APART, Run, best_lr
 from fractal_ifs.results.numbers import BEST, CHOOSING, Number, collapsed, looks, mean_of
 from fractal_ifs.results.protocol import keys_of_difference
 from fractal_ifs.results.text_table import by_value, plain_value
-from fractal_ifs.results.varied import DRAWN, FOLLOW, KEYS, varied
+from fractal_ifs.results.varied import DRAWN, FOLLOW, KEYS, along, varied
 from fractal_ifs.runs.records import SOURCES, Status, field_of, key_of
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Pivot:
     entries: Mapping[tuple[Any, ...], Mapping[Any, Entry]]
     runs: int  # how many runs the table is of
     same: Mapping[str, str]  # keys that are the same in all of them
-    notes: Sequence[str]  # on runs that are in no cell
+    notes: Sequence[str]  # on keys that have no row, and on runs that are in no cell
     columns: Sequence[Any] = field(init=False)  # the values of ``column``
 
     def __post_init__(self) -> None:
@@ -123,6 +123,9 @@ def pivot(
     if not keys and "lr" in names:
         over, keys = ["seed"], ["lr"]
     notes: list[str] = []
+    if more := along(table, names, inner):
+        told = [f"{key_of(name)} ({short(', '.join(values))})" for name, values in more.items()]
+        notes.append(f"Along with these differ {', '.join(told)}.")
     identity = [*keys, *(name for name in over if name not in keys)]
     if len({_key(run, identity) for run in runs}) < len(runs):
         if doubles:

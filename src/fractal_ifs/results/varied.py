@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.results.columns import COLUMNS, is_measured
 from fractal_ifs.results.protocol import keys_of_difference, protocol_value
-from fractal_ifs.results.text_table import number_of
+from fractal_ifs.results.text_table import by_value, number_of, plain_value
 from fractal_ifs.runs import records
 
 if TYPE_CHECKING:
@@ -66,6 +66,16 @@ def differing(values: Mapping[str, Sequence[str]], inner: Sequence[str]) -> list
         if not follows(values[name], list(zip(*before, strict=True)) if before else [()] * len(values[name])):
             names.append(name)
     return names
+
+
+def along(runs: pd.DataFrame, names: Sequence[str], inner: Sequence[str]) -> dict[str, list[str]]:
+    """The keys, with their values, that ``varied`` leaves out though they differ: a difference may be theirs.
+
+    Keys of a group are not among them where its choice is, nor ``FOLLOW``, whose values are what a choice brings along.
+    """
+    left = (name for name in inner if name not in names and name.partition(".")[0] not in names)
+    values = {name: sorted({plain_value(value) for value in runs[name].dropna()}, key=by_value) for name in left}
+    return {name: found for name, found in values.items() if len(found) > 1}
 
 
 def follows(values: Sequence[Hashable], settings: Sequence[Hashable]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from torch import nn
 
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.machine import check_memory
+from fractal_ifs.config.own import Own
+from fractal_ifs.config.own_class import source_digest
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError, Damaged, message, short
 from fractal_ifs.mkl import ask_for_equal_bits
@@ -22,6 +25,8 @@ from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, evaluated, rea
 from fractal_ifs.runs.history import Evaluation, columns_of, of_checkpoint
 from fractal_ifs.runs.records import RunRecord, Stored, read_stored, what_is_there
 from fractal_ifs.runs.shapes import Shape
+
+log = logging.getLogger(__name__)
 
 
 class _Read(NamedTuple):
@@ -66,7 +71,8 @@ def load(directory: str | Path, best: bool = False) -> Finished:
     The network is the last one, that of the record's ``final_test_acc``; with ``best`` that of its ``best_test_acc``.
     With ``optimizer.average`` both have the average of the weights, which was measured. Raises ConfigError if there is
     no such run, or its record is damaged, or no checkpoint is left that holds this network, as those of earlier
-    versions, which kept the last one alone.
+    versions, which kept the last one alone. Where a class of one's own has changed since the run, a warning says so:
+    the same weights may be another function in it.
     """
     directory = Path(directory)
     try:
@@ -77,6 +83,7 @@ def load(directory: str | Path, best: bool = False) -> Finished:
         raise ConfigError(f"run={directory}: {error}") from None
     state, network = _checkpoint(directory, stored)
     record = stored.record
+    _tell_of_another_source(directory, record)
     params = _best(directory, state, stored) if best else evaluated(state)
     ask_for_equal_bits()  # in a notebook this network may be used before the next is trained
     with torch.no_grad():
@@ -87,6 +94,19 @@ def load(directory: str | Path, best: bool = False) -> Finished:
     found.step = record.best_step if best else record.steps
     found.accuracy = record.best_test_acc if best else record.final_test_acc
     return found
+
+
+def _tell_of_another_source(directory: Path, record: RunRecord) -> None:
+    there, own = record.model_source, record.config.model
+    here = source_digest(own.target) if isinstance(own, Own) else None
+    if None not in (there, here) and there != here:
+        log.warning(
+            "%s: was trained with another source of its model (model_source %s there, %s here): its weights may be "
+            "another function in this one",
+            directory,
+            there,
+            here,
+        )
 
 
 def table_of(history: Sequence[Evaluation]) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import numpy as np
 
 from fractal_ifs.config.keys import key
 from fractal_ifs.errors import ConfigError
+from fractal_ifs.fractals.cube import CubeIFS
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.networks.construction import LARGEST_WIDTH, built_width, corollary1_network, theorem1_network
 from fractal_ifs.theorems.fold import CANTOR, fold_network, folded_depth
@@ -90,8 +91,8 @@ def least_error(masses: np.ndarray, k: int, t: int) -> float:
 def constructed_error(problem: Problem[LineSection], distribution: LineDistribution, k: int, t: int) -> float:
     """The exact error of our best construction with depth <= t and width <= k; 1/2 (a constant) where none fits."""
     best, ifs = 0.5, problem.ifs
-    if k >= 8 and folded_depth(t) <= problem.n and ifs.r == 2 and np.allclose(ifs.matrices, CANTOR.matrices):
-        best = float(distribution.error(stacked([fold_network(t)]))[0])
+    if k >= 8 and folded_depth(t) <= problem.n and _is_cantor(ifs):
+        best = min(best, float(distribution.error(stacked([fold_network(t)]))[0]))
     for j in range(1, problem.n + 1):
         for s in range(1, j + 1):
             if 4 * ifs.r**s + 2 > k + 2 or built_width(ifs, s) > LARGEST_WIDTH:
@@ -100,6 +101,13 @@ def constructed_error(problem: Problem[LineSection], distribution: LineDistribut
             if model.depth + 1 <= t and model.width <= k:
                 best = min(best, float(distribution.error(stacked([model]))[0]))
     return best
+
+
+def _is_cantor(ifs: CubeIFS) -> bool:
+    """Whether the maps, whichever way round each is, make the Cantor set in [0, 1]."""
+    if ifs.r != 2 or not np.allclose([ifs.low, ifs.side], [CANTOR.low, CANTOR.side]):
+        return False
+    return np.allclose(np.sort(ifs.intervals(1), 0), np.sort(CANTOR.intervals(1), 0))
 
 
 def check(problem: Problem[Settings]) -> list[Check]:
