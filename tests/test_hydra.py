@@ -4,6 +4,8 @@ import json
 import logging
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import hydra
@@ -725,3 +727,51 @@ def test_a_runs_name_is_hydras():
     words = ["width=4", "+data.note=1", "curve=1", "sweep=s", "logger=csv", "fractal@x=vicsek"]
     assert run_name(words, ["sweep", "logger"]) == "+data.note=1,curve=1,fractal@x=vicsek,width=4"
     assert run_name(words, ["fractal", "data.note", "sweep"], "_", "-") == "curve-1_logger-csv_width-4"
+
+
+APPLICATION = """
+import hydra
+from fractal_ifs import FractalDataModule, register_configs
+from hydra import compose, initialize_config_module
+
+VERSION = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+
+
+def said(config):
+    data = FractalDataModule(config.fractal, config.curve, config.data, config.seed, config.batch_size)
+    data.setup()
+    print(config.width, config.lr, config.fractal.name, len(data.points.x_train))
+
+
+register_configs()
+"""
+COMPOSED = """
+with initialize_config_module("fractal_ifs.conf", **VERSION):
+    said(compose("config", ["fractal=vicsek", "curve=4", "width=20", "lr=1e-2", "data.train_size=1e3"]))
+"""
+OF_ONES_OWN = """
+hydra.main(config_path="pkg://fractal_ifs.conf", config_name="config", **VERSION)(said)()
+"""
+
+
+def application(tmp_path, source: str, *words: str) -> subprocess.CompletedProcess:
+    (tmp_path / "app.py").write_text(APPLICATION + source)
+    call = [sys.executable, "app.py", *words]
+    return subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+
+def test_the_compose_api(tmp_path):
+    ended = application(tmp_path, COMPOSED)
+    assert (ended.returncode, ended.stdout) == (0, "20 0.01 vicsek 1000\n"), ended.stderr
+
+
+def test_an_application_of_ones_own(tmp_path):
+    words = ["data.train_size=100", "logger=none"]
+    ended = application(tmp_path, OF_ONES_OWN, *words)
+    assert (ended.returncode, ended.stdout) == (0, "100 0.0005 cantor2d 100\n"), ended.stderr
+    ended = application(tmp_path, OF_ONES_OWN, "-m", *words, "width=7,8", "hydra/launcher=basic")
+    assert ended.returncode == 0, ended.stderr
+    assert re.findall("^[78] .*", ended.stdout, re.M) == ["7 0.0005 cantor2d 100", "8 0.0005 cantor2d 100"]
+    ended = application(tmp_path, OF_ONES_OWN, "-m", *words, "width=7,8")
+    assert ended.returncode == 1
+    assert "hydra/launcher: must be basic here" in ended.stderr

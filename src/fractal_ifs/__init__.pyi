@@ -1,6 +1,7 @@
 from .api import run as run
 from .api import sweep as sweep
 from .config.interval import Interval as Interval
+from .config.session import register_configs as register_configs
 from .data.modules import FractalDataModule as FractalDataModule
 from .errors import ConfigError as ConfigError
 from .fractals.curve import ApproximationCurve as ApproximationCurve

@@ -25,6 +25,7 @@ from fractal_ifs.config.compose import parse
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.run import Job
+from fractal_ifs.config.session import Task as Command
 from fractal_ifs.errors import ConfigError, counted, short
 from fractal_ifs.extras import require
 from fractal_ifs.files import write
@@ -133,7 +134,9 @@ class FusedLauncher(Launcher):
         self.packing = Packing.parse({"executor": "auto", "stack": 0} | keys)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra gives a launcher before ``launch``."""
+        """Take what Hydra gives a launcher before ``launch``. Raises ConfigError in an application of another's."""
+        if not isinstance(task_function, (Command, Task)):
+            raise ConfigError("hydra/launcher: must be basic here; ours trains jobs, and calls no function of yours")
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
         self.checked: tuple[Sequence[Sequence[str]], list[Composed]] | None = None
 

@@ -99,6 +99,15 @@ def _received(call: Callable[[DictConfig], Any], words: Sequence[str]) -> Task:
     return Task(call, words)
 
 
+def register_configs() -> None:
+    """Tell Hydra of this process what the configs need, for good: for its Compose API or an application of one's own.
+
+    After it, ``initialize_config_module("fractal_ifs.conf")`` and ``compose("config", ["width=20"])``. Words are read
+    as on our command line. ``run``, ``sweep`` and the commands need no call.
+    """
+    register()
+
+
 def register(words: Sequence[str] = ()) -> None:
     """Make this process ours, for good. ``words`` are those of its command, which name a sweep."""
     _tell_hydra(_resolvers(words))
