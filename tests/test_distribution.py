@@ -329,7 +329,8 @@ def test_point_i_depends_on_the_seed_and_i_alone(name, balanced):
 
 def test_whole_numbers_of_any_kind_are_seeds():
     large = 2**60 + 1  # which no float64 is
-    points = [FractalDistribution("vicsek").sample(5, seed).x for seed in (large, np.int64(large), str(large))]
+    seeds: Any = (large, np.int64(large), str(large))
+    points = [FractalDistribution("vicsek").sample(5, seed).x for seed in seeds]
     assert torch.equal(points[0], points[1])
     assert torch.equal(points[0], points[2])
     assert not torch.equal(points[0], FractalDistribution("vicsek").sample(5, 2**60).x)

@@ -29,6 +29,7 @@ from fractal_ifs.files import CONF
 from fractal_ifs.runs.run import Run
 from fractal_ifs.sweeps import from_python
 from fractal_ifs.sweeps.from_python import _word
+from fractal_ifs.sweeps.table import frame
 
 TINY: dict[str, Any] = {"width": 4, "depth": 1, "steps": 60, "eval_every": 20, "lr": 0.05}
 TINY |= {"data__train_size": 300, "data__test_size": 100}
@@ -374,6 +375,12 @@ def test_a_choice_is_a_name_and_where_ones_own_is_found_is_said(call, choice):
 def test_words_are_no_directory(call):
     with pytest.raises(ConfigError, match=r"^directory=\['width=8'\]: must be a path; keys are keywords, width=8$"):
         call(["width=8"], **TINY)
+
+
+def test_a_key_that_differs_has_a_column_whatever_rate_it_went_with(tmp_path):
+    for lr, decay in ((1e-3, 0.1), (2e-3, 0.2)):
+        sweep(tmp_path, **TINY | {"optimizer": "adamw", "lr": lr, "optimizer__weight_decay": decay})
+    assert list(frame(tmp_path)["optimizer.weight_decay"]) == [0.1, 0.2]
 
 
 def test_measures_of_a_sweep_are_a_list(tmp_path):

@@ -217,7 +217,8 @@ def test_data_modules_take_names(tmp_path):
     )
     c = small(fractal="vicsek", curve=4, data__train_size=300, data__test_size=20, seed=3)
     expected = fractal_points(c.fractal, c.curve, c.data, 3)
-    composed = FractalDataModule(OmegaConf.create(keys), 4, OmegaConf.create({"train_size": 300, "test_size": 20}), 3)
+    nodes: Any = [OmegaConf.create(each) for each in (keys, {"train_size": 300, "test_size": 20})]
+    composed = FractalDataModule(nodes[0], 4, nodes[1], 3)
     for module in (named, written, own, composed):
         module.setup()
         assert module.points is not None

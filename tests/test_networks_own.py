@@ -436,6 +436,13 @@ def test_worker_processes_find_the_class(command, nets, tmp_path):
     assert len(list((tmp_path / "multirun" / "own").rglob("checkpoint.pt"))) == 4
 
 
+@pytest.mark.parametrize("text", ["nb\xa0sp", "two\nlines"])
+def test_text_that_no_table_could_hold_is_refused(nets, text):
+    nets(SIREN.replace("omega=10.0", "omega=10.0, tag=None"), "omega: 10\ntag: null\n")
+    with pytest.raises(ConfigError, match=r"^model.tag=.*: must be text that can be printed on one line$"):
+        compose(model="siren", model__tag=text, hydra__searchpath=["mine"])
+
+
 def test_the_global_generator_stays_as_it_was(nets):
     name = nets(SIREN)
     before = torch.get_rng_state()

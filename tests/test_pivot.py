@@ -87,19 +87,37 @@ def test_a_key_that_follows_from_others_has_no_column(tmp_path):
     assert len(varied(runs, inner)) == 2
 
 
-def test_a_key_that_differs_along_with_one_in_the_table_is_told(tmp_path):
-    """Unless it is one of a choice's own, as the maps are of a fractal."""
-    add(tmp_path, [0.6], fractal="vicsek", loss="hinge")
-    add(tmp_path, [0.7], fractal="cantor2d", loss="hinge")
-    assert not any("Along with" in line for line in pivot.legend(table_of(tmp_path)))
-    for fractal in ("vicsek", "cantor2d"):
-        add(tmp_path, [0.8], fractal=fractal, loss="logistic", data__train_size=300, schedule="cosine")
+def test_a_key_that_goes_with_another_and_does_not_come_from_it_is_in_the_table(tmp_path):
+    """Else what a margin does would be put down to the width that it was set with."""
+    add(tmp_path, [0.6], width=10)
+    add(tmp_path, [0.7], width=20, data__margin=0.003)
     table = table_of(tmp_path)
-    assert sorted([*table.rows, str(table.column)]) == ["fractal", "loss"]
-    usual = small().data.train_size
-    assert pivot.legend(table)[-1] == (
-        f"Along with these differ data.train_size (300, {usual}), schedule (constant, cosine)."
-    )
+    assert (list(table.rows), table.column) == (["width"], "data.margin")
+    for seed in range(2):
+        add(tmp_path, [0.8], width=10, loss="logistic", schedule="cosine", seed=seed)
+    assert {"width", "loss", "schedule", "data.margin"} == {*table_of(tmp_path).rows, table_of(tmp_path).column}
+
+
+def test_runs_of_two_configs_are_in_no_cell_together(tmp_path):
+    """Also where one has a value that no fingerprint has, as that of runs before there was the key."""
+    overlapping: dict[str, Any] = {"fractal": "custom", "fractal__ratio": "3/5", "fractal__offsets": ((0.2,), (-0.3,))}
+    for seed, value in ((0, 0.6), (1, 0.7)):
+        add(tmp_path / "a", [value], seed=seed, **overlapping)
+        add(tmp_path / "a", [value + 0.1], seed=seed, data__overlaps="repeated", **overlapping)
+        for draw in ("float32", "precision"):
+            add(tmp_path / "b", [value], seed=seed, trainer__precision="64-true", trainer__draw=draw)
+    found = table_of(tmp_path / "a")
+    assert (list(found.rows), list(found.entries)) == (["data.overlaps"], [("once",), ("repeated",)])
+    assert [cell.mean for cell in found.cells] == [pytest.approx(0.65), pytest.approx(0.75)]
+    found = table_of(tmp_path / "b")
+    assert (list(found.rows), list(found.entries)) == (["trainer.draw"], [("float32",), ("precision",)])
+
+
+def test_a_run_has_collapsed_where_its_answers_are_known_to_be_one():
+    run = {"data": "fractal", "history": "0.5012 0.5012 0.5012", "eval_every": 10, "steps_asked": 30, "best_step": 10}
+    assert numbers.collapsed(run)
+    assert not numbers.collapsed(run | {"final_said_positive": 0.77})
+    assert numbers.collapsed(run | {"history": "0.4200 0.4200 0.4200", "final_said_positive": 1.0})
 
 
 def test_the_best_learning_rate_is_that_of_the_shared_seeds_and_an_edge_is_marked(tmp_path):

@@ -1,5 +1,6 @@
 """What is read of runs for tables: from their directories, from tables, from both."""
 
+import csv
 import os
 import shutil
 from dataclasses import replace
@@ -17,10 +18,11 @@ from fractal_ifs.plotting.style import Output
 from fractal_ifs.report.__main__ import main
 from fractal_ifs.report.write import write_report
 from fractal_ifs.results import finished_runs, pivot
+from fractal_ifs.results.columns import COLUMNS
 from fractal_ifs.results.measured import measures_of, with_measure
 from fractal_ifs.results.numbers import LAST10, collapsed, learning_curve
 from fractal_ifs.results.rows import read_runs
-from fractal_ifs.results.text_table import csv_of
+from fractal_ifs.results.text_table import csv_of, read_text
 from fractal_ifs.results.varied import with_inner_keys
 from fractal_ifs.runs.history import read_history, write_history
 from fractal_ifs.runs.records import (
@@ -369,3 +371,18 @@ def test_panels_side_by_side_can_be_drawn_with_any_letters(tmp_path, width, font
     drawn = Output(width=width, font=font)
     write_report([tmp_path / "runs"], tmp_path / "out", drawn=drawn)
     assert (tmp_path / "out" / "figures" / "sweep.png").is_file()
+
+
+def test_a_history_of_any_length_is_read(tmp_path):
+    """csv itself takes 131,072 letters in a cell, which are 18,725 measurements."""
+    names = ["fingerprint", "data", "fractal", "fractal_depth", "curve", "depth", "width", "lr", "seed", "status"]
+    names += [name for name in COLUMNS if name not in names]
+    usual = {"fingerprint": "0" * 16, "data": "fractal", "fractal_depth": "5", "status": "finished", "depth": "5"}
+    usual |= {"width": "5", "lr": "1", "seed": "0", "steps_asked": "20000", "eval_every": "1", "setting": "x"}
+    row = [usual.get(name, "") for name in names]
+    row[names.index("history")] = " ".join(["0.5000"] * 20_000)
+    path = tmp_path / "kept.csv"
+    path.write_text(",".join(names) + "\n" + ",".join(row) + "\n")
+    before = csv.field_size_limit()
+    found = read_text(path, "a table")
+    assert (len(found.rows), found.damaged, csv.field_size_limit()) == (1, [], before)

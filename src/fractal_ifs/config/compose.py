@@ -96,6 +96,9 @@ def accepted(values: Mapping[str, Any], here: bool = True, folders: Iterable[Pat
     Raises ConfigError for a bad value. The message names the key, the value and what is allowed.
     """
     config = RunConfig.parse(values)
+    for key, value in (config.leaves() if config.targets else {}).items():
+        if key.startswith(("model.", "loss.")) and isinstance(value, str) and not value.isprintable():
+            raise ConfigError(f"{key}={short(value)}: must be text that can be printed on one line")
     for key, target in config.targets.items():
         check_named(key, target, set(folders) - {CONF})
     check_packages(config.targets)

@@ -51,7 +51,7 @@ def whole(value: object, key: str, least: int, most: int | None = None) -> int:
 
 def _exactly(value: object, key: str) -> int | float:
     """A whole number of any size as it is, of numpy's too and as text; anything else as of `number`."""
-    if isinstance(value, Integral) and not isinstance(value, bool):
+    if not isinstance(value, bool) and isinstance(value, Integral):
         return int(value)
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,400}", value):
         return int(value)

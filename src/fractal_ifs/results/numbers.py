@@ -121,12 +121,15 @@ def _of_last_layer(run: Mapping[str, Any]) -> list[float]:
 
 
 def collapsed(run: Mapping[str, Any], least: int = 3, most: int = 5) -> bool:
-    """Whether a run's network answers the same for every point: its accuracy is stuck at the share of a class.
+    """Whether a run's network answers the same for every point.
 
-    That is, its last measurements, 5 or if there aren't so many at least 3, all have one value, or with two classes
-    two that add up to 1 (it answers now one, now the other), near what one answer gets: 1/2 on fractals, 1/10 on
-    images.
+    By what ``measures=[balance]`` said last of its answers. Without it, where its accuracy is stuck at the share of a
+    class, as it is then, though an untrained network's may be too: its last measurements, 5 or if there aren't so many
+    at least 3, all have one value, or with two classes two that add up to 1 (it answers now one, now the other), near
+    what one answer gets: 1/2 on fractals, 1/10 on images.
     """
+    if (said := run.get("final_said_positive")) is not None and said == said:
+        return said in (0, 1)
     last = _of_last_layer(run)[-most:]
     if len(last) < least:
         return False

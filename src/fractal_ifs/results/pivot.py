@@ -14,7 +14,7 @@ from fractal_ifs.results.choice import APART, Run, best_lr
 from fractal_ifs.results.numbers import BEST, CHOOSING, Number, collapsed, looks, mean_of
 from fractal_ifs.results.protocol import keys_of_difference
 from fractal_ifs.results.text_table import by_value, plain_value
-from fractal_ifs.results.varied import DRAWN, FOLLOW, KEYS, along, varied
+from fractal_ifs.results.varied import DRAWN, FOLLOW, KEYS, varied
 from fractal_ifs.runs.records import SOURCES, Status, field_of, key_of
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Pivot:
     entries: Mapping[tuple[Any, ...], Mapping[Any, Entry]]
     runs: int  # how many runs the table is of
     same: Mapping[str, str]  # keys that are the same in all of them
-    notes: Sequence[str]  # on keys that have no row, and on runs that are in no cell
+    notes: Sequence[str]  # on runs that are in no cell
     columns: Sequence[Any] = field(init=False)  # the values of ``column``
 
     def __post_init__(self) -> None:
@@ -123,9 +123,11 @@ def pivot(
     if not keys and "lr" in names:
         over, keys = ["seed"], ["lr"]
     notes: list[str] = []
-    if more := along(table, names, inner):
-        told = [f"{key_of(name)} ({short(', '.join(values))})" for name, values in more.items()]
-        notes.append(f"Along with these differ {', '.join(told)}.")
+    settings: dict[tuple[str, ...], set[str]] = {}
+    for run in runs:
+        settings.setdefault(_key(run, keys), set()).add(str(run["setting"]))
+    if any(len(found) > 1 for found in settings.values()):  # of values that no text tells apart
+        keys.append("setting")
     identity = [*keys, *(name for name in over if name not in keys)]
     if len({_key(run, identity) for run in runs}) < len(runs):
         if doubles:
@@ -277,7 +279,7 @@ def legend(table: Pivot) -> list[str]:
     if number := sum(entry.collapsed for entry in shown):
         lines.append(
             f"collapsed: {counted(number, 'run')} of those in the table, whose network answers the same for every "
-            "point; its last measurements are stuck at the share of a class."
+            "point, as measures=[balance] says, or whose last measurements are stuck at the share of a class."
         )
     if number := sum(entry.mixed for entry in shown):
         lines.append(
@@ -341,10 +343,11 @@ def _entry(group: Sequence[Run], number: Number) -> Entry:
     if choice is None:
         lrs = len({run["lr"] for run in group})
         return Entry([], None, None, None, lrs, False, True, False, False, _statuses(group))
-    values = [value for run, value in taken if any(run is one for one in choice.runs)]
+    chosen, had = {id(run) for run in choice.runs}, {id(run) for run, _ in taken}
+    values = [value for run, value in taken if id(run) in chosen]
     mean = mean_of(values)
     sd = statistics.stdev(values) if len(values) > 1 else None
-    beside = [run for run in group if not any(run is one for one, _ in taken)]
+    beside = [run for run in group if id(run) not in had]
     return Entry(
         choice.runs,
         mean,

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fractal_ifs.config.data import FractalData
 from fractal_ifs.config.lightning import flags_of_result
 from fractal_ifs.config.loss import OF_IMAGES
 from fractal_ifs.config.run import NAMED, RunConfig, by_name
@@ -62,12 +63,17 @@ def setting_of(config: RunConfig) -> Setting:
     flat.pop("data.verify", None)  # it says whether images were compared with their checksum, and changes no result
     flat["trainer.precision"] = config.trainer.precision
     flat |= {f"trainer.{name}": value for name, value in flags_of_result(config.trainer.flags).items()}
-    return _compared(json.dumps(flat, sort_keys=True))
+    # Two values are not the paper's and in no identity, since the runs before there were these keys have them.
+    if config.trainer.precision == "64-true" and config.trainer.draw == "precision":
+        flat["trainer.draw"] = config.trainer.draw
+    data = config.data
+    repeated = isinstance(data, FractalData) and data.overlaps == "repeated" and config.fractal.overlapping
+    return _compared(json.dumps(flat, sort_keys=True), repeated)
 
 
 @lru_cache(maxsize=65536)
-def _compared(text: str) -> Setting:
-    flat = json.loads(text)
+def _compared(text: str, repeated: bool) -> Setting:
+    flat = json.loads(text) | ({"data.overlaps": "repeated"} if repeated else {})
     names = tuple(str(flat.get(f"{group}.name")) for group in ("fractal", "curve", "data", "model"))
     paper = _protocol(*names)
     differs = [f"{key}={value}" for key, value in sorted(flat.items()) if key not in paper or paper[key] != value]

@@ -49,7 +49,7 @@ def read_text(path: Path, kind: str, where: Callable[[Mapping[str, str]], bool] 
     """
     try:
         lines = files.read(path).decode("utf-8-sig", "replace").removesuffix("\n").split("\n")
-        names = next(csv.reader([lines[0].removesuffix("\r")], strict=True), [])
+        names = _values(lines[0].removesuffix("\r"))
     except FileNotFoundError:
         raise
     except (OSError, csv.Error) as error:
@@ -73,11 +73,20 @@ def read_text(path: Path, kind: str, where: Callable[[Mapping[str, str]], bool] 
 
 def _row(names: Sequence[str], line: str) -> dict[str, str] | None:
     try:
-        values = next(csv.reader([line], strict=True), [])
+        values = _values(line)
     except csv.Error:
         return None
     whole = len(values) == len(names) and line.isprintable() and "\ufffd" not in line
     return dict(zip(names, map(_unquoted, values), strict=True)) if whole else None
+
+
+def _values(line: str) -> list[str]:
+    """The values of a line. The history of a run may be longer than what csv takes by itself. Raises csv.Error."""
+    before = csv.field_size_limit(max(len(line), 1))
+    try:
+        return next(csv.reader([line], strict=True), [])
+    finally:
+        csv.field_size_limit(before)
 
 
 def csv_of(table: "pd.DataFrame") -> bytes:

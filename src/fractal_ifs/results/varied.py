@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.results.columns import COLUMNS, is_measured
 from fractal_ifs.results.protocol import keys_of_difference, protocol_value
-from fractal_ifs.results.text_table import by_value, number_of, plain_value
+from fractal_ifs.results.text_table import number_of
 from fractal_ifs.runs import records
 
 if TYPE_CHECKING:
@@ -31,7 +31,10 @@ def with_inner_keys(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     every = dict.fromkeys(key for keys in found for key in keys)
     names = [name for name in every if name.removesuffix(".name") not in COLUMNS]  # model is the column of model.name
     columns = {
-        name: [_value(keys.get(name) or protocol_value(line, name)) for keys, line in zip(found, lines, strict=True)]
+        name: [
+            _value(keys[name] if name in keys else protocol_value(line, name))
+            for keys, line in zip(found, lines, strict=True)
+        ]
         for name in names
     }
     return runs.assign(**columns), names
@@ -50,8 +53,8 @@ def measured(table: pd.DataFrame) -> list[str]:
 def varied(runs: pd.DataFrame, inner: Sequence[str]) -> list[str]:
     """The keys in which the runs differ.
 
-    Of ``FOLLOW`` and ``inner``, those are left out that follow from the keys before them: the maps of a fractal
-    follow from its name, unless two of one name differ.
+    Of ``FOLLOW``, and of the keys of groups whose choices differ, those are left out that follow from the keys before
+    them: the maps of a fractal follow from its name, unless two of one name differ.
     """
     text = runs.astype(object).where(runs.notna(), "").astype(str)
     return differing({name: text[name].tolist() for name in (*KEYS, *inner)}, inner)
@@ -63,19 +66,17 @@ def differing(values: Mapping[str, Sequence[str]], inner: Sequence[str]) -> list
     names = [name for name in values if name not in last and len(set(values[name])) > 1]
     for name in last:
         before = [values[key] for key in names if key not in DRAWN]
-        if not follows(values[name], list(zip(*before, strict=True)) if before else [()] * len(values[name])):
+        settings = list(zip(*before, strict=True)) if before else [()] * len(values[name])
+        # A margin that goes with a width doesn't come from it. ``init`` is the column of ``model.init``.
+        may_follow = name in FOLLOW or group_of(name) in names or name.rpartition(".")[2] in names
+        if not follows(values[name], settings) if may_follow else len(set(values[name])) > 1:
             names.append(name)
     return names
 
 
-def along(runs: pd.DataFrame, names: Sequence[str], inner: Sequence[str]) -> dict[str, list[str]]:
-    """The keys, with their values, that ``varied`` leaves out though they differ: a difference may be theirs.
-
-    Keys of a group are not among them where its choice is, nor ``FOLLOW``, whose values are what a choice brings along.
-    """
-    left = (name for name in inner if name not in names and name.partition(".")[0] not in names)
-    values = {name: sorted({plain_value(value) for value in runs[name].dropna()}, key=by_value) for name in left}
-    return {name: found for name, found in values.items() if len(found) > 1}
+def group_of(name: str) -> str:
+    """The group of a key, whose choice may bring it: ``fractal.ratio`` comes with ``fractal``."""
+    return name.partition(".")[0]
 
 
 def follows(values: Sequence[Hashable], settings: Sequence[Hashable]) -> bool:

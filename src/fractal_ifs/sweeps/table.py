@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from fractal_ifs.results.pivot import Pivot, legend, pivot, title
 from fractal_ifs.results.rows import kept_rows, row_of, without_zeros
 from fractal_ifs.results.terminal import Folded, show
 from fractal_ifs.results.text_table import TABLE, csv_of, may_replace
-from fractal_ifs.results.varied import KEYS, follows, inner_keys, with_inner_keys
+from fractal_ifs.results.varied import DRAWN, KEYS, follows, group_of, inner_keys, with_inner_keys
 from fractal_ifs.runs.records import RunRecord, Status, find, unmeasured
 from fractal_ifs.streams import columns
 from fractal_ifs.sweeps.driver import driving, failed, kept
@@ -70,10 +70,9 @@ def table_of(
     rows += before
     others = list(dict.fromkeys(key for line in rows for key in line if key not in COLUMNS))
     measured = [key for key in others if is_measured(key)]
-    settings = [tuple(line[key] for key in KEYS) for line in rows]
-    inner = [
-        key for key in others if not is_measured(key) and not follows([_text(line, key) for line in rows], settings)
-    ]
+    settings = [tuple(line[key] for key in KEYS if key not in DRAWN) for line in rows]
+    choices = {key for key in KEYS if len({line[key] for line in rows}) > 1}
+    inner = [key for key in others if not is_measured(key) and _differs(rows, key, settings, choices)]
     table = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *measured, *inner]))
     return table.assign(best_step=table.best_step.astype("Int64"))  # whole also where some runs have none
 
@@ -83,6 +82,14 @@ def _row(path: Path, record: RunRecord, base: Path | None) -> dict[str, Any]:
     if isinstance(record, KeptRun):
         return row | {"directory": None, "history": record.history}
     return row | {"directory": str(path.relative_to(base) if base else path.absolute())}
+
+
+def _differs(
+    rows: Sequence[dict[str, Any]], key: str, settings: Sequence[tuple[Any, ...]], choices: Collection[str]
+) -> bool:
+    """Whether a key of a group differs, and not just as the choice that brings it does: see ``results.varied``."""
+    texts = [_text(line, key) for line in rows]
+    return not follows(texts, settings) if group_of(key) in choices else len({*texts} - {None}) > 1
 
 
 def _text(line: dict[str, Any], key: str) -> str | None:
