@@ -160,3 +160,11 @@ def test_a_whole_config_has_a_list_of_defaults(command, tmp_path, words):
     told = command(f"--config-dir={tmp_path / 'mine'}", "--config-name=my2", *words).status
     assert told.startswith("error: ")
     assert told.endswith("my2.yaml: must begin with defaults: [config, _self_], for theory with [theory, _self_]")
+
+
+def test_a_config_of_the_packages_name_is_not_passed_over(command, tmp_path):
+    """As that of a run's own ``.hydra``, in whose place the paper's protocol would be trained."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/config.yaml").write_text("defaults: [config, _self_]\nwidth: 4\n")
+    told = command(f"--config-dir={tmp_path / 'mine'}", "--config-name=config", "logger=none").status
+    assert told.startswith("error: --config-name=config: the package has one of that name, which wins; rename ")

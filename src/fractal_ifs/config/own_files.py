@@ -51,8 +51,16 @@ def fault(words: Sequence[str], folders: Iterable[Path]) -> str | None:
 
 
 def check_whole(words: Sequence[str]) -> None:
-    """Raises ConfigError where ``--config-name`` is a file that can't be read, or lacks all keys but its own."""
-    for name, value in split(words)[0]:
+    """Raises ConfigError where ``--config-name`` is a file that can't be read, or lacks all keys but its own.
+
+    Also where it isn't the one that Hydra would find: of two of one name that is the package's.
+    """
+    options = split(words)[0]
+    for name, value in options:
+        own = [path for folder in own_folders(words) if (path := folder / f"{value}.yaml").is_file()]
+        hidden = own and (CONF / f"{value}.yaml").is_file() and "--config-path" not in dict(options)
+        if name == "--config-name" and hidden:
+            raise ConfigError(f"--config-name={value}: the package has one of that name, which wins; rename {own[0]}")
         files = [folder / f"{value}.yaml" for folder in (CONF, *own_folders(words))]
         path = next((path for path in files if name == "--config-name" and path.is_file()), None)
         if path and path.parent != CONF:
