@@ -473,6 +473,11 @@ def test_an_omegaconf_is_read_with_its_interpolations():
         (lambda: FractalDistribution("vicsek", 9), "curve=9: unknown"),
         (lambda: FractalDistribution("vicsek", 1, 0), "fractal.depth=0: must be a whole number >= 1"),
         (lambda: FractalDistribution("vicsek", 1, True), "fractal.depth=true: must be a whole number >= 1"),
+        (lambda: FractalDistribution("vicsek", 1, 10**10), "fractal.depth=10000000000: must be .* and <= 1000000"),
+        (
+            lambda: FractalDistribution("vicsek", 1, 2**70),
+            "fractal.depth=.*: must be a whole number >= 1 and <= 1000000",
+        ),
         (lambda: FractalDistribution("vicsek", 2, 2), "curve.last=3: must be at most the fractal's depth, 2"),
         (lambda: FractalDistribution("vicsek", {"weights": [1, 2]}), "curve.weights=.*: must have 5 numbers"),
         (lambda: FractalDistribution("vicsek", margin=0.1), "margin=0.1: must be < 0.004"),

@@ -268,6 +268,10 @@ def test_a_bad_fractal_is_refused_without_torch():
             lambda: AffineIFS.load("vicsek", ratio=0.4).check(5),
             r"fractal.maps\[0\] of vicsek: must send K_0 into itself",
         ),
+        (
+            lambda: AffineIFS([np.diag([0.5, 1e-11])], [[0, 0]]).check(1),
+            "fractal=custom: must have larger cells; those of K_1 are too small for float32 already",
+        ),
         (lambda: AffineIFS.load("vicsek").check(12), "fractal.depth=12: must be <= 11, else the cells of vicsek"),
         (
             lambda: AffineIFS.load("custom", ratio=0.499, offsets=[[-0.5], [0.5]]).check(13),

@@ -117,6 +117,12 @@ def test_touching_cells_are_named_and_can_be_shrunk(factor, works):
 def test_what_is_outside_the_hypotheses_is_refused():
     with pytest.raises(ConfigError, match="Assumption 2"):
         CubeIFS.from_box([[[0.5]]], [[0.7]], [0], [1])
+    with pytest.raises(
+        ConfigError, match=r"maps\[0\].matrix=\[\[0.85, 0.3333\], \[0.255, -0.1\]\]: .* K_0's box .* 1.20208"
+    ):
+        CubeIFS.from_box([[[0.85, 0.3333], [0.255, -0.1]]], [[0, 0]], [-1, -0.3], [1, 0.3])
+    with pytest.raises(ConfigError, match=r"maps\[0\].matrix=\[\[0.0\]\]: must have full rank"):
+        CubeIFS.from_box([[[0.0]]], [[0.5]], [0], [1])
     with pytest.raises(ConfigError, match="needs a box as K0"):
         CubeIFS.of(AffineIFS.load("sierpinski_triangle"))
     with pytest.raises(ConfigError, match="float64"):
@@ -127,6 +133,8 @@ def test_what_is_outside_the_hypotheses_is_refused():
         split(3, 4)
     with pytest.raises(ConfigError, match="too wide"):
         corollary1_network(CubeIFS.of(AffineIFS.load("cantor2d")), 8, 6, 1e-5)
+    with pytest.raises(ConfigError, match="fractal=cantor_dust: width 5 d r = 10240 is too wide to build"):
+        theorem1_network(CubeIFS.of(AffineIFS.load("cantor_dust", d=8)), 1, 1e-5)
     with pytest.raises(ConfigError, match="must have d=1"):
         LineDistribution(CubeIFS.of(AffineIFS.load("cantor2d")), np.array([0.5, 0.5]))
 
@@ -421,6 +429,19 @@ def test_the_values_of_conf_and_some_others_are_taken():
     assert fifth.settings.biases == (0.5,)
     assert first.settings.s == (2,)
     assert first.gamma == 1e-4
+
+
+def test_theorem_4_is_refused_before_anything_is_computed_and_takes_the_margin_where_it_is_alone():
+    three = {"ratio": 0.3, "offsets": [[-0.7], [0], [0.7]]}
+    with pytest.raises(ConfigError, match=r"theorem4\.n=14: must be <= 12, else custom has more than 1,048,576 cells"):
+        problems(plain_config() | {"fractal": three})
+    line = plain_config() | {"fractal": {"ratio": 0.3, "offsets": [[-0.7], [0.7]]}, "statement": "theorem4"}
+    with pytest.raises(ConfigError, match=r"margin=0.9: must be in .*Assumption 3"):
+        problems(line | {"margin": 0.9})
+    assert problems(line | {"margin": 1e-9})[1][0][1].gamma == 1e-9
+    line["fractal"]["ratio"] = 0.02
+    with pytest.raises(ConfigError, match=r"theorem4\.n=14: the cells of K_n have inradius"):
+        problems(line)
 
 
 def test_a_curve_level_by_level_is_for_the_fractals_own_depth():

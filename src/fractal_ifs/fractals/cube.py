@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.convex import Box
 from fractal_ifs.fractals.ifs import AffineIFS
+from fractal_ifs.fractals.numbers import short
 from fractal_ifs.fractals.solvers import least_squares_in_cube
 
 
@@ -34,8 +35,16 @@ class CubeIFS:
 
     def __post_init__(self):
         singular = np.linalg.svd(self.matrices, compute_uv=False)
-        if (singular[:, -1] <= 0).any() or (singular[:, 0] >= 1 + 1e-9).any():
-            raise ConfigError(f"fractal={self.name}: every map must be a contraction with a full-rank matrix")
+        for i, values in enumerate(singular):
+            given = self.matrices[i] * self.side[:, None] / self.side
+            key = f"fractal.maps[{i}].matrix={short(given.round(6).tolist())}"
+            if values[0] >= 1 + 1e-9:
+                raise ConfigError(
+                    f"{key}: must contract in the coordinates of K_0's box too, its spectral norm there is "
+                    f"{values[0]:.6g}, not < 1"
+                )
+            if values[-1] <= 0:
+                raise ConfigError(f"{key}: must have full rank, is singular")
         low = self.offsets + np.minimum(self.matrices, 0).sum(2)
         high = self.offsets + np.maximum(self.matrices, 0).sum(2)
         outside = np.flatnonzero(((low < -1e-9) | (high > 1 + 1e-9)).any(1))
@@ -147,18 +156,19 @@ class CubeIFS:
         smallest = np.linalg.svd(self.matrices, compute_uv=False)[:, -1].min()
         return float(0.5 * self.side.min() * smallest**n)
 
-    def margin(self, n: int, gamma: float | None) -> float:
+    def margin(self, n: int, gamma: float | None, key: str = "fractal.depth") -> float:
         """The gamma of Assumption 3, in the user's unit: a tenth of the smallest cell's inradius if not given.
 
         Raises ConfigError where K_n^gamma loses a cell, or where float64 can't tell the cells of K_n apart: rounding x
-        and inverting n maps costs up to 16 d n 2^-52 times the size of K_0, which must stay below gamma / 4.
+        and inverting n maps costs up to 16 d n 2^-52 times the size of K_0, which must stay below gamma / 4. ``key``
+        is what sets n.
         """
         inradius = self.inradius(n)
         scale = max(abs(self.low).max(), abs(self.low + self.side).max())
         rounding = 64 * self.d * n * np.finfo(float).eps * scale
         if inradius / 10 <= rounding:
             raise ConfigError(
-                f"fractal.depth={n}: the cells of K_n have inradius {inradius:.1e}; "
+                f"{key}={n}: the cells of K_n have inradius {inradius:.1e}; "
                 f"must be over {10 * rounding:.1e} for float64 to tell them apart"
             )
         if gamma is None:

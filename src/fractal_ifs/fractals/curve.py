@@ -22,7 +22,7 @@ import numpy as np
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.named import checked, name_of, read
-from fractal_ifs.fractals.numbers import Floats, number, short, vector, whole
+from fractal_ifs.fractals.numbers import DEEPEST, Floats, number, short, vector, whole
 
 KINDS = ("degree", "last", "weights", "mass", "P")
 
@@ -86,7 +86,7 @@ class ApproximationCurve:
 
     def level_probabilities(self, n: int) -> Floats:
         """(n + 1,): the probabilities of a negative of level 1, ..., n, then of a positive, 1/2. Their sum is 1."""
-        n = whole(n, "fractal.depth", 1)
+        n = whole(n, "fractal.depth", 1, DEEPEST)
         negatives = self._negatives(n)
         return np.append(negatives / (2 * negatives.sum()), 0.5)
 
@@ -104,7 +104,7 @@ class ApproximationCurve:
         return np.diff(-np.log2(1.5 - self.P(n)))
 
     def _weights(self, n: int) -> Floats:
-        n = whole(n, "fractal.depth", 1)
+        n = whole(n, "fractal.depth", 1, DEEPEST)
         if self.kind == "degree":
             return (np.arange(1, n + 1) / n) ** self._value
         if self.kind == "last":

@@ -22,7 +22,7 @@ from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.fractals.ifs import DEPTH, AffineIFS, depth_of
 from fractal_ifs.fractals.membership import deepest
 from fractal_ifs.fractals.named import read
-from fractal_ifs.fractals.numbers import Floats, number, short, whole
+from fractal_ifs.fractals.numbers import DEEPEST, Floats, number, short, whole
 from fractal_ifs.fractals.samplers import Sampler, sampler
 from fractal_ifs.mkl import ask_for_equal_bits
 
@@ -76,7 +76,7 @@ class FractalDistribution:
             self.curve = ApproximationCurve.from_config(curve)
         else:
             self.curve = ApproximationCurve.load(curve)
-        self.depth = own if depth is None else whole(depth, "fractal.depth", 1)
+        self.depth = own if depth is None else whole(depth, "fractal.depth", 1, DEEPEST)
         self.margin = number(margin, "margin")
         self.level_probabilities = self.curve.level_probabilities(self.depth)  # (n + 1,): levels 1..n, then positives
         self.ifs.check(self.depth, self.margin)

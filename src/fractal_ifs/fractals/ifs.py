@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.convex import TOLERANCE, Box, Convex, distance, hull, overlap
 from fractal_ifs.fractals.named import checked, name_of, read
-from fractal_ifs.fractals.numbers import Floats, is_list, number, short, vector, whole
+from fractal_ifs.fractals.numbers import DEEPEST, Floats, is_list, number, short, vector, whole
 
 DEPTH = 5  # n of K_n, unless one is given: that of the paper's experiments
 KEYS = ("name", "depth", "d", "ratio", "offsets", "corners", "maps", "base", "negatives")
@@ -205,7 +205,7 @@ class AffineIFS:
         boxes the gaps between them, must be wide enough for numbers of that resolution (2^-24 for float32), and
         K_depth^margin must not be empty. ``key`` is the margin's name in a message.
         """
-        depth = whole(depth, "fractal.depth", 1)
+        depth = whole(depth, "fractal.depth", 1, DEEPEST)
         margin = number(margin, key)
         if margin < 0:
             raise ConfigError(f"{key}={margin:g}: must be a number >= 0")
@@ -237,7 +237,9 @@ class AffineIFS:
 
     def _too_deep(self, depth: int, deepest: int, what: str) -> ConfigError:
         if deepest < 1:
-            return ConfigError(f"fractal={self.name}: the {what} are too small for float32")
+            return ConfigError(
+                f"fractal={self.name}: must have larger {what}; those of K_1 are too small for float32 already"
+            )
         return ConfigError(
             f"fractal.depth={depth}: must be <= {deepest}, else the {what} of {self.name} are too small for float32"
         )
@@ -278,7 +280,7 @@ class AffineIFS:
 def depth_of(config: Mapping[str, Any]) -> int:
     """The n of a fractal's config: its key `depth`, or DEPTH. Raises ConfigError unless 1 <= n <= 10^6."""
     depth = config.get("depth")
-    return DEPTH if depth is None else whole(depth, "fractal.depth", 1, 10**6)
+    return DEPTH if depth is None else whole(depth, "fractal.depth", 1, DEEPEST)
 
 
 def _maps(keys: Mapping[str, Any], d: int | None) -> tuple[Floats, Floats]:

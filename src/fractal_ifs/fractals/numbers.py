@@ -19,6 +19,8 @@ from fractal_ifs.errors import short as short
 
 Floats: TypeAlias = NDArray[np.float64]
 
+DEEPEST = 10**6  # the largest n of K_n: there are lists with a number for each level
+
 
 def number(value: object, key: str) -> float:
     """A finite number, from a number or a string. Raises ConfigError."""

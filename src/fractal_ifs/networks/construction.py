@@ -79,11 +79,12 @@ def line_network(ifs: CubeIFS, n: int, gamma: float, sizes: Sequence[int]) -> ML
     return _assemble(ifs, layers, (np.append(heights, 1)[None], np.array([-1.5])), None)
 
 
-def check_width(ifs: CubeIFS, s: int) -> None:
-    """Raises ConfigError for blocks whose layers would not fit into memory."""
+def check_width(ifs: CubeIFS, s: int, key: str | None = None) -> None:
+    """Raises ConfigError for blocks whose layers would not fit into memory. ``key`` is what sets s, with its value."""
     if built_width(ifs, s) > LARGEST_WIDTH:
+        printed = f"5 d r{f'^{s}' if s > 1 else ''} = {printed_width(ifs, s)}"
         raise ConfigError(
-            f"s={s}: width 5 d r^s = {printed_width(ifs, s)} is too wide to build; must be <= {LARGEST_WIDTH}"
+            f"{key or f'fractal={ifs.name}'}: width {printed} is too wide to build; must be <= {LARGEST_WIDTH}"
         )
 
 

@@ -40,9 +40,9 @@ class Settings(Section):
         for s in self.steps(ifs, n):
             try:
                 split(n, s)
-                check_width(ifs, s)
             except ConfigError as error:
                 raise ConfigError(f"{self.PREFIX}{error}") from None
+            check_width(ifs, s, f"{self.PREFIX}s={s}")
 
     def steps(self, ifs: CubeIFS, n: int) -> tuple[int, ...]:
         """Every s to check. Raises ConfigError where s=null finds none."""

@@ -133,18 +133,18 @@ def problem_of(name: str, keys: Keys, settings: Section, alone: bool) -> Problem
     points = settings.points if isinstance(settings, corollary1.Settings) else keys.points
     if about == "cantor" or (about == "line" and (ifs.d > 1 or ifs.r == 1) and not alone):
         ifs = CANTOR
-    if about in ("cantor", "line"):
+    if about == "line" and not alone:  # it has another depth, for which the margin of the others is too large
         gamma = None
     if isinstance(settings, LineSection):
         n = settings.n
         if not curve.fits(n) and settings.curve_names:  # one that is given level by level, for another depth
             curve = ApproximationCurve.load(settings.curve_names[0])
         curve.level_probabilities(n)
+    settings.check_for(ifs, n)
     if about in ("cantor", "random"):  # they choose the margin themselves
         gamma = 0.0
     else:
         ifs.require_separated()
         curve.level_probabilities(n)
-        gamma = ifs.margin(n, gamma)
-    settings.check_for(ifs, n)
+        gamma = ifs.margin(n, gamma, f"{settings.PREFIX}n" if isinstance(settings, LineSection) else "fractal.depth")
     return Problem(ifs, n, gamma, curve, points, keys.seed, settings, fastest())

@@ -26,6 +26,8 @@ from fractal_ifs.theorems.samples import labelled_points
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MOST_CELLS = 2**20  # every one is gone through for each row of the table, in about ten seconds
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(LineSection):
@@ -46,6 +48,19 @@ class Settings(LineSection):
         """Raises ConfigError for bad networks and curves."""
         check_networks(f"{self.PREFIX}networks", self.networks)
         super().check()
+
+    def check_for(self, ifs: CubeIFS, n: int) -> None:
+        """Raises ConfigError for d > 1, for a single map, and for more cells than can be gone through."""
+        if ifs.d != 1:
+            raise ConfigError(f"fractal={ifs.name}: Theorem 4 is for d=1, this has d={ifs.d}; try fractal=cantor")
+        if ifs.r == 1:
+            raise ConfigError(f"fractal={ifs.name}: Theorem 4 is for two or more maps (k < r^s), this has one")
+        if ifs.r**n > MOST_CELLS:
+            deepest = next(j for j in range(n, -1, -1) if ifs.r**j <= MOST_CELLS)
+            raise ConfigError(
+                f"{self.PREFIX}n={n}: must be <= {deepest}, else {ifs.name} has more than {MOST_CELLS:,} cells, "
+                "each of which is gone through"
+            )
 
 
 def printed_bounds(P: np.ndarray, r: int, k: int, t: int) -> np.ndarray:
@@ -111,12 +126,9 @@ def _is_cantor(ifs: CubeIFS) -> bool:
 
 
 def check(problem: Problem[Settings]) -> list[Check]:
-    """Every (width, depth) and curve of the settings. Raises ConfigError for d > 1 and for a single map."""
+    """Every (width, depth) and curve of the settings. Raises ConfigError as `Settings.check_for`."""
     ifs, n, keys = problem.ifs, problem.n, problem.settings
-    if ifs.d != 1:
-        raise ConfigError(f"fractal={ifs.name}: Theorem 4 is for d=1, this has d={ifs.d}; try fractal=cantor")
-    if ifs.r == 1:
-        raise ConfigError(f"fractal={ifs.name}: Theorem 4 is for two or more maps (k < r^s), this has one")
+    keys.check_for(ifs, n)
     rows = []
     for name in dict.fromkeys([problem.curve.name, *keys.curve_names]):
         curve = problem.curve if name == problem.curve.name else ApproximationCurve.load(name)
