@@ -77,6 +77,16 @@ def test_the_best_network_has_the_best_accuracy_and_outlives_a_kill(kind, tmp_pa
         assert bits(load(directory, best=True).model) == bits(found.model)
 
 
+def test_the_first_network_is_the_best_where_none_gets_a_point_right(tmp_path, monkeypatch):
+    evaluated = Run.evaluated
+    monkeypatch.setattr(Run, "evaluated", lambda run, _, *rest: evaluated(run, 0.0, *rest))
+    [run] = train([Job(small(steps=40, eval_every=20), tmp_path)], threads=1)
+    assert isinstance(run, Run)
+    found = load(tmp_path, best=True)
+    assert (found.step, found.accuracy, run.best_so_far) == (20, 0.0, 0.0)
+    assert bits(found.model) != bits(load(tmp_path).model)
+
+
 def test_plain_torch_takes_the_networks_of_a_checkpoint(tmp_path):
     for kind in ({}, {"training": "layerwise"}):
         directory = tmp_path / str(len(kind))

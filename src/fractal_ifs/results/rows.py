@@ -94,7 +94,7 @@ def without_zeros(row: dict[str, Any]) -> dict[str, Any]:
     if row["status"] != Status.DIVERGED:
         return row
     zeros = [] if row.get("final_test_acc") else ["final_test_acc", "last10_test_acc"]
-    zeros += [] if row["best_test_acc"] else ["best_test_acc", "best_step"]
+    zeros += [] if row["best_step"] else ["best_test_acc", "best_step"]
     return row | dict.fromkeys(zeros)
 
 

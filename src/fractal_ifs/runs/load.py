@@ -23,7 +23,7 @@ from fractal_ifs.runs.buffers import set_buffers
 from fractal_ifs.runs.build import build_network
 from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, evaluated, read_whole, weights_digest
 from fractal_ifs.runs.history import Evaluation, columns_of, of_checkpoint
-from fractal_ifs.runs.records import RunRecord, Stored, read_stored, what_is_there
+from fractal_ifs.runs.records import RunRecord, Status, Stored, read_stored, what_is_there
 from fractal_ifs.runs.shapes import Shape
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,8 @@ def table_of(history: Sequence[Evaluation]) -> pd.DataFrame:
 def _best(directory: Path, state: Checkpoint, stored: Stored) -> torch.Tensor:
     """The parameters (P,) at the record's best test accuracy. Raises ConfigError where they aren't there."""
     record, there = stored.record, state.get("best_params")
-    if not record.best_step:
+    # Of other runs, step 0 is what earlier versions wrote where all accuracies were 0; they kept no best network.
+    if record.best_step is None or (record.best_step == 0 and record.status == Status.DIVERGED):
         raise ConfigError(f"run={directory}: no accuracy was measured in it, so it has no best network")
     if there is not None and state["best"] == (record.best_test_acc, record.best_step):
         return there

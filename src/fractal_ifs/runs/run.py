@@ -194,7 +194,7 @@ class Run:
         if not row.finite:
             self.status = Status.DIVERGED
         if self.status == Status.RUNNING:
-            if test_acc > self.best_test_acc:
+            if test_acc > self.best_test_acc or not self.best_step:  # the first measurement counts where it is 0, too
                 self.best_test_acc, self.best_step = test_acc, row.step
                 self.best_params, self.best_buffers = self.weights().clone(), buffer_vector(self.model)
             self.status = self._reached()
@@ -204,7 +204,7 @@ class Run:
     @property
     def best_so_far(self) -> float | None:
         """The best test accuracy of the whole network. None where there is none yet, as in layers before the last."""
-        return self.best_test_acc or None
+        return self.best_test_acc if self.best_step else None
 
     @property
     def stopped(self) -> str | None:
