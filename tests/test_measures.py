@@ -384,6 +384,10 @@ def test_one_of_ones_own(write, tmp_path, command):
     assert history.margin.iloc[-1] == pytest.approx((data.y_test * f).mean().item(), rel=1e-4)
     assert record.measured is not None
     assert record.measured["ends_high"] == pytest.approx(f.max().item(), rel=1e-5)
+    assert re.fullmatch(rf"{name}=[0-9a-f]{{12}}", record.measure_source or "")
+    file = tmp_path / "mine" / f"{name}.py"
+    file.write_text(file.read_text() + "\n")
+    assert "1 of these were measured by another source of their measures" in command(*words).out
     said = command(*words[:-2], "hydra.run.dir=other", f"measures=[{name}.margins]").status
     assert said.startswith(f"error: measures={name}.margins: can't be imported (AttributeError: ")
     assert not list(tmp_path.glob("other/*.pt"))

@@ -19,11 +19,12 @@ from fractal_ifs.report.write import write_report
 from fractal_ifs.results import finished_runs, numbers, pivot
 from fractal_ifs.results.best_lr import BestLr
 from fractal_ifs.results.cells import form_cells
+from fractal_ifs.results.measured import with_measure
 from fractal_ifs.results.protocol import protocol_value
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.varied import inner_keys, varied, with_inner_keys
 from fractal_ifs.runs.history import Evaluation, write_history
-from fractal_ifs.runs.records import RunRecord, Status, write_record
+from fractal_ifs.runs.records import RunRecord, Status, read_record, write_record
 from fractal_ifs.sweeps.table import show_table
 
 
@@ -118,6 +119,20 @@ def test_a_run_has_collapsed_where_its_answers_are_known_to_be_one():
     assert numbers.collapsed(run)
     assert not numbers.collapsed(run | {"final_said_positive": 0.77})
     assert numbers.collapsed(run | {"history": "0.4200 0.4200 0.4200", "final_said_positive": 1.0})
+
+
+def test_other_sources_of_a_measure_are_told_below_its_own_table(tmp_path):
+    for seed, source in enumerate(("mine=a other=c", "mine=b", None)):
+        directory = add(tmp_path, [0.6], seed=seed)
+        record = read_record(directory)
+        assert record is not None
+        write_record(directory, replace(record, measured={"margin": 0.5, "dead": 0}, measure_source=source))
+    runs = read_runs([tmp_path])[0]
+    told = "sources: in 1 cell the mean is over runs of different sources of their measures."
+    for name, some, there in (("margin", runs, True), ("margin", runs.drop(0), False), ("dead", runs, False)):
+        table, number = with_measure(some, name)
+        assert (told in pivot.legend(pivot.pivot(*with_inner_keys(table), number))) == there
+    assert told not in pivot.legend(table_of(tmp_path))
 
 
 def test_the_best_learning_rate_is_that_of_the_shared_seeds_and_an_edge_is_marked(tmp_path):

@@ -84,7 +84,7 @@ def test_load_gives_back_the_trained_network(trained, tmp_path):
     torch.testing.assert_close(found.model(x), model(x), rtol=0, atol=0)
     assert found.config.fractal.name == "cantor2d"
     assert found.history["test_acc"].max() == record["best_test_acc"]
-    with pytest.raises(ConfigError, match="there is no finished run"):
+    with pytest.raises(ConfigError, match="there is no such directory"):
         fractal_ifs.load(tmp_path / "nowhere")
     sweep = tmp_path / "sweep"
     for name in ("curve=1", "curve=2", "curve=3", "curve=4", "curve=5"):

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.errors import ConfigError, counted, short
+from fractal_ifs.measures.own import is_ours
 from fractal_ifs.results.choice import APART, Run, best_lr
+from fractal_ifs.results.columns import is_measured
 from fractal_ifs.results.numbers import BEST, CHOOSING, Number, collapsed, looks, mean_of
 from fractal_ifs.results.protocol import keys_of_difference
 from fractal_ifs.results.text_table import by_value, plain_value
 from fractal_ifs.results.varied import DRAWN, FOLLOW, KEYS, varied
 from fractal_ifs.runs.records import SOURCES, Status, field_of, key_of
+from fractal_ifs.runs.sources import differ
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +72,13 @@ class Entry:
     @property
     def mixed(self) -> bool:
         """Whether these were computed from different sources of their own: a class was edited between them."""
-        return any(len({run.get(name) for run in self.runs}) > 1 for name in SOURCES)
+        of_network = [name for name in SOURCES if name != "measure_source"]
+        return any(len({run.get(name) for run in self.runs}) > 1 for name in of_network)
+
+    @property
+    def measured_otherwise(self) -> bool:
+        """Whether these were measured by different sources of measures of their own."""
+        return differ("measure_source", *(run.get("measure_source") for run in self.runs))
 
 
 @dataclass(frozen=True)
@@ -286,6 +295,10 @@ def legend(table: Pivot) -> list[str]:
             f"sources: in {counted(number, 'cell')} the mean is over runs of different sources of their model or loss, "
             "or from different checkpoints."
         )
+    if _is_own(table.number) and (number := sum(entry.measured_otherwise for entry in shown)):
+        lines.append(
+            f"sources: in {counted(number, 'cell')} the mean is over runs of different sources of their measures."
+        )
     if any(_beside(entry, 4) for entry in shown):
         lines.append("train, test, val: the accuracies after the last step, which have no part in a choice.")
     if partly := sum(any(0 < len(found) < entry.n for found in _after(entry).values()) for entry in shown):
@@ -294,6 +307,11 @@ def legend(table: Pivot) -> list[str]:
     if apart := in_no_mean(table):
         lines.append(f"In no mean: {apart}.")
     return [*lines, *table.notes]
+
+
+def _is_own(number: Number) -> bool:
+    """Whether it is a number that a function of the user's own has measured."""
+    return is_measured(number.column) and not is_ours(number.column.partition("@")[0])
 
 
 def in_no_mean(table: Pivot) -> str:

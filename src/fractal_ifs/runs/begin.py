@@ -29,6 +29,7 @@ from fractal_ifs.runs.records import (
     warn,
 )
 from fractal_ifs.runs.run import Run
+from fractal_ifs.runs.sources import differ
 from fractal_ifs.runs.versions import bits_rest_on, differences
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,8 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
         run.restore(state)
         if not run.status.ended:
             check_validation(job, run.val_points)
+            if differ("measure_source", was := before.get("measure_source"), now := run.versions.get("measure_source")):
+                warn(log, directory, f"goes on with other sources of its measures ({was} there, {now} here)")
         elif there := begun or read_record(directory):  # nothing is measured any more: its record says how it was
             run.config = run.config.measured_as(there.config)
         if history:

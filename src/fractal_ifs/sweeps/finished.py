@@ -16,7 +16,7 @@ from fractal_ifs.results.finished_runs import Keeper, KeptRun
 from fractal_ifs.runs.finished import finished, remove_left
 from fractal_ifs.runs.history import mend_history
 from fractal_ifs.runs.records import RunRecord, Status, Stored, read_record
-from fractal_ifs.runs.sources import sources
+from fractal_ifs.runs.sources import differ, sources
 from fractal_ifs.runs.versions import bits_rest_on, differences
 from fractal_ifs.sweeps import driver
 
@@ -73,17 +73,18 @@ def finished_jobs(jobs: Sequence[Job]) -> dict[int, Ended]:
 
 
 def _tell_of_sources(jobs: Sequence[Job], records: Mapping[int, RunRecord]) -> None:
-    """Warn of finished runs of files that are others by now: of a network or loss of one's own, or a checkpoint."""
+    """Warn of finished runs of files that are others by now: of a network, loss or measure of one's own, or a
+    checkpoint."""
     texts = {
         "ckpt_source": "began from other files than are at trainer.ckpt_path now",
         "model_source": "were trained with another source of their model",
         "loss_source": "were trained with another source of their loss",
+        "measure_source": "were measured by another source of their measures",
     }
     known: dict[tuple[str, str], str | None] = {}
     now = {number: sources(jobs[number].config, known) for number in records}
     for name, text in texts.items():
-        pairs = [(record[name], now[number].get(name)) for number, record in records.items()]
-        if other := sum(None not in pair and pair[0] != pair[1] for pair in pairs):
+        if other := sum(differ(name, record[name], now[number].get(name)) for number, record in records.items()):
             log.warning(
                 "%d of these %s; overwrite=true trains them again, beside their rows in a kept table", other, text
             )
