@@ -117,6 +117,7 @@ def test_the_command_alone_shows_its_verbs(monkeypatch, capsys, screen):
         ("plot --fractal.depth=8", "--fractal.depth=8: keys have no dashes here: fractal.depth=8"),
         ("train -hydra.x=1", "-hydra.x=1: keys have no dashes here: hydra.x=1"),
         ("train -hello", "-hello: there is no such option"),
+        ("train --info nonsense", "--info nonsense: must be --info all|config|"),
         ("train --info=nope", "--info nope: must be --info all|config|"),
         ("train --run=\x1b[31m", "--run \\x1b[31m: must be --run alone"),
         ("train --x=\x1b[31m", "--x=\\x1b[31m: there is no such option"),
@@ -183,7 +184,8 @@ def test_a_help_fits_where_a_module_is_called(monkeypatch, capsys):
         with contextlib.suppress(SystemExit):
             import_module(f"fractal_ifs.{module}").main()
         out = capsys.readouterr().out
-        assert out.startswith(f"usage: python -m fractal_ifs.{module.removesuffix('.__main__')} ")
+        door = "predict" if module == "predictions" else module.removesuffix(".__main__")
+        assert out.startswith(f"usage: python -m fractal_ifs.{door} ")
         assert max(map(len, out.splitlines())) <= 80
 
 
@@ -475,6 +477,7 @@ def test_every_example_is_accepted(screen, accepted):
         ("fractal-ifs completion z", ["zsh"]),
         ("fractal-ifs trian x", []),
         ("python -m fractal_ifs.th", ["fractal_ifs.theory"]),
+        ("python -m fractal_ifs.pr", ["fractal_ifs.predict"]),
         ("python3 -m fractal_ifs tr", ["train"]),
         ("python -m fractal_ifs.train fractal=vi", ["fractal=vicsek"]),
         ("python -m fractal_ifs.train.x ", []),

@@ -2,7 +2,9 @@
 
 import io
 import logging
+import runpy
 import sys
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -206,6 +208,15 @@ def test_predict_takes_what_run_and_load_returned():
     other: Any = [found]
     with pytest.raises(ConfigError, match=r"^network: must be a directory, a module, or what load or run returned"):
         predict(other, X)
+
+
+def test_the_verb_is_a_module_too_and_hides_no_function(monkeypatch, capsys):
+    assert import_module("fractal_ifs.predict") is fractal_ifs.predict is predict
+    monkeypatch.setattr("sys.argv", ["predict", "--help"])
+    monkeypatch.delitem(sys.modules, "fractal_ifs.predict")
+    with pytest.raises(SystemExit):
+        runpy.run_module("fractal_ifs.predict", run_name="__main__")
+    assert capsys.readouterr().out.startswith("usage: python -m fractal_ifs.predict ")
 
 
 def test_a_network_that_says_nothing_of_a_point_gives_no_sign(run, tmp_path, monkeypatch):

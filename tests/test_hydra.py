@@ -228,6 +228,19 @@ def test_a_run_cant_lie_where_the_sweep_does(command):
     assert refused(command, "-m", *QUICK, "seed=1", "sweep=s", "hydra.sweep.subdir=.") == said
 
 
+def test_a_variable_of_another_type_is_named_with_its_value(command, monkeypatch):
+    monkeypatch.setenv("LAB_WIDTH", "abc")
+    told = refused(command, *QUICK[1:], "width=${oc.env:LAB_WIDTH,6}")
+    assert told == "error: width=${oc.env:LAB_WIDTH,6}: must be a whole number, it is abc"
+
+
+def test_the_templates_among_all_choices_are_refused_with_the_way_to_leave_them_out(command):
+    told = str(command("-m", "fractal=glob(*)", "seed=0,1", *QUICK, "sweep=s").status)
+    assert told.endswith("; fractal=glob(*,exclude=custom) leaves it out")
+    told = str(command("-m", "curve=glob(*)", *QUICK, "sweep=s").status)
+    assert told.endswith("  curve=glob(*,exclude=[P,last,mass,polynomial,weights]) leaves these out")
+
+
 @pytest.mark.parametrize("subdir", ["../out${seed}", "a/../../b", "${oc.env:HOME}/out"])
 def test_a_run_lies_below_its_sweep(command, subdir):
     told = refused(command, "-m", *QUICK, "seed=1", "sweep=s", f"hydra.sweep.subdir={subdir}")

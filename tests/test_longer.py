@@ -160,7 +160,9 @@ def test_overwriting_discards_no_run_that_it_begins_from(command, tmp_path):
     assert command(*words, "steps=40", "hydra.run.dir=one").status == 0
     before = files_in(tmp_path / "one", "result.json")
     longer = ["steps=80", "continue_from=one", "hydra.run.dir=one"]
-    assert "overwrite=true replaces it" in str(command(*words, *longer).status)
+    told = str(command(*words, *longer).status)
+    assert "overwrite=true replaces it" in told
+    assert "; in another, continue_from=" in told
     ended = command(*words, *longer, "overwrite=true")
     assert re.fullmatch(
         r"error: continue_from=one: overwrite=true would discard the run in \S*one before another begins at its end; "

@@ -11,7 +11,7 @@ FLOORS = ["errors", "extras", "files", "mkl", "streams", "version", "fractals", 
 # each may import itself and those before it
 FLOORS += ["plotting", "engines", "measures", "training", "results", "sweeps", "theorems", "report", "help"]
 DOORS = ["__main__", "train", "plot", "theory", "doctor", "dashboard", "completion", "api", "report/__main__"]
-DOORS += ["predictions", "export", "hydra_plugins"]  # all of them
+DOORS += ["predict", "predictions", "export", "hydra_plugins"]  # all of them
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:

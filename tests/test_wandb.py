@@ -420,7 +420,7 @@ def test_training_does_not_wait_for_a_slow_wandb(tmp_path, monkeypatch):
     assert not isinstance(run, Exception)
     assert fake.rows == [50, 100]
     assert fake.ended
-    names = ("best_test_acc", "best_step", "last10_test_acc", "final_train_acc")
+    names = ("best_test_acc", "best_step", "final_test_acc", "last10_test_acc", "final_train_acc")
     assert fake.summary == {name: run.record()[name] for name in names} | {"status": "finished"}
 
 

@@ -35,7 +35,7 @@ def candidates(line: str) -> list[str]:
         case [_]:
             found = [*VERBS, "--help", "--version"]
         case [] if words:
-            found = [PACKAGE, *(f"{PACKAGE}.{verb.module.removesuffix('.__main__')}" for verb in VERBS.values())]
+            found = [PACKAGE, *(f"{PACKAGE}.{verb}" for verb in VERBS if verb != "status")]  # which report has
         case _:
             found = []
     return list(dict.fromkeys(_stage(each, word) for each in found if each.startswith(word)))

@@ -1,4 +1,4 @@
-"""``fractal-ifs predict DIR POINTS``: what the network of a finished run says of the points of a CSV file."""
+"""``python -m fractal_ifs.predict DIR POINTS``: what the network of a finished run says of the points of a CSV file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def parser() -> Parser:
         ("multirun/one/RUN points.csv -o out.csv", ""),
         ("multirun/one/RUN points.csv --best", "the network at the best test accuracy, not the last"),
     )
-    out = Parser(program("predictions"), text, given)
+    out = Parser(program("predict"), text, given)
     out.add_argument("run", type=path, metavar="DIR", help="the directory of a finished run")
     out.add_argument("points", type=path, metavar="POINTS", help="a CSV file, or - for standard input")
     out.add_argument("-o", "--output", type=path, metavar="FILE", help="default: standard output")

@@ -198,6 +198,9 @@ def _unresolved(error: OmegaConfBaseException, words: Sequence[str]) -> str:
         reference, reason = f"oc.env:{match[1]}", f"the environment variable {match[1]} is not set"
     elif match := re.search(r"Unsupported interpolation type (.*)", text.split("\n")[0]):
         reference, reason = f"{match[1]}:", "there is no such resolver"
+    elif match := re.search(r"dereferencing interpolation '\$\{(.*?)\}': Value '(.*?)' .* converted to (\w+)", text):
+        reference, kind = match[1], {"Integer": "a whole number", "Float": "a number"}.get(match[3], match[3])
+        reason = f"must be {kind}, it is {short(match[2])}"
     else:
         reference, reason = "", short(text.split("\n")[0], 200)
     typed = next((word for word in words if "${" + reference in word), None)

@@ -50,7 +50,8 @@ def split(arguments: Sequence[str]) -> Iterator[tuple[str, Option | None]]:
     """
     waiting: Option | None = None  # an option, for its value
     for argument in arguments:
-        if waiting and (not waiting.value.startswith("[") or argument in INFO):
+        # A word alone is a value too: what else may stand alone, the statements of theory, ends in a number.
+        if waiting and (not waiting.value.startswith("[") or argument in INFO or argument.isalpha()):
             _check(waiting, argument)
             yield argument, waiting
             waiting = None

@@ -60,7 +60,13 @@ def check_same(job: Job, fingerprint: str, there: RunConfig | None) -> None:
             differing = "whose callbacks had the test accuracy as val_acc"
         which = f" ({differing})" if differing else ""
         choice = "another directory (hydra.run.dir, in a sweep sweep=) leaves that alone, overwrite=true replaces it"
+        if there and there.steps < job.config.steps and _but_for_steps(there) == _but_for_steps(job.config):
+            choice += f"; in another, continue_from={job.directory} goes on with it"
         raise Refused(f"{job.directory}: holds a run of another config{which}; {choice}")
+
+
+def _but_for_steps(config: RunConfig) -> dict[str, object]:
+    return {**config.identity(), "steps": None}
 
 
 def check_validation(job: Job, points: int | None) -> None:

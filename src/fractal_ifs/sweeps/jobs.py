@@ -214,6 +214,7 @@ def compose_all(
     """
     configs: list[Composed] = []
     refused: dict[str, list[str]] = {}  # for each reason, the jobs
+    good = set[str]()  # the words of the others
     compose = Composer(context.config_loader, master)
     own = composed_folders(master)
     accept = partial(accepted, here=here, folders=own)
@@ -248,12 +249,13 @@ def compose_all(
             if known is None and here:
                 check_here(job.config)
             configs.append(each)
+            good.update(overrides)
         except ConfigError as error:
             refused.setdefault(str(error), []).append(words)
         except Exception as error:
             refused.setdefault(fault(overrides, own) or one_line(error, overrides), []).append(words)
     if refused:
-        raise ConfigError(_told(refused, len(jobs)))
+        raise ConfigError(_told(refused, len(jobs), _without(master, jobs, good)))
     return configs
 
 
@@ -276,8 +278,23 @@ def _by_number(master: DictConfig) -> bool:
     return re.search(r"hydra\.job\.(num|id)\b", f"{sweep['dir']} {sweep['subdir']}") is not None
 
 
-def _told(refused: dict[str, list[str]], count: int) -> str:
-    """Which of ``count`` jobs are refused: each reason once, in a line of its own."""
+def _without(master: DictConfig, jobs: Sequence[Sequence[str]], good: set[str]) -> str:
+    """How a sweep over all choices of a group, ``GROUP=glob(*)``, leaves out those of which no job is good.
+
+    ``good``: the words of the good jobs. Empty where nothing can be left out so.
+    """
+    bad = {word for words in jobs for word in words} - good if good else set[str]()
+    for word in map(str, master.hydra.overrides.task):
+        group, _, value = word.partition("=")
+        names = sorted(each.partition("=")[2] for each in bad if each.startswith(f"{group}="))
+        if value == "glob(*)" and names:
+            exclude = names[0] if len(names) == 1 else f"[{','.join(names)}]"
+            return f"{group}=glob(*,exclude={exclude}) leaves {'it' if len(names) == 1 else 'these'} out"
+    return ""
+
+
+def _told(refused: dict[str, list[str]], count: int, hint: str) -> str:
+    """Which of ``count`` jobs are refused: each reason once, in a line of its own; and what helps, if that is known."""
     if count == 1:
         return next(iter(refused))
 
@@ -289,4 +306,6 @@ def _told(refused: dict[str, list[str]], count: int) -> str:
 
     lines = [line(reason, words) for reason, words in refused.items()]
     number = sum(map(len, refused.values()))
-    return lines[0] if len(lines) == 1 else "\n  ".join([f"{number} of {count} jobs are refused", *lines])
+    if len(lines) == 1:
+        return f"{lines[0]}; {hint}" if hint else lines[0]
+    return "\n  ".join([f"{number} of {count} jobs are refused", *lines, *([hint] if hint else [])])

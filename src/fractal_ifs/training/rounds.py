@@ -264,6 +264,6 @@ class SweepRounds:
 
 def summary(run: Run) -> dict[str, float]:
     """The W&B summary of a run that has ended."""
-    more = Summary.of(run.history, run.steps_before)._asdict()
+    more = {"final_test_acc": run.record().final_test_acc, **Summary.of(run.history, run.steps_before)._asdict()}
     found = {name: value for name, value in more.items() if value is not None}
     return {"best_test_acc": run.best_test_acc, "best_step": run.best_step, **found}
