@@ -259,6 +259,9 @@ def test_help_shows_it_with_its_directory(write, monkeypatch, capsys, tmp_path):
     text = screen(["loss", "hydra.searchpath=[mine]", "--help"])
     assert "soft " in text
     assert "squared_hinge" in text
+    assert screen(["loss.sharp", "hydra.searchpath=[mine]", "--help"]) == "keys of loss=soft:\n  loss.sharp=1"
+    (tmp_path / "mine" / "loss" / "bad.yaml").write_text("[")
+    assert "bad" in screen(["loss", "hydra.searchpath=[mine]", "--help"])
 
 
 def test_layer_by_layer(write):

@@ -33,6 +33,7 @@ from fractal_ifs.runs.history import Evaluation, Summary, read_history
 from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.records import RunRecord, Status
 from fractal_ifs.runs.run import Run
+from fractal_ifs.runs.sources import differ
 from fractal_ifs.sweeps.finished import best_of, check_objective
 from fractal_ifs.sweeps.halving import _Resting, _value
 from fractal_ifs.sweeps.rungs import Halving
@@ -391,6 +392,30 @@ def test_one_of_ones_own(write, tmp_path, command):
     said = command(*words[:-2], "hydra.run.dir=other", f"measures=[{name}.margins]").status
     assert said.startswith(f"error: measures={name}.margins: can't be imported (AttributeError: ")
     assert not list(tmp_path.glob("other/*.pt"))
+
+
+def test_a_run_that_goes_on_with_an_edited_measure_says_so(write, tmp_path, caplog):
+    name, other = (write("def f(snapshot): return 1\n") for _ in range(2))
+    job = Job(small(measures=(f"{name}.f",), steps=40, eval_every=20), tmp_path / "run")
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train([job], threads=1, report=stop)
+    (tmp_path / "mine" / f"{name}.py").write_text("def f(snapshot): return 2\n")
+    [run] = train([job], threads=1)
+    assert re.search(rf"goes on with other sources of its measures \({name}=\w{{12}} there, {name}=", caplog.text)
+    assert isinstance(run, Run)
+    source = run.record()["measure_source"]
+    (tmp_path / "run" / "result.json").unlink()
+    [again] = train(
+        [job._replace(config=changed(job.config, "measures", ()))], threads=1
+    )  # nothing is measured any more
+    assert isinstance(again, Run)
+    assert again.record()["measure_source"] == source
+    assert not differ("measure_source", source, f"{other}=0", None)
+    assert differ("measure_source", source, f"{name}=0 {other}=0")
 
 
 @pytest.mark.parametrize(

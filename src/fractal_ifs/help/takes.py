@@ -13,6 +13,7 @@ import yaml
 
 from fractal_ifs.config.command import own_folders
 from fractal_ifs.config.keys import Group, describe
+from fractal_ifs.config.own import TARGET
 from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.files import CONF
 from fractal_ifs.help import options
@@ -83,18 +84,23 @@ class Takes(NamedTuple):
         return takes.whole(command, usage, text, given)
 
     def beside(self, arguments: Sequence[str]) -> Takes:
-        """The same with the choices of the directories that a command names, which hold files DIR/GROUP/NAME.yaml."""
+        """The same with the choices of the directories that a command names, which hold files DIR/GROUP/NAME.yaml.
+
+        The keys of a class or a function of one's own are among the keys too.
+        """
         try:
             given, words = options.options_and_words(arguments)
         except ConfigError:  # an option that is refused, or isn't written to its end
             return self
         folders = own_folders([*given, *words])
         groups: list[Choices] = []
+        keys = list(self.keys)
         for group in self.groups:
             found = [file for folder in folders for file in sorted((folder / group.name).glob("*.yaml"))]
             new = {file.stem: file for file in reversed(found) if file.stem not in group.among and file.is_file()}
             groups.append(group._replace(files=(*group.files, *reversed(new.values()))))
-        return self._replace(groups=groups)
+            keys += [of_class for file in reversed(new.values()) if (of_class := _of_class(group.name, file))]
+        return self._replace(groups=groups, keys=keys)
 
     def whole(self, command: str, usage: str, text: str, given: Examples) -> str:
         """The help of a command."""
@@ -194,6 +200,18 @@ def commented(path: Path, prefix: str = "") -> list[Key]:
         for name, value in content(path).items()
         if name in docs and not isinstance(value, dict)
     ]
+
+
+def _of_class(group: str, path: Path) -> Keys | None:
+    """The keys of a user's file that names a class or a function. None for another, and for what can't be read."""
+    try:
+        found, docs = content(path), _comments(path)
+    except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError):  # told where it is chosen
+        return None
+    if TARGET not in found:
+        return None
+    keys = [Key(f"{group}.{key}", written(value), docs.get(key, "")) for key, value in found.items() if key != TARGET]
+    return Keys(f"keys of {group}={path.stem}", keys)
 
 
 def shapes() -> list[Keys]:
