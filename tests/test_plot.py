@@ -331,6 +331,11 @@ def test_a_window_is_filled_with_samples_of_its_own():
     assert (offsets <= window[1::2] + 1e-6).all()
 
 
+def test_a_window_without_a_sample_is_an_empty_panel():
+    figure = samples_of(FractalDistribution("vicsek", 4), window=np.array([5.0, 6.0, 5.0, 6.0]))
+    assert axes_titled(figure, "curve 4, 0 points")
+
+
 def finished(fractal, model, depth=2) -> Any:
     groups = {"fractal": Fractal.parse({**fractal, "depth": depth}), "curve": Curve.parse({"name": "1", "degree": 0})}
     config = replace(small(depth=1, width=1, steps=300), **groups)

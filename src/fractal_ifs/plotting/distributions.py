@@ -174,7 +174,7 @@ def _colors(y: np.ndarray) -> np.ndarray:
 
 def _size(points: int) -> float:
     """The area of a dot: smaller where there are more."""
-    return float(np.clip(20_000 / points, 0.4, 12))
+    return float(np.clip(20_000 / max(points, 1), 0.4, 12))  # a window may have none
 
 
 def _draw_curves(axes: Axes, laws: Sequence[FractalDistribution], pad: float | None = None) -> None:
