@@ -14,11 +14,11 @@ from PIL import ImageDraw
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.plotting.style import Output, check_letters, drawing, fit
-from fractal_ifs.report import content, levels, own_figures
+from fractal_ifs.report import content, levels, own_figures, panels
 from fractal_ifs.report.panels import flat
 from fractal_ifs.report.write import write_report
 from fractal_ifs.results import pivot
-from fractal_ifs.results.measured import measures_of, with_measure
+from fractal_ifs.results.measured import Series, measures_of, with_measure
 from fractal_ifs.results.numbers import Number
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.varied import with_inner_keys
@@ -131,6 +131,21 @@ def test_figures_along_training_say_what_their_lines_are(sweep):
     assert figure
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["width 2, lr=0.01", "width 10, lr=0.001–0.01"]  # of the second, a rate in each panel
+
+
+def test_a_mean_along_training_doesnt_fall_where_the_best_seed_stops(sweep, monkeypatch):
+    series = {0: Series([20, 40], [0.8, 0.9]), 1: Series([20, 40, 60], [0.5, 0.6, 0.7])}
+    monkeypatch.setattr(
+        panels, "measures_of", lambda run: {name: series[run["seed"]] for name in ("test_acc", "acc_positive")}
+    )
+    for figure in (
+        own_figures.learning(table_of(sweep), "test_acc", Output()),
+        levels.learning(table_of(sweep), Output()),
+    ):
+        assert figure
+        assert np.asarray(figure.axes[0].get_lines()[0].get_ydata()).tolist() == pytest.approx([0.65, 0.75, 0.8])
+        assert "mean over n=2 seeds" in figure.get_suptitle()
+        assert "; where a run wasn't measured its last value counts" in figure.get_suptitle()
 
 
 def test_the_figure_of_a_sweep_says_what_was_chosen_and_what_is_in_no_mean(sweep):

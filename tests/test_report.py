@@ -31,7 +31,7 @@ from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
 from fractal_ifs.plotting.style import Output, check_letters, fit
 from fractal_ifs.report import __main__ as report
-from fractal_ifs.report import forms, own_figures
+from fractal_ifs.report import forms, own_figures, page
 from fractal_ifs.report import paper_figures as report_figures
 from fractal_ifs.report import tables as report_tables
 from fractal_ifs.report import verdicts as report_verdicts
@@ -411,6 +411,17 @@ def test_a_depth_looks_the_same_in_every_panel_of_learning_curves(tmp_path):
     assert len(set(looks.values())) == 5
     for axes, of_panel in zip(figure.axes, depths.values(), strict=True):
         assert [look_of(line) for line in axes.get_lines()] == [looks[f"depth {depth}"] for depth in of_panel]
+
+
+def test_learning_curves_of_runs_that_share_no_step_end_with_the_last_values_of_all(tmp_path):
+    for depth in (1, 2):
+        for i, steps in enumerate((50, 120, 290)):
+            add(tmp_path, 0.8 + i / 100, depth=depth, steps=steps, seed=i)
+    figure = report_figures.learning_curves(rows.read_runs([tmp_path])[0])
+    assert figure is not None
+    for line in figure.axes[0].get_lines():
+        assert np.asarray(line.get_xdata()).tolist() == [145, 290]
+        assert np.asarray(line.get_ydata()).tolist() == pytest.approx([0.8, 0.81])  # of .8, .81 and .72, then .82
 
 
 def look_of(line) -> tuple[str, str]:
@@ -810,6 +821,17 @@ def test_figures_and_the_page_need_no_network(tmp_path):
     assert found[0]["command"] == f"python -m fractal_ifs.train {expected}"
 
 
+def test_a_page_without_room_for_all_learning_curves_has_those_of_the_table_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "HISTORIES", 5)
+    for width, lr, seed in itertools.product((10, 20), (1e-3, 2e-3), (0, 1)):
+        add(tmp_path, 0.6 + 10 * lr, width=width, lr=lr, seed=seed)
+    write_report([tmp_path], tmp_path / "out")
+    data = json.loads(unpacked((tmp_path / "out" / "index.html").read_text(), "runs"))
+    assert data["lacking"] == 3
+    has = [(run["best"], bool(run["history"])) for run in data["runs"]]
+    assert sorted(has) == [(False, False)] * 3 + [(False, True)] + [(True, True)] * 4
+
+
 def unpacked(page: str, name: str) -> str:
     return gzip.decompress(base64.b64decode(page.split(f'id="{name}">')[1].split("<")[0])).decode()
 
@@ -941,9 +963,22 @@ def test_one_line_of_one_number_fills_the_explorer_and_a_legend_takes_nothing_fr
 def test_two_values_of_a_key_stand_in_their_order_whichever_curve_has_them_first(tmp_path):
     for curve, width in (("1", 20), ("4", 10), ("4", 20)):
         add(tmp_path, 0.6 + width / 1000, width=width, curve=curve)
+    stopped = add(tmp_path, 0.8, "stopped", width=20, curve="4", seed=1)  # at its first measurement, of .7
+    (stopped / "history.csv").write_text((stopped / "history.csv").read_text().rpartition("1000000,")[0])
+    record = json.loads((stopped / "result.json").read_text())
+    record |= {"steps": 500_000, "best_step": 500_000, "best_test_acc": 0.7}
+    (stopped / "result.json").write_text(json.dumps(record))
     write_report([tmp_path], tmp_path / "out")
-    ticks = told(tmp_path, "[...document.querySelectorAll('#plot .xtick')].map(tick => tick.textContent)")
+    asked = """(async () => {
+        const ticks = [...document.querySelectorAll("#plot .xtick")].map(tick => tick.textContent);
+        at("y").value = "test_acc by step"; at("y").onchange();
+        await new Promise(done => setTimeout(done, 500));
+        return [ticks, at("plot").data.map(line => line.y), at("explored").textContent];
+    })()"""
+    ticks, (*_, of_two), said = told(tmp_path, asked)
     assert ticks == ["10", "20"]
+    assert of_two == pytest.approx([(0.52 + 0.7) / 2, (0.62 + 0.7) / 2])
+    assert said.endswith("a point is the mean over seeds. Where a run wasn't measured its last value counts.")
 
 
 def told(directory, ask, width=1400):

@@ -7,7 +7,7 @@ const wide = text => { pen.font = '12px "Open Sans", verdana, arial, sans-serif'
 const fold = (name, room) => name.split(/(?<=, )/).flatMap(part => wide(part) > room ? [...part] : [part])
   .reduce((lines, part) => wide(lines.at(-1) + part) > room ? [...lines, part] : [...lines.slice(0, -1), lines.at(-1) + part], [""]);
 async function explore() {
-  const {keys, x: usual, by: colour, looks, number, numbers, measures, runs} = JSON.parse(await unpack("runs"));
+  const {keys, x: usual, by: colour, looks, number, numbers, measures, lacking, runs} = JSON.parse(await unpack("runs"));
   await ready;
   const settings = keys.filter(key => key !== "seed");
   const pick = (id, choices, chosen) => { at(id).append(...choices.map(v => option(v))); if (choices.includes(chosen)) at(id).value = chosen; at(id).onchange = show; };
@@ -22,6 +22,7 @@ async function explore() {
     select.append(...[...new Set(runs.map(run => run.keys[key]))].sort(order).map(v => option(v)));
     select.onchange = show; only[key] = select; label.append(select); at("only").append(label);
   }
+  const add = (line, where, value) => line.at.set(where, [...(line.at.get(where) || []), value]);
   function show() {
     const steps = at("y").value.endsWith(" by step"), name = at("y").value.replace(" by step", "");
     const x = steps ? "step" : at("x").value, by = at("by").value, own = by === EACH || by === x;  // each line has its own colour
@@ -33,10 +34,22 @@ async function explore() {
       if (run.status === "diverged" || run.status === "failed") { apart++; continue; }
       const said = settings.filter(key => key !== x && only[key].value !== "best").concat(x === "seed" || by !== "seed" ? [] : ["seed"]);
       const line = said.map(key => key + " " + run.keys[key]).join(", ");
-      if (!lines.has(line)) lines.set(line, {colour: own ? "" : run.keys[by], said: said.map(key => [key, run.keys[key]]), at: new Map()});
-      const add = (where, value) => { const points = lines.get(line).at; if (value != null) points.set(where, [...(points.get(where) || []), value]); };
-      if (steps) { const series = run.history[name]; if (series) series[0].forEach((step, i) => add(step, series[1][i])); }
-      else add(run.keys[x], run.numbers[name]);
+      if (!lines.has(line)) lines.set(line, {colour: own ? "" : run.keys[by], said: said.map(key => [key, run.keys[key]]), at: new Map(), series: []});
+      if (steps) lines.get(line).series.push(...(run.history[name] ? [run.history[name]] : []));
+      else if (run.numbers[name] != null) add(lines.get(line), run.keys[x], run.numbers[name]);
+    }
+    let carried = false;  // a run counts on after its end, else a mean would fall where the best seed stops
+    for (const line of lines.values()) {
+      const every = [...new Set(line.series.flatMap(([steps]) => steps))].sort(order);
+      const first = Math.max(...line.series.map(([steps]) => steps[0]));  // at which all have a value
+      for (const [steps, values] of line.series) {
+        let i = -1;
+        for (const step of every) {
+          if (steps[i + 1] === step) i++;
+          if (step >= first) add(line, step, values[i]);
+        }
+        carried ||= steps.length < every.length;
+      }
     }
     const values = line => [line.colour, ...line.said.map(s => s[1])];  // by which lines are sorted, one key after the other
     const first = (a, b) => values(a).map((v, k) => order(v, values(b)[k])).find(sign => sign) || 0;
@@ -69,6 +82,8 @@ async function explore() {
     const xs = [...new Set(traces.flatMap(t => t.x))].sort(order), all = xs.every(isNumber), scaled = xs.length > 2 && all;
     const counted = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
     at("explored").textContent = (traces.length ? `${counted(traces.length, "line")}, one for each config; a point is ${several ? "the mean over seeds" : "one run"}${several && !steps ? ", its bar one standard deviation" : ""}.` : "No run of this choice was measured.")
+      + (carried ? " Where a run wasn't measured its last value counts." : "")
+      + (steps && lacking ? ` The page has no learning curves of ${lacking} of the ${runs.length} runs.` : "")
       + (apart ? ` ${counted(apart, "run")} that diverged or failed: left out.` : "");
     const log = scaled && Math.min(...xs) > 0 && Math.max(...xs) / Math.min(...xs) >= 20 && !steps;
     // One value alone would have an axis from 1 below it to 1 above it.

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 from fractal_ifs.config.data import FractalData
 from fractal_ifs.data.points import levels_of_test
 from fractal_ifs.plotting.style import Output, literal, ordered, thousands
-from fractal_ifs.report.panels import MOST_PANELS, flat, grid_of, lr_of, named, over_seeds, series_of
+from fractal_ifs.report.panels import (
+    MOST_PANELS,
+    carried,
+    carried_on,
+    flat,
+    grid_of,
+    lr_of,
+    named,
+    over_seeds,
+    series_of,
+)
 from fractal_ifs.results.measured import config_of, measures_of
 from fractal_ifs.results.numbers import mean_of
 from fractal_ifs.results.pivot import Entry, Pivot, Run
@@ -57,7 +67,7 @@ def learning(table: Pivot, output: Output) -> Figure | None:
     for first, *_ in axes_of:
         first.set_ylabel("accuracy")
     over = over_seeds(max(map(len, series_of(cell, POSITIVE).values())) for _, cell in shown)
-    mean = f", mean over {over}" if over else ""
+    mean = f", mean over {over}{carried_on((cell for _, cell in shown), POSITIVE)}" if over else ""
     more = f" (the first {MOST_PANELS} of {len(cells)} cells)" if len(cells) > MOST_PANELS else ""
     figure.suptitle(
         f"Accuracy on the positives and on the negatives of each level{mean}{more}. "
@@ -88,7 +98,9 @@ def _draw(axes: Axes, cell: Entry, output: Output) -> None:
     share: dict[int, float] = {}
     if points:
         shares = [_negatives(run, of_run) for run, of_run in zip(cell.runs, counts, strict=True)]
-        share = {step: mean_of([each[step] for each in shares]) for step in series[0] if all(step in s for s in shares)}
+        if all(shares):
+            found = carried((list(each), list(each.values())) for each in shares)
+            share = {step: mean_of(values) for step, values in found.items()}
     if share:
         axes.plot(
             list(share),
@@ -109,7 +121,7 @@ def _negatives(run: Run, points: dict[int, int]) -> dict[int, float]:
     series = {level: measured.get(f"acc_level_{level}" if level else POSITIVE) for level in points}
     values = {level: dict(zip(*found, strict=True)) for level, found in series.items() if found}
     steps = set.intersection(*map(set, values.values())) if len(values) == len(points) else set[int]()
-    right = {step: {level: at[step] * points[level] for level, at in values.items()} for step in steps}
+    right = {step: {level: at[step] * points[level] for level, at in values.items()} for step in sorted(steps)}
     positives = points.get(0, 0)  # a small test set may have none
     return {step: (sum(r.values()) - 2 * r.get(0, 0) + positives) / sum(points.values()) for step, r in right.items()}
 

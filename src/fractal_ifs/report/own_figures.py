@@ -24,6 +24,7 @@ from fractal_ifs.report import levels
 from fractal_ifs.report.panels import (
     MOST_PANELS,
     all_numbers,
+    carried_on,
     flat,
     grid_of,
     lines_of,
@@ -184,11 +185,13 @@ def learning(table: Pivot, measure: str, output: Output) -> Figure | None:
         first.set_ylabel(literal(name))
     _legend(figure, axes_of, [literal(label) for label in labels.values()], output)
     over = over_seeds(max(map(len, series.values())) for _, line in shown for series in line.values())
+    ended = carried_on((cell_of[key, value] for key, line in shown for value in line), measure)
     more = f" (the first {MOST_PANELS} of {len(rows)} rows)" if len(rows) > MOST_PANELS else ""
     figure.suptitle(
         f"{name.capitalize()} along training"
         + (f": mean over {over}, band from least to largest" if over else "")
         + (f"; dashed: training accuracy{', its mean alone' if over else ''}" if trained else "")
+        + ended
         + more,
         fontsize=10,
     )

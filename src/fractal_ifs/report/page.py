@@ -8,8 +8,10 @@ import base64
 import gzip
 import html
 import json
+import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from fractal_ifs.results.cells import CellResult, form_cells
 from fractal_ifs.results.columns import CellKey
 from fractal_ifs.results.measured import measures_of
 from fractal_ifs.results.numbers import NUMBERS, learning_curve
-from fractal_ifs.results.pivot import APART, Pivot
+from fractal_ifs.results.pivot import APART, Pivot, Run
 from fractal_ifs.results.rows import train_command
 from fractal_ifs.results.text_table import plain_value
 from fractal_ifs.results.varied import inner_keys, measured, varied
@@ -112,8 +114,10 @@ def _runs(own: Own) -> dict[str, Any]:
     keys = varied(table, inner_keys(table)) or ["seed"]
     told = []
     chosen = {run["fingerprint"] for cell in own.table.cells for run in cell.runs}
-    for run in table.astype(object).where(table.notna(), None).to_dict("records"):
-        series = measures_of(run) if len(told) < HISTORIES else {}
+    runs = table.astype(object).where(table.notna(), None).to_dict("records")
+    drawn = _drawn(runs, [key for key in keys if key != "seed"], chosen)
+    for run in runs:
+        series = measures_of(run) if run["fingerprint"] in drawn else {}
         told.append(
             {
                 "keys": {key_of(key): plain_value(run[key]) for key in keys},
@@ -132,7 +136,22 @@ def _runs(own: Own) -> dict[str, Any]:
     number = shown.head if shown.name in NUMBERS else shown.column
     looks = {"lines": _plain(lines(64)), "ordered": [_plain(ordered(n)) for n in range(EACH + 1)]}
     shown_first = {"x": x, "by": _colour_of(own.table), "number": number}
-    return {"keys": keys, "numbers": numbers, "measures": measures, "looks": looks, "runs": told} | shown_first
+    lacking = len(runs) - len(drawn)
+    return {
+        "keys": keys, "numbers": numbers, "measures": measures, "looks": looks, "runs": told, "lacking": lacking,
+    } | shown_first  # fmt: skip
+
+
+def _drawn(runs: Sequence[Run], settings: Sequence[str], chosen: Set[str]) -> set[str]:
+    """Those of the runs whose learning curves the page has room for: first the chosen, and of each config a seed."""
+    mixed = random.Random(0).sample(runs, len(runs))  # else the first values of a key would have all curves
+    seeds: Counter[str] = Counter()
+    turn: dict[str, tuple[bool, int]] = {}
+    for run in mixed:
+        config = str([run[key] for key in settings])
+        turn[run["fingerprint"]] = (run["fingerprint"] not in chosen, seeds[config])
+        seeds[config] += 1
+    return set(sorted(turn, key=lambda name: turn[name])[:HISTORIES])
 
 
 def _colour_of(table: Pivot) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_PANELS = 12
+CARRIED = "; where a run wasn't measured its last value counts"
 
 
 def grid_of(panels: int, output: Output, least: float = 1.6) -> tuple[Figure, list[list[Axes]]]:
@@ -42,13 +44,28 @@ def flat(axes_of: Sequence[Sequence[Axes]]) -> list[Axes]:
 
 
 def series_of(cell: Entry, measure: str) -> dict[int, list[float]]:
-    """The values of a cell's runs at each step."""
-    at: dict[int, list[float]] = {}
-    for run in cell.runs:
-        steps, values = measures_of(run).get(measure, ([], []))
-        for step, value in zip(steps, values, strict=True):
-            at.setdefault(step, []).append(value)
-    return dict(sorted(at.items()))
+    """The values of a cell's runs at each step, as ``carried`` has them."""
+    return carried(series for run in cell.runs if (series := measures_of(run).get(measure)))
+
+
+def carried(series: Iterable[tuple[Sequence[int], Sequence[float]]]) -> dict[int, list[float]]:
+    """The values of all runs at each step. Where a run wasn't measured, as after its end, its last value counts.
+
+    Else a mean would fall where the best seed stops. The first step is the first at which all have a value.
+
+    Args:
+        series: the steps in their order and the values of each run; not empty.
+    """
+    every = list(series)
+    first = max((steps[0] for steps, _ in every), default=0)
+    at = sorted({step for steps, _ in every for step in steps if step >= first})
+    return {step: [values[bisect_right(steps, step) - 1] for steps, values in every] for step in at}
+
+
+def carried_on(cells: Iterable[Entry], measure: str) -> str:
+    """What a title says of ``carried``. Empty where the runs of each cell are measured at the same steps."""
+    every = ({tuple(series.steps) for run in cell.runs if (series := measures_of(run).get(measure))} for cell in cells)
+    return CARRIED if any(len(steps) > 1 for steps in every) else ""
 
 
 def named(table: Pivot, key: Sequence[str]) -> list[str]:

@@ -22,7 +22,7 @@ from fractal_ifs.plotting.style import (
     thousands,
     write_figure,
 )
-from fractal_ifs.report.panels import looks_of, over_seeds
+from fractal_ifs.report.panels import CARRIED, carried, looks_of, over_seeds
 from fractal_ifs.report.tables import CURVES, FRACTALS, paper
 from fractal_ifs.results.cells import CellResult, Cells, differences
 from fractal_ifs.results.columns import ENDED, CellKey
@@ -371,7 +371,7 @@ def learning_curves(
         runs = runs.sample(most, random_state=0).sort_index()
     runs = runs.assign(curve_of=[learning_curve(run) for run in runs.to_dict("records")])
     runs = runs.loc[[len(steps) > 1 for steps, _ in runs.curve_of]]
-    sets = []
+    sets: list[tuple[str, str, Mapping[Any, Mapping[int, Sequence[float]]]]] = []
     for fractal in runs.fractal.dropna().unique():
         own = runs.loc[runs.fractal == fractal]
         n = own.fractal_depth.mode().iloc[0]
@@ -381,26 +381,22 @@ def learning_curves(
             ("depth", own.query("curve == '1'"), "curve 1"),
             ("curve", own.query("depth == 5"), "depth 5"),
         ):
-            if part[by].nunique() > 1:
-                sets.append((f"{label}, {what}", by, part))
+            found = {value: carried(part.curve_of[part[by] == value]) for value in sorted(part[by].unique())}
+            if len(found) > 1:
+                sets.append((f"{label}, {what}", by, found))
     if not sets:
         return None
     figure, panels = _axes(len(sets), 3.6, 3.4, output, most=4)
     looks: dict[str, Line] = {}
     for key in ("curve", "depth"):
-        looks |= looks_of(f"{key} {plain_value(value)}" for _, by, part in sets if by == key for value in part[by])
+        looks |= looks_of(f"{key} {plain_value(value)}" for _, by, found in sets if by == key for value in found)
     named: dict[str, Any] = {}  # one legend for all panels
-    for (title, by, part), axes in zip(sets, panels, strict=False):
-        for value in sorted(part[by].unique()):
+    for (title, by, found), axes in zip(sets, panels, strict=False):
+        for value, at in found.items():
             name = f"{by} {plain_value(value)}"
             shade, marker = looks[name]
-            at: dict[int, list[float]] = {}
-            group = part.loc[part[by] == value]
-            for steps, accuracies in group.curve_of:
-                for step, accuracy in zip(steps, accuracies, strict=True):
-                    at.setdefault(step, []).append(accuracy)
-            x = sorted(step for step, found in at.items() if len(found) >= len(group) / 2)
-            low, middle, high = np.array([np.quantile(at[step], (0.25, 0.5, 0.75)) for step in x]).T
+            x = list(at)
+            low, middle, high = np.array([np.quantile(accuracies, (0.25, 0.5, 0.75)) for accuracies in at.values()]).T
             axes.fill_between(x, low, high, color=shade, alpha=0.15, lw=0)
             every = max(1, len(x) // 6)
             style = {"color": shade, "marker": marker, "markevery": every, "ms": 4, "lw": 1.6}
@@ -414,5 +410,7 @@ def learning_curves(
     columns = 1 if output.width is None else columns_of(list(looks), output, 3)
     labels = [literal(name) for name in looks]
     figure.legend([named[name] for name in looks], labels, fontsize=output.font or 8, loc=place, ncols=columns)
-    figure.suptitle("Learning curves: median and quartiles over widths, learning rates and seeds" + of_all, fontsize=10)
+    ended = CARRIED if len({tuple(steps) for steps, _ in runs.curve_of}) > 1 else ""
+    title = "Learning curves: median and quartiles over widths, learning rates and seeds"
+    figure.suptitle(title + of_all + ended, fontsize=10)
     return figure
