@@ -5,6 +5,7 @@
 
 import html
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 
 from rich import box
@@ -16,10 +17,13 @@ from fractal_ifs.results import pivot
 from fractal_ifs.results.pivot import Pivot
 from fractal_ifs.results.terminal import Folded, as_text
 
+# Within a word _ is a letter, as in every key; & begins an entity, as in &lt;, or is itself.
+_MARKUP = re.compile(r"[\\`*\[\]|<~$]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
+
 
 def plain(text: str) -> str:
     """A text as Markdown shows it letter by letter, on one line, whatever a record says in it."""
-    return re.sub(r"([\\`*\[\]|<])", r"\\\1", " ".join(text.split()))
+    return re.sub(_MARKUP, r"\\\g<0>", " ".join(text.split()))
 
 
 def all_markdown(found: Content) -> str:
@@ -128,8 +132,15 @@ def pivot_latex(table: Pivot) -> str:
 def _tex(text: str) -> str:
     escaped = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", r"\textbackslash "))
     said = escaped.replace("^", r"\^{}").replace("±", r"$\pm$").replace("~", r"\~{}")
-    lines = said.splitlines()
-    return r"\shortstack[r]{" + r" \\ ".join(lines) + "}" if len(lines) > 1 else said
+    said = re.sub("[α-νξπ-ωΓΔΘΛΞΠΣΥΦΨΩ]", lambda found: _greek(found[0]), said)
+    lines = [re.sub(r"^[\[*]", r"{}\g<0>", line) for line in said.splitlines()]  # else it is an option of \\ before it
+    return r"\shortstack[r]{" + r" \\ ".join(lines) + "}" if len(lines) > 1 else "".join(lines)
+
+
+def _greek(letter: str) -> str:
+    """``$\\pi$``: LaTeX knows these letters by their names alone."""
+    name = unicodedata.name(letter).split()[-1].replace("LAMDA", "LAMBDA")
+    return f"$\\{name.lower() if letter.islower() else name.capitalize()}$"
 
 
 def pivot_html(table: Pivot) -> str:
