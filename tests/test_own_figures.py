@@ -303,3 +303,34 @@ def test_numbers_of_several_orders_have_a_logarithmic_axis(sweep, means, scale, 
     assert axes.get_yscale() == scale
     assert axes.get_ylabel() == "grad_snr"
     assert (axes.get_ylim()[0] == 0) == (bottom == 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        (["0", "1e-05", "0.0001", "0.1"], "symlog"),  # on a linear axis the first three would be one point
+        (["0", "0.1", "0.3", "0.5", "0.7", "0.9"], "linear"),
+        ([repr(10 ** -(1 + i / 20)) for i in range(60)], "log"),
+        (["0", *(repr(10 ** -(1 + i / 20)) for i in range(60))], "symlog"),
+        ([f"name{i}" for i in range(60)], "linear"),
+    ],
+)
+def test_the_values_of_a_key_stand_apart_and_no_more_are_named_than_there_is_room_for(sweep, values, scale):
+    first, second = table_of(sweep).cells
+    entries = {(curve,): dict.fromkeys(values, cell) for curve, cell in (("1", first), ("4", second))}
+    table = replace(table_of(sweep), rows=("curve",), column="optimizer.weight_decay", entries=entries)
+    figure = own_figures.against(table, Output())
+    assert figure
+    fit(figure, Output())
+    [axes] = figure.axes
+    assert axes.get_xscale() == scale
+    names = [text.get_text() for text in axes.get_xticklabels() if text.get_text()]
+    assert len(names) <= 16
+    if len(values) < 16:
+        assert names == values
+    at = [axes.transData.transform((x, 0.5))[0] for x in np.asarray(axes.get_lines()[0].get_xdata())]
+    assert np.diff(at).min() > 2  # pixels
+    along = own_figures.learning(table, "test_acc", Output())
+    assert along
+    assert len(along.legends[0].get_texts()) <= 16
+    assert (f" of {len(values)} values of optimizer.weight_decay" in along.get_suptitle()) == (len(values) > 16)

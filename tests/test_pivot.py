@@ -494,11 +494,8 @@ def test_latex_and_markdown_have_a_value_with_signs_letter_by_letter(tmp_path):
     assert r"a\_b\&\$x|y & 0.7000 \\" in (tmp_path / "out" / "tables.tex").read_text()
     two = pivot.entry_text(replace(table_of(tmp_path).cells[0], mean=0.7), True, False) + "\ntrain 0.9, test 0.7"
     assert forms._tex(two) == r"\shortstack[r]{0.7000 n=1 \\ train 0.9, test 0.7}"  # base LaTeX's two lines in a cell
-    assert [*map(forms._tex, ("[1]", "*", "πΛ"))] == [
-        "{}[1]",
-        "{}*",
-        r"$\pi$$\Lambda$",
-    ]  # after \\ these are its options
+    texts = [forms._tex(text) for text in ("[1]", "*", "πΛ")]
+    assert texts == ["{}[1]", "{}*", r"$\pi$$\Lambda$"]  # [ and * would be options of the \\ before
     said = "_x_ a_b __b__ ~~y~~ &lt; R&D"
     assert forms.plain(said) == r"\_x\_ a_b \_\_b\_\_ \~\~y\~\~ \&lt; R&D"
     assert r"| a_b&\$x\|y | 0.7000 |" in (tmp_path / "out" / "tables.md").read_text()

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 MOST_LINES = 8  # of a panel
 LONG_NAME = 28  # letters of a name in a legend; longer ones stand below the panels
 LONG_POINT = 40  # letters of a name on an axis; longer ones are cut
+MOST_POINTS = 16  # names on an axis
+MOST_NAMES, CUT = 16, 80  # of a legend along training, and the letters of a name in any
 
 
 def write_figures(table: Pivot, directory: Path, output: Output = Output()) -> list[Path]:  # noqa: B008 (it is frozen)
@@ -155,7 +157,9 @@ def learning(table: Pivot, measure: str, output: Output) -> Figure | None:
         values: Sequence[Any] = list(rows[()])
     else:
         values = table.columns
-    shown = list(rows.items())[:MOST_PANELS]
+    of, values = len(values), values[:: -(-len(values) // MOST_NAMES)]
+    rows = {key: {value: line[value] for value in values if value in line} for key, line in rows.items()}
+    shown = [(key, line) for key, line in rows.items() if line][:MOST_PANELS]
     figure, axes_of = grid_of(len(shown), output)
     looks = dict(zip(values, lines_of(values), strict=True))
     labels = {
@@ -187,6 +191,7 @@ def learning(table: Pivot, measure: str, output: Output) -> Figure | None:
     over = over_seeds(max(map(len, series.values())) for _, line in shown for series in line.values())
     ended = carried_on((cell_of[key, value] for key, line in shown for value in line), measure)
     more = f" (the first {MOST_PANELS} of {len(rows)} rows)" if len(rows) > MOST_PANELS else ""
+    more += f" ({len(values)} of {of} values of {table.column})" if len(values) < of else ""
     figure.suptitle(
         f"{name.capitalize()} along training"
         + (f": mean over {over}, band from least to largest" if over else "")
@@ -233,21 +238,41 @@ def _side_by_side(
     """
     if not apart:
         return [lambda at: at] * lines
-    log, within = _logarithmic(points, place), 0.2 if _on_a_scale(points) else 0.4
-    at = sorted(math.log(value) if log else value for value in place.values())
+    scale, within = _scale(points, place), 0.2 if _on_a_scale(points) else 0.4
+    at = sorted(map(scale.forward, place.values()))
     step = within * min((b - a for a, b in itertools.pairwise(at)), default=1) / lines
-
-    def line(number: int) -> Callable[[float], float]:
-        shift = step * (number - (lines - 1) / 2)
-        return lambda at: at * math.exp(shift) if log else at + shift
-
-    return [line(number) for number in range(lines)]
+    shifts = [step * (number - (lines - 1) / 2) for number in range(lines)]
+    return [lambda at, shift=shift: scale.back(scale.forward(at) + shift) for shift in shifts]
 
 
-def _logarithmic(points: Sequence[Any], place: Mapping[Any, float]) -> bool:
-    """Whether the axis of a key's values is logarithmic."""
-    least, most = min(place.values()), max(place.values())
-    return _on_a_scale(points) and least > 0 and most / least >= 8
+class _Scale(NamedTuple):
+    """How an axis has its numbers: ``symlog`` is logarithmic from ``least`` on, and has a decade's room for 0."""
+
+    kind: str
+    least: float = 1.0
+
+    def forward(self, at: float) -> float:
+        """A number's place on the axis, in decades."""
+        if self.kind == "linear":
+            return at
+        return at / self.least if self.kind == "symlog" and at <= self.least else 1 + math.log10(at / self.least)
+
+    def back(self, place: float) -> float:
+        """The number at a place."""
+        if self.kind == "linear":
+            return place
+        return self.least * (place if self.kind == "symlog" and place <= 1 else 10 ** (place - 1))
+
+
+def _scale(points: Sequence[Any], place: Mapping[Any, float]) -> _Scale:
+    """The axis of a key's values: logarithmic where they span a factor of 8, and beside a 0 where most are small."""
+    numbers = sorted(place.values())
+    positive = [number for number in numbers if number > 0]
+    if not _on_a_scale(points) or numbers[0] < 0 or positive[-1] < 8 * positive[0]:
+        return _Scale("linear")
+    if numbers[0] > 0:
+        return _Scale("log", positive[0])
+    return _Scale("symlog" if positive[(len(positive) - 1) // 2] <= positive[-1] / 4 else "linear", positive[0])
 
 
 def _on_a_scale(points: Sequence[Any]) -> bool:
@@ -256,15 +281,25 @@ def _on_a_scale(points: Sequence[Any]) -> bool:
 
 
 def _mark(axes: Axes, points: Sequence[Any], place: Mapping[Any, float]) -> None:
-    at = [place[value] for value in points]
-    names = [literal(short(value, LONG_POINT)) for value in points]
+    """Name the values on their axis: each, or as many as there is room for."""
+    scale = _scale(points, place)
+    if scale.kind != "linear":
+        axes.set_xscale(scale.kind, **({"linthresh": scale.least, "linscale": 0.9} if scale.kind == "symlog" else {}))
     if not _on_a_scale(points):
-        axes.set_xlim(min(at) - 0.4, max(at) + 0.4)
-    elif _logarithmic(points, place):
-        axes.set_xscale("log")
-        axes.minorticks_off()
+        axes.set_xlim(min(place.values()) - 0.4, max(place.values()) + 0.4)
+    elif len(points) > MOST_POINTS:
+        return  # numbers between them say as much
+    named = sorted(points, key=lambda value: place[value])[:: -(-len(points) // MOST_POINTS)]
+    axes.minorticks_off()
+    names = [literal(_name(value, _on_a_scale(points))) for value in named]
     long = sum(map(len, names)) > 36
+    at = [place[value] for value in named]
     axes.set_xticks(at, names, rotation=30 if long else 0, ha="right" if long else "center")
+
+
+def _name(value: Any, on_a_scale: bool) -> str:
+    """What stands at a value on an axis: of a number with many digits the first, as its place has the others."""
+    return f"{float(value):.3g}" if on_a_scale and len(str(value)) > 8 else short(value, LONG_POINT)
 
 
 def _stretch(axes: Axes, values: Sequence[float]) -> None:
@@ -290,11 +325,12 @@ def _legend(figure: Figure, axes_of: Sequence[Sequence[Axes]], order: Sequence[s
         return
     names = [name for name in order if name in found]
     longest = max(map(len, names))
+    labels = [short(name, CUT) for name in names]
     if figure.get_figwidth() >= 5 and longest <= LONG_NAME:
-        figure.legend([found[name] for name in names], names, loc="outside right center", fontsize=output.font or 8)
+        figure.legend([found[name] for name in names], labels, loc="outside right center", fontsize=output.font or 8)
         return
     columns = (2 if longest <= LONG_NAME else 1) if output.width is None else columns_of(names, output, 2)
     figure.set_figheight(figure.get_figheight() + 0.18 * -(-len(names) // columns))
     figure.legend(
-        [found[name] for name in names], names, loc="outside lower center", fontsize=output.font or 8, ncols=columns
+        [found[name] for name in names], labels, loc="outside lower center", fontsize=output.font or 8, ncols=columns
     )
