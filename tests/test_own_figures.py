@@ -14,12 +14,13 @@ from PIL import ImageDraw
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.plotting.style import Output, check_letters, drawing, fit
-from fractal_ifs.report import content, levels, own_figures, panels
+from fractal_ifs.report import content, levels, own_figures, panels, pictures
 from fractal_ifs.report.panels import flat
 from fractal_ifs.report.write import write_report
 from fractal_ifs.results import pivot
+from fractal_ifs.results.cells import Cells, form_cells
 from fractal_ifs.results.measured import Series, measures_of, with_measure
-from fractal_ifs.results.numbers import Number
+from fractal_ifs.results.numbers import BEST, Number
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.varied import with_inner_keys
 from fractal_ifs.sweeps.sweep import train_jobs
@@ -222,6 +223,12 @@ def test_a_sheet_of_pictures_may_be_the_only_figure_beside_the_papers(tmp_path, 
     assert [text for text in said if "seed" in text] == [
         "Vicsek, depth 5: after the last step of the best learning rate, its first seed"
     ]
+    [cell] = form_cells(read_runs([tmp_path / "runs"])[0])[0].values()
+    picture = (tmp_path / "pictures" / f"{cell.fingerprint}.png").read_bytes()
+    other = Cells([cell._replace(differs="data.margin=0.003")], BEST)
+    pictures.write_galleries(other, {cell.fingerprint: picture}, tmp_path)
+    assert sum(text.endswith("(*: another budget, #: another protocol)") for text in said) == 1
+    assert f"{cell.accuracy:.3f}*#" in said
     assert (tmp_path / "index.html").exists()
 
 
@@ -279,6 +286,8 @@ def test_the_table_is_of_any_measure_at_any_step(sweep, tmp_path):
     [
         ("acc_postive", "must be a number or a measure of these runs: did you mean acc_positive?"),
         ("fnal", "did you mean final?"),
+        ("levels", "has several numbers, must be one of acc_positive, acc_level_1, acc_level_2, "),
+        ("balance", "has several numbers, must be one of said_positive, labels_positive"),
         ("acc_positive@0", "must be acc_positive@STEP with a step of a measurement: 20, 40, 60, 80, 100"),
         ("@", "must be a number or a measure of these runs: best, final, last10, chosen, "),
     ],

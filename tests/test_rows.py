@@ -103,14 +103,18 @@ def test_a_measure_that_is_missing_after_the_last_step_is_missing_there(tmp_path
     name = write(
         "def early(snapshot):\n    return float('nan') if snapshot.step == 100 else float(snapshot.step)\n"
         "def never(snapshot):\n    return float('inf')\n"
+        "def two(snapshot):\n    return {'low': 1, 'high': 2}\n"
     )
-    trained(tmp_path / "runs" / "a", measures=(f"{name}.early", f"{name}.never", "train_acc"))
+    measures = (*(f"{name}.{each}" for each in ("early", "never", "two")), "train_acc")
+    trained(tmp_path / "runs" / "a", measures=measures)
     runs = read_runs([tmp_path / "runs"])[0]
     assert with_measure(runs, "early@80")[0]["early@80"].tolist() == [80.0]
     with pytest.raises(ConfigError, match=r"^number=early: must be early@STEP with a step .*: 20, 40, 60, 80$"):
         with_measure(runs, "early")
     with pytest.raises(ConfigError, match=r"^number=never: was measured, but no run has a number"):
         with_measure(runs, "never")
+    with pytest.raises(ConfigError, match=r"^number=two: has several numbers, must be one of two_low, two_high$"):
+        with_measure(runs, "two")
 
 
 def test_a_history_that_isnt_the_records_is_said_and_no_number_is_taken_from_it(tmp_path):
@@ -331,9 +335,12 @@ def test_what_an_earlier_report_left_is_said(tmp_path):
     for seed in (0, 1):
         ended(tmp_path / "runs", 0.6, seed=seed)
     write_report([tmp_path / "runs"], tmp_path / "out")
-    again = write_report([tmp_path / "runs"], tmp_path / "out", with_figures=False)
-    assert f"index.html in {tmp_path / 'out'}: of an earlier report" in again
     assert "of an earlier report" not in write_report([tmp_path / "runs"], tmp_path / "out")
+    (tmp_path / "out" / "figures").mkdir()
+    (tmp_path / "out" / "figures" / "sweep.pdf").touch()
+    again = write_report([tmp_path / "runs"], tmp_path / "out", with_figures=False)
+    assert f"index.html, figures/sweep.pdf in {tmp_path / 'out'}: of an earlier report" in again
+    assert "figures/sweep.pdf" in write_report([tmp_path / "runs"], tmp_path / "out")
 
 
 def test_a_history_in_training_may_be_longer_than_the_record_that_it_goes_on_from(tmp_path):

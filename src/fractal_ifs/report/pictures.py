@@ -144,7 +144,10 @@ def _sheet(
     font = ImageFont.load_default(13)
     head = f"{title}: after the last step of the best learning rate, its first seed"
     said = "blue: it says positive, orange: negative; strong: the fractal. Below: the cell's accuracy"
-    said += "" if all(c.whole for line in grid for c in line if c) else " (*: another budget)"
+    shown_cells = [c for line in grid for c in line if c]
+    marks = ["*: another budget"] * any(not c.whole for c in shown_cells)
+    marks += ["#: another protocol"] * any(c.differs for c in shown_cells)
+    said += f" ({', '.join(marks)})" if marks else ""
     wide = max(len(shown) * (PIXELS + gap), *(int(font.getlength(text)) + gap for text in (head, said)))
     sheet = Image.new("RGB", (left + wide, top + len(rows) * line), "white")
     pen = ImageDraw.Draw(sheet)
@@ -159,7 +162,9 @@ def _sheet(
             cell = cells[column]
             if cell and (picture := pictures.get(cell.fingerprint)):
                 sheet.paste(Image.open(io.BytesIO(picture)).convert("RGB"), place)
-                accuracy = f"{cell.accuracy:.3f}" + "*" * (not cell.whole)
+                accuracy = (
+                    f"{cell.accuracy:.3f}" + "*" * (not cell.whole) + "#" * bool(cell.differs)
+                )  # its font has no †
                 pen.text((place[0] + PIXELS / 2, place[1] + PIXELS + 2), accuracy, "#222", font, "ma")
             else:
                 pen.rectangle((*place, place[0] + PIXELS, place[1] + PIXELS), outline="#ddd")

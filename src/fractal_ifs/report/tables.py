@@ -220,7 +220,7 @@ def legend(table: Table) -> list[str]:
     if (found := difference(table.cells)) is not None:
         n, absolute, mean = found
         lines.append(
-            f"Mean absolute difference from the paper: {absolute:.3f} over {n} cells at the full budget "
+            f"Mean absolute difference from the paper: {absolute:.3f} over {counted(n, 'cell')} at the full budget "
             f"(mean difference {signed(mean)})."
         )
     elif any(c.theirs is not None for c in table.cells):

@@ -1,6 +1,6 @@
 """Writes the report of some sweeps into a directory: tables, figures, verdicts, one page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from fractal_ifs.config.machine import check_writable, obstacle
 from fractal_ifs.errors import ConfigError, counted
 from fractal_ifs.extras import require
 from fractal_ifs.files import write
-from fractal_ifs.plotting.style import Output
+from fractal_ifs.plotting.style import FORMATS, Output
 from fractal_ifs.report import forms, own_figures, page, paper_figures, pictures, verdicts
 from fractal_ifs.report.content import Content, content_of
 from fractal_ifs.results.numbers import BEST
@@ -68,22 +68,31 @@ def write_report(
     runs, notes = read_runs(paths)
     found = content_of(runs, number, columns)
     check_writable(output)
-    notes += [*_of_an_earlier_report(found, output, with_figures), *found.notes]
     if its_own:
         whole, inner = with_inner_keys(runs)  # as in a sweep's own table
         write(table, csv_of(whole))
         unlike = [name for name in inner if whole[name].dtype == object]  # texts beside numbers
         write(output / "results.parquet", whole.astype(dict.fromkeys(unlike, str)).to_parquet(index=False))
     _write_tables(found, output)
-    files = _write_figures(found, notes, output, drawn) if with_figures else []
+    drawn = replace(drawn, formats=tuple(dict.fromkeys(("png", *drawn.formats))))
+    learned = pictures.write_thumbnails(found.cells, output / "pictures") if found.tables and with_figures else {}
+    files = _write_figures(found, learned, output / "figures", drawn) if with_figures else []
+    written = {file.with_suffix(f".{kind}") for file in files for kind in drawn.formats}
+    notes += [*_of_an_earlier_report(found, output, with_figures, written), *found.notes]
+    if with_figures:
+        write(output / "index.html", page.render_page(found, notes, learned, files).encode())
     write(output / "report.md", _markdown(found, notes, files).encode())
     return f"{_text(found, notes, terminal)}\n\n{output / ('index.html' if with_figures else 'report.md')}"
 
 
-def _of_an_earlier_report(found: Content, output: Path, with_figures: bool) -> list[str]:
+def _of_an_earlier_report(found: Content, output: Path, with_figures: bool, written: Set[Path]) -> list[str]:
+    """A note on what lies in the directory besides this report. ``written``: its figures."""
     not_now = {"table.csv": not found.own, "index.html": not with_figures}
     left = [name for name, lacking in not_now.items() if lacking and (output / name).exists()]
-    return [f"{' and '.join(left)} in {output}: of an earlier report, left as they are"] if left else []
+    drawn = [path for kind in FORMATS for path in (output / "figures").glob(f"*.{kind}")]
+    left += sorted(f"figures/{path.name}" for path in {*drawn} - written)
+    names = ", ".join([*left[:6], *([f"{len(left) - 6} more"] if len(left) > 6 else [])])
+    return [f"{names} in {output}: of an earlier report, left as they are"] if left else []
 
 
 def _write_tables(found: Content, output: Path) -> None:
@@ -95,15 +104,11 @@ def _write_tables(found: Content, output: Path) -> None:
     write(output / "tables.txt", forms.all_terminal(found, 170).encode())
 
 
-def _write_figures(found: Content, notes: Sequence[str], output: Path, drawn: Output) -> list[Path]:
-    """Write figures, pictures and the page. Returns the figures, of each the PNG, which the page shows."""
-    drawn = replace(drawn, formats=tuple(dict.fromkeys(("png", *drawn.formats))))
-    folder = output / "figures"
-    learned = pictures.write_thumbnails(found.cells, output / "pictures") if found.tables else {}
+def _write_figures(found: Content, learned: Mapping[str, bytes], folder: Path, drawn: Output) -> list[Path]:
+    """Write figures, and galleries of the pictures. Returns them, of each the PNG, which the page shows."""
     files = paper_figures.write_figures(found.runs, found.cells, folder, drawn) if found.tables else []
     files += pictures.write_galleries(found.cells, learned, folder)
     own = own_figures.write_figures(found.own.table, folder, drawn) if found.own else []
-    write(output / "index.html", page.render_page(found, notes, learned, own).encode())
     return [*own, *files]
 
 

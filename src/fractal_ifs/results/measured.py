@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OUTSIDE = ("step", "seconds")  # columns that are no measure
+# How the columns of a measure of several numbers begin; of a function of a user's own with its name.
+_COLUMNS = {"levels": "acc_", "gradient": "grad_", "norms": "norm_", "balance": ("said_positive", "labels_positive")}
 
 
 class Series(NamedTuple):
@@ -61,6 +63,8 @@ def with_measure(runs: pd.DataFrame, number: str) -> tuple[pd.DataFrame, Number]
     if name not in known:
         configs = [config for run in lines if (config := config_of(run))]
         if name in {each.rpartition(".")[2] for config in configs for each in config.measures}:
+            if columns := [each for each in known if each.startswith(_COLUMNS.get(name, f"{name}_"))]:
+                raise ConfigError(f"number={short(number)}: has several numbers, must be one of {', '.join(columns)}")
             raise ConfigError(f"number={short(number)}: was measured, but no run has a number; train.log says why")
         near = difflib.get_close_matches(name, [*NUMBERS, *known], 1, 0.6)
         others = f"did you mean {near[0]}?" if near else ", ".join([*NUMBERS, *known])
