@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import runpy
 import sys
 from importlib import import_module
@@ -147,7 +148,7 @@ def test_points_of_a_file_are_told_apart(run, head, tmp_path, monkeypatch, capsy
 
 
 def test_points_of_standard_input(run, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("0.5,-0.25\n1e-3,1\n"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\ufeff0.5,-0.25\n1e-3,1\n"))
     status, out = called(monkeypatch, capsys, "predict", run, "-")
     assert status == 0
     assert [line.split(",")[:2] for line in out.splitlines()] == [["x1", "x2"], ["0.5", "-0.25"], ["1e-3", "1"]]
@@ -158,6 +159,7 @@ def test_points_of_standard_input(run, monkeypatch, capsys):
     [
         ("1,2\n3\n", "line 2 must be 2 finite numbers with commas between them, not 3"),
         ("1;2\n", "line 1 must be 2 finite numbers with commas between them, not 1;2"),
+        ("1/2,.5f\n1,2\n", "line 1 must be 2 finite numbers with commas between them, not 1/2,.5f"),
         ("a,b\n1,nan\n", "line 2 must be 2 finite numbers with commas between them, not 1,nan"),
         ("1,2,3\n", "line 1 must be 2 finite"),
         ("x,y\n", "has no points"),
@@ -175,6 +177,14 @@ def test_what_is_no_point_is_refused_and_nothing_is_written(run, content, said, 
     assert "\n" not in str(status)
     assert out == ""
     assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("there", ["nowhere/out.csv", "."])
+def test_a_file_that_cant_be_written_is_told_by_the_name_that_was_asked_for(run, there, tmp_path, monkeypatch, capsys):
+    (tmp_path / "points.csv").write_text("1,2\n")
+    out = tmp_path / there
+    status, _ = called(monkeypatch, capsys, "predict", run, tmp_path / "points.csv", "-o", out)
+    assert re.fullmatch(rf"error: {re.escape(str(out))}: [^/]*", str(status))
 
 
 def test_predict_takes_a_run_a_network_and_points_of_any_kind(run):

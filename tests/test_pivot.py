@@ -460,11 +460,12 @@ def test_any_key_in_which_runs_differ_may_be_asked_for_by_its_name(tmp_path, key
 def test_the_column_that_is_asked_for_must_vary(tmp_path):
     for curve in (1, 4):
         add(tmp_path, [0.6], curve=curve)
+    add(tmp_path, [0.6, 0.7])
     with pytest.raises(
         ConfigError, match=r"^columns=curv: must be a key in which these runs differ: did you mean curve"
     ):
         table_of(tmp_path, column="curv")
-    with pytest.raises(ConfigError, match=r"^columns=width: must be a key in which these runs differ: curve$"):
+    with pytest.raises(ConfigError, match=r"^columns=width: must be a key in which these runs differ: curve, steps$"):
         write_report([tmp_path], tmp_path / "out", columns="width")
     assert not (tmp_path / "out").exists()
 

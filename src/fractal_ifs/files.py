@@ -54,6 +54,10 @@ def written(path: Path, content: bytes, durable: bool = True) -> Generator[Path]
                 file.flush()
                 os.fsync(file.fileno())
         yield temporary
+    except OSError as error:
+        if str(error.filename) == str(temporary):
+            error.filename, error.filename2 = str(path), None  # nobody asked for the other
+        raise
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import math
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,12 +17,15 @@ from fractal_ifs.errors import ConfigError, short, told
 from fractal_ifs.help.layout import Examples, Parser, program
 from fractal_ifs.streams import command
 
+_LIKE_A_NUMBER = re.compile(r"[-+.\d]|(nan|inf|infinity)$", re.I)  # no name, but a point that is mistaken
+
 
 def parser() -> Parser:
     """The command's options."""
     text = """
         Say what the network of a finished run makes of points: f(x) for each, and its sign, 1 where f(x) > 0, else -1.
-        Of a run that diverged f(x) may be nan, which has no sign.
+        Where the network's numbers overflow, in a run that diverged or at a point like 1e300, f(x) is inf or nan; nan
+        has no sign.
 
         POINTS is a CSV file with a point per line, its d coordinates separated by commas, with or without a line of
         names; - reads standard input. The output has the same lines with the columns f and sign.
@@ -51,14 +55,14 @@ def read(lines: Iterable[str], name: str, d: int) -> Table:
     names = [f"x{number}" for number in range(1, d + 1)]
     rows: list[list[str]] = []
     values: list[list[float]] = []
-    reader = csv.reader(lines)
+    reader = csv.reader(line.removeprefix("\ufeff") for line in lines)  # a mark of the encoding is no letter
     try:
         for row in reader:
             row = [entry.strip() for entry in row]
             if not any(row):
                 continue
             numbers = [_number(entry) for entry in row]
-            if not rows and len(row) == d and all(number is None for number in numbers):
+            if not rows and len(row) == d and not any(re.match(_LIKE_A_NUMBER, entry) for entry in row):
                 names = row
                 continue
             if len(row) != d or not all(number is not None and math.isfinite(number) for number in numbers):
@@ -91,7 +95,7 @@ def predictions(run: Path, points: Path, best: bool = False) -> str:
         table = read(sys.stdin, "standard input", d)
     else:
         with opened(points) as file:
-            table = read(io.TextIOWrapper(file, "utf-8-sig", newline=""), str(points), d)
+            table = read(io.TextIOWrapper(file, "utf-8", newline=""), str(points), d)
     f = predict(found, table.values)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

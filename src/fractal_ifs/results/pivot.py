@@ -332,8 +332,9 @@ def _asked(key: str, names: list[str], runs: Sequence[Run], inner: Sequence[str]
     if column not in names and column in (*KEYS, *inner) and len({plain_value(run[column]) for run in runs}) > 1:
         names.append(column)
     if column not in names:
-        near = difflib.get_close_matches(key, names, 1, 0.6)
-        known = f"did you mean {near[0]}?" if near else ", ".join(names) or "there is none"
+        keys = [*map(key_of, names)]
+        near = difflib.get_close_matches(key, keys, 1, 0.6)
+        known = f"did you mean {near[0]}?" if near else ", ".join(keys) or "there is none"
         raise ConfigError(f"columns={short(key)}: must be a key in which these runs differ: {known}")
     return column
 
