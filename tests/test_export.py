@@ -2,7 +2,6 @@
 
 import io
 import logging
-import re
 import runpy
 import sys
 from importlib import import_module
@@ -119,7 +118,7 @@ def test_what_torch_cannot_export_is_told_in_a_line():
     [
         (["nowhere", "-o", "x.pt2"], "run=nowhere: there is no such directory"),
         (["RUN", "-o", "x.h5"], "-o x.h5: must end with .pt2 or .onnx, or stand beside --format torch_export|onnx|"),
-        (["RUN", "-o", "nowhere/x.pt2"], "nowhere/.x.pt2"),
+        (["RUN", "-o", "nowhere/x.pt2"], "nowhere/x.pt2: No such file or directory"),
     ],
 )
 def test_an_export_is_refused_in_a_line(run, words, said, tmp_path, monkeypatch, capsys):
@@ -179,12 +178,10 @@ def test_what_is_no_point_is_refused_and_nothing_is_written(run, content, said, 
     assert not (tmp_path / "out.csv").exists()
 
 
-@pytest.mark.parametrize("there", ["nowhere/out.csv", "."])
-def test_a_file_that_cant_be_written_is_told_by_the_name_that_was_asked_for(run, there, tmp_path, monkeypatch, capsys):
+def test_a_file_that_cant_be_written_is_told_by_the_name_that_was_asked_for(run, tmp_path, monkeypatch, capsys):
     (tmp_path / "points.csv").write_text("1,2\n")
-    out = tmp_path / there
-    status, _ = called(monkeypatch, capsys, "predict", run, tmp_path / "points.csv", "-o", out)
-    assert re.fullmatch(rf"error: {re.escape(str(out))}: [^/]*", str(status))
+    status, _ = called(monkeypatch, capsys, "predict", run, tmp_path / "points.csv", "-o", tmp_path)
+    assert str(status) == f"error: {tmp_path}: Is a directory"
 
 
 def test_predict_takes_a_run_a_network_and_points_of_any_kind(run):
