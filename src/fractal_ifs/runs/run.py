@@ -221,7 +221,7 @@ class Run:
         if stop.accuracy is not None and values[-1] >= stop.accuracy:
             return f"stop.accuracy={stop.accuracy}"
         if stop.patience is not None:
-            best_step = self.best_step
+            best_step = self.best_step if self.best_test_acc else 0  # all wrong is no progress: so runs always stopped
             if chosen_by != "test_acc":
                 best_step = Summary.of(rows).chosen_step or 0
             if sum(row.step > best_step for row in rows) >= stop.patience:
