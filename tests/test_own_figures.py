@@ -322,6 +322,7 @@ def test_numbers_of_several_orders_have_a_logarithmic_axis(sweep, means, scale, 
         ([repr(10 ** -(1 + i / 20)) for i in range(60)], "log"),
         (["0", *(repr(10 ** -(1 + i / 20)) for i in range(60))], "symlog"),
         ([f"name{i}" for i in range(60)], "linear"),
+        (["0", "00", "000"], "linear"),  # of a text key
     ],
 )
 def test_the_values_of_a_key_stand_apart_and_no_more_are_named_than_there_is_room_for(sweep, values, scale):

@@ -125,6 +125,7 @@ def test_cells_are_of_the_number_asked_for_and_say_so(tmp_path):
     text = write_report([tmp_path / "runs"], tmp_path / "out", False, number="final")
     assert "A number is the test accuracy after the last step; the paper's is the best of all looks" in text
     assert "0.750 (" in (tmp_path / "out" / "tables.md").read_text()
+    assert " over 1 cell at the full budget" in text
     write_report([tmp_path / "runs"], tmp_path / "out", False, number="train")
     text = (tmp_path / "out" / "tables.md").read_text()
     assert "| 0.930 |" in text  # the paper has no training accuracies

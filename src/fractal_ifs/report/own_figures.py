@@ -156,7 +156,7 @@ def learning(table: Pivot, measure: str, output: Output) -> Figure | None:
         rows = {(): {names[key]: line[""] for key, line in rows.items()}}
         values: Sequence[Any] = list(rows[()])
     else:
-        values = table.columns
+        values = [value for value in table.columns if any(value in line for line in rows.values())]
     of, values = len(values), values[:: -(-len(values) // MOST_NAMES)]
     rows = {key: {value: line[value] for value in values if value in line} for key, line in rows.items()}
     shown = [(key, line) for key, line in rows.items() if line][:MOST_PANELS]
@@ -276,8 +276,8 @@ def _scale(points: Sequence[Any], place: Mapping[Any, float]) -> _Scale:
 
 
 def _on_a_scale(points: Sequence[Any]) -> bool:
-    """Whether the values of a key stand at their place as numbers."""
-    return len(points) > 2 and all_numbers(points)
+    """Whether the values of a key stand at their place as numbers: not if two are one number, as 0 and 00 of a text."""
+    return len(points) > 2 and all_numbers(points) and len(set(map(float, points))) == len(points)
 
 
 def _mark(axes: Axes, points: Sequence[Any], place: Mapping[Any, float]) -> None:
