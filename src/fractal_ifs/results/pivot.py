@@ -96,7 +96,7 @@ class Pivot:
     columns: Sequence[Any] = field(init=False)  # the values of ``column``
 
     def __post_init__(self) -> None:
-        values = {value for line in self.entries.values() for value in line}
+        values = dict.fromkeys(value for line in self.entries.values() for value in line)  # in an order of its own
         object.__setattr__(self, "columns", sorted(values, key=by_value))
 
     @property
