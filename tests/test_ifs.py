@@ -213,6 +213,15 @@ def test_boxes_as_bases():
     assert AffineIFS.load("cantor", base=[[2], [0]]).base.hi.tolist() == [2]
 
 
+def test_gaps_are_judged_by_their_own_sides_and_records_not_at_all():
+    flat = AffineIFS([np.diag([0.4995, 0.1])] * 2, [[-0.5, 0], [0.5, 0]])  # wide where the maps are thin
+    flat.check_drawn(5)
+    thin = AffineIFS.load("custom", ratio=0.499, offsets=[[-0.5], [0.5]])
+    thin.check(13)  # as of a run that was made before
+    with pytest.raises(ConfigError, match=r"overlap about 1.01e.304-fold there; must be at most 100-fold"):
+        AffineIFS.load("custom", ratio=0.99, offsets=[[-0.01], [0.01]]).check_drawn(5000)
+
+
 def test_a_bad_fractal_is_refused_without_torch():
     code = (
         "import sys; from fractal_ifs.fractals.ifs import AffineIFS\n"
@@ -274,20 +283,23 @@ def test_a_bad_fractal_is_refused_without_torch():
         ),
         (lambda: AffineIFS.load("vicsek").check(12), "fractal.depth=12: must be <= 11, else the cells of vicsek"),
         (
-            lambda: AffineIFS.load("custom", ratio=0.499, offsets=[[-0.5], [0.5]]).check(13),
+            lambda: AffineIFS.load("custom", ratio=0.499, offsets=[[-0.5], [0.5]]).check_drawn(13),
             "fractal.depth=13: must be <= 12, else the gaps between the cells of custom are too small for float32",
         ),
         (
-            lambda: AffineIFS.load("custom", ratio=0.9, offsets=[[-0.1, -0.1], [0.1, 0.1], [0.1, -0.1]]).check(6),
+            lambda: AffineIFS.load("custom", ratio=0.9, offsets=[[-0.1, -0.1], [0.1, 0.1], [0.1, -0.1]]).check_drawn(6),
             "fractal.depth=6: the cells of custom overlap about 206-fold there; must be at most 100-fold",
         ),
         (
             lambda: AffineIFS([np.diag([0.3, 0.300002]), 0.2 * np.eye(2)], [[0.5] * 2, [-0.5] * 2]).check(3, 0.0270001),
             "margin=0.0270001: must be < 0.027,",
         ),
-        (lambda: AffineIFS.load("cantor2d").check(5, (1 - 1e-7) / 3**5), "margin=0.00411523: must be < 0.00411523"),
         (
-            lambda: AffineIFS([[[0.5]]], [[0.0]], [[0.0], [1e39]]).check(2),
+            lambda: AffineIFS.load("cantor2d").check_drawn(5, (1 - 1e-7) / 3**5),
+            "margin=0.00411523: must be < 0.00411523",
+        ),
+        (
+            lambda: AffineIFS([[[0.5]]], [[0.0]], [[0.0], [1e39]]).check_drawn(2),
             "fractal.base of custom: its largest number must be >= 1e-30 and <= 1e30",
         ),
         (lambda: AffineIFS.load("vicsek").check(0), "fractal.depth=0: must be a whole number >= 1"),

@@ -160,6 +160,14 @@ def test_labels_and_losses_that_do_not_fit_are_refused(tmp_path, labels, loss, t
         pl.Trainer(**keys).validate(model, data)
 
 
+def test_labels_may_be_shares_of_classes(tmp_path):
+    x = torch.randn(20, 2)
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, x.softmax(1)), 20)
+    keys: Any = {"accelerator": "cpu", "logger": False, "default_root_dir": tmp_path}
+    [found] = pl.Trainer(**keys).validate(Classifier(torch.nn.Identity(), "cross_entropy"), data)
+    assert found["test_acc"] == 1
+
+
 def test_the_rate_is_that_of_a_named_optimizer():
     def optimizer(parameters):
         return torch.optim.SGD(parameters, 0.1)

@@ -162,9 +162,10 @@ def test_a_whole_config_has_a_list_of_defaults(command, tmp_path, words):
     assert told.endswith("my2.yaml: must begin with defaults: [config, _self_], for theory with [theory, _self_]")
 
 
-def test_a_config_of_the_packages_name_is_not_passed_over(command, tmp_path):
+@pytest.mark.parametrize("name", ["config", "config.yaml"])
+def test_a_config_of_the_packages_name_is_not_passed_over(command, tmp_path, name):
     """As that of a run's own ``.hydra``, in whose place the paper's protocol would be trained."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/config.yaml").write_text("defaults: [config, _self_]\nwidth: 4\n")
-    told = command(f"--config-dir={tmp_path / 'mine'}", "--config-name=config", "logger=none").status
+    told = command(f"--config-dir={tmp_path / 'mine'}", f"--config-name={name}", "logger=none").status
     assert told.startswith("error: --config-name=config: the package has one of that name, which wins; rename ")

@@ -456,6 +456,7 @@ def crews(monkeypatch):
         ("auto", {"steps": 4000}, True),
         ("auto", {"steps": 400, "width": 3000}, True),
         ("auto", {"steps": 400, "workers": 2}, True),  # asked for
+        ("auto", {"steps": 400, "eval_every": 1, "data__test_size": 10**6}, True),
         ("local", {"steps": 400}, True),
         ("inline", {"steps": 4000}, False),
     ],

@@ -12,6 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fractal_ifs.config.command import composed_folders, own_folders
+from fractal_ifs.config.data import FractalData
+from fractal_ifs.config.fractal import check_drawn
 from fractal_ifs.config.interval import Interval
 from fractal_ifs.config.lightning import check_packages
 from fractal_ifs.config.machine import check_gpus, check_memory
@@ -96,6 +98,8 @@ def accepted(values: Mapping[str, Any], here: bool = True, folders: Iterable[Pat
     Raises ConfigError for a bad value. The message names the key, the value and what is allowed.
     """
     config = RunConfig.parse(values)
+    if isinstance(config.data, FractalData):
+        check_drawn(config.fractal, config.data.margin)
     for key, value in (config.leaves() if config.targets else {}).items():
         if key.startswith(("model.", "loss.")) and isinstance(value, str) and not value.isprintable():
             raise ConfigError(f"{key}={short(value)}: must be text that can be printed on one line")

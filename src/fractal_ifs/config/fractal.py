@@ -102,3 +102,9 @@ def check_distribution(fractal: Fractal, curve: Curve, margin: float) -> None:
     """Check that a fractal, a curve and a margin together define a distribution. Raises ConfigError."""
     fractal.ifs.check(fractal.depth, margin, key="data.margin")
     curve.curve.level_probabilities(fractal.depth)
+
+
+@lru_cache(maxsize=4096)
+def check_drawn(fractal: Fractal, margin: float) -> None:
+    """Check that the points of a new run can be drawn: see ``AffineIFS.check_drawn``. Raises ConfigError."""
+    fractal.ifs.check_drawn(fractal.depth, margin, key="data.margin")

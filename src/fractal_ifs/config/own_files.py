@@ -56,7 +56,7 @@ def check_whole(words: Sequence[str]) -> None:
     Also where it isn't the one that Hydra would find: of two of one name that is the package's.
     """
     options = split(words)[0]
-    for name, value in options:
+    for name, value in ((name, value.removesuffix(".yaml")) for name, value in options):
         own = [path for folder in own_folders(words) if (path := folder / f"{value}.yaml").is_file()]
         hidden = own and (CONF / f"{value}.yaml").is_file() and "--config-path" not in dict(options)
         if name == "--config-name" and hidden:

@@ -15,13 +15,12 @@ _MASK = 2**64 - 1
 
 
 def stream(seed: int, purpose: str) -> int:
-    """A seed of 63 bits for one purpose in the run with this seed. Raises ValueError unless it is in ``_STREAMS``."""
-    number = _STREAMS.index(purpose)
-    # Of words of 32 bits: in a list a seed of two, its high word before a 0, would be the low one with that purpose.
-    entropy = (
-        np.random.SeedSequence([seed, number]) if seed < 2**32 else np.random.SeedSequence(seed, spawn_key=(number,))
-    )
-    words = entropy.generate_state(1, np.uint64)
+    """A seed of 63 bits for one purpose in the run with this seed. Raises ValueError unless it is in ``_STREAMS``.
+
+    The training points of seed s + i 2^32, i = 1, 2, ..., have the stream of purpose number i of seed s, and keep it
+    because there may be such runs.
+    """
+    words = np.random.SeedSequence([seed, _STREAMS.index(purpose)]).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))  # torch takes signed seeds
 
 

@@ -80,6 +80,7 @@ class FractalDistribution:
         self.margin = number(margin, "margin")
         self.level_probabilities = self.curve.level_probabilities(self.depth)  # (n + 1,): levels 1..n, then positives
         self.ifs.check(self.depth, self.margin)
+        self.ifs.check_drawn(self.depth, self.margin)
         self._samplers: dict[int, Sampler] = {}
 
     @classmethod

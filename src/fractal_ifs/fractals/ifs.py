@@ -21,7 +21,7 @@ from fractal_ifs.fractals.numbers import DEEPEST, Floats, is_list, number, short
 
 DEPTH = 5  # n of K_n, unless one is given: that of the paper's experiments
 KEYS = ("name", "depth", "d", "ratio", "offsets", "corners", "maps", "base", "negatives")
-MAX_CELLS = 2**22
+MAX_CELLS, MAX_BOXES = 2**22, 2**18
 MOST_FOLD = 100  # in how many cells a point may lie on average, where these cover K_0: with 85, 3 ms a point
 SLIVER = 1e-4  # the share of a gap that may be too thin for float32: a decimal such as .3333 leaves slivers
 Run = tuple[int, int]  # neighbouring cells of a grid along an axis: the first, and the one after the last
@@ -201,9 +201,9 @@ class AffineIFS:
     def check(self, depth: int, margin: float = 0.0, resolution: float = 2.0**-24, key: str = "margin") -> None:
         """Raise ConfigError unless there is a fractal distribution of this depth and margin. Needs no torch.
 
-        The images must stay in K_0 (Assumption 2) and leave room outside them, the cells of K_depth, and where they are
-        boxes the gaps between them, must be wide enough for numbers of that resolution (2^-24 for float32), and
-        K_depth^margin must not be empty. ``key`` is the margin's name in a message.
+        The images must stay in K_0 (Assumption 2) and leave room outside them, the cells of K_depth must be wide enough
+        for numbers of that resolution (2^-24 for float32), and K_depth^margin must not be empty. ``key`` is the
+        margin's name in a message.
         """
         depth = whole(depth, "fractal.depth", 1, DEEPEST)
         margin = number(margin, key)
@@ -213,27 +213,62 @@ class AffineIFS:
             i = next(i for i, image in enumerate(self.images) if not image.inside(self.base))
             raise ConfigError(f"fractal.maps[{i}] of {self.name}: must send K_0 into itself (the paper's Assumption 2)")
         thinnest = float(np.linalg.svd(self.matrices, compute_uv=False).min())
-        size = float(np.abs([self.base.lo, self.base.hi]).max())
-        if not 1e-30 <= size <= 1e30:
-            raise ConfigError(f"fractal.base of {self.name}: its largest number must be >= 1e-30 and <= 1e30")
-        deepest = int(np.floor(np.log(64 * resolution * size / (2 * self.base.inradius)) / np.log(thinnest)))
+        if self._size < 1e-300:
+            raise self._of_bad_size()
+        deepest = int(np.floor(np.log(64 * resolution * self._size / (2 * self.base.inradius)) / np.log(thinnest)))
         if depth > deepest:
             raise self._too_deep(depth, deepest, "cells")
-        fold = float(np.abs(np.linalg.det(self.matrices)).sum()) ** depth
-        if fold > MOST_FOLD:
-            raise ConfigError(
-                f"fractal.depth={depth}: the cells of {self.name} overlap about {fold:.3g}-fold there; must be at most "
-                f"{MOST_FOLD}-fold, as drawing takes a time in proportion to the square of that"
-            )
-        gap, apart = self.gap(), not self.separation().overlapping
-        if gap == [] or (apart and self.volume(1) > (1 - TOLERANCE) * self.base.volume):
+        apart = not self.separation().overlapping
+        if self.gap() == [] or (apart and self.volume(1) > (1 - TOLERANCE) * self.base.volume):
             raise ConfigError(f"fractal={self.name}: must leave a part of K_0 outside the images, for the negatives")
-        if gap is not None and depth > (deepest := _depth_of_gap(gap, thinnest, 4 * resolution * size, depth)):
-            raise self._too_deep(depth, deepest, "gaps between the cells")
-        if margin and margin >= (largest := self.inradius(depth)) - 2 * resolution * size:
+        if margin and margin >= (largest := self.inradius(depth)):
+            raise self._no_point_left(depth, margin, largest, key)
+
+    def check_drawn(self, depth: int, margin: float = 0.0, resolution: float = 2.0**-24, key: str = "margin") -> None:
+        """Raise ConfigError where points can't be drawn well, or in a bearable time, of what `check` accepts.
+
+        By itself, since a run of before there was this check has a record that is still to be read. The numbers of K_0
+        must fit into float32. Where they are boxes, the gaps between cells must be wide enough for numbers of that
+        resolution, but for a `SLIVER`. A margin must be below the inradius by more than two such numbers. Points may
+        lie in `MOST_FOLD` cells on average.
+        """
+        if not 1e-30 <= self._size <= 1e30:
+            raise self._of_bad_size()
+        fold = depth * np.log(np.abs(np.linalg.det(self.matrices)).sum())
+        if fold > np.log(MOST_FOLD):
             raise ConfigError(
-                f"{key}={margin:g}: must be < {largest:.6g}, else K_{depth}^margin of {self.name} has no point left"
+                f"fractal.depth={depth}: the cells of {self.name} overlap about {np.exp(min(fold, 700)):.3g}-fold "
+                f"there; must be at most {MOST_FOLD}-fold, as drawing takes a time in proportion to the square of that"
             )
+        least = 4 * resolution * self._size
+        if self._thin_share(depth, least) > SLIVER:
+            deepest = next((n for n in range(depth - 1, 0, -1) if self._thin_share(n, least) <= SLIVER), 0)
+            raise self._too_deep(depth, deepest, "gaps between the cells")
+        if margin and margin >= (largest := self.inradius(depth)) - least / 2:
+            raise self._no_point_left(depth, margin, largest, key)
+
+    @cached_property
+    def _size(self) -> float:
+        return float(np.abs([self.base.lo, self.base.hi]).max())
+
+    def _thin_share(self, level: int, least: float) -> float:
+        """The share of the gap on a level, all cells alike, in boxes thinner than ``least``. 0 where it is no boxes."""
+        gap = self.gap() or []
+        boxes = isinstance(self.base, Box) and self.boxes_to_boxes and not self.separation().overlapping
+        if not boxes or not gap or len(gap) * self.r ** (level - 1) > MAX_BOXES:
+            return 0.0
+        matrices, _ = self.maps(level - 1)
+        sides = np.abs(matrices) @ np.array([box.hi - box.lo for box in gap]).T  # (cells, d, boxes)
+        volumes = np.array([box.volume for box in gap])
+        return float(((sides.min(1) < least) * volumes).sum() / volumes.sum() / len(matrices))
+
+    def _of_bad_size(self) -> ConfigError:
+        return ConfigError(f"fractal.base of {self.name}: its largest number must be >= 1e-30 and <= 1e30")
+
+    def _no_point_left(self, depth: int, margin: float, largest: float, key: str) -> ConfigError:
+        return ConfigError(
+            f"{key}={margin:g}: must be < {largest:.6g}, else K_{depth}^margin of {self.name} has no point left"
+        )
 
     def _too_deep(self, depth: int, deepest: int, what: str) -> ConfigError:
         if deepest < 1:
@@ -365,17 +400,6 @@ def _box(value: Any, key: str, d: int) -> Box:
     if not (lo < hi).all():
         raise ConfigError(f"{key}={short(value)}: every lo must be below its hi")
     return Box(lo, hi)
-
-
-def _depth_of_gap(gap: Sequence[Box], scale: float, least: float, depth: int) -> int:
-    """The deepest level, up to ``depth``, on which all of the gap but a `SLIVER` is at least so thick."""
-    sides = np.array([(box.hi - box.lo).min() for box in gap])
-    volumes = np.array([box.volume for box in gap])
-
-    def thin(level: int) -> float:
-        return float(volumes[sides * scale ** (level - 1) < least].sum())
-
-    return next((n for n in range(depth, 0, -1) if thin(n) <= SLIVER * volumes.sum()), 0)
 
 
 def _difference(base: Box, images: Sequence[Box], most: int = 4096) -> list[Box] | None:

@@ -16,12 +16,11 @@ from torch import Tensor
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.convex import Box, Convex
-from fractal_ifs.fractals.ifs import SLIVER, AffineIFS
+from fractal_ifs.fractals.ifs import MAX_BOXES, AffineIFS
 from fractal_ifs.fractals.membership import as_tensors, deepest
 from fractal_ifs.fractals.numbers import Floats
 from fractal_ifs.fractals.splitmix import derive, high_bits, uniform, words
 
-MAX_BOXES = 2**18
 MAX_WORDS = 2**14
 SKIN = 1e-9  # in units of a cell, which is 64 steps of float32 or wider: far less than rounding takes
 PATIENCE = 100_000  # attempts in a row without a point, after which a distribution is called impossible
@@ -75,10 +74,11 @@ class BoxMixture:
         possible = probability > 0
         lo, hi, level, probability = lo[possible], hi[possible], level[possible], probability[possible]
         corners, sizes = _float32_inside(lo, hi)
-        if not (room := (sizes >= 0).all(1)).all():
-            if probability[~room].sum() > SLIVER:
+        for thin in np.flatnonzero((sizes < 0).any(1)):  # slivers; all other points stay where they are
+            others = np.flatnonzero((level == level[thin]) & (sizes >= 0).all(1))
+            if not len(others):
                 raise ConfigError(f"fractal={ifs.name}: must leave room for the points of each level, in float32")
-            corners, sizes, level, probability = corners[room], sizes[room], level[room], probability[room]
+            corners[thin], sizes[thin] = corners[others[0]], sizes[others[0]]
         accept, alias = _alias_table(probability)
         # Columns, not rows: a gather from a column is several times faster.
         arrays = (accept, alias, level, *corners.T.copy(), *sizes.T.copy())

@@ -73,7 +73,7 @@ class Entry:
     def mixed(self) -> bool:
         """Whether these were computed from different sources of their own: a class was edited between them."""
         of_network = [name for name in SOURCES if name != "measure_source"]
-        return any(len({run.get(name) for run in self.runs}) > 1 for name in of_network)
+        return any(differ(name, *(run.get(name) for run in self.runs)) for name in of_network)
 
     @property
     def measured_otherwise(self) -> bool:

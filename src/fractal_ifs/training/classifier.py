@@ -35,8 +35,8 @@ class Classifier(pl.LightningModule):
 
     Args:
         network: any module. Two kinds of output are known: (b,), whose sign is the answer, with labels -1 and +1; and
-            (b, classes), whose largest entry is, with labels 0, 1, ... It may be what ``load_from_checkpoint`` finds in
-            a checkpoint instead.
+            (b, classes), whose largest entry is, with labels 0, 1, ... or shares of the classes. It may be what
+            ``load_from_checkpoint`` finds in a checkpoint instead.
         loss: ``hinge``, ``squared_hinge``, ``logistic``, ``exponential``, ``squared`` or ``cross_entropy``, or a
             function of (f, y) that returns the loss of each point, (b,), or their mean.
         optimizer: ``adam``, ``adamw`` or ``sgd``, as torch.optim has them, or a function that makes an optimizer of the
@@ -61,8 +61,9 @@ class Classifier(pl.LightningModule):
     ):
         super().__init__()
         self.network = network if isinstance(network, nn.Module) else _made(network)
-        if callable(optimizer) and lr is not None:
-            warnings.warn(f"lr={lr}: counts for nothing: an optimizer of one's own has its own", stacklevel=2)
+        if callable(optimizer):
+            if lr not in (None, 1e-3):  # which older checkpoints have beside any optimizer
+                warnings.warn(f"lr={lr}: counts for nothing: an optimizer of one's own has its own", stacklevel=2)
             lr = None
         if isinstance(network, Mapping) and network["kind"] == "run":
             loss, optimizer, schedule = _of_config(RunConfig.parse(network["config"]), loss, optimizer, schedule)
@@ -91,7 +92,7 @@ class Classifier(pl.LightningModule):
         _check_given("loss", self.loss)
         if not isinstance(self.loss, str):
             found = self.loss(f, y)
-            if found.shape not in ((), y.shape):
+            if found.numel() != 1 and found.shape != y.shape[:1]:
                 raise ConfigError(f"loss: must be one number, or one for each point, not {tuple(found.shape)}")
             return found.mean()
         return F.cross_entropy(f, y) if self.loss == "cross_entropy" else losses(self.loss, f, y)
@@ -110,7 +111,7 @@ class Classifier(pl.LightningModule):
         x, y = batch
         f = self(x)
         _check_labels(f, y, batch_idx)
-        right = (y * f > 0 if f.dim() == 1 else f.argmax(1) == y).double().mean()
+        right = (y * f > 0 if f.dim() == 1 else f.argmax(1) == (y if y.dim() == 1 else y.argmax(1))).double().mean()
         numbers = {"test_loss": self.loss_of(f, y), "test_acc": right}
         self.log_dict(numbers | self.more_of(numbers), batch_size=len(y), sync_dist=True)
 
@@ -138,7 +139,7 @@ class Classifier(pl.LightningModule):
 
 def _check_labels(f: Tensor, y: Tensor, batch_idx: int) -> None:
     """Raises ConfigError for labels of another shape; in an epoch's first batch also for 0, which is no label."""
-    if y.shape != f.shape[:1]:
+    if y.shape not in (f.shape[:1], f.shape):
         raise ConfigError(f"labels: must be of shape ({len(f)},), not {tuple(y.shape)}")
     if f.dim() == 1 and not batch_idx and bool((y == 0).any()):
         raise ConfigError("labels: must be -1 and +1 for outputs (b,), there is a 0")
