@@ -434,7 +434,9 @@ def test_the_values_of_conf_and_some_others_are_taken():
 def test_theorem_4_is_refused_before_anything_is_computed_and_takes_the_margin_where_it_is_alone():
     three = {"ratio": 0.3, "offsets": [[-0.7], [0], [0.7]]}
     with pytest.raises(ConfigError, match=r"theorem4\.n=14: must be <= 12, else custom has more than 1,048,576 cells"):
-        problems(plain_config() | {"fractal": three})
+        problems(plain_config() | {"fractal": three, "statement": "theorem4"})
+    every = dict(problems(plain_config() | {"fractal": three, "statement": ["theorem1", "theorem4"]})[1])
+    assert (every["theorem1"].ifs.r, every["theorem4"].ifs.name) == (3, "cantor")
     line = plain_config() | {"fractal": {"ratio": 0.3, "offsets": [[-0.7], [0.7]]}, "statement": "theorem4"}
     with pytest.raises(ConfigError, match=r"margin=0.9: must be in .*Assumption 3"):
         problems(line | {"margin": 0.9})

@@ -190,7 +190,7 @@ def learning(table: Pivot, measure: str, output: Output) -> Figure | None:
     _legend(figure, axes_of, [literal(label) for label in labels.values()], output)
     over = over_seeds(max(map(len, series.values())) for _, line in shown for series in line.values())
     ended = carried_on((cell_of[key, value] for key, line in shown for value in line), measure)
-    more = f" (the first {MOST_PANELS} of {len(rows)} rows)" if len(rows) > MOST_PANELS else ""
+    more = f" (the first {len(shown)} of {len(rows)} rows)" if len(shown) < len(rows) else ""
     more += f" ({len(values)} of {of} values of {table.column})" if len(values) < of else ""
     figure.suptitle(
         f"{name.capitalize()} along training"

@@ -359,7 +359,7 @@ def learning_curves(
     """
     import numpy as np
 
-    runs = runs.query("data == 'fractal' and steps > 0")
+    runs = runs.query("data == 'fractal' and steps > 0 and status != 'diverged'")
     least = min(runs.to_dict("records"), key=lambda run: (differences(run), run["differs"]), default={"differs": ""})
     runs = runs.loc[runs.differs == least["differs"]]
     runs = runs.query("steps_asked == steps_asked.max()")

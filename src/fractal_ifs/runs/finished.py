@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from fractal_ifs.config.run import Job, RunConfig, placement
+from fractal_ifs.config.schedule import Decay
 from fractal_ifs.errors import Refused, short
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.checkpoints import CHECKPOINTS
@@ -60,13 +62,24 @@ def check_same(job: Job, fingerprint: str, there: RunConfig | None) -> None:
             differing = "whose callbacks had the test accuracy as val_acc"
         which = f" ({differing})" if differing else ""
         choice = "another directory (hydra.run.dir, in a sweep sweep=) leaves that alone, overwrite=true replaces it"
-        if there and there.steps < job.config.steps and _but_for_steps(there) == _but_for_steps(job.config):
+        fewer = there and there.steps < job.config.steps and but_for_steps(there) == but_for_steps(job.config)
+        if fewer and why_not_longer(job.config) is None:
             choice += f"; in another, continue_from={job.directory} goes on with it"
         raise Refused(f"{job.directory}: holds a run of another config{which}; {choice}")
 
 
-def _but_for_steps(config: RunConfig) -> dict[str, object]:
-    return {**config.identity(), "steps": None}
+def but_for_steps(config: RunConfig) -> str:
+    """What runs have in common that differ in nothing but steps."""
+    return json.dumps({**config.identity(), "steps": None}, sort_keys=True)
+
+
+def why_not_longer(config: RunConfig) -> str | None:
+    """Why no run of fewer steps is the beginning of this one. None where it is."""
+    if config.training == "layerwise":
+        return "training=layerwise: each layer has its own steps"
+    if isinstance(config.schedule, Decay):
+        return f"schedule={config.schedule.name}: its learning rates depend on steps"
+    return None
 
 
 def check_validation(job: Job, points: int | None) -> None:

@@ -6,17 +6,16 @@ run is read and never changed.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from fractal_ifs.config.machine import discarding
 from fractal_ifs.config.run import Job, RunConfig
-from fractal_ifs.config.schedule import Decay
 from fractal_ifs.errors import ConfigError, Damaged, Refused, counted, reason
 from fractal_ifs.runs import shapes
 from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, read_whole
+from fractal_ifs.runs.finished import but_for_steps, why_not_longer
 from fractal_ifs.runs.records import find, note, understood
 from fractal_ifs.runs.shapes import Shape
 
@@ -64,7 +63,7 @@ def shorter(job: Job, shape: Shape) -> Checkpoint | None:
 def _end_of(source: Path, config: RunConfig, shape: Shape) -> tuple[Checkpoint | None, str]:
     """The checkpoint of a run with fewer steps, and where it is; None, and why not."""
     there = understood(source)
-    if there is None or _but_for_steps(there.config) != _but_for_steps(config):
+    if there is None or but_for_steps(there.config) != but_for_steps(config):
         return None, f"the run in {source} is another one by now"
     reasons: list[str] = []
     for name in CHECKPOINTS:
@@ -83,11 +82,9 @@ def _end_of(source: Path, config: RunConfig, shape: Shape) -> tuple[Checkpoint |
 
 def _source(config: RunConfig, ended: dict[str, list[tuple[int, Path]]]) -> Path | str:
     """The directory of the run that this one can begin from, or why there is none."""
-    if config.training == "layerwise":
-        return "training=layerwise: each layer has its own steps"
-    if isinstance(config.schedule, Decay):
-        return f"schedule={config.schedule.name}: its learning rates depend on steps"
-    fewer = [pair for pair in ended.get(_but_for_steps(config), []) if pair[0] < config.steps]
+    if why := why_not_longer(config):
+        return why
+    fewer = [pair for pair in ended.get(but_for_steps(config), []) if pair[0] < config.steps]
     if not fewer:
         return f"no finished run in {config.continue_from} differs in nothing but fewer steps"
     fitting = [pair for pair in fewer if pair[0] % config.eval_every == 0]
@@ -101,9 +98,5 @@ def _ended(root: Path) -> dict[str, list[tuple[int, Path]]]:
     found: dict[str, list[tuple[int, Path]]] = {}
     for directory, record in find(root):
         if record.status.ended:
-            found.setdefault(_but_for_steps(record.config), []).append((record.config.steps, directory))
+            found.setdefault(but_for_steps(record.config), []).append((record.config.steps, directory))
     return found
-
-
-def _but_for_steps(config: RunConfig) -> str:
-    return json.dumps({**config.identity(), "steps": None}, sort_keys=True)

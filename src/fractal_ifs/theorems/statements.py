@@ -26,6 +26,7 @@ from fractal_ifs.theorems import (
 from fractal_ifs.theorems.fold import CANTOR
 from fractal_ifs.theorems.learn import fastest
 from fractal_ifs.theorems.problem import Check, LineSection, Problem, Section
+from fractal_ifs.theorems.theorem4 import MOST_CELLS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,14 +125,15 @@ def problems(config: Mapping[str, Any]) -> tuple[Keys, list[tuple[str, Problem[S
 def problem_of(name: str, keys: Keys, settings: Section, alone: bool) -> Problem[Section]:
     """What a statement is checked on: the chosen fractal, or the Cantor set for a statement about that.
 
-    `alone`: whether only this statement runs. If so, a statement on the line refuses a plane fractal, and one map; if
-    not, it uses the Cantor set. Raises ConfigError for bad values.
+    `alone`: whether only this statement runs. If so, a statement on the line refuses a plane fractal, one map and too
+    many cells; if not, it uses the Cantor set. Raises ConfigError for bad values.
     """
     about = STATEMENTS[name].about
     n, ifs = depth_of(keys.fractal), CubeIFS.of(AffineIFS.from_config(keys.fractal)).shrunk(keys.shrink)
     curve, gamma = ApproximationCurve.from_config(keys.curve), keys.margin
     points = settings.points if isinstance(settings, corollary1.Settings) else keys.points
-    if about == "cantor" or (about == "line" and (ifs.d > 1 or ifs.r == 1) and not alone):
+    unfit = isinstance(settings, theorem4.Settings) and (ifs.d > 1 or ifs.r == 1 or ifs.r**settings.n > MOST_CELLS)
+    if about == "cantor" or (unfit and not alone):
         ifs = CANTOR
     if about == "line" and not alone:  # it has another depth, for which the margin of the others is too large
         gamma = None
