@@ -349,6 +349,7 @@ def test_a_key_that_is_a_list_is_a_tuple_and_a_list_of_them_is_swept(tmp_path):
         ("fractal.offsets", [[-0.5, 0.5], [0.5, 0.5]], "[[-0.5,0.5],[0.5,0.5]]"),
         ("fractal.offsets", [-0.5, 0.5], "[-0.5,0.5]"),  # in one dimension
         ("fractal.offsets", np.array([[[-0.5], [0.5]], [[0], [0.5]]]), "[[-0.5],[0.5]],[[0.0],[0.5]]"),
+        ("fractal.offsets", [(-0.5, 0.5), (-0.4, 0.4)], "[-0.5,0.5],[-0.4,0.4]"),  # several on a line
         ("fractal.maps", [{"matrix": 0.3, "offset": [0]}], "[{matrix:0.3,offset:[0]}]"),
         ("fractal.maps", [[{"matrix": 0.3}], [{"matrix": 0.2}]], "[{matrix:0.3}],[{matrix:0.2}]"),
         ("fractal.base", ["cube", "unit"], "cube,unit"),

@@ -260,7 +260,7 @@ def test_runs_cant_lie_where_no_table_finds_them(command, subdir, launcher):
     [
         ("hydra.sweeper.max_batch_size=0", "must be a whole number >= 1"),
         ("hydra.sweeper.best_lr=3", "must be the path of a CSV of finished runs"),
-        ("hydra.launcher.executor=joblib", "must be one of inline, local"),
+        ("hydra.launcher.executor=joblib", "must be one of auto, inline, local"),
     ],
 )
 def test_keys_of_sweeper_and_launcher_are_checked(command, word, allowed):

@@ -61,8 +61,8 @@ def check_choice(key: str, value: Any) -> None:
     for each in several if key in GROUPS else ():
         if isinstance(each, (list, tuple)):
             check_choice(key, each)
-        elif not (each is None or isinstance(each, (str, Real, range)) or hasattr(each, "tolist")) or (
-            str(each).endswith((".yaml", ".yml"))
+        elif not (each is None or isinstance(each, (str, Real, range, Interval)) or hasattr(each, "tolist")) or (
+            re.search(r"/.*\.ya?ml$", str(each))
         ):
             raise ConfigError(
                 f"{key}={short(each)}: must be a name; one of your own is a file DIR/{key}/NAME.yaml, found with "

@@ -51,8 +51,8 @@ class FractalDataModule(pl.LightningDataModule):
         if not isinstance(data, FractalData):
             data = FractalData.parse({**read("data", "fractal", {}), **(data or {})})
         check_distribution(self.fractal, self.curve, data.margin)
-        self.data, self.seed = data, checked("seed", seed, int, SEED)
-        self.batch_size = checked("batch_size", batch_size, int, {"least": 1, "most": data.train_size})
+        self.data, self.seed = data, checked("seed", _plainly(seed), int, SEED)
+        self.batch_size = checked("batch_size", _plainly(batch_size), int, {"least": 1, "most": data.train_size})
         self.points: Points | None = None
 
     def setup(self, stage: str | None = None) -> None:
@@ -74,6 +74,11 @@ class FractalDataModule(pl.LightningDataModule):
         return DataLoader([(self.points.x_test, self.points.y_test)], batch_size=None)  # pyright: ignore[reportArgumentType]
 
     test_dataloader = predict_dataloader = val_dataloader
+
+
+def _plainly(value: Any) -> Any:
+    """A whole number of numpy's as one of Python's."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def _keys(group: str, named: object) -> Mapping[str, Any]:
@@ -132,8 +137,8 @@ class CIFAR10DataModule(pl.LightningDataModule):
             own = plain(data) if isinstance(data, Mapping) else {"name": data}
             keys = read("data", own.get("name", "cifar10"), own)
             data = ImageData.parse({name: value for name, value in keys.items() if name != "defaults"})
-        self.data, self.seed = data, checked("seed", seed, int, SEED)
-        self.batch_size = checked("batch_size", batch_size, int, {"least": 1, "most": data.train_size})
+        self.data, self.seed = data, checked("seed", _plainly(seed), int, SEED)
+        self.batch_size = checked("batch_size", _plainly(batch_size), int, {"least": 1, "most": data.train_size})
         self.target = device_of(device)
         self._batches: Batches | None = None
 

@@ -162,9 +162,8 @@ def _sheet(
             cell = cells[column]
             if cell and (picture := pictures.get(cell.fingerprint)):
                 sheet.paste(Image.open(io.BytesIO(picture)).convert("RGB"), place)
-                accuracy = (
-                    f"{cell.accuracy:.3f}" + "*" * (not cell.whole) + "#" * bool(cell.differs)
-                )  # its font has no †
+                mark = "*" * (not cell.whole) + "#" * bool(cell.differs)  # the font has no †
+                accuracy = f"{cell.accuracy:.3f}{mark}"
                 pen.text((place[0] + PIXELS / 2, place[1] + PIXELS + 2), accuracy, "#222", font, "ma")
             else:
                 pen.rectangle((*place, place[0] + PIXELS, place[1] + PIXELS), outline="#ddd")

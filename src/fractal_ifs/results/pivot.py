@@ -16,7 +16,7 @@ from fractal_ifs.results.columns import is_measured
 from fractal_ifs.results.numbers import BEST, CHOOSING, Number, collapsed, looks, mean_of
 from fractal_ifs.results.protocol import keys_of_difference
 from fractal_ifs.results.text_table import by_value, plain_value
-from fractal_ifs.results.varied import DRAWN, FOLLOW, KEYS, varied
+from fractal_ifs.results.varied import DRAWN, FOLLOW, KEYS, follows, varied
 from fractal_ifs.runs.records import SOURCES, Status, field_of, key_of
 from fractal_ifs.runs.sources import differ
 
@@ -132,11 +132,6 @@ def pivot(
     if not keys and "lr" in names:
         over, keys = ["seed"], ["lr"]
     notes: list[str] = []
-    settings: dict[tuple[str, ...], set[str]] = {}
-    for run in runs:
-        settings.setdefault(_key(run, keys), set()).add(str(run["setting"]))
-    if any(len(found) > 1 for found in settings.values()):  # of values that no text tells apart
-        keys.append("setting")
     identity = [*keys, *(name for name in over if name not in keys)]
     if len({_key(run, identity) for run in runs}) < len(runs):
         if doubles:
@@ -147,6 +142,9 @@ def pivot(
         few = [name for name in keys if len({str(run[name]) for run in runs}) <= MOST_COLUMNS]
         of_all = [name for name in few if all(run[name] is not None for run in runs)]  # not only of some choices
         column = (of_all or few or keys)[-1] if keys[-1] != doubles else None
+        # Most cells would be empty, as with a margin of each width.
+        if column is not None and column in inner and _follows(runs, column, keys):
+            column = next((name for name in reversed(of_all) if not _follows(runs, name, keys)), None)
     rows = [name for name in keys if name != column]
     unlike = {name for run in runs for name in keys_of_difference(run)} & set(FOLLOW)
     alone = {name: {plain_value(run[name]) for run in runs} for name in (*TOLD, *sorted(unlike), *inner)}
@@ -320,6 +318,12 @@ def in_no_mean(table: Pivot) -> str:
     for entry in table.cells:
         apart.update(entry.apart)
     return ", ".join(f"{n} {status}" for status, n in sorted(apart.items()))
+
+
+def _follows(runs: Sequence[Run], name: str, keys: Sequence[str]) -> bool:
+    """Whether the value of a key is known by those of the other keys."""
+    others = [key for key in keys if key != name]
+    return follows([plain_value(run[name]) for run in runs], [_key(run, others) for run in runs])
 
 
 def _key(run: Run, names: Sequence[str]) -> tuple[str, ...]:

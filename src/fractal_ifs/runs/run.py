@@ -307,10 +307,8 @@ class Run:
             self.native_build = state.get("native_build", self.native_build)
             self.torch_kernels = state.get("torch_kernels", self.torch_kernels)
             there = state.get("versions", self.versions)
-            of_measures = {
-                name: None for name in ("measure_source",) if name in there
-            }  # perhaps not asked for any more
-            self.versions = {name: there.get(name) for name in self.versions | of_measures}
+            of_measures = there.keys() & {"measure_source"}  # which may be asked for no more
+            self.versions = {name: there.get(name) for name in (*self.versions, *of_measures)}
 
     def record(self) -> RunRecord:
         """The content of result.json. Before the first evaluation there is no accuracy."""

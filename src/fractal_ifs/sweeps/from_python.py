@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 UNNAMED = "${fractal_ifs.sweep_name:}"  # the key ``sweep`` in conf/config.yaml
-Executor = Literal["inline", "local"]
+Executor = Literal["inline", "local", "auto"]
 # The grid's jobs, as words, and how they are pruned: from the sweeper's keys, Hydra's context, the config of the sweep,
 # and its words.
 Grid = Callable[[Mapping[str, Any], HydraContext, Any, Sequence[str]], tuple[list[list[str]], Halving | None]]
@@ -286,7 +286,10 @@ def _word(key: str, value: Any) -> str:
     if isinstance(value, (list, tuple)) and any(isinstance(each, Interval) for each in value):
         raise ConfigError(f"{key}={short(value)}: an Interval must stand alone, not in a list")
     named = key == "fractal.base" and all(isinstance(each, (str, Mapping)) for each in values)  # else vertices
-    if several and _nested(values) <= LISTS.get(key, 0) and not named:
+    tuples = LISTS.get(key) == 2 and all(
+        isinstance(each, tuple) and _nested(each) == 1 for each in values
+    )  # each on a line
+    if several and _nested(values) <= LISTS.get(key, 0) and not named and not tuples:
         values = [values]
     if not values:
         raise ConfigError(f"{key}=[]: stands for no jobs")

@@ -284,7 +284,8 @@ def _without(master: DictConfig, jobs: Sequence[Sequence[str]], good: set[str]) 
     ``good``: the words of the good jobs. Empty where nothing can be left out so.
     """
     bad = {word for words in jobs for word in words} - good if good else set[str]()
-    for word in map(str, master.hydra.overrides.task):
+    words: Any = OmegaConf.to_container(master.hydra.overrides.task, resolve=False)
+    for word in words:
         group, _, value = word.partition("=")
         names = sorted(each.partition("=")[2] for each in bad if each.startswith(f"{group}="))
         if value == "glob(*)" and names:

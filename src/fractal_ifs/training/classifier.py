@@ -97,11 +97,18 @@ class Classifier(pl.LightningModule):
             return found.mean()
         return F.cross_entropy(f, y) if self.loss == "cross_entropy" else losses(self.loss, f, y)
 
+    def _check_labels(self, f: Tensor, y: Tensor, batch_idx: int) -> None:
+        """Raises ConfigError for labels of another shape, and for 0 in an epoch's first batch: our losses have none."""
+        if y.shape not in (f.shape[:1], f.shape):
+            raise ConfigError(f"labels: must be of shape ({len(f)},), not {tuple(y.shape)}")
+        if f.dim() == 1 and isinstance(self.loss, str) and not batch_idx and bool((y == 0).any()):
+            raise ConfigError("labels: must be -1 and +1 for outputs (b,), there is a 0")
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of a batch."""
         x, y = batch
         f = self(x)
-        _check_labels(f, y, batch_idx)
+        self._check_labels(f, y, batch_idx)
         loss = self.loss_of(f, y)
         self.log("train_loss", loss)
         return loss
@@ -110,7 +117,7 @@ class Classifier(pl.LightningModule):
         """Measure a batch of the test set. f(x) = 0 counts as wrong."""
         x, y = batch
         f = self(x)
-        _check_labels(f, y, batch_idx)
+        self._check_labels(f, y, batch_idx)
         right = (y * f > 0 if f.dim() == 1 else f.argmax(1) == (y if y.dim() == 1 else y.argmax(1))).double().mean()
         numbers = {"test_loss": self.loss_of(f, y), "test_acc": right}
         self.log_dict(numbers | self.more_of(numbers), batch_size=len(y), sync_dist=True)
@@ -135,14 +142,6 @@ class Classifier(pl.LightningModule):
         if self.schedule is None:
             return optimizer
         return [optimizer], [{"scheduler": self.schedule(optimizer), "interval": "step"}]
-
-
-def _check_labels(f: Tensor, y: Tensor, batch_idx: int) -> None:
-    """Raises ConfigError for labels of another shape; in an epoch's first batch also for 0, which is no label."""
-    if y.shape not in (f.shape[:1], f.shape):
-        raise ConfigError(f"labels: must be of shape ({len(f)},), not {tuple(y.shape)}")
-    if f.dim() == 1 and not batch_idx and bool((y == 0).any()):
-        raise ConfigError("labels: must be -1 and +1 for outputs (b,), there is a 0")
 
 
 def described(network: nn.Module) -> dict[str, Any] | None:
