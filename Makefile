@@ -24,9 +24,9 @@ setup: $(SETUP)  ## make the virtual environment
 demo: $(SETUP)  ## three networks on the Vicsek set: coarse, fine and finest curve
 	$(BIN)/python -m fractal_ifs.train -m fractal=vicsek curve=1,4,6 steps=20000
 
-# Three processes for two cores: many of the tests wait for other processes.
+# Three processes for two cores: many of the tests wait for other processes. Where one dies the rest would wait for its tests.
 test: $(SETUP)  ## the tests that CI runs, on two cores
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test-slow: $(SETUP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
