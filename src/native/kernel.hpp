@@ -118,7 +118,7 @@ inline Lanes where_positive(Lanes condition, Lanes x) { return condition > 0 ? x
 inline Lanes adam_direction(Lanes m, Lanes v, float root, float eps) {
 #if defined(__AVX512F__)
     v = Lanes(_mm512_maskz_min_ps(0xFFFF, __m512(broadcast(FLT_MAX)), __m512(v)));  // 0 inf is no number
-    const Lanes y = Lanes(_mm512_maskz_rsqrt14_ps(  // 1 / sqrt(v)
+    const Lanes y = Lanes(_mm512_maskz_rsqrt14_ps(                                  // 1 / sqrt(v)
         0xFFFF, _mm512_maskz_max_ps(0xFFFF, __m512(broadcast(FLT_MIN)), __m512(v))));
     const Lanes estimate = v * y, s = estimate + 0.5f * y * (v - estimate * estimate);  // sqrt(v)
     const Lanes below = root * s + eps, inverse = Lanes(_mm512_maskz_rcp14_ps(0xFFFF, __m512(below)));
