@@ -286,10 +286,8 @@ def _word(key: str, value: Any) -> str:
     if isinstance(value, (list, tuple)) and any(isinstance(each, Interval) for each in value):
         raise ConfigError(f"{key}={short(value)}: an Interval must stand alone, not in a list")
     named = key == "fractal.base" and all(isinstance(each, (str, Mapping)) for each in values)  # else vertices
-    tuples = LISTS.get(key) == 2 and all(
-        isinstance(each, tuple) and _nested(each) == 1 for each in values
-    )  # each on a line
-    if several and _nested(values) <= LISTS.get(key, 0) and not named and not tuples:
+    on_lines = LISTS.get(key) == 2 and all(isinstance(each, tuple) and _nested(each) == 1 for each in values)
+    if several and _nested(values) <= LISTS.get(key, 0) and not named and not on_lines:
         values = [values]
     if not values:
         raise ConfigError(f"{key}=[]: stands for no jobs")
