@@ -2,7 +2,7 @@
 
 import io
 import logging
-import runpy
+import subprocess
 import sys
 from importlib import import_module
 from typing import Any
@@ -217,13 +217,12 @@ def test_predict_takes_what_run_and_load_returned():
         predict(other, X)
 
 
-def test_the_verb_is_a_module_too_and_hides_no_function(monkeypatch, capsys):
+def test_the_verb_is_a_module_too_and_hides_no_function():
     assert import_module("fractal_ifs.predict") is fractal_ifs.predict is predict
-    monkeypatch.setattr("sys.argv", ["predict", "--help"])
-    monkeypatch.delitem(sys.modules, "fractal_ifs.predict")
-    with pytest.raises(SystemExit):
-        runpy.run_module("fractal_ifs.predict", run_name="__main__")
-    assert capsys.readouterr().out.startswith("usage: python -m fractal_ifs.predict ")
+    call = [sys.executable, "-m", "fractal_ifs.predict", "--help"]  # a command's signals are a process's own
+    ended = subprocess.run(call, capture_output=True, text=True, timeout=300)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("usage: python -m fractal_ifs.predict ")
 
 
 def test_a_network_that_says_nothing_of_a_point_gives_no_sign(run, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from fractal_ifs.errors import ConfigError, short, told
 from fractal_ifs.help.layout import Examples, Parser, program
 from fractal_ifs.streams import command
 
-_LIKE_A_NUMBER = re.compile(r"[-+.\d][-+.,\de]*$|(nan|inf|infinity)$", re.I)  # no name, but a point that is mistaken
+_LIKE_A_NUMBER = re.compile(r"[-+.\d][-+.,/\def]*$|(nan|inf|infinity)$", re.I)  # no name, but a point that is mistaken
 
 
 def parser() -> Parser:
