@@ -16,8 +16,9 @@ machine       the card, its driver, the versions; what the cuda engine's kernels
 tests         ``pytest -m gpu``
 steps         microseconds per network-step at depth 5, batch 100, Adam, hinge, by widths, of 24 and of 528 runs: plain
               Lightning, a bare PyTorch loop, JAX (``jax_stack.py``, products in full precision), the stacked engine
-              with CUDA graphs, and the cuda engine; of wide networks also the stacked engine as torch.compile makes it,
-              which only ``trainer.compile=true`` asks for. Medians of 3, of as many steps as take a third of a second
+              with CUDA graphs, and the cuda engine; of wide networks also the stacked engine with PyTorch's operations
+              in place of its kernel of an optimizer's step, and as torch.compile makes it, which only
+              ``trainer.compile=true`` asks for. Medians of 3, of as many steps as take a third of a second
               with an engine. Of the 528, 66 each share a seed and so their points and orders; what sorting takes where
               none do is told beside
 tiles         the cuda engine's kernel at widths 20 and 50 with tiles of other sizes
@@ -164,7 +165,7 @@ def tests(seconds: float) -> None:
     if importlib.util.find_spec("pytest") is None:
         raise ModuleNotFoundError("pytest isn't installed")
     end = time.monotonic() + seconds
-    files = ["tests/test_cuda.py", "tests/test_stacked.py"]
+    files = ["tests/test_cuda.py", "tests/test_stacked.py", "tests/test_update.py"]
     for number, file in enumerate(files):
         command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "--maxfail=8", "-m", "gpu", file]
         command += ["-o", "console_output_style=classic", "-p", "no:cacheprovider"]
@@ -245,6 +246,18 @@ def by_compiled(width: int, count: int) -> float:
     return by_stacked(width, count, compiled=True)
 
 
+def by_operations(width: int, count: int) -> float:
+    from fractal_ifs.engines import stack
+    from fractal_ifs.engines.steps import Steps
+
+    fused = stack.steps
+    stack.steps = lambda configs, like, fused: Steps(configs, like)
+    try:
+        return by_stacked(width, count)
+    finally:
+        stack.steps = fused
+
+
 def by_bare(width: int, count: int) -> float:
     """One network: how many there are changes nothing."""
     import torch
@@ -302,6 +315,7 @@ ROWS: dict[str, tuple[Callable[[int, int], float], tuple[int, ...], tuple[int, .
     "engine=torch, CUDA graphs": (by_stacked, (FEW, MANY), WIDTHS),
     "bare PyTorch loop": (by_bare, (1,), WIDTHS),
     "plain Lightning": (by_lightning, (1,), WIDTHS),
+    "engine=torch, CUDA graphs, without the kernel": (by_operations, (MANY,), WIDE),
     "engine=torch, CUDA graphs, trainer.compile": (by_compiled, (MANY,), WIDE),
     "JAX, vmap in scan": (by_jax, (FEW, MANY), WIDTHS),
 }

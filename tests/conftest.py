@@ -27,6 +27,8 @@ os.environ.pop("COLUMNS", None)  # pytest's processes have it, and no table here
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
+pytest_plugins = ["emulation"]  # fixtures of its own
+
 SMALL = {
     "width": 8,
     "depth": 3,

@@ -66,11 +66,18 @@ CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, CUfunction fun
     *blocks = 3;
     return failing("cuOccupancyMaxActiveBlocksPerMultiprocessor");
 }
+struct Update {
+    void* fields[17];
+    long long length;
+};
 CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned ty,
                         unsigned tz, unsigned bytes, CUstream stream, void** parameters, void** extra) {
     if (z != 1 || ty != 1 || tz != 1 || threads % 32 || (int)bytes != shared || stream != (CUstream)0x123 || extra)
         return 1;
-    ((void (*)(const void*, int, int, int))(void*)function)(*(const void**)parameters[0], (int)x, (int)y, 0);
+    if (shared)
+        ((void (*)(const void*, int, int, int))(void*)function)(*(const void**)parameters[0], (int)x, (int)y, 0);
+    else  // update.cuh's, whose argument is its struct
+        ((void (*)(struct Update, int, int, int))(void*)function)(*(struct Update*)parameters[0], (int)x, (int)y, 0);
     return failing("cuLaunchKernel");
 }
 

@@ -6,18 +6,16 @@ import importlib.util
 import itertools
 import json
 import logging
-import shutil
 import signal
 import struct
-import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import small
+from emulation import VARIABLE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_killed import test_a_killed_run_goes_on_to_the_same_bits as goes_on
@@ -35,25 +33,7 @@ from fractal_ifs.engines.stacked import StackedEngine
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training.grouping import groups_of
 
-VARIABLE = "FRACTAL_IFS_EMULATED_GPU"
 PLAIN = Program(2, 8, 3, 100, False, "hinge", 2, False, False)
-
-
-@pytest.fixture(scope="session")
-def kernels(tmp_path_factory):
-    """The folder of compiled kernels."""
-    if shutil.which("c++") is None:
-        pytest.skip("no C++ compiler here")
-    return tmp_path_factory.mktemp("kernels")
-
-
-@pytest.fixture
-def emulated(kernels, monkeypatch):
-    """A CPU in place of a GPU. Gives the keys of a run there."""
-    monkeypatch.setenv(VARIABLE, str(kernels))
-    cuda_device.look_again()
-    yield {"engine": "cuda"}
-    cuda_device.look_again()
 
 
 @pytest.fixture(params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
@@ -190,7 +170,7 @@ def _steps(device, shape, start, x, y, order, threads, cut) -> tuple[np.ndarray,
             job[name] = array.ctypes.data
         job["at"], job["steps"], job["lr"], job["eps"], job["l2"], job["clip"] = step % 2, cut, RATE, EPS, L2, CLIP
         job["beta1"], job["rest1"], job["beta2"], job["rest2"], job["through"] = BETA1, 1 - BETA1, BETA2, 1 - BETA2, 1
-        kernel("train", torch.from_numpy(job.view(np.uint8)), 1)
+        kernel("train", ctypes.c_void_p(job.ctypes.data), 1)
     return params, average if shape.averages else params, total
 
 
@@ -639,39 +619,6 @@ def _resources(code: bytes, function: str) -> tuple[int, int]:
 # --- the calls of the driver and of NVRTC
 
 
-@pytest.fixture(scope="session")
-def fake_cuda(tmp_path_factory):
-    """A library that is both, without a GPU. Against NVIDIA's headers, where they are."""
-    if shutil.which("cc") is None or shutil.which("c++") is None:
-        pytest.skip("no compiler here")
-    path = tmp_path_factory.mktemp("fake") / "fake_cuda.so"
-    headers = Path("/usr/local/cuda/include")
-    flags = ["-DHEADERS", f"-I{headers}"] if (headers / "nvrtc.h").exists() else []
-    source = Path(__file__).with_name("fake_cuda.c")
-    subprocess.run(["cc", "-shared", "-fPIC", "-w", *flags, "-o", path, source, "-ldl"], check=True)
-    return path
-
-
-@pytest.fixture
-def gpu(fake_cuda, monkeypatch, tmp_path):
-    """A GPU as far as the engine can tell, on a CPU whose streams are one."""
-    monkeypatch.setenv("FAKE_FOLDER", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv(VARIABLE, raising=False)
-    load = ctypes.CDLL
-    names = ("libcuda.so.1", *cuda_device.NVRTC)
-    monkeypatch.setattr(ctypes, "CDLL", lambda path: load(str(fake_cuda) if Path(path).name in names else path))
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0x123))
-    zeros = torch.zeros
-    monkeypatch.setattr(torch, "zeros", lambda *size, device="cpu", **keys: zeros(*size, **keys))
-    monkeypatch.setattr(cuda_device.Gpu, "kind", "cpu")
-    monkeypatch.setattr(cuda_device.Gpu, "stream", Emulated.stream)
-    monkeypatch.setattr(cuda_device.Gpu, "event", Emulated.event)
-    cuda_device.look_again()
-    yield
-    cuda_device.look_again()
-
-
 def test_a_kernel_is_compiled_once_for_all_processes_with_such_a_gpu(gpu, monkeypatch):
     compiled, count = cuda_device.compiled, []
     monkeypatch.setattr(cuda_device, "compiled", lambda *words: (count.append(words), compiled(*words))[1])
@@ -763,7 +710,7 @@ def test_what_the_driver_refuses_is_told_in_a_line(gpu, monkeypatch):
         found: Any = cuda_device.device().compile([PLAIN])[PLAIN]
         if name == "cuLaunchKernel":
             with pytest.raises(Unavailable, match=text):
-                found("measure", tests, 0)
+                found("measure", ctypes.c_void_p(tests.data_ptr()), 0)
         else:
             assert str(found) == text
     monkeypatch.delenv("FAKE_CUDA")

@@ -15,6 +15,7 @@ from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.engines.native import NativeEngine
 from fractal_ifs.engines.protocol import Engine
 from fractal_ifs.engines.stacked import StackedEngine
+from fractal_ifs.engines.update import compiler
 from fractal_ifs.errors import ConfigError
 
 
@@ -81,5 +82,6 @@ def create(name: str, threads: int, trainer: Trainer, stack: int = 0) -> Engine:
         return NativeEngine(threads)
     if name == "conv":
         return ConvEngine(trainer.precision, trainer.channels_last, trainer.compile)
-    stacked = partial(StackedEngine, trainer.precision, stack, trainer.compile, graphs=trainer.cuda_graphs)
+    graphs, build = trainer.cuda_graphs, None if trainer.accelerator == "cpu" or trainer.compile else compiler()
+    stacked = partial(StackedEngine, trainer.precision, stack, trainer.compile, graphs=graphs, build=build)
     return cuda.CudaEngine(instead=stacked) if name == "cuda" else stacked()

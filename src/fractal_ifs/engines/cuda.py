@@ -17,6 +17,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from ctypes import c_void_p
 from fractions import Fraction
 from typing import cast
 
@@ -306,7 +307,7 @@ class _Stack:
             self.jobs["order"][active], held = orders.places([keys[number] for number in active])
             numbers = self._numbers(count)
             jobs = _on(self.device, torch.from_numpy(self.jobs.view(np.uint8).copy()))
-            self.kernel("train", jobs, len(self.runs))
+            self.kernel("train", c_void_p(jobs.data_ptr()), len(self.runs))
             self.launched.append((self.device.event(), [jobs, numbers, *held]))
         self.at, self.todo = self.at + count, self.todo - count
         more = self.at < self.steps  # sorted while these steps are done, or the runs are measured
@@ -404,7 +405,8 @@ def _measure(kernel: Kernel, runs: Sequence[Run], sets: Sequence[Labelled], devi
         test["params"], test["n"] = run.measured.data_ptr(), len(there.y)
         test["x"], test["y"] = there.x.data_ptr(), there.y.data_ptr()
         test["found"] = found[number].data_ptr()
-    kernel("measure", _on(device, torch.from_numpy(tests.view(np.uint8))), len(runs), slices)
+    given = _on(device, torch.from_numpy(tests.view(np.uint8)))
+    kernel("measure", c_void_p(given.data_ptr()), len(runs), slices)
     return found
 
 

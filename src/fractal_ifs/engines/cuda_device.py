@@ -15,20 +15,19 @@ import hashlib
 import importlib.util
 import os
 import subprocess
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_void_p
+from ctypes import byref, c_char_p, c_int, c_size_t, c_uint, c_void_p
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
-from torch import Tensor
 
 from fractal_ifs import files
 from fractal_ifs.config import environment
 from fractal_ifs.config.machine import cores
-from fractal_ifs.engines.cuda_kernel import Program
+from fractal_ifs.engines import cuda_kernel
 
 # Numbers of cuda.h: cuDeviceGetAttribute's, cuFuncGetAttribute's, cuFuncSetAttribute's
 MULTIPROCESSORS, MAJOR, MINOR, SHARED = 16, 75, 76, 97
@@ -43,16 +42,61 @@ class Unavailable(RuntimeError):
     """Kernels can't run here, or not this one; the message says why in a line."""
 
 
+class Layout(Protocol):
+    """What a block of a kernel takes."""
+
+    @property
+    def threads(self) -> int:
+        """How many."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """Of shared memory."""
+        ...
+
+    @property
+    def blocks(self) -> int:
+        """How many a multiprocessor is to have room for."""
+        ...
+
+
+class Program(Hashable, Protocol):
+    """The source of a kernel."""
+
+    @property
+    def functions(self) -> Sequence[str]:
+        """Their names. The first is the one whose blocks are counted."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """What it is, for messages."""
+        ...
+
+    def layout(self) -> Layout:
+        """What a block takes."""
+        ...
+
+    def source(self) -> str:
+        """The whole source, for NVRTC or a C++ compiler."""
+        ...
+
+
 class Kernel(Protocol):
     """The compiled functions of a program."""
 
     @property
     def blocks(self) -> int:
-        """How many blocks of ``train`` a multiprocessor has room for at a time."""
+        """How many blocks of its first function a multiprocessor has room for at a time."""
         ...
 
-    def __call__(self, function: str, arguments: Tensor, blocks: int, slices: int = 1) -> None:
-        """Let ``blocks`` times ``slices`` blocks run after what the current stream has, each on a row of arguments."""
+    def __call__(self, function: str, argument: Any, blocks: int, slices: int = 1) -> None:
+        """Let ``blocks`` times ``slices`` blocks run after what the current stream has.
+
+        Args:
+            argument: what each of them is given, by value: of ``ctypes``.
+        """
         ...
 
 
@@ -97,7 +141,7 @@ class Event(Protocol):
 def device() -> Device:
     """The device of this process, which is looked for once. Raises Unavailable."""
     if isinstance(found := _device(), Unavailable):
-        raise found.with_traceback(None)
+        raise Unavailable(str(found))  # another, which holds no frame of who asks
     return found
 
 
@@ -280,7 +324,7 @@ def compiled(compiler: _Library, program: Program, isa: str) -> bytes:
         except Unavailable as error:
             said = _text(compiler, handle, "ProgramLog").decode(errors="replace")
             first = next((line for line in said.splitlines() if "error" in line), said.strip())
-            raise Unavailable(f"the kernel of width {program.width} doesn't compile: {first or error}") from None
+            raise Unavailable(f"{program.title} doesn't compile: {first or error}") from None
         return _text(compiler, handle, "CUBIN")
     finally:
         compiler("nvrtcDestroyProgram", byref(handle))
@@ -311,16 +355,15 @@ class Loaded:
         self.driver, self.layout, self.module = driver, program.layout(), c_void_p()
         self.functions: dict[str, c_void_p] = {}
         driver("cuModuleLoadData", byref(self.module), c_char_p(code))
-        for name in ("train", "measure"):
+        for name in program.functions:
             self.functions[name] = function = c_void_p()
             driver("cuModuleGetFunction", byref(function), self.module, c_char_p(name.encode()))
             driver("cuFuncSetAttribute", function, c_int(DYNAMIC_SHARED), c_int(self.layout.bytes))
             driver("cuFuncSetAttribute", function, c_int(CARVEOUT), c_int(100))  # percent of what the caches could be
-        self.blocks = self.resources("train").blocks
+        self.blocks = self.resources(program.functions[0]).blocks
 
-    def __call__(self, function: str, arguments: Tensor, blocks: int, slices: int = 1) -> None:
-        pointer = c_void_p(arguments.data_ptr())
-        parameters = (POINTER(c_void_p) * 1)(ctypes.pointer(pointer))
+    def __call__(self, function: str, argument: Any, blocks: int, slices: int = 1) -> None:
+        parameters = (c_void_p * 1)(ctypes.addressof(argument))
         grid = [c_uint(n) for n in (blocks, slices, 1, self.layout.threads, 1, 1, self.layout.bytes)]
         stream = c_void_p(torch.cuda.current_stream().cuda_stream)
         self.driver("cuLaunchKernel", self.functions[function], *grid, stream, parameters, None)
@@ -370,7 +413,7 @@ class Emulated:
             raise Unavailable(f"{command[0]}: {error.strerror}") from None
         if done.returncode:
             said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
-            raise Unavailable(f"the kernel of width {program.width} doesn't compile: {said}")
+            raise Unavailable(f"{program.title} doesn't compile: {said}")
         made.rename(path)
         return path
 
@@ -397,9 +440,8 @@ class _OnCpu(NamedTuple):
     library: ctypes.CDLL
     blocks: int
 
-    def __call__(self, function: str, arguments: Tensor, blocks: int, slices: int = 1) -> None:
-        pointer = c_void_p(arguments.data_ptr())
-        getattr(self.library, function)(pointer, c_int(blocks), c_int(slices), c_int(self.device.order))
+    def __call__(self, function: str, argument: Any, blocks: int, slices: int = 1) -> None:
+        getattr(self.library, function)(argument, c_int(blocks), c_int(slices), c_int(self.device.order))
 
 
 class _Done:
@@ -410,7 +452,7 @@ class _Done:
         """Nothing to wait for."""
 
 
-def unfit(program: Program, accelerator: str) -> str | None:
+def unfit(program: cuda_kernel.Program, accelerator: str) -> str | None:
     """Why this process's device can't run a program, as far as can be said without compiling it. None: it can.
 
     Args:

@@ -42,6 +42,13 @@ class Program(NamedTuple):
     clips: bool
     averages: bool
 
+    functions = "train", "measure"
+
+    @property
+    def title(self) -> str:
+        """What it is, for messages."""
+        return f"the kernel of width {self.width}"
+
     @classmethod
     def of(cls, config: RunConfig, inputs: int) -> Program:
         """The program of a run whose points have so many coordinates."""

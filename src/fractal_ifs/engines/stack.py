@@ -18,8 +18,9 @@ from fractal_ifs.engines.losses import losses
 from fractal_ifs.engines.orders import Orders
 from fractal_ifs.engines.own_loss import function_of
 from fractal_ifs.engines.protocol import Stop
-from fractal_ifs.engines.steps import Steps, Vectors
+from fractal_ifs.engines.steps import Vectors
 from fractal_ifs.engines.traced import LEAST, Gradients, traced
+from fractal_ifs.engines.update import steps
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.run import Run
@@ -55,7 +56,7 @@ class Stack:
         self.loss = function_of(first.config.loss)
         averages = [run.average for run in runs if run.average is not None]
         self.average = torch.stack(averages) if averages else None
-        self.steps = Steps([run.config for run in runs], self.params)
+        self.steps = steps([run.config for run in runs], self.params, fused=on_gpu(self.device) and not compiled)
         self.network = forward([run.model for run in runs], fused)
         self.weights = [weight.detach().requires_grad_() for weight in by_parameter(first.model, self.params)]
         for weight, grad in zip(self.weights, by_parameter(first.model, self.grad), strict=True):

@@ -52,9 +52,10 @@ class StackedEngine:
             always one.
         compiled: compile the step with ``torch.compile``, which may add numbers in another order.
         graphs: do steps as CUDA graphs; None: on a GPU, where that can be.
+        build: the compiler of the kernel that does a GPU's steps, if one does.
     """
 
-    name, isa, build = "torch", None, None
+    name, isa = "torch", None
 
     def __init__(
         self,
@@ -62,8 +63,9 @@ class StackedEngine:
         stack: int = 0,
         compiled: bool = False,
         graphs: bool | None = False,
+        build: str | None = None,
     ):
-        self.stack_size, self.precision, self.graphs = stack, precision, graphs
+        self.stack_size, self.precision, self.graphs, self.build = stack, precision, graphs, build
         self._make = partial(Stack, precision=precision, compiled=compiled)
         self._room: int | None = None  # networks that a GPU has memory for, once that is measured
         self._pass = PASS

@@ -140,7 +140,7 @@ class Steps:
 
     def _column(self, found: Tensor) -> Tensor:
         """Numbers (..., M) of the runs as columns (..., M, 1), like the parameters."""
-        return found[..., None].to(self.like)
+        return found[..., None].to(self.like).contiguous()  # as kernels read them
 
     def ahead(self, first: Sequence[int], count: int) -> list[Tensor]:
         """The numbers of ``count`` steps, of which run m has done ``first[m]``: each (count, M, 1), for ``update``.
