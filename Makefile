@@ -22,7 +22,7 @@ $(SETUP): pyproject.toml setup.py constraints.txt $(wildcard src/native/*)
 setup: $(SETUP)  ## make the virtual environment
 
 demo: $(SETUP)  ## three networks on the Vicsek set: coarse, fine and finest curve
-	$(BIN)/python -m fractal_ifs.train -m fractal=vicsek curve=1,4,6 steps=20000
+	$(BIN)/python -m fractal_ifs.train -m fractal=vicsek curve=1,4,6 budget=quick
 
 # Three processes for two cores: many of the tests wait for other processes. Where one dies the rest would wait for its tests.
 test: $(SETUP)  ## the tests that CI runs, on two cores

@@ -36,7 +36,7 @@ class Trainer(Group):
     )
     compile: bool = key("compile the step with torch.compile, which may add numbers in another order", later=False)
     cuda_graphs: bool | None = key(
-        "stacked engine on a GPU: do steps as CUDA graphs; null: where that can be",
+        "torch engine on a GPU: do steps as CUDA graphs; null: where that can be",
         later=False,
         result=False,
         allowed="true, false or null",

@@ -17,4 +17,4 @@ class Packing(Group):
     executor: Literal["auto", "inline", "local"] = key(
         "this process, or where the engine needs them others, per GPU or core; auto: as is quicker"
     )
-    stack: int = key("networks of one shape in a program of the stacked engine; 0: chosen for the machine", least=0)
+    stack: int = key("networks of one shape in a program of the torch engine; 0: chosen for the machine", least=0)
