@@ -121,7 +121,7 @@ def test_any_shape_takes_20_steps_as_in_double_precision(kernels, shape, tiles, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda_kernel, "tiles", lambda program: tiles)
         cuda_kernel._layout.cache_clear()
-        _compared(kernels, shape, seed)
+        _compared(Emulated(kernels), shape, seed)
     cuda_kernel._layout.cache_clear()
 
 
@@ -129,10 +129,10 @@ def test_any_shape_takes_20_steps_as_in_double_precision(kernels, shape, tiles, 
 def test_the_widths_with_larger_tiles_do_too(kernels, width):
     shape = PLAIN._replace(width=width, depth=4, batch=30)
     assert cuda_kernel.tiles(shape) == (1, 3, 2)
-    _compared(kernels, shape, 0)
+    _compared(Emulated(kernels), shape, 0)
 
 
-def _compared(kernels, shape, seed):
+def _compared(kernel, shape, seed):
     generator = np.random.default_rng(seed)
     size = shape.inputs * shape.width + shape.width + (shape.depth - 1) * (shape.width**2 + shape.width)
     size += shape.width + 1
@@ -140,7 +140,6 @@ def _compared(kernels, shape, seed):
     x = generator.normal(size=(2 * shape.batch + 3, shape.inputs)).astype(np.float32)
     y = np.sign(generator.normal(size=len(x))).astype(np.float32)
     order = generator.permutation(len(x)).astype(np.int32)
-    kernel = Emulated(kernels)
     found = [_steps(kernel, shape, start, x, y, order, threads, cut) for threads, cut in ((0, 2), (1, 1), (2, 2))]
     for other in found[1:]:
         assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(found[0], other, strict=True))
@@ -155,8 +154,12 @@ RATE, BETA1, BETA2, EPS, L2, CLIP, SHARE = 0.01, 0.8, 0.9, 1e-2, 0.03, 0.5, 0.25
 
 def _steps(device, shape, start, x, y, order, threads, cut) -> tuple[np.ndarray, ...]:
     """20 steps from the start, ``cut`` in a launch: the parameters, the average and the sum of losses."""
-    params, exp_avg, exp_avg_sq, average = start.copy(), start * 0, start * 0, start.copy()
-    total = np.zeros(1)
+
+    def there(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array.copy()).to(device.kind)
+
+    tensors = [there(each) for each in (start, start * 0, start * 0, start, x, y, order, np.zeros(1))]
+    params, average, total = tensors[0], tensors[3], tensors[7]
     device.order = threads
     kernel = device.compile([shape])[shape]
     for step in range(0, 20, cut):
@@ -164,14 +167,35 @@ def _steps(device, shape, start, x, y, order, threads, cut) -> tuple[np.ndarray,
         sgd = shape.moments < 2
         first = np.ones(cut) if sgd else 1 / (1 - BETA1**t)
         numbers = np.stack([first, (1 - BETA2**t) ** -0.5, np.ones(cut), np.full(cut, SHARE)], 1).astype(np.float32)
-        job = np.zeros(1, cuda.JOB)
-        arrays = (params, exp_avg, exp_avg_sq, average, x, y, order, numbers, total)
-        for name, array in zip(cuda.POINTERS, arrays, strict=True):
-            job[name] = array.ctypes.data
+        job, held = np.zeros(1, cuda.JOB), there(numbers)
+        for name, tensor in zip(cuda.POINTERS, (*tensors[:7], held, total), strict=True):
+            job[name] = tensor.data_ptr()
         job["at"], job["steps"], job["lr"], job["eps"], job["l2"], job["clip"] = step % 2, cut, RATE, EPS, L2, CLIP
         job["beta1"], job["rest1"], job["beta2"], job["rest2"], job["through"] = BETA1, 1 - BETA1, BETA2, 1 - BETA2, 1
-        kernel("train", ctypes.c_void_p(job.ctypes.data), 1)
-    return params, average if shape.averages else params, total
+        given = there(job.view(np.uint8))
+        kernel("train", ctypes.c_void_p(given.data_ptr()), 1)
+    found = params, average if shape.averages else params, total
+    return tuple(each.cpu().numpy() for each in found)
+
+
+WIDE = [  # what the tests above leave out: the widths that GPUs are for, with each kind of tiles, and odd shapes
+    PLAIN._replace(width=20, depth=5),
+    PLAIN._replace(width=50, depth=5),
+    PLAIN._replace(width=60, depth=5),
+    PLAIN._replace(width=45, depth=4, batch=30, sum_last=True, clips=True, averages=True),
+    PLAIN._replace(width=128, depth=1, batch=128, inputs=8, loss="logistic"),
+    PLAIN._replace(width=124, depth=2),
+    PLAIN._replace(inputs=3, width=33, depth=5, batch=99, moments=1, clips=True),
+    PLAIN._replace(inputs=1, width=1, depth=1, batch=1, loss="squared", moments=0),
+]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", WIDE, ids=str)
+def test_on_a_gpu_wide_networks_take_20_steps_as_in_double_precision(shape):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    _compared(cuda_device.device(), shape, 0)
 
 
 def _exact(shape, start, x, y, order) -> tuple[np.ndarray, ...]:

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 TRIAL = 50  # steps in which a kernel is compared with another engine, before a run that didn't ask for it rests on it
 TRUSTED = 1e-4  # largest relative difference of the losses; that of float32 in another order is near 1e-6
+TRIAL_EPS = 1e-4  # Adam's, at least, in these steps; 1e-8 made of round-off losses that differ by up to 6e-3
 TURNS = 4  # runs for each multiprocessor, at least: those of a launch don't all end at once
 STEPS = 2000  # most in a launch: a tenth of a second or so for each of its turns; a signal waits for two launches
 
@@ -178,7 +179,10 @@ class CudaEngine:
         Not the weights: where a gradient is nothing but round-off, Adam's steps are, too, and change no loss. What so
         few steps hardly show, it can't see: weight decay, averages that begin later, a clip that doesn't bind.
         """
-        small = dataclasses.replace(run.config, lr=min(run.config.lr, 1e-3))
+        optimizer = run.config.optimizer
+        if isinstance(optimizer, Adam):  # else it makes whole steps of gradients that are nothing but round-off
+            optimizer = dataclasses.replace(optimizer, eps=max(optimizer.eps, TRIAL_EPS))
+        small = dataclasses.replace(run.config, lr=min(run.config.lr, 1e-3), optimizer=optimizer)
         ours, theirs = (Run(small, None, run.params.device) for _ in range(2))
         there = Labelled(ours.data.x_test, ours.data.y_test)
         stack, other, steps = _Stack([ours], kernel, self.device), self._instead(graphs=False), min(TRIAL, small.steps)

@@ -359,7 +359,8 @@ class Loaded:
             self.functions[name] = function = c_void_p()
             driver("cuModuleGetFunction", byref(function), self.module, c_char_p(name.encode()))
             driver("cuFuncSetAttribute", function, c_int(DYNAMIC_SHARED), c_int(self.layout.bytes))
-            driver("cuFuncSetAttribute", function, c_int(CARVEOUT), c_int(100))  # percent of what the caches could be
+            if self.layout.bytes:  # else the caches are left as other kernels have them
+                driver("cuFuncSetAttribute", function, c_int(CARVEOUT), c_int(100))  # percent of the caches
         self.blocks = self.resources(program.functions[0]).blocks
 
     def __call__(self, function: str, argument: Any, blocks: int, slices: int = 1) -> None:
