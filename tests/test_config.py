@@ -332,6 +332,9 @@ def test_a_value_becomes_what_its_type_says(value, hint, limits, found):
     [
         (4, int, {"least": 1, "most": 3}, "a whole number >= 1 and <= 3"),
         (1, float, {"above": 0, "below": 1}, "a finite number > 0 and < 1"),
+        ("1/", float, {}, "a finite number"),
+        ("/2", float, {}, "a finite number"),
+        ("1/0", float, {}, "a finite number"),
         ([], tuple[int, ...], {}, "a list that is not empty, each entry a whole number"),
         ([1, 0], tuple[int, ...], {"least": 1, "empty": True}, "a list, each entry a whole number >= 1"),
         ("12", tuple[int, ...], {}, "a list that is not empty, each entry a whole number"),

@@ -700,6 +700,37 @@ def test_a_sweeps_name_is_of_its_words():
     assert sweep_name(["-m", "kept=x.csv"]) == "default"
 
 
+@pytest.mark.parametrize(
+    ("swept", "more"),
+    [("optimizer.betas=[.9,.99],[.9,.999]", "[.8,.99]"), ("curve='1','4'", "'2'")],
+)
+def test_a_sweep_over_lists_or_quoted_values_keeps_its_name(command, tmp_path, swept, more):
+    """And one that lies under its older name, which had the values, goes on there."""
+    words = ["-m", *QUICK[2:], "width=4", "depth=1", "optimizer=adam"]
+    assert command(*words, swept).status == 0
+    assert command(*words, f"{swept},{more}").status == 0
+    [sweep] = (tmp_path / "multirun").iterdir()
+    assert sweep.name.endswith("," + swept.partition("=")[0])
+    assert len(records(tmp_path)) == 3
+    former = f"{sweep.name.rpartition(',')[0]},{swept}"
+    for name in (former, safe(former)):
+        older = sweep.with_name(name)
+        sweep.rename(older)
+        assert "2 of 2 jobs are finished already" in command(*words, swept).out
+        assert [*(tmp_path / "multirun").iterdir()] == [older]
+        sweep = older
+
+
+@pytest.mark.parametrize("value", ["1,2", "[1],[2]", "'a','b'", "{x:1},{x:2}", "range(3)", "interval(0,1)", "glob(*)"])
+def test_swept_values_are_in_no_name(value):
+    assert sweep_name(["-m", "seed=1", f"+a.b={value}"]) == "seed=1,+a.b"
+
+
+@pytest.mark.parametrize("value", ["1", "[1,2]", "'a,b'", "{x:1,z:2}", "sort([2,1])", "[1,2"])
+def test_one_value_is_in_the_name(value):
+    assert sweep_name(["-m", "seed=1", f"+a.b={value}"]) == f"seed=1,+a.b={value}"
+
+
 def test_keys_of_loggers_are_in_no_name(command, tmp_path):
     """What lies under a name of an earlier version, which had them, goes on there."""
     words = ["-m", "curve=1", "seed=1,2", *QUICK[:-1], "logger=wandb", "logger.mode=disabled"]

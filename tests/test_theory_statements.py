@@ -481,6 +481,8 @@ def test_the_same_command_computes_again_and_one_over_looks_has_a_directory_for_
     assert command(*words, "-m", "width=3.3,5") is None
     names = {path.parent.name for path in tmp_path.glob("multirun/theory/*/theory.json")}
     assert {name.rpartition(",")[2] for name in names} == {"width=3.3", "width=5"}
+    assert command(*words, "-m", "formats=[png],[pdf]") is None
+    assert len([*tmp_path.glob("multirun/theory/*formats=*/theory.json")]) == 2
     left_out = yaml.safe_load((CONF / "theory.yaml").read_text())["hydra"]["job"]["config"]["override_dirname"]
     assert tuple(left_out["exclude_keys"]) == LOOKS
 

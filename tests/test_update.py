@@ -8,7 +8,7 @@ import torch
 from conftest import small
 from emulation import VARIABLE
 from test_optimizers import OPTIMIZERS, SCHEDULES, plain_loop, tiny
-from test_training import relative, same, trained
+from test_training import Stop, relative, same, trained
 
 from fractal_ifs.engines import cuda_device, stack, update
 from fractal_ifs.engines.choice import create
@@ -70,6 +70,8 @@ def test_in_single_precision_a_run_is_the_same_in_any_company_and_killed(keys, t
         params, average, _ = plain_loop(config, double=True)
         assert relative(run.params.cpu(), params) <= 2e-5
         assert relative(run.average.cpu(), average) <= 2e-5
+        with pytest.raises(KeyboardInterrupt):
+            trained([config], 0, [tmp_path / str(number)], Stop(2))
         [alone] = trained([config], 0, [tmp_path / str(number)])
         if keys.get("trainer") == "gpu":  # cuBLAS multiplies one network's matrices by another function than several's
             assert relative(alone.params, run.params) <= 2e-5
@@ -101,6 +103,14 @@ def test_each_number_is_changed_once_whatever_the_length(emulated, name, length)
     for field, mine, other in zip(Vectors._fields, ours, torchs, strict=True):
         assert torch.allclose(mine, other, rtol=1e-5, atol=1e-6), field
     assert not ours.grad.any()
+
+
+def test_optimizers_of_one_kernel_share_it(emulated):
+    """Betas and eps are its numbers, and gradients are clipped before it."""
+    keys = [{"name": "adam"}, {"name": "adam", "betas": [0.8, 0.99]}, {"name": "adam", "clip": 0.1}]
+    made = [FusedSteps([tiny(each, "constant")], torch.zeros(1, 9)) for each in keys]
+    assert len({id(each.kernel) for each in made}) == 1
+    assert len({each.program for each in made}) == 3
 
 
 def test_by_way_of_the_driver_the_bits_are_the_same(gpu, emulated, monkeypatch):

@@ -255,8 +255,8 @@ def _float(value: Any, _: Any) -> float | None:
     if isinstance(value, bool):
         return None
     try:
-        top, _, bottom = value.partition("/") if isinstance(value, str) else (value, "", "")
-        found = float(top) / float(bottom or 1)
+        top, slash, bottom = value.partition("/") if isinstance(value, str) else (value, "", "")
+        found = float(top) / (float(bottom) if slash else 1)
     except (TypeError, ValueError, ArithmeticError):
         return None
     return found if math.isfinite(found) else None

@@ -3,9 +3,10 @@
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fractal_ifs.config.command import parsed
 from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.files import read
 
@@ -21,22 +22,43 @@ LENGTH = 200  # bytes of a name; file systems allow 255, and temporary files hav
 def sweep_name(words: Sequence[str]) -> str:
     """The name of a sweep, for example ``fractal=vicsek,curve,width``: fixed keys with their value, swept keys without.
 
-    So the sweep keeps its name, and its finished runs, when swept values are added.
+    So the sweep keeps its name, and its finished runs, when swept values are added. One that an earlier version began
+    keeps the name that it had.
     """
-    former = _sweep_name(words)
-    name = _sweep_name([word for word in words if not of_logger(word)])
-    there = former != name and any(os.path.exists(f"multirun/{each}") for each in (former, safe(former)))
-    return former if there else name
+    plain = [word for word in words if not of_logger(word)]
+    name, formers = _sweep_name(plain), [_sweep_name(each, _was_swept) for each in (words, plain)]
+    there = (each for each in formers if any(os.path.exists(f"multirun/{path}") for path in (each, safe(each))))
+    return next(there, name)
 
 
-def _sweep_name(words: Sequence[str]) -> str:
+def _is_swept(word: str) -> bool:
+    """Whether a word gives a key several values. Hydra is asked where a comma alone doesn't say: it may take long."""
+    value = word.partition("=")[2]
+    if value[:1] not in ("[", "{", "'", '"') and "(" not in value:
+        return "," in value
+    try:
+        override = parsed(word)
+    except ConfigError:  # it is told when the words are read
+        return False
+    return override is not None and override.is_sweep_override()
+
+
+def _was_swept(word: str) -> bool:
+    """As earlier versions had it, which took no list, mapping or text in quotes for a swept one."""
+    value = word.partition("=")[2]
+    return ("," in value and value[:1] not in "[{('\"") or value.startswith(
+        ("range(", "choice(", "interval(", "glob(", "shuffle(", "sort(")
+    )
+
+
+def _sweep_name(words: Sequence[str], swept: Callable[[str], bool] = _is_swept) -> str:
     parts: list[str] = []
     for word in words:
         key, _, value = word.partition("=")
         if key.startswith(("-", "hydra")) or key.lstrip("+~") in NOT_IN_NAMES:
             continue
-        parts.append(key if _is_swept(value) else f"{key}={value}")
-    name = ",".join(parts).replace("/", "_") or _of_experiment(words)
+        parts.append(key if swept(word) else f"{key}={value}")
+    name = ",".join(parts).replace("/", "_") or _of_experiment(words, swept)
     if len(name) > 150:
         name = name[:120] + "-" + _digest(name)
     return name
@@ -47,11 +69,11 @@ def of_logger(word: str) -> bool:
     return word.lstrip("+~").startswith("logger.")
 
 
-def _of_experiment(words: Sequence[str]) -> str:
+def _of_experiment(words: Sequence[str], swept: Callable[[str], bool]) -> str:
     """The name of a sweep that is an experiment, without other words. Earlier versions called all of them default."""
     word = next((word.lstrip("+") for word in words if word.lstrip("+").startswith("experiment=")), "")
     name = word.partition("=")[2]
-    if not name or _is_swept(name):
+    if not name or swept(word):
         return "default"
     former = Path("multirun/default")
     if any(is_of(path, name) for path in (former / "multirun.yaml", *former.glob("*/.hydra/hydra.yaml"))):
@@ -69,7 +91,7 @@ def is_of(path: Path | str, experiment: str) -> bool:
 
 def told_apart(words: Sequence[str]) -> set[str]:
     """Keys left out of names in which a command's jobs differ, so that their names must say them."""
-    swept = {key.lstrip("+") for key, _, value in (word.partition("=") for word in words) if _is_swept(value)}
+    swept = {word.partition("=")[0].lstrip("+") for word in words if _is_swept(word)}
     return swept & {"experiment", *LOOKS}
 
 
@@ -127,12 +149,6 @@ def run_directory(parent: str, name: str, *formers: str) -> str:
     others = [each for former in formers if former not in ("", name) for each in (safe(name), former, safe(former))]
     kept = next((each for each in (name, *others) if each and os.path.exists(os.path.join(parent, each))), None)
     return kept or (safe(name) if name else name)
-
-
-def _is_swept(value: str) -> bool:
-    return ("," in value and value[:1] not in "[{('\"") or value.startswith(
-        ("range(", "choice(", "interval(", "glob(", "shuffle(", "sort(")
-    )
 
 
 def _digest(text: str) -> str:

@@ -91,7 +91,8 @@ class FusedSteps(Steps):
         self.slices = -(-like.shape[1] // (THREADS * EACH))
         if self.slices > MOST_SLICES:
             raise Unavailable(f"a network has {like.shape[1]:,} parameters, more than a kernel covers")
-        update = Update(self.program, like.dtype == torch.float64)
+        same = self.program._replace(usual=False, clip=False)  # what these say isn't in the kernel
+        update = Update(same, like.dtype == torch.float64)
         kernel = device.compile([update])[update]
         if isinstance(kernel, Unavailable):
             raise Unavailable(str(kernel))  # another, which holds no frame
