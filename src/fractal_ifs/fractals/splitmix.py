@@ -10,18 +10,20 @@ import torch
 from torch import Tensor
 
 _MASK = 2**64 - 1
-_GOLDEN = 0x9E3779B97F4A7C15
-_ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))  # xor with itself shifted right, then multiply
+GOLDEN = 0x9E3779B97F4A7C15
+ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))  # xor with itself shifted right, then multiply
 
 
-def words(key: int, index: Tensor) -> Tensor:
-    """A random word for each index, int64 of any shape; `key` is any whole number, taken mod 2^64."""
-    z = index * _signed(_GOLDEN)
-    z += _signed(key + _GOLDEN)
-    for shift, factor in _ROUNDS:
+def words(key: int | Tensor, index: Tensor) -> Tensor:
+    """A random word for each index, int64 of any shape; `key` is any whole number, taken mod 2^64.
+
+    Keys may also be a tensor of int64, as `signed` gives them, whose shape broadcasts with that of the indices.
+    """
+    z = index * signed(GOLDEN) + (key + signed(GOLDEN) if isinstance(key, Tensor) else signed(key + GOLDEN))
+    for shift, factor in ROUNDS:
         z ^= high_bits(z, 64 - shift)
         if factor != 1:
-            z *= _signed(factor)
+            z *= signed(factor)
     return z
 
 
@@ -41,13 +43,14 @@ def uniform(word: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
     return high_bits(word, bits).to(dtype).mul_(2.0**-bits)
 
 
-def _mix(z: int) -> int:
-    z = (z + _GOLDEN) & _MASK
-    for shift, factor in _ROUNDS:
-        z = (z ^ (z >> shift)) * factor & _MASK
-    return z
-
-
-def _signed(z: int) -> int:
+def signed(z: int) -> int:
+    """A whole number mod 2^64 as int64 holds it: from -2^63 to 2^63 - 1."""
     z &= _MASK
     return z - 2**64 if z >> 63 else z
+
+
+def _mix(z: int) -> int:
+    z = (z + GOLDEN) & _MASK
+    for shift, factor in ROUNDS:
+        z = (z ^ (z >> shift)) * factor & _MASK
+    return z
