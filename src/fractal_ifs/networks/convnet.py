@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.numbers import whole
-from fractal_ifs.networks.undrawn import linear, undrawn
+from fractal_ifs.networks.undrawn import initialise, linear, undrawn
 
 KERNEL = 5
 INITS = ("paper", "he", "pytorch")
@@ -62,8 +62,8 @@ class ConvNet(nn.Module):
         generator = generator or torch.Generator().manual_seed(0)
         with torch.no_grad():
             for layer in layers:
-                _initialise(layer, init, math.sqrt(2), generator)
-            _initialise(self.readout, init, 1.0, generator)
+                initialise(layer, init, generator, gain=math.sqrt(2))
+            initialise(self.readout, init, generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits: (b, channels, size, size) to (b, classes)."""
@@ -97,20 +97,3 @@ def multiplications(
         if number < pools:
             size //= 2
     return total + classes * width * (size**2 if flatten else 1)
-
-
-def _initialise(layer: nn.Conv2d | nn.Linear, init: str, gain: float, generator: torch.Generator) -> None:
-    weight, bias = layer.weight, layer.bias
-    assert bias is not None
-    fan_in = weight[0].numel()
-    if init == "paper":
-        std = 1 / math.sqrt(fan_in)
-        nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std, generator=generator)
-        bias.fill_(0.1)
-    elif init == "he":
-        weight.normal_(std=gain / math.sqrt(fan_in), generator=generator)
-        bias.zero_()
-    else:  # as PyTorch does: uniform in +-1/sqrt(fan in), both
-        bound = 1 / math.sqrt(fan_in)
-        weight.uniform_(-bound, bound, generator=generator)
-        bias.uniform_(-bound, bound, generator=generator)

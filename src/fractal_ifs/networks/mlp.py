@@ -1,6 +1,5 @@
 """The networks of the paper's experiments: fully connected, ReLU, one real output."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor, nn
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.numbers import whole
-from fractal_ifs.networks.undrawn import linear
+from fractal_ifs.networks.undrawn import initialise, linear
 
 INITS = ("paper", "theory", "pytorch")
 
@@ -92,19 +91,3 @@ def _of_one_unit(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
         return torch.baddbmm(bias.unsqueeze(-1), weight, x.mT).squeeze(-2)
     # One product of a matrix and a row or column has other bits in MKL than several at once, so none is asked of it.
     return ((x * weight).sum(-1) + bias).to(x.dtype)  # with autocast x is less precise than the weight
-
-
-def initialise(layer: nn.Linear, init: str, generator: torch.Generator) -> None:
-    """Draw the weights and biases of a layer; ``init`` as of ``MLP``. Call it without gradients."""
-    fan_in = layer.in_features
-    if init == "paper":
-        std = 1 / math.sqrt(fan_in)
-        nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std, generator=generator)
-        layer.bias.fill_(0.1)
-    elif init == "theory":
-        layer.weight.uniform_(-0.5 / fan_in, 0.5 / fan_in, generator=generator)
-        layer.bias.fill_(0.5)
-    else:  # as nn.Linear does: uniform in +-1/sqrt(fan in), both
-        bound = 1 / math.sqrt(fan_in)
-        layer.weight.uniform_(-bound, bound, generator=generator)
-        layer.bias.uniform_(-bound, bound, generator=generator)

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fractal_ifs.networks.mlp import initialise
-from fractal_ifs.networks.undrawn import linear
+from fractal_ifs.networks.undrawn import initialise, linear
 
 
 def gelu(x: Tensor) -> Tensor:
