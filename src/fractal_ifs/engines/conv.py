@@ -24,6 +24,7 @@ from fractal_ifs.engines.protocol import Measurement, Stop
 from fractal_ifs.engines.steps import learning_rates, shares
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.run import Run
+from fractal_ifs.runs.vectors import views
 
 CHUNK = 100  # largest number of steps at a time, so that checkpoints can be written between evaluations
 
@@ -78,10 +79,8 @@ class _Held:
         self.batches = Batches(run.data, run.config.data, run.config.seed, run.config.batch_size, run.params.dtype)
         self.flat = flat = nn.Parameter(run.params)
         self.grad = flat.grad = torch.zeros_like(run.params)
-        start = 0
-        for p in run.model.parameters():
-            p.grad = self.grad[start : start + p.numel()].view(p.shape)
-            start += p.numel()
+        for p, grad in zip(run.model.parameters(), views(self.grad, run.model.parameters()), strict=True):
+            p.grad = grad
         self.optimizer = torch_optimizer(run.config, [flat], fused=True)
         if isinstance(run.config.optimizer, Adam):
             done = torch.tensor(float(run.step), device=flat.device)

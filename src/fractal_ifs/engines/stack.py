@@ -9,7 +9,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fractal_ifs.engines.arithmetic import AUTOCAST, casting, on_gpu
 from fractal_ifs.engines.fusing import BATCHES, forward
@@ -24,6 +24,7 @@ from fractal_ifs.engines.update import steps
 from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.run import Run
+from fractal_ifs.runs.vectors import views
 
 GRAPH = 16  # steps of a CUDA graph, between two of which a signal is heeded
 ROWS = 1 << 24  # numbers of points whose places are held at a time, 128 MB
@@ -58,8 +59,8 @@ class Stack:
         self.average = torch.stack(averages) if averages else None
         self.steps = steps([run.config for run in runs], self.params, fused=on_gpu(self.device) and not compiled)
         self.network = forward([run.model for run in runs], fused)
-        self.weights = [weight.detach().requires_grad_() for weight in by_parameter(first.model, self.params)]
-        for weight, grad in zip(self.weights, by_parameter(first.model, self.grad), strict=True):
+        self.weights = [weight.detach().requires_grad_() for weight in views(self.params, first.model.parameters())]
+        for weight, grad in zip(self.weights, views(self.grad, first.model.parameters()), strict=True):
             weight.grad = grad
         # Runs with the same points share them. All sets are concatenated, so that a batch is one gather.
         sets = {id(run.data): run.data for run in runs}
@@ -88,7 +89,7 @@ class Stack:
         """The losses and gradients as a flat program, tried on batches that any run might have."""
         rows = torch.arange(BATCHES * len(self.runs) * self.batch).view(BATCHES, len(self.runs), self.batch)
         batches = [(self.x[row], self.y[row]) for row in ddp.share(rows, axis=2) % len(self.y)]
-        return traced(self._losses_of, by_parameter(self.runs[0].model, self.params.clone()), batches)
+        return traced(self._losses_of, views(self.params.clone(), self.runs[0].model.parameters()), batches)
 
     def rows(self, ahead: int) -> Tensor:
         """The rows of x of the next steps, (ahead, M, batch). No run's epoch ends among them."""
@@ -176,13 +177,3 @@ class Stack:
     def close(self) -> None:
         """Let go of its memory, whoever still holds the stack."""
         vars(self).clear()
-
-
-def by_parameter(model: nn.Module, vectors: Tensor) -> list[Tensor]:
-    """Vectors (M, P) as the parameters of M such networks, each (M, ...). They share their memory."""
-    parameters = list(model.parameters())
-    ends = np.cumsum([p.numel() for p in parameters])
-    return [
-        torch.unflatten(vectors[:, end - p.numel() : end], 1, p.shape)
-        for end, p in zip(ends.tolist(), parameters, strict=True)
-    ]

@@ -25,7 +25,7 @@ from fractal_ifs.engines.fusing import forward, out_of_memory, why_not
 from fractal_ifs.engines.losses import losses
 from fractal_ifs.engines.own_loss import function_of
 from fractal_ifs.engines.protocol import Measurement, Stop
-from fractal_ifs.engines.stack import Stack, by_parameter
+from fractal_ifs.engines.stack import Stack
 from fractal_ifs.engines.steps import Program
 from fractal_ifs.engines.traced import LEAST
 from fractal_ifs.errors import message, short
@@ -33,6 +33,7 @@ from fractal_ifs.networks.mlp import MLP
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.records import note
 from fractal_ifs.runs.run import Run
+from fractal_ifs.runs.vectors import views
 
 log = logging.getLogger(__name__)
 
@@ -255,7 +256,7 @@ class StackedEngine:
         y = pad_sequence([each.y for each in sets], batch_first=True)
         model: nn.Module = runs[0].model
         network = forward([run.model for run in runs])
-        weights = by_parameter(model, torch.stack([run.measured for run in runs]))
+        weights = views(torch.stack([run.measured for run in runs]), model.parameters())
         model.eval()
         try:
             with casting(self.precision, x.device):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fractal_ifs.runs.vectors import views
+
 
 def buffer_vector(network: nn.Module) -> Tensor | None:
     """All buffers, as a vector on the CPU; None where the network has none."""
@@ -15,8 +17,6 @@ def buffer_vector(network: nn.Module) -> Tensor | None:
 @torch.no_grad()
 def set_buffers(network: nn.Module, vector: Tensor | None) -> None:
     """Put the numbers of such a vector into the network's buffers, which convert them to their own types."""
-    start = 0
-    for buffer in network.buffers() if vector is not None else ():
-        assert vector is not None
-        buffer.copy_(vector[start : start + buffer.numel()].view(buffer.shape))
-        start += buffer.numel()
+    if vector is not None:
+        for buffer, part in zip(network.buffers(), views(vector, network.buffers()), strict=True):
+            buffer.copy_(part)

@@ -83,13 +83,7 @@ class Run:
     def bind(self, params: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, average: Tensor | None = None) -> None:
         """Use these vectors (P,), which already hold the same values. The model then views ``params``."""
         self.params, self.exp_avg, self.exp_avg_sq, self.average = params, exp_avg, exp_avg_sq, average
-        self._view(params)
-
-    def _view(self, params: Tensor) -> None:
-        start = 0
-        for p in self.model.parameters():
-            p.data = params[start : start + p.numel()].view(p.shape)
-            start += p.numel()
+        nn.utils.vector_to_parameters(params, self.model.parameters())
 
     @property
     def measured(self) -> Tensor:
@@ -102,11 +96,11 @@ class Run:
         if self.average is None:
             yield
             return
-        self._view(self.average)
+        nn.utils.vector_to_parameters(self.average, self.model.parameters())
         try:
             yield
         finally:
-            self._view(self.params)
+            nn.utils.vector_to_parameters(self.params, self.model.parameters())
 
     @property
     def trained(self) -> nn.Module:

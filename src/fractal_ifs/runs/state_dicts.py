@@ -7,6 +7,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from fractal_ifs.runs.checkpoints import Checkpoint, evaluated
+from fractal_ifs.runs.vectors import views
 
 
 def state_dict(network: nn.Module, params: Tensor, buffers: Tensor | None) -> OrderedDict[str, Tensor]:
@@ -15,18 +16,12 @@ def state_dict(network: nn.Module, params: Tensor, buffers: Tensor | None) -> Or
     The parameters in it are views of ``params``, so torch.save stores their numbers once. ``buffers`` are those of
     ``runs.buffers``; what ``buffer_vector`` doesn't hold is the network's.
     """
-    views: dict[int, Tensor] = {}
-    start = 0
-    for p in network.parameters():
-        views[id(p)] = params[start : start + p.numel()].view(p.shape)
-        start += p.numel()
-    start = 0
-    for b in network.buffers() if buffers is not None else ():
-        assert buffers is not None
-        views[id(b)] = buffers[start : start + b.numel()].view(b.shape).to(b.dtype)
-        start += b.numel()
+    there = dict(zip(map(id, network.parameters()), views(params, network.parameters()), strict=True))
+    if buffers is not None:
+        parts = zip(network.buffers(), views(buffers, network.buffers()), strict=True)
+        there |= {id(buffer): part.to(buffer.dtype) for buffer, part in parts}
     found: dict[str, Tensor] = network.state_dict(keep_vars=True)
-    return OrderedDict((name, views.get(id(each), each.detach().cpu())) for name, each in found.items())
+    return OrderedDict((name, there.get(id(each), each.detach().cpu())) for name, each in found.items())
 
 
 def with_state_dicts(state: Checkpoint, network: nn.Module) -> Checkpoint:

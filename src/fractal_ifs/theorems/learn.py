@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fractal_ifs.engines import cpp
 from fractal_ifs.networks.mlp import MLP, mlp
+from fractal_ifs.runs.vectors import views
 
 BATCH = 100  # points of a step
 
@@ -67,9 +68,7 @@ def train_natively(parameters: Sequence[Tensor], x: np.ndarray, y: np.ndarray, s
         for params in flat
     ]
     cpp.advance(tasks, 1)
-    ends = np.cumsum([p[0].numel() for p in parameters])[:-1]
-    parts = np.split(flat.astype(np.float64), ends, axis=1)
-    return [torch.from_numpy(part).reshape(p.shape) for part, p in zip(parts, parameters, strict=True)]
+    return views(torch.from_numpy(flat).double(), [p[0] for p in parameters])
 
 
 def fastest() -> Trainer:

@@ -23,6 +23,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
 
 from fractal_ifs.runs.run import Run
+from fractal_ifs.runs.vectors import views
 
 WHOLE = StateDictOptions(full_state_dict=True)
 
@@ -82,10 +83,6 @@ def scatter(run: Run, network: nn.Module, optimizer: Optimizer) -> None:
 
 def _by_parameter(run: Run) -> dict[str, dict[str, Tensor]]:
     """Parts of the run's vectors, by the parameter and by what torch's optimizers call them."""
-    found: dict[str, dict[str, Tensor]] = {}
-    start = 0
-    for name, p in run.model.named_parameters():
-        first, second = (each[start : start + p.numel()].view(p.shape) for each in (run.exp_avg, run.exp_avg_sq))
-        found[name] = {"exp_avg": first, "exp_avg_sq": second, "momentum_buffer": first}
-        start += p.numel()
-    return found
+    names, parameters = zip(*run.model.named_parameters(), strict=True)
+    parts = zip(names, views(run.exp_avg, parameters), views(run.exp_avg_sq, parameters), strict=True)
+    return {name: {"exp_avg": first, "exp_avg_sq": second, "momentum_buffer": first} for name, first, second in parts}

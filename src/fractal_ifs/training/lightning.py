@@ -43,6 +43,7 @@ from fractal_ifs.measures.take import take
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.records import Status, note, warn
 from fractal_ifs.runs.run import Run
+from fractal_ifs.runs.vectors import views
 from fractal_ifs.training import ckpt_path, fsdp
 from fractal_ifs.training.classifier import Classifier, of_run
 from fractal_ifs.training.fsdp import Sharded
@@ -267,10 +268,9 @@ class RunModule(Classifier):
             if run.step:
                 fsdp.scatter(run, self.network, optimizer)
             return found
-        start = 0
-        for p in self.network.parameters():
-            first, second = (each[start : start + p.numel()].view(p.shape) for each in (run.exp_avg, run.exp_avg_sq))
-            start += p.numel()
+        parameters = list(self.network.parameters())
+        moments = (views(vector, parameters) for vector in (run.exp_avg, run.exp_avg_sq))
+        for p, first, second in zip(parameters, *moments, strict=True):
             if isinstance(optimizer, torch.optim.Adam):  # AdamW too
                 optimizer.state[p] = {"step": torch.tensor(float(run.step)), "exp_avg": first, "exp_avg_sq": second}
             elif optimizer.param_groups[0].get("momentum"):
