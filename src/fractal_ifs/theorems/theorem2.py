@@ -8,7 +8,7 @@ K_n share one. The readout has no ReLU, so the product has t - 1 factors: `least
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import comb, e, log, prod
+from math import comb, e, log
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -153,7 +153,7 @@ def _networks(problem: Problem[Settings], constructed: MLP) -> list[Check]:
     rows = []
     for kind, (parameters, k, depth) in kinds.items():
         found = line_regions(parameters, problem, lines)
-        bound = prod([k + 1] * depth) if ifs.d == 1 else most_regions(1, k, depth + 1)
+        bound = most_regions(1, k, depth + 1)
         where = "on K0 (exact)" if ifs.d == 1 else f"on {lines} lines across K0 (each exact)"
         rows.append(
             Check(
