@@ -99,7 +99,7 @@ def _check_needs_no_directory(config: RunConfig) -> None:
     for name in config.logger.others.keys:
         raise ConfigError(f"logger.{name}: writes files: give the run a directory")
     for name, keys in config.callbacks.keys.items():
-        if issubclass(_class(f"callbacks.{name}", keys["_target_"], Callback), Checkpoint):
+        if issubclass(resolve(f"callbacks.{name}._target_", keys["_target_"], Callback), Checkpoint):
             raise ConfigError(f"callbacks.{name}: writes files: give the run a directory")
 
 
@@ -134,19 +134,10 @@ def _check_parts(trainer: Any, callbacks: Any, loggers: Any) -> None:
 
 def quiet(trainer: Any) -> dict[str, Any]:
     """The flags of a trainer, which by default shows nothing by itself. Raises ConfigError."""
-    return {
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        **_flags(trainer),
-    }
-
-
-def _flags(trainer: Any) -> dict[str, Any]:
     given = {name: value for name, value in trainer.flags.plain().items() if name != CKPT_PATH}
     flags = fitted("trainer.", pl.Trainer.__init__, given)
     _bounded("trainer.", flags)
-    return flags
+    return {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0, **flags}
 
 
 def make_callbacks(keys: Mapping[str, Any], directory: Path | None) -> list[Callback]:
@@ -228,7 +219,7 @@ def make_loggers(keys: Mapping[str, Any], directory: Path, step: int) -> list[Lo
 def _class_and_keys(key: str, given: Mapping[str, Any], base: type) -> tuple[Any, dict[str, Any]]:
     """The class that ``_target_`` names, and what it is given. Raises ConfigError."""
     arguments = dict(given)
-    kind = _class(key, arguments.pop("_target_"), base)
+    kind = resolve(f"{key}._target_", arguments.pop("_target_"), base)
     takes = inspect.signature(kind).parameters
     if not any(each.kind == each.VAR_KEYWORD for each in takes.values()):
         check_names(arguments, list(takes), f"{key}.")
@@ -255,11 +246,6 @@ def _check_monitored(keys: Mapping[str, Any], made: list[Callback]) -> None:
         known = (*LOGGED, "epoch", "step") if isinstance(callback, ModelCheckpoint) else LOGGED
         if isinstance(monitor, str) and monitor not in known:
             raise ConfigError(f"callbacks.{name}.monitor={short(monitor)}: must be one of {', '.join(known)}")
-
-
-def _class(key: str, target: str, base: type) -> Any:
-    """The class of a dotted name, derived from ``base``. Raises ConfigError."""
-    return resolve(f"{key}._target_", target, base)
 
 
 def _made(key: str, kind: Any, arguments: Mapping[str, Any]) -> Any:
