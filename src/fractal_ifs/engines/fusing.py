@@ -23,6 +23,7 @@ from fractal_ifs.engines.own_loss import function_of
 from fractal_ifs.errors import message, short
 from fractal_ifs.networks.mlp import MLP, mlp
 from fractal_ifs.runs.build import build_network
+from fractal_ifs.runs.kernels import outputs_and_gradients
 from fractal_ifs.runs.run import Run
 
 STACKS = (3, 5)  # networks in the stacks that are tried: odd numbers, so that batches end within a vector register
@@ -153,9 +154,5 @@ def _differs(run: Run, x: Tensor) -> str | None:
 
 def _outputs_and_gradients(networks: Sequence[nn.Module], x: Tensor) -> Tensor:
     """Of M networks side by side at points x (M, n, d): (M, n + P)."""
-    each = [list(network.parameters()) for network in networks]
-    weights = [torch.stack([p.detach() for p in same]).requires_grad_() for same in zip(*each, strict=True)]
-    with torch.enable_grad():
-        f = forward(networks)(weights, x)
-        gradients = torch.autograd.grad(f.square().sum(), weights)
-    return torch.cat([f.detach(), *(gradient.flatten(1) for gradient in gradients)], dim=1)
+    each = zip(*(network.parameters() for network in networks), strict=True)
+    return outputs_and_gradients(forward(networks), [torch.stack(same) for same in each], x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -56,7 +57,7 @@ def company_matters() -> bool:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in training; several share out a sum as its length and place suggest
     try:
-        with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        with torch.autocast("cpu", enabled=False):
             return any(
                 _differs_in_company(d, n, width, dtype, generator)
                 for d, n, widths in TRIED
@@ -71,13 +72,14 @@ def _differs_in_company(d: int, n: int, width: int, dtype: torch.dtype, generato
     shapes = [p.shape for p in MLP(d, width, 2).parameters()]
     params = [torch.randn(3, *shape, generator=generator, dtype=dtype) for shape in shapes]
     x = torch.randn(3, n, d, generator=generator, dtype=dtype)
-    alone = [_outputs_and_gradients([p[m : m + 1] for p in params], x[m : m + 1]) for m in range(3)]
-    return not torch.equal(_outputs_and_gradients(params, x), torch.cat(alone))
+    alone = [outputs_and_gradients(mlp, [p[m : m + 1] for p in params], x[m : m + 1]) for m in range(3)]
+    return not torch.equal(outputs_and_gradients(mlp, params, x), torch.cat(alone))
 
 
-def _outputs_and_gradients(params: list[Tensor], x: Tensor) -> Tensor:
-    """Of M networks side by side: params (M, ...), x (M, n, d) -> (M, n + P)."""
-    leaves = [p.clone().requires_grad_() for p in params]
-    f = mlp(leaves, x)
-    gradients = torch.autograd.grad(f.square().sum(), leaves)
+def outputs_and_gradients(network: Callable[[list[Tensor], Tensor], Tensor], params: list[Tensor], x: Tensor) -> Tensor:
+    """Of M networks side by side, as a function of params (M, ...) and x (M, n, d): (M, n + P)."""
+    leaves = [p.detach().clone().requires_grad_() for p in params]
+    with torch.enable_grad():
+        f = network(leaves, x)
+        gradients = torch.autograd.grad(f.square().sum(), leaves)
     return torch.cat([f.detach(), *(gradient.flatten(1) for gradient in gradients)], dim=1)
