@@ -23,7 +23,6 @@ from fractal_ifs.extras import require
 from fractal_ifs.files import opened
 from fractal_ifs.files import read as read_file
 
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIZE = 32  # height and width of an image
 PIXELS = 3 * SIZE**2
 BATCHES = [f"data_batch_{number}" for number in range(1, 6)]

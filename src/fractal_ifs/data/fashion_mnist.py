@@ -14,7 +14,6 @@ from fractal_ifs.config.data import ImageData
 from fractal_ifs.data.cifar10 import Arrays, check_labels, md5, unpacked
 from fractal_ifs.errors import ConfigError, reason
 
-CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 # Each with two MD5 sums: the one published on https://github.com/zalandoresearch/fashion-mnist, and that of Debian's
 # package (0.0~git20200523.55506a9-1), which compresses the same files again.
 FILES = {
