@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -106,13 +107,9 @@ def check(state: Checkpoint, shape: Shape) -> None:
 
 def _check_values(state: Checkpoint, vectors: Mapping[str, torch.Tensor]) -> None:
     """Raises Damaged for numbers that training hardly leaves. Only where no digest says that it did leave them."""
-    diverged = bool(state["history"]) and not all(map(_finite, state["history"][-1][2:4]))
+    diverged = bool(state["history"]) and not all(map(math.isfinite, state["history"][-1][2:4]))
     for name, vector in vectors.items():
         if not (diverged or bool(vector.isfinite().all())):
             raise Damaged(f"its {name} has numbers that aren't finite")
     if bool((state["exp_avg_sq"] < 0).any()):
         raise Damaged("its exp_avg_sq has numbers below 0")
-
-
-def _finite(value: float) -> bool:
-    return abs(value) < float("inf")
