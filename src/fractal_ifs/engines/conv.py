@@ -20,7 +20,7 @@ from fractal_ifs.data.images import Batches
 from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.engines.arithmetic import AUTOCAST, casting
 from fractal_ifs.engines.optimizers import torch_optimizer
-from fractal_ifs.engines.protocol import Measurement, Stop
+from fractal_ifs.engines.protocol import Engine, Measurement, Stop
 from fractal_ifs.engines.steps import learning_rates, shares
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.run import Run
@@ -29,7 +29,7 @@ from fractal_ifs.runs.vectors import views
 CHUNK = 100  # largest number of steps at a time, so that checkpoints can be written between evaluations
 
 
-class ConvEngine:
+class ConvEngine(Engine):
     """Trains one network at a time, with PyTorch's optimizer on the run's flat vectors.
 
     Args:
@@ -38,15 +38,11 @@ class ConvEngine:
         compiled: compile the network with ``torch.compile``, which may add numbers in another order.
     """
 
-    name, isa, build = "conv", None, None
+    name = "conv"
 
     def __init__(self, precision: str = "32-true", channels_last: bool = True, compiled: bool = False):
         self.precision, self.channels_last, self.compiled = precision, channels_last, compiled
         self._holds: _Held | None = None
-
-    def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
-        """Always: each run trains alone, in a process of its own."""
-        return True
 
     def _held(self, run: Run) -> "_Held":
         if self._holds is None or self._holds.run is not run:
@@ -57,10 +53,6 @@ class ConvEngine:
         """Advance the only run by at most ``CHUNK`` steps, as ``Engine`` says."""
         [run], [asked] = runs, steps
         return [self._held(run).advance(min(asked, CHUNK - run.step % CHUNK), stop)]
-
-    def reached(self, run: Run) -> int:
-        """The step that a run has come to: ``advance`` moves it with every step."""
-        return run.step
 
     def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
         """The share of images whose largest logit is their label's, and the mean cross-entropy."""

@@ -65,7 +65,7 @@ def supports(config: RunConfig) -> str | None:
     return uncovered(config, inputs) or unfit(Program.of(config, inputs), config.trainer.accelerator)
 
 
-class CudaEngine:
+class CudaEngine(Engine):
     """Trains fully connected networks in float32, of any shapes side by side, on the GPU of this process.
 
     Args:

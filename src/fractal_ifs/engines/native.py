@@ -9,7 +9,7 @@ from typing import Any
 from fractal_ifs.config.optimizer import Adam, Sgd
 from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.engines import cpp
-from fractal_ifs.engines.protocol import Measurement, Stop
+from fractal_ifs.engines.protocol import Engine, Measurement, Stop
 from fractal_ifs.engines.steps import BETAS, EPS, learning_rates, shares
 from fractal_ifs.runs.run import Run
 
@@ -17,7 +17,7 @@ FLOPS_PER_SECOND = 1e11  # what one core does, roughly
 CHUNK = 1_000_000  # largest number of steps at a time of a run that has numbers for each
 
 
-class NativeEngine:
+class NativeEngine(Engine):
     """Trains fully connected networks in float32 on ``threads`` threads."""
 
     name = "native"

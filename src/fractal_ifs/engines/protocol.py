@@ -22,26 +22,21 @@ class Measurement(NamedTuple):
 
 
 class Engine(Protocol):
-    """Trains runs. Holds no state that a checkpoint would need."""
+    """Trains runs. Holds no state that a checkpoint would need.
 
-    @property
-    def name(self) -> str:
-        """The name, as stored in records."""
-        ...
+    Attributes:
+        name: as stored in records.
+        isa: the instruction set that the results' bits depend on; None if there is no choice.
+        build: the compiler and flags that they depend on; None if there is no choice.
+    """
 
-    @property
-    def isa(self) -> str | None:
-        """The instruction set that the results' bits depend on; None if there is no choice."""
-        ...
-
-    @property
-    def build(self) -> str | None:
-        """The compiler and flags that the results' bits depend on; None if there is no choice."""
-        ...
+    name: str
+    isa: str | None = None
+    build: str | None = None
 
     def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
-        """Whether these runs are enough to work on, while ``waiting`` more could be added."""
-        ...
+        """Whether these runs are enough to work on, while ``waiting`` more could be added. Here: each trains alone."""
+        return True
 
     def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
         """Train each run for at most its number of ``steps``, or fewer if ``stop`` says so.
@@ -52,8 +47,11 @@ class Engine(Protocol):
         ...
 
     def reached(self, run: Run) -> int:
-        """The step that a run has come to, also in the middle of ``advance``. Another thread may ask, to show it."""
-        ...
+        """The step that a run has come to, also in the middle of ``advance``. Another thread may ask, to show it.
+
+        Here: ``advance`` moves ``run.step`` with every step.
+        """
+        return run.step
 
     def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
         """Measure the network of each run on the set in its place, which isn't empty. A run may be there repeatedly."""

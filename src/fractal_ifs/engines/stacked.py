@@ -24,7 +24,7 @@ from fractal_ifs.engines.arithmetic import AUTOCAST, casting, on_gpu
 from fractal_ifs.engines.fusing import forward, out_of_memory, why_not
 from fractal_ifs.engines.losses import losses
 from fractal_ifs.engines.own_loss import function_of
-from fractal_ifs.engines.protocol import Measurement, Stop
+from fractal_ifs.engines.protocol import Engine, Measurement, Stop
 from fractal_ifs.engines.stack import Stack
 from fractal_ifs.engines.steps import Program
 from fractal_ifs.engines.traced import LEAST
@@ -44,7 +44,7 @@ ROOM = 0.8  # the share of a GPU's memory that they may fill
 PASS = 1 << 26  # outputs of hidden units at a time where networks are measured on a GPU, 256 MB
 
 
-class StackedEngine:
+class StackedEngine(Engine):
     """Trains runs of one shape in stacks, with PyTorch.
 
     Args:
@@ -56,7 +56,7 @@ class StackedEngine:
         build: the compiler of the kernel that does a GPU's steps, if one does.
     """
 
-    name, isa = "torch", None
+    name = "torch"
 
     def __init__(
         self,
@@ -189,10 +189,6 @@ class StackedEngine:
         self._stacks = []
         for run in self._runs:
             run.detach()
-
-    def reached(self, run: Run) -> int:
-        """The step that a run has come to: ``advance`` moves it with every step."""
-        return run.step
 
     @torch.no_grad()
     def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:

@@ -79,10 +79,10 @@ class Stopped(Exception):
     """A signal has come, or the run has diverged: its state is whole, and Lightning is left."""
 
 
-class LightningEngine:
+class LightningEngine(Engine):
     """What the records say of a run that Lightning trains, and its measurements: those of the other engines."""
 
-    name, isa, build = "lightning", None, None
+    name = "lightning"
 
     def __init__(self, config: RunConfig):
         trainer = config.trainer
@@ -90,17 +90,9 @@ class LightningEngine:
         conv = ConvEngine(trainer.precision, trainer.channels_last)
         self._measures = conv if cnn else StackedEngine(trainer.precision)
 
-    def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
-        """Always: each run trains alone."""
-        return True
-
     def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
         """Never called: ``LightningRounds`` trains a run at once."""
         raise NotImplementedError
-
-    def reached(self, run: Run) -> int:
-        """The step that a run has come to."""
-        return run.step
 
     def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
         """Measure each run, as ``Engine`` says."""
