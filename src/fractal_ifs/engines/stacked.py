@@ -268,7 +268,7 @@ def forget() -> None:
         try:
             torch.cuda.empty_cache()
         except RuntimeError as error:  # of some versions of torch, after a capture that has failed
-            log.debug("torch keeps its memory: %s", error)
+            log.debug("torch keeps its memory: %s", str(error))
         torch.cuda.reset_peak_memory_stats()
 
 

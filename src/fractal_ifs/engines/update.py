@@ -120,8 +120,14 @@ def steps(configs: Sequence[RunConfig], like: Tensor, fused: bool) -> Steps:
         try:
             return FusedSteps(configs, like)
         except Unavailable as error:
-            log.info("the optimizer's steps are those of PyTorch's operations: %s", error)
+            _tell(str(error))  # not the error, whose frames hold the stack for as long as somebody keeps the line
     return Steps(configs, like)
+
+
+@lru_cache
+def _tell(reason: str) -> None:
+    """Tell it once, of however many stacks."""
+    log.info("the optimizer's steps are those of PyTorch's operations: %s", reason)
 
 
 def compiler() -> str | None:
