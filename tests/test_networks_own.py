@@ -596,3 +596,9 @@ def test_theorem_1s_network_is_right_before_it_is_trained():
 def test_where_theorem_1s_network_cant_be_built_is_one_line(keys, told):
     with pytest.raises(ConfigError, match=re.escape(told)):
         theorem1(**keys)
+
+
+@pytest.mark.parametrize("network", [VariedMLP, ResMLP, Transformer])
+def test_an_initialisation_that_a_network_lacks_is_refused(network):
+    with pytest.raises(ConfigError, match=r"model\.init=he: must be one of paper, theory, pytorch"):
+        network(2, 8, 2, init="he", generator=torch.Generator())

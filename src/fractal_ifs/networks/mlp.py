@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.numbers import whole
-from fractal_ifs.networks.undrawn import initialise, linear
+from fractal_ifs.networks.undrawn import check_init, initialise, linear
 
 INITS = ("paper", "theory", "pytorch")
 
@@ -40,8 +39,7 @@ class MLP(nn.Module):
         super().__init__()
         for key, value in (("d", d), ("width", width), ("depth", depth)):
             whole(value, key, 1)
-        if init not in INITS:
-            raise ConfigError(f"model.init={init}: must be one of {', '.join(INITS)}")
+        check_init(init, INITS)
         self.d, self.width, self.depth, self.sum_last = d, width, depth, sum_last
         fan_ins = [d] + [width] * (depth - 1)
         layers = [linear(fan_in, width, dtype) for fan_in in fan_ins]

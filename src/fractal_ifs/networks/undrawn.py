@@ -1,10 +1,13 @@
 """Layers whose numbers are still to be drawn, from a generator of ours, and how they are."""
 
 import math
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
 from torch import nn
+
+from fractal_ifs.errors import ConfigError
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -22,6 +25,12 @@ def undrawn(layer: Layer) -> Layer:
 def linear(inputs: int, outputs: int, dtype: torch.dtype | None = None) -> nn.Linear:
     """A linear layer whose numbers are still to be drawn; ``dtype`` as of ``nn.Linear``, PyTorch's default if None."""
     return undrawn(nn.Linear(inputs, outputs, device="meta", dtype=dtype))
+
+
+def check_init(init: str, allowed: Sequence[str]) -> None:
+    """Raises ConfigError for an initialisation that a network doesn't have."""
+    if init not in allowed:
+        raise ConfigError(f"model.init={init}: must be one of {', '.join(allowed)}")
 
 
 def initialise(layer: nn.Linear | nn.Conv2d, init: str, generator: torch.Generator, gain: float = 1.0) -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fractal_ifs.networks.undrawn import initialise, linear
+from fractal_ifs.networks.mlp import INITS
+from fractal_ifs.networks.undrawn import check_init, initialise, linear
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -113,7 +114,8 @@ class ResMLP(nn.Module):
 
 @torch.no_grad()
 def draw(layers: Sequence[nn.Module], init: str, generator: torch.Generator) -> None:
-    """Draw the weights of linear layers; ``init`` as of ``MLP``."""
+    """Draw the weights of linear layers; ``init`` as of ``MLP``. Raises ConfigError for an unknown one."""
+    check_init(init, INITS)
     for layer in layers:
         assert isinstance(layer, nn.Linear)
         initialise(layer, init, generator)
