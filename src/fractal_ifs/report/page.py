@@ -20,7 +20,7 @@ from fractal_ifs.plotting.style import Line, lines, ordered
 from fractal_ifs.report import own_figures
 from fractal_ifs.report.content import Content, Own
 from fractal_ifs.report.forms import pivot_html
-from fractal_ifs.report.tables import CURVES, FRACTALS, Table, difference, legend, paper
+from fractal_ifs.report.tables import CURVES, FRACTALS, Table, difference, legend, places
 from fractal_ifs.report.verdicts import Verdict, rows
 from fractal_ifs.results.cells import CellResult, form_cells
 from fractal_ifs.results.columns import CellKey
@@ -169,7 +169,7 @@ def _plain(looks: Sequence[Line]) -> list[tuple[str, str]]:
 
 def _beside_the_paper(found: Content, pictures: Mapping[str, bytes]) -> str:
     runs, cells = found.runs, found.cells
-    theirs = paper_values() if cells.number.beside_paper else {}
+    theirs = places() if cells.number.beside_paper else {}
     entries: list[dict[str, Any]] = []
     curves: dict[str, Any] = {}
     by_name = runs.drop_duplicates("fingerprint").set_index("fingerprint", drop=False)
@@ -198,7 +198,7 @@ def _packed(text: str) -> str:
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
 
 
-def _entry(cell: CellResult, lr: str, theirs: Mapping[CellKey, float]) -> dict[str, Any]:
+def _entry(cell: CellResult, lr: str, theirs: Mapping[CellKey | None, float | None]) -> dict[str, Any]:
     """A cell as the page's script reads it. ``lr``: a learning rate, or "best" for the best of all."""
     key = cell.key
     if key.data == "fractal":
@@ -230,22 +230,6 @@ def _entry(cell: CellResult, lr: str, theirs: Mapping[CellKey, float]) -> dict[s
 def _levels(curve: str, n: int) -> list[float]:
     """P(0), ..., P(n) of one of the paper's curves."""
     return [round(float(p), 4) for p in ApproximationCurve.load(int(curve)).P(n)]
-
-
-def paper_values() -> dict[CellKey, float]:
-    """The paper's numbers in Tables 1 and 2 and Figure 7, by cell."""
-    numbers = paper()
-    found = {}
-    for table, where in (("table1", lambda r: ("1", r)), ("table2", lambda r: (str(r), 5))):
-        for fractal, block in numbers[table]["values"].items():
-            for row, line in zip(numbers[table]["rows"], block, strict=True):
-                for width, value in zip(numbers["widths"], line, strict=True):
-                    found[CellKey("fractal", fractal, 5, *where(row), width)] = value
-    seven = numbers["figure7"]
-    for depth, line in zip(seven["rows"], seven["values"], strict=True):
-        for channels, value in zip(seven["channels"], line, strict=True):
-            found[CellKey("cifar10", None, None, None, depth, channels)] = value
-    return found
 
 
 def _summary(table: Table) -> str:
