@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.errors import ConfigError, counted, short
 from fractal_ifs.measures.own import is_ours
-from fractal_ifs.results.choice import APART, Run, best_lr
+from fractal_ifs.results.choice import APART, Run, best_lr, order_of_doubles
 from fractal_ifs.results.columns import is_measured
 from fractal_ifs.results.numbers import BEST, CHOOSING, Number, collapsed, looks, mean_of
 from fractal_ifs.results.protocol import keys_of_difference
@@ -346,7 +346,7 @@ def _asked(key: str, names: list[str], runs: Sequence[Run], inner: Sequence[str]
 def _without_doubles(runs: Sequence[Run], identity: Sequence[str], notes: list[str]) -> list[Run]:
     """The runs, of those with the same values of all keys the first."""
     first: dict[tuple[str, ...], Run] = {}
-    for run in sorted(runs, key=lambda run: (not run["verified"], str(run["fingerprint"]))):
+    for run in sorted(runs, key=order_of_doubles):
         first.setdefault(_key(run, identity), run)
     notes.append(
         f"{counted(len(runs) - len(first), 'run')} left out: another has the same keys and seed, they differ in how "
@@ -357,32 +357,27 @@ def _without_doubles(runs: Sequence[Run], identity: Sequence[str], notes: list[s
 
 def _entry(group: Sequence[Run], number: Number) -> Entry:
     """The cell of some runs."""
-    valued = [(run, value) for run in group if (value := number.of(run)) is not None]
-    valued = [(run, value) for run, value in valued if run["status"] not in APART]
-    valued = [(run, value) for run, value in valued if number.score(run) is not None]  # else it can't be chosen
+    valued = [
+        (run, value)
+        for run in group
+        if run["status"] not in APART and (value := number.of(run)) is not None
+        if number.score(run) is not None  # else it can't be chosen
+    ]
     ended = [(run, value) for run, value in valued if run["status"] in COUNTED]
     taken = ended or valued
     choice = best_lr([run for run, _ in taken], group, number)
     if choice is None:
         lrs = len({run["lr"] for run in group})
-        return Entry([], None, None, None, lrs, False, True, False, False, _statuses(group))
+        return Entry(
+            runs=[], mean=None, sd=None, ended=False, apart=_statuses(group),
+            lr=None, lrs=lrs, edge=False, shared=True, unsteady=False,
+        )  # fmt: skip
     chosen, had = {id(run) for run in choice.runs}, {id(run) for run, _ in taken}
     values = [value for run, value in taken if id(run) in chosen]
     mean = mean_of(values)
     sd = statistics.stdev(values) if len(values) > 1 else None
     beside = [run for run in group if id(run) not in had]
-    return Entry(
-        choice.runs,
-        mean,
-        sd,
-        choice.lr,
-        choice.tried,
-        choice.edge,
-        choice.shared,
-        choice.unsteady,
-        bool(ended),
-        _statuses(beside),
-    )
+    return Entry(**choice._asdict(), mean=mean, sd=sd, ended=bool(ended), apart=_statuses(beside))
 
 
 def _statuses(runs: Sequence[Run]) -> dict[str, int]:
