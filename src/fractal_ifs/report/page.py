@@ -27,7 +27,7 @@ from fractal_ifs.results.columns import CellKey
 from fractal_ifs.results.measured import measures_of
 from fractal_ifs.results.numbers import NUMBERS, learning_curve
 from fractal_ifs.results.pivot import APART, Pivot, Run
-from fractal_ifs.results.rows import train_command
+from fractal_ifs.results.rows import runs_of, train_command
 from fractal_ifs.results.text_table import plain_value
 from fractal_ifs.results.varied import inner_keys, measured, varied
 from fractal_ifs.runs.records import key_of
@@ -114,7 +114,7 @@ def _runs(own: Own) -> dict[str, Any]:
     keys = varied(table, inner_keys(table)) or ["seed"]
     told = []
     chosen = {run["fingerprint"] for cell in own.table.cells for run in cell.runs}
-    runs = table.astype(object).where(table.notna(), None).to_dict("records")
+    runs = runs_of(table)
     drawn = _drawn(runs, [key for key in keys if key != "seed"], chosen)
     for run in runs:
         series = measures_of(run) if run["fingerprint"] in drawn else {}
@@ -172,8 +172,7 @@ def _beside_the_paper(found: Content, pictures: Mapping[str, bytes]) -> str:
     theirs = places() if cells.number.beside_paper else {}
     entries: list[dict[str, Any]] = []
     curves: dict[str, Any] = {}
-    by_name = runs.drop_duplicates("fingerprint").set_index("fingerprint", drop=False)
-    by_name = by_name.astype(object).where(by_name.notna(), None).to_dict("index")
+    by_name = {run["fingerprint"]: run for run in runs_of(runs.drop_duplicates("fingerprint"))}
     by_lr = [(f"{lr:g}", form_cells(own, cells.number)[0]) for lr, own in runs.groupby("lr")]
     for lr, part in [("best", cells), *by_lr]:
         for cell in part.values():

@@ -8,6 +8,7 @@ from fractal_ifs.results.choice import APART, Run, best_lr, order_of_doubles
 from fractal_ifs.results.columns import ENDED, CellKey
 from fractal_ifs.results.numbers import BEST, LAST10, Number, collapsed, looks, mean_of
 from fractal_ifs.results.protocol import PAPER_EVALUATIONS, PAPER_STEPS, keys_of_difference
+from fractal_ifs.results.rows import runs_of
 from fractal_ifs.results.text_table import plain_value
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def form_cells(runs: "pd.DataFrame", number: Number = BEST) -> tuple[Cells, list
     groups: dict[CellKey, list[Run]] = {}
     every: dict[tuple[Any, ...], list[Run]] = {}  # with those that are in no mean
     lacking = 0
-    for run in runs.astype(object).where(runs.notna(), None).to_dict("records"):
+    for run in runs_of(runs):
         every.setdefault(_tried_as(run), []).append(run)
         if run["best_test_acc"] is None or not run["steps"] or run["status"] in APART:
             continue

@@ -15,6 +15,7 @@ from fractal_ifs.results.choice import APART, Run, best_lr, order_of_doubles
 from fractal_ifs.results.columns import is_measured
 from fractal_ifs.results.numbers import BEST, CHOOSING, Number, collapsed, looks, mean_of
 from fractal_ifs.results.protocol import keys_of_difference
+from fractal_ifs.results.rows import runs_of
 from fractal_ifs.results.text_table import by_value, plain_value
 from fractal_ifs.results.varied import DRAWN, FOLLOW, KEYS, follows, varied
 from fractal_ifs.runs.records import SOURCES, Status, field_of, key_of
@@ -125,7 +126,7 @@ def pivot(
     Raises ConfigError where ``column`` is no key that differs here.
     """
     names = varied(table, inner)
-    runs: Sequence[Run] = table.astype(object).where(table.notna(), None).to_dict("records")
+    runs: Sequence[Run] = runs_of(table)
     column = None if column is None else _asked(column, names, runs, inner)
     over = [name for name in DRAWN if name != column]
     keys = [name for name in names if name not in over]
