@@ -117,13 +117,14 @@ def describe(group: type[Group]) -> list[Described]:
     """The keys of a group, described."""
     return [
         Described(
-            field.name, field.metadata["doc"], _described(hint, field.metadata), _few(hint), field.metadata["result"]
+            field.name, field.metadata["doc"], described(hint, field.metadata), _few(hint), field.metadata["result"]
         )
         for field, hint in _fields(group)
     ]
 
 
-def _described(hint: Any, limits: Mapping[str, Any]) -> str:
+def described(hint: Any, limits: Mapping[str, Any]) -> str:
+    """What a type allows within a field's ``limits``. Empty for any text."""
     allowed = limits.get("allowed") or _allowed(hint, limits)
     if allowed == "text":
         return ""

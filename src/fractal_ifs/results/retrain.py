@@ -9,7 +9,6 @@ from pathlib import Path
 
 from fractal_ifs.engines import cpp
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.fractals.numbers import whole
 from fractal_ifs.results.rows import read_runs, runs_of, train_command, without_zeros
 from fractal_ifs.runs.records import read_record
 
@@ -29,11 +28,8 @@ def retrain(
         seed: of the draw. None: other runs every time.
 
     Yields for each run what was found, as text, and whether it is the same. Raises ConfigError where there is no such
-    run, and on a number below 1.
+    run.
     """
-    for key, value, least in (("--number", number, 1), ("--width", width, 1), ("--seed", seed, 0)):
-        if value is not None:
-            whole(value, key, least)
     runs = read_runs([path])[0]
     runs = runs.loc[(runs.engine == "native") & (runs.width <= (width or float("inf")))]
     runs = runs.loc[[train_command(run) is not None for run in runs_of(runs)]]
