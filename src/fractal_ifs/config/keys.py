@@ -200,6 +200,20 @@ def check_names(keys: Mapping[str, Any], names: Sequence[str], prefix: str = "")
             raise ConfigError(f"{prefix}{short(name)}={shown(keys[name])}: there is no such key; {hint}")
 
 
+@cache
+def names_of(kind: type[Group]) -> tuple[str, ...]:
+    """The names that a kind of a group may have: those of its field ``name``."""
+    return get_args(get_type_hints(kind)["name"])
+
+
+def chosen(keys: Mapping[str, Any], kinds: Sequence[type[G]]) -> type[G]:
+    """The kind of a group that ``keys["name"]`` names. Raises ConfigError, also as ``check_chosen``."""
+    by_name = {name: kind for kind in kinds for name in names_of(kind)}
+    name = checked(f"{kinds[0].PREFIX}name", keys.get("name"), Literal[tuple(by_name)], {})
+    check_chosen(keys, by_name)
+    return by_name[name]
+
+
 def check_chosen(keys: Mapping[str, Any], kinds: Mapping[str, type[Group]]) -> None:
     """Raises ConfigError for the keys of one kind of a group with the name of another: a name alone chooses no file.
 
