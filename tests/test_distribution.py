@@ -433,7 +433,7 @@ def test_names_objects_and_mappings_mean_the_same():
     by_name = FractalDistribution("cantor_dust", 4, 3)
     by_object = FractalDistribution(AffineIFS.load("cantor_dust"), ApproximationCurve(degree=5), 3)
     config = {"name": "cantor_dust", "depth": 3, "d": 2, "ratio": "1/3", "corners": "2/3"}
-    by_config = FractalDistribution.from_config(config, {"name": "4", "degree": 5})
+    by_config = FractalDistribution(config, {"name": "4", "degree": 5})
     assert by_config.depth == 3
     for other in (by_object, by_config):
         assert torch.equal(other.sample(100).x, by_name.sample(100).x)
@@ -457,7 +457,7 @@ def test_the_depth_is_the_argument_else_the_files_own_else_the_usual_one(tmp_pat
 def test_an_omegaconf_is_read_with_its_interpolations():
     config = OmegaConf.create({"n": 2, "third": "1/3", "fractal": {"depth": "${n}", "offsets": [["${third}"], [-0.5]]}})
     config.fractal.ratio = "${third}"
-    distribution = FractalDistribution.from_config(config.fractal, OmegaConf.create({"degree": 5}))
+    distribution = FractalDistribution(config.fractal, OmegaConf.create({"degree": 5}))
     assert distribution.depth == 2
     assert distribution.ifs.offsets.tolist() == [[1 / 3], [-0.5]]
     for value, message in (("???", r"fractal.ratio=\?\?\?: must be given"), ("${nothing}", "fractal: .*nothing")):

@@ -7,7 +7,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from importlib.metadata import version
 from itertools import product
 from math import prod
@@ -20,7 +20,8 @@ from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import asked, show
 from fractal_ifs.help.options import options_and_words
 from fractal_ifs.help.plot import screen
-from fractal_ifs.plotting.style import FORMATS, LARGEST, Output, check_letters, write_figure
+from fractal_ifs.plotting.keys import Settings
+from fractal_ifs.plotting.style import write_figure
 from fractal_ifs.streams import command
 
 if TYPE_CHECKING:
@@ -30,10 +31,8 @@ if TYPE_CHECKING:
     from fractal_ifs.fractals.ifs import AffineIFS
     from fractal_ifs.fractals.numbers import Floats
 
-OF_OUTPUT = ("formats", "width", "font", "dpi")  # the keys that ``Output`` holds
 MOST_PICTURES = 1000
 MOST_CURVES = 100  # of one picture
-FARTHEST, NARROWEST = 1e6, 1e-9  # the edges of a window
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -69,7 +68,7 @@ def write_pictures(overrides: Sequence[str]) -> list[Path]:
     # Closed at once where a picture is refused: at a later time it would end the session of another Hydra.
     with contextlib.closing(_compose(overrides)) as composed:
         pictures = [_plan(configs) for configs in composed]
-    files = [settings.out / stem for settings, stem, _ in pictures]
+    files = [settings.directory / stem for settings, stem, _ in pictures]
     if len(set(files)) < len(files):
         twice = next(path for path in files if files.count(path) > 1)
         raise ConfigError(
@@ -80,74 +79,10 @@ def write_pictures(overrides: Sequence[str]) -> list[Path]:
     written = []
     for settings, stem, draw in pictures:
         figure = draw()
-        check_writable(settings.out)
-        write_figure(figure, settings.out, stem, settings.output)
-        written += [settings.out / f"{stem}.{kind}" for kind in settings.output.formats]
+        check_writable(settings.directory)
+        write_figure(figure, settings.directory, stem, settings.output)
+        written += [settings.directory / f"{stem}.{kind}" for kind in settings.output.formats]
     return written
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The keys of conf/plot.yaml that say how to draw. What is drawn, ``fractal``, ``curve`` or ``run``, stays outside.
-
-    ``vector`` and ``whole`` read the values: unlike a ``Group``, they also take 1e3 and fractions.
-    """
-
-    points: int
-    seed: int
-    pixels: int
-    window: Floats | None  # (4,) x0, x1, y0, y1, or (2,) x0, x1 for d = 1
-    slice: Floats | None  # (d - 2,): x_3, ..., x_d
-    output: Output
-    out: Path
-    margin: float  # gamma: positives lie in K_n^gamma
-
-    @classmethod
-    def parse(cls, config: DictConfig) -> Settings:
-        """Read the keys of a composed config. Raises ConfigError, also where ``out`` can't be written."""
-        from fractal_ifs.config.machine import is_path, obstacle
-        from fractal_ifs.fractals.numbers import is_list, number, vector, whole
-
-        formats = list(config.formats) if is_list(config.formats) else [config.formats]
-        if not formats or len(set(map(str, formats))) < len(formats) or not set(map(str, formats)) <= {*FORMATS}:
-            raise ConfigError(f"formats={short(config.formats)}: must be one or some of {', '.join(FORMATS)}")
-        if not isinstance(config.out, str | int | float) or not is_path(str(config.out)):
-            raise ConfigError(f"out={short(config.out)}: must be the path of a directory")
-        if reason := obstacle(Path(str(config.out))):
-            raise ConfigError(f"out={short(config.out)}: must be a directory that can be written, {reason}")
-        found = cls(
-            points=whole(config.points, "points", 1, 1_000_000),
-            seed=whole(config.seed, "seed", 0, 2**63 - 1),
-            pixels=whole(config.pixels, "pixels", 10, 4000),
-            slice=None if config.slice is None else vector(config.slice, "slice"),
-            window=None if config.window is None else vector(config.window, "window"),
-            output=Output(
-                formats=tuple(formats),
-                width=None if config.width is None else _between(config.width, "width", 1, 40),
-                font=None if config.font is None else _between(config.font, "font", 3, LARGEST),
-                dpi=whole(config.dpi, "dpi", 20, 1200),
-                colours=None,
-            ),
-            out=Path(str(config.out)),
-            margin=number(config.margin, "margin"),
-        )
-        for name, values in (("window", found.window), ("slice", found.slice)):
-            if values is not None and (abs(values) > FARTHEST).any():
-                raise ConfigError(f"{name}={short(config[name])}: must be numbers from -1e6 to 1e6")
-        check_letters(found.output)
-        window = found.window
-        if window is not None and (len(window) not in (2, 4) or (window[1::2] - window[::2] < NARROWEST).any()):
-            raise ConfigError(f"window={short(config.window)}: must be [x0,x1,y0,y1] with x0 < x1 and y0 < y1")
-        return found
-
-
-def _between(value: object, key: str, least: float, most: float) -> float:
-    from fractal_ifs.fractals.numbers import number
-
-    found = number(value, key)
-    if not least <= found <= most:
-        raise ConfigError(f"{key}={short(value)}: must be null or from {least:g} to {most:g}")
-    return found
 
 
 class Picture(NamedTuple):
@@ -208,7 +143,7 @@ def _check_keys(config: DictConfig) -> None:
     from fractal_ifs.config.keys import check_names
 
     keys: Any = OmegaConf.to_container(config)
-    names = ("fractal", "curve", "run", *OF_OUTPUT, *(f.name for f in fields(Settings) if f.name != "output"))
+    names = [field.name for field in fields(Settings)]
     check_names(keys, names)
     if missing := [name for name in names if name not in keys]:
         raise ConfigError(f"{missing[0]}: must be given")
@@ -243,36 +178,37 @@ def _with_searchpath(arguments: Sequence[str]) -> list[str]:
 
 def _plan(configs: Sequence[DictConfig]) -> Picture:
     """Check one picture, without the seconds that importing torch takes. Raises ConfigError."""
-    from fractal_ifs.config.machine import is_path
+    from omegaconf import OmegaConf
 
-    settings, run = Settings.parse(configs[0]), configs[0].run
-    if run is None:
-        return _plan_distributions(settings, configs)
-    if not isinstance(run, str | int | float) or isinstance(run, bool) or not is_path(str(run)):
-        raise ConfigError(f"run={short(run)}: must be the directory of a finished run")
-    return _plan_network(settings, Path(str(run)))
+    contents: list[Any] = [OmegaConf.to_container(config) for config in configs]
+    settings, *others = [Settings.parse(keys) for keys in contents]
+    if settings.run is None:
+        return _plan_distributions(settings, others)
+    return _plan_network(settings, Path(str(settings.run)))
 
 
-def _plan_distributions(settings: Settings, configs: Sequence[DictConfig]) -> Picture:
-    """One fractal, with a panel of samples for each curve."""
+def _plan_distributions(settings: Settings, others: Sequence[Settings]) -> Picture:
+    """One fractal, with a panel of samples for each curve. ``others``: the same keys with the other curves."""
     from fractal_ifs.fractals.ifs import depth_of
 
-    laws = [_check_law(settings, config.fractal, config.curve, settings.margin) for config in configs]
+    panels = [(each.fractal, each.curve) for each in (settings, *others)]
+    window, margin = _array("window", settings.window), settings.margin
+    laws = [_check_law(window, *panel, margin) for panel in panels]
     ifs = laws[0][0]
     if ifs.d > 3:
         raise ConfigError(f"fractal.d={ifs.d}: must be at most 3 to be drawn")
-    if ifs.d == 3 and settings.window is not None:
-        raise ConfigError(f"window={settings.window.tolist()}: must be null for samples in d=3")
+    if ifs.d == 3 and window is not None:
+        raise ConfigError(f"window={window.tolist()}: must be null for samples in d=3")
 
     def draw() -> Figure:
         from fractal_ifs.fractals.distribution import FractalDistribution
         from fractal_ifs.plotting.distributions import draw_distributions
 
-        made = [FractalDistribution.from_config(config.fractal, config.curve, settings.margin) for config in configs]
-        return draw_distributions(made, settings.points, settings.seed, settings.window, settings.output)
+        made = [FractalDistribution(*panel, margin=margin) for panel in panels]
+        return draw_distributions(made, settings.points, settings.seed, window, settings.output)
 
-    name = f"{ifs.name}-n{depth_of(configs[0].fractal)}-curve{'_'.join(name for _, name in laws)}"
-    return Picture(settings, _stem(name, settings.window), draw)
+    name = f"{ifs.name}-n{depth_of(settings.fractal)}-curve{'_'.join(name for _, name in laws)}"
+    return Picture(settings, _stem(name, window), draw)
 
 
 def _plan_network(settings: Settings, directory: Path) -> Picture:
@@ -287,8 +223,8 @@ def _plan_network(settings: Settings, directory: Path) -> Picture:
         raise ConfigError(f"run={directory}: {error}") from None
     if not record.config.synthetic:
         raise ConfigError(f"run={directory}: must be a run on a fractal, its data is {record.data}")
-    ifs, _ = _check_law(settings, record.config.fractal.keys, record.config.curve.keys, 0.0)
-    at = settings.slice
+    window, at = _array("window", settings.window), _array("slice", settings.slice)
+    ifs, _ = _check_law(window, record.config.fractal.keys, record.config.curve.keys, 0.0)
     if at is not None and len(at) != ifs.d - 2:
         raise ConfigError(f"slice={at.tolist()}: must have {max(0, ifs.d - 2)} numbers for d={ifs.d}")
 
@@ -296,16 +232,22 @@ def _plan_network(settings: Settings, directory: Path) -> Picture:
         from fractal_ifs.plotting.networks import draw_network
         from fractal_ifs.runs.load import load
 
-        return draw_network(load(directory), settings.window, at, settings.pixels, settings.output)
+        return draw_network(load(directory), window, at, settings.pixels, settings.output)
 
     keys = ("fractal", "fractal_depth", "curve", "depth", "width", "lr", "seed")
     name = "learned-{}-n{}-curve{}-depth{}-width{}-lr{:g}-seed{}".format(*(record[key] for key in keys))
     name += f"-{record['fingerprint'][:8]}"  # tells runs apart that differ in any other key
     name += "" if record["model"] == "mlp" else f"-{record['model']}"
-    return Picture(settings, _stem(name, settings.window), draw)
+    return Picture(settings, _stem(name, window), draw)
 
 
-def _check_law(settings: Settings, fractal: Any, curve: Any, margin: float) -> tuple[AffineIFS, str]:
+def _array(key: str, numbers: float | Sequence[float] | None) -> Floats | None:
+    from fractal_ifs.fractals.numbers import vector
+
+    return None if numbers is None else vector(numbers, key)
+
+
+def _check_law(window: Floats | None, fractal: Any, curve: Any, margin: float) -> tuple[AffineIFS, str]:
     """The IFS and the curve's name. Raises ConfigError for a bad distribution, or a window that doesn't fit it."""
     from fractal_ifs.fractals.curve import ApproximationCurve
     from fractal_ifs.fractals.ifs import AffineIFS, depth_of
@@ -314,7 +256,6 @@ def _check_law(settings: Settings, fractal: Any, curve: Any, margin: float) -> t
     ifs.check(depth, margin)
     curve = ApproximationCurve.from_config(curve)
     curve.level_probabilities(depth)
-    window = settings.window
     if window is not None and len(window) != min(4, 2 * ifs.d):
         raise ConfigError(f"window={window.tolist()}: must have {min(4, 2 * ifs.d)} numbers for d={ifs.d}")
     return ifs, curve.name

@@ -58,7 +58,7 @@ class CheckedSweeper(Sweeper):
         """Run the sweep. Raises ConfigError, and JobsFailed where a job fails."""
         assert self.config is not None
         directory = Path(str(self.config.hydra.sweep.dir))
-        jobs = self._jobs(arguments)
+        jobs = self.jobs(arguments)
         try:
             return self._launch_all(jobs, directory)
         except Exception as error:
@@ -103,11 +103,7 @@ class CheckedSweeper(Sweeper):
         return None
 
     def jobs(self, arguments: Sequence[str]) -> list[list[str]]:
-        """The words of every job that these stand for, with those of an experiment. Raises ConfigError."""
-        return self._jobs(arguments)
-
-    def _jobs(self, arguments: Sequence[str]) -> list[list[str]]:
-        """The words of every job of the grid. Raises ConfigError if there is none."""
+        """The words of every job of the grid, with those of an experiment. Raises ConfigError if there is none."""
         assert self.hydra_context is not None
         assert self.config is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)

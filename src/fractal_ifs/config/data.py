@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from fractal_ifs.config.keys import Group, check_chosen, checked, key
+from fractal_ifs.config.keys import Group, chosen, key
 from fractal_ifs.errors import ConfigError
 
 MOST_POINTS = 2**32 - 1  # a permutation numbers them in 32 bits
@@ -104,8 +104,6 @@ Data = FractalData | ImageData
 
 def parse_data(keys: Mapping[str, Any]) -> Data:
     """The dataclass for the data that ``keys["name"]`` names. Raises ConfigError."""
-    name = checked("data.name", keys.get("name"), Literal["fractal", "cifar10", "fashion_mnist"], {})
-    if name == "cifar10" and keys.get("url", "") is None:  # it may be absent, as from a DataModule's caller
+    if keys.get("name") == "cifar10" and keys.get("url", "") is None:  # it may be absent, as from a DataModule's caller
         raise ConfigError(f"data.url=null: must be {AN_ADDRESS}")
-    check_chosen(keys, {"fractal": FractalData, "cifar10": ImageData, "fashion_mnist": ImageData})
-    return (FractalData if name == "fractal" else ImageData).parse(keys)
+    return chosen(keys, (FractalData, ImageData)).parse(keys)

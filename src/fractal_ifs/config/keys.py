@@ -117,13 +117,14 @@ def describe(group: type[Group]) -> list[Described]:
     """The keys of a group, described."""
     return [
         Described(
-            field.name, field.metadata["doc"], _described(hint, field.metadata), _few(hint), field.metadata["result"]
+            field.name, field.metadata["doc"], described(hint, field.metadata), _few(hint), field.metadata["result"]
         )
         for field, hint in _fields(group)
     ]
 
 
-def _described(hint: Any, limits: Mapping[str, Any]) -> str:
+def described(hint: Any, limits: Mapping[str, Any]) -> str:
+    """What a type allows within a field's ``limits``. Empty for any text."""
     allowed = limits.get("allowed") or _allowed(hint, limits)
     if allowed == "text":
         return ""
@@ -197,6 +198,20 @@ def check_names(keys: Mapping[str, Any], names: Sequence[str], prefix: str = "")
             near = difflib.get_close_matches(str(name), names, 1, 0.6)
             hint = f"did you mean {near[0]}?" if near else f"keys are {', '.join(names)}"
             raise ConfigError(f"{prefix}{short(name)}={shown(keys[name])}: there is no such key; {hint}")
+
+
+@cache
+def names_of(kind: type[Group]) -> tuple[str, ...]:
+    """The names that a kind of a group may have: those of its field ``name``."""
+    return get_args(get_type_hints(kind)["name"])
+
+
+def chosen(keys: Mapping[str, Any], kinds: Sequence[type[G]]) -> type[G]:
+    """The kind of a group that ``keys["name"]`` names. Raises ConfigError, also as ``check_chosen``."""
+    by_name = {name: kind for kind in kinds for name in names_of(kind)}
+    name = checked(f"{kinds[0].PREFIX}name", keys.get("name"), Literal[tuple(by_name)], {})
+    check_chosen(keys, by_name)
+    return by_name[name]
 
 
 def check_chosen(keys: Mapping[str, Any], kinds: Mapping[str, type[Group]]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from fractal_ifs.config.keys import Group, check_chosen, checked, key, shown
+from fractal_ifs.config.keys import Group, chosen, key, shown
 from fractal_ifs.config.lightning import check_target
 from fractal_ifs.config.written import NOTHING, Written
 from fractal_ifs.errors import ConfigError
@@ -93,7 +93,5 @@ def parse_logger(keys: Mapping[str, Any]) -> Logger:
         raise ConfigError(f"logger._target_={shown(own['_target_'])}: must be below a name, logger.NAME._target_")
     if others and not own:
         own = {"name": "none"}
-    name = checked("logger.name", own.get("name"), Literal["wandb", "csv", "none"], {})
-    check_chosen(own, {"csv": PlainLogger, "none": PlainLogger, "wandb": WandbLogger})
-    logger = WandbLogger.parse(own) if name == "wandb" else PlainLogger.parse(own)
+    logger = chosen(own, (WandbLogger, PlainLogger)).parse(own)
     return dataclasses.replace(logger, others=Written(others)) if others else logger

@@ -117,19 +117,17 @@ def _needed(config: RunConfig) -> dict[str, int]:
         weights = 0 if isinstance(config.model, OwnModel) else 16 * width**2 * (depth - 1) + 32 * width
         points, activations = 12 * rows, 8 * batch * width * depth
     return {
-        "width={width}, depth={depth}": weights,
-        "data.train_size={data.train_size}, data.test_size={data.test_size}, data.val_size={data.val_size}": points,
-        "batch_size={batch_size}, width={width}": activations,
+        f"width={width}, depth={depth}": weights,
+        f"data.train_size={data.train_size}, data.test_size={data.test_size}, data.val_size={data.val_size}": points,
+        f"batch_size={batch}, width={width}": activations,
     }
 
 
 def check_memory(config: RunConfig) -> None:
     """Raises ConfigError if this machine can't hold the run's weights and moments, its points, or one batch."""
-    width, depth, batch, data = config.width, config.depth, config.batch_size, config.data
     here = _memory()
     for asked, bytes_needed in _needed(config).items():
         if bytes_needed > here:
-            asked = asked.format_map({"width": width, "depth": depth, "batch_size": batch, "data": data})
             raise ConfigError(f"{asked}: needs {bytes_needed >> 30} GiB of memory, this machine has {here >> 30}")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
-from fractal_ifs.config.keys import Group, check_chosen, checked, key
+from fractal_ifs.config.keys import Group, chosen, key, names_of
 from fractal_ifs.config.own import TARGET, Own
 from fractal_ifs.errors import ConfigError
 
@@ -15,7 +15,6 @@ Activation = Literal["relu", "leaky", "gelu", "tanh", "sine"]
 Norm = Literal["none", "layer"]
 MLPInit = Literal["paper", "theory", "pytorch"]
 CELLS = 2**24  # along an axis: as many as single precision tells apart
-Name = Literal["mlp", "resmlp", "transformer", "theorem1", "cnn"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +155,9 @@ class CNNModel(Group):
     architecture: ClassVar[tuple[Any, ...]] = ("cnn",)
 
 
+OURS = (MLPModel, ResMLPModel, TransformerModel, Theorem1Model, CNNModel)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OwnModel(Own):
     """A network of a user's own: the class that ``_target_`` names, and the other keys of its file.
@@ -166,7 +168,7 @@ class OwnModel(Own):
     PREFIX: ClassVar[str] = "model."
     IS: ClassVar[str] = "a class with its module, as nets.Siren"
     WHAT: ClassVar[str] = "the network"
-    TAKEN: ClassVar[tuple[str, ...]] = get_args(Name)
+    TAKEN: ClassVar[tuple[str, ...]] = tuple(name for kind in OURS for name in names_of(kind))
     OF_THE_RUN: ClassVar[tuple[str, ...]] = ("d", "width", "depth", "generator")
     init: ClassVar[None] = None  # the class's own matter
 
@@ -182,19 +184,10 @@ class OwnModel(Own):
 
 
 Model = MLPModel | ResMLPModel | TransformerModel | Theorem1Model | CNNModel | OwnModel
-OURS: tuple[type[MLPModel | ResMLPModel | TransformerModel | Theorem1Model | CNNModel], ...] = (
-    MLPModel,
-    ResMLPModel,
-    TransformerModel,
-    Theorem1Model,
-    CNNModel,
-)
 
 
 def parse_model(keys: Mapping[str, Any]) -> Model:
     """The group of the kind that ``keys["name"]`` names, or of a user's own. Raises ConfigError."""
     if TARGET in keys:
         return OwnModel.parse(keys)
-    name = checked("model.name", keys.get("name"), Name, {})
-    check_chosen(keys, dict(zip(get_args(Name), OURS, strict=True)))
-    return OURS[get_args(Name).index(name)].parse(keys)
+    return chosen(keys, OURS).parse(keys)

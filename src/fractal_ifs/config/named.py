@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, cast
 
-from fractal_ifs.config.keys import Group, check_chosen, checked, key, shown
+from fractal_ifs.config.keys import Group, check_chosen, checked, key, names_of, shown
 from fractal_ifs.errors import ConfigError
 
 N = TypeVar("N", bound="Named")
@@ -35,12 +35,6 @@ def _listed(values: Mapping[str, Any]) -> dict[str, Any]:
         name: list(cast(tuple[Any, ...], value)) if isinstance(value, tuple) else value
         for name, value in values.items()
     }
-
-
-@cache
-def names_of(kind: type[Named]) -> tuple[str, ...]:
-    """The names that a kind of a group may have."""
-    return get_args(get_type_hints(kind)["name"])
 
 
 def parse_named(given: object, kinds: tuple[type[N], ...]) -> N:

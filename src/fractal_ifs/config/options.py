@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from fractal_ifs.config.keys import shown
+from fractal_ifs.config.keys import checked, described, shown
 from fractal_ifs.config.logger import A_NAME, is_name
 from fractal_ifs.config.machine import is_path
+
+N = TypeVar("N", int, float)
 
 
 def path(text: str) -> Path:
@@ -33,32 +35,15 @@ def wandb_name(text: str) -> str:
     return text
 
 
-def whole(least: int, most: int) -> Callable[[str], int]:
-    """The type of an option that is a whole number from ``least`` to ``most``."""
+def number(kind: type[N], least: float, most: float) -> Callable[[str], N]:
+    """The type of an option that is a number from ``least`` to ``most``: whole, ``int``, or any, ``float``."""
+    limits = {"least": least, "most": most}
 
-    def read(text: str) -> int:
+    def read(text: str) -> N:
         try:
-            found = float(text)
+            return checked("", int(text) if text.isdecimal() else float(text), kind, limits)
         except ValueError:
-            found = math.nan
-        if not least <= found <= most or not found.is_integer():
-            raise argparse.ArgumentTypeError(f"={shown(text)}: must be a whole number from {least} to {most}")
-        return int(found) if "e" in text.lower() or "." in text else int(text)
-
-    return read
-
-
-def between(least: float, most: float) -> Callable[[str], float]:
-    """The type of an option that is a number from ``least`` to ``most``."""
-
-    def read(text: str) -> float:
-        try:
-            found = float(text)
-        except ValueError:
-            found = math.nan
-        if not least <= found <= most:
-            raise argparse.ArgumentTypeError(f"={shown(text)}: must be a number from {least:g} to {most:g}")
-        return found
+            raise argparse.ArgumentTypeError(f"={shown(text)}: must be {described(kind, limits)}") from None
 
     return read
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, cast
 
@@ -45,10 +45,12 @@ class Own:
                 raise ConfigError(f"{given}: can't be a key of {cls.WHAT}: the run gives it")
             if not argument.isidentifier() or argument.startswith("_"):
                 raise ConfigError(f"{given}: must be the name of an argument")
-            if inner := _target_within(value, argument):
-                raise ConfigError(f"{group}{inner}: can't stand here, nothing but {group}{TARGET} is called")
-            if inner := _unnamed_within(value, argument):  # JSON has no others, so a record would say another one
-                raise ConfigError(f'{group}{inner}: must be a name, as "1"')
+            for where, key, inner in _below(value, f"{group}{argument}"):
+                if key == TARGET:
+                    given = f"{where}.{TARGET}={short(inner)}"
+                    raise ConfigError(f"{given}: can't stand here, nothing but {group}{TARGET} is called")
+                if not isinstance(key, str):  # JSON has no others, so a record would say another one
+                    raise ConfigError(f'{where}: the key {short(key)}: must be a name, as "1"')
         return cls(name=name, target=target, keys=own)
 
     def plain(self) -> dict[str, Any]:
@@ -66,28 +68,13 @@ class Own:
         return hash(json.dumps(self.plain(), sort_keys=True))
 
 
-def _target_within(value: Any, key: str) -> str | None:
-    """The full name of a ``_target_`` below a key, if there is one."""
-    for name, inner in _entries(value):
-        if name == TARGET:
-            return f"{key}.{TARGET}={short(inner)}"
-        if found := _target_within(inner, f"{key}.{name}"):
-            return found
-    return None
-
-
-def _unnamed_within(value: Any, key: str) -> str | None:
-    """What below a key has a key that is no text: ``table: the key 1``."""
-    for name, inner in _entries(value):
-        if isinstance(value, Mapping) and not isinstance(name, str):
-            return f"{key}: the key {short(name)}"
-        if found := _unnamed_within(inner, f"{key}.{name}"):
-            return found
-    return None
-
-
-def _entries(value: Any) -> list[tuple[Any, Any]]:
-    """What is in a mapping or a list, with its key or its place."""
+def _below(value: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
+    """All that is in a mapping or a list, and below: the full name of what it is in, its key or its place, and it."""
+    entries: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, Mapping):
-        return list(cast(Mapping[Any, Any], value).items())
-    return list(enumerate(cast(list[Any], value))) if isinstance(value, list) else []
+        entries = cast(Mapping[Any, Any], value).items()
+    elif isinstance(value, list):
+        entries = ((str(place), each) for place, each in enumerate(cast(list[Any], value)))
+    for key, inner in entries:
+        yield where, key, inner
+        yield from _below(inner, f"{where}.{key}")

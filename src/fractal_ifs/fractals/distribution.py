@@ -83,13 +83,6 @@ class FractalDistribution:
         self.ifs.check_drawn(self.depth, self.margin)
         self._samplers: dict[int, Sampler] = {}
 
-    @classmethod
-    def from_config(
-        cls, fractal: Mapping[str, Any], curve: Mapping[str, Any], margin: float | str = 0.0
-    ) -> FractalDistribution:
-        """From the nodes `fractal` (whose key `depth` is n) and `curve` of a config. Raises ConfigError."""
-        return cls(fractal, curve, margin=margin)
-
     @property
     def d(self) -> int:
         """The dimension of the points."""

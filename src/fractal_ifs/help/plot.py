@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import Examples, program
-from fractal_ifs.help.takes import Keys, Takes, choices, commented, shapes
+from fractal_ifs.help.takes import Keys, Takes, choices, shapes, typed
+from fractal_ifs.plotting.keys import Settings
 
 EXAMPLES: Examples = (
     ("fractal=vicsek curve=1,4,6", "three panels of samples in one picture"),
@@ -24,7 +25,7 @@ def takes() -> Takes:
         ("-h, --help", "this help; --help NAME: that on a key or a group"),
         ("--version", "Hydra's version"),
     )
-    return Takes(choices(CONF / "plot.yaml"), [Keys("keys", commented(CONF / "plot.yaml")), *shapes()], options)
+    return Takes(choices(CONF / "plot.yaml"), [Keys("keys", typed(Settings, CONF / "plot.yaml")), *shapes()], options)
 
 
 def screen(arguments: Sequence[str] = ()) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import Examples, program
-from fractal_ifs.help.takes import Key, Keys, Takes, choices, content, shapes, written
+from fractal_ifs.help.takes import Key, Keys, Takes, choices, content, shapes, typed, written
+from fractal_ifs.plotting.keys import Looks
 
 THEOREMS = Path(__file__).parents[1] / "theorems"
 EXAMPLES: Examples = (
@@ -36,6 +37,7 @@ def takes() -> Takes:
     values, docs = content(CONF / "theory.yaml"), _docs(source)
     keys = [Key(name, written(values[name]), doc) for name, doc in docs.items() if name in values]
     keys[0] = keys[0]._replace(values=("all", *names))
+    keys += typed(Looks, CONF / "theory.yaml")
     sections = [
         Keys(f"keys of {name}", [Key(f"{name}.{key}", written(values[name][key]), doc) for key, doc in docs.items()])
         for name, tree in sources.items()

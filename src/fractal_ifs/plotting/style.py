@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import write
@@ -29,7 +29,8 @@ INK, FAINT, ACCENT = "#222222", "#d9d9d9", "#c2185b"  # text and lines, grids an
 
 NARROWEST, LARGEST = 2.0, 12  # inches of a picture, points of letters
 HIGHEST = 2.0  # times the height that a picture begins with
-FORMATS = ("png", "svg", "pdf")
+Format = Literal["png", "svg", "pdf"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 _FORMULA = re.compile(r"(?:\\.|\$(?:\\.|[^$\\\n])*\$)+")  # or a letter after a backslash
 _UNSEEN = re.compile(r"\\[a-zA-Z]+|[${}^_\\]")  # what takes no room in a formula, nearly
 _BLANK = "\0"  # stands for a letter of a formula

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fractal_ifs import streams
-from fractal_ifs.config.options import between, line, path, some_of, whole
+from fractal_ifs.config.options import line, number, path, some_of
 from fractal_ifs.errors import counted, told
 from fractal_ifs.help.layout import Examples, Parser, asked, program
 from fractal_ifs.plotting.style import FORMATS, LARGEST, Output, check_letters
@@ -58,10 +58,9 @@ def parser() -> Parser:
         metavar="LIST",
         help="of figures, besides png: svg, pdf or svg,pdf",
     )
-    out.add_argument(
-        "--width", type=between(1, 40), metavar="INCHES", help="of figures; a paper's column has about 3.3"
-    )
-    out.add_argument("--font", type=between(3, LARGEST), metavar="POINTS", help="the size of all letters in figures")
+    column, letters = "of figures; a paper's column has about 3.3", "the size of all letters in figures"
+    out.add_argument("--width", type=number(float, 1, 40), metavar="INCHES", help=column)
+    out.add_argument("--font", type=number(float, 3, LARGEST), metavar="POINTS", help=letters)
     out.add_argument("--no-figures", action="store_true", help="only tables and verdicts: no pictures, no page")
     return out
 
@@ -81,7 +80,7 @@ def status_parser() -> Parser:
     out = Parser(command if command.endswith(" status") else f"{command} status", text, given)
     out.add_argument("paths", nargs="*", type=path, metavar="DIR", help="a sweep's directory; default: multirun")
     seconds = "look again every so many seconds, until all runs have ended or Ctrl-C; without a number: 10"
-    out.add_argument("--watch", nargs="?", type=whole(1, 10**6), const=10, metavar="SECONDS", help=seconds)
+    out.add_argument("--watch", nargs="?", type=number(int, 1, 10**6), const=10, metavar="SECONDS", help=seconds)
     return out
 
 
@@ -103,10 +102,10 @@ def check_parser() -> Parser:
     out = Parser(f"{program('report')} check", text, given)
     out.add_argument("path", type=path, metavar="FILE", help="the table")
     out.add_argument(
-        "-n", "--number", type=whole(1, 10**9), default=3, help="how many runs, drawn at random; default: 3"
+        "-n", "--number", type=number(int, 1, 10**9), default=3, help="how many runs, drawn at random; default: 3"
     )
-    out.add_argument("--width", type=whole(1, 10**9), help="the largest width that is drawn; default: any")
-    out.add_argument("--seed", type=whole(0, 2**32 - 1), help="of the draw: the same seed draws the same runs")
+    out.add_argument("--width", type=number(int, 1, 10**9), help="the largest width that is drawn; default: any")
+    out.add_argument("--seed", type=number(int, 0, 2**32 - 1), help="of the draw: the same seed draws the same runs")
     return out
 
 

@@ -10,6 +10,7 @@ from fractal_ifs.report.tables import Table
 from fractal_ifs.results.choice import APART
 from fractal_ifs.results.numbers import collapsed
 from fractal_ifs.results.pivot import Pivot
+from fractal_ifs.results.rows import runs_of
 from fractal_ifs.runs.records import Status
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def lost(runs: pd.DataFrame, own: Pivot | None, made: Sequence[Table]) -> list[s
         own: the sweep's own table, if there is one.
         made: those of the paper's tables that are shown.
     """
-    rows = runs.astype(object).where(runs.notna(), None).to_dict("records")
+    rows = runs_of(runs)
     lines: list[str] = []
     if diverged := [run for run in rows if run["status"] == Status.DIVERGED]:
         lines.append(f"{_of(len(diverged), len(rows))} diverged: in no mean")

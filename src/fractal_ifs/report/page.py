@@ -20,14 +20,14 @@ from fractal_ifs.plotting.style import Line, lines, ordered
 from fractal_ifs.report import own_figures
 from fractal_ifs.report.content import Content, Own
 from fractal_ifs.report.forms import pivot_html
-from fractal_ifs.report.tables import CURVES, FRACTALS, Table, difference, legend, paper
+from fractal_ifs.report.tables import CURVES, FRACTALS, Table, difference, legend, places
 from fractal_ifs.report.verdicts import Verdict, rows
 from fractal_ifs.results.cells import CellResult, form_cells
 from fractal_ifs.results.columns import CellKey
 from fractal_ifs.results.measured import measures_of
 from fractal_ifs.results.numbers import NUMBERS, learning_curve
 from fractal_ifs.results.pivot import APART, Pivot, Run
-from fractal_ifs.results.rows import train_command
+from fractal_ifs.results.rows import runs_of, train_command
 from fractal_ifs.results.text_table import plain_value
 from fractal_ifs.results.varied import inner_keys, measured, varied
 from fractal_ifs.runs.records import key_of
@@ -114,7 +114,7 @@ def _runs(own: Own) -> dict[str, Any]:
     keys = varied(table, inner_keys(table)) or ["seed"]
     told = []
     chosen = {run["fingerprint"] for cell in own.table.cells for run in cell.runs}
-    runs = table.astype(object).where(table.notna(), None).to_dict("records")
+    runs = runs_of(table)
     drawn = _drawn(runs, [key for key in keys if key != "seed"], chosen)
     for run in runs:
         series = measures_of(run) if run["fingerprint"] in drawn else {}
@@ -169,11 +169,10 @@ def _plain(looks: Sequence[Line]) -> list[tuple[str, str]]:
 
 def _beside_the_paper(found: Content, pictures: Mapping[str, bytes]) -> str:
     runs, cells = found.runs, found.cells
-    theirs = paper_values() if cells.number.beside_paper else {}
+    theirs = places() if cells.number.beside_paper else {}
     entries: list[dict[str, Any]] = []
     curves: dict[str, Any] = {}
-    by_name = runs.drop_duplicates("fingerprint").set_index("fingerprint", drop=False)
-    by_name = by_name.astype(object).where(by_name.notna(), None).to_dict("index")
+    by_name = {run["fingerprint"]: run for run in runs_of(runs.drop_duplicates("fingerprint"))}
     by_lr = [(f"{lr:g}", form_cells(own, cells.number)[0]) for lr, own in runs.groupby("lr")]
     for lr, part in [("best", cells), *by_lr]:
         for cell in part.values():
@@ -198,7 +197,7 @@ def _packed(text: str) -> str:
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
 
 
-def _entry(cell: CellResult, lr: str, theirs: Mapping[CellKey, float]) -> dict[str, Any]:
+def _entry(cell: CellResult, lr: str, theirs: Mapping[CellKey | None, float | None]) -> dict[str, Any]:
     """A cell as the page's script reads it. ``lr``: a learning rate, or "best" for the best of all."""
     key = cell.key
     if key.data == "fractal":
@@ -230,22 +229,6 @@ def _entry(cell: CellResult, lr: str, theirs: Mapping[CellKey, float]) -> dict[s
 def _levels(curve: str, n: int) -> list[float]:
     """P(0), ..., P(n) of one of the paper's curves."""
     return [round(float(p), 4) for p in ApproximationCurve.load(int(curve)).P(n)]
-
-
-def paper_values() -> dict[CellKey, float]:
-    """The paper's numbers in Tables 1 and 2 and Figure 7, by cell."""
-    numbers = paper()
-    found = {}
-    for table, where in (("table1", lambda r: ("1", r)), ("table2", lambda r: (str(r), 5))):
-        for fractal, block in numbers[table]["values"].items():
-            for row, line in zip(numbers[table]["rows"], block, strict=True):
-                for width, value in zip(numbers["widths"], line, strict=True):
-                    found[CellKey("fractal", fractal, 5, *where(row), width)] = value
-    seven = numbers["figure7"]
-    for depth, line in zip(seven["rows"], seven["values"], strict=True):
-        for channels, value in zip(seven["channels"], line, strict=True):
-            found[CellKey("cifar10", None, None, None, depth, channels)] = value
-    return found
 
 
 def _summary(table: Table) -> str:

@@ -1,7 +1,7 @@
 """Small pictures of what the networks of a report's cells have learned, and galleries of these."""
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,9 +11,8 @@ from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import write
 from fractal_ifs.fractals.membership import deepest
 from fractal_ifs.plotting.style import BLUE, ORANGE, PALE_BLUE, PALE_ORANGE
-from fractal_ifs.report.tables import FRACTALS, paper
+from fractal_ifs.report.tables import FRACTALS, Table, tables
 from fractal_ifs.results.cells import CellResult, Cells
-from fractal_ifs.results.columns import CellKey
 from fractal_ifs.runs.load import load
 
 if TYPE_CHECKING:
@@ -105,40 +104,29 @@ def write_galleries(ours: Cells, pictures: Mapping[str, bytes], directory: Path)
 
     Returns the files. A sheet without any picture is left out.
     """
-    widths, written = paper()["widths"], []
+    one, two, *_ = tables(ours)
+    written: list[Path] = []
     for fractal, title in FRACTALS.items():
-        sheets: list[tuple[str, str, Sequence[int], Callable[[int, int], CellKey]]] = [
-            ("depth", "curve 1", range(1, 6), lambda r, w, f=fractal: CellKey("fractal", f, 5, "1", r, w)),
-            ("curve", "depth 5", range(1, 7), lambda r, w, f=fractal: CellKey("fractal", f, 5, str(r), 5, w)),
-        ]
-        for row, where, rows, key in sheets:
-            grid = [[ours.get(key(r, w)) for w in widths] for r in rows]
+        for table, where in ((one, "curve 1"), (two, "depth 5")):
+            grid = [[cell.result for cell in line] for line in table.blocks[fractal]]
             if any(cell and cell.fingerprint in pictures for line in grid for cell in line):
-                path = directory / f"gallery_{fractal}_{row}.png"
+                path = directory / f"gallery_{fractal}_{table.row}.png"
                 directory.mkdir(parents=True, exist_ok=True)
-                write(path, _sheet(f"{title}, {where}", row, rows, widths, grid, pictures))
+                write(path, _sheet(f"{title}, {where}", table, grid, pictures))
                 written.append(path)
     return written
 
 
 def _sheet(
-    title: str,
-    row: str,
-    rows: Sequence[int],
-    widths: Sequence[int],
-    grid: Sequence[Sequence[CellResult | None]],
-    pictures: Mapping[str, bytes],
+    title: str, table: Table, grid: Sequence[Sequence[CellResult | None]], pictures: Mapping[str, bytes]
 ) -> bytes:
-    """One sheet as PNG: the rows and columns that have a picture.
-
-    ``grid``: a row per entry of ``rows``, which are depths or curves as ``row`` says.
-    """
+    """One sheet as PNG: the rows and columns of ``grid``, one of the table's blocks, that have a picture."""
     from PIL import Image, ImageDraw, ImageFont
 
     has = [[bool(cell and cell.fingerprint in pictures) for cell in line] for line in grid]
-    shown = [j for j in range(len(widths)) if any(line[j] for line in has)]
+    shown = [j for j in range(len(table.widths)) if any(line[j] for line in has)]
     rows, grid = zip(
-        *((value, line) for value, line, each in zip(rows, grid, has, strict=True) if any(each)), strict=True
+        *((value, line) for value, line, each in zip(table.rows, grid, has, strict=True) if any(each)), strict=True
     )
     gap, top, left, line = 6, 62, 66, PIXELS + 24
     font = ImageFont.load_default(13)
@@ -154,9 +142,8 @@ def _sheet(
     pen.text((left, 6), head, "#222222", font)
     pen.text((left, 22), said, "#666", font)
     for j, column in enumerate(shown):
-        pen.text(
-            (left + j * (PIXELS + gap) + PIXELS / 2, top - 18), f"width {widths[column]}", "#222", font, anchor="ma"
-        )
+        width = f"width {table.widths[column]}"
+        pen.text((left + j * (PIXELS + gap) + PIXELS / 2, top - 18), width, "#222", font, "ma")
         for i, cells in enumerate(grid):
             place = (left + j * (PIXELS + gap), top + i * line)
             cell = cells[column]
@@ -168,7 +155,7 @@ def _sheet(
             else:
                 pen.rectangle((*place, place[0] + PIXELS, place[1] + PIXELS), outline="#ddd")
     for i, value in enumerate(rows):
-        pen.text((6, top + i * line + PIXELS / 2), f"{row} {value}", "#222", font, anchor="lm")
+        pen.text((6, top + i * line + PIXELS / 2), f"{table.row} {value}", "#222", font, anchor="lm")
     buffer = io.BytesIO()
     sheet.quantize(32).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -41,13 +41,14 @@ class Cell:
     differs: str = ""  # how the protocol of ours differs from the paper's
     digits: int = 2  # of the paper's number
     result: CellResult | None = None  # all that is known of ours
+    key: CellKey | None = None  # its name
 
     @classmethod
-    def of(cls, ours: CellResult | None, theirs: float | None, digits: int = 2) -> "Cell":
+    def of(cls, key: CellKey, ours: CellResult | None, theirs: float | None, digits: int = 2) -> "Cell":
         """The place of a cell that we have run, or have not (None)."""
         if ours is None:
-            return cls(theirs, digits=digits)
-        return cls(theirs, ours.accuracy, ours.budget, not ours.whole, ours.differs, digits, ours)
+            return cls(theirs, digits=digits, key=key)
+        return cls(theirs, ours.accuracy, ours.budget, not ours.whole, ours.differs, digits, ours, key)
 
     @property
     def difference(self) -> float | None:
@@ -87,18 +88,22 @@ def tables(ours: Cells) -> list[Table]:
 
     Beside training accuracies no number of the paper's stands: it has none of these.
     """
+    *found, seven = _every_table(ours)
+    return [*found, seven] if any(key.data == "cifar10" for key in ours) else found
+
+
+def _every_table(ours: Cells) -> list[Table]:
     numbers, number = paper(), ours.number
     widths, depths, curves = numbers["widths"], numbers["table1"]["rows"], numbers["table2"]["rows"]
+    seven = numbers["figure7"]
 
     def grid(
         values: Any, key: Callable[[int, int], CellKey], rows: Sequence[int], columns: Sequence[int], digits: int = 2
     ) -> list[list[Cell]]:
+        theirs = values if values and number.beside_paper else [[None] * len(columns)] * len(rows)
         return [
-            [
-                Cell.of(ours.get(key(r, w)), values[i][j] if values and number.beside_paper else None, digits)
-                for j, w in enumerate(columns)
-            ]
-            for i, r in enumerate(rows)
+            [Cell.of(key(r, w), ours.get(key(r, w)), v, digits) for w, v in zip(columns, line, strict=True)]
+            for r, line in zip(rows, theirs, strict=True)
         ]
 
     one = {
@@ -109,16 +114,14 @@ def tables(ours: Cells) -> list[Table]:
         for f, v in _values("table2")
     }
     six = {"vicsek": grid(None, lambda r, w: CellKey("fractal", "vicsek", 6, "4", r, w), depths, widths)}
-    found = [
+    layers, channels = seven["rows"], seven["channels"]
+    images = grid(seven["values"], lambda r, w: CellKey("cifar10", None, None, None, r, w), layers, channels, digits=3)
+    return [
         Table("Table 1: curve 1, fractals of depth 5", "depth", depths, widths, one, number),
         Table("Table 2: networks of depth 5, fractals of depth 5", "curve", curves, widths, two, number),
         Table('Figure 6: "fine" Vicsek (curve 4) of depth 6', "depth", depths, widths, six, number),
+        Table("Figure 7: CIFAR-10, width is channels", "depth", layers, channels, {"CIFAR-10": images}, number),
     ]
-    if any(key[0] == "cifar10" for key in ours):
-        channels, values = numbers["figure7"]["channels"], numbers["figure7"]["values"]
-        seven = {"CIFAR-10": grid(values, lambda r, w: CellKey("cifar10", None, None, None, r, w), depths, channels, 3)}
-        found.append(Table("Figure 7: CIFAR-10, width is channels", "depth", depths, channels, seven, number))
-    return found
 
 
 def shown(tables: Sequence[Table], whole: bool, least: float = 0.0) -> list[Table]:
@@ -137,22 +140,9 @@ def shown(tables: Sequence[Table], whole: bool, least: float = 0.0) -> list[Tabl
     return list(filter(belongs, tables))
 
 
-def places() -> frozenset[CellKey]:
-    """The names of all cells of the paper's tables and grids."""
-    return frozenset(
-        CellKey("fractal", f, *where)
-        for f in FRACTALS
-        for w in paper()["widths"]
-        for where in (
-            *((5, "1", d, w) for d in paper()["table1"]["rows"]),
-            *((5, str(c), 5, w) for c in paper()["table2"]["rows"]),
-            *((6, "4", d, w) for d in paper()["table1"]["rows"] if f == "vicsek"),
-        )
-    ) | {
-        CellKey("cifar10", None, None, None, depth, width)
-        for depth in paper()["figure7"]["rows"]
-        for width in paper()["figure7"]["channels"]
-    }
+def places() -> dict[CellKey | None, float | None]:
+    """The names of all cells of the paper's tables and grids, and the paper's number in each, if it has one."""
+    return {cell.key: cell.theirs for table in _every_table(Cells()) for cell in table.cells}
 
 
 def tell_all(runs: "pd.DataFrame", cells: Cells) -> bool:

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fractal_ifs.errors import counted
-from fractal_ifs.results.choice import APART, Run, best_lr
+from fractal_ifs.results.choice import APART, Run, best_lr, order_of_doubles
 from fractal_ifs.results.columns import ENDED, CellKey
 from fractal_ifs.results.numbers import BEST, LAST10, Number, collapsed, looks, mean_of
 from fractal_ifs.results.protocol import PAPER_EVALUATIONS, PAPER_STEPS, keys_of_difference
+from fractal_ifs.results.rows import runs_of
 from fractal_ifs.results.text_table import plain_value
 
 if TYPE_CHECKING:
@@ -77,10 +78,10 @@ def form_cells(runs: "pd.DataFrame", number: Number = BEST) -> tuple[Cells, list
         runs: as ``results.rows.read_runs`` returns it.
         number: by which runs are compared, and of which the accuracies are. A run without it is in no cell.
     """
-    groups: dict[tuple[Any, ...], list[Run]] = {}
+    groups: dict[CellKey, list[Run]] = {}
     every: dict[tuple[Any, ...], list[Run]] = {}  # with those that are in no mean
     lacking = 0
-    for run in runs.astype(object).where(runs.notna(), None).to_dict("records"):
+    for run in runs_of(runs):
         every.setdefault(_tried_as(run), []).append(run)
         if run["best_test_acc"] is None or not run["steps"] or run["status"] in APART:
             continue
@@ -95,7 +96,6 @@ def form_cells(runs: "pd.DataFrame", number: Number = BEST) -> tuple[Cells, list
     other_budgets = unshared = 0
     for key in sorted(groups, key=lambda values: [(isinstance(v, str), v or 0) for v in values]):
         group = groups[key]
-        name = CellKey.of(group[0])
         candidates: dict[tuple[Any, ...], list[Run]] = {}
         for run in group:
             part = tuple(run[k] for k in ("setting", "steps_asked", "eval_every"))
@@ -106,19 +106,19 @@ def form_cells(runs: "pd.DataFrame", number: Number = BEST) -> tuple[Cells, list
         if others := [run for run in group if run["setting"] != first["setting"]]:
             ways = sorted({run["differs"] or "as the paper" for run in others})
             notes.append(
-                f"{name}: {1 + len({run['setting'] for run in others})} different configs claim this cell; "
+                f"{key}: {1 + len({run['setting'] for run in others})} different configs claim this cell; "
                 f"shown: {first['differs'] or 'as the paper'}; left out, {len(others)} runs: {'; '.join(ways)}"
             )
         same = [run for run in group if all(run[k] == first[k] for k in ("setting", "steps_asked"))]
         if len(apart := sorted({run["eval_every"] for run in same})) > 1:
             notes.append(
-                f"{name}: runs with eval_every={', '.join(f'{e:g}' for e in apart)} claim this cell; "
+                f"{key}: runs with eval_every={', '.join(f'{e:g}' for e in apart)} claim this cell; "
                 f"shown: {first['eval_every']:g}"
             )
         result, doubles, shared = _result(key, chosen, every[_tried_as(first)], number)
         rows.append(result)
         unshared += not shared
-        notes += [f"{name}: {double}" for double in doubles]
+        notes += [f"{key}: {double}" for double in doubles]
     if unshared:
         notes.append(
             f"in {counted(unshared, 'cell')} the learning rates have no seed in common: chosen among those of the most "
@@ -171,7 +171,7 @@ def _budget(part: Sequence[Run]) -> int:
 
 
 def _result(
-    key: Sequence[Any], part: Sequence[Run], every: Sequence[Run], number: Number
+    key: CellKey, part: Sequence[Run], every: Sequence[Run], number: Number
 ) -> tuple[CellResult, list[str], bool]:
     """The best learning rate of runs of one setting and budget, and notes on runs of the same seed.
 
@@ -179,7 +179,7 @@ def _result(
     """
     taken: dict[tuple[float, Any], Run] = {}
     doubles: list[str] = []
-    for run in sorted(part, key=lambda run: (not run["verified"], str(run["fingerprint"]))):
+    for run in sorted(part, key=order_of_doubles):
         shown = taken.setdefault((run["lr"], run["seed"]), run)
         if shown is not run:
             doubles.append(
@@ -194,21 +194,15 @@ def _result(
     last = [value for run in of_lr if (value := LAST10.of(run)) is not None]
     mean = mean_of(chosen)
     first = min(of_lr, key=lambda run: run["seed"])
-    data, fractal, fractal_depth, curve, depth, width = key
     result = CellResult(
-        data=data,
-        fractal=fractal,
-        fractal_depth=fractal_depth,
-        curve=curve,
-        depth=int(depth),
-        width=int(width),
+        **key._asdict(),
         accuracy=mean,
         spread=(sum((v - mean) ** 2 for v in chosen) / (len(chosen) - 1)) ** 0.5 if len(chosen) > 1 else None,
         least=min(chosen),
         most=max(chosen),
         lr=choice.lr,
         seeds=len(chosen),
-        lrs=choice.tried,
+        lrs=choice.lrs,
         budget=_budget(part),
         ended=part[0]["status"] in ENDED,
         whole=_whole(part),

@@ -18,10 +18,15 @@ class Choice(NamedTuple):
 
     lr: float
     runs: Sequence[Run]  # at it, one for each seed
-    tried: int  # how many learning rates were tried
+    lrs: int  # how many learning rates were tried
     edge: bool  # it is the smallest or the largest of several
     shared: bool  # whether it was chosen on seeds that all learning rates have
     unsteady: bool  # whether a run diverged or failed at one of the learning rates
+
+
+def order_of_doubles(run: Run) -> tuple[bool, str]:
+    """Sorts runs of the same keys and seed, which differ in how they were computed: the first of them counts."""
+    return not run["verified"], str(run["fingerprint"])
 
 
 def best_lr(compared: Sequence[Run], every: Sequence[Run], number: Number) -> Choice | None:

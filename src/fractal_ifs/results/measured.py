@@ -12,6 +12,7 @@ from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError, Damaged, short
 from fractal_ifs.results.columns import MEASURED, last_of
 from fractal_ifs.results.numbers import NUMBERS, Number, learning_curve
+from fractal_ifs.results.rows import runs_of
 from fractal_ifs.runs import records
 from fractal_ifs.runs.history import MOST_MEASURED, read_history
 
@@ -55,7 +56,7 @@ def with_measure(runs: pd.DataFrame, number: str) -> tuple[pd.DataFrame, Number]
     """
     name, _, step = number.partition("@")
     step = step or "last"
-    lines = runs.astype(object).where(runs.notna(), None).to_dict("records")
+    lines = runs_of(runs)
     series = [measures_of(run) for run in lines]
     known = list(dict.fromkeys(measure for found in series for measure in found))
     numbered = [str(column) for column in runs.columns[runs.notna().any()]]

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.errors import ConfigError, counted, short
 from fractal_ifs.measures.own import is_ours
-from fractal_ifs.results.choice import APART, Run, best_lr
+from fractal_ifs.results.choice import APART, Run, best_lr, order_of_doubles
 from fractal_ifs.results.columns import is_measured
 from fractal_ifs.results.numbers import BEST, CHOOSING, Number, collapsed, looks, mean_of
 from fractal_ifs.results.protocol import keys_of_difference
+from fractal_ifs.results.rows import runs_of
 from fractal_ifs.results.text_table import by_value, plain_value
 from fractal_ifs.results.varied import DRAWN, FOLLOW, KEYS, follows, varied
 from fractal_ifs.runs.records import SOURCES, Status, field_of, key_of
@@ -125,7 +126,7 @@ def pivot(
     Raises ConfigError where ``column`` is no key that differs here.
     """
     names = varied(table, inner)
-    runs: Sequence[Run] = table.astype(object).where(table.notna(), None).to_dict("records")
+    runs: Sequence[Run] = runs_of(table)
     column = None if column is None else _asked(column, names, runs, inner)
     over = [name for name in DRAWN if name != column]
     keys = [name for name in names if name not in over]
@@ -346,7 +347,7 @@ def _asked(key: str, names: list[str], runs: Sequence[Run], inner: Sequence[str]
 def _without_doubles(runs: Sequence[Run], identity: Sequence[str], notes: list[str]) -> list[Run]:
     """The runs, of those with the same values of all keys the first."""
     first: dict[tuple[str, ...], Run] = {}
-    for run in sorted(runs, key=lambda run: (not run["verified"], str(run["fingerprint"]))):
+    for run in sorted(runs, key=order_of_doubles):
         first.setdefault(_key(run, identity), run)
     notes.append(
         f"{counted(len(runs) - len(first), 'run')} left out: another has the same keys and seed, they differ in how "
@@ -357,32 +358,27 @@ def _without_doubles(runs: Sequence[Run], identity: Sequence[str], notes: list[s
 
 def _entry(group: Sequence[Run], number: Number) -> Entry:
     """The cell of some runs."""
-    valued = [(run, value) for run in group if (value := number.of(run)) is not None]
-    valued = [(run, value) for run, value in valued if run["status"] not in APART]
-    valued = [(run, value) for run, value in valued if number.score(run) is not None]  # else it can't be chosen
+    valued = [
+        (run, value)
+        for run in group
+        if run["status"] not in APART and (value := number.of(run)) is not None
+        if number.score(run) is not None  # else it can't be chosen
+    ]
     ended = [(run, value) for run, value in valued if run["status"] in COUNTED]
     taken = ended or valued
     choice = best_lr([run for run, _ in taken], group, number)
     if choice is None:
         lrs = len({run["lr"] for run in group})
-        return Entry([], None, None, None, lrs, False, True, False, False, _statuses(group))
+        return Entry(
+            runs=[], mean=None, sd=None, ended=False, apart=_statuses(group),
+            lr=None, lrs=lrs, edge=False, shared=True, unsteady=False,
+        )  # fmt: skip
     chosen, had = {id(run) for run in choice.runs}, {id(run) for run, _ in taken}
     values = [value for run, value in taken if id(run) in chosen]
     mean = mean_of(values)
     sd = statistics.stdev(values) if len(values) > 1 else None
     beside = [run for run in group if id(run) not in had]
-    return Entry(
-        choice.runs,
-        mean,
-        sd,
-        choice.lr,
-        choice.tried,
-        choice.edge,
-        choice.shared,
-        choice.unsteady,
-        bool(ended),
-        _statuses(beside),
-    )
+    return Entry(**choice._asdict(), mean=mean, sd=sd, ended=bool(ended), apart=_statuses(beside))
 
 
 def _statuses(runs: Sequence[Run]) -> dict[str, int]:

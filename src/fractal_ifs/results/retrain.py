@@ -7,12 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-
 from fractal_ifs.engines import cpp
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.fractals.numbers import whole
-from fractal_ifs.results.rows import read_runs, train_command, without_zeros
+from fractal_ifs.results.rows import read_runs, runs_of, train_command, without_zeros
 from fractal_ifs.runs.records import read_record
 
 
@@ -31,14 +28,11 @@ def retrain(
         seed: of the draw. None: other runs every time.
 
     Yields for each run what was found, as text, and whether it is the same. Raises ConfigError where there is no such
-    run, and on a number below 1.
+    run.
     """
-    for key, value, least in (("--number", number, 1), ("--width", width, 1), ("--seed", seed, 0)):
-        if value is not None:
-            whole(value, key, least)
     runs = read_runs([path])[0]
     runs = runs.loc[(runs.engine == "native") & (runs.width <= (width or float("inf")))]
-    runs = runs.loc[[train_command(run) is not None for run in runs.to_dict("records")]]
+    runs = runs.loc[[train_command(run) is not None for run in runs_of(runs)]]
     if runs.empty:
         narrow = "" if width is None else f" of width <= {width}"
         raise ConfigError(f"{path}: has no run of the paper's protocol and the native engine{narrow}")
@@ -47,7 +41,7 @@ def retrain(
     if here.empty:
         reasons = (f"{isa}: {state.get(isa, 'unknown')}" for isa in sorted({str(isa) for isa in runs.isa}))
         raise ConfigError(f"{path}: its runs are equal on their own instruction set alone: {', '.join(reasons)}")
-    for run in here.sample(min(number, len(here)), random_state=seed).to_dict("records"):
+    for run in runs_of(here.sample(min(number, len(here)), random_state=seed)):
         line = str(train_command(run))
         with tempfile.TemporaryDirectory() as directory:
             arguments = [sys.executable, *line.split()[1:], "logger=none", f"hydra.run.dir={directory}/run"]
@@ -59,6 +53,6 @@ def retrain(
             continue
         names = ("best_test_acc", "best_step", "final_test_acc")
         again = without_zeros({name: record[name] for name in ("status", *names)})
-        same = all(again[name] == run[name] or (pd.isna(run[name]) and again[name] is None) for name in names)
+        same = all(again[name] == run[name] for name in names)
         kept, now = (", ".join(f"{name} {found[name]}" for name in names) for found in (run, again))
         yield f"{line}\n  kept: {kept}\n  now:  {now}: {'the same' if same else 'DIFFERENT'}", same

@@ -70,6 +70,11 @@ def read_runs(paths: Sequence[Path]) -> tuple["pd.DataFrame", list[str]]:
     return _without_doubles(table, notes), notes
 
 
+def runs_of(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """The rows of a table of runs, with None where a value is missing: a nan is true, and equals nothing."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
 def row_of(directory: Path, record: RunRecord, expected: records.Stored | None = None) -> dict[str, Any]:
     """The row of a run: its values for ``COLUMNS`` and of its measures, by name.
 

@@ -34,14 +34,20 @@ def finished_or_kept(job: Job) -> RunRecord | None:
     stored = stored_of(job)
     found = stored.record if stored else _kept(job)
     if found is None:
+        check_own([job])
+    return found
+
+
+def check_own(jobs: Sequence[Job]) -> None:
+    """Raises ConfigError where a class or a function of a user's own doesn't do what it should."""
+    for job in jobs:
         check_network(job.config)
         check_loss(job.config)
         check_measures(job.config)
-        if job.config.engine == "lightning":
-            from fractal_ifs.training.lightning_parts import check_parts
+    if any(job.config.engine == "lightning" for job in jobs):
+        from fractal_ifs.training.lightning_parts import check_parts
 
-            check_parts([job])
-    return found
+        check_parts(jobs)
 
 
 def finished_jobs(jobs: Sequence[Job]) -> dict[int, Ended]:

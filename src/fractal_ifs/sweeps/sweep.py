@@ -11,16 +11,13 @@ from fractal_ifs.config.machine import on_this_machine
 from fractal_ifs.config.run import Job
 from fractal_ifs.data.images import check_images
 from fractal_ifs.engines.choice import check_engine, choose
-from fractal_ifs.engines.own_loss import check_loss
-from fractal_ifs.measures.own import check_measures
-from fractal_ifs.networks.own import check_network
 from fractal_ifs.results.finished_runs import Keeper
 from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.records import RunRecord, understood, version
 from fractal_ifs.runs.run import Run
 from fractal_ifs.sweeps.driver import report_failure
 from fractal_ifs.sweeps.executors import execute
-from fractal_ifs.sweeps.finished import Ended, finished_jobs
+from fractal_ifs.sweeps.finished import Ended, check_own, finished_jobs
 from fractal_ifs.sweeps.progress import Progress
 from fractal_ifs.sweeps.work import Outcome
 from fractal_ifs.training.rounds import SweepRounds
@@ -53,15 +50,9 @@ def ready(jobs: Sequence[Job]) -> list[Job]:
     network, loss or measure that doesn't do what it should.
     """
     jobs = with_sources([on_this_machine(job) for job in jobs])
+    check_own(jobs)
     for job in jobs:
-        check_network(job.config)
-        check_loss(job.config)
-        check_measures(job.config)
         check_engine(job.config)
-    if any(job.config.engine == "lightning" for job in jobs):
-        from fractal_ifs.training.lightning_parts import check_parts
-
-        check_parts(jobs)
     check_images(job.config for job in jobs)
     return jobs
 

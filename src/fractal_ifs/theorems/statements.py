@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from fractal_ifs.config.keys import A_SEED, Group, checked, key, shown
+from fractal_ifs.config.keys import A_SEED, checked, key, shown
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.cube import CubeIFS
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.fractals.ifs import AffineIFS, depth_of
-from fractal_ifs.plotting.style import FORMATS, LARGEST, Output, check_letters
+from fractal_ifs.plotting.keys import Looks
 from fractal_ifs.theorems import (
     conjecture1,
     corollary1,
@@ -30,9 +30,6 @@ from fractal_ifs.theorems.theorem4 import MOST_CELLS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-Format = Literal["png", "svg", "pdf"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ NAMES = f"all or one of {', '.join(STATEMENTS)}, or a list of these"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Keys(Group):
+class Keys(Looks):
     """The keys at the top of conf/theory.yaml."""
 
     fractal: Mapping[str, Any] = key("the config group ``fractal``")
@@ -78,27 +75,17 @@ class Keys(Group):
     seed: int = key("seed of everything random", least=0, most=2**63 - 1, allowed=A_SEED)
     threads: int = key("threads of torch", least=1, most=1024)
     figures: bool = key("a picture of each statement")
-    formats: Format | tuple[Format, ...] = key("some of png, svg, pdf", allowed=f"one or some of {', '.join(FORMATS)}")
-    width: float | None = key("of a picture in inches (a paper's column: about 3.3); null: 5", least=1, most=40)
-    font: float | None = key("size of all letters in points; null: what the picture has", least=3, most=LARGEST)
-    dpi: int = key("dots per inch of a PNG", least=20, most=1200)
 
     def check(self) -> None:
-        """Raises ConfigError for unknown statements."""
+        """Raises ConfigError for unknown statements too."""
+        super().check()
         for name in self._asked:
             if name not in ("all", *STATEMENTS):
                 raise ConfigError(f"statement={shown(name)}: must be {NAMES}")
-        check_letters(self.output)
 
     @property
     def _asked(self) -> tuple[str, ...]:
         return (self.statement,) if isinstance(self.statement, str) else self.statement
-
-    @property
-    def output(self) -> Output:
-        """How pictures are written."""
-        formats = (self.formats,) if isinstance(self.formats, str) else self.formats
-        return Output(tuple(dict.fromkeys(formats)), self.width, self.font, self.dpi, colours=None)
 
     @property
     def statements(self) -> tuple[str, ...]:
