@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fractal_ifs.config.keys import key
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, counted
 from fractal_ifs.fractals.cube import CubeIFS
 from fractal_ifs.networks.construction import (
     LARGEST_CHECKED,
@@ -50,7 +50,10 @@ class Settings(Section):
             return self.s
         found = tuple(s for s in range(1, n + 1) if built_width(ifs, s) <= LARGEST_CHECKED)
         if not found:
-            raise ConfigError(f"{self.PREFIX}s=null: even s=1 is wider than {LARGEST_CHECKED}; give s")
+            raise ConfigError(
+                f"{self.PREFIX}s=null: with fractal.d={ifs.d} and {counted(ifs.r, 'map')} even s=1 is wider than "
+                f"{LARGEST_CHECKED}; give s"
+            )
         return found
 
 
