@@ -29,7 +29,7 @@ from fractal_ifs.config.messages import refusals
 from fractal_ifs.config.plugins import check_plugin_keys
 from fractal_ifs.config.session import VERSION_BASE, Task, register
 from fractal_ifs.config.trust import check_trust
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, counted
 from fractal_ifs.extras import require
 from fractal_ifs.files import CONF
 from fractal_ifs.help.before_hydra import answered
@@ -93,7 +93,7 @@ def _run(config: DictConfig, directory: Path) -> int:
     failed.extend(f"error: does not hold: {statement}" for statement in dict.fromkeys(wrong))
     source = f" from {NAME}" if before.checks else ""
     took = f"{time.perf_counter() - begin:.0f} s"
-    print(f"{len(checks)} checks{source} in {took}, {len(wrong)} don't hold: {directory}")
+    print(f"{counted(len(checks), 'check')}{source} in {took}, {len(wrong)} don't hold: {directory}")
     return len(wrong)
 
 
