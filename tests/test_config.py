@@ -310,6 +310,7 @@ def test_options_of_hydra_that_exclude_each_other_are_one_line(command):
     ("value", "hint", "limits", "found"),
     [
         (3, int, {"least": 3, "most": 3}, 3),
+        ("12", int, {"most": 12}, 12),
         ("1/4", float, {"above": 0}, 0.25),
         (["1e-3", 2], tuple[float, ...], {"above": 0}, (0.001, 2.0)),
         ([[5, 3], (10, 4)], tuple[tuple[int, int], ...], {"least": 3}, ((5, 3), (10, 4))),

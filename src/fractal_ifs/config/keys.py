@@ -259,8 +259,10 @@ def _number(limit: float) -> str:
 
 
 def _int(value: Any, _: Any) -> int | None:
-    """Accepts 1e5 as well, which YAML and Hydra read as a float."""
+    """Accepts 1e5 as well, which YAML and Hydra read as a float, and digits as text, as ``oc.env`` gives them."""
     if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,400}", value):
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 

@@ -22,8 +22,8 @@ LENGTH = 200  # bytes of a name; file systems allow 255, and temporary files hav
 def sweep_name(words: Sequence[str]) -> str:
     """The name of a sweep, for example ``fractal=vicsek,curve,width``: fixed keys with their value, swept keys without.
 
-    So the sweep keeps its name, and its finished runs, when swept values are added. One that an earlier version began
-    keeps the name that it had.
+    So the sweep keeps its name, and its finished runs, when swept values are added. What an earlier version
+    began goes on under the name that it had, with the same words.
     """
     plain = [word for word in words if not of_logger(word)]
     name, formers = _sweep_name(plain), [_sweep_name(each, _was_swept) for each in (words, plain)]
@@ -91,8 +91,8 @@ def is_of(path: Path | str, experiment: str) -> bool:
 
 def told_apart(words: Sequence[str]) -> set[str]:
     """Keys left out of names in which a command's jobs differ, so that their names must say them."""
-    swept = {word.partition("=")[0].lstrip("+") for word in words if _is_swept(word)}
-    return swept & {"experiment", *LOOKS}
+    keys = {"experiment", *LOOKS}
+    return {key for word in words if (key := word.partition("=")[0].lstrip("+")) in keys and _is_swept(word)}
 
 
 def run_name(words: Sequence[str], exclude: Sequence[str], item_sep: str = ",", kv_sep: str = "=") -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fractal_ifs.fractals.splitmix import GOLDEN, ROUNDS, derive, high_bits, signed, uniform, words
+from fractal_ifs.fractals.splitmix import GOLDEN, ROUNDS, derive, high_bits, signed, words
 
 _STREAMS = ("train", "test", "init", "shuffle", "augment", "readouts", "validation", "measures")
 
@@ -31,16 +31,16 @@ def generator(seed: int, purpose: str) -> torch.Generator:
 
 def uniforms(seed: int, step: int, steps: int, n: int) -> np.ndarray:
     """Uniform numbers (steps, n) in [0, 1), float64. Row i depends only on the seed and ``step + i``."""
-    return uniform(words(_keys([(seed, step + i) for i in range(steps)]), torch.arange(n))).numpy()
+    begin = _words(np.array([seed % 2**64], np.uint64), np.uint64(0))
+    rows = _words(begin + np.arange(step, step + steps, dtype=np.uint64), np.uint64(0))
+    keys = _words(rows[:, None], np.arange(n, dtype=np.uint64))
+    return (keys >> np.uint64(11)) * 2.0**-53
 
 
 def permutation(shuffle_seed: int, epoch: int, n: int) -> np.ndarray:
     """The order (n,) int64 of the training data in one epoch: indices sorted by 31 random bits each, ties by index."""
     index = np.arange(n, dtype=np.uint64)
-    keys = (index + np.uint64(1)) * np.uint64(GOLDEN) + np.uint64(derive(shuffle_seed, epoch))
-    for shift, factor in ROUNDS:  # ``words`` in NumPy, which is several times faster for a short epoch
-        keys ^= keys >> np.uint64(shift)
-        keys *= np.uint64(factor)
+    keys = _words(np.uint64(derive(shuffle_seed, epoch)), index)
     packed = (keys >> np.uint64(33) << np.uint64(32)) | index
     packed.sort()
     return (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
@@ -54,6 +54,15 @@ def permutations(orders: Sequence[tuple[int, int]], n: int, device: str | torch.
     index = torch.arange(n, device=device)
     packed = high_bits(words(keys, index), 31) << 32 | index
     return (packed.sort(dim=1).values & 0xFFFFFFFF).int()
+
+
+def _words(key: np.ndarray | np.uint64, index: np.ndarray | np.uint64) -> np.ndarray:
+    """``words`` in NumPy, which is several times faster for few of them. One of the two is an array of uint64."""
+    z = (index + np.uint64(1)) * np.uint64(GOLDEN) + key
+    for shift, factor in ROUNDS:
+        z ^= z >> np.uint64(shift)
+        z *= np.uint64(factor)
+    return np.asarray(z)
 
 
 def _keys(streams: Sequence[tuple[int, int]]) -> torch.Tensor:

@@ -73,7 +73,7 @@ class Settings(Looks):
             len(edges) not in (2, 4)
             or any(high - low < NARROWEST for low, high in zip(edges[::2], edges[1::2], strict=True))
         ):
-            raise ConfigError(f"window=[{', '.join(f'{edge:g}' for edge in edges)}]: must be {A_WINDOW}")
+            raise ConfigError(f"window=[{', '.join(f'{edge:.15g}' for edge in edges)}]: must be {A_WINDOW}")
         if self.run is not None and not is_path(str(self.run)):
             raise ConfigError(f"run={shown(self.run)}: must be {A_RUN}")
         if not is_path(str(self.out)):
