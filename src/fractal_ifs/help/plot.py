@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import Examples, program
-from fractal_ifs.help.takes import Keys, Takes, choices, shapes, typed
+from fractal_ifs.help.takes import Keys, Takes, choices, content, shapes, typed
 from fractal_ifs.plotting.keys import Settings
 
 EXAMPLES: Examples = (
@@ -25,7 +25,10 @@ def takes() -> Takes:
         ("-h, --help", "this help; --help NAME: that on a key or a group"),
         ("--version", "Hydra's version"),
     )
-    return Takes(choices(CONF / "plot.yaml"), [Keys("keys", typed(Settings, CONF / "plot.yaml")), *shapes()], options)
+    path = CONF / "plot.yaml"
+    order = list(content(path))
+    keys = sorted(typed(Settings, path), key=lambda key: order.index(key.name))
+    return Takes(choices(path), [Keys("keys", keys), *shapes()], options)
 
 
 def screen(arguments: Sequence[str] = ()) -> str:
