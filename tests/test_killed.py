@@ -89,11 +89,12 @@ def test_a_killed_sweep_goes_on_and_is_joined(tmp_path, engine):
 
 
 AT_ITS_FIRST_CHECKPOINT = """
-import os, signal
+import os, signal, threading
 from fractal_ifs.runs import run
 from fractal_ifs.train import main
-write = run.write_checkpoint
+write, alone = run.write_checkpoint, threading.Lock()
 def killed(*arguments):
+    alone.acquire()  # checkpoints are written side by side
     write(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
 run.write_checkpoint = killed
