@@ -158,6 +158,7 @@ def test_without_extras_sweeps_train_and_are_told_of(bare, tmp_path):
     assert "width 100" in done.stdout
 
 
+@pytest.mark.slow
 def test_without_extras_statements_are_checked_but_not_drawn(bare, tmp_path):
     refused = bare(tmp_path, "theory", "theorem3")
     assert refused.returncode == 1

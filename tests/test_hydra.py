@@ -702,7 +702,7 @@ def test_a_sweeps_name_is_of_its_words():
 
 @pytest.mark.parametrize(
     ("swept", "more"),
-    [("optimizer.betas=[.9,.99],[.9,.999]", "[.8,.99]"), ("curve='1','4'", "'2'")],
+    [("optimizer.betas=[.9,.99],[.9,.999]", "[.8,.99]"), pytest.param("curve='1','4'", "'2'", marks=pytest.mark.slow)],
 )
 def test_a_sweep_over_lists_or_quoted_values_keeps_its_name(command, tmp_path, swept, more):
     """And one that lies under its older name, which had the values, goes on there."""
@@ -809,6 +809,7 @@ def test_the_compose_api(tmp_path):
     assert (ended.returncode, ended.stdout) == (0, "20 0.01 vicsek 1000\n"), ended.stderr
 
 
+@pytest.mark.slow
 def test_an_application_of_ones_own(tmp_path):
     words = ["data.train_size=100", "logger=none"]
     ended = application(tmp_path, OF_ONES_OWN, *words)

@@ -283,6 +283,7 @@ def test_a_stack_that_memory_is_too_small_for_is_halved(monkeypatch, caplog):
     assert ["going on with 2" in m or "going on with 1" in m for m in caplog.messages] == [True, True]
 
 
+@pytest.mark.slow
 def test_a_real_end_of_memory_halves_the_stack(tmp_path):
     """Under an address space that the activations of 16 networks exceed."""
     script = """

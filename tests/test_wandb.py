@@ -264,6 +264,7 @@ def test_ctrl_c_between_a_measurement_and_its_row(tmp_path, monkeypatch):
     assert [row.step for row in calls] == [20, 40, 60, 80, 100]
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_does_not_wait_for_a_network_that_is_away(tmp_path):
     server = Server()
     keys = [word for word in SMALL if not word.startswith("logger=")]
