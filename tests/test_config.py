@@ -139,6 +139,7 @@ def test_bad_input_is_refused_in_one_line(command, tmp_path, arguments, reason):
         ("hydra/launcher=slurm hydra.launcher.setup=load", "hydra.launcher.setup=load: must be a list"),
         ("hydra/launcher=slurm hydra.launcher.more=qos", "hydra.launcher.more=qos: must be keys with values"),
         ("logger=wandb logger.mode=offlin", "logger.mode=offlin: must be one of online, offline, disabled"),
+        ("stop.patience=-1", "stop.patience=-1: must be a whole number >= 1 and <= 1e9, or null"),
         ("logger=wandb logger.timeout=abc", "logger.timeout=abc: must be a finite number > 0"),
         ("+model.note=1", "model.note=1: there is no such key"),
         ("hydra.launcher.stac=2", "hydra.launcher.stac=2: there is no such key; did you mean stack?"),

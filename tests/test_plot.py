@@ -453,6 +453,7 @@ def test_a_fractal_of_ones_own_from_a_directory(tmp_path):
         (["margin=???"], r"margin=\?\?\?: this key has no default"),
         (["points=interval(1,9)"], r"points=interval\(1,9\): must be separate values"),
         (["points=0"], "points=0: must be a whole number >= 1"),
+        (["width=100"], "width=100: must be a finite number >= 1 and <= 40, or null"),
         (["window=[1,0,0,1]"], r"window=\[1, 0, 0, 1\]: must be \[x0,x1,y0,y1\]"),
         (["window=[1000000,999999.5,0,1]"], r"window=\[1000000, 999999.5, 0, 1\]: must be"),
         (["window=[0,1]"], r"window=\[0.0, 1.0\]: must have 4 numbers for d=2"),

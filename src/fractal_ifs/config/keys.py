@@ -117,17 +117,19 @@ def describe(group: type[Group]) -> list[Described]:
     """The keys of a group, described."""
     return [
         Described(
-            field.name, field.metadata["doc"], described(hint, field.metadata), _few(hint), field.metadata["result"]
+            field.name,
+            field.metadata["doc"],
+            "" if _allowed(hint, field.metadata) == "text" else described(hint, field.metadata),
+            _few(hint),
+            field.metadata["result"],
         )
         for field, hint in _fields(group)
     ]
 
 
 def described(hint: Any, limits: Mapping[str, Any]) -> str:
-    """What a type allows within a field's ``limits``. Empty for any text."""
-    allowed = limits.get("allowed") or _allowed(hint, limits)
-    if allowed == "text":
-        return ""
+    """What a type allows within a field's ``limits``, in the words of help and of error messages."""
+    allowed = _allowed(hint, limits)
     nullable = _is_union(hint) and type(None) in get_args(hint) and "null" not in allowed.split()
     return f"{allowed}, or null" if nullable else allowed
 
@@ -147,7 +149,7 @@ def _few(hint: Any) -> tuple[str, ...]:
 def allowed(group: type[Group], name: str) -> str | None:
     """What an error message says is allowed for a key of a group. None if the group has no such key."""
     found = {field.name: (hint, field.metadata) for field, hint in _fields(group)}.get(name)
-    return found and (found[1].get("allowed") or _allowed(*found))
+    return found and described(*found)
 
 
 def checked(name: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:
@@ -159,7 +161,7 @@ def checked(name: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:
         return None
     found = _converted(value, hint)
     if found is None or not _within(found, limits):
-        raise ConfigError(f"{name}={shown(value)}: must be {limits.get('allowed') or _allowed(hint, limits)}")
+        raise ConfigError(f"{name}={shown(value)}: must be {described(hint, limits)}")
     return found
 
 
@@ -235,8 +237,10 @@ def shown(value: Any) -> str:
 
 
 def _allowed(hint: Any, limits: Mapping[str, Any]) -> str:
-    """What an error message says is allowed."""
+    """What a type allows within a field's ``limits``, but for null."""
     kinds = get_args(hint)
+    if limits.get("allowed"):
+        return str(limits["allowed"])
     if _is_union(hint):
         return " or ".join(_allowed(choice, limits) for choice in _choices(hint))
     if get_origin(hint) is Literal:

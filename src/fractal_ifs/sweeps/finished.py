@@ -34,11 +34,11 @@ def finished_or_kept(job: Job) -> RunRecord | None:
     stored = stored_of(job)
     found = stored.record if stored else _kept(job)
     if found is None:
-        check_own([job])
+        check_own_code([job])
     return found
 
 
-def check_own(jobs: Sequence[Job]) -> None:
+def check_own_code(jobs: Sequence[Job]) -> None:
     """Raises ConfigError where a class or a function of a user's own doesn't do what it should."""
     for job in jobs:
         check_network(job.config)

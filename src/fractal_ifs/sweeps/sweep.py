@@ -17,7 +17,7 @@ from fractal_ifs.runs.records import RunRecord, understood, version
 from fractal_ifs.runs.run import Run
 from fractal_ifs.sweeps.driver import report_failure
 from fractal_ifs.sweeps.executors import execute
-from fractal_ifs.sweeps.finished import Ended, check_own, finished_jobs
+from fractal_ifs.sweeps.finished import Ended, check_own_code, finished_jobs
 from fractal_ifs.sweeps.progress import Progress
 from fractal_ifs.sweeps.work import Outcome
 from fractal_ifs.training.rounds import SweepRounds
@@ -50,7 +50,7 @@ def ready(jobs: Sequence[Job]) -> list[Job]:
     network, loss or measure that doesn't do what it should.
     """
     jobs = with_sources([on_this_machine(job) for job in jobs])
-    check_own(jobs)
+    check_own_code(jobs)
     for job in jobs:
         check_engine(job.config)
     check_images(job.config for job in jobs)
