@@ -346,7 +346,7 @@ def test_other_configs_that_claim_a_cell_are_said_and_never_averaged(tmp_path):
     assert cell.accuracy == 0.80
     assert cell.seeds == 1
     assert len(notes) == 1
-    assert "2 different configs claim this cell; shown: as the paper; left out, 1 runs: loss=logistic" in notes[0]
+    assert "2 different configs claim this cell; shown: as the paper; left out, 1 run: loss=logistic" in notes[0]
     add(tmp_path, 0.9, width=20, loss="logistic")
     only, notes = cell_of(tmp_path, width=20)
     assert only.differs == "loss=logistic"

@@ -20,7 +20,7 @@ from fractal_ifs.config.keys import shown
 from fractal_ifs.config.keywords import Lists, Values, signature
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.run import Job, RunConfig
-from fractal_ifs.errors import ConfigError, short
+from fractal_ifs.errors import ConfigError, counted, short
 from fractal_ifs.results.finished_runs import Keeper
 from fractal_ifs.runs.buffers import set_buffers
 from fractal_ifs.runs.load import in_a_line, table_of
@@ -62,7 +62,7 @@ class Result(_Trained):
 
     def __repr__(self) -> str:
         """A line, as of ``load``."""
-        return f"Result({in_a_line(self.record)}; history of {len(self.history)} rows)"
+        return f"Result({in_a_line(self.record)}; history of {counted(len(self.history), 'row')})"
 
 
 @overload

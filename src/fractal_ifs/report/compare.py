@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fractal_ifs.errors import ConfigError
+from fractal_ifs.errors import ConfigError, counted
 from fractal_ifs.report.tables import Cell, Table, difference, shown, signed, tables
 from fractal_ifs.report.verdicts import Verdict, verdicts
 from fractal_ifs.results.cells import CellResult, Cells, form_cells
@@ -29,8 +29,8 @@ def compare(first: Path, second: Path, number: Number = BEST) -> str:
         raise ConfigError(f"{first} and {second} have no cell in common at the paper's protocol and budget")
     made = [tables(Cells((cells[key] for key in common), number)) for cells in found]
     lines = [
-        f"Of {len(common)} cells that both have, at the paper's protocol and budget: {number.said}, the mean over "
-        "the seeds of the best learning rate.",
+        f"Of {counted(len(common), 'cell')} that both have, at the paper's protocol and budget: {number.said}, the "
+        "mean over the seeds of the best learning rate.",
         "",
         f"First: {first}. Second: {second}.",
         "",

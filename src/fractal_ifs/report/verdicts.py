@@ -24,8 +24,10 @@ Cells of another budget take part only in verdicts that those of the paper's bud
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, permutations
+from typing import Any
 
 from fractal_ifs.config.measures import TRAIN_POINTS
+from fractal_ifs.errors import counted
 from fractal_ifs.report.tables import FRACTALS, Table
 from fractal_ifs.results.cells import CellResult
 
@@ -81,9 +83,9 @@ def columns(values: Grid, fractals: Sequence[str]) -> Lines:
     return {f: lines for f, lines in whole.items() if lines}  # pyright: ignore[reportReturnType]
 
 
-def counted(lines: Lines) -> str:
+def extent(found: Mapping[str, Sequence[Any]], what: str = "(fractal, width) line") -> str:
     """``4 fractals, 20 (fractal, width) lines``."""
-    return f"{len(lines)} fractals, {sum(map(len, lines.values()))} (fractal, width) lines"
+    return f"{counted(len(found), 'fractal')}, {counted(sum(map(len, found.values())), what)}"
 
 
 @dataclass(frozen=True)
@@ -172,12 +174,12 @@ def depth_helps(table: Table) -> Verdict:
         lines = columns(values, list(FRACTALS))
         found = trend(lines)
         if found is None or len(lines) < len(FRACTALS):
-            return "not run", "", counted(lines)
+            return "not run", "", extent(lines)
         gains = [round(b - a, 9) for own in lines.values() for line in own for a, b in pairwise(line)]  # of means
         better, equal = sum(gain > 0 for gain in gains), gains.count(0)
         said = f"depth 5 over depth 1: {found.gain} ({found.gain.each}); a layer more is better in {better} of "
         said += f"{len(gains)} pairs" + (f", equal in {equal}" if equal else "") + f"; p={found.p_rising:.1g}"
-        return found.decide(), said, counted(lines)
+        return found.decide(), said, extent(lines)
 
     return judge(table, "Depth helps on a coarse curve, on all four fractals", say)
 
@@ -215,7 +217,7 @@ def utilisation(table: Table) -> Verdict:
     def say(values: Grid) -> Statement:
         by_fractal = {fractal: found for fractal, block in values.items() if (found := gains(block))}
         every = [g for found in by_fractal.values() for g in found]
-        of = f"{len(by_fractal)} fractals, {len(every)} networks"
+        of = extent(by_fractal, "network")
         if len(by_fractal) < len(FRACTALS):
             return "not run", "", of
         gain = effect(by_fractal)
@@ -237,9 +239,9 @@ def finer_is_worse(table: Table) -> Verdict:
         lines = columns(values, fractals)
         found = trend(lines)
         if found is None or len(lines) < len(fractals):
-            return "not run", "", counted(lines)
+            return "not run", "", extent(lines)
         said = f"curve 6 over curve 1: {found.gain} ({found.gain.each}); p={found.p_falling:.1g}"
-        return found.decide(falling=True), said, counted(lines)
+        return found.decide(falling=True), said, extent(lines)
 
     return judge(table, "Finer curves are worse at fixed depth: Cantor, pentaflake, Vicsek", say)
 
@@ -253,7 +255,7 @@ def sierpinsky_exception(table: Table, least_width: int = 50) -> Verdict:
             for width, line in zip(table.widths, zip(*block, strict=True), strict=True):
                 if width >= least_width and None not in line:
                     falls.setdefault(fractal, []).append(max(line) - min(line))  # pyright: ignore[reportArgumentType]
-        of = f"{len(falls)} fractals, {sum(map(len, falls.values()))} (fractal, width) lines"
+        of = extent(falls)
         if len(falls) < len(FRACTALS):
             return "not run", "", of
         largest, others = max(falls["sierpinsky"]), min(min(v) for f, v in falls.items() if f != "sierpinsky")

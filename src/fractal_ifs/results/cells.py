@@ -107,7 +107,8 @@ def form_cells(runs: "pd.DataFrame", number: Number = BEST) -> tuple[Cells, list
             ways = sorted({run["differs"] or "as the paper" for run in others})
             notes.append(
                 f"{key}: {1 + len({run['setting'] for run in others})} different configs claim this cell; "
-                f"shown: {first['differs'] or 'as the paper'}; left out, {len(others)} runs: {'; '.join(ways)}"
+                f"shown: {first['differs'] or 'as the paper'}; "
+                f"left out, {counted(len(others), 'run')}: {'; '.join(ways)}"
             )
         same = [run for run in group if all(run[k] == first[k] for k in ("setting", "steps_asked"))]
         if len(apart := sorted({run["eval_every"] for run in same})) > 1:

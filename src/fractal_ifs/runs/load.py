@@ -16,7 +16,7 @@ from fractal_ifs.config.machine import check_memory
 from fractal_ifs.config.own import Own
 from fractal_ifs.config.own_class import source_digest
 from fractal_ifs.config.run import RunConfig
-from fractal_ifs.errors import ConfigError, Damaged, message, short
+from fractal_ifs.errors import ConfigError, Damaged, counted, message, short
 from fractal_ifs.mkl import ask_for_equal_bits
 from fractal_ifs.runs import shapes
 from fractal_ifs.runs.buffers import set_buffers
@@ -53,7 +53,7 @@ class Finished(_Read):
     def __repr__(self) -> str:
         """A line; the values of a record, its config and a network fill screens."""
         which = "" if self.step is None else f"; model at step {self.step:,}"
-        return f"Finished({in_a_line(self.record)}; history of {len(self.history)} rows{which})"
+        return f"Finished({in_a_line(self.record)}; history of {counted(len(self.history), 'row')}{which})"
 
 
 def in_a_line(record: RunRecord) -> str:
