@@ -161,6 +161,7 @@ def test_points_of_standard_input(run, monkeypatch, capsys):
         ("1/2,.5f\n1,2\n", "line 1 must be 2 finite numbers with commas between them, not 1/2,.5f"),
         ("a,b\n1,nan\n", "line 2 must be 2 finite numbers with commas between them, not 1,nan"),
         ("1,2,3\n", "line 1 must be 2 finite"),
+        ("1_0,2_0\n1,2\n", "line 1 must be 2 finite"),
         ("x,y\n", "has no points"),
         ("", "has no points"),
         ('"1\n', "line"),

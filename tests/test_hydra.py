@@ -126,6 +126,14 @@ def test_an_optimizer_of_ones_own_is_refused_as_such(command, tmp_path):
     assert "optimizer._target_=torch.optim.RMSprop: can't be one's own, must be optimizer=adam, adamw, sgd; " in line
 
 
+@pytest.mark.parametrize("launcher", ["fused", "basic"])
+def test_a_key_may_refer_to_the_job(command, tmp_path, launcher):
+    words = ["-m", "curve=1,4", *QUICK, "sweep=s", "seed=${hydra:job.num}", f"hydra/launcher={launcher}"]
+    assert command(*words).status == 0
+    assert [json.loads(path.read_text())["seed"] for path in records(tmp_path / "multirun" / "s")] == [0, 1]
+    assert command(*words).status == 0  # the same numbers again, so they are finished
+
+
 def test_jobs_in_several_directories_have_a_table_in_each(command, tmp_path):
     ended = command("-m", "curve=1,4", *QUICK, "sweep=x${curve.name}")
     assert ended.status == 0

@@ -272,6 +272,10 @@ REFUSED = {
         SIREN.replace("self.omega = omega", "self.spare = nn.Parameter(torch.zeros(2))\n        self.omega = omega"),
         "spare gets no gradient",
     ),
+    "fixed": (
+        SIREN.replace("    def forward", "        self.readout.requires_grad_(False)\n\n    def forward"),
+        "readout.weight, readout.bias isn't trained (requires_grad=False): make it a buffer",
+    ),
     "no parameters": (
         SIREN.split("self.omega =")[0] + "pass\n    def forward(self, x):\n        return x.sum(-1)\n",
         "has no parameters to train",

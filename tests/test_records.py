@@ -30,6 +30,21 @@ def trained(tmp_path):
     return directory, record
 
 
+def test_a_run_behind_a_link_is_found_once(trained, tmp_path):
+    """As one that was moved to another disk; a link that leads back, or to what is there besides, adds nothing."""
+    directory, _ = trained
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    shutil.copytree(directory, tmp_path / "elsewhere" / "run")
+    (sweep / "moved").symlink_to(tmp_path / "elsewhere" / "run")
+    shutil.move(directory, sweep / "own")
+    (sweep / "own" / "back").symlink_to(sweep)
+    (sweep / "own" / "up").symlink_to(tmp_path)
+    (sweep / "twice").symlink_to("own")
+    (tmp_path / "elsewhere" / "run" / "round").symlink_to("..")
+    assert [path.name for path, _ in records.walk(sweep)] == ["moved", "own"]
+
+
 def timeless(record):
     return {key: value for key, value in record.items() if key not in ("seconds", "format")}
 

@@ -17,7 +17,7 @@ from fractal_ifs.errors import ConfigError, short, told
 from fractal_ifs.help.layout import Examples, Parser, program
 from fractal_ifs.streams import command
 
-_LIKE_A_NUMBER = re.compile(r"[-+.\d][-+.,/\def]*$|(nan|inf|infinity)$", re.I)  # no name, but a point that is mistaken
+_LIKE_A_NUMBER = re.compile(r"[-+.\d][-+.,/\d_ef]*$|(nan|inf|infinity)$", re.I)  # no name, but a point that is mistaken
 
 
 def parser() -> Parser:
@@ -79,7 +79,7 @@ def read(lines: Iterable[str], name: str, d: int) -> Table:
 
 def _number(text: str) -> float | None:
     with contextlib.suppress(ValueError):
-        return float(text)
+        return None if "_" in text else float(text)  # Python reads 1_000
     return None
 
 

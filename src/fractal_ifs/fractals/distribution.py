@@ -5,6 +5,9 @@ level are equally likely: a negative of level j is uniform in what the images le
 cell's copy of the box `negatives`), a positive is uniform in a cell of K_n. That is the law of the walk from coarse to
 fine in the paper's experiments, without the walk: level and cell are drawn at once.
 
+With a margin it is that law, given that a positive lies in K_n^gamma: where cells differ in size, the smaller ones
+lose more, and come less often.
+
 Where images overlap, which the paper's Assumption 1 rules out, that walk would find a point of several cells as often
 as there are. Here it counts once: positives are uniform on K_n, negatives of level j on K_(j-1) without K_j.
 """
@@ -105,7 +108,7 @@ class FractalDistribution:
         start + m - 1. With `balanced`, points of even number are negatives and those of odd number positives.
         Memory beyond the result doesn't grow with m. Raises ConfigError for a bad number or device.
         """
-        m, seed = whole(m, "m", 1), whole(seed, "seed", 0)
+        m, seed = whole(m, "m", 1), whole(seed, "seed", 0, 2**63 - 1)
         start = whole(start, "start", 0, 2**63 - 1 - m)
         device = device_of(device)
         x = torch.empty(m, self.d, dtype=torch.float32, device=device)
@@ -157,6 +160,6 @@ def device_of(device: str | torch.device) -> torch.device:
     try:
         device = torch.device(device)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise ConfigError(f"device={device}: must be a device that is here ({short(error)})") from None
     return device

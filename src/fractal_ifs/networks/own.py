@@ -107,6 +107,10 @@ def _check_parameters(network: nn.Module, told: str) -> None:
         raise ConfigError(f"{told}: has no parameters to train")
     if any(isinstance(each, nn.UninitializedParameter) for each in parameters):
         raise ConfigError(f"{told}: has lazy layers, whose weights aren't there yet: give them their sizes")
+    if fixed := [name for name, each in network.named_parameters() if not each.requires_grad]:
+        raise ConfigError(
+            f"{told}: {', '.join(fixed[:3])} isn't trained (requires_grad=False): make it a buffer, by register_buffer"
+        )
     if not all(each.dtype == torch.float32 and each.device.type == "cpu" for each in parameters):
         raise ConfigError(f"{told}: its parameters must be numbers of float32 on the CPU; the run moves them")
     if any(each.is_complex() or not each.is_contiguous() for each in network.buffers()):

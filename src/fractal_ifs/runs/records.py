@@ -419,19 +419,34 @@ def find(directory: Path) -> Iterator[tuple[Path, RunRecord]]:
 def walk(path: Path, unread: Callable[[str], None] | None = None) -> Iterator[tuple[Path, set[str]]]:
     """Every directory at or below a path that may hold a run or is a sweep's, with the names in it, in order.
 
-    Directories that disappear meanwhile are skipped. ``unread`` is called with a line on each that can't be read.
+    Links are followed: a run may have been moved to another disk. ``unread`` is called with a line on each directory
+    that can't be read; those that disappear meanwhile are skipped.
     """
+    root = path.resolve()
+    followed, above = {root}, {root, *root.parents}
+
+    def met(directory: str) -> bool:
+        """Whether a directory is a link to what is walked anyway, or leads back."""
+        if not os.path.islink(directory):
+            return False
+        target = Path(os.path.realpath(directory))
+        if target in above or not followed.isdisjoint(target.parents):
+            return True
+        followed.add(target)
+        above.update((target, *target.parents))
+        return False
 
     def tell(error: OSError) -> None:
         if unread and not isinstance(error, FileNotFoundError):
             unread(f"left out: {short(error.filename, 200)}: {reason(error)}")
 
-    for directory, below, files in os.walk(path, onerror=tell):
+    for directory, below, files in os.walk(path, onerror=tell, followlinks=True):
         names = {*files, *below}
         is_run = not names.isdisjoint((RESULT, HISTORY, BEGUN, ".hydra"))
         if is_run or SWEEP in names:
             yield Path(directory), names
-        below[:] = sorted(name for name in below if not (name.startswith(".") or (name == "wandb" and is_run)))
+        shown = sorted(name for name in below if not (name.startswith(".") or (name == "wandb" and is_run)))
+        below[:] = [name for name in shown if not met(os.path.join(directory, name))]
 
 
 def what_is_there(directory: Path) -> str:

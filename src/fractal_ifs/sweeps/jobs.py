@@ -82,9 +82,9 @@ def _placed(config: DictConfig, number: int, directory: Path | None = None) -> t
 def _read(lent: Lent, number: int, accept: Callable[[dict[str, Any]], RunConfig], compose: Any) -> Composed:
     """The job of a config."""
     config, hydra = lent.config, lent.config.hydra
-    values = resolved(config)
     sweep_directory, directory = _placed(config, number)
     with current(config):
+        values = resolved(config)
         return Composed(
             Job(accept(values), directory),
             values,
