@@ -48,6 +48,7 @@ BAD = [
     ("seed=-1", "must be a whole number >= 0"),
     ("seed=0.5", "0.5"),
     ("workers=-1", "must be a whole number >= 0"),
+    *((f"~{group}", f"~{group}: every run needs one") for group in ("loss", "stop", "fractal", "model")),
     ("loss=hunge", "must be one of cross_entropy, exponential, hinge, logistic, squared, squared_hinge"),
     ("optimizer=lion", "must be one of adam, adamw, sgd"),
     ("engine=metal", "must be one of auto, native, cuda, torch"),

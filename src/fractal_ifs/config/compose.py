@@ -122,7 +122,9 @@ def resolved(config: DictConfig) -> dict[str, Any]:
             values[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
             if key in NAMED and isinstance(values[key], str):  # a file says ``optimizer: sgd`` in place of the choice
                 values[key] = _chosen(config, key) or values[key]
-    if missing := _missing(values):
+    if (missing := _missing(values)) in GROUPS:
+        raise ConfigError(f"~{missing}: every run needs one; {missing}=NAME chooses another")
+    if missing:
         raise ConfigError(f"{missing}=???: this key has no default, give it a value")
     return values
 
