@@ -43,6 +43,9 @@ def test_a_run_behind_a_link_is_found_once(trained, tmp_path):
     (sweep / "twice").symlink_to("own")
     (tmp_path / "elsewhere" / "run" / "round").symlink_to("..")
     assert [path.name for path, _ in records.walk(sweep)] == ["moved", "own"]
+    shutil.copytree(directory.with_name("elsewhere") / "run", tmp_path / "elsewhere" / "other", symlinks=True)
+    (sweep / "whole").symlink_to(tmp_path / "elsewhere")  # with the run that was met by another link before
+    assert [path.name for path, _ in records.walk(sweep)] == ["moved", "own", "other"]
 
 
 def timeless(record):

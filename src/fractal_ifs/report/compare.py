@@ -25,6 +25,9 @@ def compare(first: Path, second: Path, number: Number = BEST) -> str:
     """
     found = [_cells(path, number) for path in (first, second)]
     common = [key for key in found[0] if key in found[1]]
+    for path, cells in zip((first, second), found, strict=True):
+        if not cells:
+            raise ConfigError(f"{path} has no cell at the paper's protocol and budget with {number.said}")
     if not common:
         raise ConfigError(f"{first} and {second} have no cell in common at the paper's protocol and budget")
     made = [tables(Cells((cells[key] for key in common), number)) for cells in found]

@@ -422,18 +422,16 @@ def walk(path: Path, unread: Callable[[str], None] | None = None) -> Iterator[tu
     Links are followed: a run may have been moved to another disk. ``unread`` is called with a line on each directory
     that can't be read; those that disappear meanwhile are skipped.
     """
-    root = path.resolve()
-    followed, above = {root}, {root, *root.parents}
+    roots = {Path(os.path.realpath(path))}  # and where the links lead
 
-    def met(directory: str) -> bool:
-        """Whether a directory is a link to what is walked anyway, or leads back."""
-        if not os.path.islink(directory):
-            return False
-        target = Path(os.path.realpath(directory))
-        if target in above or not followed.isdisjoint(target.parents):
+    def met(directory: Path) -> bool:
+        """Whether a directory is walked anyway, or is a link that leads back."""
+        if not directory.is_symlink():
+            return len(roots) > 1 and Path(os.path.realpath(directory)) in roots
+        target, here = Path(os.path.realpath(directory)), Path(os.path.realpath(directory.parent))
+        if here.is_relative_to(target) or not roots.isdisjoint((target, *target.parents)):
             return True
-        followed.add(target)
-        above.update((target, *target.parents))
+        roots.add(target)
         return False
 
     def tell(error: OSError) -> None:
@@ -446,7 +444,7 @@ def walk(path: Path, unread: Callable[[str], None] | None = None) -> Iterator[tu
         if is_run or SWEEP in names:
             yield Path(directory), names
         shown = sorted(name for name in below if not (name.startswith(".") or (name == "wandb" and is_run)))
-        below[:] = [name for name in shown if not met(os.path.join(directory, name))]
+        below[:] = [name for name in shown if not met(Path(directory, name))]
 
 
 def what_is_there(directory: Path) -> str:

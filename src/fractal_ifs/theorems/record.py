@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +30,27 @@ class Computed:
     def write(self, directory: Path, keys: Mapping[str, Any]) -> None:
         """Write theory.json, with the keys of the command. Raises OSError."""
         checks = [{**asdict(check), "of": name} for name, found in self.checks.items() for check in found]
-        record = {
+        record: dict[str, Any] = {
             **_made_by(keys),
             "seconds": self.seconds,
             "holds": all(check["holds"] is not False for check in checks),
             "checks": checks,
             "pictures": self.pictures,
         }
+        record["digest"] = _digest(record)
         files.write(directory / NAME, (json.dumps(record, indent=1, default=_plain) + "\n").encode())
 
 
 def computed(directory: Path, keys: Mapping[str, Any]) -> Computed:
     """What the last command in a directory computed, if only the look of its pictures was another. Else nothing.
 
-    The same command computes anew, as one of other versions does, of changed sources, and of curves in files.
+    The same command computes anew, as one of other versions does, of changed sources, and of curves in files; and so
+    does any where the file isn't as it was written.
     """
     try:
         found = json.loads(files.read(directory / NAME))
+        if found.pop("digest") != _digest(found):
+            return Computed()
         was, now = ({name: made[name] for name in _made_by(keys)} for made in (found, _made_by(keys)))
         if was["config"] == now["config"] or _numbers(was) != _numbers(now) or _may_differ(now["config"]):
             return Computed()
@@ -55,6 +60,11 @@ def computed(directory: Path, keys: Mapping[str, Any]) -> Computed:
         return Computed(checks, found["seconds"], found["pictures"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError):  # none, or none of ours
         return Computed()
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    """That of a record's numbers and texts."""
+    return sha256(json.dumps(record, sort_keys=True, default=_plain).encode()).hexdigest()
 
 
 def _made_by(keys: Mapping[str, Any]) -> dict[str, Any]:
