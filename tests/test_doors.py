@@ -31,6 +31,7 @@ from fractal_ifs.help import options
 from fractal_ifs.help.shells import LINES, SCRIPTS
 from fractal_ifs.report import __main__ as report
 from fractal_ifs.sweeps.slurm_settings import Settings
+from fractal_ifs.theorems.keys import SECTIONS
 from fractal_ifs.theorems.statements import STATEMENTS, problems
 from hydra_plugins.fractal_ifs_launcher import Packing
 
@@ -343,7 +344,9 @@ def test_the_help_of_theory_shows_what_it_takes_and_nothing_else(screen):
         name.split(".")[0] for name in names(text)
     }
     assert "table2" not in text
-    said = {name for name, each in STATEMENTS.items() if each.about != "random"}
+    assert " ".join(text.split()).count("hidden layers (a whole number >= 1 and <= 1000)") == 1  # of Theorem 2
+    assert list(SECTIONS) == list(STATEMENTS)
+    said = {name for name, kind in SECTIONS.items() if kind.ABOUT != "random"}
     assert set(STATEMENTS) - said == {"conjecture1"}  # as the line of `all` says
 
 

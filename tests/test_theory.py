@@ -13,10 +13,12 @@ from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
 from fractal_ifs.fractals.cube import CubeIFS
 from fractal_ifs.fractals.ifs import AffineIFS
-from fractal_ifs.networks.construction import corollary1_network, split, theorem1_network
+from fractal_ifs.networks.construction import corollary1_network, theorem1_network
 from fractal_ifs.networks.mlp import MLP, mlp
-from fractal_ifs.theorems import corollary1, theorem4, theorem5
-from fractal_ifs.theorems.fold import CANTOR, fold_network, folded_depth
+from fractal_ifs.networks.sizes import split
+from fractal_ifs.theorems.depths import folded_depth
+from fractal_ifs.theorems.fold import CANTOR, fold_network
+from fractal_ifs.theorems.keys import Corollary1, Theorem4, Theorem5
 from fractal_ifs.theorems.line import along, breakpoints, patterns, regions, sign_changes, stacked
 from fractal_ifs.theorems.measure import LineDistribution, best_error, masses_of_pieces
 from fractal_ifs.theorems.samples import labelled_points
@@ -420,9 +422,9 @@ def test_the_values_of_conf_and_some_others_are_taken():
     config["theorem5"] |= {"curves": [1, "own"], "biases": ["1/2"], "delta": 0.5}
     config["corollary1"] |= {"s": [2]}
     _, [(_, fourth), (_, fifth), (_, first)] = problems(config)
-    assert isinstance(fourth.settings, theorem4.Settings)
-    assert isinstance(fifth.settings, theorem5.Settings)
-    assert isinstance(first.settings, corollary1.Settings)
+    assert isinstance(fourth.settings, Theorem4)
+    assert isinstance(fifth.settings, Theorem5)
+    assert isinstance(first.settings, Corollary1)
     assert fourth.settings.curve_names == []
     assert fifth.settings.curves == (1, "own")
     assert fifth.settings.curve_names == ["1"]

@@ -26,10 +26,12 @@ from fractal_ifs.plotting.style import COLOURS, drawing, fit
 from fractal_ifs.runs.versions import Versions
 from fractal_ifs.theorems import conjecture1, corollary2, corollary3, theorem2, theorem3, theorem4, theorem5
 from fractal_ifs.theorems import record as theory_record
+from fractal_ifs.theorems.depths import folding_depth, least_level
 from fractal_ifs.theorems.fold import CANTOR, fold_network
+from fractal_ifs.theorems.keys import Conjecture1, Corollary2, Corollary3, Section, Theorem2, Theorem4, Theorem5
 from fractal_ifs.theorems.line import breakpoints, sign_changes, stacked
 from fractal_ifs.theorems.measure import LineDistribution, masses_of_pieces
-from fractal_ifs.theorems.problem import WHY, Check, Problem, Section
+from fractal_ifs.theorems.problem import WHY, Check, Problem
 from fractal_ifs.theorems.samples import labelled_points
 from fractal_ifs.theorems.statements import STATEMENTS
 from fractal_ifs.theory import _words_to_keys
@@ -48,7 +50,7 @@ def test_theorem_2_by_hand():
 
 
 def test_theorem_2_holds_and_the_constructed_network_has_a_region_per_cell():
-    settings = theorem2.Settings(width=8, depth=2, lines=4, train_steps=20)
+    settings = Theorem2(width=8, depth=2, lines=4, train_steps=20)
     checks = theorem2.check(problem(settings, "cantor2d", 3))
     assert all(c.holds for c in checks)
     assert next(c for c in checks if "one region per cell" in c.setting).values["distinct"] == 4**3
@@ -104,7 +106,7 @@ def test_theorem_4_by_hand_and_below_every_network():
     assert np.flatnonzero(np.isfinite(bound)).tolist() == [5, 6, 7]
     assert bound[7] == pytest.approx((1 - 1 / 8) * 0.5)
     assert not np.isfinite(theorem4.printed_bounds(P, 2, 10, 5)).any()
-    settings = theorem4.Settings(n=8, networks=((1, 2), (3, 2), (2, 3)), curves=("6",), train_steps=50)
+    settings = Theorem4(n=8, networks=((1, 2), (3, 2), (2, 3)), curves=("6",), train_steps=50)
     checks = theorem4.check(problem(settings, n=8))
     assert all(c.holds is not False for c in checks)
     assert any(c.holds for c in checks)
@@ -223,7 +225,7 @@ def test_affine_level_equals_a_look_at_every_interval():
 
 def settings5(**keys):
     usual = {"n": 26, "delta": 0.1, "networks": ((5, 3),), "biases": (0.5, 0.25), "curves": ("1", "6")}
-    return theorem5.Settings(**{**usual, "initialisations": 64, **keys})
+    return Theorem5(**{**usual, "initialisations": 64, **keys})
 
 
 def test_theorem_5_calls_vacuous_what_cannot_fail():
@@ -262,11 +264,11 @@ def test_no_gradient_at_initialisation_exceeds_the_trivial_bound():
 
 def test_theorem_5_n_prime_by_hand():
     # log(4 * 3 * 100 / 0.1) / log(1.5) = 23.16
-    assert theorem5.least_level(10, 3, 0.1) == 24
+    assert least_level(10, 3, 0.1) == 24
 
 
 def test_corollary_2_needs_the_deeper_fold():
-    settings = corollary2.Settings(width=10, delta=0.2, biases=(0.5,), initialisations=64, train_steps=20)
+    settings = Corollary2(width=10, delta=0.2, biases=(0.5,), initialisations=64, train_steps=20)
     checks = corollary2.check(problem(settings, points=5000))
     assert "with n = t/2, as in the text, t >= 60" in checks[0].setting
     assert all(c.holds is not False for c in checks)
@@ -291,7 +293,7 @@ def test_corollary_3_repaired_checks_its_hypothesis():
         "curves": ("1", "6"),
         "initialisations": 32,
     }
-    checks = corollary3.check(problem(corollary3.Settings(**keys)))[1:]
+    checks = corollary3.check(problem(Corollary3(**keys)))[1:]
     assert {(c.values["b"], c.values["curve"]): (c.holds, c.why) for c in checks} == {
         (0.5, "1"): (None, "vacuous"),
         (0.5, "6"): (None, "vacuous"),
@@ -302,7 +304,7 @@ def test_corollary_3_repaired_checks_its_hypothesis():
     assert fine["eta"] == pytest.approx(0.5 - 0.5 * (1 - 9**8 / 2**29))
     assert 5 * fine["eta"] < 0.5
     assert all(c.values["excess"] <= c.values["eta"] for c in checks)
-    wide = corollary3.check(problem(corollary3.Settings(**{**keys, "width": 100})))[1:]
+    wide = corollary3.check(problem(Corollary3(**{**keys, "width": 100})))[1:]
     assert {c.why for c in wide} == {"unmet"}
 
 
@@ -312,7 +314,7 @@ def test_the_folded_network_bounds_eta_from_below(level):
     for name in ("1", "4", "6"):
         curve = ApproximationCurve.load(name)
         P, distribution = curve.P(9), LineDistribution(CANTOR, curve.level_probabilities(9))
-        model = fold_network(corollary3.folding_depth(level))
+        model = fold_network(folding_depth(level))
         error = distribution.error(stacked([model]))[0]
         assert error <= 1 - P[level] + 1e-9
         assert 0.5 - error <= corollary3.least_eta(P, level) + 1e-9
@@ -326,9 +328,7 @@ def test_random_systems_meet_the_assumptions():
 
 
 def test_conjecture_1_ranks_what_was_measured():
-    settings = conjecture1.Settings(
-        systems=9, width=28, shallow=1, deep=2, steps=5, lrs=(1e-2,), seeds=1, train_size=500
-    )
+    settings = Conjecture1(systems=9, width=28, shallow=1, deep=2, steps=5, lrs=(1e-2,), seeds=1, train_size=500)
     checks = conjecture1.check(problem(settings))
     again = conjecture1.check(problem(settings))
     rows = [row for check in checks for row in check.values["systems"]]
@@ -357,9 +357,7 @@ def test_conjecture_1_is_about_systems_that_its_networks_realise(width, hidden):
 
 
 def test_conjecture_1_knows_the_least_shallow_error_on_the_line():
-    settings = conjecture1.Settings(
-        systems=6, width=28, shallow=1, deep=6, steps=200, lrs=(1e-2,), seeds=2, train_size=500
-    )
+    settings = Conjecture1(systems=6, width=28, shallow=1, deep=6, steps=200, lrs=(1e-2,), seeds=2, train_size=500)
     row = next(row for seed in range(0, 99, 3) if (row := conjecture1.best_errors(problem(settings), seed))["n"] > 4)
     assert 0 < row["shallow"] < row["shallow_trained"] + 0.02  # 5,000 test points
     flat = conjecture1.best_errors(problem(settings), 1)
@@ -534,9 +532,7 @@ def test_legends_stand_below_the_panel_and_say_what_colours_and_lines_are(comman
 
 def test_pictures_have_the_colours_of_all_pictures():
     with drawing():
-        figure = theory._draw(
-            STATEMENTS["theorem2"], problem(theorem2.Settings(width=8, depth=2, lines=4, train_steps=20)), []
-        )
+        figure = theory._draw(STATEMENTS["theorem2"], problem(Theorem2(width=8, depth=2, lines=4, train_steps=20)), [])
     [axes] = figure.axes
     assert [line.get_color() for line in axes.get_lines()] == list(COLOURS[:3])
 

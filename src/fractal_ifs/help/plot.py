@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import Examples, program
-from fractal_ifs.help.takes import Keys, Takes, choices, content, shapes, typed
+from fractal_ifs.help.takes import Keys, Takes, choices, in_order, shapes
 from fractal_ifs.plotting.keys import Settings
 
 EXAMPLES: Examples = (
@@ -26,9 +26,7 @@ def takes() -> Takes:
         ("--version", "Hydra's version"),
     )
     path = CONF / "plot.yaml"
-    order = list(content(path))
-    keys = sorted(typed(Settings, path), key=lambda key: order.index(key.name))
-    return Takes(choices(path), [Keys("keys", keys), *shapes()], options)
+    return Takes(choices(path), [Keys("keys", in_order(Settings, path)), *shapes()], options)
 
 
 def screen(arguments: Sequence[str] = ()) -> str:

@@ -13,6 +13,7 @@ import yaml
 
 from fractal_ifs.config.command import own_folders
 from fractal_ifs.config.keys import Group, describe
+from fractal_ifs.config.leaves import leaves
 from fractal_ifs.config.own import TARGET
 from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.files import CONF
@@ -177,10 +178,14 @@ def installed(group: str) -> list[str]:
 
 
 def typed(kind: type[Group], path: Path, *others: Path) -> list[Key]:
-    """The keys of a type with their defaults in a file, and in the files of other choices where those differ."""
+    """The keys of a type with their defaults in a file, and in the files of other choices where those differ.
+
+    In a file with sections the defaults are those of the type's own.
+    """
     values, found = content(path), list[Key]()
+    values = values.get(kind.PREFIX.rstrip("."), values)
     for key in describe(kind):
-        if key.name == "name":  # set by choosing the file
+        if key.name == "name" or key.name not in values:  # set by choosing a file
             continue
         differing = [
             f"with {other.parent.name}={other.stem}: {written(content(other)[key.name])}"
@@ -190,6 +195,12 @@ def typed(kind: type[Group], path: Path, *others: Path) -> list[Key]:
         doc = "; ".join([key.doc, *differing])
         found.append(Key(f"{kind.PREFIX}{key.name}", written(values[key.name]), doc, key.allowed, key.values))
     return found
+
+
+def in_order(kind: type[Group], path: Path) -> list[Key]:
+    """The same for one file, in its order: that of a type begins with the keys of the types below it."""
+    order = list(leaves(content(path)))
+    return sorted(typed(kind, path), key=lambda key: order.index(key.name))
 
 
 def commented(path: Path, prefix: str = "") -> list[Key]:

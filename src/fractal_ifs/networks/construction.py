@@ -26,24 +26,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fractal_ifs.errors import ConfigError
-from fractal_ifs.fractals.cube import CubeIFS, built_width
+from fractal_ifs.fractals.cube import CubeIFS
 from fractal_ifs.networks.mlp import MLP
+from fractal_ifs.networks.sizes import check_width, split
 
 Layer = tuple[np.ndarray, np.ndarray]  # weight (out, in), bias (out,)
-
-LARGEST_WIDTH = 4096  # a layer of this width has 16.8 million weights
-LARGEST_CHECKED = 600  # the width from which a million points in float64 take minutes
-
-
-def printed_width(ifs: CubeIFS, s: int = 1) -> int:
-    """The width 5 d r^s of Corollary 1; with s = 1 that of Theorem 1."""
-    return 5 * ifs.d * ifs.r**s
-
-
-def built_depth(ifs: CubeIFS, n: int, s: int) -> int:
-    """Their depth, the readout counted; `corollary1_network` says how it compares with the printed one."""
-    return 3 if ifs.r == 1 else 2 * -(-n // s) + 1 - (ifs.d == 1 and n % s > 0)
 
 
 def network(ifs: CubeIFS, n: int, gamma: float, sizes: Sequence[int], hidden: int | None = None) -> MLP:
@@ -77,15 +64,6 @@ def line_network(ifs: CubeIFS, n: int, gamma: float, sizes: Sequence[int]) -> ML
     rows[:-1, 0] = rows[-1, 1] = 1
     layers.append((rows @ weight, rows @ bias + np.append(-corners, 0)))
     return _assemble(ifs, layers, (np.append(heights, 1)[None], np.array([-1.5])), None)
-
-
-def check_width(ifs: CubeIFS, s: int, key: str | None = None) -> None:
-    """Raises ConfigError for blocks whose layers would not fit into memory. ``key`` is what sets s, with its value."""
-    if built_width(ifs, s) > LARGEST_WIDTH:
-        printed = f"5 d r{f'^{s}' if s > 1 else ''} = {printed_width(ifs, s)}"
-        raise ConfigError(
-            f"{key or f'fractal={ifs.name}'}: width {printed} is too wide to build; must be <= {LARGEST_WIDTH}"
-        )
 
 
 def _blocks(ifs: CubeIFS, gamma: float, sizes: Sequence[int], readout: bool = True) -> tuple[list[Layer], Layer]:
@@ -178,13 +156,6 @@ def theorem1_network(ifs: CubeIFS, n: int, gamma: float, hidden: int | None = No
     units, but nothing to fold either: K_n is one cell.
     """
     return network(ifs, n, gamma, [1] * n if ifs.r > 1 else [n], hidden=max(2 * n, hidden or 0))
-
-
-def split(n: int, s: int) -> list[int]:
-    """How many levels each block folds: s as often as it fits, then the rest. Raises ConfigError unless 1 <= s <= n."""
-    if not 1 <= s <= n:
-        raise ConfigError(f"s={s}: must be a whole number in 1..{n} (s <= n)")
-    return [s] * (n // s) + ([n % s] if n % s else [])
 
 
 def corollary1_network(ifs: CubeIFS, n: int, s: int, gamma: float) -> MLP:

@@ -1,4 +1,4 @@
-"""Conjecture 1, as an experiment: where shallow networks stay near error 1/2, do deep ones fail to learn?
+"""Conjecture 1, as an experiment on random IFSs.
 
 Random IFSs that meet Assumptions 1 and 2, in d = 1, 2, 3, with random depths and curves. All are realisable by the deep
 networks' width and depth, as the conjecture asks: Corollary 1 says so. On each, shallow and deep networks are trained
@@ -16,21 +16,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fractal_ifs.config.keys import key
 from fractal_ifs.config.machine import cores
 from fractal_ifs.fractals.cube import CubeIFS, built_width
 from fractal_ifs.fractals.curve import ApproximationCurve
-from fractal_ifs.networks.construction import built_depth
+from fractal_ifs.networks.sizes import built_depth
 from fractal_ifs.plotting.style import INK, lines
-from fractal_ifs.theorems.learn import BATCH, error_on, seeded_networks
+from fractal_ifs.theorems.keys import Conjecture1
+from fractal_ifs.theorems.learn import error_on, seeded_networks
 from fractal_ifs.theorems.measure import LineDistribution, masses_of_pieces
-from fractal_ifs.theorems.problem import Check, Problem, Section
+from fractal_ifs.theorems.problem import Check, Problem
 from fractal_ifs.theorems.samples import labelled_points
 from fractal_ifs.theorems.theorem4 import least_error
 
@@ -39,22 +38,6 @@ if TYPE_CHECKING:
 
 HARD, LEARNED = 0.45, 0.35  # errors
 FINE = 99.0  # the degree of a curve that has all negatives on the finest level, up to a millionth
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(Section):
-    """The section ``conjecture1`` of conf/theory.yaml."""
-
-    PREFIX: ClassVar[str] = "conjecture1."
-
-    systems: int = key("random IFSs, depths and curves", least=6, most=10**6)
-    width: int = key("units of a hidden layer; two images in d = 3 take 28", least=28, most=10**6)
-    shallow: int = key("hidden layers of the shallow networks", least=1, most=1000)
-    deep: int = key("hidden layers of the deep networks; one level takes 2", least=2, most=1000)
-    steps: int = key("steps of Adam", least=1, most=10**9)
-    lrs: tuple[float, ...] = key("learning rates, of which the best counts", above=0, most=1e38)
-    seeds: int = key("networks for each learning rate, of which the best counts", least=1, most=10**6)
-    train_size: int = key("training points", least=BATCH, most=10**9)
 
 
 def random_system(rng: np.random.Generator, d: int) -> CubeIFS:
@@ -82,7 +65,7 @@ def realisable_system(rng: np.random.Generator, d: int, width: int, hidden: int)
             return ifs, n, s
 
 
-def best_errors(problem: Problem[Settings], seed: int) -> dict[str, Any]:
+def best_errors(problem: Problem[Conjecture1], seed: int) -> dict[str, Any]:
     """A random distribution, in numbers, and the test errors of the best shallow and the best deep networks on it.
 
     `shallow` is the least error there is where d = 1. `lr` and `network` are those of the best deep network.
@@ -125,7 +108,7 @@ def counter_examples(rows: Sequence[Mapping[str, Any]]) -> list[int]:
     return [row["seed"] for row in rows if row["shallow"] > HARD and row["deep"] < LEARNED]
 
 
-def check(problem: Problem[Settings]) -> list[Check]:
+def check(problem: Problem[Conjecture1]) -> list[Check]:
     """Spearman's rank correlation of the two errors, for each dimension: a least error isn't like a trained one."""
     from scipy.stats import spearmanr
 
@@ -170,7 +153,7 @@ def check(problem: Problem[Settings]) -> list[Check]:
     return checks
 
 
-def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
+def draw(problem: Problem[Conjecture1], checks: list[Check], axes: Axes) -> None:
     """The deep networks' error by the shallow ones', for each dimension."""
     for d, (check, look) in enumerate(zip(checks, lines(3), strict=True), 1):
         chosen = check.values["systems"]

@@ -1,63 +1,22 @@
-"""Corollary 1: for every s <= n, width 5 d r^s and depth 2 floor(n/s) + 2 are enough for zero error."""
+"""Corollary 1: the depth, the width and the error of its network for each s."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from fractal_ifs.config.keys import key
-from fractal_ifs.errors import ConfigError, counted
-from fractal_ifs.fractals.cube import CubeIFS
-from fractal_ifs.networks.construction import (
-    LARGEST_CHECKED,
-    LARGEST_WIDTH,
-    built_depth,
-    built_width,
-    check_width,
-    corollary1_network,
-    printed_width,
-    split,
-)
+from fractal_ifs.fractals.cube import built_width
+from fractal_ifs.networks.construction import corollary1_network
+from fractal_ifs.networks.sizes import LARGEST_WIDTH, built_depth, printed_width
 from fractal_ifs.plotting.style import INK
-from fractal_ifs.theorems.problem import Check, Problem, Section, judged
+from fractal_ifs.theorems.keys import Corollary1
+from fractal_ifs.theorems.problem import Check, Problem, judged
 from fractal_ifs.theorems.theorem1 import wrong_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings(Section):
-    """The section ``corollary1`` of conf/theory.yaml."""
-
-    PREFIX: ClassVar[str] = "corollary1."
-
-    points: int = key("points that a network is checked on", least=1, most=10**9)
-    s: tuple[int, ...] | None = key("levels that a block folds; null: every s whose network is narrow enough", least=1)
-
-    def check_for(self, ifs: CubeIFS, n: int) -> None:
-        """Raises ConfigError for s > n, and where a network would be too wide."""
-        for s in self.steps(ifs, n):
-            try:
-                split(n, s)
-            except ConfigError as error:
-                raise ConfigError(f"{self.PREFIX}{error}") from None
-            check_width(ifs, s, f"{self.PREFIX}s={s}")
-
-    def steps(self, ifs: CubeIFS, n: int) -> tuple[int, ...]:
-        """Every s to check. Raises ConfigError where s=null finds none."""
-        if self.s is not None:
-            return self.s
-        found = tuple(s for s in range(1, n + 1) if built_width(ifs, s) <= LARGEST_CHECKED)
-        if not found:
-            raise ConfigError(
-                f"{self.PREFIX}s=null: with fractal.d={ifs.d} and {counted(ifs.r, 'map')} even s=1 is wider than "
-                f"{LARGEST_CHECKED}; give s"
-            )
-        return found
-
-
-def check(problem: Problem[Settings]) -> list[Check]:
+def check(problem: Problem[Corollary1]) -> list[Check]:
     """Every s of the settings, or all whose network is narrow enough. Raises ConfigError for s > n."""
     ifs, n = problem.ifs, problem.n
     rows = []
@@ -92,7 +51,7 @@ def check(problem: Problem[Settings]) -> list[Check]:
     return rows
 
 
-def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
+def draw(problem: Problem[Corollary1], checks: list[Check], axes: Axes) -> None:
     """Depth against width, as printed and as built."""
     ifs, n = problem.ifs, problem.n
     steps = [s for s in range(1, n + 1) if printed_width(ifs, s) <= 1e6]

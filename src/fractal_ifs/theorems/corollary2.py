@@ -1,4 +1,4 @@
-"""Corollary 2 (4 on arXiv): a distribution that depth t and width 10 realise, no small shallow network, no training.
+"""Corollary 2 (4 on arXiv): the fine Cantor distribution, as it is built, counted and not learned.
 
 The text takes the fine Cantor distribution of depth n = t/2 and Theorem 1. That gives depth 2n + 1 = t + 1, not t, and
 counting pieces gives 2^n - 1 units, not 2^(t-1). Folding three levels per layer (see `fold`) mends both: n = 3t - 4
@@ -7,49 +7,23 @@ with width 8.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from fractal_ifs.config.keys import key
-from fractal_ifs.errors import ConfigError
-from fractal_ifs.theorems.fold import CANTOR, fold_network, folded_depth
+from fractal_ifs.theorems.depths import folded_depth, folding_depth, least_depths, least_level
+from fractal_ifs.theorems.fold import CANTOR, fold_network
+from fractal_ifs.theorems.keys import Corollary2
 from fractal_ifs.theorems.learn import seeded_networks
 from fractal_ifs.theorems.line import sign_changes, stacked
 from fractal_ifs.theorems.measure import LineDistribution, best_error, masses_of_pieces
-from fractal_ifs.theorems.problem import Check, Problem, Section, judged
+from fractal_ifs.theorems.problem import Check, Problem, judged
 from fractal_ifs.theorems.samples import labelled_points
-from fractal_ifs.theorems.theorem5 import LEAST, ROUNDING, affine_level, gradient_sizes, least_level, networks_with_bias
+from fractal_ifs.theorems.theorem5 import ROUNDING, affine_level, gradient_sizes, networks_with_bias
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-DEEPEST = 11  # t for which float64 realises the folded network
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(Section):
-    """The section ``corollary2`` of conf/theory.yaml."""
-
-    PREFIX: ClassVar[str] = "corollary2."
-
-    width: int = key("k", least=10, most=1000)
-    delta: float = key("the network is stuck with probability 1 - delta", least=LEAST, below=1)
-    biases: tuple[float, ...] = key("b, the initial value of every bias", least=LEAST, most=0.5)
-    initialisations: int = key("networks for each bias", least=1, most=10**9)
-    train_steps: int = key("steps of Adam", least=1, most=10**9)
-
-    def check(self) -> None:
-        """Raises ConfigError where Theorem 5 needs a network that is too deep for float64."""
-        _, t = least_depths(self.width, self.delta, min(self.biases))
-        if t > DEEPEST:
-            raise ConfigError(
-                f"{self.PREFIX}width={self.width}: needs t={t}, n={folded_depth(t)}, with delta={self.delta:g} and "
-                f"b={min(self.biases):g}; must have t <= {DEEPEST} for float64"
-            )
 
 
 def fine(n: int) -> LineDistribution:
@@ -59,18 +33,7 @@ def fine(n: int) -> LineDistribution:
     return LineDistribution(CANTOR, law, 3.0**-n / 8)
 
 
-def least_depths(k: int, delta: float, bias: float = 0.5) -> tuple[int, int]:
-    """The least depths t that meet Theorem 5's n > n', with n = floor(t / 2) as in the text and with 3 t - 4."""
-    t = 2
-    while t // 2 <= least_level(k, t, delta, bias):
-        t += 1
-    folded = 2
-    while folded_depth(folded) <= least_level(k, folded, delta, bias):
-        folded += 1
-    return t, folded
-
-
-def check(problem: Problem[Settings]) -> list[Check]:
+def check(problem: Problem[Corollary2]) -> list[Check]:
     """The three claims for one k and delta, at the least depth t that n = 3 t - 4 allows."""
     keys = problem.settings
     k, delta, count = keys.width, keys.delta, keys.initialisations
@@ -149,10 +112,10 @@ def check(problem: Problem[Settings]) -> list[Check]:
     return rows
 
 
-def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
+def draw(problem: Problem[Corollary2], checks: list[Check], axes: Axes) -> None:
     """The exact error of what is built and of what training finds, on one fine Cantor distribution after another."""
     steps, depths = problem.settings.train_steps, range(1, 9)
-    folds = {folded_depth(t): fold_network(t) for t in {-(-(n + 4) // 3) for n in depths}}
+    folds = {folded_depth(t): fold_network(t) for t in {folding_depth(n) for n in depths}}
     built = [(n, fine(n).error(stacked([folds[n]]))[0]) for n in depths if n in folds]
     axes.plot(*zip(*built, strict=True), "o", label="constructed: width 8, depth (n + 4) / 3")
 

@@ -1,4 +1,4 @@
-"""Corollary 3 (5 on arXiv): strong depth separation makes the population gradient exponentially small.
+"""Corollary 3 (5 on arXiv): what its hypothesis forces, and a repaired one.
 
 As printed it is vacuous. By its hypothesis, networks of width 10 and any depth t' < n err by at least
 1/2 - eps^(n - t'). But the folded network, of width 8 and depth t' = ceil((n + 4) / 3), realises C_n for every curve.
@@ -14,55 +14,25 @@ the bounds 5 eta and 1/2 - (3/2) eta. The hypothesis is shown for the eta that t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import numpy as np
 import torch
 
-from fractal_ifs.config.keys import key
 from fractal_ifs.fractals.curve import ApproximationCurve
+from fractal_ifs.theorems.depths import folding_depth, least_level
 from fractal_ifs.theorems.fold import CANTOR
+from fractal_ifs.theorems.keys import Corollary3
 from fractal_ifs.theorems.measure import LineDistribution
-from fractal_ifs.theorems.problem import CURVES, Check, LineSection, Problem, Why, judged
+from fractal_ifs.theorems.problem import Check, Problem, Why, judged
 from fractal_ifs.theorems.theorem4 import proven_bounds
-from fractal_ifs.theorems.theorem5 import (
-    DEEPEST,
-    LEAST,
-    ROUNDING,
-    gradient_sizes,
-    least_level,
-    networks_with_bias,
-    trivial,
-)
+from fractal_ifs.theorems.theorem5 import ROUNDING, gradient_sizes, networks_with_bias, trivial
 
 FOLDED = 8  # the width of the folded network
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(LineSection):
-    """The section ``corollary3`` of conf/theory.yaml."""
-
-    PREFIX: ClassVar[str] = "corollary3."
-
-    width: int = key("k", least=1, most=10**6)
-    t: int = key("depth, the readout counted", least=2, most=1000)
-    delta: float = key("both bounds hold with probability 1 - delta", least=LEAST, below=1)
-    n: int = key("depth of the Cantor set", least=1, most=DEEPEST)
-    biases: tuple[float, ...] = key("b, the initial value of every bias", least=LEAST, most=0.5)
-    curves: tuple[str | int, ...] = key("curves", allowed=CURVES)
-    initialisations: int = key("networks for each bias", least=1, most=10**9)
 
 
 def forced(n: int) -> float:
     """The least eps^(n/2) that the hypothesis allows: the folded network has error 0 at depth ceil((n + 4) / 3)."""
     t = folding_depth(n)
     return 0.5 ** (n / 2 / (n - t)) if t < n else 0.0
-
-
-def folding_depth(n: int) -> int:
-    """The least depth t, the readout counted, with which the folded network resolves C_n."""
-    return -(-(n + 4) // 3)
 
 
 def least_eta(P: np.ndarray, level: int) -> float:
@@ -73,7 +43,7 @@ def least_eta(P: np.ndarray, level: int) -> float:
     return 0.5 - float(proven_bounds(P, CANTOR.r, FOLDED, folding_depth(level)).max())
 
 
-def check(problem: Problem[Settings]) -> list[Check]:
+def check(problem: Problem[Corollary3]) -> list[Check]:
     """The corollary as printed, at its least n, and as repaired, on fine and coarse curves."""
     keys = problem.settings
     k, t, delta, count = keys.width, keys.t, keys.delta, keys.initialisations

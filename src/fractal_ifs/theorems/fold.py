@@ -13,22 +13,21 @@ from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.cube import CubeIFS
 from fractal_ifs.networks.construction import Layer, mlp_of
 from fractal_ifs.networks.mlp import MLP
+from fractal_ifs.theorems.depths import folded_depth
+from fractal_ifs.theorems.keys import DEEPEST_FOLD
 
 CANTOR = CubeIFS.from_box([[[-1 / 3]], [[1 / 3]]], [[1 / 3], [2 / 3]], [0.0], [1.0], "cantor")
-
-
-def folded_depth(t: int) -> int:
-    """The n = 3 t - 4 of the Cantor set C_n that a network of depth t >= 2 (readout counted) and width 8 realises."""
-    return 3 * t - 4
 
 
 def fold_network(t: int) -> MLP:
     """A float64 MLP of depth t (t - 1 hidden layers) and width 8: positive inside C_(3t-4), negative outside.
 
-    It needs no margin. Raises ConfigError unless 2 <= t <= 11.
+    It needs no margin. Raises ConfigError unless 2 <= t <= DEEPEST_FOLD.
     """
-    if not 2 <= t <= 11:
-        raise ConfigError(f"t={t}: must be in 2..11 (C_n for n = 3 t - 4 = {3 * t - 4} has to fit into float64)")
+    if not 2 <= t <= DEEPEST_FOLD:
+        raise ConfigError(
+            f"t={t}: must be in 2..{DEEPEST_FOLD} (C_n for n = 3 t - 4 = {folded_depth(t)} has to fit into float64)"
+        )
     peaks = _cells(3)
     middles = (peaks[1:, 0] + peaks[:-1, 1]) / 2
     (units, biases), readout = _zigzag(middles, 27.0, _iterate(middles[0], 3))

@@ -11,8 +11,7 @@ from torch import Tensor
 from fractal_ifs.engines import cpp
 from fractal_ifs.networks.mlp import MLP, mlp
 from fractal_ifs.runs.vectors import views
-
-BATCH = 100  # points of a step
+from fractal_ifs.theorems.keys import BATCH
 
 # (parameters (M, ...), x (m, d), y (m,), steps, learning rate) -> trained parameters (M, ...)
 Trainer = Callable[[Sequence[Tensor], np.ndarray, np.ndarray, int, float], list[Tensor]]

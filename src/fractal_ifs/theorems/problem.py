@@ -2,62 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
-from fractal_ifs.config.keys import Group
-from fractal_ifs.errors import ConfigError
 from fractal_ifs.fractals.cube import CubeIFS
 from fractal_ifs.fractals.curve import ApproximationCurve
+from fractal_ifs.theorems.keys import Section
 from fractal_ifs.theorems.learn import Trainer, train
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section(Group):
-    """The keys of a statement, its section of conf/theory.yaml. This one has none."""
-
-    def check_for(self, ifs: CubeIFS, n: int) -> None:
-        """Raises ConfigError for values that don't fit the problem's IFS and depth."""
-
-
-CURVES = "a list of one or more curves, names or files"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LineSection(Section):
-    """The section of a statement on the line that is checked on a depth and curves of its own."""
-
-    n: int
-    curves: tuple[str | int, ...]
-
-    @property
-    def curve_names(self) -> list[str]:
-        """The curves of conf/curve/ among ``curves``."""
-        return [str(name) for name in self.curves]
-
-    def check(self) -> None:
-        """Raises ConfigError for a curve that doesn't exist, or not for depth n."""
-        for name in self.curve_names:
-            try:
-                ApproximationCurve.load(name).level_probabilities(self.n)
-            except ConfigError as error:
-                raise ConfigError(
-                    f"{self.PREFIX}curves={name}: must be a curve of depth {self.PREFIX}n={self.n} ({error})"
-                ) from None
-
-
-NETWORKS = "a list that is not empty, each entry [width k, depth t]: whole numbers, 1 <= k <= 1e6 and 2 <= t <= 1000"
-
-
-def check_networks(key: str, networks: Sequence[tuple[int, int]]) -> None:
-    """Raises ConfigError for a network without a hidden layer, or with more than anyone trains."""
-    for k, t in networks:
-        if not 2 <= t <= 1000:
-            raise ConfigError(f"{key}={[k, t]}: must be {NETWORKS}")
-
 
 S = TypeVar("S", bound=Section, covariant=True)
 

@@ -1,4 +1,4 @@
-"""Theorem 1: a network of width 5 d r and depth 2 n + 1 has zero error on every D_n that meets Assumptions 1 to 3."""
+"""Theorem 1: the depth, the width and the error of its network."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from fractal_ifs.networks.construction import printed_width, theorem1_network
+from fractal_ifs.networks.construction import theorem1_network
 from fractal_ifs.networks.mlp import MLP
+from fractal_ifs.networks.sizes import printed_width
 from fractal_ifs.plotting.style import BLUE, FAINT, INK, PALE_ORANGE, signs
-from fractal_ifs.theorems.problem import Check, Problem, Section
+from fractal_ifs.theorems.keys import Section
+from fractal_ifs.theorems.problem import Check, Problem
 from fractal_ifs.theorems.samples import labelled_points
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Theorem 2: without holes in D_n, zero error needs width k >= (d/e) r^(n / (t d)); and the regions its proof counts.
+"""Theorem 2: its least width, and the linear regions that its proof counts.
 
 The proof: a network has at most prod_layers sum_(j <= d) C(k, j) <= (e k / d)^(t d) linear regions, and no two cells of
 K_n share one. The readout has no ReLU, so the product has t - 1 factors: `least_width_printed` is the bound as printed,
@@ -7,43 +7,26 @@ K_n share one. The readout has no ReLU, so the product has t - 1 factors: `least
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import comb, e, log
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from fractal_ifs.config.keys import key
-from fractal_ifs.networks.construction import (
-    LARGEST_CHECKED,
-    built_depth,
-    built_width,
-    corollary1_network,
-    theorem1_network,
-)
+from fractal_ifs.fractals.cube import built_width
+from fractal_ifs.networks.construction import corollary1_network, theorem1_network
 from fractal_ifs.networks.mlp import MLP
+from fractal_ifs.networks.sizes import LARGEST_CHECKED, built_depth
+from fractal_ifs.theorems.keys import Section, Theorem2
 from fractal_ifs.theorems.learn import seeded_networks
 from fractal_ifs.theorems.line import along, patterns, regions, stacked
-from fractal_ifs.theorems.problem import Check, Problem, Section
+from fractal_ifs.theorems.problem import Check, Problem
 from fractal_ifs.theorems.samples import labelled_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CELLS = 20_000  # cells of K_n looked at, at most
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(Section):
-    """The section ``theorem2`` of conf/theory.yaml."""
-
-    PREFIX: ClassVar[str] = "theorem2."
-
-    width: int = key("units of a hidden layer", least=1, most=10**6)
-    depth: int = key("hidden layers", least=1, most=1000)
-    lines: int = key("segments across K0, where d > 1", least=1, most=10**6)
-    train_steps: int = key("steps of Adam", least=1, most=10**9)
 
 
 def least_width_printed(d: int, r: int, n: int, t: int) -> float:
@@ -102,7 +85,7 @@ def line_regions(parameters: list[torch.Tensor], problem: Problem[Section], line
     return torch.stack(counts, 1).numpy()
 
 
-def check(problem: Problem[Settings]) -> list[Check]:
+def check(problem: Problem[Theorem2]) -> list[Check]:
     """The bound on the width beside our constructions, one region per cell, and the regions that networks have."""
     ifs, n = problem.ifs, problem.n
     rows = []
@@ -139,7 +122,7 @@ def check(problem: Problem[Settings]) -> list[Check]:
     return rows + _networks(problem, model)
 
 
-def _networks(problem: Problem[Settings], constructed: MLP) -> list[Check]:
+def _networks(problem: Problem[Theorem2], constructed: MLP) -> list[Check]:
     ifs, n, keys = problem.ifs, problem.n, problem.settings
     width, hidden, lines, steps = keys.width, keys.depth, keys.lines, keys.train_steps
     x, y, _ = labelled_points(ifs, n, problem.gamma, 20_000, problem.rng(), problem.law)

@@ -1,24 +1,24 @@
-"""Theorem 3: a network that resolves K_j, as that of Corollary 1 for n = j, has error at most 1 - P(j) on every D_n.
+"""Theorem 3: the errors of networks that resolve K_j, which are Corollary 1's for n = j.
 
-Its depth is t = 2 floor(j/s) + 2 and its width 5 d r^s. Where s doesn't divide j and d > 1, ours is one layer deeper,
-as for Corollary 1: such a row doesn't show the statement.
+Their depth is t = 2 floor(j/s) + 2 and their width 5 d r^s. Where s doesn't divide j and d > 1, ours are one layer
+deeper, as for Corollary 1: such a row doesn't show the statement.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from fractal_ifs.config.keys import key
 from fractal_ifs.fractals.cube import built_width
 from fractal_ifs.fractals.curve import ApproximationCurve
-from fractal_ifs.networks.construction import LARGEST_CHECKED, corollary1_network, printed_width
+from fractal_ifs.networks.construction import corollary1_network
 from fractal_ifs.networks.mlp import MLP
+from fractal_ifs.networks.sizes import LARGEST_CHECKED, printed_width
+from fractal_ifs.theorems.keys import Section, Theorem3
 from fractal_ifs.theorems.learn import error_on, seeded_networks
-from fractal_ifs.theorems.problem import Check, Problem, Section, judged
+from fractal_ifs.theorems.problem import Check, Problem, judged
 from fractal_ifs.theorems.samples import labelled_points
 
 if TYPE_CHECKING:
@@ -27,16 +27,6 @@ if TYPE_CHECKING:
 CURVES = ("1", "2", "3", "4", "5", "6")
 PER_LEVEL = 4000
 SEEDS, LRS = range(4), (1e-3, 4e-3)  # of the networks that the figure trains
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(Section):
-    """The section ``theorem3`` of conf/theory.yaml."""
-
-    PREFIX: ClassVar[str] = "theorem3."
-
-    width: int = key("units of a hidden layer", least=1, most=10**6)
-    train_steps: int = key("steps of Adam", least=1, most=10**9)
 
 
 def level_errors(problem: Problem[Section], model: MLP) -> np.ndarray:
@@ -99,7 +89,7 @@ def check(problem: Problem[Section]) -> list[Check]:
     return rows
 
 
-def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
+def draw(problem: Problem[Theorem3], checks: list[Check], axes: Axes) -> None:
     """1 - P(j), and the best error that a short training finds with as many layers as the construction has, 2 j."""
     ifs, n, steps, width = problem.ifs, problem.n, problem.settings.train_steps, problem.settings.width
     axes.plot(range(n + 1), 1 - problem.P, "o-", label="1 - P(j)")
@@ -113,7 +103,7 @@ def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
     axes.figure.legend(loc="outside lower center")  # below: no line runs through it
 
 
-def _trained(problem: Problem[Settings]) -> list[float]:
+def _trained(problem: Problem[Theorem3]) -> list[float]:
     """The best error of 2 j hidden layers, for each j from 1."""
     ifs, n, steps, width = problem.ifs, problem.n, problem.settings.train_steps, problem.settings.width
     rng = problem.rng()

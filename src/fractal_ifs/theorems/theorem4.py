@@ -1,4 +1,4 @@
-"""Theorem 4 (d = 1): depth t and width k < r^s leave an error of at least (1 - r^(s t - j)) (1 - P(j)), n > j > s t.
+"""Theorem 4 (d = 1): what networks that are too small for K_j err by.
 
 Three errors are compared with the bound: the least of all functions with at most `most_sign_changes` (which networks of
 t = 2 reach), that of our construction for depth t and width k, and those of trained networks.
@@ -6,61 +6,25 @@ t = 2 reach), that of our construction for depth t and width k, and those of tra
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fractal_ifs.config.keys import key
-from fractal_ifs.errors import ConfigError
-from fractal_ifs.fractals.cube import CubeIFS
+from fractal_ifs.fractals.cube import CubeIFS, built_width
 from fractal_ifs.fractals.curve import ApproximationCurve
-from fractal_ifs.networks.construction import LARGEST_WIDTH, built_width, corollary1_network, theorem1_network
-from fractal_ifs.theorems.fold import CANTOR, fold_network, folded_depth
+from fractal_ifs.networks.construction import corollary1_network, theorem1_network
+from fractal_ifs.networks.sizes import LARGEST_WIDTH
+from fractal_ifs.theorems.depths import folded_depth
+from fractal_ifs.theorems.fold import CANTOR, fold_network
+from fractal_ifs.theorems.keys import LineSection, Theorem4
 from fractal_ifs.theorems.learn import seeded_networks
 from fractal_ifs.theorems.line import stacked
 from fractal_ifs.theorems.measure import LineDistribution, best_error, masses_of_pieces
-from fractal_ifs.theorems.problem import NETWORKS, Check, LineSection, Problem, check_networks
+from fractal_ifs.theorems.problem import Check, Problem
 from fractal_ifs.theorems.samples import labelled_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-MOST_CELLS = 2**20  # every one is gone through for each row of the table, in about ten seconds
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(LineSection):
-    """The section ``theorem4`` of conf/theory.yaml."""
-
-    PREFIX: ClassVar[str] = "theorem4."
-
-    n: int = key("depth", least=1, most=40)
-    networks: tuple[tuple[int, int], ...] = key(
-        "[width k, depth t], the readout counted", least=1, most=10**6, allowed=NETWORKS
-    )
-    curves: tuple[str | int, ...] = key(
-        "curves beside the chosen one", empty=True, allowed="a list of curves, names or files"
-    )
-    train_steps: int = key("steps of Adam", least=1, most=10**9)
-
-    def check(self) -> None:
-        """Raises ConfigError for bad networks and curves."""
-        check_networks(f"{self.PREFIX}networks", self.networks)
-        super().check()
-
-    def check_for(self, ifs: CubeIFS, n: int) -> None:
-        """Raises ConfigError for d > 1, for a single map, and for more cells than can be gone through."""
-        if ifs.d != 1:
-            raise ConfigError(f"fractal={ifs.name}: Theorem 4 is for d=1, this has d={ifs.d}; try fractal=cantor")
-        if ifs.r == 1:
-            raise ConfigError(f"fractal={ifs.name}: Theorem 4 is for two or more maps (k < r^s), this has one")
-        if ifs.r**n > MOST_CELLS:
-            deepest = next(j for j in range(n, -1, -1) if ifs.r**j <= MOST_CELLS)
-            raise ConfigError(
-                f"{self.PREFIX}n={n}: must be <= {deepest}, else {ifs.name} has more than {MOST_CELLS:,} cells, "
-                "each of which is gone through"
-            )
 
 
 def printed_bounds(P: np.ndarray, r: int, k: int, t: int) -> np.ndarray:
@@ -125,8 +89,8 @@ def _is_cantor(ifs: CubeIFS) -> bool:
     return np.allclose(np.sort(ifs.intervals(1), 0), np.sort(CANTOR.intervals(1), 0))
 
 
-def check(problem: Problem[Settings]) -> list[Check]:
-    """Every (width, depth) and curve of the settings. Raises ConfigError as `Settings.check_for`."""
+def check(problem: Problem[Theorem4]) -> list[Check]:
+    """Every (width, depth) and curve of the settings. Raises ConfigError as `Theorem4.check_for`."""
     ifs, n, keys = problem.ifs, problem.n, problem.settings
     keys.check_for(ifs, n)
     rows = []
@@ -173,7 +137,7 @@ def check(problem: Problem[Settings]) -> list[Check]:
     return rows
 
 
-def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
+def draw(problem: Problem[Theorem4], checks: list[Check], axes: Axes) -> None:
     """The bounds for t = 2 by width, below the exact least error."""
     ifs, n = problem.ifs, problem.n
     P, law = problem.P, problem.law

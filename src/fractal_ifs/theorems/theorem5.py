@@ -1,4 +1,4 @@
-"""Theorem 5: at initialisation the population gradient on a Cantor distribution is at most 5 (P(n') - 1/2).
+"""Theorem 5: the population gradient on a Cantor distribution at initialisation, exactly.
 
 Depth t counts the readout. Weights are uniform in +-1/(2 fan in) and every bias is b: 1/2 in the theorem, which says
 that any b in (0, 1/2] would do. The two cases differ. With b = 1/2 no ReLU switches on [0, 1], as every layer maps
@@ -11,59 +11,25 @@ Some of it is true without the theorem, see `trivial`. A row whose bound is no b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import floor, log
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fractal_ifs.config.keys import key
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.plotting.style import lines
+from fractal_ifs.theorems.depths import least_level
 from fractal_ifs.theorems.fold import CANTOR
+from fractal_ifs.theorems.keys import Theorem5
 from fractal_ifs.theorems.line import breakpoints
 from fractal_ifs.theorems.measure import LineDistribution
-from fractal_ifs.theorems.problem import CURVES, NETWORKS, Check, LineSection, Problem, check_networks, judged
+from fractal_ifs.theorems.problem import Check, Problem, judged
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ROUNDING = 1e-9  # float64 integrals of cells down to 3^-30
-DEEPEST = 30  # float64 can't separate the cells 3^-n of C_n beyond
-LEAST = 1e-12  # of delta and b: float64 has to tell 1 - delta from 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(LineSection):
-    """The section ``theorem5`` of conf/theory.yaml."""
-
-    PREFIX: ClassVar[str] = "theorem5."
-
-    n: int = key("depth of the Cantor set", least=2, most=DEEPEST)
-    delta: float = key("the gradient is small with probability 1 - delta", least=LEAST, below=1)
-    networks: tuple[tuple[int, int], ...] = key(
-        "[width k, depth t], the readout counted", least=1, most=10**6, allowed=NETWORKS
-    )
-    biases: tuple[float, ...] = key("b, the initial value of every bias", least=LEAST, most=0.5)
-    curves: tuple[str | int, ...] = key("curves; own: the chosen one", allowed=f"{CURVES}, or own")
-    initialisations: int = key("networks of each kind", least=1, most=10**9)
-
-    @property
-    def curve_names(self) -> list[str]:
-        """The curves of conf/curve/ among ``curves``."""
-        return [name for name in super().curve_names if name != "own"]
-
-    def check(self) -> None:
-        """Raises ConfigError for bad networks and curves."""
-        check_networks(f"{self.PREFIX}networks", self.networks)
-        super().check()
-
-
-def least_level(k: int, t: int, delta: float, bias: float = 0.5) -> int:
-    """The least n' > log(2 t k^2 / (b delta)) / log(3/2): with b = 1/2, log(4 t k^2 / delta) / log(3/2) as printed."""
-    return floor(log(2 * t * k**2 / (bias * delta)) / log(1.5)) + 1
 
 
 def trivial(bias: float) -> tuple[float, float]:
@@ -108,7 +74,7 @@ def gradient_sizes(distribution: LineDistribution, parameters: list[Tensor]) -> 
     return sizes[:, ::2].max(1), sizes[:, 1::2].max(1)
 
 
-def check(problem: Problem[Settings]) -> list[Check]:
+def check(problem: Problem[Theorem5]) -> list[Check]:
     """Every (width, depth), bias and curve of the settings, on many initialisations."""
     keys = problem.settings
     n, count, delta = keys.n, keys.initialisations, keys.delta
@@ -219,7 +185,7 @@ def _size(value: float) -> str:
     return "0 (to rounding)" if value < 1e-12 else f"{value:.3g}"
 
 
-def draw(problem: Problem[Settings], checks: list[Check], axes: Axes) -> None:
+def draw(problem: Problem[Theorem5], checks: list[Check], axes: Axes) -> None:
     """How often the network isn't affine on all intervals of C_n', by n', and how often the proof allows."""
     keys = problem.settings
     n, (k, t) = keys.n, keys.networks[-1]
