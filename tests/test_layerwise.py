@@ -66,14 +66,14 @@ def test_each_layer_trains_in_turn_on_what_the_layers_before_make_of_x(engine):
     network, accuracies = plainly(config)
     for here, there in zip(run.trained.parameters(), network.parameters(), strict=True):
         assert relative(here, there) < 5e-3
-    assert [row[0] for row in run.history] == [50, 100, 150, 200, 250, 300]
-    assert [row[4] for row in run.history][1::2] == pytest.approx(accuracies, abs=0.0034)  # one of 300 points
+    assert [row.step for row in run.history] == [50, 100, 150, 200, 250, 300]
+    assert [row.test_acc for row in run.history][1::2] == pytest.approx(accuracies, abs=0.0034)  # one of 300 points
     record = run.record()
     assert (record["status"], record["steps"]) == ("finished", 300)
     assert record["training"] == "layerwise"
     assert record["params"] == sum(p.numel() for p in network.parameters())
     # the best of the last layer's readout: earlier layers are other, shallower networks
-    last = {row[0]: row[4] for row in run.history[4:]}
+    last = {row.step: row.test_acc for row in run.history[4:]}
     assert record["best_test_acc"] == max(last.values())
     assert last[record["best_step"]] == record["best_test_acc"]
 
@@ -137,7 +137,7 @@ def test_runs_of_one_stack_that_are_in_different_layers(tmp_path):
     straight = trained(configs, 1)
     for resumed, expected in zip(trained(configs, 2, [tmp_path / "0", tmp_path / "1"]), straight, strict=True):
         assert relative(resumed.params, expected.params) < 1e-3
-        assert [row[0] for row in resumed.history] == [row[0] for row in expected.history]
+        assert [row.step for row in resumed.history] == [row.step for row in expected.history]
 
 
 def test_its_record_says_what_made_the_inputs_of_later_layers():

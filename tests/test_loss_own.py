@@ -85,7 +85,7 @@ def test_it_equals_ours_of_the_same_formula(write, engine):
     config = of_own(write(), {"sharp": 1}, steps=60, eval_every=20, engine=engine)
     [found], [ours] = trained([config]), trained([dataclasses.replace(config, loss="logistic")])
     assert torch.equal(found.params, ours.params)
-    assert [row[2:] for row in found.history] == [row[2:] for row in ours.history]
+    assert [row.numbers[2:] for row in found.history] == [row.numbers[2:] for row in ours.history]
     [sharper] = trained([of_own(config.loss.target.split(".")[0], {"sharp": 8}, steps=60, engine=engine)])
     assert relative(sharper.params, ours.params) > 1e-3
 

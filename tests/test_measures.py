@@ -29,7 +29,7 @@ from fractal_ifs.measures.own import check_measures, is_ours
 from fractal_ifs.measures.regions import breaks
 from fractal_ifs.measures.snapshot import Snapshot
 from fractal_ifs.results.rows import read_runs
-from fractal_ifs.runs.history import Evaluation, Summary, read_history
+from fractal_ifs.runs.history import COLUMNS, Evaluation, Summary, read_history
 from fractal_ifs.runs.longer import with_sources
 from fractal_ifs.runs.records import RunRecord, Status
 from fractal_ifs.runs.run import Run
@@ -214,7 +214,7 @@ def test_no_measure_changes_a_bit(engine, keys):
     assert config.fingerprint == with_none.config.fingerprint
     for name in STATE:
         assert torch.equal(getattr(with_all, name), getattr(with_none, name))
-    assert [row[2:] for row in with_all.history[1:]] == [row[2:] for row in with_none.history]
+    assert [row.numbers[2:] for row in with_all.history[1:]] == [row.numbers[2:] for row in with_none.history]
     assert not any(measured(with_none))
     assert with_all.best_step == with_none.best_step
     assert not with_all.unmeasured
@@ -256,7 +256,7 @@ def test_killed_and_resumed_the_numbers_are_the_same(tmp_path, engine):
     read = read_history(tmp_path)
     assert [row.measured for row in read] == measured(straight)
     loaded = load(tmp_path)
-    assert list(loaded.history.columns) == [*Evaluation._fields, *straight.history[-1].measured]
+    assert list(loaded.history.columns) == [*COLUMNS, *straight.history[-1].measured]
     assert loaded.record.measured == straight.history[-1].measured
     table, _ = read_runs([tmp_path])
     assert table.final_acc_level_1[0] == straight.history[-1].measured["acc_level_1"]
@@ -505,7 +505,7 @@ def test_a_measure_that_fails_costs_its_number_alone(write, caplog, tmp_path):
         directory = tmp_path / engine / "run"  # of a sweep of its own, which tells once
         [run] = trained([dataclasses.replace(config, measures=(*own, "train_acc"))], 0, [directory])
         assert torch.equal(run.params, plain.params)
-        assert [row[2:] for row in run.history] == [row[2:] for row in plain.history]
+        assert [row.numbers[2:] for row in run.history] == [row.numbers[2:] for row in plain.history]
         assert run.record().status == "finished"
         assert [list(row) for row in measured(run)] == [["odd_good", "rude", "train_acc", "train_loss_now"]] * 5
         said = [text for text in caplog.messages if "is missing" in text]
@@ -603,18 +603,11 @@ def rows(*accuracies: tuple[float, float | None]) -> list[Evaluation]:
 
 def test_a_row_is_more_than_its_five_numbers():
     row = Evaluation(10, 0.0, 0.5, 0.5, 0.9, {"val_acc": 0.7})
-    later = row._replace(step=20)
-    assert (later.step, later.test_acc, later.measured) == (20, 0.9, {"val_acc": 0.7})
-    assert row._replace(measured={"val_acc": 0.6}).measured == {"val_acc": 0.6}
-    other = Evaluation(*row, measured={"val_acc": 0.6})
-    assert row != other
-    assert not row == other  # noqa: SIM201
-    for same in (row._replace(), copy.deepcopy(row), pickle.loads(pickle.dumps(row))):
-        assert row == same
-        assert not row != same  # noqa: SIM202
-        assert hash(row) == hash(same)
-        assert same.measured == {"val_acc": 0.7}
-    assert row == tuple(row)
+    assert row != dataclasses.replace(row, measured={"val_acc": 0.6})
+    assert row.numbers == tuple(map(row.value, COLUMNS)) == Evaluation(*row.numbers).numbers
+    assert row.by_name() == dict(zip(COLUMNS, row.numbers, strict=True)) | {"val_acc": 0.7}
+    for same in (dataclasses.replace(row), copy.deepcopy(row), pickle.loads(pickle.dumps(row))):
+        assert (same, hash(same)) == (row, hash(row))
 
 
 def test_the_summary_of_a_history():
@@ -680,7 +673,7 @@ def test_what_was_not_measured_is_never_compared(tmp_path, monkeypatch):
         record = ended(Status.PAUSED)
         both = [row for row in rows((1, 1), (0.5, 0.6), (0.5, 0.5)) if row.step]
         assert _value(here, _Resting(record, both), halving) == (0.6 if by == "best" else 0.5)
-        lacking = [both[0], both[1]._replace(measured={})]
+        lacking = [both[0], dataclasses.replace(both[1], measured={})]
         assert "lacks val_acc at some measurement up to step 20" in str(
             _value(here, _Resting(record, lacking), halving)
         )
@@ -736,5 +729,5 @@ def test_the_fixtures_of_earlier_versions_have_no_measures(tmp_path):
     there = Path(__file__).parent / "fixtures" / "format2" / "native_finished"
     shutil.copytree(there, tmp_path / "run")
     loaded = load(tmp_path / "run")
-    assert list(loaded.history.columns) == list(Evaluation._fields)
+    assert list(loaded.history.columns) == list(COLUMNS)
     assert (loaded.record.measured, loaded.record.config.measures, loaded.record.last10_test_acc) == (None, (), None)

@@ -126,7 +126,7 @@ def test_a_run_equals_a_plain_loop(nets):
         [found] = trained([config])
         params, loss = plain_loop(config, 100)
         assert relative(found.params, params) <= 1e-4
-        assert found.history[-1][2] == pytest.approx(loss, rel=1e-4)
+        assert found.history[-1].train_loss == pytest.approx(loss, rel=1e-4)
         assert relative(found.params, Run(config, None).params) > 1e-2
 
 

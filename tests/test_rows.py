@@ -280,7 +280,7 @@ def test_a_layerwise_run_without_a_record_has_the_numbers_of_its_last_layer(tmp_
     (directory / RESULT).unlink()
     write_begun(directory, Begun(stored.record.config, None))
     rows = read_history(directory)
-    first = [row._replace(test_acc=0.99) if row.step <= 100 else row for row in rows]  # lost with its readout
+    first = [replace(row, test_acc=0.99) if row.step <= 100 else row for row in rows]  # lost with its readout
     write_history(directory, first)
     [run] = read_runs([directory])[0].to_dict("records")
     for name in ("best_test_acc", "best_step", "final_test_acc", "last10_test_acc", "final_train_acc"):

@@ -34,11 +34,12 @@ def stopping(config, **keys):
 def where(history, accuracy=None, patience=None):
     """The step at which a run with this history is to end, by the words of the keys."""
     best, since = 0.0, 0
-    for step, *_, found in history:
+    for row in history:
+        found = row.test_acc
         best, since = (found, 0) if found > best else (best, since + 1)
         if (accuracy is not None and found >= accuracy) or (patience is not None and since >= patience):
-            return step
-    return history[-1][0]
+            return row.step
+    return history[-1].step
 
 
 def same(run, other):
@@ -58,7 +59,7 @@ def images(tmp_path_factory):
 def test_a_run_ends_where_its_key_says_and_its_partners_do_not_notice(engine):
     configs = [small(engine=engine, **KEYS, **keys) for keys in PARTNERS]
     plain = trained(configs)
-    rules = [{"accuracy": sorted(row[4] for row in run.history)[-2]} for run in plain[:2]] + [{"patience": 2}]
+    rules = [{"accuracy": sorted(row.test_acc for row in run.history)[-2]} for run in plain[:2]] + [{"patience": 2}]
     asked = [stopping(config, **rule) for config, rule in zip(configs, rules, strict=False)]
     stopped = trained([*asked, configs[3]])
     assert same(stopped[3], plain[3])

@@ -62,7 +62,7 @@ def relative(a, b):
 
 def numbers(run):
     """The history without its times."""
-    return [(step, *rest) for step, _, *rest in run.history]
+    return [(row.step, *row.numbers[2:]) for row in run.history]
 
 
 def plain_loop(config, steps):
@@ -102,7 +102,7 @@ def test_a_run_equals_a_plain_loop(engine, keys):
     [run] = trained([config])
     params, loss = plain_loop(config, 100)
     assert relative(run.params, params) <= 1e-5
-    assert run.history[-1][2] == pytest.approx(loss, rel=1e-5)  # mean loss of the batches since the last evaluation
+    assert run.history[-1].train_loss == pytest.approx(loss, rel=1e-5)  # mean of batches since the last row
     assert relative(run.params, Run(config, None).params) > 1e-2  # it did move
 
 
@@ -135,7 +135,7 @@ def test_a_narrow_stack_admits_runs_as_others_end():
         [alone] = trained([config])
         same(run, alone)
         assert run.step == config.steps
-        assert run.history[-1][0] == config.steps  # the end is always measured
+        assert run.history[-1].step == config.steps  # the end is always measured
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -151,8 +151,8 @@ def test_a_partner_that_diverges_changes_nothing(engine, every):
     assert record["status"] == "diverged"
     assert record["steps"] < 100 or every == 50
     assert 0 <= record["best_test_acc"] <= 1
-    kept = [row for row in diverged.history if math.isfinite(row[2]) and math.isfinite(row[3])]
-    assert record["best_test_acc"] == max((row[4] for row in kept), default=0.0)
+    kept = [row for row in diverged.history if row.finite]
+    assert record["best_test_acc"] == max((row.test_acc for row in kept), default=0.0)
 
 
 def test_the_best_so_far_survives_divergence():
@@ -173,10 +173,10 @@ def test_the_engines_agree_through_the_whole_of_training(keys):
     first, second = (small(engine=engine, width=10, **keys) for engine in ENGINES)
     [a], [b] = trained([first]), trained([second])
     assert relative(a.params, b.params) <= 1e-4
-    assert [row[0] for row in a.history] == [row[0] for row in b.history]
+    assert [row.step for row in a.history] == [row.step for row in b.history]
     for left, right in zip(a.history, b.history, strict=True):
-        assert left[4] == pytest.approx(right[4], abs=2 / 300)  # a point or two on the boundary
-        assert left[2:4] == pytest.approx(right[2:4], rel=1e-4)
+        assert left.test_acc == pytest.approx(right.test_acc, abs=2 / 300)  # a point or two on the boundary
+        assert left.numbers[2:4] == pytest.approx(right.numbers[2:4], rel=1e-4)
     assert (a.record()["engine"], b.record()["engine"]) == ENGINES
 
 
@@ -185,7 +185,7 @@ def test_training_learns_what_can_be_learned():
     [run] = trained([config])
     assert run.best_test_acc > 0.85  # four squares in a square; chance is 1/2
     f = run.model(run.data.x_test)
-    assert run.history[-1][4] == pytest.approx(((run.data.y_test * f) > 0).float().mean().item(), abs=1e-6)
+    assert run.history[-1].test_acc == pytest.approx(((run.data.y_test * f) > 0).float().mean().item(), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ def test_an_interrupted_set_goes_on_to_the_same_bits(engine, tmp_path):
         written = load(resumed.directory)
         assert written.record["status"] == "finished"
         assert list(written.history["step"]) == [20, 40, 60, 80, 100]
-        assert written.history["test_acc"].tolist() == [row[4] for row in expected.history]
+        assert written.history["test_acc"].tolist() == [row.test_acc for row in expected.history]
         x = expected.data.x_test
         torch.testing.assert_close(written.model(x), expected.model(x), rtol=0, atol=0)
 
@@ -380,8 +380,10 @@ def goes_on_after_ctrl_c(config, directory):
         same(resumed, straight)
     for name in ("params", "exp_avg", "exp_avg_sq", "best_params"):
         assert torch.equal(getattr(resumed, name), getattr(straight, name))
-    assert [row[::4] for row in resumed.history] == [row[::4] for row in straight.history]
-    assert [row[2] for row in resumed.history] == pytest.approx([row[2] for row in straight.history], rel=1e-9)
+    assert [row.numbers[::4] for row in resumed.history] == [row.numbers[::4] for row in straight.history]
+    assert [row.train_loss for row in resumed.history] == pytest.approx(
+        [row.train_loss for row in straight.history], rel=1e-9
+    )
     return record["steps"]
 
 

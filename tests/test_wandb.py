@@ -107,7 +107,7 @@ def test_two_runs_of_one_process_are_logged_apart(tmp_path):
         assert state["tags"] == tags
         assert state["run_id"] == run.wandb_id == read_checkpoint(directory)["wandb_id"]  # type: ignore[index]
         assert [row["step"] for row in rows] == [50, 100]  # optimizer steps, not calls
-        assert [row["test_acc"] for row in rows] == [row[4] for row in run.history]
+        assert [row["test_acc"] for row in rows] == [row.test_acc for row in run.history]
         assert [row["best_test_acc"] for row in rows][-1] == record["best_test_acc"]
         text = b"".join(path.read_bytes() for path in directory.glob("wandb/*run-*/*.wandb"))
         assert b"a_sweep" in text
@@ -173,7 +173,7 @@ def test_a_wandb_that_breaks_costs_no_result(tmp_path, monkeypatch, caplog, wher
         monkeypatch.setattr(wandb, "init", lambda **_: fake())
     [directory], [run] = run_jobs(tmp_path, small(logger="wandb"))
     assert load(directory).record["status"] == "finished"
-    assert [row[0] for row in run.history] == [50, 100]
+    assert [row.step for row in run.history] == [50, 100]
     assert "W&B is away (RuntimeError: gone)" in caplog.text
     assert caplog.text.count("W&B is away") == 1  # said once
 

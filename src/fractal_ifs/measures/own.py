@@ -18,7 +18,7 @@ from fractal_ifs.config.own_class import resolve
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.mkl import ask_for_equal_bits
-from fractal_ifs.runs.history import Evaluation, Summary
+from fractal_ifs.runs.history import COLUMNS, Summary
 
 if TYPE_CHECKING:
     from fractal_ifs.measures.snapshot import Snapshot
@@ -31,7 +31,7 @@ OURS = re.compile(
 def is_ours(column: str) -> bool:
     """Whether a column is one of every run or of a measure of ours, or called like a number of a whole run."""
     of_run = ("best_test_acc", "best_step", *Summary._fields)
-    return column in (*Evaluation._fields, *of_run) or OURS.fullmatch(column) is not None
+    return column in (*COLUMNS, *of_run) or OURS.fullmatch(column) is not None
 
 
 def why_not(column: str, name: str, measures: Sequence[str]) -> str | None:

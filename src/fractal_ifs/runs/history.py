@@ -9,9 +9,9 @@ import hashlib
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 from fractal_ifs.errors import Damaged, reason, short
@@ -21,53 +21,25 @@ from fractal_ifs.runs.records import HISTORY, RunRecord, Stored, note
 
 log = logging.getLogger(__name__)
 
+COLUMNS = ("step", "seconds", "train_loss", "test_loss", "test_acc")  # of every run
 MOST_MEASURED = 1e100  # the largest number of a measure: the squares of larger ones have no sum
 
 
-class _Row(NamedTuple):
+@dataclass(frozen=True)
+class Evaluation:
+    """A row of the history."""
+
     step: int  # optimizer steps done
     seconds: float  # the run's share of the wall time so far
     train_loss: float  # mean batch loss since the row before; at step 0, the loss on the training points
     test_loss: float  # mean over the test set
     test_acc: float  # share of the test set that is classified correctly
+    measured: Mapping[str, float] = field(default_factory=dict[str, float], hash=False)  # by column; none if missing
 
-
-class Evaluation(_Row):
-    """A row of the history.
-
-    Attributes:
-        measured: the numbers of the key ``measures``, by their columns. What is missing has none.
-    """
-
-    measured: Mapping[str, float] = MappingProxyType({})
-
-    def __new__(
-        cls,
-        step: int,
-        seconds: float,
-        train_loss: float,
-        test_loss: float,
-        test_acc: float,
-        measured: Mapping[str, float] | None = None,
-    ) -> Evaluation:
-        row = super().__new__(cls, step, seconds, train_loss, test_loss, test_acc)
-        row.measured = dict(measured or {})
-        return row
-
-    def _replace(self, **values: Any) -> Evaluation:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The row with other values, of ``measured`` too. What isn't given stays."""
-        measured = values.pop("measured", self.measured)
-        return Evaluation(*super()._replace(**values), measured=measured)
-
-    def __eq__(self, other: object) -> bool:
-        """Whether all numbers are the same, those of measures too where the other is a row."""
-        return super().__eq__(other) and (not isinstance(other, Evaluation) or self.measured == other.measured)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    def __hash__(self) -> int:
-        return super().__hash__()
+    @property
+    def numbers(self) -> tuple[int, float, float, float, float]:
+        """Those of ``COLUMNS``, as a checkpoint holds them."""
+        return self.step, self.seconds, self.train_loss, self.test_loss, self.test_acc
 
     @property
     def finite(self) -> bool:
@@ -76,11 +48,11 @@ class Evaluation(_Row):
 
     def value(self, column: str) -> float | None:
         """The number in a column, of the five or of a measure; None where it is missing."""
-        return getattr(self, column) if column in self._fields else self.measured.get(column)
+        return getattr(self, column) if column in COLUMNS else self.measured.get(column)
 
     def by_name(self) -> dict[str, Any]:
         """All numbers by their columns."""
-        return {**self._asdict(), **self.measured}
+        return {**dict(zip(COLUMNS, self.numbers, strict=True)), **self.measured}
 
 
 def columns_of(history: Iterable[Evaluation]) -> list[str]:
@@ -178,12 +150,13 @@ def mend_history(directory: Path, stored: Stored) -> None:
 
 def of_checkpoint(state: Checkpoint) -> list[Evaluation]:
     """The history in a checkpoint that ``shapes.check`` accepts."""
-    rows = [Evaluation(*row) for row in state["history"]]
+    names, numbers = list[str](), list[float]()
     if "columns" in state and "measured" in state:
         names, numbers = [*state["columns"]], cast(Any, state["measured"]).tolist()
-        for number, row in enumerate(rows):
-            values = numbers[number * len(names) : (number + 1) * len(names)]
-            row.measured = {name: value for name, value in zip(names, values, strict=True) if not math.isnan(value)}
+    rows: list[Evaluation] = []
+    for number, row in enumerate(state["history"]):
+        values = zip(names, numbers[number * len(names) : (number + 1) * len(names)], strict=True)
+        rows.append(Evaluation(*row, measured={name: value for name, value in values if not math.isnan(value)}))
     return rows
 
 
@@ -195,9 +168,9 @@ def of_measures(history: Sequence[Evaluation]) -> tuple[dict[str, int], list[flo
 
 def _content(history: Sequence[Evaluation]) -> bytes:
     names = columns_of(history)
-    lines = [",".join([*Evaluation._fields, *names])]
+    lines = [",".join([*COLUMNS, *names])]
     for row in history:
-        s, t, a, b, c = row
+        s, t, a, b, c = row.numbers
         more = "".join(f",{row.measured[name]!r}" if name in row.measured else "," for name in names)
         lines.append(f"{s},{t:.3f},{a!r},{b!r},{c!r}{more}")
     return ("\n".join(lines) + "\n").encode()
@@ -209,8 +182,8 @@ def _rows(content: bytes, expected: Stored | None) -> list[Evaluation]:
         raise ValueError("its content has another digest")
     lines = content.decode().splitlines()
     head = lines[0].split(",") if lines else []
-    names = head[len(Evaluation._fields) :]
-    if head != [*Evaluation._fields, *names] or len({*head}) < len(head) or not all(map(str.isidentifier, names)):
+    names = head[len(COLUMNS) :]
+    if head != [*COLUMNS, *names] or len({*head}) < len(head) or not all(map(str.isidentifier, names)):
         raise ValueError("its head isn't that of a history")
     rows = [_evaluation(line, names) for line in lines[1:]]
     if any(row.step <= before.step for before, row in pairwise(rows)):

@@ -22,7 +22,7 @@ from fractal_ifs.runs import shapes
 from fractal_ifs.runs.buffers import set_buffers
 from fractal_ifs.runs.build import build_network
 from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, evaluated, read_whole, weights_digest
-from fractal_ifs.runs.history import Evaluation, columns_of, of_checkpoint
+from fractal_ifs.runs.history import COLUMNS, Evaluation, columns_of, of_checkpoint
 from fractal_ifs.runs.records import RunRecord, Status, Stored, read_stored, what_is_there
 from fractal_ifs.runs.shapes import Shape
 
@@ -112,7 +112,7 @@ def _tell_of_another_source(directory: Path, record: RunRecord) -> None:
 def table_of(history: Sequence[Evaluation]) -> pd.DataFrame:
     """A history as a table, one row per evaluation, with the columns of history.csv and its seconds."""
     rows = [row.by_name() | {"seconds": round(row.seconds, 3)} for row in history]
-    return pd.DataFrame(rows, columns=pd.Index([*Evaluation._fields, *columns_of(history)]))
+    return pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *columns_of(history)]))
 
 
 def _best(directory: Path, state: Checkpoint, stored: Stored) -> torch.Tensor:

@@ -244,7 +244,7 @@ class Run:
             "loss_sum": self.loss_sum,
             "loss_steps": self.loss_steps,
             "best": (self.best_test_acc, self.best_step),
-            "history": [tuple(row) for row in self.history],
+            "history": [row.numbers for row in self.history],
             "wandb_id": self.wandb_id,
             "engine": self.engine,
             "isa": self.isa,
