@@ -118,7 +118,7 @@ def test_every_product_of_a_run_is_as_asked(of, tf32, folder):
         [run] = train([Job(asked(config, tf32), None)])
     assert isinstance(run, Run), run
     layers = config.depth if "layerwise" in of else 1
-    assert (run.engine, len(run.history)) == (of.split(",")[0], 2 * layers)
+    assert (run.computed_by.engine, len(run.history)) == (of.split(",")[0], 2 * layers)
     assert list(products.found) == [(tf32, tf32)]
     assert products.found[tf32, tf32] > 3 * 4 * (config.depth - 1)  # of each layer and step, one forward and two back
     assert told() == before

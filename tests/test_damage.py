@@ -22,6 +22,7 @@ from fractal_ifs.results import rows
 from fractal_ifs.runs import checkpoints, records
 from fractal_ifs.runs.checkpoints import read_whole
 from fractal_ifs.runs.records import RunRecord
+from fractal_ifs.runs.versions import ComputedBy
 from fractal_ifs.sweeps import driver, status
 from fractal_ifs.sweeps.finished import finished_jobs
 from fractal_ifs.sweeps.sweep import train_jobs
@@ -415,7 +416,7 @@ def test_a_begun_file_of_another_config_is_none(lying):
 def test_a_run_without_an_evaluation_shows_no_accuracy(tmp_path, capsys):
     from fractal_ifs.runs.begin import begin
 
-    run = begin(Job(small(), tmp_path / "run"), "cpu", "native", None, None)
+    run = begin(Job(small(), tmp_path / "run"), "cpu", ComputedBy(engine="native"))
     run.status = records.Status.INTERRUPTED
     run.save()
     assert run.lock is not None

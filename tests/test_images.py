@@ -966,6 +966,6 @@ def test_lightning_trains_a_cnn_as_the_conv_engine(folder):
         for engine in ("auto", "lightning")
     ]
     ours, theirs = (run for run in runs if isinstance(run, Run))
-    assert (ours.engine, theirs.engine) == ("conv", "lightning")
+    assert (ours.computed_by.engine, theirs.computed_by.engine) == ("conv", "lightning")
     assert (ours.params - theirs.params).abs().max() < 1e-6
     assert [row.test_acc for row in ours.history] == [row.test_acc for row in theirs.history]

@@ -142,9 +142,9 @@ def test_runs_of_one_stack_that_are_in_different_layers(tmp_path):
 
 def test_its_record_says_what_made_the_inputs_of_later_layers():
     [joint], [layer_by_layer] = (trained([small(training=of)]) for of in ("joint", "layerwise"))
-    assert joint.engine == layer_by_layer.engine == "native"
-    assert joint.torch_kernels is None
-    assert layer_by_layer.torch_kernels
+    assert joint.computed_by.engine == layer_by_layer.computed_by.engine == "native"
+    assert joint.computed_by.torch_kernels is None
+    assert layer_by_layer.computed_by.torch_kernels
 
 
 def test_joint_runs_of_the_same_shape_train_apart():

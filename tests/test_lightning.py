@@ -37,6 +37,7 @@ from fractal_ifs.results.rows import row_of, train_command
 from fractal_ifs.runs.begin import begin
 from fractal_ifs.runs.records import RunRecord, Status, read_record
 from fractal_ifs.runs.run import Run
+from fractal_ifs.runs.versions import ComputedBy
 from fractal_ifs.sweeps.finished import finished_jobs
 from fractal_ifs.training import lightning
 from fractal_ifs.training.grouping import groups_of
@@ -531,7 +532,7 @@ def test_signals_leave_a_run_that_goes_on(tmp_path):
     assert record.steps
     config = dataclasses.replace(record.config, steps=100_000_000)
     again = Run(config, None)
-    again.engine = "lightning"
+    again.computed_by = ComputedBy(engine="lightning")
     again.restore(read_checkpoint(tmp_path / "run"))
     assert again.step == record.steps
     assert again.lightning is not None
@@ -553,9 +554,9 @@ def test_a_run_that_another_engine_took_over_is_left(tmp_path):
     """What Lightning knew of it is of an earlier step."""
     config = small(steps=100, eval_every=50)
     run = Run(dataclasses.replace(config, engine="lightning"), tmp_path)
-    run.engine, run.lightning, run.step, run.loss_steps = "lightning", "{}", 10, 10
+    run.computed_by, run.lightning, run.step, run.loss_steps = ComputedBy(engine="lightning"), "{}", 10, 10
     run.save()
-    other = begin(Job(dataclasses.replace(config, engine="torch"), tmp_path), "cpu", "torch", None, None)
+    other = begin(Job(dataclasses.replace(config, engine="torch"), tmp_path), "cpu", ComputedBy(engine="torch"))
     assert (other.step, other.lightning) == (10, None)
     other.step = other.loss_steps = 20
     other.save()

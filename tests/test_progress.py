@@ -118,7 +118,7 @@ def test_layers_before_the_last_have_no_best_accuracy():
 def test_the_native_engine_says_how_far_it_is_in_the_middle_of_a_round():
     config = replace(small(width=50, depth=5), steps=MANY, eval_every=MANY)
     engine, stop, seen = NativeEngine(1), [], []
-    run = begin(Job(config, None), "cpu", engine.name, engine.isa, engine.build)
+    run = begin(Job(config, None), "cpu", engine.computed_by)
 
     def look() -> None:
         deadline = time.monotonic() + 300

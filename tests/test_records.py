@@ -19,6 +19,7 @@ from fractal_ifs.errors import Damaged
 from fractal_ifs.runs import checkpoints, records
 from fractal_ifs.runs.begin import begin
 from fractal_ifs.runs.records import RunRecord
+from fractal_ifs.runs.versions import ComputedBy
 from fractal_ifs.sweeps.sweep import train_jobs
 
 
@@ -253,7 +254,7 @@ def test_a_record_that_is_written_anew_names_the_kernels_that_computed_it(tmp_pa
 def test_a_run_takes_no_wandb_run_of_another_config(tmp_path):
     records.write_begun(tmp_path, records.Begun(small(lr=0.5), "abc"))
     for config, expected in ((small(), None), (small(lr=0.5), "abc")):
-        run = begin(Job(config, tmp_path), "cpu", "torch", None, None)
+        run = begin(Job(config, tmp_path), "cpu", ComputedBy(engine="torch"))
         run.unlock()
         assert run.wandb_id == expected
 

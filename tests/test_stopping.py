@@ -106,7 +106,7 @@ def test_what_is_interrupted_decides_the_same(tmp_path):
     [run] = train([job], threads=1)
     assert same(run, straight)
     (tmp_path / "run" / "result.json").unlink()
-    run = begin(job, "cpu", straight.engine, straight.isa, straight.native_build)
+    run = begin(job, "cpu", straight.computed_by)
     run.unlock()
     assert (run.status, run.record().stopped) == (Status.STOPPED, "stop.patience=3")
     assert read_checkpoint(directory)["step"] == straight.step

@@ -253,7 +253,7 @@ def test_networks_besides_the_papers_can_be_drawn_as_before_too(keys, loss):
 def test_mixed_precision_is_lightnings(command):
     """Products in bfloat16, weights and moments in float32, by the torch engine; and the sweep's table says so."""
     [exact], [mixed] = (trained([small(**keys)]) for keys in ({}, {"trainer.precision": "bf16-mixed"}))
-    assert mixed.engine == "torch"
+    assert mixed.computed_by.engine == "torch"
     assert {t.dtype for t in (mixed.params, mixed.exp_avg, mixed.exp_avg_sq)} == {torch.float32}
     assert 1e-6 < relative(mixed.params, exact.params) < 0.05
     assert mixed.record()["precision"] == "bf16-mixed"

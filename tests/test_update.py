@@ -128,11 +128,8 @@ def test_by_way_of_the_driver_the_bits_are_the_same(gpu, emulated, monkeypatch):
 
 def test_a_record_names_the_compiler(emulated):
     on = small().on("gpu").trainer
-    assert [create("torch", 1, each).build for each in (on, replace(on, compile=True), small().trainer)] == [
-        "C++",
-        None,
-        None,
-    ]
+    engines = [create("torch", 1, each) for each in (on, replace(on, compile=True), small().trainer)]
+    assert [engine.computed_by.native_build for engine in engines] == ["C++", None, None]
 
 
 @pytest.mark.parametrize("why", ["no GPU", "too long", "no kernel"])

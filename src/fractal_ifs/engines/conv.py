@@ -25,6 +25,7 @@ from fractal_ifs.engines.steps import learning_rates, shares
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.run import Run
 from fractal_ifs.runs.vectors import views
+from fractal_ifs.runs.versions import ComputedBy
 
 CHUNK = 100  # largest number of steps at a time, so that checkpoints can be written between evaluations
 
@@ -38,7 +39,7 @@ class ConvEngine(Engine):
         compiled: compile the network with ``torch.compile``, which may add numbers in another order.
     """
 
-    name = "conv"
+    computed_by = ComputedBy(engine="conv")
 
     def __init__(self, precision: str = "32-true", channels_last: bool = True, compiled: bool = False):
         self.precision, self.channels_last, self.compiled = precision, channels_last, compiled

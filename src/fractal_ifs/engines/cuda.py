@@ -37,6 +37,7 @@ from fractal_ifs.engines.protocol import Engine, Measurement, Stop
 from fractal_ifs.engines.steps import BETAS, EPS, factors, shares, unbiasing
 from fractal_ifs.runs.records import note
 from fractal_ifs.runs.run import Run
+from fractal_ifs.runs.versions import ComputedBy
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +74,9 @@ class CudaEngine(Engine):
             something else. With ``graphs=False`` one for a few steps, for which CUDA graphs wouldn't pay.
     """
 
-    name = "cuda"
-
     def __init__(self, instead: Callable[..., Engine]):
         self.device: Device = device()
-        self.isa, self.build = self.device.isa, self.device.build
+        self.computed_by = ComputedBy(self.device.isa, self.device.build, engine="cuda")
         self._instead, self._others = instead, dict[_Kind, Engine]()
         self._trials = dict[Program, Unavailable | None]()
         self._orders = _Orders(self.device)
@@ -167,9 +166,9 @@ class CudaEngine(Engine):
             if kind not in self._others:
                 log.warning("engine=torch: %s", kernel)
                 self._others[kind] = self._instead()
-            other = self._others[kind]
-            for run in (run for run in alike if run.engine == self.name):
-                run.engine, run.isa, run.native_build = other.name, other.isa, other.build
+            other = self._others[kind].computed_by
+            for run in (run for run in alike if run.computed_by.engine == "cuda"):
+                run.computed_by = other._replace(torch_kernels=run.computed_by.torch_kernels)
                 note(run.directory, f"engine=torch: {kernel}")
         return found
 
@@ -201,7 +200,8 @@ class CudaEngine(Engine):
         if few and all(abs(a - b) <= TRUSTED * abs(b) for a, b in pairs):
             return None
         told = ", ".join(f"{a:.6g} for {b:.6g}" for a, b in [*pairs, (right, found.accuracy)])
-        return Unavailable(f"the kernel of width {small.width} computes other numbers than {other.name}: {told}")
+        whose = other.computed_by.engine
+        return Unavailable(f"the kernel of width {small.width} computes other numbers than {whose}: {told}")
 
 
 _Kind = tuple[Program, bool]  # and whether the cuda engine is asked for, so that no other may train in its place

@@ -12,6 +12,7 @@ from fractal_ifs.engines import cpp
 from fractal_ifs.engines.protocol import Engine, Measurement, Stop
 from fractal_ifs.engines.steps import BETAS, EPS, learning_rates, shares
 from fractal_ifs.runs.run import Run
+from fractal_ifs.runs.versions import ComputedBy
 
 FLOPS_PER_SECOND = 1e11  # what one core does, roughly
 CHUNK = 1_000_000  # largest number of steps at a time of a run that has numbers for each
@@ -20,10 +21,8 @@ CHUNK = 1_000_000  # largest number of steps at a time of a run that has numbers
 class NativeEngine(Engine):
     """Trains fully connected networks in float32 on ``threads`` threads."""
 
-    name = "native"
-
     def __init__(self, threads: int):
-        self.threads, self.isa, self.build = threads, cpp.isa(), cpp.build()
+        self.threads, self.computed_by = threads, ComputedBy(cpp.isa(), cpp.build(), engine="native")
         self._tasks: dict[int, cpp.Task] = {}  # of ``advance``, by the id of the run
 
     def saturated(self, runs: Sequence[Run], waiting: int) -> bool:

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.runs.run import Run
+from fractal_ifs.runs.versions import ComputedBy
 
 # How a signal stops an engine. The list is empty at first. When a signal arrives (Ctrl-C, a preemption), its handler
 # appends the number of the signal (``training.signals.deferred``). Engines look at the list before every step. Once it
@@ -25,14 +26,10 @@ class Engine(Protocol):
     """Trains runs. Holds no state that a checkpoint would need.
 
     Attributes:
-        name: as stored in records.
-        isa: the instruction set that the results' bits depend on; None if there is no choice.
-        build: the compiler and flags that they depend on; None if there is no choice.
+        computed_by: what records and checkpoints say of it.
     """
 
-    name: str
-    isa: str | None = None
-    build: str | None = None
+    computed_by: ComputedBy
 
     def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
         """Whether these runs are enough to work on, while ``waiting`` more could be added. Here: each trains alone."""

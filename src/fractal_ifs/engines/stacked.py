@@ -34,6 +34,7 @@ from fractal_ifs.runs import ddp
 from fractal_ifs.runs.records import note
 from fractal_ifs.runs.run import Run
 from fractal_ifs.runs.vectors import views
+from fractal_ifs.runs.versions import ComputedBy
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +57,6 @@ class StackedEngine(Engine):
         build: the compiler of the kernel that does a GPU's steps, if one does.
     """
 
-    name = "torch"
-
     def __init__(
         self,
         precision: str = "32-true",
@@ -66,7 +65,8 @@ class StackedEngine(Engine):
         graphs: bool | None = False,
         build: str | None = None,
     ):
-        self.stack_size, self.precision, self.graphs, self.build = stack, precision, graphs, build
+        self.stack_size, self.precision, self.graphs = stack, precision, graphs
+        self.computed_by = ComputedBy(native_build=build, engine="torch")
         self._make = partial(Stack, precision=precision, compiled=compiled)
         self._room: int | None = None  # networks that a GPU has memory for, once that is measured
         self._pass = PASS

@@ -30,19 +30,19 @@ from fractal_ifs.runs.records import (
 )
 from fractal_ifs.runs.run import Run
 from fractal_ifs.runs.sources import differ
-from fractal_ifs.runs.versions import bits_rest_on, differences
+from fractal_ifs.runs.versions import ComputedBy, bits_rest_on, differences
 
 log = logging.getLogger(__name__)
 
 FILES = (RESULT, HISTORY, BEGUN, *CHECKPOINTS)  # of a run, each written whole
 
 
-def begin(job: Job, device: str | torch.device, engine: str, isa: str | None, native_build: str | None) -> Run:
+def begin(job: Job, device: str | torch.device, computed_by: ComputedBy) -> Run:
     """Lock the job's directory and make its run, from its checkpoint if it has one.
 
-    ``engine``, ``isa`` and ``native_build`` name the engine that will train it, as in ``engines.protocol.Engine``.
-    Raises Busy if another process trains there, and Refused if the directory holds another config's run, or one that
-    can't go on because its files are damaged. Then these are left as they are.
+    ``computed_by`` is that of the engine that will train it. Raises Busy if another process trains there, and
+    Refused if the directory holds another config's run, or one that can't go on because its files are damaged. Then
+    these are left as they are.
     """
     kind = LayerwiseRun if job.config.training == "layerwise" else Run
     lock = None
@@ -56,11 +56,10 @@ def begin(job: Job, device: str | torch.device, engine: str, isa: str | None, na
             if job.config.overwrite:
                 _discard(job.directory)
         run = kind(job.config, job.directory, device)
-        run.lock, run.engine, run.isa, run.native_build = lock, engine, isa, native_build
-        run.pause = job.pause
-        of_torch = engine not in ("native", "cuda") or job.config.training == "layerwise"  # makes later layers' inputs
+        run.lock, run.computed_by, run.pause = lock, computed_by, job.pause
+        of_torch = kind is LayerwiseRun or computed_by.engine not in ("native", "cuda")  # makes later layers' inputs
         if of_torch and run.params.device.type == "cpu":
-            run.torch_kernels = torch_kernels()
+            run.computed_by = computed_by._replace(torch_kernels=torch_kernels())
         if job.directory is not None:
             _go_on(run, job, job.directory)
         elif state := shorter(job, run.shape()):
@@ -98,10 +97,8 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
         if _is_directory(directory / name):  # no file can be renamed to it
             set_aside(directory / name)
     if state is not None:
-        before = {**state.get("versions", {}), "isa": state.get("isa"), "native_build": state.get("native_build")}
-        before["torch_kernels"] = state.get("torch_kernels", "unknown")
-        before["engine"] = state.get("engine")
-        here = bits_rest_on(run.isa, run.native_build, run.torch_kernels) | {"engine": run.engine}
+        before = state.get("versions", {}) | ComputedBy.of(state, ComputedBy(torch_kernels="unknown"))._asdict()
+        here = bits_rest_on() | run.computed_by._asdict()
         here |= {name: run.versions.get(name) for name in ("model_source", "loss_source")}
         if changed := differences(before, here):
             warn(log, directory, f"goes on from a checkpoint of other versions ({changed}): perhaps not bit for bit")

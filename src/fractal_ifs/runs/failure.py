@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 def failure(config: RunConfig, error: BaseException, so_far: RunRecord | None = None) -> RunRecord:
     """The record of a failed run. ``so_far`` is its record at the time of the error, if training had begun."""
-    why = {"error": short(message(error), 1000), **versions().plain()}
+    why = {"error": short(message(error), 1000), **versions()._asdict()}
     if so_far is not None:
         return dataclasses.replace(so_far, status=Status.FAILED, **why)
     return RunRecord.of(config, Status.FAILED, **why)

@@ -32,7 +32,7 @@ from fractal_ifs.runs.records import (
 from fractal_ifs.runs.shapes import COLUMNS, Shape
 from fractal_ifs.runs.sources import sources
 from fractal_ifs.runs.state_dicts import with_state_dicts
-from fractal_ifs.runs.versions import versions
+from fractal_ifs.runs.versions import ComputedBy, versions
 
 
 class Run:
@@ -67,12 +67,8 @@ class Run:
         self.unmeasured = set[str]()  # the measures of which its log says that they fail
         self.told = set[str]()  # those of which that was logged everywhere; runs that train together share it
         self.status = Status.RUNNING
-        self.engine: str | None = None
-        self.isa: str | None = None
-        self.native_build: str | None = None
-        self.torch_kernels: str | None = None  # None: its bits don't rest on them
-        self.versions = versions().plain()
-        self.versions |= sources(config)
+        self.computed_by = ComputedBy()
+        self.versions = versions()._asdict() | sources(config)
         self.wandb_id: str | None = None
         self.pause: int | None = None  # as of a ``Job``
         self.ended_by: str | None = None  # what ended it early, if that isn't a key of ``stop``
@@ -246,10 +242,10 @@ class Run:
             "best": (self.best_test_acc, self.best_step),
             "history": [row.numbers for row in self.history],
             "wandb_id": self.wandb_id,
-            "engine": self.engine,
-            "isa": self.isa,
-            "native_build": self.native_build,
-            "torch_kernels": self.torch_kernels,
+            "engine": self.computed_by.engine,
+            "isa": self.computed_by.isa,
+            "native_build": self.computed_by.native_build,
+            "torch_kernels": self.computed_by.torch_kernels,
             "versions": self.versions,
         }
         if self.average is not None:
@@ -287,9 +283,8 @@ class Run:
         self.columns = dict.fromkeys(name for row in self.history for name in row.measured)
         self.val_points = state.get("val_points")
         self.wandb_id = state["wandb_id"]
-        self.lightning = (
-            state.get("lightning") if self.engine == "lightning" else None
-        )  # of that step, for no later one
+        by_lightning = self.computed_by.engine == "lightning"
+        self.lightning = state.get("lightning") if by_lightning else None  # of that step, for no later one
         if self.history and not (self.history[-1].finite or self.at_start):
             self.status = Status.DIVERGED
         else:
@@ -297,9 +292,7 @@ class Run:
         if "ckpt_source" in self.versions:  # the file may be another one by now
             self.versions["ckpt_source"] = state.get("versions", {}).get("ckpt_source")
         if self.done:  # nothing is computed here any more: the record names what computed it
-            self.engine, self.isa = state.get("engine", self.engine), state.get("isa", self.isa)
-            self.native_build = state.get("native_build", self.native_build)
-            self.torch_kernels = state.get("torch_kernels", self.torch_kernels)
+            self.computed_by = ComputedBy.of(state, self.computed_by)
             there = state.get("versions", self.versions)
             of_measures = there.keys() & {"measure_source"}  # which may be asked for no more
             self.versions = {name: there.get(name) for name in (*self.versions, *of_measures)}
@@ -321,11 +314,8 @@ class Run:
             steps=self.steps_before + self.step,
             seconds=round(self.seconds, 3),
             params=self.params.numel(),
-            engine=self.engine,
-            isa=self.isa,
-            native_build=self.native_build,
-            torch_kernels=self.torch_kernels,
             stopped=self.stopped or self.ended_by if self.status == Status.STOPPED else None,
+            **self.computed_by._asdict(),
             **self.versions,
         )
 

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib.util
 import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fractal_ifs
 
 PACKAGE = Path(__file__).parents[1]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Versions:
+class Versions(NamedTuple):
     """Versions as a record stores them. ``git_modified``: whether a tracked file differs from the commit."""
 
     torch: str | None = None
@@ -28,9 +25,19 @@ class Versions:
     git_commit: str | None = None
     git_modified: bool | None = None
 
-    def plain(self) -> dict[str, Any]:
-        """The fields as a record stores them."""
-        return dataclasses.asdict(self)
+
+class ComputedBy(NamedTuple):
+    """What computes a run, as its record and its checkpoints store it. None: its bits don't rest on that."""
+
+    isa: str | None = None  # the instruction set
+    native_build: str | None = None  # the compiler and its flags
+    torch_kernels: str | None = None  # what torch computes with on a CPU, see ``runs.kernels``
+    engine: str | None = None
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any], otherwise: ComputedBy) -> ComputedBy:
+        """What a checkpoint names. Those of earlier versions lack some: these are taken from ``otherwise``."""
+        return cls(**{name: state.get(name, value) for name, value in otherwise._asdict().items()})
 
 
 @lru_cache
@@ -89,10 +96,7 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     )
 
 
-def bits_rest_on(
-    isa: str | None = None, native_build: str | None = None, torch_kernels: str | None = None
-) -> dict[str, str | None]:
-    """What can make two runs of one config differ in their bits, with its values here."""
+def bits_rest_on() -> dict[str, str | None]:
+    """What can make two runs of one config differ in their bits, besides ``ComputedBy``, with its values here."""
     here = versions()
-    found = {"torch": here.torch, "fractal_ifs": here.fractal_ifs, "git_commit": here.git_commit}
-    return found | {"isa": isa, "native_build": native_build, "torch_kernels": torch_kernels}
+    return {"torch": here.torch, "fractal_ifs": here.fractal_ifs, "git_commit": here.git_commit}

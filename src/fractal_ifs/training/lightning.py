@@ -44,6 +44,7 @@ from fractal_ifs.runs import ddp
 from fractal_ifs.runs.records import Status, note, warn
 from fractal_ifs.runs.run import Run
 from fractal_ifs.runs.vectors import views
+from fractal_ifs.runs.versions import ComputedBy
 from fractal_ifs.training import ckpt_path, fsdp
 from fractal_ifs.training.classifier import Classifier, of_run
 from fractal_ifs.training.fsdp import Sharded
@@ -82,7 +83,7 @@ class Stopped(Exception):
 class LightningEngine(Engine):
     """What the records say of a run that Lightning trains, and its measurements: those of the other engines."""
 
-    name = "lightning"
+    computed_by = ComputedBy(engine="lightning")
 
     def __init__(self, config: RunConfig):
         trainer = config.trainer

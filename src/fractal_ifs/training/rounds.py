@@ -164,8 +164,7 @@ class SweepRounds:
                     WandbRun(self.jobs[number].config, self.jobs[number].directory).finish(Status.FAILED)
 
     def _begun(self, number: int) -> tuple[Run, WandbRun]:
-        engine = self.engine
-        run = begin(self.jobs[number], self.device, engine.name, engine.isa, engine.build)
+        run = begin(self.jobs[number], self.device, self.engine.computed_by)
         try:
             ddp.same_start(run)
             run.told = self.told
