@@ -143,9 +143,9 @@ def hull(vertices: Floats) -> Convex:
 
 
 def is_monomial(matrix: Floats) -> bool:
-    """Whether the matrix (d, d) sends boxes to boxes: one entry that isn't zero in every row and column."""
+    """Whether matrices (..., d, d) all send boxes to boxes: one entry that isn't zero in every row and column."""
     filled = matrix != 0
-    return bool((filled.sum(0) == 1).all() and (filled.sum(1) == 1).all())
+    return bool((filled.sum(-2) == 1).all() and (filled.sum(-1) == 1).all())
 
 
 def distance(a: Convex, b: Convex) -> float:

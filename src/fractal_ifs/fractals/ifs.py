@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.fractals.convex import TOLERANCE, Box, Convex, distance, hull, overlap
+from fractal_ifs.fractals.convex import TOLERANCE, Box, Convex, distance, hull, is_monomial, overlap
 from fractal_ifs.fractals.named import checked, name_of, read
 from fractal_ifs.fractals.numbers import DEEPEST, Floats, is_list, number, short, vector, whole
 
@@ -293,8 +293,7 @@ class AffineIFS:
     @property
     def boxes_to_boxes(self) -> bool:
         """Whether every map sends axis-parallel boxes to axis-parallel boxes."""
-        filled = self.matrices != 0
-        return bool((filled.sum(1) == 1).all() and (filled.sum(2) == 1).all())
+        return is_monomial(self.matrices)
 
     def gap(self) -> list[Box] | None:
         """Where negatives of the first level lie, as boxes that share faces only: `negatives`, or K_0 minus the images.
