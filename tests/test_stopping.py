@@ -167,9 +167,9 @@ def test_keys_that_never_end_a_run_leave_its_fingerprint():
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("stop.accuracy", 0, "stop.accuracy=0: must be a finite number > 0 and <= 1"),
-        ("stop.accuracy", 99, "stop.accuracy=99: must be a finite number > 0 and <= 1"),
-        ("stop.patience", 0, "stop.patience=0: must be a whole number >= 1 and <= 1e9"),
+        ("stop.accuracy", 0, "stop.accuracy=0: must be a finite number > 0 and <= 1, or null"),
+        ("stop.accuracy", 99, "stop.accuracy=99: must be a finite number > 0 and <= 1, or null"),
+        ("stop.patience", 0, "stop.patience=0: must be a whole number >= 1 and <= 1e9, or null"),
     ],
 )
 def test_bad_values_are_refused(key, value, said):

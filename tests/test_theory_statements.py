@@ -33,7 +33,7 @@ from fractal_ifs.theorems.line import breakpoints, sign_changes, stacked
 from fractal_ifs.theorems.measure import LineDistribution, masses_of_pieces
 from fractal_ifs.theorems.problem import WHY, Check, Problem
 from fractal_ifs.theorems.samples import labelled_points
-from fractal_ifs.theorems.statements import STATEMENTS
+from fractal_ifs.theorems.statements import STATEMENTS, problems
 from fractal_ifs.theory import _words_to_keys
 
 
@@ -112,6 +112,39 @@ def test_theorem_4_by_hand_and_below_every_network():
     assert any(c.holds for c in checks)
     with pytest.raises(ConfigError, match="d=1"):
         theorem4.check(problem(settings, "cantor2d"))
+
+
+def test_a_theorem_4_row_with_bounds_of_0_is_vacuous():
+    settings = Theorem4(n=6, networks=((1, 2), (3, 2)), curves=(), train_steps=10)
+    coarsest = ApproximationCurve(mass=[1, 0, 0, 0, 0, 0])
+    checks = theorem4.check(dataclasses.replace(problem(settings, n=6), curve=coarsest))
+    assert [(check.holds, check.why) for check in checks] == [(None, "vacuous")] * 2
+    assert all(check.values["best_function"] >= 0 for check in checks)
+
+
+@pytest.mark.parametrize(("changes", "name"), [({"degree": 5}, "own 1"), ({"degree": 0}, "1")])
+def test_a_changed_curve_is_no_curve_of_the_papers(changes, name):
+    keys = yaml.safe_load((CONF / "theory.yaml").read_text())
+    keys = {key: value for key, value in keys.items() if key not in ("defaults", "hydra")}
+    fractal = yaml.safe_load((CONF / "fractal" / "cantor.yaml").read_text())
+    words = {"statement": ["theorem3", "theorem4"], "curve": {"name": "1", **changes}, "fractal": fractal}
+    _, found = problems(keys | words)
+    for _, each in found:
+        assert each.curve.name == name
+        assert each.curve.P(3)[1] == ApproximationCurve(**changes).P(3)[1]
+    curves = theorem3.curves(found[0][1])
+    assert list(curves) == ["own 1"] * (name != "1") + [str(number) for number in range(1, 7)]
+    assert curves["1"].P(3)[1] == ApproximationCurve(degree=0).P(3)[1]
+
+
+def test_an_edited_record_is_no_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(theory_record, "versions", lambda: Versions(git_commit="1"))
+    check = Check("Theorem 1", "a", "0", "0 of 1,000 points", True)
+    theory_record.Computed({"theorem1": [check]}, {"theorem1": 1.0}).write(tmp_path, {"width": 4})
+    assert theory_record.computed(tmp_path, {"width": 5}).checks == {"theorem1": [check]}
+    path = tmp_path / theory_record.NAME
+    path.write_text(path.read_text().replace("0 of 1,000", "7 of 1,000"))
+    assert theory_record.computed(tmp_path, {"width": 5}) == theory_record.Computed()
 
 
 def zigzag(zeros, rising):
@@ -463,7 +496,9 @@ def test_pictures_of_another_look_are_drawn_from_what_was_computed(command, tmp_
     for name, statement in STATEMENTS.items():
         monkeypatch.setitem(STATEMENTS, name, dataclasses.replace(statement, check=computes))
     for name, other in (("version", "0.0"), ("torch", "1.0"), ("checks", [{}]), ("config", {})):
-        record.write_text(json.dumps({**first, name: other}))
+        changed = {**first, name: other}
+        del changed["digest"]
+        record.write_text(json.dumps({**changed, "digest": theory_record._digest(changed)}))
         assert command(*words, "width=4") == "error: computes"
     record.write_text(json.dumps(first))
     for modified in (False, True):

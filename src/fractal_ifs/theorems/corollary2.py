@@ -17,10 +17,10 @@ from fractal_ifs.theorems.fold import CANTOR, fold_network
 from fractal_ifs.theorems.keys import Corollary2
 from fractal_ifs.theorems.learn import seeded_networks
 from fractal_ifs.theorems.line import sign_changes, stacked
-from fractal_ifs.theorems.measure import LineDistribution, best_error, masses_of_pieces
+from fractal_ifs.theorems.measure import ROUNDING, LineDistribution, best_error, masses_of_pieces
 from fractal_ifs.theorems.problem import Check, Problem, judged
 from fractal_ifs.theorems.samples import labelled_points
-from fractal_ifs.theorems.theorem5 import ROUNDING, affine_level, gradient_sizes, networks_with_bias
+from fractal_ifs.theorems.theorem5 import affine_level, gradient_sizes, networks_with_bias
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,10 +21,10 @@ from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.theorems.depths import folding_depth, least_level
 from fractal_ifs.theorems.fold import CANTOR
 from fractal_ifs.theorems.keys import Corollary3
-from fractal_ifs.theorems.measure import LineDistribution
+from fractal_ifs.theorems.measure import ROUNDING, LineDistribution
 from fractal_ifs.theorems.problem import Check, Problem, Why, judged
 from fractal_ifs.theorems.theorem4 import proven_bounds
-from fractal_ifs.theorems.theorem5 import ROUNDING, gradient_sizes, networks_with_bias, trivial
+from fractal_ifs.theorems.theorem5 import gradient_sizes, networks_with_bias, trivial
 
 FOLDED = 8  # the width of the folded network
 

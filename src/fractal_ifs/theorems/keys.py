@@ -106,7 +106,7 @@ class Corollary1(Section):
     def steps(self, ifs: fractals.CubeIFS, n: int) -> tuple[int, ...]:
         """Every s to check. Raises ConfigError where s=null finds none."""
         if self.s is not None:
-            return self.s
+            return tuple(dict.fromkeys(self.s))
         found = tuple(s for s in range(1, n + 1) if fractals.built_width(ifs, s) <= LARGEST_CHECKED)
         if not found:
             raise ConfigError(

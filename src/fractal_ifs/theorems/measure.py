@@ -18,6 +18,7 @@ from fractal_ifs.fractals.cube import CubeIFS
 from fractal_ifs.networks.mlp import mlp
 from fractal_ifs.theorems.line import breakpoints
 
+ROUNDING = 1e-9  # of integrals of cells down to 3^-30 in float64
 CHUNK = 1 << 20  # points at a time: memory stays under about 100 MB
 
 

@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fractal_ifs.config.keys import checked
 from fractal_ifs.fractals.cube import CubeIFS
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.fractals.ifs import AffineIFS, depth_of
+from fractal_ifs.fractals.named import names
 from fractal_ifs.theorems import (
     conjecture1,
     corollary1,
@@ -65,8 +68,8 @@ def problems(config: Mapping[str, Any]) -> tuple[Theory, list[tuple[str, Problem
     sections = {
         name: kind.parse(checked(name, config.get(name, {}), Mapping[str, Any], {})) for name, kind in own.items()
     }
-    names = keys.statements
-    return keys, [(name, problem_of(keys, sections.get(name, Section()), len(names) == 1)) for name in names]
+    asked = keys.statements
+    return keys, [(name, problem_of(keys, sections.get(name, Section()), len(asked) == 1)) for name in asked]
 
 
 def problem_of(keys: Theory, settings: Section, alone: bool) -> Problem[Section]:
@@ -95,4 +98,14 @@ def problem_of(keys: Theory, settings: Section, alone: bool) -> Problem[Section]
         ifs.require_separated()
         curve.level_probabilities(n)
         gamma = ifs.margin(n, gamma, f"{settings.PREFIX}n" if isinstance(settings, LineSection) else "fractal.depth")
+    if _is_called_as_another(curve, n):
+        curve.name = f"own {curve.name}"
     return Problem(ifs, n, gamma, curve, points, keys.seed, settings, fastest())
+
+
+def _is_called_as_another(curve: ApproximationCurve, n: int) -> bool:
+    """Whether another curve of ours has the name, as where ``curve=1 curve.degree=5`` changes a number of it."""
+    if curve.name not in names("curve"):
+        return False
+    ours = ApproximationCurve.load(curve.name)
+    return not ours.fits(n) or not np.array_equal(ours.P(n), curve.P(n))

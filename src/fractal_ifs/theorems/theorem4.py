@@ -19,8 +19,8 @@ from fractal_ifs.theorems.fold import CANTOR, fold_network
 from fractal_ifs.theorems.keys import LineSection, Theorem4
 from fractal_ifs.theorems.learn import seeded_networks
 from fractal_ifs.theorems.line import stacked
-from fractal_ifs.theorems.measure import LineDistribution, best_error, masses_of_pieces
-from fractal_ifs.theorems.problem import Check, Problem
+from fractal_ifs.theorems.measure import ROUNDING, LineDistribution, best_error, masses_of_pieces
+from fractal_ifs.theorems.problem import Check, Problem, Why, judged
 from fractal_ifs.theorems.samples import labelled_points
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def most_sign_changes(k: int, t: int) -> int:
 
 def least_error(masses: np.ndarray, k: int, t: int) -> float:
     """The least error of functions with at most `most_sign_changes`; masses (2, pieces) as of `masses_of_pieces`."""
-    return float(best_error(masses, min(most_sign_changes(k, t), masses.shape[1]))[-1])
+    least = float(best_error(masses, min(most_sign_changes(k, t), masses.shape[1]))[-1])
+    return max(0.0, least)  # of sums that round to less
 
 
 def constructed_error(problem: Problem[LineSection], distribution: LineDistribution, k: int, t: int) -> float:
@@ -111,27 +112,27 @@ def check(problem: Problem[Theorem4]) -> list[Check]:
             valid = np.isfinite(allowed).any()
             j = int(np.nanargmax(allowed)) if valid else None
             bound = float(allowed[j]) if j is not None else 0.0
-            lowest = min(least, built, trained)
+            lowest, proven = min(least, built, trained), float(proof.max())
+            why: Why | None = "vacuous" if max(bound, proven) <= ROUNDING else None
             said = f"{bound:.4f} (j={j})" if valid else "none: no j with n > j > st"
             rows.append(
                 Check(
                     "Theorem 4",
                     f"{ifs.name} n={n} curve {name}, k={k} t={t}",
-                    f"{said}; its proof gives {proof.max():.4f}",
+                    f"{said}; its proof gives {proven:.4f}",
                     f"best function {least:.4f}, constructed {built:.4f}, trained {trained:.4f}",
-                    bool(lowest >= max(bound, proof.max()) - 1e-9) if valid else None,
-                    {
+                    **(judged(bool(lowest >= max(bound, proven) - ROUNDING), why) if valid else judged(True, "unmet")),
+                    values={
                         "k": k,
                         "t": t,
                         "j": j,
                         "bound": bound,
-                        "proof": float(proof.max()),
+                        "proof": proven,
                         "best_function": least,
                         "constructed": built,
                         "trained": float(trained),
                         "curve": name,
                     },
-                    None if valid else "unmet",
                 )
             )
     return rows

@@ -23,13 +23,11 @@ from fractal_ifs.theorems.depths import least_level
 from fractal_ifs.theorems.fold import CANTOR
 from fractal_ifs.theorems.keys import Theorem5
 from fractal_ifs.theorems.line import breakpoints
-from fractal_ifs.theorems.measure import LineDistribution
+from fractal_ifs.theorems.measure import ROUNDING, LineDistribution
 from fractal_ifs.theorems.problem import Check, Problem, judged
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-ROUNDING = 1e-9  # float64 integrals of cells down to 3^-30
 
 
 def trivial(bias: float) -> tuple[float, float]:
