@@ -201,10 +201,13 @@ def _unresolved(error: OmegaConfBaseException, words: Sequence[str]) -> str:
     elif match := re.search(r"dereferencing interpolation '\$\{(.*?)\}': Value '(.*?)' .* converted to (\w+)", text):
         reference, kind = match[1], {"Integer": "a whole number", "Float": "a number"}.get(match[3], match[3])
         reason = f"must be {kind}, it is {short(match[2])}"
+    elif match := re.search(r"dereferencing interpolation '\$\{(.*?)\}': Incompatible value 'None'", text):
+        reference, reason = match[1], "must be a reference to a value, here there is none"
     else:
         reference, reason = "", short(text.split("\n")[0], 200)
     typed = next((word for word in words if "${" + reference in word), None)
-    return f"{short(typed or f'{_full_key(error)}=${{{reference}}}', 100)}: {reason}"
+    named = f"{_full_key(error)}=${{{reference}}}" if reference else _full_key(error)
+    return f"{short(typed or named, 100)}: {reason}"
 
 
 def _no_such_key(line: str) -> str:
