@@ -21,6 +21,7 @@ from fractal_ifs.results import finished_runs, pivot
 from fractal_ifs.results.columns import COLUMNS
 from fractal_ifs.results.measured import measures_of, with_measure
 from fractal_ifs.results.numbers import LAST10, collapsed, learning_curve
+from fractal_ifs.results.protocol import keys_of_difference
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.text_table import csv_of, read_text
 from fractal_ifs.results.varied import with_inner_keys
@@ -393,3 +394,20 @@ def test_a_history_of_any_length_is_read(tmp_path):
     before = csv.field_size_limit()
     found = read_text(path, "a table")
     assert (len(found.rows), found.damaged, csv.field_size_limit()) == (1, [], before)
+
+
+@pytest.mark.parametrize(
+    ("differs", "keys"),
+    [
+        ("data.margin=0.001, loss=logistic", {"data.margin": "0.001", "loss": "logistic"}),
+        (
+            "callbacks.norms={'_target_': 'hooks.Norms', 'every': 5}, width=3",
+            {"callbacks.norms._target_": "hooks.Norms", "callbacks.norms.every": "5", "width": "3"},
+        ),
+        ("callbacks.a={'text': 'b, c=3'}", {"callbacks.a": "{'text': 'b", "c": "3'}"}),  # can't be told apart
+        (None, {}),
+    ],
+)
+def test_keys_of_a_callback_are_keys_as_others(differs, keys):
+    """So that a sweep over one has a column of it, the same in its own table and in a report."""
+    assert keys_of_difference({"differs": differs}) == keys

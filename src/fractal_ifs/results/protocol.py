@@ -1,5 +1,7 @@
 """The paper's protocol (section 5), and how the config of a run differs from it."""
 
+import ast
+import contextlib
 import hashlib
 import json
 import re
@@ -30,9 +32,19 @@ class Setting(NamedTuple):
 
 
 def keys_of_difference(run: Mapping[str, Any]) -> dict[str, str]:
-    """The keys in ``differs`` of a run's row, with their values as text: ``{"data.margin": "0.001"}``."""
+    """The keys in ``differs`` of a run's row, with their values as text: ``{"data.margin": "0.001"}``.
+
+    Those of a callback stand there as one: ``callbacks.norms={'_target_': 'hooks.Norms', 'every': 5}``.
+    """
     parts = re.split(r", (?=[a-z_]\w*(?:\.\w+)*=)", str(run["differs"] or ""))
-    return dict(part.split("=", 1) for part in parts if "=" in part)
+    found: dict[str, str] = {}
+    for key, value in (part.split("=", 1) for part in parts if "=" in part):
+        inner: dict[str, Any] = {}
+        if key.startswith("callbacks.") and value.startswith("{"):
+            with contextlib.suppress(ValueError, SyntaxError):  # of a text that was split
+                inner = ast.literal_eval(value)
+        found |= {f"{key}.{name}": str(each) for name, each in inner.items()} or {key: value}
+    return found
 
 
 def protocol_value(run: Mapping[str, Any], key: str) -> str | None:
