@@ -155,9 +155,9 @@ def kernels() -> str:
 
 
 def program(width: int) -> Any:
-    from fractal_ifs.engines.cuda_kernel import Program
+    from fractal_ifs.engines.cuda_kernel import MLPProgram
 
-    return Program(2, width, DEPTH, BATCH, False, "hinge", 2, False, False)
+    return MLPProgram(2, width, DEPTH, BATCH, False, "hinge", 2, False, False)
 
 
 def tests(seconds: float) -> None:
@@ -457,9 +457,9 @@ def start() -> None:
 
     def kernel() -> None:
         from fractal_ifs.engines import cuda_device
-        from fractal_ifs.engines.cuda_kernel import Program
+        from fractal_ifs.engines.cuda_kernel import MLPProgram
 
-        cuda_device.device().compile([Program(2, 20, DEPTH, BATCH, False, "hinge", 2, False, False)])
+        cuda_device.device().compile([MLPProgram(2, 20, DEPTH, BATCH, False, "hinge", 2, False, False)])
 
     stage("a context on the GPU", context)
     stage("compiling the kernel of width 20", kernel)

@@ -21,7 +21,7 @@ SHARES = (0.0, 0.5, 0.8, 0.95)
 
 
 @torch.no_grad()
-def task(width: int, share: float) -> native.Task:
+def task(width: int, share: float) -> native.Training:
     """Its outputs are large, so that a label that agrees in sign gives margin."""
     made = doctor.task(width)
     made.lr, made.steps = 0.0, int(1e8 / (width + 20) ** 2)
@@ -35,7 +35,7 @@ def task(width: int, share: float) -> native.Task:
     return made
 
 
-def microseconds(made: native.Task) -> float:
+def microseconds(made: native.Training) -> float:
     begun = time.perf_counter()
     native.advance([made], 1)
     return 1e6 * (time.perf_counter() - begun) / made.done

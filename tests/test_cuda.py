@@ -26,14 +26,14 @@ from fractal_ifs.config.run import Job
 from fractal_ifs.data import seeds
 from fractal_ifs.engines import cuda, cuda_device, cuda_kernel
 from fractal_ifs.engines.choice import choose
-from fractal_ifs.engines.cuda_device import Emulated, Unavailable, cached
-from fractal_ifs.engines.cuda_kernel import Layout, Program
+from fractal_ifs.engines.cuda_device import Emulated, NoKernel, cached
+from fractal_ifs.engines.cuda_kernel import MLPLayout, MLPProgram
 from fractal_ifs.engines.losses import losses
 from fractal_ifs.engines.stacked import StackedEngine
 from fractal_ifs.runs.run import Run
 from fractal_ifs.training.grouping import groups_of
 
-PLAIN = Program(2, 8, 3, 100, False, "hinge", 2, False, False)
+PLAIN = MLPProgram(2, 8, 3, 100, False, "hinge", 2, False, False)
 
 
 @pytest.fixture(params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
@@ -112,7 +112,7 @@ def test_averages_are_those_of_torch_and_are_measured(keys):
         st.sampled_from([0, 1, 2]),
         st.booleans(),
         st.booleans(),
-    ).map(lambda values: Program(*values)),
+    ).map(lambda values: MLPProgram(*values)),
     tiles=st.tuples(*[st.sampled_from([1, 2, 3])] * 3),
     seed=st.integers(0, 9),
 )
@@ -395,7 +395,7 @@ def test_runs_whose_kernel_does_not_compile_train_on_the_stacked_engine(emulated
 
     def picky(self, program):
         if program.width == 7:
-            raise Unavailable("the kernel of width 7 doesn't compile: no registers")
+            raise NoKernel("the kernel of width 7 doesn't compile: no registers")
         return library(self, program)
 
     monkeypatch.setattr(Emulated, "_library", picky)
@@ -413,7 +413,7 @@ def test_runs_whose_kernel_does_not_compile_train_on_the_stacked_engine(emulated
         assert torch.equal(run.params, expected.params)
         assert numbers(run) == numbers(expected)
     [failed] = trained([small(width=7, engine="cuda")])
-    assert isinstance(failed, Unavailable)
+    assert isinstance(failed, NoKernel)
 
 
 def test_a_kernel_that_computes_something_else_is_not_trusted(emulated, monkeypatch, caplog):
@@ -481,7 +481,7 @@ def test_it_is_saturated_by_whole_turns(emulated, monkeypatch):
     """At least four runs for each of two multiprocessors; each program counts for its share of one."""
     engine = cuda.CudaEngine(lambda: pytest.fail("not needed"))
     runs = {width: Run(small(width=width, depth=5, **emulated), None, "cpu") for width in (10, 20, 50)}
-    assert {width: engine.device.blocks(Program.of(run.config, 2)) for width, run in runs.items()} == {
+    assert {width: engine.device.blocks(MLPProgram.of(run.config, 2)) for width, run in runs.items()} == {
         10: 5,
         20: 4,
         50: 1,
@@ -511,7 +511,7 @@ def test_layouts_fit_where_the_documentation_says():
     assert fitting == {2: 124, 5: 60, 8: 44, "A100": 44}
     for width, depth, batch, clips in itertools.product((1, 10, 31, 60), (1, 3, 8), (1, 50, 128), (False, True)):
         layout = shape._replace(width=width, depth=depth, batch=batch, clips=clips).layout()
-        names = Layout._fields[Layout._fields.index("weights") :]
+        names = MLPLayout._fields[MLPLayout._fields.index("weights") :]
         places = [getattr(layout, name) for name in names]
         assert places == sorted(places)
         assert all(place % 4 == 0 for place in places)
@@ -535,7 +535,7 @@ def test_sums_have_more_parts_where_no_block_loses_its_room():
     assert cuda_kernel._of_parts(PLAIN._replace(width=20, depth=5), 5).room == 3
 
 
-def _widest(shape: Program, kib: int) -> int:
+def _widest(shape: MLPProgram, kib: int) -> int:
     widths = range(1, cuda_kernel.MOST_WIDTH + 1)
     return max(width for width in widths if shape._replace(width=width).layout().bytes <= kib << 10)
 
@@ -588,7 +588,7 @@ def test_it_compiles_for_gpus_and_its_registers_hardly_spill(width, isa):
     """
     try:
         compiler = cuda_device.nvrtc()
-    except Unavailable as error:
+    except NoKernel as error:
         pytest.skip(str(error))
     shape = PLAIN._replace(width=width, depth=5)
     code = cuda_device.compiled(compiler, shape, isa)
@@ -651,12 +651,12 @@ def test_a_kernel_is_compiled_once_for_all_processes_with_such_a_gpu(gpu, monkey
         device: Any = cuda_device.device()
         device.build = build
         [kernel] = device.compile([PLAIN]).values()
-        assert not isinstance(kernel, Unavailable)
+        assert not isinstance(kernel, NoKernel)
         assert len(count) == expected
     cuda_device.look_again()
     device = cuda_device.device()
     device.build, device.isa = "NVRTC 13.0", "sm_80"  # which this one can't compile for
-    assert isinstance(device.compile([PLAIN])[PLAIN], Unavailable)
+    assert isinstance(device.compile([PLAIN])[PLAIN], NoKernel)
     assert len(count) == 3
 
 
@@ -674,7 +674,7 @@ def test_calls_reach_the_driver_as_they_are_meant(gpu, emulated, monkeypatch):
     assert torch.equal(run.params, expected.params)
     assert numbers(run) == numbers(expected)
     assert run.computed_by[:2] == ("sm_90", "NVRTC 13.7")
-    program = Program.of(config, 2)
+    program = MLPProgram.of(config, 2)
     kernel: Any = here.compile([program])[program]
     assert kernel.resources("train") == (96, 8, program.layout().bytes, 3)
     assert here.blocks(program) == 3
@@ -693,7 +693,7 @@ def test_the_benchmark_compares_tiles(gpu, monkeypatch, capfd):
     def recorded(compiler, program, isa):
         sources.append(program.source())
         if "TILE_POINTS = 3" in sources[-1]:
-            raise Unavailable("too large")
+            raise NoKernel("too large")
         return compiled(compiler, program, isa)
 
     monkeypatch.setattr(cuda_device, "compiled", recorded)
@@ -733,7 +733,7 @@ def test_what_the_driver_refuses_is_told_in_a_line(gpu, monkeypatch):
         tests = torch.from_numpy(np.zeros(1, cuda.TEST).view(np.uint8))
         found: Any = cuda_device.device().compile([PLAIN])[PLAIN]
         if name == "cuLaunchKernel":
-            with pytest.raises(Unavailable, match=text):
+            with pytest.raises(NoKernel, match=text):
                 found("measure", ctypes.c_void_p(tests.data_ptr()), 0)
         else:
             assert str(found) == text

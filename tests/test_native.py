@@ -33,7 +33,7 @@ def isa(request, monkeypatch):
     return request.param
 
 
-def make(d=2, width=20, depth=3, n=500, seed=0, batch_size=50, **keys) -> native.Task:
+def make(d=2, width=20, depth=3, n=500, seed=0, batch_size=50, **keys) -> native.Training:
     """A task of its own: nothing in it is shared."""
     rng = np.random.default_rng(seed)
     net = MLP(d, width, depth, generator=torch.Generator().manual_seed(seed))
@@ -41,7 +41,7 @@ def make(d=2, width=20, depth=3, n=500, seed=0, batch_size=50, **keys) -> native
     x = rng.uniform(-1, 1, (n, d)).astype(np.float32)
     y = np.where(rng.uniform(size=n) < 0.5, -1, 1).astype(np.float32)
     m, v = np.zeros_like(params), np.zeros_like(params)
-    task = native.Task(params, d, width, depth, x, y, exp_avg=m, exp_avg_sq=v, shuffle_seed=seed, steps=10)
+    task = native.Training(params, d, width, depth, x, y, exp_avg=m, exp_avg_sq=v, shuffle_seed=seed, steps=10)
     task.batch_size = batch_size
     for key, value in keys.items():
         assert hasattr(task, key)
@@ -71,7 +71,7 @@ def order(shuffle_seed: int, epoch: int, n: int) -> np.ndarray:
     return np.array(sorted(keys), dtype=np.uint64).astype(np.uint32)
 
 
-def network(task: native.Task) -> MLP:
+def network(task: native.Training) -> MLP:
     """The task's network in double precision."""
     net = MLP(task.d, task.width, task.depth, sum_last=task.sum_last, dtype=torch.float64)
     torch.nn.utils.vector_to_parameters(torch.from_numpy(task.params).double(), net.parameters())
@@ -104,7 +104,7 @@ def nearest_kink(net: MLP, x: torch.Tensor, y: torch.Tensor, loss: str) -> float
 
 
 @torch.no_grad()
-def learn(task: native.Task, share: float) -> float:
+def learn(task: native.Training, share: float) -> float:
     """Half of the outputs get positive, the typical one about 3; of the labels, ``share`` and half the rest agree.
 
     Returns by how much the readout was scaled.
@@ -124,7 +124,7 @@ def close(ours, theirs, relative=1e-5, absolute=1e-12):
     assert (ours - theirs).norm() <= relative * theirs.norm() + absolute
 
 
-def state(task: native.Task) -> bytes:
+def state(task: native.Training) -> bytes:
     return task.params.tobytes() + task.exp_avg.tobytes() + task.exp_avg_sq.tobytes() + bytes(str(task.step), "ascii")
 
 
@@ -304,7 +304,7 @@ def test_instruction_sets_agree(monkeypatch):
 # --- the same bits whatever the company -----------------------------------------------------------------------------
 
 
-def mixed() -> list[native.Task]:
+def mixed() -> list[native.Training]:
     """Eight tasks of different shapes, losses and lengths; 500 // 37 = 13 steps per epoch, so all cross epochs."""
     return [
         make(d=1 + i % 3, width=7 + 13 * i, depth=1 + i % 4, seed=i, batch_size=37, steps=100 - 5 * i,
@@ -333,7 +333,7 @@ def test_state_may_be_tensors_and_moves_in_place():
     flat, m, v = (torch.from_numpy(a) for a in (same.params, same.exp_avg, same.exp_avg_sq))
     x, y = torch.from_numpy(same.x), torch.from_numpy(same.y)
     leaf = torch.nn.Parameter(flat)
-    tensors = native.Task(leaf, 2, 20, 3, x, y, exp_avg=m, exp_avg_sq=v, steps=10, batch_size=50)
+    tensors = native.Training(leaf, 2, 20, 3, x, y, exp_avg=m, exp_avg_sq=v, steps=10, batch_size=50)
     native.advance([task])
     native.advance([tensors])
     assert leaf.detach().numpy().tobytes() == task.params.tobytes()
@@ -580,7 +580,7 @@ def test_overlaps_are_those_of_every_pair(places):
     for at, width in places:
         size = 3 * width + 1
         x, y = np.zeros((1, 1), np.float32), np.ones(1, np.float32)
-        tasks.append(native.Task(memory[at : at + size], 1, width, 1, x, y, optimizer="sgd", steps=1, batch_size=1))
+        tasks.append(native.Training(memory[at : at + size], 1, width, 1, x, y, optimizer="sgd", steps=1, batch_size=1))
         ranges.append((at, at + size))
     touch = any(a[0] < b[1] and b[0] < a[1] for i, a in enumerate(ranges) for b in ranges[:i])
     if touch:

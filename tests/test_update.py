@@ -12,7 +12,7 @@ from test_training import Stop, relative, same, trained
 
 from fractal_ifs.engines import cuda_device, stack, update
 from fractal_ifs.engines.choice import create
-from fractal_ifs.engines.steps import Program, Steps, Vectors
+from fractal_ifs.engines.steps import StepRule, Steps, Vectors
 from fractal_ifs.engines.update import FusedSteps, Update
 
 ALL = {
@@ -110,7 +110,7 @@ def test_optimizers_of_one_kernel_share_it(emulated):
     keys = [{"name": "adam"}, {"name": "adam", "betas": [0.8, 0.99]}, {"name": "adam", "clip": 0.1}]
     made = [FusedSteps([tiny(each, "constant")], torch.zeros(1, 9)) for each in keys]
     assert len({id(each.kernel) for each in made}) == 1
-    assert len({each.program for each in made}) == 3
+    assert len({each.rule for each in made}) == 3
 
 
 def test_by_way_of_the_driver_the_bits_are_the_same(gpu, emulated, monkeypatch):
@@ -162,7 +162,7 @@ def test_where_no_kernel_runs_the_steps_are_pytorchs(emulated, monkeypatch, capl
 def test_it_compiles_for_gpus(isa, double):
     try:
         compiler = cuda_device.nvrtc()
-    except cuda_device.Unavailable as error:
+    except cuda_device.NoKernel as error:
         pytest.skip(str(error))
-    program = Update(Program.of(tiny(ALL["adam, averaged"], "constant").optimizer), double)
+    program = Update(StepRule.of(tiny(ALL["adam, averaged"], "constant").optimizer), double)
     assert cuda_device.compiled(compiler, program, isa)[:4] == b"\x7fELF"

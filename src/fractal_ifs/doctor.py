@@ -44,7 +44,7 @@ def rate(width: int, seconds: float = 0.3, threads: int = 1) -> float:
     return elapsed / steps / threads * 1e6
 
 
-def task(width: int, seed: int = 0, depth: int = 5, d: int = 2, n: int = 50_000) -> cpp.Task:
+def task(width: int, seed: int = 0, depth: int = 5, d: int = 2, n: int = 50_000) -> cpp.Training:
     """A network with random weights and data of the paper's sizes, for timing the engine.
 
     Args:
@@ -64,7 +64,7 @@ def task(width: int, seed: int = 0, depth: int = 5, d: int = 2, n: int = 50_000)
     x = rng.uniform(-1, 1, (n, d)).astype(np.float32)
     y = np.where(rng.uniform(size=n) < 0.5, -1, 1).astype(np.float32)
     m, v = np.zeros_like(params), np.zeros_like(params)
-    return cpp.Task(params, d, width, depth, x, y, exp_avg=m, exp_avg_sq=v, shuffle_seed=seed)
+    return cpp.Training(params, d, width, depth, x, y, exp_avg=m, exp_avg_sq=v, shuffle_seed=seed)
 
 
 def report() -> list[str]:
@@ -92,7 +92,7 @@ def gpu() -> str:
 
     try:
         here = cuda_device.device()
-    except cuda_device.Unavailable as error:
+    except cuda_device.NoKernel as error:
         return f"on GPUs        torch ({error})"
     return f"on GPUs        cuda, {here.isa}, compiled by {here.build}"
 

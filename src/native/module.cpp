@@ -88,7 +88,7 @@ struct Asked {
     }
 };
 
-// Trains every task (fractal_ifs.engines.cpp.Task) by its steps, and sets its step, done and loss_sum; its step also
+// Trains every task (fractal_ifs.engines.cpp.Training) by its steps, and sets its step, done and loss_sum; its step also
 // meanwhile, for other Python threads to see. Nothing has trained where one is refused, by a ValueError.
 void advance(const py::list& tasks, std::size_t threads, const py::list& until) {
     Asked<Training> asked(tasks, [](py::handle task, auto hold) {
@@ -137,7 +137,7 @@ void advance(const py::list& tasks, std::size_t threads, const py::list& until) 
     if (error) std::rethrow_exception(error);
 }
 
-// Per task (fractal_ifs.engines.cpp.Evaluation): (points with y f > 0, mean loss).
+// Per task (fractal_ifs.engines.cpp.Measuring): (points with y f > 0, mean loss).
 py::list evaluate(const py::list& tasks, std::size_t threads) {
     const Asked<Evaluation> asked(tasks, [](py::handle task, auto hold) {
         const Array y = hold(get_array(task, "y"));

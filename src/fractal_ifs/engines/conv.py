@@ -20,7 +20,7 @@ from fractal_ifs.data.images import Batches
 from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.engines.arithmetic import AUTOCAST, casting
 from fractal_ifs.engines.optimizers import torch_optimizer
-from fractal_ifs.engines.protocol import Engine, Measurement, Stop
+from fractal_ifs.engines.protocol import Engine, Measurement, Signals
 from fractal_ifs.engines.steps import learning_rates, shares
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.run import Run
@@ -50,7 +50,7 @@ class ConvEngine(Engine):
             self._holds = _Held(run, self.precision, self.channels_last, self.compiled)
         return self._holds
 
-    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
+    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Signals) -> list[float]:
         """Advance the only run by at most ``CHUNK`` steps, as ``Engine`` says."""
         [run], [asked] = runs, steps
         return [self._held(run).advance(min(asked, CHUNK - run.step % CHUNK), stop)]
@@ -86,7 +86,7 @@ class _Held:
             f = self.network(x.contiguous(memory_format=self.format))
         return f.float() if self.precision in AUTOCAST else f
 
-    def advance(self, steps: int, stop: Stop) -> float:
+    def advance(self, steps: int, stop: Signals) -> float:
         """Do ``steps`` steps, or fewer if ``stop`` says so. Returns ``run.loss_sum`` plus the batch losses."""
         total = torch.tensor(self.run.loss_sum, dtype=torch.float64, device=self.grad.device)
         config, first = self.run.config, self.run.step

@@ -31,7 +31,7 @@ class Unavailable(ImportError):
 
 
 @dataclass
-class Evaluation:
+class Measuring:
     """A network and points to evaluate it on.
 
     ``params`` (P,) is the flat vector of the parameters in the order of ``MLP.parameters()``,
@@ -53,7 +53,7 @@ class Evaluation:
 
 
 @dataclass
-class Task(Evaluation):
+class Training(Measuring):
     """A network, its optimizer's state and its training set: ``advance`` trains it from ``step`` for ``steps`` steps.
 
     ``params``, ``exp_avg`` and ``exp_avg_sq`` (P,) change in place (the last two may be None with ``sgd`` without
@@ -95,7 +95,7 @@ class Task(Evaluation):
         self.exp_avg, self.exp_avg_sq, self.average = map(_array, (self.exp_avg, self.exp_avg_sq, self.average))
 
 
-def advance(tasks: Sequence[Task], threads: int | None = None, stop: list[int] | None = None) -> None:
+def advance(tasks: Sequence[Training], threads: int | None = None, stop: list[int] | None = None) -> None:
     """Trains every task by its ``steps`` on ``threads`` threads (None: as many as this process may use cores).
 
     Ctrl-C stops all within a step: every task is left consistent, with ``step``, ``done`` and ``loss_sum`` for what was
@@ -113,7 +113,7 @@ def advance(tasks: Sequence[Task], threads: int | None = None, stop: list[int] |
     module().advance(tasks, _threads(threads), [] if stop is None else stop)
 
 
-def evaluate(evaluations: Sequence[Evaluation], threads: int | None = None) -> list[tuple[int, float]]:
+def evaluate(evaluations: Sequence[Measuring], threads: int | None = None) -> list[tuple[int, float]]:
     """For every network: (number of points with y f(x) > 0, mean loss over the points). Raises as ``advance`` does."""
     evaluations = list(evaluations)
     for i, evaluation in enumerate(evaluations):
@@ -242,7 +242,7 @@ def _vector(key: str, value: Any, shape: tuple[int, ...], writable: bool = False
         raise ValueError(f"{key}: must be writable")
 
 
-def _check(asked: Evaluation, finite: bool) -> int:
+def _check(asked: Measuring, finite: bool) -> int:
     """Raises where C++ would read past an array; returns P."""
     d, k, depth = _whole("d", asked.d, 1), _whole("width", asked.width, 1), _whole("depth", asked.depth, 1)
     size = d * k + k + (depth - 1) * (k * k + k) + k + 1
@@ -261,7 +261,7 @@ def _check(asked: Evaluation, finite: bool) -> int:
     return size
 
 
-def _check_training(task: Task) -> None:
+def _check_training(task: Training) -> None:
     size = _check(task, finite=True)
     if task.optimizer not in OPTIMIZERS:
         raise ValueError(f"optimizer={task.optimizer}: must be one of {', '.join(OPTIMIZERS)}")

@@ -30,10 +30,10 @@ from fractal_ifs.config.optimizer import Adam, AdamW, Optimizer, Sgd
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.data.seeds import permutations
-from fractal_ifs.engines.cuda_device import Device, Event, Kernel, Unavailable, device, unfit
-from fractal_ifs.engines.cuda_kernel import SLICE, Program, uncovered
+from fractal_ifs.engines.cuda_device import Device, Event, Kernel, NoKernel, device, unfit
+from fractal_ifs.engines.cuda_kernel import SLICE, MLPProgram, uncovered
 from fractal_ifs.engines.orders import SORTED, Order
-from fractal_ifs.engines.protocol import Engine, Measurement, Stop
+from fractal_ifs.engines.protocol import Engine, Measurement, Signals
 from fractal_ifs.engines.steps import BETAS, EPS, factors, shares, unbiasing
 from fractal_ifs.runs.records import note
 from fractal_ifs.runs.run import Run
@@ -63,7 +63,7 @@ def supports(config: RunConfig) -> str | None:
     Of the model only width and depth are looked at.
     """
     inputs = config.fractal.ifs.d
-    return uncovered(config, inputs) or unfit(Program.of(config, inputs), config.trainer.accelerator)
+    return uncovered(config, inputs) or unfit(MLPProgram.of(config, inputs), config.trainer.accelerator)
 
 
 class CudaEngine(Engine):
@@ -78,7 +78,7 @@ class CudaEngine(Engine):
         self.device: Device = device()
         self.computed_by = ComputedBy(self.device.isa, self.device.build, engine="cuda")
         self._instead, self._others = instead, dict[_Kind, Engine]()
-        self._trials = dict[Program, Unavailable | None]()
+        self._trials = dict[MLPProgram, NoKernel | None]()
         self._orders = _Orders(self.device)
         self._stacks = dict[_Kind, _Stack]()
 
@@ -89,10 +89,10 @@ class CudaEngine(Engine):
         """
         if len(runs) < TURNS * self.device.multiprocessors:
             return False
-        blocks = [self.device.blocks(Program.of(run.config, run.inputs)) for run in runs]
+        blocks = [self.device.blocks(MLPProgram.of(run.config, run.inputs)) for run in runs]
         return sum(Fraction(1, each * -(-TURNS // each)) for each in blocks) >= self.device.multiprocessors
 
-    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
+    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Signals) -> list[float]:
         """Advance each run by its ``steps``, unless ``stop`` ends them, as ``Engine`` says."""
         todo = {id(run): count for run, count in zip(runs, steps, strict=True)}
         stacks: dict[_Kind, _Stack] = {}
@@ -147,18 +147,18 @@ class CudaEngine(Engine):
         return [found[place] for place in range(len(runs))]
 
     def _kernels(self, runs: dict[_Kind, list[Run]]) -> dict[_Kind, Kernel | None]:
-        """The kernels of runs; None: they have another engine. Raises Unavailable where they may not."""
+        """The kernels of runs; None: they have another engine. Raises NoKernel where they may not."""
         found: dict[_Kind, Kernel | None] = {}
         kernels = self.device.compile(list(dict.fromkeys(program for program, _ in runs)))
         for kind, alike in runs.items():
             program, asked = kind
             kernel = kernels[program]
-            if not isinstance(kernel, Unavailable) and not asked:
+            if not isinstance(kernel, NoKernel) and not asked:
                 if program not in self._trials:
                     self._trials[program] = self._trial(alike[0], kernel)
                 kernel = self._trials[program] or kernel
             found[kind] = None
-            if not isinstance(kernel, Unavailable):
+            if not isinstance(kernel, NoKernel):
                 found[kind] = kernel
                 continue
             if asked:
@@ -172,7 +172,7 @@ class CudaEngine(Engine):
                 note(run.directory, f"engine=torch: {kernel}")
         return found
 
-    def _trial(self, run: Run, kernel: Kernel) -> Unavailable | None:
+    def _trial(self, run: Run, kernel: Kernel) -> NoKernel | None:
         """Why a kernel isn't to be trusted: losses of a few small steps, or right answers, aren't the other engine's.
 
         Not the weights: where a gradient is nothing but round-off, Adam's steps are, too, and change no loss. What so
@@ -192,7 +192,7 @@ class CudaEngine(Engine):
             pairs = [(stack.end()[id(ours)], other.advance([theirs], [steps], [])[0])]
             sums = _measure(kernel, [ours], [there], self.device)[0].sum(0) / len(there.y)
             right, loss = sums[0].item(), sums[1].item()
-        except Unavailable as error:  # it can't be launched
+        except NoKernel as error:  # it can't be launched
             return error
         [found] = other.evaluate([theirs], [there])
         pairs.append((loss, found.loss))
@@ -201,14 +201,14 @@ class CudaEngine(Engine):
             return None
         told = ", ".join(f"{a:.6g} for {b:.6g}" for a, b in [*pairs, (right, found.accuracy)])
         whose = other.computed_by.engine
-        return Unavailable(f"the kernel of width {small.width} computes other numbers than {whose}: {told}")
+        return NoKernel(f"the kernel of width {small.width} computes other numbers than {whose}: {told}")
 
 
-_Kind = tuple[Program, bool]  # and whether the cuda engine is asked for, so that no other may train in its place
+_Kind = tuple[MLPProgram, bool]  # and whether the cuda engine is asked for, so that no other may train in its place
 
 
 def _kind(run: Run) -> _Kind:
-    return Program.of(run.config, run.inputs), run.config.engine != "auto"
+    return MLPProgram.of(run.config, run.inputs), run.config.engine != "auto"
 
 
 class _Orders:

@@ -38,7 +38,7 @@ NVRTC = ("libnvrtc.so.13", "libnvrtc.so.12")
 OPTIONS = ("--std=c++17",)  # of NVRTC, besides the architecture
 
 
-class Unavailable(RuntimeError):
+class NoKernel(RuntimeError):
     """Kernels can't run here, or not this one; the message says why in a line."""
 
 
@@ -109,7 +109,7 @@ class Device(Protocol):
     shared_bytes: int  # that a block may have
     multiprocessors: int
 
-    def compile(self, programs: Collection[Program]) -> dict[Program, Kernel | Unavailable]:
+    def compile(self, programs: Collection[Program]) -> dict[Program, Kernel | NoKernel]:
         """The kernel of each program, or why there is none. New ones are compiled side by side, and stay loaded."""
         ...
 
@@ -139,19 +139,19 @@ class Event(Protocol):
 
 
 def device() -> Device:
-    """The device of this process, which is looked for once. Raises Unavailable."""
-    if isinstance(found := _device(), Unavailable):
-        raise Unavailable(str(found))  # another, which holds no frame of who asks
+    """The device of this process, which is looked for once. Raises NoKernel."""
+    if isinstance(found := _device(), NoKernel):
+        raise NoKernel(str(found))  # another, which holds no frame of who asks
     return found
 
 
 @lru_cache
-def _device() -> Device | Unavailable:
+def _device() -> Device | NoKernel:
     if folder := environment.emulated_gpu():
         return Emulated(Path(folder))
     try:
         return Gpu()
-    except Unavailable as error:
+    except NoKernel as error:
         return error
 
 
@@ -167,9 +167,9 @@ class _Library:
         self._library, self._explain = ctypes.CDLL(path), explain
 
     def __call__(self, name: str, *arguments: Any) -> None:
-        """Call a function. Raises Unavailable for an error."""
+        """Call a function. Raises NoKernel for an error."""
         if code := getattr(self._library, name)(*arguments):
-            raise Unavailable(f"{name}: {self.error(code)}")
+            raise NoKernel(f"{name}: {self.error(code)}")
 
     def error(self, code: int) -> str:
         """What the library says of an error."""
@@ -186,7 +186,7 @@ def _driver() -> _Library:
     try:
         return _Library("libcuda.so.1", "cuGetErrorString")
     except OSError:
-        raise Unavailable("there is no driver of NVIDIA's here (libcuda.so.1)") from None
+        raise NoKernel("there is no driver of NVIDIA's here (libcuda.so.1)") from None
 
 
 def nvrtc() -> _Library:
@@ -205,7 +205,7 @@ def nvrtc() -> _Library:
     for name in names:
         with contextlib.suppress(OSError):
             return _Library(name, "nvrtcGetErrorString")
-    raise Unavailable("NVRTC isn't there, which comes with PyTorch's builds for CUDA (libnvrtc.so)")
+    raise NoKernel("NVRTC isn't there, which comes with PyTorch's builds for CUDA (libnvrtc.so)")
 
 
 Code = TypeVar("Code")
@@ -215,32 +215,32 @@ class _Kernels:
     """The kernels of a process on a device."""
 
     def __init__(self) -> None:
-        self.there: dict[Program, Kernel | Unavailable] = {}
+        self.there: dict[Program, Kernel | NoKernel] = {}
 
     def __call__(
         self, programs: Collection[Program], code: Callable[[Program], Code], load: Callable[[Code, Program], Kernel]
-    ) -> dict[Program, Kernel | Unavailable]:
-        """As of ``Device.compile``. ``code`` is called in threads, ``load`` in this one; both may raise Unavailable."""
+    ) -> dict[Program, Kernel | NoKernel]:
+        """As of ``Device.compile``. ``code`` is called in threads, ``load`` in this one; both may raise NoKernel."""
         missing = [program for program in programs if program not in self.there]
         with ThreadPoolExecutor(cores()) as pool:
             making = [pool.submit(code, program) for program in missing]
         for program, made in zip(missing, making, strict=True):
             try:
                 self.there[program] = load(made.result(), program)
-            except Unavailable as error:
+            except NoKernel as error:
                 self.there[program] = error
         return {program: self.there[program] for program in programs}
 
     def blocks(self, program: Program) -> int:
         """As of ``Device``."""
         kernel = self.there.get(program)
-        return program.layout().blocks if kernel is None or isinstance(kernel, Unavailable) else kernel.blocks
+        return program.layout().blocks if kernel is None or isinstance(kernel, NoKernel) else kernel.blocks
 
 
 class Gpu:
     """The first GPU that this process may use.
 
-    Raises Unavailable where there is none, or none that kernels can run on. Makes no context on it: a driver of workers
+    Raises NoKernel where there is none, or none that kernels can run on. Makes no context on it: a driver of workers
     asks only what there is.
     """
 
@@ -254,7 +254,7 @@ class Gpu:
         self.multiprocessors, self.shared_bytes = self._attribute(MULTIPROCESSORS), self._attribute(SHARED)
         self.capability = 10 * self._attribute(MAJOR) + self._attribute(MINOR)
         if self.capability < LEAST:
-            raise Unavailable(f"the GPU has compute capability {self.capability / 10}, at least {LEAST / 10} is needed")
+            raise NoKernel(f"the GPU has compute capability {self.capability / 10}, at least {LEAST / 10} is needed")
         major, minor = c_int(), c_int()
         self.compiler("nvrtcVersion", byref(major), byref(minor))
         self.isa, self.build = f"sm_{self.capability}", f"NVRTC {major.value}.{minor.value}"
@@ -271,7 +271,7 @@ class Gpu:
         self.driver("cuDeviceGetAttribute", byref(value), c_int(which), self.number)
         return value.value
 
-    def compile(self, programs: Collection[Program]) -> dict[Program, Kernel | Unavailable]:
+    def compile(self, programs: Collection[Program]) -> dict[Program, Kernel | NoKernel]:
         """As of ``Device``."""
 
         def code(program: Program) -> bytes:
@@ -313,7 +313,7 @@ def cached(said: str, make: Callable[[], bytes]) -> bytes:
 
 
 def compiled(compiler: _Library, program: Program, isa: str) -> bytes:
-    """The machine code of a program for an instruction set, by NVRTC. Needs no GPU. Raises Unavailable."""
+    """The machine code of a program for an instruction set, by NVRTC. Needs no GPU. Raises NoKernel."""
     handle = c_void_p()
     source = program.source().encode()
     compiler("nvrtcCreateProgram", byref(handle), c_char_p(source), c_char_p(b"cuda_kernel.cu"), c_int(0), None, None)
@@ -321,10 +321,10 @@ def compiled(compiler: _Library, program: Program, isa: str) -> bytes:
         options = [option.encode() for option in (f"--gpu-architecture={isa}", *OPTIONS)]
         try:
             compiler("nvrtcCompileProgram", handle, c_int(len(options)), (c_char_p * len(options))(*options))
-        except Unavailable as error:
+        except NoKernel as error:
             said = _text(compiler, handle, "ProgramLog").decode(errors="replace")
             first = next((line for line in said.splitlines() if "error" in line), said.strip())
-            raise Unavailable(f"{program.title} doesn't compile: {first or error}") from None
+            raise NoKernel(f"{program.title} doesn't compile: {first or error}") from None
         return _text(compiler, handle, "CUBIN")
     finally:
         compiler("nvrtcDestroyProgram", byref(handle))
@@ -394,7 +394,7 @@ class Emulated:
     def __init__(self, folder: Path):
         self.folder, self.kernels = folder, _Kernels()
 
-    def compile(self, programs: Collection[Program]) -> dict[Program, Kernel | Unavailable]:
+    def compile(self, programs: Collection[Program]) -> dict[Program, Kernel | NoKernel]:
         """As of ``Device``."""
         return self.kernels(programs, self._library, self._load)
 
@@ -411,10 +411,10 @@ class Emulated:
         try:
             done = subprocess.run(command, input=source, text=True, capture_output=True)
         except OSError as error:
-            raise Unavailable(f"{command[0]}: {error.strerror}") from None
+            raise NoKernel(f"{command[0]}: {error.strerror}") from None
         if done.returncode:
             said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
-            raise Unavailable(f"{program.title} doesn't compile: {said}")
+            raise NoKernel(f"{program.title} doesn't compile: {said}")
         made.rename(path)
         return path
 
@@ -453,7 +453,7 @@ class _Done:
         """Nothing to wait for."""
 
 
-def unfit(program: cuda_kernel.Program, accelerator: str) -> str | None:
+def unfit(program: cuda_kernel.MLPProgram, accelerator: str) -> str | None:
     """Why this process's device can't run a program, as far as can be said without compiling it. None: it can.
 
     Args:
@@ -463,7 +463,7 @@ def unfit(program: cuda_kernel.Program, accelerator: str) -> str | None:
         return f"trainer.accelerator={accelerator}: the cuda engine runs on GPUs, with trainer=gpu"
     try:
         here = device()
-    except Unavailable as error:
+    except NoKernel as error:
         return f"the cuda engine can't run: {error}"
     if (needed := program.layout().bytes) > here.shared_bytes:
         return (

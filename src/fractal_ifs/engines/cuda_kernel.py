@@ -29,7 +29,7 @@ SLICE = 1024  # points that a block measures
 MOST_POINTS = 65_535 * SLICE  # a launch has at most so many blocks along y
 
 
-class Program(NamedTuple):
+class MLPProgram(NamedTuple):
     """What distinguishes two kernels. Runs that differ in anything else train in one launch."""
 
     inputs: int
@@ -50,7 +50,7 @@ class Program(NamedTuple):
         return f"the kernel of width {self.width}"
 
     @classmethod
-    def of(cls, config: RunConfig, inputs: int) -> Program:
+    def of(cls, config: RunConfig, inputs: int) -> MLPProgram:
         """The program of a run whose points have so many coordinates."""
         optimizer = config.optimizer
         moments = int(optimizer.momentum > 0) if isinstance(optimizer, Sgd) else 2
@@ -58,7 +58,7 @@ class Program(NamedTuple):
         shape = (inputs, config.width, config.depth, config.batch_size, sums, config.loss.name)
         return cls(*shape, moments, optimizer.clip is not None, optimizer.average != "none")
 
-    def layout(self) -> Layout:
+    def layout(self) -> MLPLayout:
         """The layout of its block."""
         return _layout(self)
 
@@ -74,7 +74,7 @@ class Program(NamedTuple):
         return "\n".join([*lines, _text()])
 
 
-class Layout(NamedTuple):
+class MLPLayout(NamedTuple):
     """The threads of a block and its shared memory, whose places are in floats. cuda_kernel.cuh says what they hold."""
 
     threads: int
@@ -155,7 +155,7 @@ def _row(length: int) -> int:
     return 4 * (quads + (quads + 1) % 2)
 
 
-def tiles(program: Program) -> tuple[int, int, int]:
+def tiles(program: MLPProgram) -> tuple[int, int, int]:
     """Quads of points and of units that a thread computes of a product, and quads of inputs, by 4 units, of a gradient.
 
     Of n by m quads a thread reads n + m quads for 16 n m multiplications; but at small widths there would be less than
@@ -169,7 +169,7 @@ def tiles(program: Program) -> tuple[int, int, int]:
 
 
 @lru_cache
-def _layout(program: Program) -> Layout:
+def _layout(program: MLPProgram) -> MLPLayout:
     """With sums over the batch in as many parts as leave the number of blocks: where there are few, threads are idle.
 
     At width 10 a gradient in 4 parts is the work of 36 of 128 threads, in 12 that of 108: counted, not measured.
@@ -179,7 +179,7 @@ def _layout(program: Program) -> Layout:
     return next((found for found in several if found.room >= usual.blocks), usual)
 
 
-def _of_parts(program: Program, most: int) -> Layout:
+def _of_parts(program: MLPProgram, most: int) -> MLPLayout:
     width, depth, inputs = program.width, program.depth, program.inputs
     units, points = -(-width // 4) * 4, -(-program.batch // 4) * 4
     weight_row, point_row = _row(units), _row(points)
@@ -218,7 +218,7 @@ def _of_parts(program: Program, most: int) -> Layout:
         places[name] = at
         at += -(-size // 4) * 4
     parameters = [(inputs + 1) * units, width + 1, (units + 1) * units if depth > 1 else 0]
-    return Layout(
+    return MLPLayout(
         threads,
         -(-max(parameters) // threads),
         units,

@@ -9,7 +9,7 @@ from typing import Any
 from fractal_ifs.config.optimizer import Adam, Sgd
 from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.engines import cpp
-from fractal_ifs.engines.protocol import Engine, Measurement, Stop
+from fractal_ifs.engines.protocol import Engine, Measurement, Signals
 from fractal_ifs.engines.steps import BETAS, EPS, learning_rates, shares
 from fractal_ifs.runs.run import Run
 from fractal_ifs.runs.versions import ComputedBy
@@ -23,7 +23,7 @@ class NativeEngine(Engine):
 
     def __init__(self, threads: int):
         self.threads, self.computed_by = threads, ComputedBy(cpp.isa(), cpp.build(), engine="native")
-        self._tasks: dict[int, cpp.Task] = {}  # of ``advance``, by the id of the run
+        self._tasks: dict[int, cpp.Training] = {}  # of ``advance``, by the id of the run
 
     def saturated(self, runs: Sequence[Run], waiting: int) -> bool:
         """Whether the threads have work for about a second, and for as long as the largest run takes.
@@ -38,7 +38,7 @@ class NativeEngine(Engine):
         enough = max(self.threads * FLOPS_PER_SECOND, (self.threads + (self.threads > 1)) * max(work))
         return len(runs) >= 8 * self.threads or (not last and sum(work) >= enough)
 
-    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
+    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Signals) -> list[float]:
         """Advance each run by its ``steps``, unless ``stop`` ends them, as ``Engine`` says.
 
         Runs with a schedule or an average are advanced by at most ``CHUNK``.
@@ -66,7 +66,7 @@ class NativeEngine(Engine):
     def evaluate(self, runs: Sequence[Run], sets: Sequence[Labelled]) -> list[Measurement]:
         """Measure each run, as ``Engine`` says."""
         pairs = zip(runs, sets, strict=True)
-        tests = [cpp.Evaluation(run.measured, **_network(run), x=there.x, y=there.y) for run, there in pairs]
+        tests = [cpp.Measuring(run.measured, **_network(run), x=there.x, y=there.y) for run, there in pairs]
         found = cpp.evaluate(tests, self.threads)
         return [Measurement(right / len(test.y), loss) for (right, loss), test in zip(found, tests, strict=True)]
 
@@ -76,11 +76,11 @@ def _alike(run: Run) -> bool:
     return learning_rates(run.config, 0, 0) is None and run.average is None
 
 
-def _task(run: Run, count: int) -> cpp.Task:
+def _task(run: Run, count: int) -> cpp.Training:
     """The next ``count`` steps of a run."""
     config, optimizer = run.config, run.config.optimizer
     adam = isinstance(optimizer, Adam)
-    return cpp.Task(
+    return cpp.Training(
         run.params,
         **_network(run),
         x=run.data.x_train,

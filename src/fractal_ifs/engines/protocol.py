@@ -9,10 +9,11 @@ from fractal_ifs.data.labelled import Labelled
 from fractal_ifs.runs.run import Run
 from fractal_ifs.runs.versions import ComputedBy
 
-# How a signal stops an engine. The list is empty at first. When a signal arrives (Ctrl-C, a preemption), its handler
-# appends the number of the signal (``training.signals.deferred``). Engines look at the list before every step. Once it
-# isn't empty they do no further step and return as usual, without an exception, so all runs are between two steps.
-Stop = list[int]
+# How signals stop an engine: the numbers of those that have arrived. The list is empty at first. When one arrives
+# (Ctrl-C, a preemption), its handler appends its number (``training.signals.deferred``). Engines look at the list
+# before every step. Once it isn't empty they do no further step and return as usual, without an exception, so all runs
+# are between two steps.
+Signals = list[int]
 
 
 class Measurement(NamedTuple):
@@ -35,7 +36,7 @@ class Engine(Protocol):
         """Whether these runs are enough to work on, while ``waiting`` more could be added. Here: each trains alone."""
         return True
 
-    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
+    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Signals) -> list[float]:
         """Train each run for at most its number of ``steps``, or fewer if ``stop`` says so.
 
         Moves each ``run.step``. Returns each ``run.loss_sum`` plus the batch losses of these steps, NaN or infinite if

@@ -17,7 +17,7 @@ from fractal_ifs.engines.graph import captured
 from fractal_ifs.engines.losses import losses
 from fractal_ifs.engines.orders import Orders
 from fractal_ifs.engines.own_loss import function_of
-from fractal_ifs.engines.protocol import Stop
+from fractal_ifs.engines.protocol import Signals
 from fractal_ifs.engines.steps import Vectors
 from fractal_ifs.engines.traced import LEAST, Gradients, traced
 from fractal_ifs.engines.update import steps
@@ -100,7 +100,7 @@ class Stack:
         found = self.orders.flat[torch.tensor(begin, device=self.device)[:, None] + of_steps] + self.first_row
         return ddp.share(torch.unflatten(found, 1, (ahead, self.batch)), axis=2).transpose(0, 1)
 
-    def advance(self, steps: int, stop: Stop) -> None:
+    def advance(self, steps: int, stop: Signals) -> None:
         """Do ``steps`` steps of every run, or fewer if ``stop`` says so."""
         most = max(1, ROWS // (len(self.runs) * self.batch))
         while steps and not stop:

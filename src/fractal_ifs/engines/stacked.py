@@ -24,9 +24,9 @@ from fractal_ifs.engines.arithmetic import AUTOCAST, casting, on_gpu
 from fractal_ifs.engines.fusing import forward, out_of_memory, why_not
 from fractal_ifs.engines.losses import losses
 from fractal_ifs.engines.own_loss import function_of
-from fractal_ifs.engines.protocol import Engine, Measurement, Stop
+from fractal_ifs.engines.protocol import Engine, Measurement, Signals
 from fractal_ifs.engines.stack import Stack
-from fractal_ifs.engines.steps import Program
+from fractal_ifs.engines.steps import StepRule
 from fractal_ifs.engines.traced import LEAST
 from fractal_ifs.errors import message, short
 from fractal_ifs.networks.mlp import MLP
@@ -86,7 +86,7 @@ class StackedEngine(Engine):
         activations = 2 * run.config.batch_size * run.config.width * run.config.depth
         return len(runs) >= min(32, CACHE // (4 * (4 * run.params.numel() + activations)))
 
-    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
+    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Signals) -> list[float]:
         """Advance all runs by the smallest of ``steps``, since a stack moves as one.
 
         Where memory runs out, goes on without CUDA graphs, then halves the stacks, both for good. If even one run is
@@ -127,7 +127,7 @@ class StackedEngine(Engine):
             self._room = room(len(runs), later(runs[0]))
         return [sums[id(run)] for run in runs]
 
-    def _advance(self, stack: Stack, todo: dict[int, int], sums: dict[int, float], stop: Stop) -> None:
+    def _advance(self, stack: Stack, todo: dict[int, int], sums: dict[int, float], stop: Signals) -> None:
         was = stack.runs[0].step
         # goes on from the sum so far: then its bits don't depend on where the steps since the last evaluation were cut
         stack.total.copy_(torch.tensor([sums[id(run)] for run in stack.runs], dtype=torch.float64))
@@ -148,7 +148,7 @@ class StackedEngine(Engine):
         return min(self.stack_size or len(self._runs), len(self._runs))
 
     def _make_stacks(self, todo: dict[int, int]) -> None:
-        """Stack neighbouring runs of one program, input dimension and number of steps to go."""
+        """Stack neighbouring runs of one rule, input dimension and number of steps to go."""
         self._alone = why_not(self._runs[0])
         if self._alone and self._alone not in self._told:
             self._told.add(self._alone)
@@ -158,7 +158,7 @@ class StackedEngine(Engine):
                 note(run.directory, text)
 
         def shape(run: Run) -> tuple[object, ...]:
-            return todo[id(run)], run.data.x_train.shape[1], Program.of(run.config.optimizer)
+            return todo[id(run)], run.data.x_train.shape[1], StepRule.of(run.config.optimizer)
 
         for _, alike in groupby(self._runs, shape):
             left = list(alike)

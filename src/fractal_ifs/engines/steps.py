@@ -75,8 +75,8 @@ def shares(optimizer: Optimizer, first: int, count: int) -> NDArray[np.float64] 
     return np.where(averaged <= 0, 1.0, 1 - optimizer.average_decay)
 
 
-class Program(NamedTuple):
-    """What distinguishes the programs of two steps. Runs whose values differ, but not these, train in one stack."""
+class StepRule(NamedTuple):
+    """What distinguishes two kinds of steps. Runs whose values differ, but not these, train in one stack."""
 
     name: str  # adam, adamw, sgd
     usual: bool  # Adam with its usual betas and eps, which are constants then
@@ -87,8 +87,8 @@ class Program(NamedTuple):
     average: bool
 
     @classmethod
-    def of(cls, optimizer: Optimizer) -> Program:
-        """The program of an optimizer."""
+    def of(cls, optimizer: Optimizer) -> StepRule:
+        """The rule of an optimizer."""
         sgd = isinstance(optimizer, Sgd)
         return cls(
             name=optimizer.name,
@@ -108,14 +108,14 @@ class Vectors(NamedTuple):
     grad: Tensor
     exp_avg: Tensor
     exp_avg_sq: Tensor
-    average: Tensor  # of no use to a program without an average
+    average: Tensor  # of no use to a rule without an average
     work: Tensor  # for anything in between
 
 
 class Steps:
-    """The steps of M runs of one ``Program``, each with its own numbers.
+    """The steps of M runs of one ``StepRule``, each with its own numbers.
 
-    Where a program has more than the plain Adam and SGD of earlier versions it is made of sums, products, quotients
+    Where a rule has more than the plain Adam and SGD of earlier versions it is made of sums, products, quotients
     and roots, which are rounded in one way only: so a run's bits don't depend on its place among others. Nothing is
     allocated in ``update``.
     """
@@ -123,7 +123,7 @@ class Steps:
     def __init__(self, configs: Sequence[RunConfig], like: Tensor):
         self.configs = configs
         self.optimizers = [config.optimizer for config in configs]
-        self.program = Program.of(self.optimizers[0])
+        self.rule = StepRule.of(self.optimizers[0])
         self.like = like
         numbers = {
             "momentum": [getattr(each, "momentum", 0.0) for each in self.optimizers],
@@ -146,7 +146,7 @@ class Steps:
         """The numbers of ``count`` steps, of which run m has done ``first[m]``: each (count, M, 1), for ``update``.
 
         These are -lr over Adam's 1 - beta1^t and sqrt(1 - beta2^t); the share of the weights that AdamW leaves; and
-        what the average keeps and takes. Those that the program doesn't need are left out.
+        what the average keeps and takes. Those that the rule doesn't need are left out.
         """
         rates = np.empty((count, len(first)))
         for m, (config, done) in enumerate(zip(self.configs, first, strict=True)):
@@ -154,13 +154,13 @@ class Steps:
             rates[:, m] = config.lr if found is None else found
         lr = torch.from_numpy(rates)
         columns = [-lr]
-        if self.program.name != "sgd":
+        if self.rule.name != "sgd":
             one, two = unbiasing(self.betas, first, count)
             columns = [-lr / one, two.sqrt()]
         if isinstance(self.optimizers[0], AdamW):
             decay = torch.tensor([each.weight_decay for each in self.optimizers], dtype=torch.float64)
             columns.append(1 - lr * decay)
-        if self.program.average:
+        if self.rule.average:
             parts = [shares(each, done, count) for each, done in zip(self.optimizers, first, strict=True)]
             share = torch.from_numpy(np.stack([part for part in parts if part is not None], 1))
             columns += [1 - share, share]
@@ -168,18 +168,18 @@ class Steps:
 
     def update(self, state: Vectors, *ahead: Tensor) -> None:
         """One step of all runs from their gradients, which are zero afterwards. ``ahead``: (M, 1) of ``self.ahead``."""
-        program, number, numbers = self.program, self.numbers, list(ahead)
+        rule, number, numbers = self.rule, self.numbers, list(ahead)
         params, grad, exp_avg, exp_avg_sq, average, work = state
-        if program.clip:
+        if rule.clip:
             self._clip(grad, work)
         size = numbers.pop(0)
-        root = numbers.pop(0) if program.name != "sgd" else None
-        if program.name == "adamw":
+        root = numbers.pop(0) if rule.name != "sgd" else None
+        if rule.name == "adamw":
             params.mul_(numbers.pop(0))
-        elif program.decay:
+        elif rule.decay:
             grad.add_(torch.mul(params, number["decay"], out=work))
         if root is not None:
-            if program.usual:
+            if rule.usual:
                 exp_avg.lerp_(grad, 1 - BETAS[0])
                 exp_avg_sq.mul_(BETAS[1]).addcmul_(grad, grad, value=1 - BETAS[1])
             else:
@@ -187,17 +187,17 @@ class Steps:
                 torch.mul(grad, grad, out=work)
                 exp_avg_sq.mul_(number["beta2"]).add_(work.mul_(number["rest2"]))
             torch.sqrt(exp_avg_sq, out=work)
-            work.div_(root).add_(EPS if program.usual else number["eps"])
+            work.div_(root).add_(EPS if rule.usual else number["eps"])
             params.addcmul_(torch.div(exp_avg, work, out=work), size)
-        elif program.momentum:
+        elif rule.momentum:
             exp_avg.mul_(number["momentum"]).add_(grad)
-            if program.nesterov:
+            if rule.nesterov:
                 params.addcmul_(grad.add_(torch.mul(exp_avg, number["momentum"], out=work)), size)
             else:
                 params.addcmul_(exp_avg, size)
         else:
             params.addcmul_(grad, size)
-        if program.average:
+        if rule.average:
             keep, share = numbers
             average.mul_(keep).add_(torch.mul(params, share, out=work))
         grad.zero_()

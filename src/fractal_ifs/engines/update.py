@@ -18,8 +18,8 @@ from torch import Tensor
 
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.engines import cuda_device
-from fractal_ifs.engines.cuda_device import Unavailable
-from fractal_ifs.engines.steps import Program, Steps, Vectors
+from fractal_ifs.engines.cuda_device import NoKernel
+from fractal_ifs.engines.steps import StepRule, Steps, Vectors
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ THREADS, EACH = 256, 4  # of a block, and the parameters of each of them
 MOST_SLICES = 65_535  # of a network's parameters: a launch has at most so many blocks along y
 
 
-class Layout(NamedTuple):
+class UpdateLayout(NamedTuple):
     """What a block of the kernel takes."""
 
     threads: int = THREADS
@@ -38,7 +38,7 @@ class Layout(NamedTuple):
 class Update(NamedTuple):
     """What distinguishes two kernels."""
 
-    program: Program
+    rule: StepRule
     double: bool
 
     functions = ("update",)
@@ -46,22 +46,22 @@ class Update(NamedTuple):
     @property
     def title(self) -> str:
         """What it is, for messages."""
-        return f"the kernel of {self.program.name}'s steps"
+        return f"the kernel of {self.rule.name}'s steps"
 
-    def layout(self) -> Layout:
+    def layout(self) -> UpdateLayout:
         """What its block takes."""
-        return Layout()
+        return UpdateLayout()
 
     def source(self) -> str:
         """The whole source, for NVRTC or a C++ compiler."""
-        program = self.program
+        rule = self.rule
         constants = {
-            "ADAM": program.name != "sgd",
-            "DECOUPLED": program.name == "adamw",
-            "DECAY": program.decay,
-            "MOMENTUM": program.momentum,
-            "NESTEROV": program.nesterov,
-            "AVERAGE": program.average,
+            "ADAM": rule.name != "sgd",
+            "DECOUPLED": rule.name == "adamw",
+            "DECAY": rule.decay,
+            "MOMENTUM": rule.momentum,
+            "NESTEROV": rule.nesterov,
+            "AVERAGE": rule.average,
             "THREADS": THREADS,
             "EACH": EACH,
         }
@@ -81,32 +81,32 @@ class Arguments(ctypes.Structure):
 
 
 class FusedSteps(Steps):
-    """As ``Steps``, where a kernel can run. Raises Unavailable where none can."""
+    """As ``Steps``, where a kernel can run. Raises NoKernel where none can."""
 
     def __init__(self, configs: Sequence[RunConfig], like: Tensor):
         """``like``: the parameters, (M, P), in float32 or float64."""
         super().__init__(configs, like)
         if like.device.type != (device := cuda_device.device()).kind:
-            raise Unavailable(f"no kernels run on {like.device}")
+            raise NoKernel(f"no kernels run on {like.device}")
         self.slices = -(-like.shape[1] // (THREADS * EACH))
         if self.slices > MOST_SLICES:
-            raise Unavailable(f"a network has {like.shape[1]:,} parameters, more than a kernel covers")
-        same = self.program._replace(usual=False, clip=False)  # what these say isn't in the kernel
+            raise NoKernel(f"a network has {like.shape[1]:,} parameters, more than a kernel covers")
+        same = self.rule._replace(usual=False, clip=False)  # what these say isn't in the kernel
         update = Update(same, like.dtype == torch.float64)
         kernel = device.compile([update])[update]
-        if isinstance(kernel, Unavailable):
-            raise Unavailable(str(kernel))  # another, which holds no frame
+        if isinstance(kernel, NoKernel):
+            raise NoKernel(str(kernel))  # another, which holds no frame
         self.kernel = kernel
 
     def update(self, state: Vectors, *ahead: Tensor) -> None:
         """As of ``Steps``."""
-        program, numbers = self.program, list(ahead)
-        if program.clip:
+        rule, numbers = self.rule, list(ahead)
+        if rule.clip:
             self._clip(state.grad, state.work)
         size = numbers.pop(0)
-        root = numbers.pop(0) if program.name != "sgd" else None
-        shrink = numbers.pop(0) if program.name == "adamw" else None
-        keep, share = numbers if program.average else (None, None)
+        root = numbers.pop(0) if rule.name != "sgd" else None
+        shrink = numbers.pop(0) if rule.name == "adamw" else None
+        keep, share = numbers if rule.average else (None, None)
         of_runs = [self.numbers[name] for name in ("decay", "momentum", "eps", "beta1", "rest1", "beta2", "rest2")]
         tensors = [*state[:5], *of_runs, size, root, shrink, keep, share]
         fields = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
@@ -119,7 +119,7 @@ def steps(configs: Sequence[RunConfig], like: Tensor, fused: bool) -> Steps:
     if fused:
         try:
             return FusedSteps(configs, like)
-        except Unavailable as error:
+        except NoKernel as error:
             _tell(str(error))  # not the error, whose frames hold the stack for as long as somebody keeps the line
     return Steps(configs, like)
 
@@ -134,5 +134,5 @@ def compiler() -> str | None:
     """What compiles kernels for this process's GPU; None where none can run."""
     try:
         return cuda_device.device().build
-    except Unavailable:
+    except NoKernel:
         return None

@@ -52,7 +52,7 @@ def train_natively(parameters: Sequence[Tensor], x: np.ndarray, y: np.ndarray, s
     points, labels = x.astype(np.float32), y.astype(np.float32)
     flat = torch.cat([p.reshape(count, -1) for p in parameters], 1).float().numpy()
     tasks = [
-        cpp.Task(
+        cpp.Training(
             params=params,
             d=d,
             width=width,

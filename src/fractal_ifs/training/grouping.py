@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.engines.choice import choose
-from fractal_ifs.engines.steps import Program
+from fractal_ifs.engines.steps import StepRule
 from fractal_ifs.networks.convnet import multiplications
 
 
@@ -23,7 +23,7 @@ def groups_of(jobs: Sequence[Job]) -> list[list[int]]:
         engine = choose(c).engine
         key: tuple[object, ...] = (engine, c.trainer)
         if engine == "torch":
-            key += (c.depth, c.width, c.batch_size, c.loss, Program.of(c.optimizer), c.model.architecture)
+            key += (c.depth, c.width, c.batch_size, c.loss, StepRule.of(c.optimizer), c.model.architecture)
             key += (c.training, c.fractal.ifs.d)  # layer-wise networks have a readout in each layer
         elif engine in ("conv", "lightning"):
             key += (number,)  # alone: convolutions of several networks at once are no faster

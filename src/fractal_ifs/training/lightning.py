@@ -35,7 +35,7 @@ from fractal_ifs.data.modules import CIFAR10DataModule, FractalDataModule
 from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.engines.optimizers import torch_optimizer, torch_schedule
 from fractal_ifs.engines.own_loss import function_of
-from fractal_ifs.engines.protocol import Engine, Measurement, Stop
+from fractal_ifs.engines.protocol import Engine, Measurement, Signals
 from fractal_ifs.engines.stacked import StackedEngine
 from fractal_ifs.errors import Refused
 from fractal_ifs.measures.sets import val_acc
@@ -91,7 +91,7 @@ class LightningEngine(Engine):
         conv = ConvEngine(trainer.precision, trainer.channels_last)
         self._measures = conv if cnn else StackedEngine(trainer.precision)
 
-    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Stop) -> list[float]:
+    def advance(self, runs: Sequence[Run], steps: Sequence[int], stop: Signals) -> list[float]:
         """Never called: ``LightningRounds`` trains a run at once."""
         raise NotImplementedError
 
@@ -109,7 +109,7 @@ class LightningRounds(SweepRounds):
             warnings.filterwarnings("ignore", message=CHOSEN)
             super().train_all()
 
-    def _train(self, stop: Stop) -> None:
+    def _train(self, stop: Signals) -> None:
         for number, (run, wandb) in list(self.active.items()):
             try:
                 self._fit(number, run, wandb, stop)
@@ -118,7 +118,7 @@ class LightningRounds(SweepRounds):
             except Exception as error:
                 self._lose(number, error)
 
-    def _fit(self, number: int, run: Run, wandb: WandbRun, stop: Stop) -> None:
+    def _fit(self, number: int, run: Run, wandb: WandbRun, stop: Signals) -> None:
         if run.step and run.lightning is None:
             raise Refused(f"{run.directory}: was begun by another engine than lightning: go on with that, engine=auto")
         if run.lightning and (ended := json.loads(run.lightning)["ended"]):  # killed before it had a record
@@ -274,7 +274,7 @@ class RunModule(Classifier):
 class Keeper(Checkpoint):
     """Measures a run and keeps it. A ``Checkpoint``, because Lightning calls those after all other callbacks."""
 
-    def __init__(self, rounds: LightningRounds, run: Run, wandb: WandbRun, stop: Stop):
+    def __init__(self, rounds: LightningRounds, run: Run, wandb: WandbRun, stop: Signals):
         self.rounds, self.run, self.wandb, self.stop = rounds, run, wandb, stop
         self.every, self.steps = run.config.eval_every, run.config.steps
         self.since, self.from_step = time.perf_counter(), run.step

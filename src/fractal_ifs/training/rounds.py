@@ -15,7 +15,7 @@ import torch
 
 from fractal_ifs.config.environment import checkpoint_seconds
 from fractal_ifs.config.run import Job
-from fractal_ifs.engines.protocol import Engine, Stop
+from fractal_ifs.engines.protocol import Engine, Signals
 from fractal_ifs.errors import Refused
 from fractal_ifs.measures.take import take
 from fractal_ifs.runs import ddp, locks
@@ -105,14 +105,14 @@ class SweepRounds:
             work=past.work + done * step_cost(job.config),
         )
 
-    def _train(self, stop: Stop) -> None:
+    def _train(self, stop: Signals) -> None:
         try:
             self._round(stop)
         except Exception as error:  # it may come from any of the active runs, so all of them fail
             for number in list(self.active):
                 self._lose(number, error)
 
-    def _round(self, stop: Stop) -> None:
+    def _round(self, stop: Signals) -> None:
         """Steps, losses and measurements. No signal may come between them, or a run's bits would change."""
         numbers, runs = list(self.active), [run for run, _ in self.active.values()]
         before = [run.step for run in runs]

@@ -66,8 +66,8 @@ def heed() -> None:
 def deferred() -> Generator[list[int]]:
     """Within: signals only add their number to the list, so that a unit of work isn't interrupted in the middle.
 
-    Their handlers run at the end. The list is what engines take as ``engines.protocol.Stop``. Outside the main thread,
-    which alone receives signals, it stays empty.
+    Their handlers run at the end. The list is what engines take as ``engines.protocol.Signals``. Outside the main
+    thread, which alone receives signals, it stays empty.
     """
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
