@@ -20,7 +20,7 @@ from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import asked, show
 from fractal_ifs.help.options import options_and_words
 from fractal_ifs.help.plot import screen
-from fractal_ifs.plotting.keys import Settings
+from fractal_ifs.plotting.keys import Plot
 from fractal_ifs.plotting.style import write_figure
 from fractal_ifs.streams import command
 
@@ -88,7 +88,7 @@ def write_pictures(overrides: Sequence[str]) -> list[Path]:
 class Picture(NamedTuple):
     """A picture that was checked and can be drawn."""
 
-    settings: Settings
+    settings: Plot
     stem: str  # the file's name, without its suffix
     draw: Callable[[], Figure]
 
@@ -143,7 +143,7 @@ def _check_keys(config: DictConfig) -> None:
     from fractal_ifs.config.keys import check_names
 
     keys: Any = OmegaConf.to_container(config)
-    names = [field.name for field in fields(Settings)]
+    names = [field.name for field in fields(Plot)]
     check_names(keys, names)
     if missing := [name for name in names if name not in keys]:
         raise ConfigError(f"{missing[0]}: must be given")
@@ -181,13 +181,13 @@ def _plan(configs: Sequence[DictConfig]) -> Picture:
     from omegaconf import OmegaConf
 
     contents: list[Any] = [OmegaConf.to_container(config) for config in configs]
-    settings, *others = [Settings.parse(keys) for keys in contents]
+    settings, *others = [Plot.parse(keys) for keys in contents]
     if settings.run is None:
         return _plan_distributions(settings, others)
     return _plan_network(settings, Path(str(settings.run)))
 
 
-def _plan_distributions(settings: Settings, others: Sequence[Settings]) -> Picture:
+def _plan_distributions(settings: Plot, others: Sequence[Plot]) -> Picture:
     """One fractal, with a panel of samples for each curve. ``others``: the same keys with the other curves."""
     from fractal_ifs.fractals.ifs import depth_of
 
@@ -211,7 +211,7 @@ def _plan_distributions(settings: Settings, others: Sequence[Settings]) -> Pictu
     return Picture(settings, _stem(name, window), draw)
 
 
-def _plan_network(settings: Settings, directory: Path) -> Picture:
+def _plan_network(settings: Plot, directory: Path) -> Picture:
     """What the network of a finished run has learned."""
     from fractal_ifs.runs.records import read_stored, what_is_there
 

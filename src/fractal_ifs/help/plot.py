@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fractal_ifs.files import CONF
 from fractal_ifs.help.layout import Examples, program
 from fractal_ifs.help.takes import Keys, Takes, choices, in_order, shapes
-from fractal_ifs.plotting.keys import Settings
+from fractal_ifs.plotting.keys import Plot
 
 EXAMPLES: Examples = (
     ("fractal=vicsek curve=1,4,6", "three panels of samples in one picture"),
@@ -26,7 +26,7 @@ def takes() -> Takes:
         ("--version", "Hydra's version"),
     )
     path = CONF / "plot.yaml"
-    return Takes(choices(path), [Keys("keys", in_order(Settings, path)), *shapes()], options)
+    return Takes(choices(path), [Keys("keys", in_order(Plot, path)), *shapes()], options)
 
 
 def screen(arguments: Sequence[str] = ()) -> str:

@@ -42,7 +42,7 @@ class Looks(Group):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Looks):
+class Plot(Looks):
     """The keys of conf/plot.yaml. ``fractal`` and ``curve`` are as they come: what reads them checks them."""
 
     fractal: Mapping[str, Any]
