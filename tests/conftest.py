@@ -112,10 +112,10 @@ def slurm_settings(**keys: Any) -> Any:
     import yaml
 
     from fractal_ifs.files import CONF
-    from fractal_ifs.sweeps.slurm_settings import Settings
+    from fractal_ifs.sweeps.slurm_settings import SlurmSettings
 
     usual = yaml.safe_load((CONF / "hydra" / "launcher" / "slurm.yaml").read_text())
-    return Settings.parse({name: value for name, value in usual.items() if name != "_target_"} | keys)
+    return SlurmSettings.parse({name: value for name, value in usual.items() if name != "_target_"} | keys)
 
 
 class Ended(NamedTuple):

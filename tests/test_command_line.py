@@ -19,7 +19,7 @@ from fractal_ifs.files import CONF
 from fractal_ifs.help.takes import overridden
 from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.rungs import Halving
-from fractal_ifs.sweeps.slurm_settings import Settings
+from fractal_ifs.sweeps.slurm_settings import SlurmSettings
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "command_line.txt"
 OUTSIDE = ("defaults", "hydra")  # of a file of conf/: how Hydra puts it together
@@ -57,7 +57,7 @@ def typed(kind: type[Group]) -> Iterator[str]:
 def snapshot() -> str:
     """All of it, as text."""
     lines = ["Keys, and what each may be"]
-    for kind in (*KINDS, Packing, Settings, Halving):
+    for kind in (*KINDS, Packing, SlurmSettings, Halving):
         lines += ["", f"{kind.__name__} ({kind.PREFIX}*)" if kind.PREFIX else kind.__name__, *typed(kind)]
     lines += ["", "", "Defaults of the keys that have no group: conf/config.yaml", ""]
     lines += [f"  {key} = {value!r}" for key, value in leaves(content(CONF / "config.yaml"))]
@@ -93,7 +93,7 @@ def test_every_default_stands_once_and_has_its_type():
     assert keys == {field.name for field in dataclasses.fields(RunConfig)} - set(GROUPS)
     assert [field.name for field in dataclasses.fields(Schema)] == [f.name for f in dataclasses.fields(RunConfig)]
     assert list(NOT_IN_NAMES) == OmegaConf.load(CONF / "config.yaml").hydra.job.config.override_dirname.exclude_keys
-    for kind in (*KINDS, Packing, Settings):
+    for kind in (*KINDS, Packing, SlurmSettings):
         for field in dataclasses.fields(kind):
             written = field.name in ("flags", "others")  # as given, for Lightning
             assert written or field.name in GROUPS or field.metadata["doc"], (
@@ -104,7 +104,7 @@ def test_every_default_stands_once_and_has_its_type():
             made: Any = parse(content(path))
             plain = made.keys if group in ("fractal", "curve") else made.plain()
             assert {key: plain[key] for key in content(path)} == content(path), path
-    for name, kind in (("fused", Packing), ("slurm", Settings)):
+    for name, kind in (("fused", Packing), ("slurm", SlurmSettings)):
         written = content(CONF / "hydra" / "launcher" / f"{name}.yaml")
         assert kind.parse({key: value for key, value in written.items() if key != "_target_"})
 

@@ -30,7 +30,7 @@ from fractal_ifs.files import CONF
 from fractal_ifs.help import options
 from fractal_ifs.help.shells import LINES, SCRIPTS
 from fractal_ifs.report import __main__ as report
-from fractal_ifs.sweeps.slurm_settings import Settings
+from fractal_ifs.sweeps.slurm_settings import SlurmSettings
 from fractal_ifs.theorems.keys import SECTIONS
 from fractal_ifs.theorems.statements import STATEMENTS, problems
 from hydra_plugins.fractal_ifs_launcher import Packing
@@ -207,7 +207,7 @@ def test_the_help_of_train_names_every_key_group_and_choice(screen):
     text = screen("train")
     keys = {
         f"{kind.PREFIX}{field.name}"
-        for kind in (*KINDS, Packing, Settings)
+        for kind in (*KINDS, Packing, SlurmSettings)
         for field in dataclasses.fields(kind)
         if field.metadata and field.name != "name"  # which a choice sets
     }

@@ -649,7 +649,7 @@ def test_slurms_warning_within_a_step_requeues_the_task(folder, tmp_path, monkey
     before = signal.getsignal(signal.SIGUSR2)
     try:
         with pytest.raises(SystemExit, match="interrupted"):
-            slurm.Task([Job(config(folder), tmp_path)], slurm_settings())()
+            slurm.SlurmTask([Job(config(folder), tmp_path)], slurm_settings())()
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert commands == [["scontrol", "requeue", "7"]]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_training import trained
 
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.sweeps.outward import Search, ladder, nearest
+from fractal_ifs.sweeps.outward import LocalSearch, ladder, nearest
 from hydra_plugins.fractal_ifs_sweeper import OutwardSweeper
 
 WORDS = ["fractal=vicsek", "fractal.depth=3", "width=6", "depth=2", "steps=60", "eval_every=20", "engine=torch"]
@@ -23,7 +23,7 @@ LRS = ("1e-5", "1e-4", "1e-3", "1e-2", "1e-1", "1")
 
 def searched(values, first):
     """A search over a ladder with these values to its end, and how often it asked."""
-    search, times = Search(len(values), first), 0
+    search, times = LocalSearch(len(values), first), 0
     while asked := search.asked():
         times += 1
         for rung in asked:
@@ -144,7 +144,7 @@ def test_a_search_whose_runs_are_named_by_numbers_goes_on(command, tmp_path):
 
 
 def test_a_rung_is_worth_the_mean_of_its_seeds_and_nothing_where_one_diverged():
-    search = Search(3, 1)
+    search = LocalSearch(3, 1)
     for rung, values in enumerate(([0.9, 0.9, 0.0], [0.6, 0.7, 0.8], [0.6, 0.6, 0.6])):
         search.found(rung, values)
     assert search.best == 1

@@ -36,7 +36,7 @@ from fractal_ifs.sweeps.grid import Grid
 from fractal_ifs.sweeps.outward import Outward
 from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.rungs import Halving
-from fractal_ifs.sweeps.slurm_settings import Settings
+from fractal_ifs.sweeps.slurm_settings import SlurmSettings
 from fractal_ifs.theorems.statements import problems
 
 TINY = ["steps=20", "eval_every=10", "width=4", "depth=1", "data.train_size=200", "data.test_size=50", "logger=none"]
@@ -57,9 +57,9 @@ CHOSEN = {
     "keys of logger=wandb": [*TINY[:-1], "logger=wandb"],
     "keys of a fractal": [*TINY, "fractal=custom", "fractal.ratio=1/3", "fractal.offsets=[[-2/3,0],[2/3,0]]"],
 }
-LAUNCHERS: dict[str, type[Packing | Settings | Grid | Halving | Outward]] = {
+LAUNCHERS: dict[str, type[Packing | SlurmSettings | Grid | Halving | Outward]] = {
     "keys of a sweep on this machine": Packing,
-    "keys of a sweep in Slurm": Settings,
+    "keys of a sweep in Slurm": SlurmSettings,
     "keys of a sweep, hydra/sweeper=checked": Grid,
     "keys of a sweep that prunes": Halving,
     "keys of a sweep that searches": Outward,
@@ -264,7 +264,7 @@ def test_a_key_of_train_is_accepted_or_refused_in_one_line(title, each):
 def test_a_key_of_a_launcher_is_accepted_or_refused_in_one_line(title):
     """Its value as Hydra's grammar reads it goes to the launcher's type."""
     kind = LAUNCHERS[title]
-    groups = {Settings: "hydra/launcher=slurm", Halving: "hydra/sweeper=halving", Outward: "hydra/sweeper=outward"}
+    groups = {SlurmSettings: "hydra/launcher=slurm", Halving: "hydra/sweeper=halving", Outward: "hydra/sweeper=outward"}
     base = [groups[kind]] if kind in groups else []
     whole = composer("config", tuple(base)).master.hydra
     usual = {**(whole.sweeper if kind in (Grid, Halving, Outward) else whole.launcher)}

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
 from fractal_ifs.config.plugins import check_plugin_keys
-from fractal_ifs.config.session import VERSION_BASE, Task, register
+from fractal_ifs.config.session import VERSION_BASE, JobFunction, register
 from fractal_ifs.config.trust import check_trust
 from fractal_ifs.errors import ConfigError, counted
 from fractal_ifs.extras import require
@@ -162,7 +162,7 @@ def main() -> None:
     with refusals():
         check_plugin_keys(sys.argv[1:], "basic", "basic")
         check_trust("theory", sys.argv[1:])
-        hydra.main(config_path=str(CONF), config_name="theory", **VERSION_BASE)(Task(job, words))()
+        hydra.main(config_path=str(CONF), config_name="theory", **VERSION_BASE)(JobFunction(job, words))()
     if failed:
         sys.exit("\n".join(failed))
 

@@ -28,7 +28,7 @@ from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import refusals
 from fractal_ifs.config.plugins import check_plugin_keys, maximize_accuracy
 from fractal_ifs.config.run import Job, RunConfig
-from fractal_ifs.config.session import VERSION_BASE, Task, register
+from fractal_ifs.config.session import VERSION_BASE, JobFunction, register
 from fractal_ifs.config.trust import check_trust
 from fractal_ifs.errors import ConfigError, counted, message, told
 from fractal_ifs.files import CONF
@@ -108,7 +108,7 @@ def main() -> int:
     options, words = options_and_words(sys.argv[1:])
     sys.argv[1:] = options + words
     register(words)
-    run = hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)(Task(job, words))
+    run = hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)(JobFunction(job, words))
     with signals.ending() as caught:
         try:
             with told(), _shown(), refusals():
@@ -153,6 +153,6 @@ def _shown() -> Generator[None]:
 
 
 if __name__ == "__main__":
-    from fractal_ifs import train as door  # so that ``Task`` has a module that other processes can import
+    from fractal_ifs import train as door  # so that ``JobFunction`` has a module that other processes can import
 
     streams.command(door.main)

@@ -25,7 +25,7 @@ from fractal_ifs.config.compose import parse
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.run import Job
-from fractal_ifs.config.session import Task as Command
+from fractal_ifs.config.session import JobFunction
 from fractal_ifs.errors import ConfigError, counted, short
 from fractal_ifs.extras import require
 from fractal_ifs.files import write
@@ -34,10 +34,18 @@ from fractal_ifs.runs.locks import Busy
 from fractal_ifs.runs.records import SWEEP
 from fractal_ifs.sweeps.driver import driving, swept
 from fractal_ifs.sweeps.finished import Ended, best_of, finished_jobs, finished_or_kept
-from fractal_ifs.sweeps.jobs import Composed, Task, begin_jobs, check_here, compose_all, current, where_they_lie
+from fractal_ifs.sweeps.jobs import (
+    BatchFunction,
+    Composed,
+    begin_jobs,
+    check_here,
+    compose_all,
+    current,
+    where_they_lie,
+)
 from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.rungs import Halving
-from fractal_ifs.sweeps.slurm_settings import Settings
+from fractal_ifs.sweeps.slurm_settings import SlurmSettings
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +143,7 @@ class FusedLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives a launcher before ``launch``. Raises ConfigError in an application of another's."""
-        if not isinstance(task_function, (Command, Task)):
+        if not isinstance(task_function, (JobFunction, BatchFunction)):
             raise ConfigError("hydra/launcher: must be basic here; ours trains jobs, and calls no function of yours")
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
         self.checked: tuple[Sequence[Sequence[str]], list[Composed]] | None = None
@@ -145,7 +153,7 @@ class FusedLauncher(Launcher):
 
         Raises ConfigError that names all invalid jobs, and Busy where another process drives this sweep.
         """
-        if not isinstance(self.task_function, Task):
+        if not isinstance(self.task_function, BatchFunction):
             setup_globals()
             configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         if self.checked is None or self.checked[0] is not job_overrides:  # another sweeper than ours
@@ -157,7 +165,7 @@ class FusedLauncher(Launcher):
         assert self.checked is not None
         (_, composed), self.checked = self.checked, None
         composed = where_they_lie(composed)
-        if isinstance(self.task_function, Task):  # from Python, whose process keeps its logging
+        if isinstance(self.task_function, BatchFunction):  # from Python, whose process keeps its logging
             return self._ended([_Return(each) for each in composed], composed, self.task_function(composed))
         directories = list(dict.fromkeys(each.sweep_directory for each in composed))
         for directory in directories:
@@ -297,7 +305,7 @@ class SlurmLauncher(FusedLauncher):
 
     def __init__(self, **keys: Any):
         plain: Any = OmegaConf.to_container(OmegaConf.create(keys), resolve=True)
-        self.settings = Settings.parse(plain)
+        self.settings = SlurmSettings.parse(plain)
 
     def check(self, batch: Sequence[Sequence[str]], first: int, numbered: bool = True) -> None:
         """As of ``FusedLauncher``. Raises ConfigError too without submitit, or where callbacks would hear of no end."""

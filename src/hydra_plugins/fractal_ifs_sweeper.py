@@ -29,7 +29,7 @@ from fractal_ifs.sweeps.choices import where_they_count
 from fractal_ifs.sweeps.driver import JobsFailed, swept, was_said
 from fractal_ifs.sweeps.grid import Grid
 from fractal_ifs.sweeps.jobs import compose_all
-from fractal_ifs.sweeps.outward import Outward, Search, ladder, nearest
+from fractal_ifs.sweeps.outward import LocalSearch, Outward, ladder, nearest
 from fractal_ifs.sweeps.rungs import Halving
 from hydra_plugins.fractal_ifs_launcher import FusedLauncher, failure_of
 
@@ -163,7 +163,7 @@ class HalvingSweeper(CheckedSweeper):
 
 
 class OutwardSweeper(CheckedSweeper):
-    """Of a grid only what it takes to find each cell's best value of one key, as ``Search`` says.
+    """Of a grid only what it takes to find each cell's best value of one key, as ``LocalSearch`` says.
 
     The keys are those of ``Outward``. A cell is a choice of all keys but this one and the seed: its seeds search
     together, by their mean. The cells' searches go side by side, a rung or two of each at a time. Jobs of choices that
@@ -188,7 +188,7 @@ class OutwardSweeper(CheckedSweeper):
         for words in dict.fromkeys(tuple(word for word in job if not _sets(word, over)) for job in having):
             cells.setdefault(tuple(word for word in words if not _sets(word, "seed")), []).append(words)
         firsts = self._firsts(rungs, list(cells))
-        searches = {cell: Search(len(rungs), begin) for cell, begin in zip(cells, firsts, strict=True)}
+        searches = {cell: LocalSearch(len(rungs), begin) for cell, begin in zip(cells, firsts, strict=True)}
         returns: list[Sequence[JobReturn]] = []
         failed: list[Exception] = []
         if lacking:

@@ -74,7 +74,7 @@ def _default(name: str) -> Any:
 Schema = _schema()
 
 
-class Task:
+class JobFunction:
     """What Hydra calls for each job. A process that is sent it, by a launcher of others, becomes ours with it.
 
     Args:
@@ -93,10 +93,10 @@ class Task:
         return _received, (self.call, self.words)
 
 
-def _received(call: Callable[[DictConfig], Any], words: Sequence[str]) -> Task:
+def _received(call: Callable[[DictConfig], Any], words: Sequence[str]) -> JobFunction:
     streams.outlast()
     register(words)
-    return Task(call, words)
+    return JobFunction(call, words)
 
 
 def register_configs() -> None:

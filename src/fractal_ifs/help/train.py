@@ -20,7 +20,7 @@ from fractal_ifs.sweeps.grid import Grid
 from fractal_ifs.sweeps.outward import Outward
 from fractal_ifs.sweeps.packing import Packing
 from fractal_ifs.sweeps.rungs import Halving
-from fractal_ifs.sweeps.slurm_settings import Settings
+from fractal_ifs.sweeps.slurm_settings import SlurmSettings
 
 EXAMPLES: Examples = (
     ("fractal=vicsek curve=4 width=20 budget=quick", "one network: 20,000 steps instead of the paper's 10^6"),
@@ -69,7 +69,7 @@ def takes() -> Takes:
         Keys(
             "keys of a sweep on this machine, hydra/launcher=fused", typed(Packing, hydra / "launcher" / "fused.yaml")
         ),
-        Keys("keys of a sweep in Slurm, hydra/launcher=slurm", typed(Settings, hydra / "launcher" / "slurm.yaml")),
+        Keys("keys of a sweep in Slurm, hydra/launcher=slurm", typed(SlurmSettings, hydra / "launcher" / "slurm.yaml")),
         Keys("keys of a sweep, hydra/sweeper=checked", typed(Grid, hydra / "sweeper" / "checked.yaml")),
         Keys("keys of a sweep that prunes, hydra/sweeper=halving", typed(Halving, hydra / "sweeper" / "halving.yaml")),
         Keys(

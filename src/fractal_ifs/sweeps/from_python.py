@@ -37,7 +37,7 @@ from fractal_ifs.runs.records import SWEEP, RunRecord, Status
 from fractal_ifs.sweeps.driver import driving
 from fractal_ifs.sweeps.finished import Ended, finished_jobs
 from fractal_ifs.sweeps.halving import train_by_halving
-from fractal_ifs.sweeps.jobs import Composed, Task, begin_jobs, compose_all, where_they_lie
+from fractal_ifs.sweeps.jobs import BatchFunction, Composed, begin_jobs, compose_all, where_they_lie
 from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.sweep import train_unfinished
 from fractal_ifs.sweeps.table import table_of, write_table
@@ -159,7 +159,7 @@ def results(planned: Plan, executor: Executor) -> pd.DataFrame:
     return _table(planned.directory, [(job, ended[number]) for number, job in enumerate(jobs)])
 
 
-class Search(Task):
+class Search(BatchFunction):
     """A sweep whose jobs a sweeper draws, batch by batch, from what those before them reached.
 
     Hydra's launcher calls it for each batch, and gets how its jobs ended, by their numbers.

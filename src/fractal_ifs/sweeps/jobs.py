@@ -109,8 +109,8 @@ def check_here(config: RunConfig) -> None:
         check_engine(on_this_machine(Job(config, None)).config)
 
 
-class Task(ABC):
-    """A task that Hydra's launcher gives all jobs of a batch, as Python's sweeps do."""
+class BatchFunction(ABC):
+    """What Hydra's launcher calls once for all jobs of a batch, in Python's sweeps."""
 
     @abstractmethod
     def __call__(self, composed: Sequence[Composed]) -> dict[int, Any]:

@@ -26,7 +26,7 @@ class Outward(Group):
 
 
 @dataclass
-class Search:
+class LocalSearch:
     """The search of one cell for a value that is better than both of its neighbours on a ladder.
 
     It begins with a rung and its two neighbours. While the best so far lacks a neighbour that the ladder has, that one

@@ -36,7 +36,7 @@ from fractal_ifs.runs.versions import PACKAGE, commit_line
 from fractal_ifs.sweeps.driver import report_failure
 from fractal_ifs.sweeps.finished import Ended, finished_or_kept
 from fractal_ifs.sweeps.slurm_queue import active_tasks, follow, last_state, submitted_tasks
-from fractal_ifs.sweeps.slurm_settings import Settings
+from fractal_ifs.sweeps.slurm_settings import SlurmSettings
 from fractal_ifs.sweeps.sweep import train_jobs
 from fractal_ifs.training import signals
 from fractal_ifs.training.grouping import groups_of
@@ -46,10 +46,10 @@ log = logging.getLogger(__name__)
 PATIENCE = 10.0  # seconds in which a network file system shows the records of all runs that have ended
 
 
-class Task:
+class SlurmTask:
     """A task of the array, which submitit pickles. It trains its jobs, and trains what is left when it is requeued."""
 
-    def __init__(self, jobs: Sequence[Job], settings: Settings):
+    def __init__(self, jobs: Sequence[Job], settings: SlurmSettings):
         self.jobs, self.settings = list(jobs), settings
 
     def __call__(self) -> None:
@@ -94,7 +94,7 @@ def deal(groups: Sequence[Sequence[int]], tasks: int) -> list[list[int]]:
 
 
 def train_in_slurm(
-    jobs: Sequence[Job], ended: Mapping[int, Ended], directories: Sequence[Path], settings: Settings
+    jobs: Sequence[Job], ended: Mapping[int, Ended], directories: Sequence[Path], settings: SlurmSettings
 ) -> list[Ended | None]:
     """Submit the jobs that are neither finished nor submitted already, and wait for them if ``settings.wait``.
 
@@ -188,7 +188,7 @@ def _outcome(
     return FailedElsewhere(lost(job))
 
 
-def submit(hands: Sequence[Sequence[Job]], directories: Sequence[Path], settings: Settings) -> list[str]:
+def submit(hands: Sequence[Sequence[Job]], directories: Sequence[Path], settings: SlurmSettings) -> list[str]:
     """Submit one array with a task for each share of the jobs. Returns the tasks' names in Slurm, ``123_0``, ....
 
     ``directories``: as of ``train_in_slurm``. Raises ConfigError where submitit is not installed, or Slurm refuses.
@@ -219,7 +219,7 @@ def submit(hands: Sequence[Sequence[Job]], directories: Sequence[Path], settings
         executor = submitit.SlurmExecutor(folder)
         executor.update_parameters(**{key: value for key, value in asked.items() if value is not None})
         with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # submitit prints what it raises besides
-            found = [executor.submit(Task(hand, settings)) for hand in hands]
+            found = [executor.submit(SlurmTask(hand, settings)) for hand in hands]
     except Exception as error:
         text = str(error.__cause__ or error) if not isinstance(error, RuntimeError) else str(error)
         reason = " ".join(line.strip() for line in text.splitlines() if line.strip())

@@ -14,7 +14,7 @@ OPTIONS = "keys with values that are text, numbers, true or false"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Group):
+class SlurmSettings(Group):
     """The keys of conf/hydra/launcher/slurm.yaml. That file explains them."""
 
     PREFIX: ClassVar[str] = "hydra.launcher."
