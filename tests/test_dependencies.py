@@ -135,6 +135,7 @@ SWEEP = ["-m", "fractal=vicsek", "curve=1,4", "width=8", "depth=2", "steps=40", 
 SWEEP += ["data.train_size=400", "data.test_size=100", "logger.mode=offline", "logger.timeout=300", "kept=kept.csv"]
 
 
+@pytest.mark.slow
 def test_without_extras_sweeps_train_and_are_told_of(bare, tmp_path):
     """The default logger, the table, going on, the kept table, and all that shows how a sweep stands."""
     done = bare(tmp_path, "train", *SWEEP)

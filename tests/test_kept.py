@@ -177,6 +177,7 @@ def test_a_runs_command_trains_it_to_its_fingerprint(command, tmp_path):
     assert again.fingerprint == found["fingerprint"] == config.fingerprint
 
 
+@pytest.mark.slow
 def test_a_check_trains_again_and_compares(tmp_path, capsys):
     pytest.importorskip("fractal_ifs._native_base")
     keys = ["fractal=vicsek", "depth=1", "width=4", "lr=1e-3", "steps=500", "eval_every=100", "logger=none"]

@@ -19,7 +19,8 @@ NATIVE = ["engine=auto", "width=20", "steps=40000", "workers=1"]
 TORCH = ["engine=torch", "width=10", "steps=2000"]
 
 
-@pytest.mark.parametrize("engine", [NATIVE, pytest.param(TORCH, marks=pytest.mark.slow)], ids=["native", "torch"])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [NATIVE, TORCH], ids=["native", "torch"])
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, engine):
     arguments = ["fractal=vicsek", *SMALL, *engine]
     asked = int(engine[2].split("=")[1])

@@ -46,6 +46,7 @@ def trained(folder, *arguments):
     return done.stdout + done.stderr, {(r["curve"], r["lr"]): [r[key] for key in keys] for r in records}
 
 
+@pytest.mark.slow
 def test_launchers_of_others_give_the_same_numbers(tmp_path):
     """Submitit's own settings refer to the sweep's directory, so to what ``sweep=s`` sets."""
     said = {}

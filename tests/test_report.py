@@ -150,7 +150,10 @@ def test_two_editions_are_compared_in_the_cells_of_both(tmp_path):
     assert "larger in 1 cells, smaller in 0, the same in 1" in text
     assert "1 of 2 cells moved by more than 0.02:" in text
     assert "| vicsek n=5 curve 2 depth 5 width 10 | 0.700 | 0.0005 | 0.750 | 0.002 | +0.050 |" in text
-    add(tmp_path / "third", 0.9, width=10, steps=1000, status="running")
+    add(tmp_path / "third", 0.9, width=200)
+    add(tmp_path / "fourth", 0.9, width=10, steps=1000, status="running")
+    with pytest.raises(ConfigError, match=r"fourth has no cell at the paper's protocol and budget with the best "):
+        compare(tmp_path / "first", tmp_path / "fourth")
     with pytest.raises(ConfigError, match="no cell in common at the paper's protocol and budget"):
         compare(tmp_path / "first", tmp_path / "third")
 
