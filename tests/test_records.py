@@ -41,12 +41,15 @@ def test_a_run_behind_a_link_is_found_once(trained, tmp_path):
     shutil.move(directory, sweep / "own")
     (sweep / "own" / "back").symlink_to(sweep)
     (sweep / "own" / "up").symlink_to(tmp_path)
+    (sweep / ".store").mkdir()
+    shutil.copytree(directory.with_name("elsewhere") / "run", sweep / ".store" / "kept")
+    (sweep / "shown").symlink_to(".store/kept")  # no walk would find it there
     (sweep / "twice").symlink_to("own")
     (tmp_path / "elsewhere" / "run" / "round").symlink_to("..")
-    assert [path.name for path, _ in records.walk(sweep)] == ["moved", "own"]
+    assert [path.name for path, _ in records.walk(sweep)] == ["moved", "own", "shown"]
     shutil.copytree(directory.with_name("elsewhere") / "run", tmp_path / "elsewhere" / "other", symlinks=True)
     (sweep / "whole").symlink_to(tmp_path / "elsewhere")  # with the run that was met by another link before
-    assert [path.name for path, _ in records.walk(sweep)] == ["moved", "own", "other"]
+    assert [path.name for path, _ in records.walk(sweep)] == ["moved", "own", "shown", "other"]
 
 
 def timeless(record):

@@ -404,6 +404,7 @@ def test_a_history_of_any_length_is_read(tmp_path):
             "callbacks.norms={'_target_': 'hooks.Norms', 'every': 5}, width=3",
             {"callbacks.norms._target_": "hooks.Norms", "callbacks.norms.every": "5", "width": "3"},
         ),
+        ("callbacks.a={'opts': {'a': 1}, 'b': None}", {"callbacks.a.opts.a": "1", "callbacks.a.b": "null"}),
         ("callbacks.a={'text': 'b, c=3'}", {"callbacks.a": "{'text': 'b", "c": "3'}"}),  # can't be told apart
         (None, {}),
     ],

@@ -40,7 +40,7 @@ class ImageSet(NamedTuple):
 
 
 LOW_HIGH = "[low, high], finite numbers with 0 <= low <= high <= 1e4"
-AN_ADDRESS = "an address, https://..."
+AN_ADDRESS = "an address, https://..., not null"
 A_DIRECTORY = "the path of a directory, as ./2024 or /data/cifar"
 IMAGE_SETS = {"cifar10": ImageSet(32, 50_000, 10_000), "fashion_mnist": ImageSet(28, 60_000, 10_000)}
 

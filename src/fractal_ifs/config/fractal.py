@@ -60,7 +60,7 @@ class Fractal(_Group):
         """n, the number of levels of K_n. Raises ConfigError unless it is written as a whole number >= 1."""
         depth = self.keys.get("depth", fractals.DEPTH)
         if type(depth) is not int:  # 5.0 would give the run another fingerprint
-            raise ConfigError(f"fractal.depth={depth}: must be a whole number >= 1")
+            raise ConfigError(f"fractal.depth={depth!r}: must be a whole number >= 1")
         return checked("fractal.depth", depth, int, {"least": 1})
 
 

@@ -1,7 +1,7 @@
 // The steps of M networks from their gradients, by the formulas of engines/steps.py: each number is read and written
 // once.
 //
-// engines/update.py puts the constants of a program before this text; then it is compiled by NVRTC for a GPU, or by a
+// engines/update.py puts the constants of a rule before this text; then it is compiled by NVRTC for a GPU, or by a
 // C++ compiler for the tests. A block has a slice of one network's parameters.
 
 #ifdef __CUDACC__

@@ -108,7 +108,7 @@ class FractalDistribution:
         start + m - 1. With `balanced`, points of even number are negatives and those of odd number positives.
         Memory beyond the result doesn't grow with m. Raises ConfigError for a bad number or device.
         """
-        m, seed = whole(m, "m", 1), whole(seed, "seed", 0, 2**63 - 1)
+        m, seed = whole(m, "m", 1), whole(seed, "seed", 0, 2**64 - 1)
         start = whole(start, "start", 0, 2**63 - 1 - m)
         device = device_of(device)
         x = torch.empty(m, self.d, dtype=torch.float32, device=device)

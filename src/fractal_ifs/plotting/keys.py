@@ -73,9 +73,9 @@ class Plot(Looks):
             len(edges) not in (2, 4)
             or any(high - low < NARROWEST for low, high in zip(edges[::2], edges[1::2], strict=True))
         ):
-            raise ConfigError(f"window=[{', '.join(f'{edge:.15g}' for edge in edges)}]: must be {A_WINDOW}")
+            raise ConfigError(f"window=[{', '.join(f'{edge:.15g}' for edge in edges)}]: must be {A_WINDOW}, or null")
         if self.run is not None and not is_path(str(self.run)):
-            raise ConfigError(f"run={shown(self.run)}: must be {A_RUN}")
+            raise ConfigError(f"run={shown(self.run)}: must be {A_RUN}, or null")
         if not is_path(str(self.out)):
             raise ConfigError(f"out={shown(self.out)}: must be {A_DIRECTORY}")
         if reason := obstacle(self.directory):

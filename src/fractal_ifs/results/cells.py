@@ -7,7 +7,7 @@ from fractal_ifs.errors import counted
 from fractal_ifs.results.choice import APART, Run, best_lr, order_of_doubles
 from fractal_ifs.results.columns import ENDED, CellKey
 from fractal_ifs.results.numbers import BEST, LAST10, Number, collapsed, looks, mean_of
-from fractal_ifs.results.protocol import PAPER_EVALUATIONS, PAPER_STEPS, keys_of_difference
+from fractal_ifs.results.protocol import PAPER_EVALUATIONS, PAPER_STEPS, parts_of_difference
 from fractal_ifs.results.rows import runs_of
 from fractal_ifs.results.text_table import plain_value
 
@@ -152,7 +152,7 @@ def _whole(part: Sequence[Run]) -> bool:
 
 def differences(run: Run) -> int:
     """In how many keys a run differs from the paper's protocol."""
-    return len(keys_of_difference(run)) + _more_looks(run)
+    return len(parts_of_difference(run)) + _more_looks(run)
 
 
 def _more_looks(run: Run) -> bool:

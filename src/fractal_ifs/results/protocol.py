@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fractal_ifs.config.data import FractalData
+from fractal_ifs.config.leaves import leaves
 from fractal_ifs.config.lightning import flags_of_result
 from fractal_ifs.config.loss import OF_IMAGES
 from fractal_ifs.config.run import NAMED, RunConfig, by_name
@@ -36,15 +37,20 @@ def keys_of_difference(run: Mapping[str, Any]) -> dict[str, str]:
 
     Those of a callback stand there as one: ``callbacks.norms={'_target_': 'hooks.Norms', 'every': 5}``.
     """
-    parts = re.split(r", (?=[a-z_]\w*(?:\.\w+)*=)", str(run["differs"] or ""))
     found: dict[str, str] = {}
-    for key, value in (part.split("=", 1) for part in parts if "=" in part):
+    for key, value in (part.split("=", 1) for part in parts_of_difference(run)):
         inner: dict[str, Any] = {}
         if key.startswith("callbacks.") and value.startswith("{"):
             with contextlib.suppress(ValueError, SyntaxError):  # of a text that was split
-                inner = ast.literal_eval(value)
-        found |= {f"{key}.{name}": str(each) for name, each in inner.items()} or {key: value}
+                inner = leaves({key: ast.literal_eval(value)})
+        found |= {name: "null" if each is None else str(each) for name, each in inner.items()} or {key: value}
     return found
+
+
+def parts_of_difference(run: Mapping[str, Any]) -> list[str]:
+    """What ``differs`` of a run's row names: ``data.margin=0.001``; a callback is one part."""
+    parts = re.split(r", (?=[a-z_]\w*(?:\.\w+)*=)", str(run["differs"] or ""))
+    return [part for part in parts if "=" in part]
 
 
 def protocol_value(run: Mapping[str, Any], key: str) -> str | None:

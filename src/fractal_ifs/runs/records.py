@@ -29,6 +29,7 @@ FORMAT = 2
 MOST_BYTES = 1 << 24  # of a file in JSON
 RESULT = "result.json"
 HISTORY = "history.csv"
+WANDB = "wandb"  # the directory of W&B's files of a run
 BEGUN = "begun.json"  # identifies a run that has no record yet
 LOG = "train.log"
 MOST_NAMED = 3  # runs of a sweep that a refusal names
@@ -417,7 +418,16 @@ def find(directory: Path) -> Iterator[tuple[Path, RunRecord]]:
 
 
 def walk(path: Path, unread: Callable[[str], None] | None = None) -> Iterator[tuple[Path, set[str]]]:
-    """Every directory at or below a path that may hold a run or is a sweep's, with the names in it, in order.
+    """Those ``directories`` that may hold a run or are a sweep's. Arguments are theirs."""
+    return (each for each in directories(path, unread) if SWEEP in each[1] or _may_be_run(each[1]))
+
+
+def _may_be_run(names: set[str]) -> bool:
+    return not names.isdisjoint((RESULT, HISTORY, BEGUN, ".hydra"))
+
+
+def directories(path: Path, unread: Callable[[str], None] | None = None) -> Iterator[tuple[Path, set[str]]]:
+    """Every directory at or below a path, with the names in it, in order; but hidden ones, and those of W&B's.
 
     Links are followed: a run may have been moved to another disk. ``unread`` is called with a line on each directory
     that can't be read; those that disappear meanwhile are skipped.
@@ -429,7 +439,8 @@ def walk(path: Path, unread: Callable[[str], None] | None = None) -> Iterator[tu
         if not directory.is_symlink():
             return len(roots) > 1 and Path(os.path.realpath(directory)) in roots
         target, here = Path(os.path.realpath(directory)), Path(os.path.realpath(directory.parent))
-        if here.is_relative_to(target) or not roots.isdisjoint((target, *target.parents)):
+        above = next((each for each in (target, *target.parents) if each in roots), None)
+        if here.is_relative_to(target) or (above and not any(map(_is_hidden, target.relative_to(above).parts))):
             return True
         roots.add(target)
         return False
@@ -440,11 +451,13 @@ def walk(path: Path, unread: Callable[[str], None] | None = None) -> Iterator[tu
 
     for directory, below, files in os.walk(path, onerror=tell, followlinks=True):
         names = {*files, *below}
-        is_run = not names.isdisjoint((RESULT, HISTORY, BEGUN, ".hydra"))
-        if is_run or SWEEP in names:
-            yield Path(directory), names
-        shown = sorted(name for name in below if not (name.startswith(".") or (name == "wandb" and is_run)))
-        below[:] = [name for name in shown if not met(Path(directory, name))]
+        yield Path(directory), names
+        hidden = {name for name in below if _is_hidden(name) and (name != WANDB or _may_be_run(names))}
+        below[:] = [name for name in sorted({*below} - hidden) if not met(Path(directory, name))]
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == WANDB
 
 
 def what_is_there(directory: Path) -> str:

@@ -40,7 +40,7 @@ class SlurmSettings(Group):
         for name in ("partition", "account", "constraint"):
             value = getattr(self, name)
             if value is not None and not _is_word(str(value)):
-                raise ConfigError(f"hydra.launcher.{name}={shown(value)}: must be {A_WORD}")
+                raise ConfigError(f"hydra.launcher.{name}={shown(value)}: must be {A_WORD}, or null")
         for name, value in self.more.items():
             if not (isinstance(name, str) and _is_word(name) and isinstance(value, str | int | float)):
                 raise ConfigError(f"hydra.launcher.more.{short(name)}={shown(value)}: must be {OPTIONS}")

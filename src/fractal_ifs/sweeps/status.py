@@ -5,7 +5,6 @@ Locks in the runs' directories and Slurm's queue show which runs are in training
 
 import logging
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +24,7 @@ from fractal_ifs.runs.records import (
     RunRecord,
     Status,
     asked_of,
+    directories,
     read_stored,
     walk,
 )
@@ -73,9 +73,9 @@ def status(path: Path) -> SweepStatus:
     if not path.is_dir():
         raise ConfigError(f"{path}: there is no such directory" + (", it is a file" if path.exists() else ""))
     tasks: dict[str, list[Path]] = {}
-    for folder, below, _ in os.walk(path):
-        if "slurm" in below:
-            for task, runs in submitted_tasks(Path(folder)).items():  # one may have runs of several sweeps
+    for folder, names in directories(path):
+        if "slurm" in names:
+            for task, runs in submitted_tasks(folder).items():  # one may have runs of several sweeps
                 if runs:
                     tasks.setdefault(task, []).extend(runs)
     queue = active_tasks(tasks) or {}

@@ -98,7 +98,7 @@ def problem_of(keys: Theory, settings: Section, alone: bool) -> Problem[Section]
         ifs.require_separated()
         curve.level_probabilities(n)
         gamma = ifs.margin(n, gamma, f"{settings.PREFIX}n" if isinstance(settings, LineSection) else "fractal.depth")
-    if _is_called_as_another(curve, n):
+    if curve.fits(n) and _is_called_as_another(curve, n):
         curve.name = f"own {curve.name}"
     return Problem(ifs, n, gamma, curve, points, keys.seed, settings, fastest())
 
