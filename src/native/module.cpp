@@ -88,8 +88,8 @@ struct Asked {
     }
 };
 
-// Trains every task (fractal_ifs.engines.cpp.Training) by its steps, and sets its step, done and loss_sum; its step also
-// meanwhile, for other Python threads to see. Nothing has trained where one is refused, by a ValueError.
+// Trains every task (fractal_ifs.engines.cpp.Training) by its steps, and sets its step, done and loss_sum; its step
+// also meanwhile, for other Python threads to see. Nothing has trained where one is refused, by a ValueError.
 void advance(const py::list& tasks, std::size_t threads, const py::list& until) {
     Asked<Training> asked(tasks, [](py::handle task, auto hold) {
         const auto written = [&](const char* name) {
