@@ -354,7 +354,7 @@ def test_a_config_of_the_first_records_may_lack_what_they_lacked():
 def test_the_depth_of_a_fractal_is_written_as_a_whole_number(depth):
     """Else one run would have several fingerprints."""
     plain = compose().plain()
-    with pytest.raises(ConfigError, match=f"(?i)fractal.depth={depth}: must be a whole number >= 1"):
+    with pytest.raises(ConfigError, match=f"(?i)fractal.depth={depth!r}: must be a whole number >= 1"):
         RunConfig.parse({**plain, "fractal": {**plain["fractal"], "depth": depth}})
 
 
