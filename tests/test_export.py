@@ -162,6 +162,7 @@ def test_points_of_standard_input(run, monkeypatch, capsys):
         ("a,b\n1,nan\n", "line 2 must be 2 finite numbers with commas between them, not 1,nan"),
         ("1,2,3\n", "line 1 must be 2 finite"),
         ("1_0,2_0\n1,2\n", "line 1 must be 2 finite"),
+        ("f,x\n1,2\n", "line 1 must name no column f or sign: the output has these"),
         ("x,y\n", "has no points"),
         ("", "has no points"),
         ('"1\n', "line"),
@@ -183,6 +184,24 @@ def test_a_file_that_cant_be_written_is_told_by_the_name_that_was_asked_for(run,
     (tmp_path / "points.csv").write_text("1,2\n")
     status, _ = called(monkeypatch, capsys, "predict", run, tmp_path / "points.csv", "-o", tmp_path)
     assert str(status) == f"error: {tmp_path}: Is a directory"
+
+
+def test_no_output_takes_the_place_of_a_file_of_a_run_or_of_its_input(run, tmp_path, monkeypatch, capsys):
+    points = tmp_path / "points.csv"
+    points.write_text("1,2\n")
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    for name in ("result.json", "history.csv", "checkpoint.pt"):
+        for words in (["predict", run, points], ["export", run, "--format", "state_dict"]):
+            status, _ = called(monkeypatch, capsys, *words, "-o", run / name)
+            assert str(status) == f"error: -o {run / name}: must be another file: this one is part of a run"
+    (tmp_path / "again.csv").symlink_to(points)
+    for path in (points, tmp_path / "again.csv"):
+        status, _ = called(monkeypatch, capsys, "predict", run, points, "-o", path)
+        assert str(status) == f"error: -o {path}: must be another file than POINTS, which it would replace"
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+    assert points.read_text() == "1,2\n"
+    assert called(monkeypatch, capsys, "predict", run, points, "-o", tmp_path / "history.csv")[0] == 0
+    assert called(monkeypatch, capsys, "predict", run, points, "-o", tmp_path / "history.csv")[0] == 0
 
 
 def test_predict_takes_a_run_a_network_and_points_of_any_kind(run):

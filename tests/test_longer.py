@@ -207,6 +207,9 @@ def test_python_refuses_a_directory_that_is_missing(tmp_path):
         run_one(continue_from="/nowhere", **keys)
     with pytest.raises(ConfigError, match=r"^continue_from=/nowhere: must be a directory with finished runs$"):
         run_one(tmp_path / "run", continue_from="/nowhere", **keys)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"^continue_from=.*empty: must be a directory with finished runs$"):
+        run_one(tmp_path / "run", continue_from=str(tmp_path / "empty"), **keys)
     assert not (tmp_path / "run").exists()
     record, _ = run_one(tmp_path / "run", **keys)
     assert run_one(tmp_path / "run", continue_from="/nowhere", **keys).record.final_test_acc == record.final_test_acc

@@ -54,9 +54,11 @@ def export(run: Path, output: Path, to: str | None = None, best: bool = False) -
     from fractal_ifs.config.data import ImageData
     from fractal_ifs.files import write
     from fractal_ifs.networks.export import Format, exported
+    from fractal_ifs.runs.files import check_output
     from fractal_ifs.runs.load import load
 
     assert to in get_args(Format)
+    check_output(output)
     found = load(run, best)
     first: Any = next(found.model.parameters())
     data = found.config.data

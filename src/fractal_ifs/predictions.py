@@ -17,6 +17,7 @@ from fractal_ifs.errors import ConfigError, short, told
 from fractal_ifs.help.layout import Examples, Parser, program
 from fractal_ifs.streams import command
 
+ADDED = ("f", "sign")  # what the output has besides the points
 _LIKE_A_NUMBER = re.compile(r"[-+.\d][-+.,/\d_ef]*$|(nan|inf|infinity)$", re.I)  # no name, but a point that is mistaken
 
 
@@ -63,6 +64,10 @@ def read(lines: Iterable[str], name: str, d: int) -> Table:
                 continue
             numbers = [_number(entry) for entry in row]
             if not rows and len(row) == d and not any(re.match(_LIKE_A_NUMBER, entry) for entry in row):
+                if not set(row).isdisjoint(ADDED):
+                    raise ConfigError(
+                        f"{name}: line {reader.line_num} must name no column f or sign: the output has these"
+                    )
                 names = row
                 continue
             if len(row) != d or not all(number is not None and math.isfinite(number) for number in numbers):
@@ -99,7 +104,7 @@ def predictions(run: Path, points: Path, best: bool = False) -> str:
     f = predict(found, table.values)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*table.names, "f", "sign"])
+    writer.writerow([*table.names, *ADDED])
     writer.writerows([*row, str(value), _sign(value)] for row, value in zip(table.rows, f, strict=True))
     return out.getvalue()
 
@@ -113,6 +118,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     given = parser().parse_args(arguments)
     with told():
+        if given.output is not None:
+            from fractal_ifs.runs.files import check_output
+
+            check_output(given.output)
+            if given.output.resolve() == given.points.resolve():
+                raise ConfigError(f"-o {given.output}: must be another file than POINTS, which it would replace")
         found = predictions(given.run, given.points, given.best)
         if given.output is None:
             sys.stdout.write(found)

@@ -120,7 +120,8 @@ def _read(parse: Parse, parser: OverridesParser, word: str) -> Override:
         if key in SEVERAL and isinstance(value, list):
             return override
         if not override.is_delete() and (value is None or isinstance(value, (bool, float, list, dict))):
-            raise ConfigError(f"{short(word)}: must be one name; without {key}=NAME its default holds")
+            several = f"; a sweep takes several, {key}=NAME,NAME" if isinstance(value, list) else ""
+            raise ConfigError(f"{short(word)}: must be one name; without {key}=NAME its default holds{several}")
         if isinstance(value, str) and ".." in value.split("/"):  # files of other places are not those of a group
             raise ConfigError(f"{short(word)}: must be the name of a file of {key}/")
     elif override.type == OverrideType.CHANGE and _is_flag(key):

@@ -12,13 +12,13 @@ from fractal_ifs.errors import Damaged, Refused
 from fractal_ifs.files import remove_abandoned, set_aside
 from fractal_ifs.runs import locks, shapes
 from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, read_whole
+from fractal_ifs.runs.files import FILES
 from fractal_ifs.runs.finished import check_same, check_validation
 from fractal_ifs.runs.history import read_history, write_history
 from fractal_ifs.runs.kernels import torch_kernels
 from fractal_ifs.runs.layerwise import LayerwiseRun
 from fractal_ifs.runs.longer import shorter
 from fractal_ifs.runs.records import (
-    BEGUN,
     HISTORY,
     RESULT,
     Begun,
@@ -33,8 +33,6 @@ from fractal_ifs.runs.sources import differ
 from fractal_ifs.runs.versions import ComputedBy, bits_rest_on, differences
 
 log = logging.getLogger(__name__)
-
-FILES = (RESULT, HISTORY, BEGUN, *CHECKPOINTS)  # of a run, each written whole
 
 
 def begin(job: Job, device: str | torch.device, computed_by: ComputedBy) -> Run:

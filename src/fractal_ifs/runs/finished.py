@@ -34,10 +34,15 @@ def finished(job: Job) -> Stored | None:
             raise Refused(f"{job.directory / name}: a link, which would be written through; remove it")
     if there is not None or job.config.overwrite:
         return None
-    half = any((job.directory / name).exists() for name in CHECKPOINTS)  # killed before it had a record
-    if half and (begun := read_begun(job.directory)):
+    if under_way(job) and (begun := read_begun(job.directory)):  # killed before it had a record
         check_same(job, begun.config.fingerprint, begun.config)
     return None
+
+
+def under_way(job: Job) -> bool:
+    """Whether a job goes on from a checkpoint of its own."""
+    there = job.directory is not None and any((job.directory / name).exists() for name in CHECKPOINTS)
+    return there and not job.config.overwrite
 
 
 def remove_left(directory: Path) -> None:

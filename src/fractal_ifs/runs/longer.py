@@ -12,10 +12,10 @@ from pathlib import Path
 
 from fractal_ifs.config.machine import discarding
 from fractal_ifs.config.run import Job, RunConfig
-from fractal_ifs.errors import ConfigError, Damaged, Refused, counted, reason
+from fractal_ifs.errors import ConfigError, Damaged, Refused, counted, reason, short
 from fractal_ifs.runs import shapes
 from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, read_whole
-from fractal_ifs.runs.finished import but_for_steps, why_not_longer
+from fractal_ifs.runs.finished import but_for_steps, under_way, why_not_longer
 from fractal_ifs.runs.records import find, note, understood
 from fractal_ifs.runs.shapes import Shape
 
@@ -26,9 +26,13 @@ def with_sources(jobs: Sequence[Job]) -> list[Job]:
     """The jobs, each with the directory of the run that it can begin from, of several the longest, or why it has none.
 
     Reads each directory of ``continue_from`` once, and logs for how many jobs it has a run. Jobs that know it by now
-    stay as they are. Raises ConfigError where a job would discard a run that one of them begins from.
+    stay as they are. Raises ConfigError where a directory has no finished run at all, and where a job would discard one
+    that another begins from.
     """
     ended = {asked: _ended(Path(asked)) for asked in {j.config.continue_from for j in jobs if j.source is None} - {""}}
+    for job in jobs:
+        if not ended.get(asked := job.config.continue_from, True) and not under_way(job):
+            raise ConfigError(f"continue_from={short(asked, 200)}: must be a directory with finished runs")
     found = [
         job._replace(source=_source(job.config, ended[asked]))
         if (asked := job.config.continue_from) and job.source is None

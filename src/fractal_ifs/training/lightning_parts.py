@@ -38,7 +38,7 @@ from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import ConfigError, message, short
 from fractal_ifs.runs import ddp
 from fractal_ifs.runs.build import build_network
-from fractal_ifs.runs.checkpoints import CHECKPOINTS
+from fractal_ifs.runs.finished import under_way
 from fractal_ifs.training import ckpt_path
 
 # The least values of numbers, of flags and of what Lightning's own callbacks take.
@@ -77,7 +77,7 @@ def check_parts(jobs: Iterable[Job]) -> None:
             _check_parts(job.config.trainer, job.config.callbacks, job.config.logger.others)
             if job.config.trainer.strategy == "fsdp":
                 _check_shares(job.config)
-            if job.config.trainer.ckpt_path and not _under_way(job):
+            if job.config.trainer.ckpt_path and not under_way(job):
                 ckpt_path.check(job.config)
 
 
@@ -87,12 +87,6 @@ def _check_shares(config: RunConfig) -> None:
         for name, parameter in build_network(config, config.fractal.ifs.d).named_parameters():
             if parameter.dim() == 0:
                 raise ConfigError(f"trainer.strategy=fsdp: can't share out {short(name)}, a parameter of one number")
-
-
-def _under_way(job: Job) -> bool:
-    """Whether a run goes on from a checkpoint of its own."""
-    there = job.directory is not None and any((job.directory / name).exists() for name in CHECKPOINTS)
-    return there and not job.config.overwrite
 
 
 def _check_needs_no_directory(config: RunConfig) -> None:
