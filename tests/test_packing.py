@@ -20,11 +20,12 @@ from fractal_ifs.config.machine import gpus
 from fractal_ifs.config.run import Job
 from fractal_ifs.data.points import _shared
 from fractal_ifs.errors import ConfigError, FailedElsewhere
-from fractal_ifs.runs.records import RunRecord, Status
+from fractal_ifs.runs.records import Begun, RunRecord, Status, write_begun
 from fractal_ifs.sweeps import crew, executors, slurm
 from fractal_ifs.sweeps.executors import processes, shares
 from fractal_ifs.sweeps.slurm import deal
 from fractal_ifs.sweeps.slurm_queue import submitted_tasks
+from fractal_ifs.sweeps.status import status
 from fractal_ifs.sweeps.sweep import train_jobs
 from fractal_ifs.sweeps.worker import GpuFailed, Worker, recorded
 from fractal_ifs.training.grouping import groups_of
@@ -220,6 +221,22 @@ def test_a_file_of_tasks_that_is_none_costs_one_line(tmp_path, content, caplog):
         path.write_text(content, encoding="latin-1")
     assert submitted_tasks(tmp_path) == {"1_0": [tmp_path / "run"]}
     assert caplog.text.count(f"{path} can't be read: ") == 1
+
+
+def test_the_state_of_a_task_is_seen_by_any_path_that_leads_to_its_run(tmp_path, monkeypatch):
+    moved = tmp_path / "disk"
+    for name in ("begun", "pending"):
+        (moved / name).mkdir(parents=True)
+        write_begun(moved / name, Begun(small(), None))
+    (tmp_path / "sweep").symlink_to("disk")
+    (moved / "slurm").mkdir()
+    for submitted in (moved, tmp_path / "sweep"):
+        tasks = {f"1_{at}": [str(submitted / name)] for at, name in enumerate(("begun", "pending"))}
+        (moved / "slurm" / "1.json").write_text(json.dumps(tasks))
+        active = {"1_0": ("RUNNING", "None"), "1_1": ("PENDING", "Resources")}
+        monkeypatch.setattr("fractal_ifs.sweeps.status.active_tasks", lambda _, active=active: active)
+        for path in (moved, tmp_path / "sweep", tmp_path):
+            assert status(path).states == {"running": 1, "queued": 1}
 
 
 def test_copies_of_the_code_that_no_task_needs_are_removed(tmp_path, monkeypatch):

@@ -419,7 +419,12 @@ def find(directory: Path) -> Iterator[tuple[Path, RunRecord]]:
 
 def walk(path: Path, unread: Callable[[str], None] | None = None) -> Iterator[tuple[Path, set[str]]]:
     """Those ``directories`` that may hold a run or are a sweep's. Arguments are theirs."""
-    return (each for each in directories(path, unread) if SWEEP in each[1] or _may_be_run(each[1]))
+    return (each for each in directories(path, unread) if of_run_or_sweep(each[1]))
+
+
+def of_run_or_sweep(names: set[str]) -> bool:
+    """Whether a directory with these names in it may be a run's, or is a sweep's."""
+    return SWEEP in names or _may_be_run(names)
 
 
 def _may_be_run(names: set[str]) -> bool:

@@ -25,8 +25,8 @@ from fractal_ifs.runs.records import (
     Status,
     asked_of,
     directories,
+    of_run_or_sweep,
     read_stored,
-    walk,
 )
 from fractal_ifs.sweeps.slurm_queue import active_tasks, submitted_tasks
 
@@ -72,24 +72,26 @@ def status(path: Path) -> SweepStatus:
     """
     if not path.is_dir():
         raise ConfigError(f"{path}: there is no such directory" + (", it is a file" if path.exists() else ""))
+    there = list(directories(path, log.warning))
     tasks: dict[str, list[Path]] = {}
-    for folder, names in directories(path):
-        if "slurm" in names:
-            for task, runs in submitted_tasks(folder).items():  # one may have runs of several sweeps
-                if runs:
-                    tasks.setdefault(task, []).extend(runs)
+    for folder in (directory for directory, names in there if "slurm" in names):
+        for task, runs in submitted_tasks(folder).items():  # one may have runs of several sweeps
+            if runs:
+                tasks.setdefault(task, []).extend(runs)
     queue = active_tasks(tasks) or {}
-    in_slurm = {run: queue[task][0] for task, runs in tasks.items() if task in queue for run in runs}
+    in_slurm = {run.resolve(): queue[task][0] for task, runs in tasks.items() if task in queue for run in runs}
     counts: dict[str, int] = {}
     running: list[Path] = []
     done = asked = 0
     kept: dict[Path, dict[str, int]] = {}  # the steps of the runs that each sweep has from a table, by fingerprint
-    for directory, names in walk(path, log.warning):
+    for directory, names in there:
+        if not of_run_or_sweep(names):
+            continue
         if SWEEP in names and (rows := kept_rows(directory)):
             kept[directory] = {row["fingerprint"]: _steps(row) for row in rows}
         run = _read(directory, names)
         if run.config is not None or run.unread:
-            state, steps, wanted = _state(directory, names, run, in_slurm.get(directory.absolute()))
+            state, steps, wanted = _state(directory, names, run, in_slurm.get(directory.resolve()))
             counts[state] = counts.get(state, 0) + 1
             running += [directory] if state == Status.RUNNING else []
             done, asked = done + steps, asked + wanted
