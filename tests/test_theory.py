@@ -458,3 +458,39 @@ def test_a_curve_level_by_level_is_for_the_fractals_own_depth():
     config["theorem4"]["curves"] = []
     with pytest.raises(ConfigError, match=r"curve\.weights"):
         problems(config)
+
+
+@pytest.mark.parametrize(
+    ("statement", "words", "said"),
+    [
+        ("theorem5", ["fractal=vicsek"], "fractal=vicsek: theorem5 doesn't read fractal: it is about the Cantor set"),
+        ("theorem5", ["fractal=cantor", "fractal.depth=3"], "fractal.depth=3: theorem5 doesn't read fractal.depth: "),
+        ("theorem5", ["curve=5"], "curve=5: theorem5 doesn't read curve: its curves are theorem5.curves, where own is"),
+        ("corollary3", ["curve=5"], "curve=5: corollary3 doesn't read curve: its curves are corollary3.curves"),
+        ("corollary2", ["margin=0.1"], "margin=0.1: corollary2 doesn't read margin: it has a margin of its own"),
+        ("theorem4", ["+fractal.depth=3"], "+fractal.depth=3: theorem4 doesn't read fractal.depth: its depth is theor"),
+        ("conjecture1", ["shrink=0.9"], "shrink=0.9: conjecture1 doesn't read shrink: it draws its own"),
+        ("theorem1", ["points=9", "theorem5.n=4"], "theorem5.n=4: theorem5 isn't among the statements asked for, theo"),
+        (
+            ["corollary2", "theorem5"],
+            ["shrink=0.9"],
+            "shrink=0.9: corollary2 doesn't read shrink, and none of corollary2, theorem5 does: it is about the Cantor",
+        ),
+    ],
+)
+def test_a_word_that_no_statement_reads_is_refused(statement, words, said):
+    """The checks would be of another fractal or curve than the command says."""
+    with pytest.raises(ConfigError) as error:
+        problems(plain_config() | {"statement": statement}, words)
+    assert str(error.value).startswith(said)
+    problems(plain_config(), [word for word in words if word != "theorem5.n=4"])  # all of them: some read it
+
+
+def test_the_words_of_a_statement_are_read():
+    problems(plain_config() | {"statement": "corollary2", "curve": {"name": "6", "last": 9}})  # of a file of one's own
+    words = ["statement=theorem5", "fractal=cantor", "theorem5.n=20", "seed=1", "theorem5.curves=[own]", "curve=5"]
+    own = plain_config() | {"statement": "theorem5"}
+    own["theorem5"] |= {"curves": ["own"]}
+    problems(own, words)
+    with pytest.raises(ConfigError, match=r"^curve\.weights=\[1,2\]: must have 14 numbers"):
+        problems(plain_config() | {"statement": "theorem4", "curve": {"name": "mine", "weights": [1, 2]}})

@@ -137,11 +137,6 @@ def test_a_changed_curve_is_no_curve_of_the_papers(changes, name):
     assert curves["1"].P(3)[1] == ApproximationCurve(degree=0).P(3)[1]
 
 
-def test_a_statement_that_uses_no_curve_refuses_none(command):
-    few = ["corollary2.initialisations=2", "corollary2.train_steps=1", "figures=false"]
-    assert command("corollary2", "curve=6", "curve.last=9", *few) is None
-
-
 def test_an_edited_record_is_no_record(tmp_path, monkeypatch):
     monkeypatch.setattr(theory_record, "versions", lambda: Versions(git_commit="1"))
     check = Check("Theorem 1", "a", "0", "0 of 1,000 points", True)

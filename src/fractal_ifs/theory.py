@@ -70,7 +70,7 @@ def _run(config: DictConfig, directory: Path) -> int:
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # pyright: ignore[reportAssignmentType]
     begin = time.perf_counter()
-    keys, asked = problems(plain)
+    keys, asked = problems(plain, HydraConfig.get().overrides.task)
     if keys.figures and any(STATEMENTS[name].draw for name, _ in asked):
         require("plot")
     if plain["fractal"].get("negatives"):

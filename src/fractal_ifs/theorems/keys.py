@@ -35,6 +35,16 @@ class Section(Group):
 
     ABOUT: ClassVar[str] = "any"
 
+    @property
+    def unread(self) -> dict[str, str]:
+        """The keys of the fractal and the curve that the statement doesn't read, each with the reason."""
+        if self.ABOUT == "cantor":
+            itself = dict.fromkeys(("fractal", "shrink"), "it is about the Cantor set")
+            return {**itself, "curve": "it has a curve of its own", "margin": "it has a margin of its own"}
+        if self.ABOUT == "random":
+            return dict.fromkeys(("fractal", "shrink", "margin", "curve"), "it draws its own")
+        return {}
+
     def check_for(self, ifs: fractals.CubeIFS, n: int) -> None:
         """Raises ConfigError for values that don't fit the problem's IFS and depth."""
 
@@ -50,6 +60,14 @@ class LineSection(Section):
     def curve_names(self) -> list[str]:
         """The curves of conf/curve/ among ``curves``."""
         return [str(name) for name in self.curves]
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """Besides, the depth of ``fractal``, and of ``curve`` what stands in ``curves``."""
+        found = super().unread | {"fractal.depth": f"its depth is {self.PREFIX}n"}
+        if "curve" in found:
+            found["curve"] = f"its curves are {self.PREFIX}curves"
+        return found
 
     def check(self) -> None:
         """Raises ConfigError for a curve that doesn't exist, or not for depth n."""
@@ -182,6 +200,16 @@ class Theorem5(NetworksSection):
     def curve_names(self) -> list[str]:
         """The curves of conf/curve/ among ``curves``."""
         return [name for name in super().curve_names if name != "own"]
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """Where own is among ``curves``, the chosen one is read."""
+        reason = f"its curves are {self.PREFIX}curves, where own is the chosen one"
+        return {
+            name: reason if name == "curve" else why
+            for name, why in super().unread.items()
+            if name != "curve" or "own" not in self.curves
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

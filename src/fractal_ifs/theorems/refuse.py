@@ -23,7 +23,7 @@ class Refuse(Callback):
         """Check the config that Hydra has composed."""
         HydraConfig.instance().set_config(config)  # for ${hydra:...}
         try:
-            problems(resolved(config))
+            problems(resolved(config), config.hydra.overrides.task)
         except ConfigError as error:
             sys.exit(f"error: {error}")
         except OmegaConfBaseException as error:

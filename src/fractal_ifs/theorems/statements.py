@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fractal_ifs.config.keys import checked
+from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.fractals.cube import CubeIFS
 from fractal_ifs.fractals.curve import ApproximationCurve
 from fractal_ifs.fractals.ifs import AffineIFS, depth_of
@@ -58,18 +59,41 @@ STATEMENTS = {
 }
 
 
-def problems(config: Mapping[str, Any]) -> tuple[Theory, list[tuple[str, Problem[Section]]]]:
+def problems(config: Mapping[str, Any], words: Sequence[str] = ()) -> tuple[Theory, list[tuple[str, Problem[Section]]]]:
     """The keys at the top, and what each statement asked for is checked on. Raises ConfigError for bad values.
 
     All sections are parsed, of statements that aren't asked for as well.
+
+    Args:
+        words: those that chose the config. One that no statement asked for reads is refused too: the checks would be
+            of another fractal or curve than it says.
     """
     own = {name: kind for name, kind in SECTIONS.items() if fields(kind)}
     keys = Theory.parse({name: value for name, value in config.items() if name not in own})
     sections = {
         name: kind.parse(checked(name, config.get(name, {}), Mapping[str, Any], {})) for name, kind in own.items()
     }
-    asked = keys.statements
-    return keys, [(name, problem_of(keys, sections.get(name, Section()), len(asked) == 1)) for name in asked]
+    asked = {name: sections.get(name, Section()) for name in keys.statements}
+    for word in words:
+        _check_read(word, asked)
+    return keys, [(name, problem_of(keys, settings, len(asked) == 1)) for name, settings in asked.items()]
+
+
+def _check_read(word: str, asked: Mapping[str, Section]) -> None:
+    """Raises ConfigError for a word of the command that none of these statements reads."""
+    key = word.lstrip("+~").partition("=")[0]
+    if (section := key.partition(".")[0]) in SECTIONS and section not in asked:
+        raise ConfigError(f"{short(word)}: {section} isn't among the statements asked for, {', '.join(asked)}")
+    why = {name: _why_unread(settings, key) for name, settings in asked.items()}
+    if all(why.values()) and word != "fractal=cantor":  # which those about the Cantor set have anyway
+        name, reason = next(iter(why.items()))
+        none = "" if len(why) == 1 else f", and none of {', '.join(why)} does"
+        raise ConfigError(f"{short(word)}: {name} doesn't read {key}{none}: {reason}")
+
+
+def _why_unread(settings: Section, key: str) -> str | None:
+    """Why a statement doesn't read a key, or one of its group. None: it does."""
+    return next((why for unread, why in settings.unread.items() if f"{key}.".startswith(f"{unread}.")), None)
 
 
 def problem_of(keys: Theory, settings: Section, alone: bool) -> Problem[Section]:
@@ -88,7 +112,8 @@ def problem_of(keys: Theory, settings: Section, alone: bool) -> Problem[Section]
         gamma = None
     if isinstance(settings, LineSection):
         n = settings.n
-        if not curve.fits(n) and settings.curve_names:  # one that is given level by level, for another depth
+        asked = alone and "curve" not in settings.unread
+        if not curve.fits(n) and settings.curve_names and not asked:  # one given level by level, for another depth
             curve = ApproximationCurve.load(settings.curve_names[0])
         curve.level_probabilities(n)
     settings.check_for(ifs, n)
