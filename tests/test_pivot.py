@@ -264,10 +264,20 @@ def test_a_rate_of_one_lucky_seed_doesnt_win_where_rates_share_none(tmp_path):
         ({"steps": 3000, "eval_every": 300, "training": "layerwise"}, 4),  # of the last of three layers
         ({"steps": 1300, "eval_every": 300, "training": "layerwise"}, 1),  # one that stopped in its second layer
         ({"steps": None, "eval_every": 300}, 0),
+        ({"steps": 900, "eval_every": 300, "history": "0.5000 0.6000"}, 2),  # it began at another's step 300
     ],
 )
 def test_how_many_looks_a_best_accuracy_is_the_best_of(keys, looks):
-    assert numbers.looks({"training": "joint", "steps_asked": 1000, **keys}) == looks
+    assert numbers.looks({"training": "joint", "steps_asked": 1000, "history": None, **keys}) == looks
+
+
+def test_what_is_the_same_in_all_runs_and_not_as_in_the_paper_is_told(tmp_path):
+    for curve in (1, 4):
+        add(tmp_path, [0.5, 0.6], curve=curve, training="layerwise", batch_size=20)
+    same = table_of(tmp_path).same
+    assert (same["training"], same["batch_size"]) == ("layerwise", "20")
+    add(tmp_path / "usual", [0.5, 0.6])
+    assert not {"training", "batch_size"} & set(table_of(tmp_path / "usual").same)
 
 
 def test_a_single_look_is_no_maximum_and_a_single_seed_has_no_spread(tmp_path):

@@ -55,7 +55,7 @@ def written(path: Path, content: bytes, durable: bool = True) -> Generator[Path]
                 os.fsync(file.fileno())
         yield temporary
     except OSError as error:
-        if str(error.filename) == str(temporary):
+        if error.filename is None or str(error.filename) == str(temporary):  # a full disk has no name
             error.filename, error.filename2 = str(path), None  # nobody asked for the other
         raise
     finally:

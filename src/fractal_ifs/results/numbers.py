@@ -106,11 +106,14 @@ def mean_of(values: Sequence[float]) -> float:
 def looks(run: Mapping[str, Any]) -> int:
     """Of how many measurements on the test set a run's best accuracy is the largest.
 
-    The last step is measured too, whatever ``eval_every``. In layer-wise training those of the last layer count.
+    Those of its history, or where a table lacks that, all until its last step, which is measured too. In layer-wise
+    training those of the last layer count.
     """
     steps = int(run["steps"] or 0)
     if steps and run.get("training") == "layerwise":
         steps = (steps - 1) % int(run["steps_asked"]) + 1
+    elif found := accuracies(run):
+        return len(found)
     return math.ceil(steps / run["eval_every"])
 
 

@@ -17,7 +17,7 @@ from fractal_ifs.results.numbers import BEST, CHOOSING, Number, collapsed, looks
 from fractal_ifs.results.protocol import keys_of_difference
 from fractal_ifs.results.rows import runs_of
 from fractal_ifs.results.text_table import by_value, plain_value
-from fractal_ifs.results.varied import DRAWN, FOLLOW, KEYS, follows, varied
+from fractal_ifs.results.varied import DRAWN, KEYS, follows, varied
 from fractal_ifs.runs.records import SOURCES, Status, field_of, key_of
 from fractal_ifs.runs.sources import differ
 
@@ -147,7 +147,7 @@ def pivot(
         if column is not None and column in inner and _follows(runs, column, keys):
             column = next((name for name in reversed(of_all) if not _follows(runs, name, keys)), None)
     rows = [name for name in keys if name != column]
-    unlike = {name for run in runs for name in keys_of_difference(run)} & set(FOLLOW)
+    unlike = {name for run in runs for name in keys_of_difference(run)} & set(KEYS) - set(TOLD)
     alone = {name: {plain_value(run[name]) for run in runs} for name in (*TOLD, *sorted(unlike), *inner)}
     same = {
         name: min(values) for name, values in alone.items() if name not in keys and len(values) == 1 and values != {"-"}

@@ -97,12 +97,13 @@ def csv_of(table: "pd.DataFrame") -> bytes:
 
 
 def may_replace(path: Path) -> bool:
-    """Whether there is no file yet, or a table that a sweep or a report wrote and can write again.
+    """Whether there is no file yet, or an empty one, or a table that a sweep or a report wrote and can write again.
 
     It says where its runs are. A kept table doesn't: it may be all that is left of them. Raises OSError.
     """
     try:
-        return b"directory" in files.read(path).partition(b"\n")[0].rstrip(b"\r").split(b",")
+        content = files.read(path)
+        return not content.strip() or b"directory" in content.partition(b"\n")[0].rstrip(b"\r").split(b",")
     except FileNotFoundError:
         return True
 

@@ -119,7 +119,7 @@ def write_table(directory: Path) -> tuple[pd.DataFrame, bool]:
         if not table.empty and may_replace(path):
             write(path, csv_of(table))
         elif not table.empty:
-            wrong = "is left as it is: no sweep wrote this table"
+            wrong = "is left as it is: no sweep wrote this table; put it elsewhere"
     except (OSError, Refused) as error:
         wrong = f"can't be written ({reason(error)})"
     if wrong:
