@@ -509,6 +509,41 @@ def test_callbacks_and_loggers_in_the_directory(tmp_path):
     assert config.fingerprint == small(steps=100, eval_every=20).fingerprint  # they only look
 
 
+@pytest.mark.parametrize("seconds", [1e9, -1.0])  # killed without a checkpoint of its own, and with one
+def test_lightnings_checkpoints_are_those_of_a_run_that_was_never_killed(tmp_path, monkeypatch, seconds):
+    every = {"_target_": "pytorch_lightning.callbacks.ModelCheckpoint", "filename": "{step}", "save_top_k": -1}
+    keys: dict[str, Any] = {"callbacks": ["best_checkpoint"], "+callbacks.every": {**every, "dirpath": "every"}}
+    config = composed(engine="lightning", steps=120, eval_every=20, lr=1e-2, **keys)
+    trained(config, tmp_path / "whole")
+    monkeypatch.setattr(lightning, "CHECKPOINT_SECONDS", seconds)
+    measure, pause = lightning.Keeper.measure, lightning.Keeper.pause
+
+    def killed(keeper):
+        measure(keeper)
+        if keeper.run.step == 100:
+            raise RuntimeError("killed")
+
+    def keeps_once(keeper, trainer):
+        if keeper.run.step <= 40:
+            pause(keeper, trainer)
+
+    monkeypatch.setattr(lightning.Keeper, "measure", killed)
+    monkeypatch.setattr(lightning.Keeper, "pause", keeps_once)
+    with pytest.raises(RuntimeError, match="killed"):
+        trained(config, tmp_path / "run")
+    monkeypatch.setattr(lightning.Keeper, "measure", measure)
+    monkeypatch.setattr(lightning.Keeper, "pause", pause)
+    for overwrite in (False, True):
+        trained(dataclasses.replace(config, overwrite=overwrite), tmp_path / "run")
+        for folder in ("checkpoints", "every"):
+            names = sorted(path.name for path in (tmp_path / "whole" / folder).iterdir())
+            assert sorted(path.name for path in (tmp_path / "run" / folder).iterdir()) == names
+            for name in names:
+                one, other = (torch.load(tmp_path / at / folder / name, weights_only=True) for at in ("whole", "run"))
+                assert one["global_step"] == other["global_step"]
+                assert all(torch.equal(one["state_dict"][key], other["state_dict"][key]) for key in one["state_dict"])
+
+
 def test_signals_leave_a_run_that_goes_on(tmp_path):
     """From the command line: SIGTERM between two steps, the state of the run and of Lightning kept."""
     words = ["engine=lightning", "logger=csv", "width=8", "depth=2", "data.train_size=1500", "data.test_size=100",

@@ -55,8 +55,8 @@ def written(path: Path, content: bytes, durable: bool = True) -> Generator[Path]
                 os.fsync(file.fileno())
         yield temporary
     except OSError as error:
-        if error.filename is None or str(error.filename) == str(temporary):  # a full disk has no name
-            error.filename, error.filename2 = str(path), None  # nobody asked for the other
+        if error.filename is None or str(error.filename) == str(temporary):  # none where a disk is full
+            raise OSError(error.errno, error.strerror, str(path)) from None  # nobody asked for the other
         raise
     finally:
         with contextlib.suppress(OSError):

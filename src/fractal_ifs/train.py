@@ -30,7 +30,7 @@ from fractal_ifs.config.plugins import check_plugin_keys, maximize_accuracy
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.config.session import VERSION_BASE, JobFunction, register
 from fractal_ifs.config.trust import check_trust
-from fractal_ifs.errors import ConfigError, counted, message, told
+from fractal_ifs.errors import ConfigError, counted, message, of_system, told
 from fractal_ifs.files import CONF
 from fractal_ifs.help.before_hydra import answered
 from fractal_ifs.help.options import options_and_words
@@ -141,6 +141,8 @@ def _shown() -> Generator[None]:
     except JobsFailed as error:
         if was_said(error.__cause__):
             sys.exit(f"error: {counted(len(failed), 'job')} failed")
+        if isinstance(error.__cause__, OSError) and not failed:  # of a file of the sweep's
+            sys.exit(f"error: {of_system(error.__cause__)}")
         sys.exit(f"error: jobs failed, the first with {error}")
     finally:
         if swept:

@@ -55,6 +55,7 @@ from fractal_ifs.training.lightning_parts import (
     make_loggers,
     only_looks,
     quiet,
+    remove_later,
 )
 from fractal_ifs.training.rounds import SweepRounds
 from fractal_ifs.training.wandb_run import WandbRun
@@ -291,6 +292,8 @@ class Keeper(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self.terminated)  # Lightning's would leave while gradients are accumulated
+        if trainer.is_global_zero:
+            remove_later(self.parts.values(), self.run.step)
         self.since = time.perf_counter()
         if self.run.lightning:
             for optimizer, groups in zip(trainer.optimizers, json.loads(self.run.lightning)["groups"], strict=True):

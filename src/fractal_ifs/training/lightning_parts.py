@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
+import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import (
     BatchSizeFinder,
@@ -155,6 +156,24 @@ def make_callbacks(keys: Mapping[str, Any], directory: Path | None) -> list[Call
             arguments["dirpath"] = str(directory / (arguments.get("dirpath") or "checkpoints"))
         found.append(_made(f"callbacks.{name}", kind, arguments))
     return found
+
+
+def remove_later(callbacks: Iterable[Callback], step: int) -> None:
+    """Remove the checkpoints of callbacks, in a run's directory, that are of a later step than the run.
+
+    An attempt that was killed has left them, or a run that was overwritten. The run writes them again, and beside
+    them it would have other names: best-v1.ckpt.
+    """
+    folders = {
+        Path(str(each.dirpath)) for each in callbacks if isinstance(each, Checkpoint) and hasattr(each, "dirpath")
+    }
+    for path in (path for folder in folders for path in folder.glob("*.ckpt") if path.is_file()):
+        try:
+            there = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+        except Exception:  # it is none of Lightning's
+            continue
+        if there > step:
+            path.unlink(missing_ok=True)
 
 
 def ended_by(trainer: pl.Trainer, parts: Mapping[str, Callback]) -> str | None:
