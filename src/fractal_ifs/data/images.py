@@ -40,10 +40,21 @@ class Images:
 def check_images(configs: Iterable[RunConfig]) -> None:
     """Read the images of all these configs, and fetch missing ones, so that errors appear before anything trains.
 
-    Raises ConfigError.
+    Raises ConfigError, also where there are fewer than a config asks for.
     """
     for data in {config.data for config in configs if isinstance(config.data, ImageData)}:
-        READERS[data.name](data)
+        _check_sizes(data, READERS[data.name](data))
+
+
+def _check_sizes(data: ImageData, arrays: cifar10.Arrays) -> None:
+    train, test = len(arrays.y_train), len(arrays.y_test)
+    for name, asked, there in (
+        ("train_size", data.train_size, train),
+        ("test_size", data.test_size, test),
+        ("val_size", data.train_size + data.val_size, train),
+    ):
+        if asked > there:
+            raise ConfigError(f"data.{name}={getattr(data, name)}: there are {there} images in {data.dir}")
 
 
 # Runs with the same images share them while one of the runs is in memory.
@@ -60,18 +71,12 @@ def image_sets(data: ImageData, device: torch.device | str = "cpu") -> Images:
     if images is None:
         arrays = READERS[data.name](data)
         tensors = []
-        for x, y, name in ((*arrays[:2], "train_size"), (*arrays[2:], "test_size")):
-            size: int = getattr(data, name)
-            if len(y) < size:
-                raise ConfigError(f"data.{name}={size}: there are {len(y)} images in {data.dir}")
+        _check_sizes(data, arrays)
+        for x, y, size in ((*arrays[:2], data.train_size), (*arrays[2:], data.test_size)):
             tensors += [augment.pack(x[:size]), torch.from_numpy(y[:size])]
         images = Images(*tensors, channels=arrays.x_train.shape[1])
         if data.val_size:
             after = slice(data.train_size, data.train_size + data.val_size)
-            if len(arrays.y_train) < data.train_size + data.val_size:
-                raise ConfigError(
-                    f"data.val_size={data.val_size}: there are {len(arrays.y_train)} images in {data.dir}"
-                )
             images.x_val, images.y_val = augment.pack(arrays.x_train[after]), torch.from_numpy(arrays.y_train[after])
         images = images.to(device)
         _shared[key] = images

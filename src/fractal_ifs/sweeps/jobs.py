@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from fractal_ifs.config.command import composed_folders
 from fractal_ifs.config.compose import accepted, resolved
+from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.fast_compose import OF_A_JOB, Composer, Lent
 from fractal_ifs.config.machine import obstacle, on_this_machine
 from fractal_ifs.config.messages import one_line
@@ -222,6 +223,7 @@ def compose_all(
     shared = set(jobs[0]).intersection(*jobs) if len(jobs) > 1 else set[str]()
     before = set[tuple[str, ...]]()  # the words of the jobs so far
     taken: dict[Path, tuple[str, str]] = {}  # the words and the fingerprint of a directory's job
+    of_images: dict[str, str] = {}  # the words of the jobs on images, by fingerprint
     for number, overrides in enumerate(jobs):
         words = " ".join(word for word in filter_overrides(overrides) if word not in shared)
         twice = tuple(overrides) in before
@@ -245,6 +247,12 @@ def compose_all(
                     "hydra.sweep.subdir='${hydra.job.num}' names jobs by their numbers"
                 )
             taken[directory] = words, job.config.fingerprint
+            if isinstance(job.config.data, ImageData):
+                same = of_images.setdefault(job.config.fingerprint, words)
+                if same != words and _only_of_fractals(same, words):
+                    raise ConfigError(
+                        f"data={job.config.data.name}: reads no fractal and no curve, so {same} is the same job"
+                    )
             known = finished_or_kept(job) if places else None  # raises where the directory is another config's
             if known is None and here:
                 check_here(job.config)
@@ -257,6 +265,12 @@ def compose_all(
     if refused:
         raise ConfigError(_told(refused, len(jobs), _without(master, jobs, good)))
     return configs
+
+
+def _only_of_fractals(one: str, other: str) -> bool:
+    """Whether the words of two jobs differ in the fractal and the curve alone."""
+    differing = set(one.split()) ^ set(other.split())
+    return all(re.match(r"(fractal|curve)\b", word) for word in differing)
 
 
 def where_they_lie(composed: Sequence[Composed]) -> list[Composed]:
