@@ -263,6 +263,10 @@ REFUSED = {
         SIREN.replace("self.readout(x)", "nn.functional.dropout(self.readout(x), 0.5, self.training)"),
         "isn't deterministic: the same weights and points",
     ),
+    "a batch's mean": (
+        SIREN.replace(".squeeze(-1)", ".squeeze(-1) - self.readout(x).mean()"),
+        "its number for a point depends on the other points of a batch (in eval mode)",
+    ),
     "counts": (
         "COUNT = [0]\n"
         + SIREN.replace("zeros_(layer.bias)", "constant_(layer.bias, COUNT[0])\n            COUNT[0] += 1"),
