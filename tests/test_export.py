@@ -221,6 +221,8 @@ def test_predict_takes_a_run_a_network_and_points_of_any_kind(run):
         ([[1.0, 2.0, 3.0]], r"x: must have the shape \(n, 2\), not \(1, 3\)"),
         ([1.0, 2.0], r"x: must have the shape \(n, 2\), not \(2,\)"),
         ([["a", "b"]], "x: must be points"),
+        ([[1j, 2.0]], "x: must be points .n, d., real numbers"),
+        (torch.ones(1, 2, dtype=torch.complex64), "real numbers"),
         ([[1.0, float("inf")]], "x: must be finite numbers"),
     ],
 )

@@ -407,10 +407,14 @@ def test_a_run_that_diverged_at_once_still_has_a_picture(accuracy):
     with torch.no_grad():
         run.model.slope.weight.fill_(torch.nan)
     history = pd.DataFrame({"step": [100] * len(accuracy), "test_acc": accuracy}, dtype=float)
-    record = replace(run.record, best_test_acc=None, final_test_acc=None)
+    record = replace(run.record, status=Status.DIVERGED, best_test_acc=0.0, best_step=0, final_test_acc=0.0)
     run = run._replace(history=history, record=record)
-    [image] = learned(run, pixels=20).axes[0].images
+    run.step, run.accuracy = record.steps, None
+    figure = learned(run, pixels=20)
+    [image] = figure.axes[0].images
     assert (image.get_array() == 4).all()
+    assert figure.get_suptitle().endswith("steps, where it diverged")
+    assert not [text for axes in figure.axes for text in axes.texts if "best" in text.get_text()]
     line = finished({"name": "cantor", "base": "unit", "ratio": 0.2, "offsets": [[0], [0.8]]}, run.model)
     assert np.isnan(learned(line).axes[0].get_lines()[-1].get_ydata()).all()
 
@@ -474,6 +478,13 @@ def test_a_fractal_of_ones_own_from_a_directory(tmp_path):
         (["vicsek"], "vicsek: must be KEY=VALUE"),
         (["--config-dir", "/nowhere"], "--config-dir=/nowhere: must be a directory"),
         (["run=/nowhere"], "run=/nowhere: there is no such directory"),
+        *(
+            ([word, "run=."], f"{word}: can't stand beside run=DIR")
+            for word in ("curve=6", "fractal.depth=3", "seed=1")
+        ),
+        (["run=.", "curve=1,4"], "curve=1,4: can't stand beside run=DIR"),
+        (["slice=0.5"], "slice=0.5: must stand beside run=DIR"),
+        (["pixels=20"], "pixels=20: must stand beside run=DIR"),
     ],
 )
 def test_refusals_come_before_anything_is_drawn(arguments, message, tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.files import CONF
-from fractal_ifs.fractals.cube import CubeIFS
+from fractal_ifs.fractals.cube import CubeIFS, built_width
 from fractal_ifs.fractals.ifs import AffineIFS
 from fractal_ifs.networks.construction import corollary1_network, theorem1_network
 from fractal_ifs.networks.mlp import MLP, mlp
@@ -57,7 +57,7 @@ def test_theorem_1_on_random_systems(ifs, n):
     gamma = ifs.margin(n, None)
     model = theorem1_network(ifs, n, gamma)
     assert model.depth + 1 == 2 * n + 1
-    assert model.width <= 5 * ifs.d * ifs.r
+    assert model.width <= built_width(ifs, 1, n) <= 5 * ifs.d * ifs.r
     assert wrong(model, ifs, n, gamma) == 0
 
 
@@ -67,7 +67,8 @@ def test_corollary_1_on_random_systems(ifs, n, s):
     s = min(s, n)
     gamma = ifs.margin(n, None)
     model = corollary1_network(ifs, n, s, gamma)
-    assert model.width <= 5 * ifs.d * ifs.r**s
+    assert model.width <= built_width(ifs, s, n) <= 5 * ifs.d * ifs.r**s
+    assert model.width == built_width(ifs, s, n) or s < n
     assert model.depth + 1 <= 2 * -(-n // s) + 1
     if ifs.d == 1 or n % s == 0:
         assert model.depth + 1 <= 2 * (n // s) + 2

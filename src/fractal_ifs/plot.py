@@ -131,9 +131,21 @@ def _compose(arguments: Sequence[str]) -> Generator[list[DictConfig]]:
                     OmegaConf.resolve(config)  # here, where an error of it is told in one line
                     if missing := [key for key in config if OmegaConf.is_missing(config, key)]:
                         raise ConfigError(f"{missing[0]}=???: this key has no default, give it a value")
+                    _check_used(config.run is not None, overrides)
                 yield configs
         except Exception as error:
             raise (error if isinstance(error, ConfigError) else ConfigError(one_line(error, overrides))) from None
+
+
+def _check_used(of_run: bool, words: Sequence[str]) -> None:
+    """Raises ConfigError for a word that goes with nothing: of samples beside a run, and of a run without one."""
+    of_samples = ("fractal", "curve", "margin", "points", "seed")
+    for word in words:
+        key = re.split(r"[=.@]", word.lstrip("+~"))[0]
+        if of_run and key in of_samples:
+            raise ConfigError(f"{short(word)}: can't stand beside run=DIR, whose picture is of that run's network")
+        if not of_run and key in ("slice", "pixels"):
+            raise ConfigError(f"{short(word)}: must stand beside run=DIR, of whose network it is")
 
 
 def _check_keys(config: DictConfig) -> None:

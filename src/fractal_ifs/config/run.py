@@ -337,7 +337,7 @@ def check_theorem1(fractal: Fractal, model: Theorem1Model, data: FractalData, wi
         cube.margin(fractal.depth, theorem1_margin(model, data))
     except ConfigError as error:
         raise ConfigError(f"model=theorem1: {error}") from None
-    least_width, least_depth = fractals.built_width(cube, 1), 2 * fractal.depth
+    least_width, least_depth = fractals.built_width(cube, 1, fractal.depth), 2 * fractal.depth
     if width < least_width or depth < least_depth:
         raise ConfigError(
             f"width={width} depth={depth}: must be at least {least_width} and {least_depth} with model=theorem1, "

@@ -181,6 +181,11 @@ class CubeIFS:
         return float(gamma)
 
 
-def built_width(ifs: CubeIFS, s: int) -> int:
-    """The width of the networks that `networks.construction` builds, for blocks of s levels."""
-    return 4 * ifs.d * ifs.r**s + ifs.d + 1
+def built_width(ifs: CubeIFS, s: int, n: int | None = None) -> int:
+    """The width of the networks that `networks.construction` builds, for blocks of s levels.
+
+    The most that it may be where s doesn't divide the depth n. A single block, of s = n levels or of a single map,
+    carries nothing to a next one. n=None: there are several.
+    """
+    cells = 1 if ifs.r == 1 else ifs.r**s
+    return 2 * ifs.d * cells if ifs.r == 1 or s == n else 4 * ifs.d * cells + ifs.d + 1

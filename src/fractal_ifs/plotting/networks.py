@@ -30,6 +30,7 @@ from fractal_ifs.plotting.style import (
 )
 from fractal_ifs.runs.load import Finished
 from fractal_ifs.runs.predict import outputs
+from fractal_ifs.runs.records import Status
 
 
 def draw_network(
@@ -61,6 +62,7 @@ def draw_network(
     figure.suptitle(
         f"{literal(record['fractal'])} of depth {record['fractal_depth']}, curve {literal(record['curve'])}: "
         f"{network.format(record['depth'], record['width'])} after {steps:,} steps"
+        + (", where it diverged" if record.status == Status.DIVERGED else "")
         + ("" if accuracy is None else f", test accuracy {accuracy:.4f}"),
         fontsize=13,
         color=INK,
@@ -176,7 +178,7 @@ def _draw_history(axes: Axes, run: Finished, law: FractalDistribution) -> None:
     axes.plot(
         history["step"], history["test_acc"], "-", color=INK, lw=1.4, marker="o" if len(history) < 40 else None, ms=3.5
     )
-    if len(history) and record.best_test_acc is not None and record.best_step is not None:
+    if len(history) and record.best_test_acc is not None and record.best_step:
         best = (record.best_step, record.best_test_acc)
         axes.plot(*best, "o", ms=8, mfc="none", mec=ACCENT, mew=1.8)
         near_end = best[0] > 0.7 * max(history["step"])

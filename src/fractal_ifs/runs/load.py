@@ -93,6 +93,8 @@ def load(directory: str | Path, best: bool = False) -> Finished:
     found = Finished(record, history, record.config, network.eval())
     found.step = record.best_step if best else record.steps
     found.accuracy = record.best_test_acc if best else record.final_test_acc
+    if not best and record.status == Status.DIVERGED:
+        found.accuracy = None  # the record has 0.0, and nothing was measured
     return found
 
 

@@ -69,6 +69,8 @@ def dimension(config: RunConfig) -> int:
 
 def points(x: Any, d: int | None = None) -> Tensor:
     """Points (n, d) as a tensor of float64. Raises ConfigError for anything else, as for a nan."""
+    if x.is_complex() if isinstance(x, Tensor) else np.iscomplexobj(x):
+        raise ConfigError("x: must be points (n, d), real numbers")
     try:
         found = x.detach().cpu().double() if isinstance(x, Tensor) else torch.tensor(np.asarray(x, dtype=np.float64))
     except (TypeError, ValueError):

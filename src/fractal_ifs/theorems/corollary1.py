@@ -54,17 +54,20 @@ def check(problem: Problem[Corollary1]) -> list[Check]:
 def draw(problem: Problem[Corollary1], checks: list[Check], axes: Axes) -> None:
     """Depth against width, as printed and as built."""
     ifs, n = problem.ifs, problem.n
-    steps = [s for s in range(1, n + 1) if printed_width(ifs, s) <= 1e6]
+    most = n if ifs.r > 1 else 1  # with one map the networks of all s are the same
+    steps = [s for s in range(1, most + 1) if printed_width(ifs, s) <= 1e6]
     axes.semilogx(
         [printed_width(ifs, s) for s in steps],
         [2 * (n // s) + 2 for s in steps],
         "o--",
         label="printed: 2 floor(n/s) + 2",
     )
-    built = [built_depth(ifs, n, s) for s in steps]
-    axes.semilogx([built_width(ifs, s) for s in steps], built, "s-", label="built, for each s")
-    for s, depth in zip(steps, built, strict=True):
-        axes.annotate(str(s), (4 * ifs.d * ifs.r**s, depth), textcoords="offset points", xytext=(4, 4), fontsize=8)
+    known = {check.values["s"]: check.values["width"] for check in checks}
+    widths = [known.get(s) or built_width(ifs, s, n) for s in steps]
+    depths = [built_depth(ifs, n, s) for s in steps]
+    axes.semilogx(widths, depths, "s-", label="built, for each s")
+    for s, *at in zip(steps, widths, depths, strict=True):
+        axes.annotate(str(s), at, textcoords="offset points", xytext=(4, 4), fontsize=8)
     axes.axvline(LARGEST_WIDTH, color=INK, lw=0.5, label="wider ones are not built")
     axes.set(xlabel="width", ylabel="depth (readout counted)", title=f"Corollary 1: {ifs.name}, n = {n}")
     axes.legend()

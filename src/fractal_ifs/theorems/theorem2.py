@@ -159,7 +159,7 @@ def draw(problem: Problem[Section], checks: list[Check], axes: Axes) -> None:
     axes.semilogy(
         depths, [least_width_proven(ifs.d, ifs.r, n, t) for t in depths], "-", label="its proof, t - 1 layers counted"
     )
-    built = {built_depth(ifs, n, s): built_width(ifs, s) for s in range(n, 0, -1)}
+    built = {built_depth(ifs, n, s): built_width(ifs, s, n) for s in range(n, 0, -1)}
     axes.semilogy(list(built), list(built.values()), "o", label="Corollary 1's networks")
     axes.set(xlabel="depth t (readout counted)", ylabel="width k", title=f"Theorem 2: {ifs.name}, n = {n}")
     axes.legend()
