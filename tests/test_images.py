@@ -6,6 +6,7 @@ import math
 import os
 import pickle
 import random
+import re
 import signal
 import tarfile
 import tempfile
@@ -41,6 +42,7 @@ from fractal_ifs.runs.run import Run
 from fractal_ifs.runs.versions import versions
 from fractal_ifs.sweeps import slurm
 from fractal_ifs.sweeps.executors import processes
+from fractal_ifs.sweeps.sweep import train_jobs
 from fractal_ifs.training.train import train
 
 
@@ -431,13 +433,13 @@ def test_fetching(tmp_path, monkeypatch):
         cifar10.load(data_of(tmp_path / "file" / "below", url=url))
 
 
-def fashion(where: Path, **changed: bytes) -> ImageData:
-    """The four IDX files of Fashion-MNIST with 20 images each; returns the config group."""
+def fashion(where: Path, first: int = 0, **changed: bytes) -> ImageData:
+    """The four IDX files of Fashion-MNIST with 20 images each, by seeds from ``first``; returns the config group."""
     import struct
 
     n = 20
     for part, seed in (("train", 0), ("t10k", 1)):
-        x, y = blobs(n, seed)
+        x, y = blobs(n, first + seed)
         files = {"images-idx3": struct.pack(">4B3I", 0, 0, 8, 3, n, 28, 28) + x[:, 0, 2:30, 2:30].tobytes()}
         files["labels-idx1"] = struct.pack(">4BI", 0, 0, 8, 1, n) + y.astype(np.uint8).tobytes()
         for kind, packed in files.items():
@@ -918,6 +920,40 @@ def test_a_sweep_of_images(command, folder):
     more = command("-m", *keys, "data.verify=false", "depth=1,2", "width=4", "data.train_size=16,61", "sweep=more")
     assert more.status == f"error: data.train_size=61: there are 60 images in {folder}"
     assert not list(Path("multirun/more").rglob("result.json"))
+
+
+def test_a_run_is_of_the_images_that_it_was_trained_on(command, tmp_path):
+    """Those of another directory may be others: their content tells, where no checksum is published."""
+    for name, seed in (("one", 1), ("other", 2), ("same", 1)):
+        (tmp_path / name).mkdir()
+        fashion(tmp_path / name, seed)
+    keys = ["data=fashion_mnist", "model=cnn", "data.verify=false", "data.train_size=20", "data.test_size=20"]
+    keys += ["width=2", "depth=1", "steps=4", "eval_every=2", "batch_size=10", "logger=csv", "hydra.run.dir=run"]
+    assert command(*keys, "data.dir=one").status == 0
+    found = records.read_record(tmp_path / "run")
+    assert found
+    assert re.fullmatch("[0-9a-f]{12}", found["data_source"])
+    for name in ("same", "other"):
+        ended = command(*keys, f"data.dir={name}")
+        text = "1 of these were trained on other images than are in data.dir now; overwrite=true trains them again"
+        assert (text in ended.out + ended.err) == (name == "other")
+    assert records.read_record(tmp_path / "run") == found
+
+
+def test_a_run_is_not_gone_on_with_on_other_images(tmp_path):
+    for name, seed in (("one", 1), ("other", 2)):
+        (tmp_path / name).mkdir()
+        fashion(tmp_path / name, seed)
+    keys = {"data": "fashion_mnist", "data.train_size": 20, "data.test_size": 20, "data.verify": False}
+    one, other = (config(tmp_path / name, **keys) for name in ("one", "other"))
+    [_] = train_jobs([Job(one, tmp_path / "run", pause=10)])
+    [ended] = train_jobs([Job(other, tmp_path / "run")])
+    assert re.search(
+        r"run: was begun on other images than are in data.dir=.*other \(\w{12} there, \w{12} here\)", str(ended)
+    )
+    [ended] = train_jobs([Job(one, tmp_path / "run")])
+    assert isinstance(ended, records.RunRecord)
+    assert (ended.status, ended.steps) == ("finished", 30)
 
 
 def test_figure_7_in_the_report(folder, tmp_path):

@@ -157,6 +157,7 @@ def test_the_report_reads_a_kept_table_as_it_reads_the_sweep(command, tmp_path):
         "loss_source",
         "ckpt_source",
         "measure_source",
+        "data_source",
     )
     columns = [name for name in rows.COLUMNS if name not in not_kept]
     ours, theirs = (table[columns].set_index("fingerprint").sort_index() for table in (ours, theirs))

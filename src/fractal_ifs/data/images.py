@@ -9,12 +9,11 @@ from torch import Tensor
 
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.run import RunConfig
-from fractal_ifs.data import augment, cifar10, fashion_mnist
+from fractal_ifs.data import augment
+from fractal_ifs.data.cifar10 import Arrays
+from fractal_ifs.data.readers import READERS
 from fractal_ifs.data.seeds import permutations, stream
 from fractal_ifs.errors import ConfigError
-
-# The function that reads each set of images, by ``data.name``.
-READERS = {"cifar10": cifar10.load, "fashion_mnist": fashion_mnist.load}
 
 TEST_BATCH = 1000
 
@@ -46,7 +45,7 @@ def check_images(configs: Iterable[RunConfig]) -> None:
         _check_sizes(data, READERS[data.name](data))
 
 
-def _check_sizes(data: ImageData, arrays: cifar10.Arrays) -> None:
+def _check_sizes(data: ImageData, arrays: Arrays) -> None:
     train, test = len(arrays.y_train), len(arrays.y_test)
     for name, asked, there in (
         ("train_size", data.train_size, train),

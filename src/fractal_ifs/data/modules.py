@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 from fractal_ifs.config.data import FractalData, ImageData
 from fractal_ifs.config.fractal import Curve, Fractal, check_distribution
 from fractal_ifs.config.keys import A_SEED, checked
-from fractal_ifs.data.images import READERS, TEST_BATCH, Batches, image_sets
+from fractal_ifs.data.images import TEST_BATCH, Batches, image_sets
 from fractal_ifs.data.order import OrderedLoader, PointBatches
 from fractal_ifs.data.points import Points, fractal_points
+from fractal_ifs.data.readers import READERS
 from fractal_ifs.fractals.distribution import device_of
 from fractal_ifs.fractals.named import plain, read
 

@@ -292,7 +292,7 @@ def legend(table: Pivot) -> list[str]:
     if number := sum(entry.mixed for entry in shown):
         lines.append(
             f"sources: in {counted(number, 'cell')} the mean is over runs of different sources of their model or loss, "
-            "or from different checkpoints."
+            "or from different checkpoints or images."
         )
     if _is_own(table.number) and (number := sum(entry.measured_otherwise for entry in shown)):
         lines.append(

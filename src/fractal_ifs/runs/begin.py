@@ -100,8 +100,14 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
         here |= {name: run.versions.get(name) for name in ("model_source", "loss_source")}
         if changed := differences(before, here):
             warn(log, directory, f"goes on from a checkpoint of other versions ({changed}): perhaps not bit for bit")
+        images = run.versions.get("data_source")
         run.restore(state)
         if not run.status.ended:
+            if differ("data_source", was := before.get("data_source"), images):
+                raise Refused(
+                    f"{directory}: was begun on other images than are in data.dir={job.config.data.dir} ({was} there, "
+                    f"{images} here): name their directory, or train it anew with overwrite=true"
+                )
             check_validation(job, run.val_points)
             if differ("measure_source", was := before.get("measure_source"), now := run.versions.get("measure_source")):
                 warn(log, directory, f"goes on with other sources of its measures ({was} there, {now} here)")

@@ -123,6 +123,7 @@ class RunRecord(Mapping[str, Any]):
     loss_source: str | None = of_run("hash of the file that a loss of one's own comes from")
     ckpt_source: str | None = of_run("hash of the checkpoint of Lightning's that it began from")
     measure_source: str | None = of_run("MODULE=HASH of each file that measures of one's own come from")
+    data_source: str | None = of_run("hash of the images it was trained on, where they needn't be the published ones")
     error: str | None = of_run("why it failed", kept=False)
     measured: Mapping[str, float] | None = of_run("what measures found at the last evaluation", kept=False)
     stopped: str | None = of_run("what ended it before its last step: a key of stop, or a sweep's rung", kept=False)
@@ -159,8 +160,8 @@ class RunRecord(Mapping[str, Any]):
         return hash((self.fingerprint, self.status, self.steps))
 
 
-# Of what a run's numbers come from, besides its config and this package; the last of measures alone.
-SOURCES = ("model_source", "loss_source", "ckpt_source", "measure_source")
+# Of what a run's numbers come from, besides its config and this package.
+SOURCES = ("model_source", "loss_source", "ckpt_source", "measure_source", "data_source")
 
 _NAMES = tuple(field.name for field in dataclasses.fields(RunRecord))
 COLUMNS = tuple(name for name in _NAMES if name not in ("config", "measured"))

@@ -1,9 +1,11 @@
 """The files from which a run comes, besides its config and this package."""
 
+from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.measures import is_own
 from fractal_ifs.config.own import Own
 from fractal_ifs.config.own_class import file_digest, source_digest
 from fractal_ifs.config.run import RunConfig
+from fractal_ifs.data.readers import digest as digest_of_images
 
 Known = dict[tuple[str, str], str | None]
 
@@ -25,6 +27,11 @@ def sources(config: RunConfig, known: Known | None = None) -> dict[str, str | No
         digests = {name.rpartition(".")[0]: _digest(name, known) for name in own_measures}
         texts = [f"{module}={digest}" for module, digest in sorted(digests.items()) if digest]
         found["measure_source"] = " ".join(texts) or None
+    data = config.data
+    if isinstance(data, ImageData) and not data.verify:  # else they are the published ones
+        if (images := (data.name, str(data.dir))) not in known:
+            known[images] = digest_of_images(data)
+        found["data_source"] = known[images]
     if path := config.trainer.ckpt_path:
         if ("file", path) not in known:
             known["file", path] = file_digest(path)

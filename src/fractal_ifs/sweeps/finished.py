@@ -79,13 +79,14 @@ def finished_jobs(jobs: Sequence[Job]) -> dict[int, Ended]:
 
 
 def _tell_of_sources(jobs: Sequence[Job], records: Mapping[int, RunRecord]) -> None:
-    """Warn of finished runs of files that are others by now: of a network, loss or measure of one's own, or a
-    checkpoint."""
+    """Warn of finished runs of files that are others by now: of a network, loss or measure of one's own, of a
+    checkpoint, or images."""
     texts = {
         "ckpt_source": "began from other files than are at trainer.ckpt_path now",
         "model_source": "were trained with another source of their model",
         "loss_source": "were trained with another source of their loss",
         "measure_source": "were measured by another source of their measures",
+        "data_source": "were trained on other images than are in data.dir now",
     }
     known: dict[tuple[str, str], str | None] = {}
     now = {number: sources(jobs[number].config, known) for number in records}
