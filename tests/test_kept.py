@@ -571,6 +571,19 @@ def test_a_sweep_of_kept_runs_alone_is_reported_and_has_a_status(command, tmp_pa
     assert len(rows.read_runs([again])[0]) == 4
 
 
+def test_a_kept_run_with_an_empty_directory_is_kept(command, tmp_path):
+    """As of a sweep that was ended before it had measured anything, whose runs were trained elsewhere since."""
+    assert command(*SWEEP[:-1], "lr=1e-3", "kept=kept.csv").status == 0
+    assert command(*SWEEP[:-1], "lr=1e-3", "sweep=again").status == 0
+    again = tmp_path / "multirun" / "again"
+    for path in (path for name in ("result.json", "history.csv", "checkpoint*") for path in again.glob(f"*/{name}")):
+        path.unlink()
+    ended = command(*SWEEP[:-1], "lr=1e-3", "kept=kept.csv", "sweep=again")
+    assert ended.status == 0
+    assert "no measurement yet" not in ended.out
+    assert status(again).states == {"kept": 2}
+
+
 def test_where_nothing_has_ended_no_table_is_read(tmp_path, monkeypatch):
     directories, table = records_of(tmp_path / "runs", (1, 2)), tmp_path / "runs.csv"
     jobs = [Job(replace(small(seed=1 + n), kept=str(table)), directory) for n, directory in enumerate(directories)]

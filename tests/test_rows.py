@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from conftest import small
 
+from fractal_ifs.config.model import OwnModel
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.plotting.style import Output
@@ -21,7 +22,7 @@ from fractal_ifs.results import finished_runs, pivot
 from fractal_ifs.results.columns import COLUMNS
 from fractal_ifs.results.measured import measures_of, with_measure
 from fractal_ifs.results.numbers import LAST10, collapsed, learning_curve
-from fractal_ifs.results.protocol import keys_of_difference
+from fractal_ifs.results.protocol import keys_of_difference, protocol_value, setting_of
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.text_table import csv_of, read_text
 from fractal_ifs.results.varied import with_inner_keys
@@ -412,3 +413,26 @@ def test_a_history_of_any_length_is_read(tmp_path):
 def test_keys_of_a_callback_are_keys_as_others(differs, keys):
     """So that a sweep over one has a column of it, the same in its own table and in a report."""
     assert keys_of_difference({"differs": differs}) == keys
+
+
+@pytest.mark.parametrize(
+    "text", ["plain, lr=0.5, data.margin=0.25", 'a "quoted" one, loss=logistic', '"a"', "a, b", "'"]
+)
+def test_a_text_with_keys_in_it_is_one_value(text):
+    """Of whatever a user's own class takes; read as keys, they would be others of the run's."""
+    config = small()
+    own = OwnModel(name="odd", target="nets.Odd", keys={"kind": text})
+    differs = setting_of(replace(config, model=own)).differs
+    found = keys_of_difference({"differs": differs})
+    assert found["model.kind"] == text
+    assert not found.keys() & {"lr", "data.margin", "loss"}
+
+
+@pytest.mark.parametrize("name", ["/proc/self/cwd/bad", "../../bad", "x" * 300, "\U0001f600" * 100, "bad\0"])
+def test_the_name_of_a_choice_is_no_path(tmp_path, monkeypatch, name):
+    """Of a received record or table: no file elsewhere is read by it."""
+    (tmp_path / "bad.yaml").write_text("[")
+    monkeypatch.chdir(tmp_path)
+    row = {"data": "fractal", "fractal": "vicsek", "curve": name, "model": "mlp", "optimizer": name, "differs": None}
+    assert protocol_value(row, "optimizer.momentum") is None
+    assert protocol_value(row, "curve.degree") is None

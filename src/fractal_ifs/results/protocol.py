@@ -23,6 +23,7 @@ PAPER_EVALUATIONS = {"fractal": 100, "cifar10": 60}  # the paper's accuracies ar
 
 # Not part of a setting: the keys that name a cell, and those that a cell is the best or the mean over.
 _OUTSIDE = {"depth", "width", "lr", "seed", "steps", "eval_every", "trainer"}
+_BETWEEN = r", (?=[a-z_]\w*(?:\.\w+)*=)"  # two keys of ``differs``
 
 
 class Setting(NamedTuple):
@@ -38,8 +39,8 @@ def keys_of_difference(run: Mapping[str, Any]) -> dict[str, str]:
     Those of a callback stand there as one: ``callbacks.norms={'_target_': 'hooks.Norms', 'every': 5}``.
     """
     found: dict[str, str] = {}
-    for key, value in (part.split("=", 1) for part in parts_of_difference(run)):
-        inner: dict[str, Any] = {}
+    for key, text in (part.split("=", 1) for part in parts_of_difference(run)):
+        value, inner = _unquoted(text), dict[str, Any]()
         if key.startswith("callbacks.") and value.startswith("{"):
             with contextlib.suppress(ValueError, SyntaxError):  # of a text that was split
                 inner = leaves({key: ast.literal_eval(value)})
@@ -49,8 +50,20 @@ def keys_of_difference(run: Mapping[str, Any]) -> dict[str, str]:
 
 def parts_of_difference(run: Mapping[str, Any]) -> list[str]:
     """What ``differs`` of a run's row names: ``data.margin=0.001``; a callback is one part."""
-    parts = re.split(r", (?=[a-z_]\w*(?:\.\w+)*=)", str(run["differs"] or ""))
-    return [part for part in parts if "=" in part]
+    return [part for part in re.split(_BETWEEN, str(run["differs"] or "")) if "=" in part]
+
+
+def _quoted(value: Any) -> str:
+    """A value as it stands in ``differs``. One with ``, key=`` in it is quoted, or it would be read as two."""
+    text = str(value)
+    unlike = text.startswith('"') or re.search(_BETWEEN, text)
+    return json.dumps(text).replace("=", "\\u003d") if unlike else text
+
+
+def _unquoted(text: str) -> str:
+    with contextlib.suppress(ValueError):
+        return str(json.loads(text)) if text.startswith('"') else text
+    return text
 
 
 def protocol_value(run: Mapping[str, Any], key: str) -> str | None:
@@ -70,8 +83,7 @@ def protocol_value(run: Mapping[str, Any], key: str) -> str | None:
 @lru_cache(maxsize=4096)
 def _usual(group: str, chosen: str, name: str) -> str | None:
     """The value of a key of one of our choices where nothing is said of it, as of ``optimizer.momentum``."""
-    member = CONF / group / f"{chosen}.yaml"
-    content = _file(member) if member.exists() else {}
+    content = _choice(group, chosen)
     return None if name not in content else "null" if content[name] is None else str(content[name])
 
 
@@ -94,23 +106,23 @@ def _compared(text: str, repeated: bool) -> Setting:
     flat = json.loads(text) | ({"data.overlaps": "repeated"} if repeated else {})
     names = tuple(str(flat.get(f"{group}.name")) for group in ("fractal", "curve", "data", "model"))
     paper = _protocol(*names)
-    differs = [f"{key}={value}" for key, value in sorted(flat.items()) if key not in paper or paper[key] != value]
+    differs = [
+        f"{key}={_quoted(value)}" for key, value in sorted(flat.items()) if key not in paper or paper[key] != value
+    ]
     return Setting(hashlib.sha256(text.encode()).hexdigest()[:12], ", ".join(differs))
 
 
 @lru_cache
 def _protocol(*names: str) -> dict[str, Any]:
     """The flat keys of the paper's protocol, which are the defaults in conf/, for these members of the four groups."""
-    own = CONF / "protocol" / f"{names[2]}.yaml"
-    config = _file(CONF / "config.yaml") | (_file(own) if own.exists() else {})
+    config = _file(CONF / "config.yaml") | _choice("protocol", names[2])
     flat = {key: value for key, value in config.items() if key not in (*_OUTSIDE, "defaults", "hydra")}
     flat |= {name: _defaults()[name] for name in NAMED if name != "schedule"}  # the usual one is no part of an identity
     if names[2] != "fractal":
         [flat["loss"]] = OF_IMAGES
     for group, name in zip(("fractal", "curve", "data", "model"), names, strict=True):
-        path = CONF / group / f"{name}.yaml"
-        if path.exists():
-            flat[group] = dict(_file(path))
+        if content := _choice(group, name):
+            flat[group] = dict(content)
     if names[3] not in PAPER_MODELS and "model" in flat:
         del flat["model"]["name"]
     return _flat(flat) | {"trainer.precision": "32-true"}
@@ -120,6 +132,17 @@ def _defaults() -> dict[str, str]:
     """The choice of each group where none is asked for."""
     defaults = _file(CONF / "config.yaml")["defaults"]
     return {key: value for entry in defaults if isinstance(entry, dict) for key, value in entry.items()}
+
+
+def _choice(group: str, name: str) -> dict[str, Any]:
+    """The file of one of our choices. Empty for any other name, which may be anything, a path too."""
+    path = CONF / group / f"{name}.yaml"
+    return _file(path) if path.name in _names(group) else {}
+
+
+@lru_cache
+def _names(group: str) -> frozenset[str]:
+    return frozenset(path.name for path in (CONF / group).glob("*.yaml"))
 
 
 @lru_cache

@@ -90,14 +90,18 @@ def status(path: Path) -> SweepStatus:
         if SWEEP in names and (rows := kept_rows(directory)):
             kept[directory] = {row["fingerprint"]: _steps(row) for row in rows}
         run = _read(directory, names)
-        if run.config is not None or run.unread:
-            state, steps, wanted = _state(directory, names, run, in_slurm.get(directory.resolve()))
-            counts[state] = counts.get(state, 0) + 1
-            running += [directory] if state == Status.RUNNING else []
-            done, asked = done + steps, asked + wanted
-        if kept and run.config is not None:
-            for sweep in kept.keys() & {directory, *directory.parents}:
-                kept[sweep].pop(run.config.fingerprint, None)
+        if run.config is None and not run.unread:
+            continue
+        state, steps, wanted = _state(directory, names, run, in_slurm.get(directory.resolve()))
+        name = run.config.fingerprint if run.config else ""
+        tables = [kept[sweep] for sweep in kept.keys() & {directory, *directory.parents} if name in kept[sweep]]
+        if tables and state in (WAITING, Status.INTERRUPTED):  # nothing is left to do: a table has it
+            continue
+        for rows in tables:
+            del rows[name]
+        counts[state] = counts.get(state, 0) + 1
+        running += [directory] if state == Status.RUNNING else []
+        done, asked = done + steps, asked + wanted
     if of_tables := [steps for runs in kept.values() for steps in runs.values()]:
         counts[KEPT] = len(of_tables)
         done, asked = done + sum(of_tables), asked + sum(of_tables)

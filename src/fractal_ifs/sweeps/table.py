@@ -149,9 +149,7 @@ def show_table(directory: Path) -> str | None:
     with_keys, inner = with_keys.assign(**{key: table[key] for key in more}), [*inner, *more]
     console = Console(file=sys.stdout, width=columns(200))
     found = pivot(with_keys, inner, CHOSEN if table.attrs["by_validation"] else BEST, doubles="directory")
-    waiting = len(
-        unmeasured(directory).keys() - {(directory / where).resolve() for where in table["directory"].dropna()}
-    )
+    waiting = _waiting(directory, table)
     lines = [*legend(found), *([f"{counted(waiting, 'job')}: no measurement yet, so in no table."] if waiting else [])]
     show(Folded(found, _title(table, found)), lines, console)
     print(path)
@@ -160,6 +158,16 @@ def show_table(directory: Path) -> str | None:
     if set(table["status"]) == {Status.DIVERGED}:
         return f"{directory}: {'the run' if len(table) == 1 else f'all {len(table)} runs'} diverged; try a smaller lr"
     return None
+
+
+def _waiting(directory: Path, table: pd.DataFrame) -> int:
+    """How many jobs of a sweep have no measurement yet, in their directory or as a row of a table of finished runs."""
+    there = {(directory / where).resolve() for where in table["directory"].dropna()}
+    of_tables = set(table.loc[table["directory"].isna(), "fingerprint"])
+    return sum(
+        path not in there and of_tables.isdisjoint(config.fingerprints)
+        for path, config in unmeasured(directory).items()
+    )
 
 
 def _title(table: pd.DataFrame, found: Pivot) -> str:
