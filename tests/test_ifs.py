@@ -1,6 +1,6 @@
 import subprocess
 import sys
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -83,6 +83,30 @@ def test_separation_is_the_least_distance(name, keys, epsilon):
     separation = AffineIFS.load(name, **keys).separation()
     assert separation.epsilon == pytest.approx(epsilon, abs=1e-9)
     assert bool(separation.touching) == (epsilon == 0)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 3]), st.integers(1, 9), st.booleans())
+def test_separation_compares_every_pair(seed, d, r, boxes):
+    """Though most pairs are told apart by the boxes around them."""
+    rng = np.random.default_rng(seed)
+    matrices = [np.diag(row) if boxes else np.diag(row) @ _turn(rng, d) for row in rng.uniform(0.05, 0.4, (r, d))]
+    ifs = AffineIFS(matrices, rng.integers(-3, 4, (r, d)) * 0.2)
+    pairs = list(combinations(range(r), 2))
+    apart = {(i, j): distance(ifs.images[i], ifs.images[j]) for i, j in pairs}
+    found = ifs.separation()
+    assert found.epsilon == min(apart.values(), default=np.inf)
+    met = [pair for pair in pairs if apart[pair] == 0]
+    assert found.overlapping == [(i, j) for i, j in met if overlap(ifs.images[i], ifs.images[j])]
+    assert found.touching == [pair for pair in met if pair not in found.overlapping]
+
+
+def _turn(rng, d):
+    return np.linalg.qr(rng.normal(size=(d, d)))[0]
+
+
+def test_more_maps_than_pairs_can_be_compared_of_are_refused():
+    with pytest.raises(ConfigError, match="maps: must be at most 2,048, each pair is compared"):
+        AffineIFS.from_config({"ratio": 1e-4, "offsets": [[i / 3000] for i in range(2049)]})
 
 
 def test_pairs_that_touch():
