@@ -602,3 +602,13 @@ def test_what_hydra_writes_is_where_it_writes_it(subdir, there, tmp_path):
     for directory in table.directory:
         found = [path.parent.name for path in Path(directory).rglob("overrides.yaml")]
         assert found == ([there] if there else [])
+
+
+@pytest.mark.parametrize("directory", ["a\0b", "x" * 300, "\ud83d", "", "a\nb", b"a"])
+def test_what_is_no_directory_is_refused(directory, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for function in (run, sweep):
+        with pytest.raises(ConfigError, match="must be") as refused:
+            function(directory, **TINY)
+        assert "\n" not in str(refused.value)
+    assert not list(tmp_path.iterdir())

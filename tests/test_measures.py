@@ -25,9 +25,10 @@ from fractal_ifs.data.seeds import stream, uniforms
 from fractal_ifs.errors import ConfigError, Refused
 from fractal_ifs.measures.gradient import BATCHES, gradients
 from fractal_ifs.measures.named import OF_SNAPSHOTS, ON_SETS
-from fractal_ifs.measures.own import check_measures, is_ours
+from fractal_ifs.measures.own import OF_REPORTS, check_measures, is_ours, why_not
 from fractal_ifs.measures.regions import breaks
 from fractal_ifs.measures.snapshot import Snapshot
+from fractal_ifs.results.numbers import NUMBERS
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.runs.history import COLUMNS, Evaluation, Summary, read_history
 from fractal_ifs.runs.longer import with_sources
@@ -440,6 +441,8 @@ def test_what_is_no_measure_is_refused(write, source, told):
 
 def test_no_function_writes_a_column_of_ours_or_of_another(native, write, caplog, tmp_path):
     assert all(map(is_ours, native.history[-1].measured))
+    assert why_not("train", "train", ["mine.train"]) == "a report's number is called so"  # report --number train
+    assert set(OF_REPORTS) == set(NUMBERS)
     name = write(
         "def test(snapshot): return {'acc': .5, 'mine': 1}\n"
         "def val(snapshot): return {'acc': .25, 'loss': 1}\n"

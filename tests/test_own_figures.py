@@ -344,3 +344,15 @@ def test_the_values_of_a_key_stand_apart_and_no_more_are_named_than_there_is_roo
     assert along
     assert len(along.legends[0].get_texts()) <= 16
     assert (f" of {len(values)} values of optimizer.weight_decay" in along.get_suptitle()) == (len(values) > 16)
+
+
+@pytest.mark.parametrize(
+    ("names", "cut"),
+    [
+        (["short", "b" * 30], ["short", "b" * 9 + "..."]),
+        (["x" * 20 + "1", "x" * 20 + "2", "y"], ["xxxx...xxxx1", "xxxx...xxxx2", "y"]),
+        (["x" * 20 + "1" + "x" * 20, "x" * 20 + "2" + "x" * 20], ["1: xxxxxx...", "2: xxxxxx..."]),
+    ],
+)
+def test_names_that_are_cut_are_still_told_apart(names, cut):
+    assert own_figures._told_apart(names, 12) == cut

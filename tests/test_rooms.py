@@ -47,10 +47,10 @@ def wrong(path: Path) -> list[str]:
 
 
 def slow(name: list[str]) -> bool:
-    """Whether what is imported has Lightning at its top, or all engines with torch, which takes seconds: it may be
-    imported where it is used.
+    """Whether what is imported has Lightning at its top, or all engines with torch, which takes seconds, or the readers
+    of images with numpy, which a refusal needn't wait for: it may be imported where it is used.
     """
-    if name[:3] == ["fractal_ifs", "engines", "choice"]:
+    if name[1:3] in (["engines", "choice"], ["data", "readers"]):
         return True
     path = SOURCE.joinpath(*name[:3]).with_suffix(".py")
     return path.is_file() and any(each.startswith("pytorch_lightning") and top for each, top in imports(path))

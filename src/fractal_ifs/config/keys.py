@@ -288,7 +288,7 @@ def _bool(value: Any, _: Any) -> bool | None:
 
 
 def _str(value: Any, _: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    return value if isinstance(value, str) and not re.search("[\ud800-\udfff]", value) else None  # half a letter
 
 
 def _choice(value: Any, hint: Any) -> Any:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 OURS = re.compile(
     "val_acc|val_loss|train_acc|train_loss_now|acc_.*|norm_.*|grad_.*|dead|regions|said_positive|labels_positive"
 )  # columns of our own measures, asked for or not
+OF_REPORTS = ("best", "final", "last10", "chosen", "train")  # by these names ``report --number`` takes other numbers
 
 
 def is_ours(column: str) -> bool:
@@ -40,8 +41,8 @@ def why_not(column: str, name: str, measures: Sequence[str]) -> str | None:
     Of two functions whose columns could be called so, it is of the one with the longer name, whatever they return: so
     it never has numbers of both.
     """
-    if is_ours(column):
-        return "a column of ours is called so"
+    if is_ours(column) or column in OF_REPORTS:
+        return "a column of ours is called so" if is_ours(column) else "a report's number is called so"
     could = [each for each in measures if is_own(each) and f"{column}_".startswith(f"{_last(each)}_")]
     owner = max(could, key=lambda each: len(_last(each)), default=name)
     return None if owner == name else f"a column of {owner} is called so"

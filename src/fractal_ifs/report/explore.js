@@ -71,13 +71,13 @@ async function explore() {
       const before = named.get(i) || 0, [color, shape] = look[i % look.length];  // before: how many lines of this colour
       named.set(i, before + 1);
       const other = each && !own ? before : 0;
-      return {x: points.map(p => p[0]), y: points.map(p => mean(p[1])), mode: steps && points.length >= 40 ? "lines" : "lines+markers",
+      return {x: points.map(p => letters(p[0])), y: points.map(p => mean(p[1])), mode: steps && points.length >= 40 ? "lines" : "lines+markers",
         error_y: {type: "data", array: points.map(p => sd(p[1])), visible: bars, thickness: 1},
         name: (each ? told[nth].map(s => s.join(" ")).join(", ") : by + " " + line.colour) || "all",
         legendgroup: each ? nth : i, showlegend: each || !own && !before,
         line: {color, width: 1.5, dash: DASHES[(each && !own ? before : Math.floor(i / 8)) % 4]},
         marker: {symbol: shapes[(shapes.indexOf(shape) + Math.floor(other / 3)) % 8] + FILLS[other % 3], size: 8, color},
-        text: points.map(p => text + "<br>n=" + p[1].length), hovertemplate: "%{text}<br>%{x}: %{y:.4f}<extra></extra>"};
+        text: points.map(p => letters(text) + "<br>n=" + p[1].length), hovertemplate: "%{text}<br>%{x}: %{y:.4f}<extra></extra>"};
     });
     const xs = [...new Set(traces.flatMap(t => t.x))].sort(order), all = xs.every(isNumber), scaled = xs.length > 2 && all;
     const counted = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
@@ -94,7 +94,7 @@ async function explore() {
     const entries = traces.filter(t => t.showlegend && traces.length > 1), room = at("plot").clientWidth - 70;
     const columns = Math.max(1, Math.floor(room / (50 + Math.max(0, ...entries.map(t => wide(t.name))))));
     const rows = entries.map(t => fold(t.name, room - 50)), high = columns > 1 ? Math.ceil(entries.length / columns) : rows.flat().length;
-    entries.forEach((t, k) => { t.name = rows[k].join("<br>"); });
+    entries.forEach((t, k) => { t.name = rows[k].map(letters).join("<br>"); });
     Plotly.react("plot", traces, {xaxis: {title: {text: x}, type: scaled ? (log ? "log" : "linear") : "category", categoryorder: "array", categoryarray: xs}, yaxis: {title: {text: name.replaceAll("_", " ")}, ...(range ? {range} : {})},
       height: 420 + (high ? 17 + 19 * high : 0), margin: {l: 60, r: 10, t: 10, b: 50}, showlegend: high > 0, legend: {orientation: "h", tracegroupgap: 0, maxheight: 1e4, y: 1.02, yanchor: "bottom", entrywidthmode: "fraction", entrywidth: 0.98 / columns}}, {displayModeBar: false, responsive: true});
   }

@@ -291,7 +291,7 @@ def _mark(axes: Axes, points: Sequence[Any], place: Mapping[Any, float]) -> None
         return  # numbers between them say as much
     named = sorted(points, key=lambda value: place[value])[:: -(-len(points) // MOST_POINTS)]
     axes.minorticks_off()
-    names = [literal(_name(value, _on_a_scale(points))) for value in named]
+    names = [literal(name) for name in _told_apart([_name(value, _on_a_scale(points)) for value in named], LONG_POINT)]
     long = sum(map(len, names)) > 36
     at = [place[value] for value in named]
     axes.set_xticks(at, names, rotation=30 if long else 0, ha="right" if long else "center")
@@ -299,7 +299,21 @@ def _mark(axes: Axes, points: Sequence[Any], place: Mapping[Any, float]) -> None
 
 def _name(value: Any, on_a_scale: bool) -> str:
     """What stands at a value on an axis: of a number with many digits the first, as its place has the others."""
-    return f"{float(value):.3g}" if on_a_scale and len(str(value)) > 8 else short(value, LONG_POINT)
+    return f"{float(value):.3g}" if on_a_scale and len(str(value)) > 8 else str(value)
+
+
+def _told_apart(names: Sequence[str], length: int) -> list[str]:
+    """Names cut to so many letters: at the end, or where they would be the same then, in the middle, or numbered."""
+    head = length // 3
+    cut = [short(name, length) for name in names]
+    if len({*cut}) < len({*names}):
+        cut = [
+            short(f"{name[:head]}...{name[head + 3 - length :]}" if len(name) > length else name, length)
+            for name in names
+        ]
+    if len({*cut}) < len({*names}):
+        cut = [short(f"{number}: {name}", length) for number, name in enumerate(names, 1)]
+    return cut
 
 
 def _stretch(axes: Axes, values: Sequence[float]) -> None:
@@ -325,7 +339,7 @@ def _legend(figure: Figure, axes_of: Sequence[Sequence[Axes]], order: Sequence[s
         return
     names = [name for name in order if name in found]
     longest = max(map(len, names))
-    labels = [short(name, CUT) for name in names]
+    labels = _told_apart(names, CUT)
     if figure.get_figwidth() >= 5 and longest <= LONG_NAME:
         figure.legend([found[name] for name in names], labels, loc="outside right center", fontsize=output.font or 8)
         return

@@ -133,7 +133,7 @@ function scatter(kept) {
   const shade = ["#440154", "#3b528b", "#21918c", "#5ec962", "#d6b40a", "#b3261e"];
   const traces = (by, x) => values[by].map((v, i) => {
     const own = kept.filter(e => String(e[by]) === v && x(e) != null);
-    return {type: "scatter", mode: "markers", name: by + " " + v, x: own.map(x), y: own.map(e => e.acc), customdata: own,
+    return {type: "scatter", mode: "markers", name: letters(by + " " + v), x: own.map(x), y: own.map(e => e.acc), customdata: own,
       text: own.map(describe), hovertemplate: "%{text}<extra></extra>",
       marker: {size: 7, color: shade[i % 6], symbol: own.map(e => e.whole ? "circle" : "circle-open")}};
   }).filter(t => t.x.length);

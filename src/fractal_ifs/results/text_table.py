@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fractal_ifs import files
 from fractal_ifs.errors import ConfigError, reason, short
-from fractal_ifs.results.columns import ACCURACIES, CELL, NUMBERS
+from fractal_ifs.results.columns import ACCURACIES, CELL, COUNTS, NUMBERS
 from fractal_ifs.runs.records import Status
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _wrong(row: Mapping[str, str]) -> str | None:
     for name in NUMBERS:
         if text := row.get(name):
             number, least, most = number_of(text), name in _AT_LEAST_1, 1 if name in ACCURACIES else 1e38
-            if number is None or not least <= number <= most:
+            if number is None or not least <= number <= most or (name in COUNTS and not number.is_integer()):
                 return name
     curve = row.get("history", "").split()
     if any(number_of(value) is None for value in curve):

@@ -73,7 +73,7 @@ def points(x: Any, d: int | None = None) -> Tensor:
         raise ConfigError("x: must be points (n, d), real numbers")
     try:
         found = x.detach().cpu().double() if isinstance(x, Tensor) else torch.tensor(np.asarray(x, dtype=np.float64))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ConfigError("x: must be points (n, d), numbers only") from None
     if found.dim() != 2 or (d is not None and found.shape[1] != d):
         raise ConfigError(f"x: must have the shape (n, {'d' if d is None else d}), not {tuple(found.shape)}")

@@ -5,7 +5,6 @@ from fractal_ifs.config.measures import is_own
 from fractal_ifs.config.own import Own
 from fractal_ifs.config.own_class import file_digest, source_digest
 from fractal_ifs.config.run import RunConfig
-from fractal_ifs.data.readers import digest as digest_of_images
 
 Known = dict[tuple[str, str], str | None]
 
@@ -30,7 +29,9 @@ def sources(config: RunConfig, known: Known | None = None) -> dict[str, str | No
     data = config.data
     if isinstance(data, ImageData) and not data.verify:  # else they are the published ones
         if (images := (data.name, str(data.dir))) not in known:
-            known[images] = digest_of_images(data)
+            from fractal_ifs.data.readers import digest  # here: it needs numpy, and a refusal doesn't
+
+            known[images] = digest(data)
         found["data_source"] = known[images]
     if path := config.trainer.ckpt_path:
         if ("file", path) not in known:
