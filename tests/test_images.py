@@ -10,6 +10,7 @@ import re
 import signal
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -383,7 +384,7 @@ def test_what_little_would_become_terabytes_is_refused(tmp_path, monkeypatch):
         cifar10.load(data_of(tmp_path))
     bomb = {"train_images": gzip.compress(bytes(1 << 21))}
     with pytest.raises(ConfigError, match="more than 1048576 bytes"):
-        fashion_mnist.load(fashion(tmp_path, **bomb))
+        fashion_mnist.load(fashion(tmp_path, changed=bomb))
 
 
 def test_fetching(tmp_path, monkeypatch):
@@ -433,7 +434,7 @@ def test_fetching(tmp_path, monkeypatch):
         cifar10.load(data_of(tmp_path / "file" / "below", url=url))
 
 
-def fashion(where: Path, first: int = 0, **changed: bytes) -> ImageData:
+def fashion(where: Path, first: int = 0, changed: Mapping[str, bytes] | None = None) -> ImageData:
     """The four IDX files of Fashion-MNIST with 20 images each, by seeds from ``first``; returns the config group."""
     import struct
 
@@ -444,7 +445,7 @@ def fashion(where: Path, first: int = 0, **changed: bytes) -> ImageData:
         files["labels-idx1"] = struct.pack(">4BI", 0, 0, 8, 1, n) + y.astype(np.uint8).tobytes()
         for kind, packed in files.items():
             name = f"{part}-{kind}-ubyte.gz"
-            (where / name).write_bytes(changed.get(f"{part}_{kind[:6]}", gzip.compress(packed)))
+            (where / name).write_bytes((changed or {}).get(f"{part}_{kind[:6]}", gzip.compress(packed)))
     return data_of(where, "fashion_mnist")
 
 
@@ -473,7 +474,7 @@ def test_fashion_mnist(tmp_path):
     }
     for reason, changed in bad.items():
         with pytest.raises(ConfigError) as refused:
-            fashion_mnist.load(fashion(tmp_path, **changed))
+            fashion_mnist.load(fashion(tmp_path, changed=changed))
         assert reason in str(refused.value)
         assert "\n" not in str(refused.value)
     (tmp_path / "t10k-images-idx3-ubyte.gz").unlink()

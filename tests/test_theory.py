@@ -1,6 +1,7 @@
 """The constructed networks on random IFSs, and the exact integrals on the line against brute force."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -490,7 +491,7 @@ def test_a_word_that_no_statement_reads_is_refused(statement, words, said):
 def test_the_words_of_a_statement_are_read():
     problems(plain_config() | {"statement": "corollary2", "curve": {"name": "6", "last": 9}})  # of a file of one's own
     words = ["statement=theorem5", "fractal=cantor", "theorem5.n=20", "seed=1", "theorem5.curves=[own]", "curve=5"]
-    own = plain_config() | {"statement": "theorem5"}
+    own: dict[str, Any] = plain_config() | {"statement": "theorem5"}
     own["theorem5"] |= {"curves": ["own"]}
     problems(own, words)
     with pytest.raises(ConfigError, match=r"^curve\.weights=\[1,2\]: must have 14 numbers"):

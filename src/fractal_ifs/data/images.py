@@ -53,7 +53,8 @@ def _check_sizes(data: ImageData, arrays: Arrays) -> None:
         ("val_size", data.train_size + data.val_size, train),
     ):
         if asked > there:
-            raise ConfigError(f"data.{name}={getattr(data, name)}: there are {there} images in {data.dir}")
+            both = f", with data.train_size={data.train_size} these are {asked}" if name == "val_size" else ""
+            raise ConfigError(f"data.{name}={getattr(data, name)}: there are {there} images in {data.dir}{both}")
 
 
 # Runs with the same images share them while one of the runs is in memory.

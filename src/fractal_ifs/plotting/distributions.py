@@ -55,7 +55,9 @@ def draw_distributions(
     _draw_samples(samples, laws, per_row, points, seed, window)
     _draw_curves(curves.add_subplot(), laws, 2 * output.font if output.font and len(laws) == 1 else None)
     where = "outside lower center"
-    figure.legend(handles=colour_handles(n), loc=where, ncols=2 if width > 11 else 1, fontsize=9, frameon=False)
+    figure.legend(
+        handles=colour_handles(n, laws[0].d), loc=where, ncols=2 if width > 11 else 1, fontsize=9, frameon=False
+    )
     return figure
 
 
@@ -85,7 +87,7 @@ def _in_a_column(
     _draw_curves(axes, laws, 2 * font if len(laws) == 1 else None)
     if len(laws) > 1:
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.legend(handles=colour_handles(n), loc="outside lower center", frameon=False)
+    figure.legend(handles=colour_handles(n, laws[0].d), loc="outside lower center", frameon=False)
     for text in figure.findobj(Text):
         text.set_fontsize(font)  # pyright: ignore[reportAttributeAccessIssue]
     for axes in figure.axes:
@@ -94,7 +96,9 @@ def _in_a_column(
 
 
 def _title(law: FractalDistribution, levels: Sequence[int]) -> str:
-    missing = f"   (K_{levels[-1] + 1} and finer have too many cells to be drawn)" if levels[-1] < law.depth else ""
+    missing = (
+        f"   ($K_{{{levels[-1] + 1}}}$ and finer have too many cells to be drawn)" if levels[-1] < law.depth else ""
+    )
     return f"{literal(law.ifs.name)}, depth {law.depth}{missing}"
 
 
@@ -123,11 +127,11 @@ def _colours_of(laws: Sequence[FractalDistribution]) -> list[Any]:
     return [CURVE_COLORS(i / max(1, len(laws) - 1)) for i in range(len(laws))]
 
 
-def colour_handles(n: int) -> list[Any]:
-    """What a legend says of blue and orange."""
+def colour_handles(n: int, d: int) -> list[Any]:
+    """What a legend says of blue and orange. In space the sets are drawn without the places of negatives."""
     said = {
         BLUE: f"positive: in $K_{{{n}}}$ (above: what is left, $K_j$)",
-        ORANGE: "negative: left out (above: where those of level j lie)",
+        ORANGE: "negative: left out" + (" (above: where those of level j lie)" if d < 3 else ""),
     }
     return [Line2D([], [], marker="o", ls="", color=color, label=text) for color, text in said.items()]
 

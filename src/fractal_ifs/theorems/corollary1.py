@@ -66,8 +66,9 @@ def draw(problem: Problem[Corollary1], checks: list[Check], axes: Axes) -> None:
     widths = [known.get(s) or built_width(ifs, s, n) for s in steps]
     depths = [built_depth(ifs, n, s) for s in steps]
     axes.semilogx(widths, depths, "s-", label="built, for each s")
-    for s, *at in zip(steps, widths, depths, strict=True):
-        axes.annotate(str(s), at, textcoords="offset points", xytext=(4, 4), fontsize=8)
+    for s, width, depth in zip(steps, widths, depths, strict=True):
+        axes.annotate(str(s), (width, depth), textcoords="offset points", xytext=(4, 4), fontsize=8)
     axes.axvline(LARGEST_WIDTH, color=INK, lw=0.5, label="wider ones are not built")
     axes.set(xlabel="width", ylabel="depth (readout counted)", title=f"Corollary 1: {ifs.name}, n = {n}")
+    axes.locator_params(axis="y", integer=True)
     axes.legend()

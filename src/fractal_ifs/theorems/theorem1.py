@@ -71,6 +71,7 @@ def draw(problem: Problem[Section], checks: list[Check], axes: Axes) -> None:
     while n < problem.n and 2 * ifs.inradius(n + 1) / ifs.side.max() > 0.02:
         n += 1
     model = theorem1_network(ifs, n, ifs.inradius(n) / 4)
+    plane = ""
     if ifs.d == 1:
         x = np.linspace(ifs.low[0] - 0.1, ifs.low[0] + ifs.side[0] + 0.1, 4001)
         with torch.no_grad():
@@ -85,6 +86,7 @@ def draw(problem: Problem[Section], checks: list[Check], axes: Axes) -> None:
         word = ifs.words(n)  # the plane through the first cell's centre, where d = 3
         x[:] = word.offsets[0] + word.matrices[0].sum(1) / 2
         x[:, :2] = grid
+        plane = "".join(f", $x_{{{axis + 1}}}$ = {(ifs.low + ifs.side * x[0])[axis]:.3g}" for axis in range(2, ifs.d))
         with torch.no_grad():
             f = model(torch.from_numpy(ifs.low + ifs.side * x)).numpy().reshape(side, side)
         low, high = ifs.low - 0.05 * ifs.side, ifs.low + 1.05 * ifs.side
@@ -96,5 +98,6 @@ def draw(problem: Problem[Section], checks: list[Check], axes: Axes) -> None:
         axes.set(xlabel="$x_1$", ylabel="$x_2$")
     # Over the figure, which is wider than a square panel.
     axes.figure.suptitle(
-        f"Theorem 1: {ifs.name}, n = {n}\nthe output of width {model.width}, depth {model.depth + 1}", fontsize=10
+        f"Theorem 1: {ifs.name}, n = {n}\nthe output of width {model.width}, depth {model.depth + 1}{plane}",
+        fontsize=10,
     )

@@ -162,4 +162,5 @@ def draw(problem: Problem[Section], checks: list[Check], axes: Axes) -> None:
     built = {built_depth(ifs, n, s): built_width(ifs, s, n) for s in range(n, 0, -1)}
     axes.semilogy(list(built), list(built.values()), "o", label="Corollary 1's networks")
     axes.set(xlabel="depth t (readout counted)", ylabel="width k", title=f"Theorem 2: {ifs.name}, n = {n}")
+    axes.locator_params(axis="x", integer=True)
     axes.legend()

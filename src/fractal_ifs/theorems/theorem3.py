@@ -100,6 +100,7 @@ def draw(problem: Problem[Theorem3], checks: list[Check], axes: Axes) -> None:
     axes.set(
         xlabel="j", ylabel="error", title=f"Theorem 3: {ifs.name}, n = {n}, curve {problem.curve.name}", ylim=(0, None)
     )
+    axes.locator_params(axis="x", integer=True)
     axes.figure.legend(loc="outside lower center")  # below: no line runs through it
 
 

@@ -200,4 +200,5 @@ def draw(problem: Problem[Theorem5], checks: list[Check], axes: Axes) -> None:
         allowed = np.minimum(1, 2 * t * k**2 / bias * (2 / 3) ** levels)
         axes.semilogy(levels, allowed, "--", color=look.color, label=f"b = {bias:g}: proof")
     axes.set(xlabel="n'", ylabel="P[not affine on C_n']", title=f"Theorem 5: k = {k}, t = {t} (b = 1/2: always affine)")
+    axes.locator_params(axis="x", integer=True)
     axes.figure.legend(loc="outside lower center")  # below: no line runs through it

@@ -164,9 +164,8 @@ def remove_later(callbacks: Iterable[Callback], step: int) -> None:
     An attempt that was killed has left them, or a run that was overwritten. The run writes them again, and beside
     them it would have other names: best-v1.ckpt.
     """
-    folders = {
-        Path(str(each.dirpath)) for each in callbacks if isinstance(each, Checkpoint) and hasattr(each, "dirpath")
-    }
+    places = {getattr(each, "dirpath", None) for each in callbacks if isinstance(each, Checkpoint)} - {None}
+    folders = {Path(str(place)) for place in places}
     for path in (path for folder in folders for path in folder.glob("*.ckpt") if path.is_file()):
         try:
             there = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]
