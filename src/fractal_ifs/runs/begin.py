@@ -105,8 +105,8 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
         if not run.status.ended:
             if differ("data_source", was := before.get("data_source"), images):
                 raise Refused(
-                    f"{directory}: was begun on other images than are in data.dir ({was} there, {images} here): name their "
-                    "directory, or train it anew with overwrite=true"
+                    f"{directory}: was begun on other images than are in data.dir ({was} there, {images} here): "
+                    "name their directory, or train it anew with overwrite=true"
                 )
             check_validation(job, run.val_points)
             if differ("measure_source", was := before.get("measure_source"), now := run.versions.get("measure_source")):
