@@ -689,7 +689,7 @@ def test_a_source_tree_without_metadata_and_compiled_engine(tmp_path):
         ["train", "-m", "curve=1,4", "sweep=two", *tiny],
         ["status", "multirun/two"],
         ["report", "multirun/two", "--no-figures"],
-        ["plot", "run=one", "points=100", "pixels=10", "formats=png"],
+        ["plot", "run=one", "pixels=10", "formats=png"],
         ["theory", "corollary1", "points=100", "corollary1.points=100", "figures=false"],
         ["doctor"],
     ]

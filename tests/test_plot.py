@@ -318,7 +318,7 @@ def test_one_and_three_dimensions_have_pictures():
     config = {"name": "dust", "d": 3, "ratio": "1/3", "corners": "2/3"}
     space = samples_of(FractalDistribution(config, 1, 4), points=300)
     assert [axes.get_title() for axes in space.axes[:4]] == [f"$K_{{{j}}}$" for j in range(4)]  # K_4: 4096 cells
-    assert "K_4 and finer" in space.get_suptitle()
+    assert "$K_{4}$ and finer" in space.get_suptitle()
 
 
 def test_a_window_is_filled_with_samples_of_its_own():
