@@ -200,6 +200,12 @@ def test_no_output_takes_the_place_of_a_file_of_a_run_or_of_its_input(run, tmp_p
         assert str(status) == f"error: -o {path}: must be another file than POINTS, which it would replace"
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
     assert points.read_text() == "1,2\n"
+    hydra = tmp_path / ".hydra" / "config.yaml"
+    hydra.parent.mkdir()
+    hydra.touch()
+    assert "this one is part of a run" in str(called(monkeypatch, capsys, "predict", run, points, "-o", hydra)[0])
+    hydra.unlink()
+    hydra.parent.rmdir()
     assert called(monkeypatch, capsys, "predict", run, points, "-o", tmp_path / "history.csv")[0] == 0
     assert called(monkeypatch, capsys, "predict", run, points, "-o", tmp_path / "history.csv")[0] == 0
 
@@ -221,8 +227,10 @@ def test_predict_takes_a_run_a_network_and_points_of_any_kind(run):
         ([[1.0, 2.0, 3.0]], r"x: must have the shape \(n, 2\), not \(1, 3\)"),
         ([1.0, 2.0], r"x: must have the shape \(n, 2\), not \(2,\)"),
         ([["a", "b"]], "x: must be points"),
-        ([[1j, 2.0]], "x: must be points .n, d., real numbers"),
+        ([[1j, 2.0]], "x: must be points .n, d., real numbers only"),
         (torch.ones(1, 2, dtype=torch.complex64), "real numbers"),
+        ([[1.0, 2.0], [3.0]], "real numbers"),
+        ([[10**400, 1]], "real numbers"),
         ([[1.0, float("inf")]], "x: must be finite numbers"),
     ],
 )

@@ -104,11 +104,6 @@ def _turn(rng, d):
     return np.linalg.qr(rng.normal(size=(d, d)))[0]
 
 
-def test_more_maps_than_pairs_can_be_compared_of_are_refused():
-    with pytest.raises(ConfigError, match="maps: must be at most 2,048, each pair is compared"):
-        AffineIFS.from_config({"ratio": 1e-4, "offsets": [[i / 3000] for i in range(2049)]})
-
-
 def test_pairs_that_touch():
     assert AffineIFS.load("vicsek").separation().touching == [(0, 4), (1, 4), (2, 4), (3, 4)]
     overlapping = AffineIFS.load("vicsek", ratio=0.34).separation()

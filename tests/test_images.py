@@ -29,6 +29,7 @@ from fractal_ifs.config.compose import compose
 from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.data import augment, cifar10, fashion_mnist, images, modules, seeds
+from fractal_ifs.data.readers import READERS, digest
 from fractal_ifs.engines.conv import ConvEngine
 from fractal_ifs.engines.optimizers import torch_optimizer, torch_schedule
 from fractal_ifs.files import CONF
@@ -955,6 +956,27 @@ def test_a_run_is_not_gone_on_with_on_other_images(tmp_path):
     [ended] = train_jobs([Job(one, tmp_path / "run")])
     assert isinstance(ended, records.RunRecord)
     assert (ended.status, ended.steps) == ("finished", 30)
+    longer = [replace(each, steps=60, continue_from=str(tmp_path / "run")) for each in (one, other)]
+    assert [trained(each).history[0].step for each in longer] == [10, 10]
+    train_jobs([Job(each, tmp_path / name) for each, name in zip(longer, ("same", "not"), strict=True)])
+    told = [(tmp_path / name / "train.log").read_text() for name in ("same", "not")]
+    assert "begins from step 30: the end of" in told[0]
+    assert "begins from step 0: the run in" in told[1]
+    assert "was trained on other images than are in data.dir" in told[1]
+
+
+def test_images_that_a_run_reads_tell_it_apart(tmp_path, monkeypatch):
+    data = replace(fashion(tmp_path), train_size=10, test_size=5)
+    first, read = digest(data), []
+    monkeypatch.setitem(READERS, "fashion_mnist", lambda data, load=fashion_mnist.load: read.append(1) or load(data))
+    assert digest(replace(data, val_size=5)) == first
+    assert not read  # they are read once in a process
+    assert digest(replace(data, test_size=6)) != first
+    more = Path(tmp_path / "more")
+    more.mkdir()
+    fashion(more, 1)
+    assert digest(replace(data, dir=str(more))) != first
+    assert digest(replace(data, dir=str(tmp_path / "nowhere"))) is None
 
 
 def test_figure_7_in_the_report(folder, tmp_path):

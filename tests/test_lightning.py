@@ -544,6 +544,13 @@ def test_lightnings_checkpoints_are_those_of_a_run_that_was_never_killed(tmp_pat
                 assert all(torch.equal(one["state_dict"][key], other["state_dict"][key]) for key in one["state_dict"])
 
 
+def test_checkpoints_in_a_directory_of_several_runs_are_left(tmp_path):
+    keys: dict[str, Any] = {"callbacks": ["best_checkpoint"], "callbacks.best_checkpoint.dirpath": "../all"}
+    for curve in (1, 4):
+        trained(composed(engine="lightning", curve=curve, steps=40, eval_every=20, **keys), tmp_path / str(curve))
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["best-v1.ckpt", "best.ckpt"]
+
+
 def test_signals_leave_a_run_that_goes_on(tmp_path):
     """From the command line: SIGTERM between two steps, the state of the run and of Lightning kept."""
     words = ["engine=lightning", "logger=csv", "width=8", "depth=2", "data.train_size=1500", "data.test_size=100",

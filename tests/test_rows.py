@@ -428,7 +428,9 @@ def test_a_text_with_keys_in_it_is_one_value(text):
     assert not found.keys() & {"lr", "data.margin", "loss"}
 
 
-@pytest.mark.parametrize("name", ["/proc/self/cwd/bad", "../../bad", "x" * 300, "\U0001f600" * 100, "bad\0"])
+@pytest.mark.parametrize(
+    "name", ["/proc/self/cwd/bad", "../../bad", "x" * 300, "\U0001f600" * 100, "bad\0", "/tmp/adam", "x/1"]
+)
 def test_the_name_of_a_choice_is_no_path(tmp_path, monkeypatch, name):
     """Of a received record or table: no file elsewhere is read by it."""
     (tmp_path / "bad.yaml").write_text("[")

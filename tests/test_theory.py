@@ -472,6 +472,7 @@ def test_a_curve_level_by_level_is_for_the_fractals_own_depth():
         ("corollary2", ["margin=0.1"], "margin=0.1: corollary2 doesn't read margin: it has a margin of its own"),
         ("theorem4", ["+fractal.depth=3"], "+fractal.depth=3: theorem4 doesn't read fractal.depth: its depth is theor"),
         ("conjecture1", ["shrink=0.9"], "shrink=0.9: conjecture1 doesn't read shrink: it draws its own"),
+        ("theorem1", ["curve=5"], "curve=5: theorem1 doesn't read curve: its network is right for every curve"),
         ("theorem1", ["points=9", "theorem5.n=4"], "theorem5.n=4: theorem5 isn't among the statements asked for, theo"),
         (
             ["corollary2", "theorem5"],

@@ -18,7 +18,7 @@ from torch import nn
 from fractal_ifs.config.compose import compose
 from fractal_ifs.config.keys import shown
 from fractal_ifs.config.keywords import Lists, Values, signature
-from fractal_ifs.config.machine import check_writable, is_path
+from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import ConfigError, counted, short
 from fractal_ifs.results.finished_runs import Keeper
@@ -155,15 +155,18 @@ def _grid(keys: Any, context: Any, master: Any, words: Sequence[str]) -> tuple[l
 def _check_directory(directory: Any) -> None:
     if not (directory is None or isinstance(directory, (str, os.PathLike))):
         raise ConfigError(f"directory={short(directory)}: must be a path; keys are keywords, width=8")
-    if directory is not None and not _is_path(directory):
-        raise ConfigError(f"directory={short(os.fspath(directory))}: must be the path of a directory")
+    if directory is not None and not _is_path(os.fspath(directory)):
+        raise ConfigError(f"directory={short(ascii(os.fspath(directory)))}: must be the path of a directory")
     if isinstance(directory, str) and (key := re.match(r"([a-z_.]+)=", directory)):
         raise ConfigError(f"{directory}: would be a directory; keys are keywords, {key[1].replace('.', '__')}=...")
 
 
-def _is_path(directory: str | os.PathLike[str]) -> bool:
-    text = os.fspath(directory)
-    return isinstance(text, str) and is_path(text)
+def _is_path(text: str) -> bool:
+    try:
+        names = os.fsencode(text).split(b"/")
+    except UnicodeEncodeError:
+        return False
+    return bool(text.strip()) and not set(text) & set("\0\n\r") and all(len(name) < 256 for name in names)
 
 
 def _without_wandb(keywords: dict[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,8 @@ def written(path: Path, content: bytes, durable: bool = True) -> Generator[Path]
                 os.fsync(file.fileno())
         yield temporary
     except OSError as error:
-        if error.filename is None or str(error.filename) == str(temporary):  # none where a disk is full
+        unnamed = error.filename is None and error.errno is not None  # as where a disk is full
+        if unnamed or str(error.filename) == str(temporary):
             raise OSError(error.errno, error.strerror, str(path)) from None  # nobody asked for the other
         raise
     finally:

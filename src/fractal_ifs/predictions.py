@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from fractal_ifs.runs.files import check_output
 
             check_output(given.output)
-            if given.output.resolve() == given.points.resolve():
+            if str(given.points) != "-" and given.output.resolve() == given.points.resolve():
                 raise ConfigError(f"-o {given.output}: must be another file than POINTS, which it would replace")
         found = predictions(given.run, given.points, given.best)
         if given.output is None:

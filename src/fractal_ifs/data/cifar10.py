@@ -33,6 +33,10 @@ ARCHIVES = {
 }
 MOST_BYTES = 1 << 28  # of an archive unpacked, and so of a file in it; CIFAR-10 has 186 million
 FOLDERS = (".", "cifar-10-batches-bin", "cifar-10-batches-py")
+FILES = (
+    *ARCHIVES,
+    *(f"{folder}/{name}{e}" for folder in FOLDERS for name in (*BATCHES, "test_batch") for e in ("", ".bin")),
+)
 
 
 class Arrays(NamedTuple):

@@ -21,7 +21,7 @@ from fractal_ifs.fractals.numbers import DEEPEST, Floats, is_list, number, short
 
 DEPTH = 5  # n of K_n, unless one is given: that of the paper's experiments
 KEYS = ("name", "depth", "d", "ratio", "offsets", "corners", "maps", "base", "negatives")
-MAX_MAPS, MAX_CELLS, MAX_BOXES = 2**11, 2**22, 2**18
+MAX_CELLS, MAX_BOXES = 2**22, 2**18
 MOST_FOLD = 100  # in how many cells a point may lie on average, where these cover K_0: with 85, 3 ms a point
 SLIVER = 1e-4  # the share of a gap that may be too thin for float32: a decimal such as .3333 leaves slivers
 Run = tuple[int, int]  # neighbouring cells of a grid along an axis: the first, and the one after the last
@@ -63,10 +63,6 @@ class AffineIFS:
                 f"fractal.offsets of shape {self.offsets.shape}: must be of shape (r, d), with r and d at least 1"
             )
         self.r, self.d = map(int, self.offsets.shape)
-        if self.r > MAX_MAPS:
-            raise ConfigError(
-                f"fractal.offsets of {self.r:,} maps: must be at most {MAX_MAPS:,}, each pair is compared"
-            )
         if self.matrices.shape != (self.r, self.d, self.d):
             raise ConfigError(
                 f"fractal.matrices of shape {self.matrices.shape}: must be of shape {(self.r, self.d, self.d)}"
@@ -154,19 +150,20 @@ class AffineIFS:
         epsilon = np.inf
         touching: list[tuple[int, int]] = []
         overlapping: list[tuple[int, int]] = []
-        first, second = np.triu_indices(self.r, 1)
         lo, hi = (np.array(edges) for edges in zip(*((image.lo, image.hi) for image in self.images), strict=True))
-        gaps = np.maximum(lo[first] - hi[second], lo[second] - hi[first])
-        least = np.linalg.norm(np.maximum(0, gaps), axis=1)  # the distances of the boxes around the images
         rounding = 8 * self.d * TOLERANCE * float((hi.max(0) - lo.min(0)).max())
-        for pair in np.argsort(least, kind="stable"):  # the nearest first: most others can't be nearer
-            if least[pair] > epsilon + rounding:
-                break
-            i, j = int(first[pair]), int(second[pair])
-            apart = distance(self.images[i], self.images[j])
-            epsilon = min(epsilon, apart)
-            if apart == 0:
-                (overlapping if overlap(self.images[i], self.images[j]) else touching).append((i, j))
+        for i in range(self.r):
+            gaps = np.maximum(lo[i] - hi[i + 1 :], lo[i + 1 :] - hi[i])
+            least = np.linalg.norm(np.maximum(0, gaps), axis=1)  # the distances of the boxes around the images
+            near = np.flatnonzero(least <= epsilon + rounding)
+            for after in near[np.argsort(least[near], kind="stable")]:  # the nearest first: most others can't be nearer
+                if least[after] > epsilon + rounding:
+                    break
+                j = i + 1 + int(after)
+                apart = distance(self.images[i], self.images[j])
+                epsilon = min(epsilon, apart)
+                if apart == 0:
+                    (overlapping if overlap(self.images[i], self.images[j]) else touching).append((i, j))
         return Separation(epsilon, sorted(touching), sorted(overlapping))
 
     def maps(self, j: int) -> tuple[Floats, Floats]:

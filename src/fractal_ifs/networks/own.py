@@ -92,8 +92,8 @@ def check(model: OwnModel, d: int, width: int, depth: int) -> bool:
                 answers.append(_answer(first, x, told))
             if any(not torch.equal(answers[0].nan_to_num(), each.nan_to_num()) for each in answers[1:]):
                 raise ConfigError(f"{told}: isn't deterministic: the same weights and points give other numbers")
-        alone = torch.cat([_answer(first, point[None], told) for point in x])
-        if not torch.allclose(alone.nan_to_num(), answers[0].nan_to_num(), rtol=1e-3, atol=1e-3 * _largest(alone)):
+        fewer = torch.cat([_answer(first, x[:2], told), _answer(first, x[2:], told)])
+        if not torch.allclose(fewer.nan_to_num(), answers[0].nan_to_num(), rtol=1e-3, atol=1e-3 * _largest(fewer)):
             raise ConfigError(f"{told}: its number for a point depends on the other points of a batch (in eval mode)")
         before = [buffer.clone() for buffer in first.buffers()]
         _check_gradients(first.train(), x, told)

@@ -77,7 +77,7 @@ def learning(table: Pivot, output: Output) -> Figure | None:
     return figure
 
 
-def _whole(points: float) -> str:
+def _counted(points: float) -> str:
     """A mean number of points, with a decimal where it is small and not whole: 0.5."""
     return f"{points:,.0f}" if points >= 10 or points == round(points) else f"{points:.1f}"
 
@@ -92,7 +92,7 @@ def _draw(axes: Axes, cell: Entry, output: Output) -> None:
     looks = ordered(max(series, default=0) + 1)
     for level, found in series.items():
         few = level > 0 and 0 < points.get(level, 0) < FEW
-        label = (level_of(names[level]) or "") + (f", {_whole(points[level])} points" if level in points else "")
+        label = (level_of(names[level]) or "") + (f", {_counted(points[level])} points" if level in points else "")
         steps = list(found)
         axes.plot(
             steps, [mean_of(values) for values in found.values()], "--" if few else "-",

@@ -106,7 +106,7 @@ function heatmap(fractal, [row, column], ys, xs, cell, show) {
 function image(e) {
   const picture = document.createElement("img");
   picture.src = "data:image/png;base64," + DATA.pictures[e.run];
-  picture.alt = "decision regions of " + describe(e).replaceAll("<br>", "; ");
+  picture.alt = "decision regions of " + describe(e).replaceAll("<br>", "; ").replaceAll("&lt;", "<").replaceAll("&amp;", "&");
   return picture;
 }
 function gallery(fractal, [row, column], ys, xs, cell) {
@@ -150,10 +150,10 @@ function scatter(kept) {
 }
 const named = (dim, entries) => dim === "width" && entries.every(e => !e.n) ? "channels" : dim;  // of CNNs on images
 function describe(e) {
-  return `${e.fractal}, ${e.n ? "curve " + e.curve + ", " : ""}depth ${e.depth}, ${named("width", [e])} ${e.width}<br>ours ${e.acc.toFixed(4)}`
+  return `${letters(e.fractal)}, ${e.n ? "curve " + letters(e.curve) + ", " : ""}depth ${e.depth}, ${named("width", [e])} ${e.width}<br>ours ${e.acc.toFixed(4)}`
     + (e.spread == null ? "" : ` ± ${e.spread.toFixed(4)} over ${e.seeds} seeds`)
     + (e.paper == null ? "" : `, the paper ${e.paper.toFixed(e.n ? 2 : 3)}`)
-    + `<br>lr ${e.chosen}, ${e.budget.toLocaleString("en")} steps${e.params ? `, ${e.params} parameters` : ""}` + (e.differs ? "<br>† " + e.differs : "");
+    + `<br>lr ${e.chosen}, ${e.budget.toLocaleString("en")} steps${e.params ? `, ${e.params} parameters` : ""}` + (e.differs ? "<br>† " + letters(e.differs) : "");
 }
 function tell(e) {
   const [x, y] = DATA.curves[e.run] || [[], []];
@@ -161,7 +161,7 @@ function tell(e) {
   if (e.paper != null && x.length)
     lines.push({x: [x[0], x.at(-1)], y: [e.paper, e.paper], mode: "lines", name: "the paper's best",
       line: {dash: "dash", color: "#888"}});
-  at("described").textContent = describe(e).replaceAll("<br>", "; ") + (x.length ? "" : " (no history here)");
+  at("described").textContent = describe(e).replaceAll("<br>", "; ").replaceAll("&lt;", "<").replaceAll("&amp;", "&") + (x.length ? "" : " (no history here)");
   Plotly.react("curve", lines, {margin: {l: 60, r: 10, t: 30, b: 50}, legend: {orientation: "h", y: 1, yanchor: "bottom"}, xaxis: {title: {text: "step", standoff: 6}}, showlegend: true,
     yaxis: {title: {text: "test accuracy"}}}, {displayModeBar: false, responsive: true});
   at("command").textContent = e.command;

@@ -136,8 +136,7 @@ def _defaults() -> dict[str, str]:
 
 def _choice(group: str, name: str) -> dict[str, Any]:
     """The file of one of our choices. Empty for any other name, which may be anything, a path too."""
-    path = CONF / group / f"{name}.yaml"
-    return _file(path) if path.name in _names(group) else {}
+    return _file(CONF / group / f"{name}.yaml") if f"{name}.yaml" in _names(group) else {}
 
 
 @lru_cache

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from fractal_ifs.config.data import ImageData
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import Damaged, Refused
 from fractal_ifs.files import remove_abandoned, set_aside
@@ -105,8 +106,8 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
         if not run.status.ended:
             if differ("data_source", was := before.get("data_source"), images):
                 raise Refused(
-                    f"{directory}: was begun on other images than are in data.dir ({was} there, {images} here): "
-                    "name their directory, or train it anew with overwrite=true"
+                    f"{directory}: was begun on other images than are in data.dir={_place(job)} ({was} there, {images} "
+                    "here): name their directory, or train it anew with overwrite=true"
                 )
             check_validation(job, run.val_points)
             if differ("measure_source", was := before.get("measure_source"), now := run.versions.get("measure_source")):
@@ -118,6 +119,10 @@ def _go_on(run: Run, job: Job, directory: Path) -> None:
             write_history(directory, run.history)
     end = job.pause or run.config.steps_in_all
     note(directory, f"training from step {run.steps_before + run.step} to {end}")
+
+
+def _place(job: Job) -> str | None:
+    return job.config.data.dir if isinstance(job.config.data, ImageData) else None
 
 
 def _discard(directory: Path) -> None:

@@ -5,16 +5,15 @@ from pathlib import Path
 
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.runs.checkpoints import CHECKPOINTS
-from fractal_ifs.runs.records import BEGUN, HISTORY, RESULT
+from fractal_ifs.runs.records import BEGUN, HISTORY, LOG, RESULT, SWEEP, of_run_or_sweep
 
 FILES = (RESULT, HISTORY, BEGUN, *CHECKPOINTS)  # each written whole
 
 
 def check_output(output: Path) -> None:
-    """Raises ConfigError if a file that a user asks for would replace one of a run, which nothing brings back."""
-    if output.name in FILES and os.path.lexists(output) and _is_run(output.parent):
+    """Raises ConfigError if a file that a user asks for would replace one of a run or a sweep."""
+    if not os.path.lexists(output) or output.is_dir():
+        return
+    of_run = output.name in (*FILES, LOG, SWEEP) and of_run_or_sweep(set(os.listdir(output.parent)) - {output.name})
+    if of_run or output.parent.name == ".hydra":
         raise ConfigError(f"-o {output}: must be another file: this one is part of a run")
-
-
-def _is_run(directory: Path) -> bool:
-    return any((directory / name).exists() for name in (RESULT, BEGUN))

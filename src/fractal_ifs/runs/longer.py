@@ -18,6 +18,7 @@ from fractal_ifs.runs.checkpoints import CHECKPOINTS, Checkpoint, read_whole
 from fractal_ifs.runs.finished import but_for_steps, under_way, why_not_longer
 from fractal_ifs.runs.records import find, note, understood
 from fractal_ifs.runs.shapes import Shape
+from fractal_ifs.runs.sources import differ, sources
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,9 @@ def _end_of(source: Path, config: RunConfig, shape: Shape) -> tuple[Checkpoint |
             if state["fingerprint"] not in there.config.fingerprints:
                 raise Damaged("it is of another config")
             shapes.check(state, shape)
+            images = sources(config).get("data_source")
+            if differ("data_source", state.get("versions", {}).get("data_source"), images):
+                return None, f"the run in {source} was trained on other images than are in data.dir"
             return state, f"the end of {source}"
         except FileNotFoundError:
             reasons.append(f"{source / name} is missing")

@@ -69,12 +69,13 @@ def dimension(config: RunConfig) -> int:
 
 def points(x: Any, d: int | None = None) -> Tensor:
     """Points (n, d) as a tensor of float64. Raises ConfigError for anything else, as for a nan."""
-    if x.is_complex() if isinstance(x, Tensor) else np.iscomplexobj(x):
-        raise ConfigError("x: must be points (n, d), real numbers")
     try:
-        found = x.detach().cpu().double() if isinstance(x, Tensor) else torch.tensor(np.asarray(x, dtype=np.float64))
+        array = x.detach().cpu() if isinstance(x, Tensor) else np.asarray(x)
+        if array.is_complex() if isinstance(array, Tensor) else np.iscomplexobj(array):
+            raise TypeError
+        found = array.double() if isinstance(array, Tensor) else torch.tensor(array.astype(np.float64))
     except (TypeError, ValueError, OverflowError):
-        raise ConfigError("x: must be points (n, d), numbers only") from None
+        raise ConfigError("x: must be points (n, d), real numbers only") from None
     if found.dim() != 2 or (d is not None and found.shape[1] != d):
         raise ConfigError(f"x: must have the shape (n, {'d' if d is None else d}), not {tuple(found.shape)}")
     if not bool(found.isfinite().all()):

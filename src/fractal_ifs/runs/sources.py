@@ -28,11 +28,9 @@ def sources(config: RunConfig, known: Known | None = None) -> dict[str, str | No
         found["measure_source"] = " ".join(texts) or None
     data = config.data
     if isinstance(data, ImageData) and not data.verify:  # else they are the published ones
-        if (images := (data.name, str(data.dir))) not in known:
-            from fractal_ifs.data.readers import digest  # here: it needs numpy, and a refusal doesn't
+        from fractal_ifs.data.readers import digest  # here: it needs numpy, and a refusal doesn't
 
-            known[images] = digest(data)
-        found["data_source"] = known[images]
+        found["data_source"] = digest(data)
     if path := config.trainer.ckpt_path:
         if ("file", path) not in known:
             known["file", path] = file_digest(path)

@@ -27,6 +27,7 @@ from fractal_ifs.config.own_files import fault
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import ConfigError, counted, message
 from fractal_ifs.files import opened_in_place
+from fractal_ifs.runs.finished import under_way
 from fractal_ifs.sweeps.driver import report_failure
 from fractal_ifs.sweeps.finished import Ended, finished_or_kept
 from fractal_ifs.sweeps.other_names import found_there
@@ -247,13 +248,13 @@ def compose_all(
                     "hydra.sweep.subdir='${hydra.job.num}' names jobs by their numbers"
                 )
             taken[directory] = words, job.config.fingerprint
-            if isinstance(job.config.data, ImageData):
+            known = finished_or_kept(job) if places else None  # raises where the directory is another config's
+            if isinstance(job.config.data, ImageData) and known is None and not under_way(job):
                 same = of_images.setdefault(job.config.fingerprint, words)
                 if same != words and _only_of_fractals(same, words):
                     raise ConfigError(
                         f"data={job.config.data.name}: reads no fractal and no curve, so {same} is the same job"
                     )
-            known = finished_or_kept(job) if places else None  # raises where the directory is another config's
             if known is None and here:
                 check_here(job.config)
             configs.append(each)

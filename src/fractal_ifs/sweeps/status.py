@@ -65,7 +65,7 @@ def status(path: Path) -> SweepStatus:
     - ``stopped``, ``pruned``: as its record says; its steps are then all that are asked for.
     - ``paused``: at a rung of a sweep that hasn't decided yet whether it goes on.
     - ``damaged``: its record isn't as it was written. The same command writes it anew from the checkpoint, or refuses.
-    - ``kept``: in the table of finished runs that the sweep's key ``kept`` names, and in no directory.
+    - ``kept``: in the table of finished runs that the sweep's key ``kept`` names, and with a record in no directory.
     - ``not understood``: its record is of a later version. No command of this version changes it.
 
     Raises ConfigError where there is no run.
@@ -92,7 +92,7 @@ def status(path: Path) -> SweepStatus:
         run = _read(directory, names)
         if run.config is None and not run.unread:
             continue
-        state, steps, wanted = _state(directory, names, run, in_slurm.get(directory.resolve()))
+        state, steps, wanted = _state(directory, names, run, in_slurm.get(directory.resolve()) if in_slurm else None)
         name = run.config.fingerprint if run.config else ""
         tables = [kept[sweep] for sweep in kept.keys() & {directory, *directory.parents} if name in kept[sweep]]
         if tables and state in (WAITING, Status.INTERRUPTED):  # nothing is left to do: a table has it

@@ -102,6 +102,11 @@ class Theorem1(Section):
 
     PREFIX: ClassVar[str] = "theorem1."
 
+    @property
+    def unread(self) -> dict[str, str]:
+        """The curve: every point has to be right, wherever it is drawn from."""
+        return {"curve": "its network is right for every curve"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Corollary1(Section):
@@ -111,6 +116,11 @@ class Corollary1(Section):
 
     points: int = key("points that a network is checked on", least=1, most=10**9)
     s: tuple[int, ...] | None = key("levels that a block folds; null: every s whose network is narrow enough", least=1)
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """As of Theorem 1."""
+        return {"curve": "its networks are right for every curve"}
 
     def check_for(self, ifs: fractals.CubeIFS, n: int) -> None:
         """Raises ConfigError for s > n, and where a network would be too wide."""

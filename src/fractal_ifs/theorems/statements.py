@@ -73,7 +73,7 @@ def problems(config: Mapping[str, Any], words: Sequence[str] = ()) -> tuple[Theo
     sections = {
         name: kind.parse(checked(name, config.get(name, {}), Mapping[str, Any], {})) for name, kind in own.items()
     }
-    asked = {name: sections.get(name, Section()) for name in keys.statements}
+    asked = {name: sections[name] if name in sections else SECTIONS[name]() for name in keys.statements}
     for word in words:
         _check_read(word, asked)
     return keys, [(name, problem_of(keys, settings, len(asked) == 1)) for name, settings in asked.items()]

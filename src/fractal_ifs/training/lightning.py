@@ -292,8 +292,8 @@ class Keeper(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self.terminated)  # Lightning's would leave while gradients are accumulated
-        if trainer.is_global_zero:
-            remove_later(self.parts.values(), self.run.step)
+        if trainer.is_global_zero and self.run.directory:
+            remove_later(self.parts.values(), self.run.directory, self.run.step)
         self.since = time.perf_counter()
         if self.run.lightning:
             for optimizer, groups in zip(trainer.optimizers, json.loads(self.run.lightning)["groups"], strict=True):

@@ -158,14 +158,15 @@ def make_callbacks(keys: Mapping[str, Any], directory: Path | None) -> list[Call
     return found
 
 
-def remove_later(callbacks: Iterable[Callback], step: int) -> None:
-    """Remove the checkpoints of callbacks, in a run's directory, that are of a later step than the run.
+def remove_later(callbacks: Iterable[Callback], directory: Path, step: int) -> None:
+    """Remove the checkpoints of callbacks that are below a run's own directory and of a later step than the run.
 
     An attempt that was killed has left them, or a run that was overwritten. The run writes them again, and beside
-    them it would have other names: best-v1.ckpt.
+    them it would have other names: best-v1.ckpt. A ``dirpath`` elsewhere may be that of other runs too.
     """
     places = {getattr(each, "dirpath", None) for each in callbacks if isinstance(each, Checkpoint)} - {None}
-    folders = {Path(str(place)) for place in places}
+    own = directory.resolve()
+    folders = [folder for place in places if (folder := Path(str(place)).resolve()).is_relative_to(own)]
     for path in (path for folder in folders for path in folder.glob("*.ckpt") if path.is_file()):
         try:
             there = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]
