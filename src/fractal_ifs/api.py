@@ -123,8 +123,9 @@ def sweep(directory: str | Path | None = None, *, executor: Executor = "inline",
 
     Args:
         directory: of the sweep. None: ``multirun/NAME``, with the name that the command line would give it.
-        executor: ``inline``: all in this process. ``local``: where the torch engine trains, a process per core or GPU;
-            a script needs ``if __name__ == "__main__":`` for that. ``auto``: as is quicker.
+        executor: ``inline``: all in this process, but for runs on several devices. ``local``: where another engine than
+            native trains, a process per core or GPU; a script needs ``if __name__ == "__main__":`` for that. ``auto``:
+            ``local``, or ``inline`` where that is quicker.
         keywords: as of ``run``. A list, or a range or an array, is swept. The value of a key that is itself a list is a
             tuple or a list, ``measures=["train_acc", "levels"]``, and a list of these sweeps it.
             ``hydra__sweeper="halving"`` prunes the grid, with that sweeper's keys, as ``hydra__sweeper__over=["lr"]``;

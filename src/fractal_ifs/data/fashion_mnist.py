@@ -1,7 +1,8 @@
 """Reads Fashion-MNIST's four IDX files, as the Debian package dataset-fashion-mnist installs them: grey, 28x28 pixels.
 
-This is also the example of how to add a data set. It takes a reader like ``load``, its name in ``readers.READERS`` and
-in ``config.data.IMAGE_SETS``, and conf/data/NAME.yaml; if it trains with other defaults, also conf/protocol/NAME.yaml.
+This is also the example of how to add a data set. It takes a reader like ``load``, its name in ``READERS`` and
+``FILES`` of ``readers`` and in two places of ``config.data``, and conf/data/NAME.yaml; if it trains with other
+defaults, also conf/protocol/NAME.yaml.
 """
 
 import struct

@@ -95,7 +95,8 @@ def _numbers(run: Run, snapshot: Snapshot, name: str) -> dict[str, float]:
             with torch.random.fork_rng(devices=[]):
                 found = function_of(name)(snapshot)
         if not isinstance(found, Mapping):
-            return {column: _number(found)}
+            number = {column: _number(found)}
+            return number if name in OF_SNAPSHOTS else _allowed(run, name, number)
         pairs = cast(Mapping[Any, Any], found)
         if len(pairs) > MOST:
             raise ValueError(f"must be at most {MOST} numbers, not {len(pairs)}")
