@@ -193,7 +193,7 @@ def test_no_output_takes_the_place_of_a_file_of_a_run_or_of_its_input(run, tmp_p
     for name in ("result.json", "history.csv", "checkpoint.pt"):
         for words in (["predict", run, points], ["export", run, "--format", "state_dict"]):
             status, _ = called(monkeypatch, capsys, *words, "-o", run / name)
-            assert str(status) == f"error: -o {run / name}: must be another file: this one is part of a run"
+            assert str(status) == f"error: -o {run / name}: must be another file: this one is part of a run or a sweep"
     (tmp_path / "again.csv").symlink_to(points)
     for path in (points, tmp_path / "again.csv"):
         status, _ = called(monkeypatch, capsys, "predict", run, points, "-o", path)
@@ -203,9 +203,17 @@ def test_no_output_takes_the_place_of_a_file_of_a_run_or_of_its_input(run, tmp_p
     hydra = tmp_path / ".hydra" / "config.yaml"
     hydra.parent.mkdir()
     hydra.touch()
-    assert "this one is part of a run" in str(called(monkeypatch, capsys, "predict", run, points, "-o", hydra)[0])
+    assert "this one is part of a run or a sweep" in str(
+        called(monkeypatch, capsys, "predict", run, points, "-o", hydra)[0]
+    )
     hydra.unlink()
     hydra.parent.rmdir()
+    (tmp_path / "results.csv").touch()  # of a sweep only beside its config
+    for name, refused in (("none.yaml", False), ("multirun.yaml", True)):
+        (tmp_path / name).touch()
+        status, _ = called(monkeypatch, capsys, "predict", run, points, "-o", tmp_path / "results.csv")
+        assert ("this one is part of a run or a sweep" in str(status)) == refused
+    (tmp_path / "multirun.yaml").unlink()
     assert called(monkeypatch, capsys, "predict", run, points, "-o", tmp_path / "history.csv")[0] == 0
     assert called(monkeypatch, capsys, "predict", run, points, "-o", tmp_path / "history.csv")[0] == 0
 

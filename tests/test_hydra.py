@@ -153,7 +153,7 @@ def test_a_job_that_is_there_twice_is_told_as_that(command):
 def test_jobs_of_one_directory_are_told_why_and_the_way_out(command, words):
     line = refused(command, "-m", words, *QUICK, "sweep=s")
     first = words.partition(",")[0]
-    assert f"is that of {first} too, as no key in which they differ can change a result; on the command line" in line
+    assert f"is that of {first} too, as no key in which they differ is part of its name; on the command line" in line
 
 
 def test_jobs_named_by_their_numbers_have_directories_of_their_own(command):

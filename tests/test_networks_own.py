@@ -267,6 +267,10 @@ REFUSED = {
         SIREN.replace(".squeeze(-1)", ".squeeze(-1) - self.readout(x).mean()"),
         "its number for a point depends on the other points of a batch (in eval mode)",
     ),
+    "a batch's statistics": (  # as batch normalisation has without running ones
+        SIREN.replace("(x).squeeze(-1)", "(nn.functional.batch_norm(x, None, None, training=True)).squeeze(-1)"),
+        "its number for a point depends on the other points of a batch (in eval mode)",
+    ),
     "counts": (
         "COUNT = [0]\n"
         + SIREN.replace("zeros_(layer.bias)", "constant_(layer.bias, COUNT[0])\n            COUNT[0] += 1"),

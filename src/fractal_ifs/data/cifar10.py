@@ -230,7 +230,7 @@ class _Unpickler(pickle.Unpickler):
             return _DType()
         if (module, name) == ("_codecs", "encode"):  # protocol 2 writes bytes with it
             return _Encode()
-        raise pickle.UnpicklingError(f"names {module}.{name}")
+        raise pickle.UnpicklingError(f"names {module}.{name}, which could run code")
 
 
 _NDARRAY = object()
@@ -250,7 +250,7 @@ class _DType:
 
     def __call__(self, code: Any, *rest: Any) -> np.dtype:
         if code not in ("u1", "|u1", b"u1", b"|u1"):
-            raise pickle.UnpicklingError(f"has an array of type {code!r}")
+            raise pickle.UnpicklingError(f"has an array of type {code!r}, must be of bytes (u1)")
         return np.dtype(np.uint8)
 
 
@@ -268,7 +268,7 @@ def safe_unpickle(raw: bytes) -> Any:
     try:
         return _Unpickler(io.BytesIO(raw), encoding="bytes").load()
     except pickle.UnpicklingError as error:
-        raise ValueError(f"is refused: a pickle that {error}, which could run code") from None
+        raise ValueError(f"is refused: a pickle that {error}") from None
     except Exception as error:  # a torn pickle can raise almost anything
         raise ValueError(f"is truncated, or no pickle ({type(error).__name__})") from None
 

@@ -1,8 +1,8 @@
 """Reads Fashion-MNIST's four IDX files, as the Debian package dataset-fashion-mnist installs them: grey, 28x28 pixels.
 
-This is also the example of how to add a data set. It takes a reader like ``load``, its name in ``READERS`` and
-``FILES`` of ``readers`` and in two places of ``config.data``, and conf/data/NAME.yaml; if it trains with other
-defaults, also conf/protocol/NAME.yaml.
+This is also the example of how to add a data set. It takes a reader like ``load``, a line in ``READERS`` of
+``readers``, its name in two places of ``config.data``, and conf/data/NAME.yaml; if it trains with other defaults,
+also conf/protocol/NAME.yaml.
 """
 
 import struct
@@ -25,9 +25,14 @@ FILES = {
 }
 
 
+def directory(data: ImageData) -> Path:
+    """The directory of the four files: ``data.dir``, or the one worked in."""
+    return Path(data.dir or ".").expanduser()
+
+
 def load(data: ImageData) -> Arrays:
     """All images (n, 1, 28, 28) in ``data.dir``. With ``data.verify``, only the published files. Raises ConfigError."""
-    where = Path(data.dir or ".").expanduser()
+    where = directory(data)
     arrays = []
     for name, published in FILES.items():
         path = where / name

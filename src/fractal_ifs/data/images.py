@@ -42,7 +42,7 @@ def check_images(configs: Iterable[RunConfig]) -> None:
     Raises ConfigError, also where there are fewer than a config asks for.
     """
     for data in {config.data for config in configs if isinstance(config.data, ImageData)}:
-        _check_sizes(data, READERS[data.name](data))
+        _check_sizes(data, READERS[data.name].load(data))
 
 
 def _check_sizes(data: ImageData, arrays: Arrays) -> None:
@@ -69,7 +69,7 @@ def image_sets(data: ImageData, device: torch.device | str = "cpu") -> Images:
     key = (data, str(device))
     images = _shared.get(key)
     if images is None:
-        arrays = READERS[data.name](data)
+        arrays = READERS[data.name].load(data)
         tensors = []
         _check_sizes(data, arrays)
         for x, y, size in ((*arrays[:2], data.train_size), (*arrays[2:], data.test_size)):

@@ -145,7 +145,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Fetch the files if they are missing. Raises ConfigError."""
-        READERS[self.data.name](self.data)
+        READERS[self.data.name].load(self.data)
 
     @property
     def batches(self) -> Batches:

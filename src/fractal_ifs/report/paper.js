@@ -92,7 +92,7 @@ function heatmap(fractal, [row, column], ys, xs, cell, show) {
     const dark = show === "diff" ? v < -0.05 || v > 0.07 : v < 0.74;  // the cell, by the scales below
     const value = (show === "diff" && v > 0 ? "+" : "") + v.toFixed(show === "paper" && e.n ? 2 : 3) + marks;
     return `<span style="color:${dark ? "#fff" : "#000"}">${value}</span>`; }));
-  const hover = ys.map(y => xs.map(x => { const e = cell(y, x); return e ? describe(e) : ""; }));
+  const hover = ys.map(y => xs.map(x => { const e = cell(y, x); return e ? hovered(e) : ""; }));
   const scale = show === "diff" ? {colorscale: "RdBu", zmin: -0.1, zmax: 0.1} : {colorscale: "Viridis", zmin: 0.5, zmax: 1};
   const map = document.createElement("div");
   at("maps").append(map);
@@ -106,7 +106,7 @@ function heatmap(fractal, [row, column], ys, xs, cell, show) {
 function image(e) {
   const picture = document.createElement("img");
   picture.src = "data:image/png;base64," + DATA.pictures[e.run];
-  picture.alt = "decision regions of " + describe(e).replaceAll("<br>", "; ").replaceAll("&lt;", "<").replaceAll("&amp;", "&");
+  picture.alt = "decision regions of " + describe(e).join("; ");
   return picture;
 }
 function gallery(fractal, [row, column], ys, xs, cell) {
@@ -134,7 +134,7 @@ function scatter(kept) {
   const traces = (by, x) => values[by].map((v, i) => {
     const own = kept.filter(e => String(e[by]) === v && x(e) != null);
     return {type: "scatter", mode: "markers", name: letters(by + " " + v), x: own.map(x), y: own.map(e => e.acc), customdata: own,
-      text: own.map(describe), hovertemplate: "%{text}<extra></extra>",
+      text: own.map(hovered), hovertemplate: "%{text}<extra></extra>",
       marker: {size: 7, color: shade[i % 6], symbol: own.map(e => e.whole ? "circle" : "circle-open")}};
   }).filter(t => t.x.length);
   const layout = (title, xaxis) => ({xaxis: {title: {text: title}, ...xaxis}, yaxis: {title: {text: "accuracy"}},
@@ -149,19 +149,21 @@ function scatter(kept) {
   }
 }
 const named = (dim, entries) => dim === "width" && entries.every(e => !e.n) ? "channels" : dim;  // of CNNs on images
-function describe(e) {
-  return `${letters(e.fractal)}, ${e.n ? "curve " + letters(e.curve) + ", " : ""}depth ${e.depth}, ${named("width", [e])} ${e.width}<br>ours ${e.acc.toFixed(4)}`
-    + (e.spread == null ? "" : ` ± ${e.spread.toFixed(4)} over ${e.seeds} seeds`)
-    + (e.paper == null ? "" : `, the paper ${e.paper.toFixed(e.n ? 2 : 3)}`)
-    + `<br>lr ${e.chosen}, ${e.budget.toLocaleString("en")} steps${e.params ? `, ${e.params} parameters` : ""}` + (e.differs ? "<br>† " + letters(e.differs) : "");
+function describe(e) {  // in lines
+  const curve = e.n ? `curve ${e.curve}, ` : "", spread = e.spread == null ? "" : ` ± ${e.spread.toFixed(4)} over ${e.seeds} seeds`;
+  const theirs = e.paper == null ? "" : `, the paper ${e.paper.toFixed(e.n ? 2 : 3)}`;
+  return [`${e.fractal}, ${curve}depth ${e.depth}, ${named("width", [e])} ${e.width}`, `ours ${e.acc.toFixed(4)}${spread}${theirs}`,
+    `lr ${e.chosen}, ${e.budget.toLocaleString("en")} steps` + (e.params ? `, ${e.params} parameters` : ""),
+    ...(e.differs ? ["† " + e.differs] : [])];
 }
+const hovered = e => describe(e).map(letters).join("<br>");
 function tell(e) {
   const [x, y] = DATA.curves[e.run] || [[], []];
   const lines = [{x, y, mode: x.length < 40 ? "lines+markers" : "lines", name: "test accuracy" + (e.seeds > 1 ? ", first seed" : "")}];
   if (e.paper != null && x.length)
     lines.push({x: [x[0], x.at(-1)], y: [e.paper, e.paper], mode: "lines", name: "the paper's best",
       line: {dash: "dash", color: "#888"}});
-  at("described").textContent = describe(e).replaceAll("<br>", "; ").replaceAll("&lt;", "<").replaceAll("&amp;", "&") + (x.length ? "" : " (no history here)");
+  at("described").textContent = describe(e).join("; ") + (x.length ? "" : " (no history here)");
   Plotly.react("curve", lines, {margin: {l: 60, r: 10, t: 30, b: 50}, legend: {orientation: "h", y: 1, yanchor: "bottom"}, xaxis: {title: {text: "step", standoff: 6}}, showlegend: true,
     yaxis: {title: {text: "test accuracy"}}}, {displayModeBar: false, responsive: true});
   at("command").textContent = e.command;

@@ -18,8 +18,6 @@ from fractal_ifs.runs.records import Status
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLE = "results.csv"  # of a sweep, in its directory
-
 _FORMULA = re.compile(r"'*[=+\-@]")  # what begins one, or begins so when a quote has been removed
 FINGERPRINT = re.compile("[0-9a-f]{16}")
 

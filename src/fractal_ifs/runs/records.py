@@ -34,6 +34,7 @@ BEGUN = "begun.json"  # identifies a run that has no record yet
 LOG = "train.log"
 MOST_NAMED = 3  # runs of a sweep that a refusal names
 SWEEP = "multirun.yaml"  # the config of a sweep, in its directory
+TABLE = "results.csv"  # its runs
 
 
 class Status(StrEnum):

@@ -11,11 +11,10 @@ from fractal_ifs.config.run import Job
 from fractal_ifs.errors import counted, message, short
 from fractal_ifs.files import remove_abandoned
 from fractal_ifs.results.finished_runs import KeptRun
-from fractal_ifs.results.text_table import TABLE
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.failure import failure
 from fractal_ifs.runs.locks import Busy
-from fractal_ifs.runs.records import LOG, SWEEP, RunRecord
+from fractal_ifs.runs.records import LOG, SWEEP, TABLE, RunRecord
 
 log = logging.getLogger(__name__)
 

@@ -242,7 +242,7 @@ def compose_all(
                 other, its = taken[directory]
                 if twice:
                     raise ConfigError(f"the sweep has a job twice: {' '.join(filter_overrides(overrides))}")
-                why = "" if its != job.config.fingerprint else ", as no key in which they differ can change a result"
+                why = "" if its != job.config.fingerprint else ", as no key in which they differ is part of its name"
                 raise ConfigError(
                     f"hydra.sweep.subdir: {directory} is that of {other} too{why}; on the command line "
                     "hydra.sweep.subdir='${hydra.job.num}' names jobs by their numbers"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
-from fractal_ifs.results.text_table import TABLE, read_text
-from fractal_ifs.runs.records import SWEEP, find, understood
+from fractal_ifs.results.text_table import read_text
+from fractal_ifs.runs.records import SWEEP, TABLE, find, understood
 from fractal_ifs.sweeps.finished import finished_or_kept
 
 

@@ -20,9 +20,9 @@ from fractal_ifs.results.numbers import BEST, CHOSEN
 from fractal_ifs.results.pivot import Pivot, legend, pivot, title
 from fractal_ifs.results.rows import kept_rows, row_of, without_zeros
 from fractal_ifs.results.terminal import Folded, show
-from fractal_ifs.results.text_table import TABLE, csv_of, may_replace
+from fractal_ifs.results.text_table import csv_of, may_replace
 from fractal_ifs.results.varied import DRAWN, KEYS, follows, group_of, inner_keys, with_inner_keys
-from fractal_ifs.runs.records import RunRecord, Status, find, unmeasured
+from fractal_ifs.runs.records import TABLE, RunRecord, Status, find, unmeasured
 from fractal_ifs.streams import columns
 from fractal_ifs.sweeps.driver import driving, failed, kept
 

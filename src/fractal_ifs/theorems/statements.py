@@ -112,8 +112,8 @@ def problem_of(keys: Theory, settings: Section, alone: bool) -> Problem[Section]
         gamma = None
     if isinstance(settings, LineSection):
         n = settings.n
-        asked = alone and "curve" not in settings.unread
-        if not curve.fits(n) and settings.curve_names and not asked:  # one given level by level, for another depth
+        its_own = alone and "curve" not in settings.unread
+        if not curve.fits(n) and settings.curve_names and not its_own:  # one given level by level, for another depth
             curve = ApproximationCurve.load(settings.curve_names[0])
         curve.level_probabilities(n)
     settings.check_for(ifs, n)
