@@ -92,6 +92,12 @@ def small(**keys: Any) -> Any:
     return composed(**{**SMALL, **keys})
 
 
+def edited(file: Path, text: str) -> None:
+    """Write a module that this process may have imported, as where it is edited between two commands."""
+    file.write_text(text)
+    sys.modules.pop(file.stem, None)
+
+
 def composed(**keys: Any) -> Any:
     """As ``fractal_ifs.config.compose``, which takes a tenth of a second: once for all numbers that need no parser.
 

@@ -7,7 +7,8 @@ from fractal_ifs.plot import write_pictures
 from fractal_ifs.report.write import write_report
 from fractal_ifs.results import finished_runs
 from fractal_ifs.results.rows import read_runs
-from fractal_ifs.results.text_table import number_of, quoted
+from fractal_ifs.results.text_table import quoted
+from fractal_ifs.results.values import number_of
 
 ROOT = Path(__file__).parents[1]
 

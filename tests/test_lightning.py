@@ -690,6 +690,10 @@ def test_trackio_is_told_what_lightning_logs(tmp_path, monkeypatch):
         ("LN trainer.gradient_clip_val=a", "trainer.gradient_clip_val=a: must be a number or null"),
         ("LN trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1: must be a number >= 0"),
         ("LN trainer.gradient_clip_val=nan", "trainer.gradient_clip_val=nan: must be a number >= 0"),
+        (
+            "LN optimizer.clip=.1 trainer.gradient_clip_algorithm=value",
+            "optimizer.clip=0.1: is the largest norm; values are clipped at trainer.gradient_clip_val",
+        ),
         ("LN trainer.gradient_clip_algorithm=foo", "trainer.gradient_clip_algorithm=foo: Lightning doesn't take this"),
         ("LN trainer.deterministic=foo", "trainer.deterministic=foo: must be true or false or warn or null"),
         ("LN trainer.detect_anomaly=1", "trainer.detect_anomaly=1: must be true or false"),

@@ -5,11 +5,10 @@ import itertools
 import logging
 import re
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import small
+from conftest import edited, small
 from test_training import relative, same, trained
 
 from fractal_ifs import ConfigError, load
@@ -248,7 +247,10 @@ def test_another_source_is_told(write, tmp_path, caplog):
     [begun] = trained([dataclasses.replace(config, steps=20)], 0, [directory])
     assert begun.record()["loss_source"]
     before = Run(config, None).versions["loss_source"]
-    Path(tmp_path / "mine" / f"{name}.py").write_text(SOFT + "\n")
+    file = tmp_path / "mine" / f"{name}.py"
+    file.write_text(SOFT + "\n")
+    assert Run(config, None).versions["loss_source"] == before  # of what this process has imported, and trains
+    edited(file, SOFT + "\n")
     assert Run(config, None).versions["loss_source"] not in (None, before)
 
 

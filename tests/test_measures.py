@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import changed, read_checkpoint, small
+from conftest import changed, edited, read_checkpoint, small
 from test_images import binary, parts
 from test_training import ENGINES, trained
 
@@ -388,7 +388,7 @@ def test_one_of_ones_own(write, tmp_path, command):
     assert record.measured["ends_high"] == pytest.approx(f.max().item(), rel=1e-5)
     assert re.fullmatch(rf"{name}=[0-9a-f]{{12}}", record.measure_source or "")
     file = tmp_path / "mine" / f"{name}.py"
-    file.write_text(file.read_text() + "\n")
+    edited(file, file.read_text() + "\n")
     assert "1 of these were measured by another source of their measures" in command(*words).out
     said = command(*words[:-2], "hydra.run.dir=other", f"measures=[{name}.margins]").status
     assert said.startswith(f"error: measures={name}.margins: can't be imported (AttributeError: ")
@@ -404,7 +404,7 @@ def test_a_run_that_goes_on_with_an_edited_measure_says_so(write, tmp_path, capl
 
     with pytest.raises(KeyboardInterrupt):
         train([job], threads=1, report=stop)
-    (tmp_path / "mine" / f"{name}.py").write_text("def f(snapshot): return 2\n")
+    edited(tmp_path / "mine" / f"{name}.py", "def f(snapshot): return 2\n")
     [run] = train([job], threads=1)
     assert re.search(rf"goes on with other sources of its measures \({name}=\w{{12}} there, {name}=", caplog.text)
     assert isinstance(run, Run)

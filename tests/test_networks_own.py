@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import changed, read_checkpoint, small
+from conftest import changed, edited, read_checkpoint, small
 from test_training import plain_loop, relative, same, trained
 
 from fractal_ifs import ConfigError, load, run
@@ -101,7 +101,7 @@ def test_a_network_of_ones_own_through_the_command_line(command, nets, tmp_path,
     assert model(torch.zeros(3, 2)).shape == (3,)
     assert "4 of 4 jobs are finished" in command("-m", *words, "curve=1,4", "model.omega=5,10", INLINE, "sweep=own").out
     module = Path(str(sys.modules[config.model.target.partition(".")[0]].__file__))
-    module.write_text(module.read_text() + "# changed\n")
+    edited(module, module.read_text() + "# changed\n")
     again = command("-m", *words, "curve=1,4", "model.omega=5,10", INLINE, "sweep=own")
     assert "4 of these were trained with another source of their model" in again.out + again.err
     assert "sources: " not in again.out

@@ -382,19 +382,38 @@ def test_panels_side_by_side_can_be_drawn_with_any_letters(tmp_path, width, font
     assert (tmp_path / "out" / "figures" / "sweep.png").is_file()
 
 
-def test_a_history_of_any_length_is_read(tmp_path):
-    """csv itself takes 131,072 letters in a cell, which are 18,725 measurements."""
+def row_of(path: Path, history: str, **other: str) -> None:
+    """A table of one run, as ``kept=FILE`` has it."""
     names = ["fingerprint", "data", "fractal", "fractal_depth", "curve", "depth", "width", "lr", "seed", "status"]
     names += [name for name in COLUMNS if name not in names]
     usual = {"fingerprint": "0" * 16, "data": "fractal", "fractal_depth": "5", "status": "finished", "depth": "5"}
     usual |= {"width": "5", "lr": "1", "seed": "0", "steps_asked": "20000", "eval_every": "1", "setting": "x"}
-    row = [usual.get(name, "") for name in names]
-    row[names.index("history")] = " ".join(["0.5000"] * 20_000)
-    path = tmp_path / "kept.csv"
-    path.write_text(",".join(names) + "\n" + ",".join(row) + "\n")
+    usual |= {"history": history} | other
+    path.write_text(",".join(names) + "\n" + ",".join(usual.get(name, "") for name in names) + "\n")
+
+
+def test_a_history_of_any_length_is_read(tmp_path):
+    """csv itself takes 131,072 letters in a cell, which are 18,725 measurements."""
+    row_of(tmp_path / "kept.csv", " ".join(["0.5000"] * 20_000))
     before = csv.field_size_limit()
-    found = read_text(path, "a table")
+    found = read_text(tmp_path / "kept.csv", "a table")
     assert (len(found.rows), found.damaged, csv.field_size_limit()) == (1, [], before)
+
+
+@pytest.mark.parametrize(
+    ("history", "numbers", "damaged"),
+    [
+        ("0.55", {"best_test_acc": "0.55", "final_test_acc": "0.55"}, None),  # a spreadsheet drops the last zeros
+        ("0.5 0.6000", {"best_test_acc": "0.60001", "final_test_acc": ".6"}, None),
+        ("0.55", {"best_test_acc": "0.56"}, "best_test_acc=0.56"),
+        ("0.55 0.5", {"best_test_acc": "0.55", "final_test_acc": "0.55"}, "final_test_acc=0.55"),
+        ("0.55 x", {}, "history=0.55 x"),
+    ],
+)
+def test_accuracies_are_compared_with_the_history_as_numbers(tmp_path, history, numbers, damaged):
+    row_of(tmp_path / "kept.csv", history, **numbers)
+    found = read_text(tmp_path / "kept.csv", "a table")
+    assert found.damaged == ([f"line 2 is no row of it: {damaged}"] if damaged else [])
 
 
 @pytest.mark.parametrize(
@@ -405,6 +424,7 @@ def test_a_history_of_any_length_is_read(tmp_path):
             "callbacks.norms={'_target_': 'hooks.Norms', 'every': 5}, width=3",
             {"callbacks.norms._target_": "hooks.Norms", "callbacks.norms.every": "5", "width": "3"},
         ),
+        ("callbacks.a={'n': '01', 'm': 1}", {"callbacks.a.n": '"01"', "callbacks.a.m": "1"}),
         ("callbacks.a={'opts': {'a': 1}, 'b': None}", {"callbacks.a.opts.a": "1", "callbacks.a.b": "null"}),
         ("callbacks.a={'text': 'b, c=3'}", {"callbacks.a": "{'text': 'b", "c": "3'}"}),  # can't be told apart
         (None, {}),
@@ -416,7 +436,7 @@ def test_keys_of_a_callback_are_keys_as_others(differs, keys):
 
 
 @pytest.mark.parametrize(
-    "text", ["plain, lr=0.5, data.margin=0.25", 'a "quoted" one, loss=logistic', '"a"', "a, b", "'"]
+    "text", ["plain, lr=0.5, data.margin=0.25", 'a "quoted" one, loss=logistic', "a, b", "'", "1.2.3", "no"]
 )
 def test_a_text_with_keys_in_it_is_one_value(text):
     """Of whatever a user's own class takes; read as keys, they would be others of the run's."""
@@ -426,6 +446,20 @@ def test_a_text_with_keys_in_it_is_one_value(text):
     found = keys_of_difference({"differs": differs})
     assert found["model.kind"] == text
     assert not found.keys() & {"lr", "data.margin", "loss"}
+
+
+def test_a_text_that_looks_like_another_value_is_another():
+    """As bits do: "01", "1" and 1 are three; of one cell, a mean would be over unlike networks."""
+    alike = ["01", "1", "001", 1, "1e3", "1_000", 1000, "null", "True", True, "[1]", [1], '"1"', '"1", lr=2']
+    told = []
+    for value in alike:
+        own = OwnModel(name="odd", target="nets.Odd", keys={"kind": value})
+        differs = setting_of(replace(small(), model=own)).differs
+        found = keys_of_difference({"differs": differs})
+        assert "lr" not in found
+        told.append(found["model.kind"])
+    assert len(set(told)) == len(alike)
+    assert told[:4] == ['"01"', '"1"', '"001"', "1"]
 
 
 @pytest.mark.parametrize(

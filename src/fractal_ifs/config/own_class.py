@@ -71,9 +71,10 @@ def resolve(key: str, target: str, kind: type | None = None) -> Any:
     module, _, name = target.rpartition(".")
     try:
         found = getattr(import_module(module), name)
+        source_digest(target)  # as it is now: the file may be edited later, while the process keeps what it has read
     except (Exception, SystemExit) as error:  # a module may raise anything as it is imported
         raise ConfigError(f"{key}={short(target)}: can't be imported ({short(message(error), 200)})") from None
-    if kind is None and callable(found) and not isinstance(found, type):
+    if kind is None and callable(found) and found.__hash__ is not None and not isinstance(found, type):
         return found
     if kind is None or not (isinstance(found, type) and issubclass(found, kind)):
         allowed = f"a class of {kind.__module__}.{kind.__name__}" if kind else "a function"
@@ -123,12 +124,22 @@ def telling(told: str, what: str) -> Generator[None]:
 
 
 def source_digest(target: str) -> str | None:
-    """12 hex digits, the hash of the file in which ``target`` is defined; None where it has none."""
+    """12 hex digits, the hash of the file in which ``target`` is defined; None where it has none.
+
+    Of a module that is imported it is that of the file when it was first asked for: what runs is what was read then.
+    """
     module = target.rpartition(".")[0]
     spec = _spec(module)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
-    return file_digest(spec.origin)
+    if module not in sys.modules:
+        return file_digest(spec.origin)
+    if (known := _IMPORTED.get(module)) is None or known[0] is not spec:  # another one, as of importlib.reload
+        known = _IMPORTED[module] = spec, file_digest(spec.origin)
+    return known[1]
+
+
+_IMPORTED: dict[str, tuple[ModuleSpec, str | None]] = {}  # for each module, the hash of its file
 
 
 def file_digest(path: str) -> str | None:

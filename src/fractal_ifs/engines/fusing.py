@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from fractal_ifs.config.loss import OwnLoss
-from fractal_ifs.engines.own_loss import function_of
+from fractal_ifs.engines.own_loss import named
 from fractal_ifs.errors import message, short
 from fractal_ifs.networks.mlp import MLP, mlp
 from fractal_ifs.runs.build import build_network
@@ -88,11 +88,14 @@ def says_out_of_memory(text: str) -> bool:
 def why_not(run: Run) -> str | None:
     """Why runs like this one can't train in one stack, in a few words; None if they can. Tried once in a process."""
     config, x = run.config, run.data.x_train[: run.config.batch_size].to(run.params.dtype)
-    if isinstance(config.loss, OwnLoss) and (why := _loss_differs(config.loss, len(x), x.dtype, x.device)):
-        return why
+    if isinstance(config.loss, OwnLoss):
+        loss = named(config.loss)  # in a notebook there may be another one by the same name, as of the network's class
+        if why := _loss_differs(loss, config.loss, len(x), x.dtype, x.device):
+            return why
     if isinstance(run.model, MLP):
         return None
-    key = (config.model.architecture, config.width, config.depth, tuple(x.shape), x.dtype, x.device.type)
+    kind: type[nn.Module] = run.model.__class__
+    key = (kind, config.model.architecture, config.width, config.depth, tuple(x.shape), x.dtype, x.device.type)
     if key not in _found:
         try:
             _found[key] = _differs(run, x)
@@ -111,16 +114,16 @@ def _told(refusal: str) -> str:
 
 
 @lru_cache
-def _loss_differs(loss: OwnLoss, n: int, dtype: torch.dtype, device: torch.device) -> str | None:
+def _loss_differs(
+    function: Callable[..., Tensor], loss: OwnLoss, n: int, dtype: torch.dtype, device: torch.device
+) -> str | None:
     """The same of a user's own loss, on batches of n points: whether its numbers rest on their place in memory."""
-    found = function_of(loss)
-    assert not isinstance(found, str)
     draw = torch.Generator().manual_seed(0)
 
     def numbers(f: Tensor, y: Tensor) -> Tensor:
         f = f.clone().requires_grad_()
         with torch.enable_grad():
-            means = found(f, y)
+            means = function(f, y, **loss.keys).mean(-1)
             [gradient] = torch.autograd.grad(means.sum(), [f])
         return torch.cat([means.detach()[:, None], gradient], 1)
 

@@ -38,11 +38,12 @@ def function_of(loss: AnyLoss) -> str | Function:
     """
     if not isinstance(loss, OwnLoss):
         return loss.name
-    found, keys = _function(loss), dict(loss.keys)
+    found, keys = named(loss), dict(loss.keys)
     return lambda f, y: found(f, y, **keys).mean(-1)
 
 
-def _function(loss: OwnLoss) -> Callable[..., Tensor]:
+def named(loss: OwnLoss) -> Callable[..., Tensor]:
+    """The function itself, without its keys. Raises ConfigError."""
     ask_for_equal_bits()  # before a user's code may multiply
     return resolve("loss._target_", loss.target)
 
@@ -53,12 +54,17 @@ def check_loss(config: RunConfig) -> None:
         check(config.loss)
 
 
-@lru_cache(maxsize=4096)
 def check(loss: OwnLoss) -> None:
     """Try a function on a few outputs. Raises ConfigError if it isn't as the module says."""
+    _try(named(loss), loss)
+
+
+@lru_cache(maxsize=4096)
+def _try(found: Callable[..., Tensor], loss: OwnLoss) -> None:
+    """``check`` of a function, which in a notebook may be another one by the same name."""
     import torch
 
-    told, found = f"loss._target_={loss.target}", _function(loss)
+    told = f"loss._target_={loss.target}"
     try:
         first = [*inspect.signature(found).parameters][:2]
     except (TypeError, ValueError):

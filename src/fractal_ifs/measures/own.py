@@ -59,12 +59,17 @@ def check_measures(config: RunConfig) -> None:
             function_of(name)
 
 
-@lru_cache
 def function_of(name: str) -> Callable[[Snapshot], Any]:
-    """The function of a name. Raises ConfigError."""
+    """The function that has a name now: in a notebook it may be another one than before. Raises ConfigError."""
     ask_for_equal_bits()  # before a user's code may multiply
-    key = f"measures=[{name}]"
     found = resolve("measures", name)
+    _check(found, name)
+    return found
+
+
+@lru_cache
+def _check(found: Callable[..., Any], name: str) -> None:
+    key = f"measures=[{name}]"
     try:
         first, *others = inspect.signature(found).parameters.values()
     except (TypeError, ValueError):
@@ -74,4 +79,3 @@ def function_of(name: str) -> Callable[[Snapshot], Any]:
     column = _last(name)
     if column in NAMES or is_ours(column):
         raise ConfigError(f"{key}: must have another name, {column} is ours")
-    return found

@@ -58,16 +58,20 @@ def check_network(config: RunConfig) -> None:
         raise ConfigError(f"trainer.devices={config.trainer.devices}: must be 1 {where}")
 
 
-@lru_cache(maxsize=4096)
 def check(model: OwnModel, d: int, width: int, depth: int) -> bool:
     """Try a class by a tiny forward and backward pass. Raises ConfigError if it isn't as the module says.
 
     Returns whether it changes its buffers in training, as batch normalisation does.
     """
+    return _tried(_class(model), model, d, width, depth)
+
+
+@lru_cache(maxsize=4096)
+def _tried(kind: Any, model: OwnModel, d: int, width: int, depth: int) -> bool:
+    """``check`` of a class, which in a notebook may be another one by the same name."""
     import torch
 
     told = f"model._target_={model.target}"
-    kind = _class(model)
     check_arguments(told, kind, model)
     x = torch.rand(POINTS, d, generator=torch.Generator().manual_seed(1)) * 2 - 1
     networks: list[nn.Module] = []

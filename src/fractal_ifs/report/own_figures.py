@@ -37,7 +37,7 @@ from fractal_ifs.report.panels import (
 from fractal_ifs.results.measured import measures_of
 from fractal_ifs.results.numbers import mean_of
 from fractal_ifs.results.pivot import Entry, Pivot, in_no_mean, title
-from fractal_ifs.results.text_table import by_value
+from fractal_ifs.results.values import by_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

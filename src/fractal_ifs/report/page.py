@@ -28,7 +28,7 @@ from fractal_ifs.results.measured import measures_of
 from fractal_ifs.results.numbers import NUMBERS, learning_curve
 from fractal_ifs.results.pivot import APART, Pivot, Run
 from fractal_ifs.results.rows import runs_of, train_command
-from fractal_ifs.results.text_table import plain_value
+from fractal_ifs.results.values import plain_value
 from fractal_ifs.results.varied import inner_keys, measured, varied
 from fractal_ifs.runs.records import key_of
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fractal_ifs.plotting.style import Line, Output, lines, ordered, panels_of
 from fractal_ifs.results.measured import measures_of
 from fractal_ifs.results.pivot import Entry, Pivot
-from fractal_ifs.results.text_table import by_value, number_of
+from fractal_ifs.results.values import by_value, number_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

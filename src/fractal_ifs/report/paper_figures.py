@@ -27,7 +27,7 @@ from fractal_ifs.report.tables import CURVES, FRACTALS, paper
 from fractal_ifs.results.cells import CellResult, Cells, differences
 from fractal_ifs.results.columns import ENDED, CellKey
 from fractal_ifs.results.numbers import learning_curve
-from fractal_ifs.results.text_table import plain_value
+from fractal_ifs.results.values import plain_value
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from fractal_ifs.results.columns import ENDED, CellKey
 from fractal_ifs.results.numbers import BEST, LAST10, Number, collapsed, looks, mean_of
 from fractal_ifs.results.protocol import PAPER_EVALUATIONS, PAPER_STEPS, parts_of_difference
 from fractal_ifs.results.rows import runs_of
-from fractal_ifs.results.text_table import plain_value
+from fractal_ifs.results.values import plain_value
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -28,7 +28,8 @@ from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError, Damaged, reason, short
 from fractal_ifs.results.columns import CELL, COLUMNS, ENDED
 from fractal_ifs.results.rows import kept_rows, row_of
-from fractal_ifs.results.text_table import TextTable, by_value, number_of, quoted, read_text
+from fractal_ifs.results.text_table import TextTable, quoted, read_text
+from fractal_ifs.results.values import by_value, number_of
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.records import NOT_KEPT, OF_RUN, SOURCES, SWEEP, TABLE, RunRecord, Status, understood, walk
 

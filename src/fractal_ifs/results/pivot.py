@@ -16,7 +16,7 @@ from fractal_ifs.results.columns import is_measured
 from fractal_ifs.results.numbers import BEST, CHOOSING, Number, collapsed, looks, mean_of
 from fractal_ifs.results.protocol import keys_of_difference
 from fractal_ifs.results.rows import runs_of
-from fractal_ifs.results.text_table import by_value, plain_value
+from fractal_ifs.results.values import by_value, plain_value
 from fractal_ifs.results.varied import DRAWN, KEYS, follows, varied
 from fractal_ifs.runs.records import SOURCES, Status, field_of, key_of
 from fractal_ifs.runs.sources import differ

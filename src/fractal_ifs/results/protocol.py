@@ -16,6 +16,7 @@ from fractal_ifs.config.lightning import flags_of_result
 from fractal_ifs.config.loss import OF_IMAGES
 from fractal_ifs.config.run import NAMED, RunConfig, by_name
 from fractal_ifs.files import CONF
+from fractal_ifs.results.values import number_of
 
 PAPER_STEPS = {"fractal": 1_000_000, "cifar10": 60_000}  # section 5; Figure 7
 PAPER_MODELS = ("mlp", "cnn")
@@ -23,6 +24,7 @@ PAPER_EVALUATIONS = {"fractal": 100, "cifar10": 60}  # the paper's accuracies ar
 
 # Not part of a setting: the keys that name a cell, and those that a cell is the best or the mean over.
 _OUTSIDE = {"depth", "width", "lr", "seed", "steps", "eval_every", "trainer"}
+_WORDS = ("None", "null", "True", "False")  # values that are no text
 _BETWEEN = r", (?=[a-z_]\w*(?:\.\w+)*=)"  # two keys of ``differs``
 
 
@@ -40,11 +42,14 @@ def keys_of_difference(run: Mapping[str, Any]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for key, text in (part.split("=", 1) for part in parts_of_difference(run)):
-        value, inner = _unquoted(text), dict[str, Any]()
+        value, inner = text, dict[str, Any]()
+        with contextlib.suppress(ValueError):
+            value = str(json.loads(text)) if text.startswith('"') else text
         if key.startswith("callbacks.") and value.startswith("{"):
             with contextlib.suppress(ValueError, SyntaxError):  # of a text that was split
                 inner = leaves({key: ast.literal_eval(value)})
-        found |= {name: "null" if each is None else str(each) for name, each in inner.items()} or {key: value}
+        own = {name: "null" if each is None else _told(each) for name, each in inner.items()}
+        found |= own or {key: text if value == text else _told(value)}
     return found
 
 
@@ -55,15 +60,15 @@ def parts_of_difference(run: Mapping[str, Any]) -> list[str]:
 
 def _quoted(value: Any) -> str:
     """A value as it stands in ``differs``. One with ``, key=`` in it is quoted, or it would be read as two."""
+    text = _told(value)
+    return json.dumps(str(value)).replace("=", "\\u003d") if re.search(_BETWEEN, text) else text
+
+
+def _told(value: Any) -> str:
+    """A value as a table has it. A text that looks like another kind of value is in quotes: ``"01"`` isn't 1."""
     text = str(value)
-    unlike = text.startswith('"') or re.search(_BETWEEN, text)
-    return json.dumps(text).replace("=", "\\u003d") if unlike else text
-
-
-def _unquoted(text: str) -> str:
-    with contextlib.suppress(ValueError):
-        return str(json.loads(text)) if text.startswith('"') else text
-    return text
+    like_another = number_of(text) is not None or text in _WORDS or text.startswith(("[", "{", '"'))
+    return json.dumps(text) if isinstance(value, str) and like_another else text
 
 
 def protocol_value(run: Mapping[str, Any], key: str) -> str | None:

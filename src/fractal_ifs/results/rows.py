@@ -9,7 +9,8 @@ from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError, Damaged, counted, short
 from fractal_ifs.results.columns import BOOLS, COLUMNS, COUNTS, ENDED, NUMBERS, is_measured, measured_of
 from fractal_ifs.results.protocol import setting_of
-from fractal_ifs.results.text_table import TextTable, number_of, read_text
+from fractal_ifs.results.text_table import TextTable, read_text
+from fractal_ifs.results.values import number_of
 from fractal_ifs.runs import records
 from fractal_ifs.runs.history import MOST_MEASURED, Evaluation, Summary, best_row, read_history
 from fractal_ifs.runs.records import TABLE, RunRecord, Status

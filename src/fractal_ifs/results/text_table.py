@@ -4,7 +4,6 @@ A text that a spreadsheet would take for a formula has a quote before it in the 
 """
 
 import csv
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fractal_ifs import files
 from fractal_ifs.errors import ConfigError, reason, short
 from fractal_ifs.results.columns import ACCURACIES, CELL, COUNTS, NUMBERS
+from fractal_ifs.results.values import number_of
 from fractal_ifs.runs.records import Status
 
 if TYPE_CHECKING:
@@ -130,10 +130,11 @@ def _wrong(row: Mapping[str, str]) -> str | None:
             number, least, most = number_of(text), name in _AT_LEAST_1, 1 if name in ACCURACIES else 1e38
             if number is None or not least <= number <= most or (name in COUNTS and not number.is_integer()):
                 return name
-    curve = row.get("history", "").split()
-    if any(number_of(value) is None for value in curve):
+    numbers = [number_of(value) for value in row.get("history", "").split()]
+    if None in numbers:
         return "history"
-    # The learning curve has the same accuracies again, in four digits.
+    # The learning curve has the same accuracies again, in four digits, of which a spreadsheet drops the last zeros.
+    curve = [f"{number:.4f}" for number in numbers]
     best, final = (number_of(row.get(name, "")) for name in ("best_test_acc", "final_test_acc"))
     if curve and row["status"] in (Status.FINISHED, Status.STOPPED):
         if best is not None and f"{best:.4f}" not in curve:
@@ -141,31 +142,3 @@ def _wrong(row: Mapping[str, str]) -> str | None:
         if final is not None and f"{final:.4f}" != curve[-1]:
             return "final_test_acc"
     return None
-
-
-def number_of(text: str) -> float | None:
-    """A finite number; None for any other text."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def plain_value(value: Any) -> str:
-    """The value of a key as a table shows it: other values never look the same."""
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        text = f"{value:g}" if float(f"{value:g}") == value else repr(float(value))
-        round_one = abs(value) >= 1e9 and len(text) <= 12  # 1e10, but 123456789012
-        if value.is_integer() and abs(value) < 1e15 and not round_one:
-            return str(int(value))
-        return text.replace("e+", "e")
-    return repr(value) if value in ("", "-") else str(value)
-
-
-def by_value(value: Any) -> tuple[bool, float, str]:
-    """What sorts the cells of a column: numbers by value, then texts."""
-    number = number_of(str(value))
-    return (True, 0.0, str(value)) if number is None else (False, number, "")

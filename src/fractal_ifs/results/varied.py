@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.results.columns import COLUMNS, is_measured
 from fractal_ifs.results.protocol import keys_of_difference, protocol_value
-from fractal_ifs.results.text_table import number_of
+from fractal_ifs.results.values import number_of
 from fractal_ifs.runs import records
 
 if TYPE_CHECKING:
