@@ -240,6 +240,17 @@ def test_a_directory_of_choices_cant_bring_its_code(tmp_path, monkeypatch, group
     assert not (tmp_path / "evil").exists()
 
 
+def test_a_function_defined_anew_is_tried_anew(write):
+    """As where a cell of a notebook is run again; its name is that of before."""
+    name = write()
+    check(own(name))
+    exec("def soft(f, y): return (f * y).mean(-1)", sys.modules[name].__dict__)
+    with pytest.raises(ConfigError, match="there is no such key"):
+        check(own(name, sharp=2))
+    with pytest.raises(ConfigError, match="must return a loss for each output"):
+        check(own(name))
+
+
 def test_another_source_is_told(write, tmp_path, caplog):
     name = write()
     config = of_own(name, steps=40, eval_every=20)

@@ -7,6 +7,8 @@ import logging
 import pickle
 import re
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -391,8 +393,21 @@ def test_one_of_ones_own(write, tmp_path, command):
     edited(file, file.read_text() + "\n")
     assert "1 of these were measured by another source of their measures" in command(*words).out
     said = command(*words[:-2], "hydra.run.dir=other", f"measures=[{name}.margins]").status
-    assert said.startswith(f"error: measures={name}.margins: can't be imported (AttributeError: ")
+    assert said == f"error: measures[0]={name}.margins: {file} has no margins"
     assert not list(tmp_path.glob("other/*.pt"))
+
+
+def test_a_function_defined_anew_is_the_one_that_is_called(monkeypatch):
+    """As where a cell of a notebook is run again; its name is that of before."""
+    module = types.ModuleType("cells")
+    monkeypatch.setitem(sys.modules, "cells", module)
+    for value in (1.0, 2.0):
+        exec(f"def margin(snapshot): return {value}", module.__dict__)
+        [run] = trained([small(measures=("cells.margin",), steps=20, eval_every=10)])
+        assert [line["margin"] for line in measured(run)] == [value] * len(run.history)
+    exec("def margin(points): return 1", module.__dict__)
+    with pytest.raises(ConfigError, match="must be a function of one parameter, whose name is snapshot"):
+        check_measures(small(measures=("cells.margin",)))
 
 
 def test_a_run_that_goes_on_with_an_edited_measure_says_so(write, tmp_path, caplog):

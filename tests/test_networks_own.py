@@ -405,13 +405,29 @@ def test_a_refusal_needs_no_torch(nets, tmp_path):
     assert found.stderr.strip() == "error: depth=0: must be a whole number >= 1 and <= 100000"
 
 
+def test_a_class_defined_anew_is_tried_anew(nets):
+    """As where a cell of a notebook is run again; its name is that of before."""
+    name = nets(SIREN)
+    config = of_own(name, steps=20, eval_every=10)
+    [before] = trained([config])
+    module = sys.modules[name]
+    exec(SIREN.replace("torch.sin", "torch.cos"), module.__dict__)
+    [after] = trained([config])
+    assert type(after.model) is not type(before.model)
+    assert after.history != before.history
+    for source, why in (REFUSED["last axis"], REFUSED["dropout"]):
+        exec(source, module.__dict__)
+        with pytest.raises(ConfigError, match=re.escape(why)):
+            check(own(name), 2, 6, 2)
+
+
 def test_another_source_is_told_and_a_class_that_is_gone_is_one_line(nets, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("fractal_ifs.training.rounds.CHECKPOINT_SECONDS", 0)
     name = nets(SIREN)
     config = of_own(name, steps=40, eval_every=20)
     directory = tmp_path / "run"
     [half] = killed([config], [directory], 1)
-    (tmp_path / "mine" / f"{name}.py").write_text(SIREN + "\n")
+    edited(tmp_path / "mine" / f"{name}.py", SIREN + "\n")
     trained([config], 0, [half])
     [line] = [text for text in caplog.messages if "other versions" in text]
     assert re.search(r"model_source \w{12} there, \w{12} here", line)
