@@ -64,18 +64,20 @@ def test_killed_it_goes_on_from_its_own_checkpoint(tmp_path, monkeypatch):
     whole = trained(composed(**keys), tmp_path / "whole")
     monkeypatch.setattr(lightning, "CHECKPOINT_SECONDS", -1.0)
     pause = lightning.Keeper.pause
-    for step in (26, 40, 45):
+    for steps in ((26,), (40,), (45,), (30, 45)):  # an epoch has 15
+        directory = tmp_path / str(steps)
+        for step in steps:
 
-        def killed(keeper, trainer, step=step):
-            pause(keeper, trainer)
-            if keeper.run.step == step:
-                raise RuntimeError("killed")
+            def killed(keeper, trainer, step=step):
+                pause(keeper, trainer)
+                if keeper.run.step == step:
+                    raise RuntimeError("killed")
 
-        monkeypatch.setattr(lightning.Keeper, "pause", killed)
-        with pytest.raises(RuntimeError, match="killed"):
-            trained(composed(**keys), tmp_path / str(step))
+            monkeypatch.setattr(lightning.Keeper, "pause", killed)
+            with pytest.raises(RuntimeError, match="killed"):
+                trained(composed(**keys), directory)
         monkeypatch.setattr(lightning.Keeper, "pause", pause)
-        run = trained(composed(**keys), tmp_path / str(step))
+        run = trained(composed(**keys), directory)
         assert same(run, whole)
         assert numbers(run) == numbers(whole)
 

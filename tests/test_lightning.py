@@ -388,6 +388,36 @@ def test_killed_and_resumed_to_equal_bits(tmp_path, monkeypatch, keys, steps):
         assert f"training from step {step} to" in (tmp_path / str(step) / "train.log").read_text()
 
 
+@pytest.mark.parametrize(
+    ("keys", "steps"),
+    [
+        ({"eval_every": 20}, (15, 30, 45)),
+        ({"eval_every": 15}, (15, 17, 30, 31)),
+        ({"batch_size": 300}, (1, 2, 3)),  # each epoch is one batch
+        ({"+trainer.accumulate_grad_batches": 3}, (5, 10)),
+        ({"schedule": "cosine", "callbacks": ["early_stopping"]}, (30, 45)),
+    ],
+)
+def test_killed_at_the_ends_of_several_epochs(tmp_path, monkeypatch, keys, steps):
+    """As a step is 1/15 of an epoch here, or all of it, it goes on twice where an epoch has ended."""
+    config = composed(**{"engine": "lightning", "steps": 60, "eval_every": 20, **keys})
+    whole = trained(config)
+    monkeypatch.setattr(lightning, "CHECKPOINT_SECONDS", -1.0)
+    pause = lightning.Keeper.pause
+    for step in steps:
+
+        def killed(keeper, trainer, step=step):
+            pause(keeper, trainer)
+            if keeper.run.step == step:
+                raise RuntimeError("killed")
+
+        monkeypatch.setattr(lightning.Keeper, "pause", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            trained(config, tmp_path)
+    monkeypatch.setattr(lightning.Keeper, "pause", pause)
+    assert equal(trained(config, tmp_path), whole)
+
+
 def composed(**keys: Any) -> RunConfig:
     """As ``small``, which can't take lists and new keys."""
     return compose(**{**SMALL, **keys})

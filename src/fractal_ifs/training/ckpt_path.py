@@ -87,14 +87,19 @@ def begin(run: Run, trainer: pl.Trainer, callbacks: Iterable[Callback]) -> dict[
         "callbacks": {key: state for key, state in start.callbacks.items() if key in keys},
         "lr_schedulers": _scheduled(optimizer, config, start.step),
         "optimizer_states": [optimizer.state_dict()],
-        "loops": {"fit_loop": _come_to(trainer.fit_loop.state_dict(), config, start.step)},
+        "loops": {"fit_loop": come_to(trainer.fit_loop.state_dict(), config, start.step)},
     }
 
 
-def _come_to(fit: dict[str, Any], config: RunConfig, step: int) -> dict[str, Any]:
+def come_to(fit: dict[str, Any], config: RunConfig, step: int) -> dict[str, Any]:
     """The state of Lightning's loop over epochs, of a run that has come to a step.
 
-    It stands in ``on_train_batch_end`` of the last batch before, where Lightning's own checkpoints are written.
+    It stands in ``on_train_batch_end`` of the last batch before, where Lightning's own checkpoints are written. Its own
+    counts aren't right at the second epoch's end at which a run goes on: it doesn't count an epoch as begun after the
+    first, and so would take the batches of one again.
+
+    Args:
+        fit: the state of such a loop, which is changed.
     """
     share, per_epoch = config.trainer.batches_per_step, _per_epoch(config)
     batches = step * share

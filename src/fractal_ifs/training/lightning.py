@@ -414,7 +414,9 @@ class KeptIO(TorchCheckpointIO):
         kept = json.loads(self.run.lightning)
         callbacks = {name: _decoded(json.loads(text)) for name, text in kept["callbacks"].items()}
         weights = {f"network.{name}": value for name, value in self.run.model.state_dict().items()}
-        return {**_decoded(kept["rest"]), "callbacks": callbacks, "state_dict": weights, "optimizer_states": []}
+        rest = _decoded(kept["rest"])
+        ckpt_path.come_to(rest["loops"]["fit_loop"], self.run.config, rest["global_step"])
+        return {**rest, "callbacks": callbacks, "state_dict": weights, "optimizer_states": []}
 
 
 class Environment(LightningEnvironment):
