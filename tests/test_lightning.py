@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 import pytest
@@ -21,14 +23,23 @@ import torch
 import yaml
 from conftest import SMALL, read_checkpoint, small
 from omegaconf import OmegaConf
-from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.callbacks import ModelCheckpoint, Timer
 
-from fractal_ifs import MLP, Classifier, ConfigError, FractalDataModule, FractalDistribution, load, run
+from fractal_ifs import (
+    MLP,
+    Classifier,
+    ConfigError,
+    FractalDataModule,
+    FractalDistribution,
+    load,
+    run,
+)
 from fractal_ifs.config.annotations import fitted
 from fractal_ifs.config.compose import compose
 from fractal_ifs.config.lightning import OURS, SHOWN, USUAL, trainer_flags
 from fractal_ifs.config.run import Job, RunConfig
-from fractal_ifs.data.order import OrderedLoader, PointBatches
+from fractal_ifs.data.modules import CIFAR10DataModule
+from fractal_ifs.data.order import Numbers, OrderedLoader, PointBatches
 from fractal_ifs.data.points import fractal_points
 from fractal_ifs.data.seeds import permutation, stream
 from fractal_ifs.files import CONF
@@ -41,6 +52,7 @@ from fractal_ifs.runs.versions import ComputedBy
 from fractal_ifs.sweeps.finished import finished_jobs
 from fractal_ifs.training import lightning
 from fractal_ifs.training.grouping import groups_of
+from fractal_ifs.training.lightning_parts import LOGGERS
 from fractal_ifs.training.trackio_logger import TrackioLogger
 from fractal_ifs.training.train import train
 
@@ -143,13 +155,19 @@ def test_a_column_of_outputs_is_refused(tmp_path):
     [
         (torch.ones(20, 1), "hinge", r"labels: must be of shape \(20,\), not \(20, 1\)"),
         (torch.arange(20) % 2, "hinge", r"labels: must be -1 and \+1 for outputs \(b,\), there is a 0"),
+        (torch.ones(20) * 3, "squared", r"labels: must be -1 and \+1 for outputs \(b,\), there is a 3"),
+        (
+            torch.ones(20),
+            "cross_entropy",
+            r"loss=cross_entropy: must have outputs \(b, classes\), not \(20,\); those go with loss=hinge",
+        ),
         (
             torch.ones(20),
             lambda f, y: (f[:3] - 1).abs(),
             r"loss: must be one number, or one for each point, not \(3,\)",
         ),
     ],
-    ids=["column", "zeros", "loss"],
+    ids=["column", "zeros", "threes", "classes", "loss"],
 )
 def test_labels_and_losses_that_do_not_fit_are_refused(tmp_path, labels, loss, told):
     data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(20, 2), labels), 20)
@@ -159,6 +177,27 @@ def test_labels_and_losses_that_do_not_fit_are_refused(tmp_path, labels, loss, t
         pl.Trainer(**keys, num_sanity_val_steps=0).fit(model, data, data)
     with pytest.raises(ConfigError, match=f"^{told}$"):
         pl.Trainer(**keys).validate(model, data)
+
+
+@pytest.mark.parametrize(
+    ("labels", "loss", "told"),
+    [
+        (torch.arange(20) % 3, "hinge", r"loss=hinge: must have outputs \(b,\), not \(20, 2\); .* loss=cross_entropy"),
+        (torch.ones(20, 2), "squared", r"loss=squared: must have outputs \(b,\), not \(20, 2\); .*"),
+        (torch.arange(20) % 3, "cross_entropy", r"labels: must be 0 to 1 for outputs \(b, 2\), there is a 2"),
+        (-torch.ones(20).long(), "cross_entropy", r"labels: must be 0 to 1 for outputs \(b, 2\), there is a -1"),
+        (
+            torch.ones(20),
+            "cross_entropy",
+            r"labels: must be whole numbers for outputs .*, not torch.float32",
+        ),
+    ],
+)
+def test_labels_of_classes_that_do_not_fit_are_refused(tmp_path, labels, loss, told):
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(20, 2), labels), 20)
+    keys: Any = {"max_steps": 1, "accelerator": "cpu", "logger": False, "default_root_dir": tmp_path}
+    with pytest.raises(ConfigError, match=f"^{told}$"):
+        pl.Trainer(**keys, num_sanity_val_steps=0).fit(Classifier(torch.nn.Linear(2, 2), loss), data, data)
 
 
 def test_labels_may_be_shares_of_classes(tmp_path):
@@ -386,6 +425,101 @@ def test_killed_and_resumed_to_equal_bits(tmp_path, monkeypatch, keys, steps):
         monkeypatch.setattr(lightning.Keeper, "pause", pause)
         assert equal(trained(config, tmp_path / str(step)), whole)
         assert f"training from step {step} to" in (tmp_path / str(step) / "train.log").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+@pytest.mark.parametrize("ends", [(3,), (3, 6), (4, 6, 9)])
+def test_a_trainer_of_ones_own_goes_on_from_the_ends_of_several_epochs(tmp_path, ends):
+    def fit(steps: int, ckpt_path: Path | None) -> Classifier:
+        kept = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+        trainer = pl.Trainer(
+            max_steps=steps, max_epochs=-1, accelerator="cpu", logger=False, callbacks=[kept], limit_val_batches=0,
+            enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path)  # fmt: skip
+        model = Classifier(MLP(2, 5, 1), lr=1e-2)
+        data = FractalDataModule("vicsek", 1, data={"train_size": 350, "test_size": 10})  # three batches
+        trainer.fit(model, data, ckpt_path=ckpt_path)
+        return model
+
+    torch.manual_seed(0)
+    whole, ckpt_path = fit(12, None), None
+    for kept in tmp_path.glob("*.ckpt"):
+        kept.unlink()
+    for step in ends:
+        torch.manual_seed(0)
+        fit(step, ckpt_path)
+        ckpt_path = tmp_path / f"step={step}.ckpt"
+    found = fit(12, ckpt_path).state_dict()
+    assert all(torch.equal(found[name], weights) for name, weights in whole.state_dict().items())
+
+
+def test_a_loader_begins_where_an_epoch_does():
+    """However far the last iteration came; Lightning says which epoch it is, and where it goes on."""
+    numbers = Numbers(4)
+    assert next(iter(numbers)) == 0
+    assert [*numbers] == [4, 5, 6, 7]
+    assert [*numbers] == [8, 9, 10, 11]
+    numbers.set_epoch(0)
+    assert [n for n, _ in zip(numbers, "ab", strict=False)] == [0, 1]
+    numbers.set_epoch(0)  # another fit
+    assert [*numbers] == [0, 1, 2, 3]
+    numbers.set_epoch(5)
+    assert [*numbers] == [20, 21, 22, 23]
+    for number, epoch in ((6, 1), (8, 2), (8, 1)):  # the last is Lightning's count after a second restart at an end
+        numbers = Numbers(4)
+        numbers.load(number)
+        numbers.set_epoch(epoch)
+        assert [*numbers] == [*range(number, 8 if number == 6 else 12)]
+        numbers.set_epoch(epoch + 1)
+        assert next(iter(numbers)) == (8 if number == 6 else 12)
+
+
+@pytest.mark.parametrize("module", [FractalDataModule("vicsek", 4, data={"train_size": 300, "test_size": 10})])
+def test_processes_of_a_trainer_share_out_each_batch(module):
+    whole = [batch for batch, _ in zip(module.train_dataloader(), range(3), strict=True)]
+    for number in (0, 1):
+        module.trainer = cast(Any, SimpleNamespace(world_size=2, global_rank=number))
+        loader = module.train_dataloader()
+        assert isinstance(loader.sampler, torch.utils.data.DistributedSampler)  # so Lightning puts none in its place
+        for (x, y), (x_all, y_all) in zip(loader, whole, strict=True):
+            assert torch.equal(x, x_all[number::2])
+            assert torch.equal(y, y_all[number::2])
+    module.trainer = cast(Any, SimpleNamespace(world_size=3, global_rank=0))
+    with pytest.raises(ConfigError, match=r"^batch_size=100: must be a multiple of 3, the processes"):
+        module.train_dataloader()
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
+def test_one_batch_can_be_fitted_again_and_again(tmp_path):
+    """``overfit_batches`` puts a sampler of Lightning's in place of ours."""
+    seen: list[torch.Tensor] = []
+
+    class Look(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            seen.append(batch[0])
+
+    data = FractalDataModule("vicsek", 4, data={"train_size": 300, "test_size": 10})
+    keys: Any = {"accelerator": "cpu", "logger": False, "default_root_dir": tmp_path, "callbacks": [Look()]}
+    pl.Trainer(max_steps=3, overfit_batches=1, enable_checkpointing=False, **keys).fit(Classifier(MLP(2, 4, 1)), data)
+    first, *others = seen
+    assert len(others) == 2
+    assert all(torch.equal(each, first) for each in others)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ("fractal", "data=fractal: must be a mapping with keys of conf/data/fractal.yaml"),
+        (5, "data=5: must be a mapping with keys of conf/data/fractal.yaml"),
+        ({"val_size": 77}, "data.val_size=77: must be 0 here, where val_dataloader is the test set"),
+    ],
+)
+def test_data_that_a_module_does_not_give_are_refused(data, told):
+    with pytest.raises(ConfigError) as refused:
+        FractalDataModule("vicsek", 1, data=data)
+    assert str(refused.value) == told
+    if isinstance(data, dict):
+        with pytest.raises(ConfigError, match="val_size=77"):
+            CIFAR10DataModule(data)
 
 
 @pytest.mark.parametrize(
@@ -656,13 +790,18 @@ def test_each_job_of_a_sweep_trains_alone(command, tmp_path):
 
 
 def test_from_python(tmp_path):
+    levels, state = [logging.getLogger(name).level for name in LOGGERS], torch.get_rng_state()
     record, model = run(engine="lightning", width=4, depth=1, steps=30, eval_every=30, logger="none",
                         data__train_size=300, data__test_size=50, trainer__gradient_clip_val=0.5)  # fmt: skip
+    assert [logging.getLogger(name).level for name in LOGGERS] == levels
+    assert torch.equal(torch.get_rng_state(), state)
     assert record["engine"] == "lightning"
     assert record["steps"] == 30
     assert sum(p.numel() for p in model.parameters()) == record["params"]
     with pytest.raises(ConfigError, match=r"^callbacks.best_checkpoint: writes files: give the run a directory$"):
         run(engine="lightning", callbacks="best_checkpoint", logger="none", steps=10)
+    with pytest.raises(ConfigError, match=r"^logger=wandb: writes files: give the run a directory$"):
+        run(logger="wandb", steps=10)
 
 
 class FakeTrackio:

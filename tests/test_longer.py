@@ -73,6 +73,9 @@ def test_of_several_the_longest_and_images_too(tmp_path):
     assert "begins from step 20: the end of" in log(tmp_path / "long")
 
 
+VAL: dict[str, Any] = {"measures": ("val_acc",), "data__val_size": 50}
+
+
 @pytest.mark.parametrize(
     ("shorter", "longer", "said"),
     [
@@ -82,6 +85,12 @@ def test_of_several_the_longest_and_images_too(tmp_path):
         ({"eval_every": 10}, {}, "differs in nothing but fewer steps"),
         ({"training": "layerwise"}, {"training": "layerwise"}, "training=layerwise: each layer has its own steps"),
         ({"schedule": "cosine"}, {"schedule": "cosine"}, "schedule=cosine: its learning rates depend on steps"),
+        (
+            {},
+            VAL | {"objective": "val_acc"},
+            "has no val_acc of data.val_size=50",
+        ),
+        (VAL, VAL | {"data__val_size": 60}, "has no val_acc of data.val_size=60"),
     ],
     ids=str,
 )
@@ -90,7 +99,8 @@ def test_else_it_begins_from_step_0_and_says_why(tmp_path, shorter, longer, said
     config = small(**{**LONG, **longer})
     trained([config], directories=[tmp_path / "straight"])
     trained([going_on(config, tmp_path / "short")], directories=[tmp_path / "long"])
-    assert f"begins from step 0: {said}" in log(tmp_path / "long").replace(f"no finished run in {tmp_path}/short ", "")
+    told = re.sub(rf"(no finished|the) run in {tmp_path}/short ", "", log(tmp_path / "long"))
+    assert f"begins from step 0: {said}" in told
     assert results(tmp_path / "long")["."] == results(tmp_path / "straight")["."]
 
 

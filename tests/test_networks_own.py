@@ -321,6 +321,7 @@ def test_refusals_come_before_anything_is_written(command, nets, tmp_path):
         ("model.omega=fast", "failed (TypeError: "),
         ("+model.width=3", "model.width=3: can't be a key of the network: the run gives it"),
         ("+model._args_=[1]", "model._args_=[1]: must be the name of an argument"),
+        ("+model.table={1: 2.0, a: 3}", 'model.table: the key 1: must be a name, as "1"'),
         ("+model.table={1: 2.0}", 'model.table: the key 1: must be a name, as "1"'),
         ("+model.tables=[{a: {1: 2, b: 3}}]", 'model.tables.0.a: the key 1: must be a name, as "1"'),
         ("+model.act={_target_:os.system}", "model.act._target_=os.system: can't stand here"),

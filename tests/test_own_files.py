@@ -5,7 +5,9 @@ import json
 import pytest
 
 from fractal_ifs import ConfigError, run
+from fractal_ifs.config.compose import compose
 from fractal_ifs.config.own_files import fault
+from fractal_ifs.files import CONF
 from fractal_ifs.help.options import options_and_words
 from fractal_ifs.plot import configs, write_pictures
 
@@ -129,6 +131,22 @@ def test_plot_takes_choices_of_all_directories_that_it_is_given(tmp_path, monkey
         ["hydra.searchpath=['p 2']", "hydra.searchpath=['a,b']"],
     ):
         assert configs(["curve=one,two", *words]).count("degree: 0") == 2
+
+
+@pytest.mark.parametrize("words", ["{0}", "-m {0},vicsek", "-m fractal=glob(car*)"])
+def test_a_choice_of_the_packages_name_is_not_passed_over(command, mine, words):
+    """Hydra takes the package's, so a copy that was edited would change nothing."""
+    (mine.parent / "fractal").mkdir()
+    (mine.parent / "fractal" / "carpet.yaml").write_text((CONF / "fractal" / "carpet.yaml").read_text())
+    mine = mine.parent
+    told = "fractal=carpet: the package has one of that name, which wins; rename "
+    for place in (f"--config-dir={mine}", f"hydra.searchpath=[{mine}]"):
+        assert str(command(*words.format("fractal=carpet").split(), place, "steps=10").status).startswith(
+            f"error: {told}"
+        )
+    with pytest.raises(ConfigError, match=told):
+        compose(fractal="carpet", hydra__searchpath=[str(mine)])
+    assert compose(fractal="vicsek", hydra__searchpath=[str(mine)]).fractal.name == "vicsek"
 
 
 def test_run_refuses_what_only_the_command_line_has(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from torch import nn
 from fractal_ifs.config.compose import compose
 from fractal_ifs.config.keys import shown
 from fractal_ifs.config.keywords import Lists, Values, signature
+from fractal_ifs.config.logger import WandbLogger
 from fractal_ifs.config.machine import check_writable
 from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import ConfigError, counted, short
@@ -85,6 +86,8 @@ def run(directory: str | Path | None = None, **keywords: Any) -> Result:
     config = compose(**_without_wandb(keywords))
     if config.kept and directory is None:
         raise ConfigError(f"kept={shown(config.kept)}: needs a directory, in which the run lies")
+    if isinstance(config.logger, WandbLogger) and directory is None:
+        raise ConfigError("logger=wandb: writes files: give the run a directory")
     if (devices := config.trainer.devices) > 1:
         raise ConfigError(
             f"trainer.devices={devices}: must be 1 in run(), which trains in this process; sweep() starts others"

@@ -19,6 +19,7 @@ from fractal_ifs.config.lightning import check_packages
 from fractal_ifs.config.machine import check_gpus, check_memory
 from fractal_ifs.config.messages import one_line
 from fractal_ifs.config.own_class import check_named
+from fractal_ifs.config.own_files import check_seen
 from fractal_ifs.config.run import GROUPS, NAMED, RunConfig
 from fractal_ifs.config.session import VERSION_BASE, borrowed
 from fractal_ifs.config.trust import check_groups
@@ -82,6 +83,7 @@ def check_own(words: Sequence[str], sweeper: bool = False) -> None:
             raise ConfigError(f"{short(key)}: there is no such key here; of hydra's there is {known}")
     for folder in own_folders(words):
         check_groups(folder)
+    check_seen(words)
 
 
 def parse(config: DictConfig, here: bool = True) -> RunConfig:
@@ -139,7 +141,7 @@ def _chosen(config: DictConfig, group: str) -> str | None:
 
 def _missing(values: Mapping[str, Any], prefix: str = "") -> str | None:
     """The first key without a value, in order of names."""
-    for key in sorted(values):
+    for key in sorted(values, key=str):
         value = values[key]
         found = _missing(cast(dict[str, Any], value), f"{prefix}{key}.") if isinstance(value, dict) else None
         if found or value == MISSING:

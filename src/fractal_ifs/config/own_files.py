@@ -55,6 +55,7 @@ def check_whole(words: Sequence[str]) -> None:
 
     Also where it isn't the one that Hydra would find: of two of one name that is the package's.
     """
+    check_seen(words)
     options = split(words)[0]
     for name, value in ((name, value.removesuffix(".yaml")) for name, value in options):
         own = [path for folder in own_folders(words) if (path := folder / f"{value}.yaml").is_file()]
@@ -68,6 +69,15 @@ def check_whole(words: Sequence[str]) -> None:
             if told or not defaults:
                 told = told or f"{path}: must begin with defaults: [config, _self_], for theory with [theory, _self_]"
                 raise ConfigError(told)
+
+
+def check_seen(words: Sequence[str]) -> None:
+    """Raises ConfigError for a choice that the package has too: Hydra would take that one, not the user's."""
+    folders = [folder for folder in own_folders(words) if folder.absolute() != CONF]
+    for group, name in _chosen(words, folders) if folders else ():
+        own = [path for folder in folders if (path := folder / group / f"{name}.yaml").is_file()]
+        if own and group and (CONF / group / f"{name}.yaml").is_file():
+            raise ConfigError(f"{group}={short(name)}: the package has one of that name, which wins; rename {own[0]}")
 
 
 def _chosen(words: Sequence[str], folders: Sequence[Path]) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,8 @@
 In a file of their own, because Lightning takes as long to import as everything else together.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -14,9 +16,10 @@ from fractal_ifs.config.data import FractalData, ImageData
 from fractal_ifs.config.fractal import Curve, Fractal, check_distribution
 from fractal_ifs.config.keys import A_SEED, checked
 from fractal_ifs.data.images import TEST_BATCH, Batches, image_sets
-from fractal_ifs.data.order import OrderedLoader, PointBatches
+from fractal_ifs.data.order import OrderedLoader, PointBatches, Shares
 from fractal_ifs.data.points import Points, fractal_points
 from fractal_ifs.data.readers import READERS
+from fractal_ifs.errors import ConfigError, short
 from fractal_ifs.fractals.distribution import device_of
 from fractal_ifs.fractals.named import plain, read
 
@@ -35,8 +38,12 @@ class FractalDataModule(pl.LightningDataModule):
         seed: the run's seed.
         batch_size: points in a training batch.
 
+    Where several processes train, each takes its share of every batch.
+
     Raises ConfigError.
     """
+
+    shares = True  # whether processes share out each batch here; in a run of ours they do so later
 
     def __init__(
         self,
@@ -50,7 +57,8 @@ class FractalDataModule(pl.LightningDataModule):
         self.fractal = fractal if isinstance(fractal, Fractal) else Fractal.parse(_keys("fractal", fractal))
         self.curve = curve if isinstance(curve, Curve) else Curve.parse(_keys("curve", curve))
         if not isinstance(data, FractalData):
-            data = FractalData.parse({**read("data", "fractal", {}), **(data or {})})
+            own = _own(data, "conf/data/fractal.yaml")
+            data = FractalData.parse({**read("data", "fractal", {}), **own})
         check_distribution(self.fractal, self.curve, data.margin)
         self.data, self.seed = data, checked("seed", _plainly(seed), int, SEED)
         self.batch_size = checked("batch_size", _plainly(batch_size), int, {"least": 1, "most": data.train_size})
@@ -66,7 +74,7 @@ class FractalDataModule(pl.LightningDataModule):
         self.setup()
         assert self.points is not None
         batches = PointBatches(self.points.x_train, self.points.y_train, self.seed, self.batch_size)
-        return OrderedLoader(batches, batches.per_epoch)
+        return OrderedLoader(_shared_out(batches, self), batches.per_epoch)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The test set as one batch."""
@@ -82,6 +90,18 @@ def _plainly(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
+def _own(data: object, file: str) -> Mapping[str, Any]:
+    """Keys in place of those of a file. Raises ConfigError, also where they ask for a set that no loader here gives."""
+    if not isinstance(data, Mapping | None):
+        raise ConfigError(f"data={short(data)}: must be a mapping with keys of {file}")
+    own = plain(cast(Mapping[str, Any], data or {}))
+    if own.get("val_size"):
+        raise ConfigError(
+            f"data.val_size={short(own['val_size'])}: must be 0 here, where val_dataloader is the test set"
+        )
+    return own
+
+
 def _keys(group: str, named: object) -> Mapping[str, Any]:
     """The keys of a choice of a group: of its file, of the file of one's own, or as they are given."""
     return plain(cast(Mapping[str, Any], named)) if isinstance(named, Mapping) else read(group, named, {})
@@ -92,6 +112,10 @@ class _Training(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, batches: Batches):
         self.batches = batches
+
+    def __len__(self) -> int:
+        """Those of an epoch."""
+        return self.batches.per_epoch
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         return next(self.batches(number, 1))
@@ -123,8 +147,12 @@ class CIFAR10DataModule(pl.LightningDataModule):
         batch_size: images in a training batch.
         device: where the images are stored and the batches are made.
 
+    Where several processes train, each takes its share of every batch.
+
     Raises ConfigError.
     """
+
+    shares = True  # as those of points
 
     def __init__(
         self,
@@ -135,7 +163,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
     ):
         super().__init__()
         if not isinstance(data, ImageData):
-            own = plain(data) if isinstance(data, Mapping) else {"name": data}
+            own = _own(data, "conf/data/cifar10.yaml") if isinstance(data, Mapping) else {"name": data}
             keys = read("data", own.get("name", "cifar10"), own)
             data = ImageData.parse({name: value for name, value in keys.items() if name != "defaults"})
         self.data, self.seed = data, checked("seed", _plainly(seed), int, SEED)
@@ -156,10 +184,20 @@ class CIFAR10DataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The training batches, an epoch at a time."""
-        return OrderedLoader(_Training(self.batches), self.batches.per_epoch)
+        return OrderedLoader(_shared_out(_Training(self.batches), self), self.batches.per_epoch)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """The test set, in batches of 1,000."""
         return DataLoader(_Test(self.batches), batch_size=None)
 
-    test_dataloader = val_dataloader
+    test_dataloader = predict_dataloader = val_dataloader
+
+
+def _shared_out(
+    batches: Dataset[tuple[Tensor, Tensor]], module: FractalDataModule | CIFAR10DataModule
+) -> Dataset[tuple[Tensor, Tensor]]:
+    """The batches of a module, or where several processes train with its Trainer, this one's share of each."""
+    trainer = module.trainer
+    if trainer is None or trainer.world_size == 1 or not module.shares:
+        return batches
+    return Shares(batches, module.batch_size, trainer.global_rank, trainer.world_size)

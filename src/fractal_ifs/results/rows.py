@@ -163,7 +163,8 @@ def _typed(row: Mapping[str, str], beside: Path) -> dict[str, Any]:
     found: dict[str, Any] = {name: text or None for name, text in row.items()}
     found |= {name: number_of(row[name]) for name in NUMBERS if name in row}
     found["seed"] = int(row["seed"]) if row["seed"].isdecimal() else found["seed"]  # a float has 53 bits of its 63
-    found |= {name: {"True": True, "False": False}.get(row[name]) for name in BOOLS if name in row}
+    bools = {"true": True, "false": False}  # a spreadsheet writes TRUE
+    found |= {name: bools.get(row[name].lower()) for name in BOOLS if name in row}
     found["differs"] = row.get("differs", "")
     # A kept table has no such column, and says it in ``differs``.
     found.setdefault("training", "layerwise" if "training=layerwise" in found["differs"] else "joint")

@@ -98,11 +98,29 @@ class Classifier(pl.LightningModule):
         return F.cross_entropy(f, y) if self.loss == "cross_entropy" else losses(self.loss, f, y)
 
     def _check_labels(self, f: Tensor, y: Tensor, batch_idx: int) -> None:
-        """Raises ConfigError for labels of another shape, and for 0 in an epoch's first batch: our losses have none."""
+        """Raises ConfigError for labels of another shape; with a loss of ours also for outputs that don't go with it,
+        and in an epoch's first batch for labels of other values.
+        """
         if y.shape not in (f.shape[:1], f.shape):
             raise ConfigError(f"labels: must be of shape ({len(f)},), not {tuple(y.shape)}")
-        if f.dim() == 1 and isinstance(self.loss, str) and not batch_idx and bool((y == 0).any()):
-            raise ConfigError("labels: must be -1 and +1 for outputs (b,), there is a 0")
+        if not isinstance(self.loss, str) or self.loss == A_FUNCTION:
+            return
+        of_classes = self.loss == "cross_entropy"
+        if of_classes != (f.dim() == 2):
+            needed, other = ("(b, classes)", "hinge") if of_classes else ("(b,)", "cross_entropy")
+            raise ConfigError(
+                f"loss={self.loss}: must have outputs {needed}, not {tuple(f.shape)}; those go with loss={other}"
+            )
+        if of_classes and y.dim() == 1 and y.is_floating_point():
+            raise ConfigError(f"labels: must be whole numbers for outputs (b, classes), not {y.dtype}")
+        if batch_idx or (of_classes and y.dim() == 2):  # shares of the classes
+            return
+        wrong = (y < 0) | (y >= f.shape[1]) if of_classes else y.abs() != 1
+        if bool(wrong.any()):
+            allowed = (
+                f"0 to {f.shape[1] - 1} for outputs (b, {f.shape[1]})" if of_classes else "-1 and +1 for outputs (b,)"
+            )
+            raise ConfigError(f"labels: must be {allowed}, there is a {y[wrong][0].item():g}")
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of a batch."""
@@ -114,12 +132,11 @@ class Classifier(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Measure a batch of the test set. f(x) = 0 counts as wrong."""
+        """Measure a batch of the test set. f(x) = 0 counts as wrong, and so does nan."""
         x, y = batch
         f = self(x)
         self._check_labels(f, y, batch_idx)
-        right = (y * f > 0 if f.dim() == 1 else f.argmax(1) == (y if y.dim() == 1 else y.argmax(1))).double().mean()
-        numbers = {"test_loss": self.loss_of(f, y), "test_acc": right}
+        numbers = {"test_loss": self.loss_of(f, y), "test_acc": _right(f, y).double().mean()}
         self.log_dict(numbers | self.more_of(numbers), batch_size=len(y), sync_dist=True)
 
     def more_of(self, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -142,6 +159,13 @@ class Classifier(pl.LightningModule):
         if self.schedule is None:
             return optimizer
         return [optimizer], [{"scheduler": self.schedule(optimizer), "interval": "step"}]
+
+
+def _right(f: Tensor, y: Tensor) -> Tensor:
+    """Which answers are right, (b,): outputs f (b,) or (b, classes), labels y."""
+    if f.dim() == 1:
+        return y * f > 0
+    return (f.argmax(1) == (y if y.dim() == 1 else y.argmax(1))) & ~f.isnan().any(1)
 
 
 def described(network: nn.Module) -> dict[str, Any] | None:

@@ -55,6 +55,7 @@ from fractal_ifs.training.lightning_parts import (
     make_loggers,
     only_looks,
     quiet,
+    quietly,
     remove_later,
 )
 from fractal_ifs.training.rounds import SweepRounds
@@ -106,7 +107,7 @@ class LightningRounds(SweepRounds):
 
     def train_all(self) -> None:
         """As of ``SweepRounds``, without the warnings of Lightning that say what we have chosen."""
-        with warnings.catch_warnings():
+        with quietly(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=CHOSEN)
             super().train_all()
 
@@ -158,9 +159,10 @@ def data_of(run: Run) -> pl.LightningDataModule:
     if isinstance(c.data, ImageData):
         images = CIFAR10DataModule(c.data, c.seed, c.batch_size, str(run.params.device))
         images.prepare_data_per_node = False  # processes of one machine are nodes to Lightning
+        images.shares = False
         return images
     module = FractalDataModule(c.fractal, c.curve, c.data, c.seed, c.batch_size)
-    module.points = run.data
+    module.points, module.shares = run.data, False
     return module
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -53,8 +54,7 @@ LEAST = {
     "window": 1,
     "warmup": 0,
 }
-for package in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric"):
-    logging.getLogger(package).setLevel(logging.WARNING)  # else it names what the machine has, and its own products
+LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
 
 # Callbacks of Lightning's that train beside a run's own steps, change its steps, or its network after the last of them:
 # no record would be true of such a run. And what there is in their place.
@@ -68,6 +68,23 @@ REFUSED: Mapping[type[Callback], str] = {
 LOGGED = ("train_loss", "test_loss", "test_acc", "val_acc")  # by ``Classifier``
 
 
+@contextmanager
+def quietly() -> Generator[None]:
+    """Within: Lightning doesn't name what the machine has, and its own products. All is as before at the end, torch's
+    global generator too.
+    """
+    before = {name: logging.getLogger(name).level for name in LOGGERS}
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
+@quietly()
 def check_parts(jobs: Iterable[Job]) -> None:
     """Raises ConfigError for what Lightning won't take of jobs of ``engine=lightning``."""
     for job in jobs:
