@@ -23,7 +23,7 @@ from fractal_ifs.results.columns import COLUMNS
 from fractal_ifs.results.measured import measures_of, with_measure
 from fractal_ifs.results.numbers import LAST10, collapsed, learning_curve
 from fractal_ifs.results.protocol import keys_of_difference, protocol_value, setting_of
-from fractal_ifs.results.rows import read_runs
+from fractal_ifs.results.rows import read_runs, runs_of
 from fractal_ifs.results.text_table import csv_of, read_text
 from fractal_ifs.results.varied import with_inner_keys
 from fractal_ifs.runs.history import read_history, write_history
@@ -139,6 +139,42 @@ def test_a_table_alone_has_the_measures_of_the_last_step(tmp_path):
     shutil.rmtree(tmp_path / "runs")
     alone = read_runs([tmp_path / "alone" / "results.csv"])[0]
     assert with_measure(alone, "norm_hidden_0")[0]["norm_hidden_0@last"].tolist() == runs.final_norm_hidden_0.tolist()
+
+
+def test_of_a_row_whose_directory_has_another_run_by_now_only_the_table_tells(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, seed in (("a", 0), ("b", 1)):
+        trained(tmp_path / "runs" / name, seed=seed)
+    write_report([Path("runs")], Path("old"), with_figures=False)
+    before, notes = read_runs([Path("old/results.csv")])
+    assert notes == []
+    assert [Path(where).name for where in before.directory] == ["a", "b"]
+    assert all("norm_hidden_0" in measures_of(run) for run in before.to_dict("records"))
+    shutil.rmtree("runs/a")
+    trained(tmp_path / "runs" / "a", lr=0.02)
+    table, notes = read_runs([Path("old/results.csv")])
+    assert notes == ["1 run of old/results.csv: another lies where the table says, so none is read there"]
+    first, second = runs_of(table)
+    assert (first["directory"], first["lr"], list(measures_of(first))) == (None, before.lr[0], ["test_acc"])
+    assert measures_of(first)["test_acc"] == learning_curve(first)
+    assert (second["directory"], "norm_hidden_0" in measures_of(second)) == ("runs/b", True)
+
+
+@pytest.mark.parametrize("there", ["begun", "damaged", "history", "nothing"])
+def test_a_row_keeps_its_directory_unless_something_else_may_lie_there(tmp_path, there):
+    """``begun``: the run is being replaced by another, and its record is still there."""
+    directory = trained(tmp_path / "runs" / "a")
+    (tmp_path / "results.csv").write_bytes(csv_of(read_runs([tmp_path / "runs"])[0]))
+    if there == "begun":
+        write_begun(directory, Begun(small(seed=7), None))
+    elif there == "damaged":
+        (directory / RESULT).write_text("{")
+    elif there == "history":
+        (directory / RESULT).unlink()
+    else:
+        shutil.rmtree(directory)
+    [run] = runs_of(read_runs([tmp_path / "results.csv"])[0])
+    assert run["directory"] == (str(directory) if there == "nothing" else None)
 
 
 def test_of_one_run_in_two_places_the_one_with_more_measures_counts(tmp_path):

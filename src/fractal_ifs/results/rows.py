@@ -137,7 +137,20 @@ def _read_csv(path: Path, notes: list[str]) -> list[dict[str, Any]]:
 
 def _rows_of(table: TextTable, path: Path, notes: list[str]) -> list[dict[str, Any]]:
     notes += [f"{LEFT_OUT}{path}: {each}" for each in table.damaged]
-    return [_typed(row, path.parent) for row in table.rows.values()]
+    rows = [_typed(row, path.parent) for row in table.rows.values()]
+    others = [row for row in rows if row.get("directory") and _gone(row)]
+    for row in others:
+        row["directory"] = None
+    if others:
+        notes.append(
+            f"{counted(len(others), 'run')} of {path}: another lies where the table says, so none is read there"
+        )
+    return rows
+
+
+def _gone(row: Mapping[str, Any]) -> bool:
+    """Whether the directory of a table's row has another run by now, whose numbers would be taken for this one's."""
+    return records.has_another(Path(row["directory"]), row["fingerprint"])
 
 
 def kept_rows(sweep: Path, notes: list[str] | None = None) -> list[dict[str, Any]]:

@@ -489,6 +489,27 @@ def asked_of(directory: Path) -> RunConfig | None:
     return begun.config if begun else read_composed(directory)
 
 
+def has_another(directory: Path, fingerprint: str) -> bool:
+    """Whether a directory has another run than the one of a fingerprint, or files of a run that can't be told.
+
+    False where it has none: nothing can be mistaken there.
+    """
+    if not os.path.isdir(directory):
+        return False
+    begun = read_begun(directory)
+    names = [begun.config.fingerprints] if begun else []
+    try:
+        record = read_stored(directory).record
+        names.append((record.fingerprint, *record.config.fingerprints))
+    except FileNotFoundError:
+        pass
+    except (Damaged, NotUnderstood):
+        return True
+    if not names and (composed := read_composed(directory)):
+        names = [composed.fingerprints]
+    return not all(fingerprint in each for each in names) if names else (directory / HISTORY).exists()
+
+
 def _rows(history: Path) -> int:
     """How many lines follow the head of a history.csv; -1 where there is none, or nothing can be read."""
     try:
