@@ -264,6 +264,23 @@ def test_a_report_never_replaces_a_table_that_was_kept(tmp_path, capsys):
         write_report([tmp_path / "runs"], tmp_path / "out", with_figures=False)
 
 
+def test_a_report_never_lies_among_the_files_of_a_sweep_or_a_run(tmp_path):
+    """Its table would replace the sweep's, in which the sweep finds its runs."""
+    sweep = tmp_path / "multirun" / "grid"
+    run = ended(sweep, 0.6)
+    (sweep / "multirun.yaml").write_text("seed: 0\n")
+    (sweep / "results.csv").write_bytes(b"fingerprint,directory\n")
+    for output in (sweep, run):
+        before = {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()}
+        with pytest.raises(ConfigError, match=rf"^output directory {output}: must be another, .*; {output}/report may"):
+            write_report([sweep], output, with_figures=False)
+        assert {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()} == before
+    for output in (sweep / "report", sweep.parent, tmp_path / "new" / "one"):
+        for _ in range(2):  # its own is written again
+            write_report([sweep], output, with_figures=False)
+            assert read_runs([output / "results.csv"])[0].best_test_acc.tolist() == [0.6]
+
+
 def test_tables_that_a_spreadsheet_wrote_and_sweeps_that_are_named_like_one_are_read(tmp_path):
     ended(tmp_path / "runs.csv", 0.6)
     runs, _ = read_runs([tmp_path / "runs.csv"])

@@ -16,6 +16,7 @@ from fractal_ifs.results.pivot import numbers
 from fractal_ifs.results.rows import read_runs
 from fractal_ifs.results.text_table import csv_of, may_replace
 from fractal_ifs.results.varied import with_inner_keys
+from fractal_ifs.runs.files import check_folder
 
 # Of the paper's tables; below the table of a sweep stands what its own cells are.
 CELL = (
@@ -53,14 +54,14 @@ def write_report(
         terminal: how many columns the terminal has.
         drawn: how figures are written.
 
-    Raises ConfigError where a path holds no run, or one of a later format, ``output`` can't be written or has a kept
-    table of the name results.csv, ``columns`` is
-    no key that differs, ``number`` is no number or measure of these runs, or a package of the extra ``report`` is not
+    Raises ConfigError where a path holds no run, or one of a later format, ``output`` can't be written, is a run's
+    or a sweep's own directory, or has a kept table of the name results.csv, ``columns`` is no key that differs, ``number`` is no number or measure of these runs, or a package of the extra ``report`` is not
     installed.
     """
     require("report", *([] if with_figures else ["pyarrow"]))
     if reason := obstacle(output):
         raise ConfigError(f"output directory {output}: {reason}")
+    check_folder(output)
     table = output / "results.csv"
     its_own = not any(path.resolve() == table.resolve() for path in paths)  # else it is left as it is
     if its_own and not may_replace(table):
