@@ -376,7 +376,7 @@ def test_running_torn_and_failed_runs(tmp_path):
     record = json.loads((failed / "result.json").read_text()) | {"best_test_acc": None, "error": "OSError: disk"}
     (failed / "result.json").write_text(json.dumps(record))
     runs, notes = rows.read_runs([tmp_path])
-    assert sorted(runs.status) == ["failed", "finished", "running", "running"]
+    assert sorted(runs.status) == ["failed", "finished", "interrupted", "interrupted"]
     assert "1 file damaged and left out, the first: " in notes[0]
     assert cell_of(tmp_path)[0].accuracy == 0.8
     text = write_report([tmp_path], tmp_path / "out", with_figures=False)

@@ -26,6 +26,7 @@ from fractal_ifs.results.protocol import keys_of_difference, protocol_value, set
 from fractal_ifs.results.rows import read_runs, runs_of
 from fractal_ifs.results.text_table import csv_of, read_text
 from fractal_ifs.results.varied import with_inner_keys
+from fractal_ifs.runs import locks
 from fractal_ifs.runs.history import read_history, write_history
 from fractal_ifs.runs.records import (
     BEGUN,
@@ -223,11 +224,15 @@ def test_a_run_that_went_on_is_read_as_it_is_now(tmp_path, status, capsys):
     [run] = read_runs([tmp_path])[0].to_dict("records")
     best = max(rows, key=lambda row: row.test_acc)
     assert [run[name] for name in ("status", "steps", "best_test_acc", "best_step")] == [
-        "running", 100, best.test_acc, best.step
+        "interrupted", 100, best.test_acc, best.step
     ]  # fmt: skip
     assert learning_curve(run)[0] == [row.step for row in rows]
     assert "1 interrupted; 100 of 100 steps" in show(tmp_path)
-    write_report([tmp_path], tmp_path / "out")
+    assert "1 run: 1 interrupted" in write_report([tmp_path], tmp_path / "out")
+    lock = locks.of_directory(directory, "run")
+    assert read_runs([tmp_path])[0].status.tolist() == ["running"]
+    assert "1 running; 100 of 100 steps" in show(tmp_path)
+    lock.release()
     write_history(directory, rows[:2])  # no further than the record
     [run] = read_runs([tmp_path])[0].to_dict("records")
     assert [run[name] for name in ("status", "steps", "best_test_acc")] == [status, 40, 0.1]

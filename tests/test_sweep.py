@@ -30,6 +30,7 @@ from fractal_ifs.results.text_table import csv_of
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.records import RunRecord, Status, read_record, read_stored, unmeasured, version, write_record
 from fractal_ifs.runs.run import Run
+from fractal_ifs.sweeps.driver import begin_command
 from fractal_ifs.sweeps.other_names import found_there
 from fractal_ifs.sweeps.status import status
 from fractal_ifs.sweeps.sweep import train_jobs
@@ -646,6 +647,49 @@ def test_jobs_without_a_measurement_are_told_by_table_and_report(command, tmp_pa
     assert len(told(multirun, multirun / "some", multirun)) == 1  # jobs that are below several paths count once
     assert "no measurement yet" not in command("-m", *QUICK, "curve=4", "seed=0", "sweep=other").out
     assert told(multirun / "some", multirun / "other")[0].startswith("1 job of ")  # another directory has measured it
+
+
+def test_runs_that_were_killed_are_in_the_table_as_in_a_report(command, tmp_path, capsys):
+    sweep = tmp_path / "multirun" / "some"
+    command("-m", *QUICK, "curve=1,4,6", "seed=0", "measures=[train_acc]", "sweep=some")
+    killed, went_on, begun = (next(sweep.glob(f"curve={curve},*")) for curve in (1, 4, 6))
+    whole = read_stored(went_on).record
+    (killed / "result.json").unlink()  # killed before it had a record
+    before = {"best_test_acc": 0.1, "best_step": 30, "final_test_acc": 0.1, "steps": 30, "seconds": 1.0}
+    write_record(went_on, RunRecord.of(whole.config, Status.INTERRUPTED, **before))  # interrupted, then killed
+    (begun / "result.json").unlink()
+    lines = (begun / "history.csv").read_text().splitlines()
+    (begun / "history.csv").write_text("\n".join([lines[0], "0" + lines[1][2:]]) + "\n")  # measured before its steps
+    show_table(sweep)
+    assert "1 job: no measurement yet, so in no table." in capsys.readouterr().out
+    report, notes = read_runs([sweep])
+    assert notes == [f"1 job of {sweep}: no measurement yet, so in no table"]
+    rows = {row["curve"]: row for row in table(tmp_path, "some")}
+    assert {curve: row["status"] for curve, row in rows.items()} == {"1": "interrupted", "4": "interrupted"}
+    for run in report.to_dict("records"):
+        row = rows[run["curve"]]
+        assert (sweep / row["directory"], int(row["steps"])) == (Path(run["directory"]), 60)
+        for name in ("best_test_acc", "final_test_acc", "final_train_acc"):
+            assert float(row[name]) == run[name]
+        assert row["history"] == run["history"]
+    assert float(rows["4"]["best_test_acc"]) == whole.best_test_acc
+    command("-m", *QUICK, "curve=1,4,6", "seed=0", "measures=[train_acc]", "sweep=some")  # goes on
+    assert [row["status"] for row in table(tmp_path, "some")] == ["finished"] * 3
+
+
+def test_a_run_that_was_killed_gives_way_to_its_row_in_a_kept_table(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("-m", *QUICK, "curve=1", "seed=0,1", "sweep=some")
+    command(*words, "kept=kept.csv")
+    for path in (tmp_path / "multirun" / "some").glob("curve*"):
+        (path / "result.json").unlink()
+        (path / "begun.json").unlink(missing_ok=True)
+    command(*words, "kept=kept.csv")
+    rows = table(tmp_path, "some")
+    assert [(row["status"], row["directory"]) for row in rows] == [("finished", "")] * 2
+    begin_command()  # as another process, which knows of the kept runs by the sweep's table alone
+    show_table(tmp_path / "multirun" / "some")
+    assert table(tmp_path, "some") == rows
 
 
 def test_one_job_tells_its_result(command, tmp_path):

@@ -54,9 +54,9 @@ def write_report(
         terminal: how many columns the terminal has.
         drawn: how figures are written.
 
-    Raises ConfigError where a path holds no run, or one of a later format, ``output`` can't be written, is a run's
-    or a sweep's own directory, or has a kept table of the name results.csv, ``columns`` is no key that differs, ``number`` is no number or measure of these runs, or a package of the extra ``report`` is not
-    installed.
+    Raises ConfigError where a path holds no run, or one of a later format, ``output`` can't be written, is a run's or a
+    sweep's own directory or has a kept table of the name results.csv, ``columns`` is no key that differs, ``number`` is
+    no number or measure of these runs, or a package of the extra ``report`` is not installed.
     """
     require("report", *([] if with_figures else ["pyarrow"]))
     if reason := obstacle(output):

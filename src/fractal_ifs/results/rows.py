@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.config.data import ImageData
-from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError, Damaged, counted, short
 from fractal_ifs.results.columns import BOOLS, COLUMNS, COUNTS, ENDED, NUMBERS, is_measured, measured_of
 from fractal_ifs.results.protocol import setting_of
 from fractal_ifs.results.text_table import TextTable, read_text
 from fractal_ifs.results.values import number_of
-from fractal_ifs.runs import records
-from fractal_ifs.runs.history import MOST_MEASURED, Evaluation, Summary, best_row, read_history
+from fractal_ifs.runs import locks, records
+from fractal_ifs.runs.history import MOST_MEASURED, Summary, best_row, read_history
 from fractal_ifs.runs.records import TABLE, RunRecord, Status
 
 if TYPE_CHECKING:
@@ -142,9 +141,7 @@ def _rows_of(table: TextTable, path: Path, notes: list[str]) -> list[dict[str, A
     for row in others:
         row["directory"] = None
     if others:
-        notes.append(
-            f"{counted(len(others), 'run')} of {path}: another lies where the table says, so none is read there"
-        )
+        notes.append(f"{counted(len(others), 'run')} of {path}: another lies where the table says, so it isn't read")
     return rows
 
 
@@ -209,12 +206,13 @@ def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
                 pass
             except Damaged as error:
                 damaged.append(str(error))
-        ended = stored is not None and stored.record.status.ended
-        if records.HISTORY in names and (found is None or found["history"] is None or not ended):
+        record = stored.record if stored else None
+        if records.HISTORY in names and (
+            found is None or found["history"] is None or not (record and record.status.ended)
+        ):
             try:
-                history = read_history(directory, stored and stored.with_history)
-                if stored is None or (history and history[-1].step > (stored.record.steps or 0)):  # it went on since
-                    found = _unfinished(directory, history, stored and stored.record.config) or found
+                newer = went_on(directory, record, stored and stored.with_history)
+                found = row_of(directory, newer) if newer else found
             except FileNotFoundError:
                 pass
             except Damaged as error:
@@ -226,18 +224,26 @@ def _read_directory(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _unfinished(directory: Path, rows: Sequence[Evaluation], config: RunConfig | None) -> dict[str, Any] | None:
-    """The row of a run that has no record of its newest measurement, from its history.
+def went_on(directory: Path, before: RunRecord | None, expected: records.Stored | None = None) -> RunRecord | None:
+    """How far a run has come since its record was written, from its history.csv. None where that has nothing newer.
 
-    ``config``: of its record; None where it has none. The row is None where there is no config or no measurement.
+    It is running where a process trains it now, else interrupted. Raises FileNotFoundError and Damaged, as
+    ``read_history`` does.
+
+    Args:
+        before: its record; None where it has none.
+        expected: as for ``read_history``.
     """
-    config = config or records.asked_of(directory)
-    if config is None or not rows or rows[-1].step == 0:
+    rows = read_history(directory, expected)
+    if not rows or rows[-1].step <= (before.steps or 0 if before else 0):
+        return None
+    config = before.config if before else records.asked_of(directory)
+    if config is None:
         return None
     best, last = best_row(rows, config.counts_from), rows[-1]
-    record = RunRecord.of(
+    return RunRecord.of(
         config,
-        Status.RUNNING,
+        Status.RUNNING if locks.trained(directory) else Status.INTERRUPTED,
         best_test_acc=best.test_acc if best else None,
         best_step=best.step if best else None,
         final_test_acc=last.test_acc if last.step > config.counts_from else None,
@@ -246,7 +252,6 @@ def _unfinished(directory: Path, rows: Sequence[Evaluation], config: RunConfig |
         **Summary.of(rows, config.counts_from)._asdict(),
         measured=last.measured or None,
     )
-    return row_of(directory, record)
 
 
 def _without_doubles(table: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":

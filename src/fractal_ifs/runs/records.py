@@ -479,7 +479,7 @@ def what_is_there(directory: Path) -> str:
 
 def unmeasured(directory: Path) -> dict[Path, RunConfig]:
     """The jobs of sweeps at or below a directory that have neither a record nor a measurement, by their directories."""
-    bare = (path for path, names in walk(directory) if RESULT not in names and _rows(path / HISTORY) < 1)
+    bare = (path for path, names in walk(directory) if RESULT not in names and not _measured(path / HISTORY))
     return {path.resolve(): config for path in bare if (config := asked_of(path))}
 
 
@@ -510,12 +510,12 @@ def has_another(directory: Path, fingerprint: str) -> bool:
     return not all(fingerprint in each for each in names) if names else (directory / HISTORY).exists()
 
 
-def _rows(history: Path) -> int:
-    """How many lines follow the head of a history.csv; -1 where there is none, or nothing can be read."""
+def _measured(history: Path) -> bool:
+    """Whether a history.csv has a measurement after step 0."""
     try:
-        return read(history).count(b"\n") - 1
+        return any(line and not line.startswith(b"0,") for line in read(history).split(b"\n")[1:])
     except OSError:
-        return -1
+        return False
 
 
 def read_composed(directory: Path) -> RunConfig | None:

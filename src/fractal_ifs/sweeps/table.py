@@ -11,18 +11,28 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from fractal_ifs.config.run import RunConfig, placement
-from fractal_ifs.errors import Refused, counted, reason
+from fractal_ifs.errors import Damaged, Refused, counted, reason
 from fractal_ifs.files import write
 from fractal_ifs.results.choice import APART
 from fractal_ifs.results.columns import COLUMNS, is_measured
 from fractal_ifs.results.finished_runs import KeptRun
 from fractal_ifs.results.numbers import BEST, CHOSEN
 from fractal_ifs.results.pivot import Pivot, legend, pivot, title
-from fractal_ifs.results.rows import kept_rows, row_of, without_zeros
+from fractal_ifs.results.rows import kept_rows, row_of, went_on, without_zeros
 from fractal_ifs.results.terminal import Folded, show
 from fractal_ifs.results.text_table import csv_of, may_replace
 from fractal_ifs.results.varied import DRAWN, KEYS, follows, group_of, inner_keys, with_inner_keys
-from fractal_ifs.runs.records import TABLE, RunRecord, Status, find, unmeasured
+from fractal_ifs.runs.records import (
+    HISTORY,
+    RESULT,
+    TABLE,
+    NotUnderstood,
+    RunRecord,
+    Status,
+    read_stored,
+    unmeasured,
+    walk,
+)
 from fractal_ifs.streams import columns
 from fractal_ifs.sweeps.driver import driving, failed, kept
 
@@ -35,7 +45,9 @@ _PLACEMENT = placement()
 
 
 def frame(directory: Path) -> pd.DataFrame:
-    """A row per record below a sweep's directory, and per job of its commands that a table of finished runs has.
+    """A row per run below a sweep's directory, and per job of its commands that a table of finished runs has.
+
+    A run that was killed has its row from its history.csv, as in a report.
 
     The columns are those of ``results.columns``, with those of measures, then the keys of groups in which runs differ:
     ``data.margin``, ....
@@ -43,18 +55,50 @@ def frame(directory: Path) -> pd.DataFrame:
     chosen by validation, and can be.
     """
     directory = directory.absolute()
-    found = dict(find(directory))
+    found, begun = _runs_below(directory)
     for path, record in failed.items():  # some have no record on disk, or one of an earlier attempt
         if directory in path.parents and not (path in found and found[path].status.ended):
             found[path] = record
     found |= {path: run for path, run in kept.items() if directory in path.parents and path not in found}
-    if before := kept_rows(directory):
+    before = kept_rows(directory)
+    of_tables = {row["fingerprint"] for row in before}
+    for path, record in begun.items():
+        if path not in found and of_tables.isdisjoint(record.config.fingerprints):
+            found[path] = record
+    if before:
         there = {name for record in found.values() for name in record.config.fingerprints}
         before = [row for row in before if row["fingerprint"] not in there]
     table = table_of(sorted(found.items()), directory, before)
     asked = bool(found) and not before and all(record.config.objective == "val_acc" for record in found.values())
     table.attrs["by_validation"] = asked and bool(table.loc[~table.status.isin(APART), "chosen_test_acc"].notna().all())
     return table
+
+
+def _runs_below(directory: Path) -> tuple[dict[Path, RunRecord], dict[Path, RunRecord]]:
+    """The runs below a directory that have a record, as they are now; and those that have none, but a measurement.
+
+    Warns of what can't be read.
+    """
+    found: dict[Path, RunRecord] = {}
+    begun: dict[Path, RunRecord] = {}
+    for path, names in walk(directory, log.warning):
+        record = newer = None
+        try:
+            record = read_stored(path).record if RESULT in names else None
+        except NotUnderstood as error:
+            log.warning("left out: %s", error)
+            continue
+        except (FileNotFoundError, Damaged) as error:
+            log.warning("left out: %s", error)
+        try:
+            newer = went_on(path, record) if HISTORY in names and not (record and record.status.ended) else None
+        except (FileNotFoundError, Damaged) as error:
+            log.warning("left out: %s", error)
+        if record:
+            found[path] = newer or record
+        elif newer:
+            begun[path] = newer
+    return found, begun
 
 
 def table_of(
