@@ -30,6 +30,7 @@ from fractal_ifs.results.text_table import csv_of
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.records import RunRecord, Status, read_record, read_stored, unmeasured, version, write_record
 from fractal_ifs.runs.run import Run
+from fractal_ifs.sweeps import other_names
 from fractal_ifs.sweeps.driver import begin_command
 from fractal_ifs.sweeps.other_names import found_there
 from fractal_ifs.sweeps.status import status
@@ -369,16 +370,40 @@ def test_a_key_that_a_sweep_was_begun_without_joins_it(command, tmp_path):
     assert "3 of 3 jobs are finished already: skipped" in again.out
 
 
+def test_runs_that_were_moved_into_a_sweep_are_found_by_another_name(command, tmp_path, monkeypatch):
+    """Also those that a killed command has trained since the sweep's table; of others no record is read for that."""
+    multirun = tmp_path / "multirun"
+    for name, curves in (("first", "1,5"), ("second", "4,6")):
+        assert command("-m", *QUICK, f"curve={curves}", f"sweep={name}").status == 0
+    for path in (multirun / "second").glob("curve*"):
+        path.rename(multirun / "first" / path.name)
+    walked: list[str] = []
+    monkeypatch.setattr(other_names, "find", lambda path, find=other_names.find: walked.append(path.name) or find(path))
+    ended = command("-m", *QUICK, "curve=1,4,5,6", "seed=0,1", "sweep=first")
+    assert "4 runs there by another name" in ended.out
+    assert "4 of 8 jobs are finished already" in ended.out
+    assert [name[:7] for name in walked] == ["curve=4", "curve=6"]
+    assert len(table(tmp_path, "first")) == 8
+    walked.clear()
+    assert "8 of 8 jobs are finished already" in command("-m", *QUICK, "curve=1,4,5,6", "seed=0,1", "sweep=first").out
+    assert "2 of 2 jobs are finished" in command("-m", *QUICK, "depth=2", "curve=4,6", "seed=0", "sweep=first").out
+    assert walked == []
+
+
 def test_a_table_leads_to_no_directory_of_another_sweep(tmp_path):
     """Nor to a run of another config, nor to one that another job has."""
     sweep, job = tmp_path / "s", Job(small(), tmp_path / "s" / "asked")
     train_jobs([Job(small(), path) for path in (sweep / "there", tmp_path / "aside")])
     (sweep / "multirun.yaml").touch()
-    for where, found in (("there", True), (str(tmp_path / "aside"), False), ("../aside", False), ("gone", False)):
-        row = row_of(sweep / "there", read_stored(sweep / "there").record) | {"directory": where}
-        (sweep / "results.csv").write_bytes(csv_of(pd.DataFrame([row])))
-        assert found_there([job], [sweep]) == ({0: sweep / "there"} if found else {})
+    row = row_of(sweep / "there", read_stored(sweep / "there").record)
+    (sweep / "there").rename(tmp_path / "moved")
+    for where in (str(tmp_path / "aside"), "../aside", "gone"):
+        (sweep / "results.csv").write_bytes(csv_of(pd.DataFrame([row | {"directory": where}])))
+        assert found_there([job], [sweep]) == {}
+    (tmp_path / "moved").rename(sweep / "there")
+    assert found_there([job], [sweep]) == {0: sweep / "there"}  # which the table doesn't name
     (sweep / "results.csv").write_bytes(csv_of(pd.DataFrame([row | {"directory": "there"}])))
+    assert found_there([job], [sweep]) == {0: sweep / "there"}
     assert found_there([job, Job(small(), sweep / "there")], [sweep, sweep]) == {}
     assert found_there([Job(small(seed=1), job.directory)], [sweep]) == {}
     assert found_there([Job(small(overwrite=True), job.directory)], [sweep]) == {}

@@ -52,7 +52,8 @@ def _fits(job: Job, there: Path) -> bool:
 def _directories(sweep: Path) -> dict[str, Path]:
     """The directories of the runs of a sweep, by their fingerprints, without those of another sweep below it.
 
-    As its table has them; where that is older than its last command, or missing, as their records have them.
+    As its table has them, and of directories that the table doesn't name, as a run's that was moved there, as their
+    records have them; all are such where the table is older than the sweep's last command, or missing.
     """
     try:
         if (sweep / TABLE).stat().st_mtime < (sweep / SWEEP).stat().st_mtime:  # no command has ended since
@@ -60,7 +61,11 @@ def _directories(sweep: Path) -> dict[str, Path]:
         rows = read_text(sweep / TABLE, "the table of a sweep", lambda row: bool(row.get("directory"))).rows.values()
         pairs = [(row["fingerprint"], Path(row["directory"])) for row in rows]
     except (OSError, ConfigError):
-        pairs = [(record.fingerprint, path.relative_to(sweep)) for path, record in find(sweep)]
+        pairs = []
+    named = {path.parts[0] for _, path in pairs if path.parts}
+    for folder in _folders(sweep):
+        if folder.name not in named:
+            pairs += [(record.fingerprint, path.relative_to(sweep)) for path, record in find(folder)]
     return {
         name: sweep / path
         for name, path in pairs
@@ -68,3 +73,12 @@ def _directories(sweep: Path) -> dict[str, Path]:
         and not (path.is_absolute() or ".." in path.parts)
         and not any((sweep / each / SWEEP).exists() for each in path.parents if each.parts)
     }
+
+
+def _folders(sweep: Path) -> list[Path]:
+    """The directories in that of a sweep which may have runs, in order: one look at thousands of them."""
+    try:
+        with os.scandir(sweep) as entries:
+            return sorted(Path(each.path) for each in entries if each.is_dir() and not each.name.startswith("."))
+    except OSError:
+        return []
