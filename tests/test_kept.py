@@ -571,6 +571,19 @@ def test_a_sweep_of_kept_runs_alone_is_reported_and_has_a_status(command, tmp_pa
     assert len(rows.read_runs([again])[0]) == 4
 
 
+def test_kept_runs_of_several_sweeps_are_reported_in_each(command, tmp_path):
+    assert command(*SWEEP[:-1], "lr=1e-3,2e-3", "kept=kept.csv").status == 0
+    words = [word for word in SWEEP[:-1] if not word.startswith("sweep=")]
+    assert command(*words, "lr=1e-3,2e-3,3e-3", "kept=kept.csv", "sweep=one,two").status == 0
+    for path in (tmp_path / "multirun" / name for name in ("one", "two")):
+        assert status(path).states == {"finished": 2, "kept": 4}
+        assert len(rows.read_runs([path])[0]) == 6
+    assert command(*words, "lr=1e-3,2e-3", "kept=kept.csv", "sweep=three,four").status == 0
+    for path in (tmp_path / "multirun" / name for name in ("three", "four")):
+        assert status(path).states == {"kept": 4}
+        assert len(rows.read_runs([path])[0]) == 4
+
+
 def test_a_kept_run_with_an_empty_directory_is_kept(command, tmp_path):
     """As of a sweep that was ended before it had measured anything, whose runs were trained elsewhere since."""
     assert command(*SWEEP[:-1], "lr=1e-3", "kept=kept.csv").status == 0

@@ -175,8 +175,10 @@ class FusedLauncher(Launcher):
             for directory in directories:
                 stack.enter_context(driving(directory))
             stack.enter_context(env_override(composed[0].environment))
-            if not initial_job_idx and (sweep := Path(str(self.config.hydra.sweep.dir))).is_dir():
-                write(sweep / SWEEP, OmegaConf.to_yaml(self.config).encode())
+            text = OmegaConf.to_yaml(self.config).encode()
+            for sweep in directories:  # in a later batch those that it is the first to have jobs of
+                if not initial_job_idx or not (sweep / SWEEP).exists():
+                    write(sweep / SWEEP, text)
             return self._train(composed, directories)
 
     def check(self, batch: Sequence[Sequence[str]], first: int, numbered: bool = True) -> None:
