@@ -584,6 +584,60 @@ def test_kept_runs_of_several_sweeps_are_reported_in_each(command, tmp_path):
         assert len(rows.read_runs([path])[0]) == 4
 
 
+@pytest.mark.parametrize("later", [False, True])
+def test_kept_runs_are_reported_while_a_sweep_trains_its_others(command, tmp_path, monkeypatch, later):
+    """``later``: where an earlier command of the sweep has a table already."""
+    assert command(*SWEEP[:-1], "lr=1e-3,2e-3", "kept=kept.csv").status == 0
+    again, seen = tmp_path / "multirun" / "again", []
+    if later:
+        assert command(*SWEEP[:-1], "lr=4e-3", "kept=", "sweep=again").status == 0
+
+    def killed(*_):
+        seen.extend([status(again).states, len(rows.read_runs([again])[0])])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweeping, "train_unfinished", killed)
+    monkeypatch.setattr("fractal_ifs.sweeps.table.show_table", lambda _: None)  # as after SIGKILL
+    words = [*SWEEP[:-1], "lr=1e-3,2e-3,3e-3", "kept=kept.csv", "sweep=again"]
+    command(*words)
+    before = {"finished": 2} if later else {}
+    assert seen == [before | {"kept": 4, "queued": 2}, 6 if later else 4]
+    table = (again / "results.csv").read_bytes()
+    for path in (again / "results.csv", tmp_path / "mine.csv"):
+        path.write_bytes((tmp_path / "kept.csv").read_bytes())  # one that the sweep may not replace
+    command(*words)
+    assert (again / "results.csv").read_bytes() == (tmp_path / "mine.csv").read_bytes()
+    (again / "results.csv").write_bytes(table)
+    monkeypatch.undo()
+    assert status(again).states == before | {"kept": 4, "waiting": 2}
+
+
+def test_kept_runs_are_reported_while_a_sweep_from_python_trains(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keys: Any = {"fractal": "vicsek", "width": 4, "depth": 1, "steps": 20, "eval_every": 10, "kept": "kept.csv"}
+    keys |= {"data__train_size": 200, "data__test_size": 100}
+    sweep("first", **keys, seed=[0, 1])
+
+    def killed(*_):
+        assert status(tmp_path / "later").states == {"kept": 2, "queued": 1}
+        assert len(rows.read_runs([tmp_path / "later"])[0]) == 2
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fractal_ifs.sweeps.from_python.train_unfinished", killed)
+    with pytest.raises(KeyboardInterrupt):
+        sweep("later", **keys, seed=[0, 1, 2])
+
+
+def test_a_sweep_without_kept_runs_writes_no_table_before_it_ends(command, tmp_path, monkeypatch):
+    def killed(*_):
+        assert not list((tmp_path / "multirun").rglob("results.csv"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweeping, "train_unfinished", killed)
+    command(*SWEEP)
+    assert status(tmp_path / "multirun" / "tests").states == {"waiting": 2}
+
+
 def test_a_kept_run_with_an_empty_directory_is_kept(command, tmp_path):
     """As of a sweep that was ended before it had measured anything, whose runs were trained elsewhere since."""
     assert command(*SWEEP[:-1], "lr=1e-3", "kept=kept.csv").status == 0

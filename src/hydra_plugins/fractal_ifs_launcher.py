@@ -32,7 +32,7 @@ from fractal_ifs.files import write
 from fractal_ifs.runs import locks
 from fractal_ifs.runs.locks import Busy
 from fractal_ifs.runs.records import SWEEP
-from fractal_ifs.sweeps.driver import driving, swept
+from fractal_ifs.sweeps.driver import driving, kept, swept
 from fractal_ifs.sweeps.finished import Ended, best_of, finished_jobs, finished_or_kept
 from fractal_ifs.sweeps.jobs import (
     BatchFunction,
@@ -211,6 +211,11 @@ class FusedLauncher(Launcher):
         log.info("%s in %s", counted(len(jobs), "job"), ", ".join(map(str, directories)))
         ended = finished_jobs(jobs)  # raises for another config before anything is written
         begin_jobs(composed, ended)
+        if len(ended) < len(jobs) and kept:
+            from fractal_ifs.sweeps.table import write_kept  # with pandas, which takes a while
+
+            for directory in directories:
+                write_kept(directory)
         returns = [_Return(each) for each in composed]
         listeners = [self._listeners_of_a_job() for _ in returns]
         for ret, heard in zip(returns, listeners, strict=True):

@@ -40,7 +40,7 @@ from fractal_ifs.sweeps.halving import train_by_halving
 from fractal_ifs.sweeps.jobs import BatchFunction, Composed, begin_jobs, compose_all, where_they_lie
 from fractal_ifs.sweeps.rungs import Halving
 from fractal_ifs.sweeps.sweep import train_unfinished
-from fractal_ifs.sweeps.table import table_of, write_table
+from fractal_ifs.sweeps.table import table_of, write_kept, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -231,6 +231,8 @@ def _begun(directory: Path, multirun: str, composed: Sequence[Composed]) -> dict
     ended = finished_jobs([each.job for each in composed])
     write(directory / SWEEP, multirun.encode())
     begin_jobs(composed, ended)
+    if len(ended) < len(composed):
+        write_kept(directory)
     return ended
 
 

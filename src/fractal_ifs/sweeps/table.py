@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import Collection, Iterable, Sequence
@@ -169,6 +170,20 @@ def write_table(directory: Path) -> tuple[pd.DataFrame, bool]:
     if wrong:
         log.error("%s %s", path, wrong)
     return table, wrong is None
+
+
+def write_kept(directory: Path) -> None:
+    """Write the table of a sweep at its start, if it lacks runs that the sweep has from a table of finished runs.
+
+    Report and status find these there alone, also while others train, and where the sweep is killed. What is wrong with
+    the table is told at the sweep's end, when it is written again.
+    """
+    directory = directory.absolute()
+    there = {row["fingerprint"] for row in kept_rows(directory)}
+    if any(there.isdisjoint(run.config.fingerprints) for path, run in kept.items() if directory in path.parents):
+        with contextlib.suppress(OSError):
+            if may_replace(directory / TABLE):
+                write(directory / TABLE, csv_of(frame(directory)))
 
 
 def show_table(directory: Path) -> str | None:
