@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from conftest import small
 
+from fractal_ifs.config.lightning import Callbacks
 from fractal_ifs.config.model import OwnModel
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
@@ -19,7 +20,7 @@ from fractal_ifs.plotting.style import Output
 from fractal_ifs.report.__main__ import main
 from fractal_ifs.report.write import write_report
 from fractal_ifs.results import finished_runs, pivot
-from fractal_ifs.results.columns import COLUMNS
+from fractal_ifs.results.columns import COLUMNS, is_measured
 from fractal_ifs.results.measured import measures_of, with_measure
 from fractal_ifs.results.numbers import LAST10, collapsed, learning_curve
 from fractal_ifs.results.protocol import keys_of_difference, protocol_value, setting_of
@@ -491,6 +492,45 @@ def test_accuracies_are_compared_with_the_history_as_numbers(tmp_path, history, 
 def test_keys_of_a_callback_are_keys_as_others(differs, keys):
     """So that a sweep over one has a column of it, the same in its own table and in a report."""
     assert keys_of_difference({"differs": differs}) == keys
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["my-cb", "my cb", "a.b", "1", "a=b", "a, lr", "a, lr=2", 'say "x"', "{'a'", "a@5", "Größe", "a\u0301", "\n"],
+)
+def test_callbacks_of_any_name_are_keys_apart_from_those_before_them(name):
+    """Glued to the key before, two configs that differ would be one, and their mean one over unlike runs."""
+    told: list[dict[str, str]] = []
+    for every in (1, 2):
+        keys = {name: {"_target_": "hooks.Scale", "every": every}, "z": {"_target_": "hooks.Scale"}}
+        config = replace(small(batch_size=50, engine="lightning"), callbacks=Callbacks.parse(keys))
+        told.append(keys_of_difference({"differs": setting_of(config).differs}))
+    other = f"callbacks.{name}.every"
+    assert [found.pop(other) for found in told] == ["1", "2"]
+    assert told[0] == told[1]
+    assert told[0]["batch_size"] == "50"
+    assert told[0]["callbacks.z._target_"] == "hooks.Scale"
+    assert "lr" not in told[0]
+
+
+def test_a_key_may_have_letters_that_are_no_letters_of_a_pattern():
+    """An argument's name is any identifier of Python's, as one with an accent of its own."""
+    config = replace(small(), model=OwnModel(name="odd", target="nets.Odd", keys={"kind": "x", "ke\u0301": 2}))
+    found = keys_of_difference({"differs": setting_of(config).differs})
+    assert (found["model.kind"], found["model.ke\u0301"]) == ("x", "2")
+
+
+def test_rows_of_earlier_versions_have_callbacks_of_other_names_too():
+    """They wrote them without quotes; a text with a comma may be part of a value there."""
+    before = "batch_size=50, callbacks.my-cb={'every': 1}, model.kind=a, a-b.c-d=2, loss=logistic"
+    keys = {"batch_size": "50", "callbacks.my-cb.every": "1", "model.kind": "a, a-b.c-d=2", "loss": "logistic"}
+    assert keys_of_difference({"differs": before}) == keys
+
+
+def test_a_key_with_an_at_is_no_measure():
+    assert not is_measured("callbacks.a@b.every")
+    assert not is_measured("callbacks.a@5.every")
+    assert all(map(is_measured, ("grad_snr@0", "grad_snr@last", "final_grad_snr")))
 
 
 @pytest.mark.parametrize(

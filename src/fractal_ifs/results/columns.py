@@ -1,5 +1,6 @@
 """The columns of all tables of runs, and what names a cell of them."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, get_type_hints
 
@@ -58,7 +59,8 @@ def measured_of(record: RunRecord) -> dict[str, float]:
 
 def is_measured(column: str) -> bool:
     """Whether a column of a table is that of a measure, ``final_grad_snr`` or ``grad_snr@0``, and not of a key."""
-    return (column.startswith(MEASURED) or "@" in column) and column not in COLUMNS
+    at_a_step = re.search(r"@(\d+|last)$", column)  # a name in a key may have an @ too, callbacks.a@b.every
+    return (column.startswith(MEASURED) or at_a_step is not None) and column not in COLUMNS
 
 
 def last_of(column: str) -> str | None:

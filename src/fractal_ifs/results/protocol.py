@@ -25,7 +25,10 @@ PAPER_EVALUATIONS = {"fractal": 100, "cifar10": 60}  # the paper's accuracies ar
 # Not part of a setting: the keys that name a cell, and those that a cell is the best or the mean over.
 _OUTSIDE = {"depth", "width", "lr", "seed", "steps", "eval_every", "trainer"}
 _WORDS = ("None", "null", "True", "False")  # values that are no text
-_BETWEEN = r", (?=[a-z_]\w*(?:\.\w+)*=)"  # two keys of ``differs``
+_PLAIN = r"[a-z_]\w*(?:\.\w+)*"  # a key that stands in ``differs`` as it is; of a user's own it may be any text
+_IN_QUOTES = r'"(?:[^"\\=]|\\.)*"'  # any other key, as ``_quoted_key`` writes it
+_BEFORE_QUOTES = r"callbacks\.[^=,'\"{}]+=\{"  # how earlier versions wrote these
+_BETWEEN = rf", (?=(?:{_PLAIN}|{_IN_QUOTES})=|{_BEFORE_QUOTES})"  # two keys of ``differs``
 
 
 class Setting(NamedTuple):
@@ -42,9 +45,7 @@ def keys_of_difference(run: Mapping[str, Any]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for key, text in (part.split("=", 1) for part in parts_of_difference(run)):
-        value, inner = text, dict[str, Any]()
-        with contextlib.suppress(ValueError):
-            value = str(json.loads(text)) if text.startswith('"') else text
+        key, value, inner = _unquoted(key), _unquoted(text), dict[str, Any]()
         if key.startswith("callbacks.") and value.startswith("{"):
             with contextlib.suppress(ValueError, SyntaxError):  # of a text that was split
                 inner = leaves({key: ast.literal_eval(value)})
@@ -62,6 +63,18 @@ def _quoted(value: Any) -> str:
     """A value as it stands in ``differs``. One with ``, key=`` in it is quoted, or it would be read as two."""
     text = _told(value)
     return json.dumps(str(value)).replace("=", "\\u003d") if re.search(_BETWEEN, text) else text
+
+
+def _quoted_key(key: str) -> str:
+    """A key as it stands in ``differs``: in quotes if it might be read as more, or less, than a key."""
+    return key if re.fullmatch(_PLAIN, key) else json.dumps(key).replace("=", "\\u003d")
+
+
+def _unquoted(text: str) -> str:
+    """A key or a value of ``differs`` without its quotes."""
+    with contextlib.suppress(ValueError):
+        return str(json.loads(text)) if text.startswith('"') else text
+    return text
 
 
 def _told(value: Any) -> str:
@@ -112,7 +125,9 @@ def _compared(text: str, repeated: bool) -> Setting:
     names = tuple(str(flat.get(f"{group}.name")) for group in ("fractal", "curve", "data", "model"))
     paper = _protocol(*names)
     differs = [
-        f"{key}={_quoted(value)}" for key, value in sorted(flat.items()) if key not in paper or paper[key] != value
+        f"{_quoted_key(key)}={_quoted(value)}"
+        for key, value in sorted(flat.items())
+        if key not in paper or paper[key] != value
     ]
     return Setting(hashlib.sha256(text.encode()).hexdigest()[:12], ", ".join(differs))
 
