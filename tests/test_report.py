@@ -985,6 +985,68 @@ def test_two_values_of_a_key_stand_in_their_order_whichever_curve_has_them_first
     assert said.endswith("a point is the mean over seeds. Where a run wasn't measured its last value counts.")
 
 
+@in_a_browser
+def test_means_of_the_explorer_are_of_the_runs_that_the_tables_are_of(tmp_path):
+    """Of a cell in which runs have ended, no others are in a mean; and what is in none is said, as in the table."""
+    for width, seed, accuracy, state in (
+        (10, 0, 0.6, "finished"),
+        (10, 1, 0.9, "interrupted"),
+        (10, 2, 0.9, "pruned"),
+        (10, 3, 0.5, "diverged"),
+        (20, 0, 0.7, "finished"),
+        (20, 1, 0.8, "stopped"),
+        (30, 0, 0.6, "pruned"),
+        (30, 1, 0.7, "paused"),
+    ):
+        path = add(tmp_path, accuracy, state, width=width, seed=seed) / "result.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"final_test_acc": accuracy}))
+    for seed in (0, 1):  # another fingerprint of the same keys, of which one counts
+        add(tmp_path, 0.7 + seed / 10, width=40, seed=seed)
+        add(tmp_path, 0.7 + seed / 10, width=40, seed=seed, trainer=config_of()["trainer"] | {"compile": True})
+    write_report([tmp_path], tmp_path / "out")
+    asked = """(async () => {
+        const found = [], look = () => found.push([at("plot").data.map(line => line.y), at("explored").textContent]);
+        look();
+        at("y").value = "test_acc by step"; at("y").onchange();
+        await new Promise(done => setTimeout(done, 500));
+        look();
+        return found;
+    })()"""
+    (means, said), (curves, by_step) = told(tmp_path, asked)
+    assert means == [pytest.approx([0.6, 0.75, 0.65, 0.75])]
+    assert [curve[-1] for curve in curves] == pytest.approx([0.6, 0.75, 0.65, 0.75])
+    for text in (said, by_step):
+        assert " Not ended: 1 paused, 1 pruned. In no mean: 1 diverged, 1 interrupted, " in text
+        assert text.endswith(" 2 of keys and a seed that another has, 1 pruned.")
+
+
+@in_a_browser
+def test_a_rate_that_was_pruned_stays_in_the_explorer_beside_the_tables(tmp_path):
+    for width, lr, accuracy, state in (
+        (10, 1e-3, 0.6, "finished"),
+        (10, 1e-2, 0.7, "pruned"),
+        (20, 1e-3, 0.8, "finished"),
+    ):
+        path = add(tmp_path, accuracy, state, width=width, lr=lr) / "result.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"final_test_acc": accuracy}))
+    write_report([tmp_path], tmp_path / "out")
+    asked = """(async () => {
+        const found = [];
+        const look = () => found.push([at("plot").data.flatMap(line => line.y), at("explored").textContent]);
+        look();
+        const lr = [...document.querySelectorAll("#only select")].find(each => each.value === "best");
+        lr.value = ""; lr.onchange();
+        await new Promise(done => setTimeout(done, 500));
+        look();
+        return found;
+    })()"""
+    (of_table, said), (every, of_every) = told(tmp_path, asked)
+    assert of_table == pytest.approx([0.6, 0.8])
+    assert said == "1 line, one for each config; a point is one run."
+    assert sorted(every) == pytest.approx([0.6, 0.7, 0.8])
+    assert of_every.endswith(" Not ended: 1 pruned.")
+
+
 def told(directory, ask, width=1400):
     """What an expression of JavaScript is in the report's page of so many pixels, once its explorer is drawn."""
     script = (

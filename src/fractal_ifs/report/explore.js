@@ -27,16 +27,24 @@ async function explore() {
     const steps = at("y").value.endsWith(" by step"), name = at("y").value.replace(" by step", "");
     const x = steps ? "step" : at("x").value, by = at("by").value, own = by === EACH || by === x;  // each line has its own colour
     at("x").disabled = steps;
-    const lines = new Map();
-    let apart = 0;
+    const lines = new Map(), apart = new Map(), short = new Map();  // the last two: how many runs by what became of them
+    const count = (found, what) => found.set(what, (found.get(what) || 0) + 1);
+    const listed = found => [...found].sort((a, b) => order(a[0], b[0])).map(([what, n]) => `${n} ${what}`).join(", ");
+    // As in the table: of a config of which runs have ended, no others are in its mean.
+    const config = run => JSON.stringify(settings.map(key => run.keys[key]));
+    const ended = new Set(runs.filter(run => run.ended && (steps || run.numbers[name] != null)).map(config));
+    const away = run => run.double ? "of keys and a seed that another has"
+      : run.status === "diverged" || run.status === "failed" || !run.ended && ended.has(config(run)) ? run.status : "";
     for (const run of runs) {
-      if (settings.some(key => only[key].value && run.keys[key] !== only[key].value && !(only[key].value === "best" && run.best))) continue;
-      if (run.status === "diverged" || run.status === "failed") { apart++; continue; }
+      const why = away(run);
+      if (settings.some(key => only[key].value && run.keys[key] !== only[key].value && !(only[key].value === "best" && (run.best || why)))) continue;
+      if (why) { count(apart, why); continue; }
       const said = settings.filter(key => key !== x && only[key].value !== "best").concat(x === "seed" || by !== "seed" ? [] : ["seed"]);
       const line = said.map(key => key + " " + run.keys[key]).join(", ");
       if (!lines.has(line)) lines.set(line, {colour: own ? "" : run.keys[by], said: said.map(key => [key, run.keys[key]]), at: new Map(), series: []});
       if (steps) lines.get(line).series.push(...(run.history[name] ? [run.history[name]] : []));
       else if (run.numbers[name] != null) add(lines.get(line), run.keys[x], run.numbers[name]);
+      if (!run.ended && (steps ? run.history[name] : run.numbers[name] != null)) count(short, run.status);
     }
     let carried = false;  // a run counts on after its end, else a mean would fall where the best seed stops
     for (const line of lines.values()) {
@@ -84,7 +92,8 @@ async function explore() {
     at("explored").textContent = (traces.length ? `${counted(traces.length, "line")}, one for each config; a point is ${several ? "the mean over seeds" : "one run"}${several && !steps ? ", its bar one standard deviation" : ""}.` : "No run of this choice was measured.")
       + (carried ? " Where a run wasn't measured its last value counts." : "")
       + (steps && lacking ? ` The page has no learning curves of ${lacking} of the ${runs.length} runs.` : "")
-      + (apart ? ` ${counted(apart, "run")} that diverged or failed: left out.` : "");
+      + (short.size ? ` Not ended: ${listed(short)}.` : "")
+      + (apart.size ? ` In no mean: ${listed(apart)}.` : "");
     const log = scaled && Math.min(...xs) > 0 && Math.max(...xs) / Math.min(...xs) >= 20 && !steps;
     // One value alone would have an axis from 1 below it to 1 above it.
     const ys = traces.flatMap(t => t.y), alone = new Set(ys).size === 1 && !traces.some(t => t.error_y.visible);

@@ -26,7 +26,7 @@ from fractal_ifs.results.cells import CellResult, form_cells
 from fractal_ifs.results.columns import CellKey
 from fractal_ifs.results.measured import measures_of
 from fractal_ifs.results.numbers import NUMBERS, learning_curve
-from fractal_ifs.results.pivot import APART, Pivot, Run
+from fractal_ifs.results.pivot import APART, COUNTED, Pivot, Run
 from fractal_ifs.results.rows import runs_of, train_command
 from fractal_ifs.results.values import plain_value
 from fractal_ifs.results.varied import inner_keys, measured, varied
@@ -114,6 +114,7 @@ def _runs(own: Own) -> dict[str, Any]:
     keys = varied(table, inner_keys(table)) or ["seed"]
     told = []
     chosen = {run["fingerprint"] for cell in own.table.cells for run in cell.runs}
+    counted = {run["fingerprint"] for cell in own.table.cells for run in cell.group}
     runs = runs_of(table)
     drawn = _drawn(runs, [key for key in keys if key != "seed"], chosen)
     for run in runs:
@@ -121,7 +122,9 @@ def _runs(own: Own) -> dict[str, Any]:
         told.append(
             {
                 "keys": {key_of(key): plain_value(run[key]) for key in keys},
+                "double": run["fingerprint"] not in counted,  # the table has another of the same keys and seed
                 "status": str(run["status"]),
+                "ended": run["status"] in COUNTED,
                 "best": run["fingerprint"] in chosen,
                 "numbers": {number.head: number.of(run) for number in NUMBERS.values()}
                 | {name: run[name] for name in (*measured(table), "seconds", "params", "steps")},

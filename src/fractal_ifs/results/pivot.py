@@ -49,6 +49,7 @@ TOLD = (
 class Entry:
     """A cell: all runs with the same values of the keys in rows and columns."""
 
+    group: Sequence[Run]  # all its runs
     runs: Sequence[Run]  # whose numbers the mean is of: the seeds of one learning rate
     mean: float | None  # None: no run has the number
     sd: float | None  # over seeds; None for one seed
@@ -370,7 +371,7 @@ def _entry(group: Sequence[Run], number: Number) -> Entry:
     if choice is None:
         lrs = len({run["lr"] for run in group})
         return Entry(
-            runs=[], mean=None, sd=None, ended=False, apart=_statuses(group),
+            group=group, runs=[], mean=None, sd=None, ended=False, apart=_statuses(group),
             lr=None, lrs=lrs, edge=False, shared=True, unsteady=False,
         )  # fmt: skip
     chosen, had = {id(run) for run in choice.runs}, {id(run) for run, _ in taken}
@@ -378,7 +379,7 @@ def _entry(group: Sequence[Run], number: Number) -> Entry:
     mean = mean_of(values)
     sd = statistics.stdev(values) if len(values) > 1 else None
     beside = [run for run in group if id(run) not in had]
-    return Entry(**choice._asdict(), mean=mean, sd=sd, ended=bool(ended), apart=_statuses(beside))
+    return Entry(**choice._asdict(), group=group, mean=mean, sd=sd, ended=bool(ended), apart=_statuses(beside))
 
 
 def _statuses(runs: Sequence[Run]) -> dict[str, int]:
