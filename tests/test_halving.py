@@ -74,8 +74,9 @@ def test_of_equals_the_first_of_the_grid_go_on(tmp_path, caplog):
     jobs = [Job(small(lr=lr, **KEYS), tmp_path / str(lr)) for lr in lrs]
     ended = halved(jobs)
     assert [record.stopped for record in ended] == [
-        None, "rung 3 at step 80", "rung 2 at step 40", "rung 1 at step 20", "rung 1 at step 20"
-    ]  # fmt: skip
+        None,
+        *(f"rung {rung}, by the best test_acc" for rung in ("3 at step 80", "2 at step 40", *["1 at step 20"] * 2)),
+    ]
     assert "rung 1: in 1 cell, of equals those went on that come first" in caplog.text
 
 
@@ -97,7 +98,7 @@ def test_each_cell_keeps_its_best_and_survivors_are_plain_runs(tmp_path, plain, 
         else:
             assert here[name][1] == straight[name][1][: rung // 20]
             number = round(math.log(rung / asked.get("least", 20), asked.get("eta", 2))) + 1
-            assert record.stopped == f"rung {number} at step {rung}"
+            assert record.stopped == f"rung {number} at step {rung}, by the {asked.get('by', 'best')} test_acc"
             assert f"pruned: rung {number}" in (directory / "train.log").read_text()
     before = files_in(tmp_path)
     assert [record.plain() for record in halved(jobs, **asked)] == [record.plain() for record in ended]
@@ -258,7 +259,7 @@ def test_the_command(command, tmp_path):
     sweep = tmp_path / "multirun" / "s"
     records = [json.loads(path.read_text()) for path in sweep.rglob("result.json")]
     where = [record["stopped"] for record in records]
-    assert where.count("rung 1 at step 20") == where.count("rung 2 at step 40") == 2
+    assert [sum(f"rung {rung} at step" in str(each) for each in where) for rung in (1, 2)] == [2, 2]
     assert sorted(record["status"] for record in records) == ["finished"] * 2 + ["pruned"] * 4
     found = status(sweep)
     assert (found.states["pruned"], found.steps, found.steps_asked) == (4, 280, 280)

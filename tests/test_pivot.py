@@ -208,6 +208,72 @@ def test_a_rate_that_is_best_beside_one_that_diverges_is_at_no_edge(tmp_path):
         assert BestLr(tmp_path / f"{name}.csv").of(small()) == lr
 
 
+def pruned(root: Path, accuracies, by=", by the last test_acc", **keys) -> None:
+    """As a sweep by halving leaves a run after its first measurement; earlier versions didn't say by what."""
+    directory = add(root, accuracies, Status.PRUNED, **keys)
+    record, value = read_record(directory), accuracies[0]
+    assert record is not None
+    write_history(directory, [Evaluation(10, 1.0, 0.9, 0.8, value)])
+    reached: Any = {"steps": 10, "best_test_acc": value, "best_step": 10, "final_test_acc": value}
+    write_record(directory, replace(record, stopped=f"rung 1 at step 10{by}", **reached))
+
+
+def test_rates_that_were_pruned_were_compared_at_rungs_and_not_by_their_means(tmp_path):
+    """The one that was left need not have the best number of all."""
+    for curve in (1, 4):
+        add(tmp_path, [0.5, 0.52, 0.53, 0.54], lr=1e-2, curve=curve)
+        for lr in (1e-3, 1e-1, 1):
+            pruned(tmp_path, [0.55, 0.4, 0.4, 0.4], lr=lr, curve=curve)
+    table = table_of(tmp_path)
+    lines = pivot.legend(table)
+    assert [cell.lr for cell in table.cells] == [1e-2, 1e-2]
+    assert "lr: the only learning rate of its cell with a run to compare." in lines
+    rungs = "6 of 8 runs at rungs, by the last test_acc up to there"
+    assert f"pruned: {rungs}; runs were compared there one by one, not by means." in lines
+    assert "by the mean" not in str(lines)
+    figure = own_figures.against(table, Output())
+    assert figure is not None
+    assert "each at the best of up to 4 learning rates, of which runs were pruned at rungs" in figure.get_suptitle()
+    _, notes = form_cells(read_runs([tmp_path])[0])
+    assert [note for note in notes if note.startswith(f"in 2 cells a sweep by halving pruned {rungs}: the ")]
+
+
+def test_a_mean_over_the_seeds_in_which_a_rate_won_says_so(tmp_path):
+    for seed, left in enumerate((1e-3, 1e-3, 1e-1)):
+        for lr in (1e-3, 1e-1, 1):
+            if lr == left:
+                add(tmp_path, [0.5, 0.6], lr=lr, seed=seed)
+            else:
+                pruned(tmp_path, [0.5, 0.5], "", lr=lr, seed=seed)
+    for lr in (1e-3, 1e-1):
+        add(tmp_path, [0.7, 0.7], lr=lr, curve=4)  # of a sweep without rungs
+    table = table_of(tmp_path)
+    first, second = table.cells
+    assert (first.lr, first.n, first.apart) == (1e-3, 2, {"of another lr": 1, "pruned": 6})
+    assert (second.n, second.apart) == (1, {})
+    assert texts(table)[1][-1] == "0.6000 ± 0.0000 n=2 lr=0.001^ +1 of another lr +6 pruned"
+    lines = pivot.legend(table)
+    assert "In no mean: 1 of another lr, 6 pruned." in lines
+    [line] = [line for line in lines if line.startswith("pruned: 6 of 11 runs at rungs, by the accuracy up to there;")]
+    assert line.endswith(
+        " In 1 cell some seeds' runs at what is shown were pruned: the mean is over those seeds alone in which it was "
+        "left."
+    )
+
+
+def test_rates_without_a_run_to_compare_are_not_counted_among_the_compared(tmp_path):
+    """As where a run was killed; one that diverged is compared: it comes last."""
+    for curve in (1, 4):
+        for lr in (1e-3, 1e-2):
+            add(tmp_path, [0.6], lr=lr, curve=curve)
+    add(tmp_path, [0.6], Status.INTERRUPTED, lr=1e-1)
+    add(tmp_path, [0.6], Status.DIVERGED, lr=1)
+    lines = pivot.legend(table_of(tmp_path))
+    [line] = [line for line in lines if line.startswith("lr: the best of up to 3 learning rates, by the mean over the")]
+    assert "In 1 cell others were tried that have no run to compare." in line
+    assert not any(line.startswith("pruned") for line in lines)
+
+
 def test_a_sweep_begins_at_the_rate_of_its_own_setting(tmp_path, caplog):
     """A table may hold searches of several. For a setting that it lacks, the rate is that nearest to the paper's, and
     that is told."""

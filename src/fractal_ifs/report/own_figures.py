@@ -38,6 +38,7 @@ from fractal_ifs.results.measured import measures_of
 from fractal_ifs.results.numbers import mean_of
 from fractal_ifs.results.pivot import Entry, Pivot, in_no_mean, title
 from fractal_ifs.results.values import by_value
+from fractal_ifs.runs.records import Status
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -215,6 +216,8 @@ def _title(table: Pivot, found: Sequence[Panel]) -> str:
         text += f"; bars: ±1 standard deviation over {over}"
     if table.over_lr and (most := max(cell.lrs for cell in table.cells)) > 1:
         text += f"; each at the best of up to {most} learning rates"
+        if any(run["status"] == Status.PRUNED for cell in table.cells for run in cell.group):
+            text += ", of which runs were pruned at rungs"
     if any(cell.mean is not None and not cell.ended for cell in table.cells):
         text += "; hollow: not ended"
     if apart := in_no_mean(table):

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from fractal_ifs.errors import counted
 from fractal_ifs.results.numbers import Number
 from fractal_ifs.runs.records import Status
 
@@ -19,6 +20,7 @@ class Choice(NamedTuple):
     lr: float
     runs: Sequence[Run]  # at it, one for each seed
     lrs: int  # how many learning rates were tried
+    compared: int  # how many of them were compared: those with a run to compare, or one that diverged or failed
     edge: bool  # it is the smallest or the largest of several
     shared: bool  # whether it was chosen on seeds that all learning rates have
     unsteady: bool  # whether a run diverged or failed at one of the learning rates
@@ -64,4 +66,16 @@ def best_lr(compared: Sequence[Run], every: Sequence[Run], number: Number) -> Ch
     tried = {run["lr"] for run in every}
     edge = len(tried) > 1 and lr in (min(tried), max(tried))
     unsteady = any(run["status"] in APART for run in every)
-    return Choice(lr, list(rivals[lr].values()), len(tried), edge, bool(shared), unsteady)
+    lost_at = {run["lr"] for run in every if run["status"] in APART}
+    return Choice(lr, list(rivals[lr].values()), len(tried), len(by_lr.keys() | lost_at), edge, bool(shared), unsteady)
+
+
+def pruned_at_rungs(runs: Sequence[Run]) -> str:
+    """What a sweep by halving did to some runs: ``3 of 4 runs at rungs, by the best test_acc up to there``.
+
+    Empty where it pruned none. Records of earlier versions don't say by what.
+    """
+    pruned = [run for run in runs if run["status"] == Status.PRUNED]
+    by = sorted({str(run.get("stopped") or "").partition(", by ")[2] for run in pruned} - {""})
+    what = " or ".join(by) or "the accuracy"
+    return f"{len(pruned)} of {counted(len(runs), 'run')} at rungs, by {what} up to there" if pruned else ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.errors import ConfigError, counted, short
 from fractal_ifs.measures.own import is_ours
-from fractal_ifs.results.choice import APART, Run, best_lr, order_of_doubles
+from fractal_ifs.results.choice import APART, Run, best_lr, order_of_doubles, pruned_at_rungs
 from fractal_ifs.results.columns import is_measured
 from fractal_ifs.results.numbers import BEST, CHOOSING, Number, collapsed, looks, mean_of
 from fractal_ifs.results.protocol import keys_of_difference
@@ -29,6 +29,7 @@ COUNTED = (
     Status.STOPPED,
 )  # runs whose numbers make a mean; of others alone only if all have not ended
 NOT_MEASURED = "not measured"
+ELSEWHERE = "of another lr"  # of a seed whose run at the learning rate of the mean was pruned
 MOST_COLUMNS = 12
 TOLD = (
     "data",
@@ -55,6 +56,7 @@ class Entry:
     sd: float | None  # over seeds; None for one seed
     lr: float | None  # the learning rate with the best mean
     lrs: int  # of so many
+    compared: int  # of which so many were compared, as ``results.choice`` has it
     edge: bool  # it is the smallest or the largest of several
     shared: bool  # whether it was chosen on seeds that all learning rates have
     unsteady: bool  # whether a run diverged or failed at one of the learning rates
@@ -270,20 +272,14 @@ def legend(table: Pivot) -> list[str]:
     elif shown:
         lines.append("n=1: one seed in each cell, so nothing is known of the spread over seeds.")
     if table.over_lr and shown:
-        most = max((entry.lrs for entry in cells), default=0)
-        of = f"mean {CHOOSING[table.number.chosen_by]}" if table.number.chosen_by else "mean"
-        text = f"lr: the best of up to {most} learning rates, by the {of} over the seeds that all of them have."
-        if most == 1:
-            text = "lr: the only learning rate of its cell; cells have different ones."
-        if unshared := sum(not entry.shared for entry in shown):
+        lines.append(_of_rates(table, shown))
+    if text := pruned_at_rungs([run for entry in cells for run in entry.group]):
+        text = f"pruned: {text}; runs were compared there one by one, not by means."
+        if partly := sum(map(_partly_pruned, shown)):
             text += (
-                f" In {counted(unshared, 'cell')} they have none in common: there of those with the most seeds, by the "
-                "mean over their own."
+                f" In {counted(partly, 'cell')} some seeds' runs at what is shown were pruned: the mean is over those "
+                "seeds alone in which it was left."
             )
-        if any(entry.unsteady and entry.lrs > 1 for entry in shown):
-            text += " One at which a run diverged or failed comes after all others."
-        if edges := sum(entry.edge for entry in shown):
-            text += f" ^: at the edge of those tried, in {counted(edges, 'cell')}; a better one may lie beyond."
         lines.append(text)
     if number := sum(entry.collapsed for entry in shown):
         lines.append(
@@ -307,6 +303,35 @@ def legend(table: Pivot) -> list[str]:
     if apart := in_no_mean(table):
         lines.append(f"In no mean: {apart}.")
     return [*lines, *table.notes]
+
+
+def _of_rates(table: Pivot, shown: Sequence[Entry]) -> str:
+    """How the learning rates of a table's cells were chosen."""
+    most = max((entry.compared for entry in table.cells), default=0)
+    of = f"mean {CHOOSING[table.number.chosen_by]}" if table.number.chosen_by else "mean"
+    text = f"lr: the best of up to {most} learning rates, by the {of} over the seeds that all of them have."
+    fewer = sum(entry.compared < entry.lrs for entry in shown)
+    if most == 1:
+        why = "with a run to compare" if fewer else "; cells have different ones"
+        text = f"lr: the only learning rate of its cell{' ' * bool(fewer)}{why}."
+    elif fewer:
+        text += f" In {counted(fewer, 'cell')} others were tried that have no run to compare."
+    if unshared := sum(not entry.shared for entry in shown):
+        text += (
+            f" In {counted(unshared, 'cell')} they have none in common: there of those with the most seeds, by the "
+            "mean over their own."
+        )
+    if any(entry.unsteady and entry.lrs > 1 for entry in shown):
+        text += " One at which a run diverged or failed comes after all others."
+    if edges := sum(entry.edge for entry in shown):
+        text += f" ^: at the edge of those tried, in {counted(edges, 'cell')}; a better one may lie beyond."
+    return text
+
+
+def _partly_pruned(entry: Entry) -> bool:
+    """Whether the mean is over those seeds alone that weren't pruned where it is shown."""
+    seeds = {run["seed"] for run in entry.group if run["status"] == Status.PRUNED and run["lr"] == entry.lr}
+    return entry.ended and bool(seeds - {run["seed"] for run in entry.runs})
 
 
 def _is_own(number: Number) -> bool:
@@ -372,14 +397,18 @@ def _entry(group: Sequence[Run], number: Number) -> Entry:
         lrs = len({run["lr"] for run in group})
         return Entry(
             group=group, runs=[], mean=None, sd=None, ended=False, apart=_statuses(group),
-            lr=None, lrs=lrs, edge=False, shared=True, unsteady=False,
+            lr=None, lrs=lrs, compared=lrs, edge=False, shared=True, unsteady=False,
         )  # fmt: skip
     chosen, had = {id(run) for run in choice.runs}, {id(run) for run, _ in taken}
     values = [value for run, value in taken if id(run) in chosen]
     mean = mean_of(values)
     sd = statistics.stdev(values) if len(values) > 1 else None
-    beside = [run for run in group if id(run) not in had]
-    return Entry(**choice._asdict(), group=group, mean=mean, sd=sd, ended=bool(ended), apart=_statuses(beside))
+    apart = _statuses([run for run in group if id(run) not in had])
+    if any(run["status"] == Status.PRUNED for run in group):  # then each seed may have been left at another rate
+        seeds = {run["seed"] for run in choice.runs}
+        if elsewhere := sum(run["seed"] not in seeds for run, _ in ended):
+            apart[ELSEWHERE] = elsewhere
+    return Entry(**choice._asdict(), group=group, mean=mean, sd=sd, ended=bool(ended), apart=apart)
 
 
 def _statuses(runs: Sequence[Run]) -> dict[str, int]:

@@ -77,7 +77,7 @@ def train_by_halving(
             tied += values[best[-1]] == values[order[len(best)]] if len(best) < len(cell) else 0
             cells.append(sorted(best))
             for number in set(cell).difference(best):
-                outcomes[number] = _prune(asked[number], outcomes[number], rung)
+                outcomes[number] = _prune(asked[number], outcomes[number], rung, keys)
         if tied:
             log.info("rung %d: in %s, of equals those went on that come first", rung, counted(tied, "cell"))
         if competing:
@@ -140,12 +140,18 @@ def _value(job: Job, outcome: Ended | _Resting, keys: Halving) -> float | Except
     return max(values) if keys.by == "best" else values[-1]
 
 
-def _prune(job: Job, outcome: Ended, rung: int) -> Ended:
-    """Write into a run's record that it was pruned. One that has ended by itself, or is pruned so already, stays."""
+def _prune(job: Job, outcome: Ended, rung: int, keys: Halving) -> Ended:
+    """Write into a run's record that it was pruned, where, and by what number.
+
+    One that has ended by itself, or is pruned there already, stays.
+    """
     assert job.directory is not None
     where = f"rung {rung} at step {job.pause}"
-    if not isinstance(outcome, RunRecord) or outcome.status.ended or outcome.stopped == where:
+    if not isinstance(outcome, RunRecord) or outcome.status.ended:
         return outcome
+    if (outcome.stopped or "").partition(",")[0] == where:  # earlier versions said no more
+        return outcome
+    told = f"{where}, by the {keys.by} {job.config.objective}"
     try:
         lock = locks.of_directory(job.directory, "run")
     except (OSError, Refused) as error:  # as where another process trains it
@@ -157,9 +163,9 @@ def _prune(job: Job, outcome: Ended, rung: int) -> Ended:
         found = stored(job.directory)
         if found is None or found.record.status.ended:
             return outcome
-        record = dataclasses.replace(found.record, status=Status.PRUNED, stopped=where)
+        record = dataclasses.replace(found.record, status=Status.PRUNED, stopped=told)
         write_record(job.directory, record, found.digests)
-        note(job.directory, f"pruned: {where}")
+        note(job.directory, f"pruned: {told}")
         return record
     except (OSError, Refused) as error:  # as on a full disk
         report_failure(job, error)
