@@ -274,6 +274,44 @@ def test_rates_without_a_run_to_compare_are_not_counted_among_the_compared(tmp_p
     assert not any(line.startswith("pruned") for line in lines)
 
 
+def validated(root: Path, points: int | None, **keys) -> None:
+    """A run with a validation accuracy on so many points."""
+    directory = add(root, [0.5, 0.6], **keys)
+    record = read_record(directory)
+    assert record is not None
+    by = {"best_val_acc": 0.6, "chosen_test_acc": 0.6, "chosen_step": 20, "val_points": points}
+    write_record(directory, replace(record, **by, measured={"val_acc": 0.6, "train_acc": 0.7}))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ([(20, 2000), (20, 20)], "sets of 20 and 2,000 points, in 1 cell unlike ones compared or averaged"),
+        ([(20, 20), (200, 200)], "sets of 20 and 200 points, each cell's of one size"),
+        ([(20, 200), (2000, 20)], "sets of 20 to 2,000 points, in 2 cells unlike ones compared or averaged"),
+        ([(20, 20), (20, 20)], ""),
+        ([(20, None), (None, 20)], ""),  # a record of before may not say it
+    ],
+)
+@pytest.mark.parametrize("key", ["lr", "seed"])
+def test_validation_sets_of_unlike_sizes_are_said(tmp_path, sizes, said, key):
+    """A best of few points is more by luck; where validation has no part in a table, nothing is said."""
+    for curve, of_curve in zip((1, 4), sizes, strict=True):
+        for number, points in enumerate(of_curve, 1):
+            validated(tmp_path, points, curve=curve, **{key: number})
+    text = f"validation: {said}; the smaller a set, the more its best accuracy is luck"
+    lines = pivot.legend(table_of(tmp_path, number=numbers.CHOSEN))
+    assert [line for line in lines if line.startswith("validation: ")] == ([f"{text}."] if said else [])
+    runs, _ = read_runs([tmp_path])
+    assert [note for note in form_cells(runs, numbers.CHOSEN)[1] if "valid" in note] == ([text] if said else [])
+    assert not [note for note in form_cells(runs)[1] if "valid" in note]
+    # beside the best test accuracy stands that of the validation set, in the mean of a cell alone
+    beside = [line for line in pivot.legend(table_of(tmp_path)) if line.startswith("validation: ")]
+    assert (beside == [f"{text}."]) == bool(said) or key == "lr"
+    bare = runs.assign(final_val_acc=None)
+    assert not [line for line in pivot.legend(pivot.pivot(*with_inner_keys(bare))) if "validation" in line]
+
+
 def test_a_sweep_begins_at_the_rate_of_its_own_setting(tmp_path, caplog):
     """A table may hold searches of several. For a setting that it lacks, the rate is that nearest to the paper's, and
     that is told."""

@@ -4,9 +4,17 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fractal_ifs.errors import counted
-from fractal_ifs.results.choice import APART, Run, best_lr, order_of_doubles, pruned_at_rungs
+from fractal_ifs.results.choice import (
+    APART,
+    Run,
+    best_lr,
+    order_of_doubles,
+    pruned_at_rungs,
+    unlike_sets,
+    validation_sets,
+)
 from fractal_ifs.results.columns import ENDED, CellKey
-from fractal_ifs.results.numbers import BEST, LAST10, Number, collapsed, looks, mean_of
+from fractal_ifs.results.numbers import BEST, LAST10, VALIDATION, Number, collapsed, looks, mean_of
 from fractal_ifs.results.protocol import PAPER_EVALUATIONS, PAPER_STEPS, parts_of_difference
 from fractal_ifs.results.rows import runs_of
 from fractal_ifs.results.values import plain_value
@@ -96,6 +104,7 @@ def form_cells(runs: "pd.DataFrame", number: Number = BEST) -> tuple[Cells, list
         notes.append(f"{counted(lacking, 'run')} without {number.said}: in no cell")
     other_budgets = unshared = 0
     halved: list[Sequence[Run]] = []
+    sets: list[set[int]] = []
     for key in sorted(groups, key=lambda values: [(isinstance(v, str), v or 0) for v in values]):
         group = groups[key]
         candidates: dict[tuple[Any, ...], list[Run]] = {}
@@ -120,6 +129,7 @@ def form_cells(runs: "pd.DataFrame", number: Number = BEST) -> tuple[Cells, list
             )
         result, doubles, shared = _result(key, chosen, every[_tried_as(first)], number)
         rows.append(result)
+        sets.append(validation_sets(chosen) if number.chosen_by == VALIDATION else set())
         unshared += not shared
         if result.ended and any(run["status"] == Status.PRUNED for run in every[_tried_as(first)]):
             halved.append(every[_tried_as(first)])
@@ -135,6 +145,8 @@ def form_cells(runs: "pd.DataFrame", number: Number = BEST) -> tuple[Cells, list
             f"{pruned_at_rungs([run for group in halved for run in group])}: the learning rate is one of those left, "
             "and the mean over the seeds in which it was"
         )
+    if unlike := unlike_sets(sets):
+        notes.append(unlike)
     if other_budgets:
         notes.append(f"{other_budgets} runs of another budget than that of their cell are left out of it")
     return Cells(rows, number), notes

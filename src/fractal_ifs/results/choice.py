@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fractal_ifs.errors import counted
@@ -79,3 +79,24 @@ def pruned_at_rungs(runs: Sequence[Run]) -> str:
     by = sorted({str(run.get("stopped") or "").partition(", by ")[2] for run in pruned} - {""})
     what = " or ".join(by) or "the accuracy"
     return f"{len(pruned)} of {counted(len(runs), 'run')} at rungs, by {what} up to there" if pruned else ""
+
+
+def validation_sets(runs: Sequence[Run]) -> set[int]:
+    """On how many points some runs measured their validation accuracy. A record of before may not say it."""
+    return {int(run["val_points"]) for run in runs if run["status"] not in APART and run.get("val_points") is not None}
+
+
+def unlike_sets(cells: Sequence[Collection[int]]) -> str:
+    """A line on the ``validation_sets`` of cells, where their sizes differ. Else empty."""
+    sizes = sorted({size for cell in cells for size in cell})
+    if len(sizes) < 2:
+        return ""
+    inside = sum(len(cell) > 1 for cell in cells)
+    where = (
+        f", in {counted(inside, 'cell')} unlike ones compared or averaged" if inside else ", each cell's of one size"
+    )
+    between = " and " if len(sizes) == 2 else " to "
+    return (
+        f"validation: sets of {sizes[0]:,}{between}{sizes[-1]:,} points{where}; the smaller a set, the more its best "
+        "accuracy is luck"
+    )

@@ -47,12 +47,13 @@ LAST10 = Number(
     head="mean of the last ten",
     column="last10_test_acc",
 )
+VALIDATION = "best_val_acc"
 CHOSEN = Number(
     name="chosen",
     said="the test accuracy where the validation accuracy was best",
     head="test accuracy, chosen by validation",
     column="chosen_test_acc",
-    chosen_by="best_val_acc",  # so the test set has no part in the choice
+    chosen_by=VALIDATION,  # so the test set has no part in the choice
 )
 TRAIN = Number(
     name="train",
@@ -62,7 +63,7 @@ TRAIN = Number(
     axis="training accuracy",
     beside_paper=False,
 )
-CHOOSING = {BEST.column: BEST.head, "best_val_acc": "best validation accuracy"}  # ``chosen_by``, in words
+CHOOSING = {BEST.column: BEST.head, VALIDATION: "best validation accuracy"}  # ``chosen_by``, in words
 NUMBERS = {number.name: number for number in (BEST, FINAL, LAST10, CHOSEN, TRAIN)}
 
 

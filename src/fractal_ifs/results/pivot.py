@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.errors import ConfigError, counted, short
 from fractal_ifs.measures.own import is_ours
-from fractal_ifs.results.choice import APART, Run, best_lr, order_of_doubles, pruned_at_rungs
+from fractal_ifs.results.choice import (
+    APART,
+    Run,
+    best_lr,
+    order_of_doubles,
+    pruned_at_rungs,
+    unlike_sets,
+    validation_sets,
+)
 from fractal_ifs.results.columns import is_measured
-from fractal_ifs.results.numbers import BEST, CHOOSING, Number, collapsed, looks, mean_of
+from fractal_ifs.results.numbers import BEST, CHOOSING, VALIDATION, Number, collapsed, looks, mean_of
 from fractal_ifs.results.protocol import keys_of_difference
 from fractal_ifs.results.rows import runs_of
 from fractal_ifs.results.values import by_value, plain_value
@@ -295,6 +303,8 @@ def legend(table: Pivot) -> list[str]:
         lines.append(
             f"sources: in {counted(number, 'cell')} the mean is over runs of different sources of their measures."
         )
+    if text := unlike_sets([_validation_sets(table.number, entry) for entry in shown]):
+        lines.append(f"{text}.")
     if any(_beside(entry, 4) for entry in shown):
         lines.append("train, test, val: the accuracies after the last step, which have no part in a choice.")
     if partly := sum(any(0 < len(found) < entry.n for found in _after(entry).values()) for entry in shown):
@@ -332,6 +342,14 @@ def _partly_pruned(entry: Entry) -> bool:
     """Whether the mean is over those seeds alone that weren't pruned where it is shown."""
     seeds = {run["seed"] for run in entry.group if run["status"] == Status.PRUNED and run["lr"] == entry.lr}
     return entry.ended and bool(seeds - {run["seed"] for run in entry.runs})
+
+
+def _validation_sets(number: Number, entry: Entry) -> set[int]:
+    """The sizes of the validation sets that have a part in a cell: in its choice, its mean, or what stands beside."""
+    if number.chosen_by == VALIDATION:
+        return validation_sets([run for run in entry.group if not entry.ended or run["status"] in COUNTED])
+    shows = number.column.startswith("val_") or len(_after(entry)["val"]) == entry.n
+    return validation_sets(entry.runs) if shows else set()
 
 
 def _is_own(number: Number) -> bool:
