@@ -204,7 +204,8 @@ def show_table(directory: Path) -> str | None:
         return None
     own = inner_keys(table)
     with_keys, inner = with_inner_keys(table.drop(columns=own))  # as in a report
-    more = [key for key in own if key not in inner]  # those that differ without a part in results, as trainer.threads
+    # Those that differ without a part in results, as trainer.threads, tell apart only runs that are else the same.
+    more = [key for key in own if key not in inner] if table["fingerprint"].duplicated().any() else []
     with_keys, inner = with_keys.assign(**{key: table[key] for key in more}), [*inner, *more]
     console = Console(file=sys.stdout, width=columns(200))
     found = pivot(with_keys, inner, CHOSEN if table.attrs["by_validation"] else BEST, doubles="directory")
