@@ -1,6 +1,8 @@
 """What is read of runs for tables: from their directories, from tables, from both."""
 
 import csv
+import itertools
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -14,7 +16,7 @@ from conftest import small
 
 from fractal_ifs.config.lightning import Callbacks
 from fractal_ifs.config.model import OwnModel
-from fractal_ifs.config.run import Job
+from fractal_ifs.config.run import Job, RunConfig
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.plotting.style import Output
 from fractal_ifs.report.__main__ import main
@@ -42,6 +44,7 @@ from fractal_ifs.runs.records import (
 )
 from fractal_ifs.sweeps.status import show
 from fractal_ifs.sweeps.sweep import train_jobs
+from fractal_ifs.sweeps.table import show_table
 
 HISTORY = "history.csv"
 
@@ -492,6 +495,73 @@ def test_accuracies_are_compared_with_the_history_as_numbers(tmp_path, history, 
 def test_keys_of_a_callback_are_keys_as_others(differs, keys):
     """So that a sweep over one has a column of it, the same in its own table and in a report."""
     assert keys_of_difference({"differs": differs}) == keys
+
+
+NESTED = {
+    "a": 1,
+    "b": {"c": None, "d": [1, "x, lr=2"], "text": "01"},
+    "an-other": {},
+    "most": float("inf"),
+    "least": -float("inf"),
+    "said": "it's a \\, lr=2",
+}
+NESTED_KEYS = {"a": "1", "b.c": "null", "b.d": "[1, 'x, lr=2']", "b.text": '"01"', "an-other": "{}"}
+NESTED_KEYS |= {"most": "inf", "least": "-inf", "said": "it's a \\, lr=2"}
+
+
+def odd(**keys: Any) -> RunConfig:
+    """The config of a network of one's own with some keys."""
+    return replace(small(), model=OwnModel(name="odd", target="nets.Odd", keys=keys))
+
+
+def test_keys_in_a_mapping_of_ones_own_are_keys_as_those_of_a_callback():
+    """By the names that they have on the command line."""
+    found = keys_of_difference({"differs": setting_of(odd(z=1, opts=NESTED)).differs})
+    assert {key.removeprefix("model.opts."): text for key, text in found.items() if ".opts" in key} == NESTED_KEYS
+    assert "lr" not in found
+    config = replace(
+        small(engine="lightning"), callbacks=Callbacks.parse({"n": {"_target_": "hooks.Norms", "opts": NESTED}})
+    )
+    found = keys_of_difference({"differs": setting_of(config).differs})
+    assert {key.removeprefix("callbacks.n.opts."): t for key, t in found.items() if ".opts" in key} == NESTED_KEYS
+
+
+@pytest.mark.parametrize("text", ["{'a': 1}", "{'a': 'x, lr=2'}"])
+def test_a_text_that_reads_as_a_mapping_is_a_text(text):
+    found = keys_of_difference({"differs": setting_of(odd(opts=text)).differs})
+    assert json.loads(found["model.opts"]) == text
+
+
+@pytest.mark.parametrize(
+    "value", ["{'a': 1", "{'a': f()}", "{[]: 1}", "{1, 2}", "[1, 2]", "{'a.b': 1, 'a': {'b': 2}}", "{" * 5000, "[" * 99]
+)
+def test_what_is_no_mapping_is_one_value(value):
+    """Of a table from elsewhere it may be anything."""
+    assert keys_of_difference({"differs": f"model.opts={value}, loss=soft"}) == {"model.opts": value, "loss": "soft"}
+
+
+def test_rows_of_earlier_versions_have_callbacks_in_quotes():
+    before = """callbacks.a="{'text': 'b, c\\u003d3'}", loss=soft"""
+    assert keys_of_difference({"differs": before}) == {"callbacks.a.text": "b, c=3", "loss": "soft"}
+
+
+def test_a_sweep_over_a_key_in_a_mapping_has_a_column_of_it_in_all_tables(tmp_path, capsys):
+    for a, d, seed in itertools.product((1, 2), ([1], [1, 2]), (0, 1)):
+        config = replace(odd(opts={"a": a, "b": {"c": 3, "d": d}}), seed=seed)
+        directory = tmp_path / f"run{a}{len(d)}{seed}"
+        directory.mkdir()
+        of_run = {"best_test_acc": 0.5 + a / 10, "best_step": config.steps, "final_test_acc": 0.5}
+        write_record(directory, RunRecord.of(config, Status.FINISHED, steps=config.steps, seconds=1.0, **of_run))
+    table = pivot.pivot(*with_inner_keys(read_runs([tmp_path])[0]), column="model.opts.a")
+    assert (list(table.rows), table.column) == (["model.opts.b.d"], "model.opts.a")
+    assert [cell.mean for cell in table.cells] == pytest.approx([0.6, 0.7] * 2)
+    assert table.same["model.opts.b.c"] == "3"
+    show_table(tmp_path)
+    text = capsys.readouterr().out
+    assert "model.opts.a" in text
+    assert "{" not in text
+    again = pivot.pivot(*with_inner_keys(read_runs([tmp_path / "results.csv"])[0]), column="model.opts.a")
+    assert (again.rows, again.entries.keys()) == (table.rows, table.entries.keys())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from fractal_ifs.config.data import FractalData
 from fractal_ifs.config.leaves import leaves
@@ -41,28 +41,55 @@ class Setting(NamedTuple):
 def keys_of_difference(run: Mapping[str, Any]) -> dict[str, str]:
     """The keys in ``differs`` of a run's row, with their values as text: ``{"data.margin": "0.001"}``.
 
-    Those of a callback stand there as one: ``callbacks.norms={'_target_': 'hooks.Norms', 'every': 5}``.
+    Those of a callback, or of another mapping of a user's own, stand there as one: ``callbacks.norms={'every': 5}`` is
+    ``callbacks.norms.every``, as on the command line.
     """
     found: dict[str, str] = {}
     for key, text in (part.split("=", 1) for part in parts_of_difference(run)):
-        key, value, inner = _unquoted(key), _unquoted(text), dict[str, Any]()
-        if key.startswith("callbacks.") and value.startswith("{"):
-            with contextlib.suppress(ValueError, SyntaxError):  # of a text that was split
-                inner = leaves({key: ast.literal_eval(value)})
-        own = {name: "null" if each is None else _told(each) for name, each in inner.items()}
-        found |= own or {key: text if value == text else _told(value)}
+        found |= _apart(_unquoted(key), text)
     return found
 
 
+@lru_cache(maxsize=4096)
+def _apart(key: str, text: str) -> Mapping[str, str]:
+    """A key of ``differs`` with its value as text. Of a mapping the keys in it."""
+    value = _unquoted(text)
+    is_text = value != text and not key.startswith("callbacks.")  # a callback may be in quotes in an earlier version's
+    if value.startswith(("{", "[")) and not is_text:
+        # A text that was split can't be read; what comes from elsewhere may be anything.
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            whole = ast.literal_eval(_Floats().visit(ast.parse(value, mode="eval")))
+            inner = leaves({key: whole})
+            if len(inner) == _count(whole):  # else two of them have one name: {"a.b": 1, "a": {"b": 2}}
+                return {name: "null" if each is None else _told(each) for name, each in inner.items()}
+    return {key: text if value == text else _told(value)}
+
+
+class _Floats(ast.NodeTransformer):
+    """Reads the two numbers that Python writes as names."""
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Constant(float(node.id)) if node.id in ("inf", "nan") else node
+
+
+def _count(value: Any) -> int:
+    """How many values there are in a mapping and those in it. Anything else is one."""
+    return sum(map(_count, cast(dict[Any, Any], value).values())) if isinstance(value, dict) and value else 1
+
+
 def parts_of_difference(run: Mapping[str, Any]) -> list[str]:
-    """What ``differs`` of a run's row names: ``data.margin=0.001``; a callback is one part."""
+    """What ``differs`` of a run's row names: ``data.margin=0.001``; a mapping, as a callback, is one part."""
     return [part for part in re.split(_BETWEEN, str(run["differs"] or "")) if "=" in part]
 
 
 def _quoted(value: Any) -> str:
-    """A value as it stands in ``differs``. One with ``, key=`` in it is quoted, or it would be read as two."""
+    """A value as it stands in ``differs``, without ``, key=`` in it, which would be read as another key."""
     text = _told(value)
-    return json.dumps(str(value)).replace("=", "\\u003d") if re.search(_BETWEEN, text) else text
+    if not re.search(_BETWEEN, text):
+        return text
+    if isinstance(value, str):
+        return json.dumps(value).replace("=", "\\u003d")
+    return text.replace("=", "\\x3d")  # of a mapping or a list, where it is part of a text in it
 
 
 def _quoted_key(key: str) -> str:
