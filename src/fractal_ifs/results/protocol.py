@@ -92,6 +92,13 @@ def _quoted(value: Any) -> str:
     return text.replace("=", "\\x3d")  # of a mapping or a list, where it is part of a text in it
 
 
+def _flag(text: str) -> str:
+    """A flag of the trainer, which is JSON: a number is no text that looks like one."""
+    if text.startswith('"'):
+        return _quoted(text)
+    return text.replace("=", "\\u003d") if re.search(_BETWEEN, text) else text
+
+
 def _quoted_key(key: str) -> str:
     """A key as it stands in ``differs``: in quotes if it might be read as more, or less, than a key."""
     return key if re.fullmatch(_PLAIN, key) else json.dumps(key).replace("=", "\\u003d")
@@ -152,7 +159,7 @@ def _compared(text: str, repeated: bool) -> Setting:
     names = tuple(str(flat.get(f"{group}.name")) for group in ("fractal", "curve", "data", "model"))
     paper = _protocol(*names)
     differs = [
-        f"{_quoted_key(key)}={_quoted(value)}"
+        f"{_quoted_key(key)}={_flag(value) if key.startswith('trainer.') else _quoted(value)}"
         for key, value in sorted(flat.items())
         if key not in paper or paper[key] != value
     ]
