@@ -155,7 +155,8 @@ def test_a_column_of_outputs_is_refused(tmp_path):
     [
         (torch.ones(20, 1), "hinge", r"labels: must be of shape \(20,\), not \(20, 1\)"),
         (torch.arange(20) % 2, "hinge", r"labels: must be -1 and \+1 for outputs \(b,\), there is a 0"),
-        (torch.ones(20) * 3, "squared", r"labels: must be -1 and \+1 for outputs \(b,\), there is a 3"),
+        (torch.arange(20) % 2 > 0, "hinge", r"labels: must be -1 and \+1 for outputs \(b,\), there is a 0"),
+        (torch.ones(20) * 3, "hinge", r"labels: must be -1 and \+1 for outputs \(b,\), there is a 3"),
         (
             torch.ones(20),
             "cross_entropy",
@@ -167,7 +168,7 @@ def test_a_column_of_outputs_is_refused(tmp_path):
             r"loss: must be one number, or one for each point, not \(3,\)",
         ),
     ],
-    ids=["column", "zeros", "threes", "classes", "loss"],
+    ids=["column", "zeros", "bools", "threes", "classes", "loss"],
 )
 def test_labels_and_losses_that_do_not_fit_are_refused(tmp_path, labels, loss, told):
     data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(20, 2), labels), 20)
@@ -198,6 +199,19 @@ def test_labels_of_classes_that_do_not_fit_are_refused(tmp_path, labels, loss, t
     keys: Any = {"max_steps": 1, "accelerator": "cpu", "logger": False, "default_root_dir": tmp_path}
     with pytest.raises(ConfigError, match=f"^{told}$"):
         pl.Trainer(**keys, num_sanity_val_steps=0).fit(Classifier(torch.nn.Linear(2, 2), loss), data, data)
+
+
+@pytest.mark.parametrize(
+    ("labels", "loss", "network"),
+    [
+        (torch.tensor([0, 1, -100, 1] * 5), "cross_entropy", torch.nn.Linear(2, 2)),  # torch's label of no class
+        (torch.linspace(0.1, 1, 20), "squared", MLP(2, 4, 1)),
+    ],
+)
+def test_what_a_loss_takes_besides(tmp_path, labels, loss, network):
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(20, 2), labels), 20)
+    keys: Any = {"max_steps": 1, "accelerator": "cpu", "logger": False, "default_root_dir": tmp_path}
+    pl.Trainer(**keys, enable_checkpointing=False).fit(Classifier(network, loss), data, data)
 
 
 def test_labels_may_be_shares_of_classes(tmp_path):
@@ -464,6 +478,12 @@ def test_a_loader_begins_where_an_epoch_does():
     assert [*numbers] == [0, 1, 2, 3]
     numbers.set_epoch(5)
     assert [*numbers] == [20, 21, 22, 23]
+    numbers.load(8)
+    for epoch in (1, 2):  # Lightning may begin two before it takes a batch
+        numbers.set_epoch(epoch)
+    assert [*numbers] == [8, 9, 10, 11]
+    numbers.set_epoch(3)
+    assert [*numbers] == [12, 13, 14, 15]
     for number, epoch in ((6, 1), (8, 2), (8, 1)):  # the last is Lightning's count after a second restart at an end
         numbers = Numbers(4)
         numbers.load(number)
@@ -473,8 +493,8 @@ def test_a_loader_begins_where_an_epoch_does():
         assert next(iter(numbers)) == (8 if number == 6 else 12)
 
 
-@pytest.mark.parametrize("module", [FractalDataModule("vicsek", 4, data={"train_size": 300, "test_size": 10})])
-def test_processes_of_a_trainer_share_out_each_batch(module):
+def test_processes_of_a_trainer_share_out_each_batch():
+    module = FractalDataModule("vicsek", 4, data={"train_size": 300, "test_size": 10})
     whole = [batch for batch, _ in zip(module.train_dataloader(), range(3), strict=True)]
     for number in (0, 1):
         module.trainer = cast(Any, SimpleNamespace(world_size=2, global_rank=number))

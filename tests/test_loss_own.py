@@ -251,6 +251,16 @@ def test_a_function_defined_anew_is_tried_anew(write):
         check(own(name))
 
 
+def test_an_object_without_a_hash_may_be_a_loss(write):
+    """As one of a dataclass, which has none: it is only tried each time."""
+    made = "from dataclasses import dataclass\n\n@dataclass\nclass Kind:\n    sharp: float\n"
+    made += "    def __call__(self, f, y):\n        return -(self.sharp * f * y).sigmoid().log()\n\nsoft = Kind(2.0)\n"
+    name = write(made)
+    check(own(name))
+    [run] = trained([of_own(name, steps=20, eval_every=10)])
+    assert run.history[-1].finite
+
+
 def test_another_source_is_told(write, tmp_path, caplog):
     name = write()
     config = of_own(name, steps=40, eval_every=20)

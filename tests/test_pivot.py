@@ -233,7 +233,7 @@ def test_rates_that_were_pruned_were_compared_at_rungs_and_not_by_their_means(tm
     assert "by the mean" not in str(lines)
     figure = own_figures.against(table, Output())
     assert figure is not None
-    assert "each at the best of up to 4 learning rates, of which runs were pruned at rungs" in figure.get_suptitle()
+    assert "others were pruned at rungs" in figure.get_suptitle()
     _, notes = form_cells(read_runs([tmp_path])[0])
     assert [note for note in notes if note.startswith(f"in 2 cells a sweep by halving pruned {rungs}: the ")]
 

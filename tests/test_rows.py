@@ -158,7 +158,7 @@ def test_of_a_row_whose_directory_has_another_run_by_now_only_the_table_tells(tm
     shutil.rmtree("runs/a")
     trained(tmp_path / "runs" / "a", lr=0.02)
     table, notes = read_runs([Path("old/results.csv")])
-    assert notes == ["1 run of old/results.csv: another lies where the table says, so it isn't read"]
+    assert notes == ["1 run of old/results.csv: another, or a damaged one, lies where the table says, and isn't read"]
     first, second = runs_of(table)
     assert (first["directory"], first["lr"], list(measures_of(first))) == (None, before.lr[0], ["test_acc"])
     assert measures_of(first)["test_acc"] == learning_curve(first)

@@ -378,16 +378,29 @@ def test_runs_that_were_moved_into_a_sweep_are_found_by_another_name(command, tm
     for path in (multirun / "second").glob("curve*"):
         path.rename(multirun / "first" / path.name)
     walked: list[str] = []
-    monkeypatch.setattr(other_names, "find", lambda path, find=other_names.find: walked.append(path.name) or find(path))
+    read = other_names.understood
+    monkeypatch.setattr(other_names, "understood", lambda path: walked.append(path.name) or read(path))
     ended = command("-m", *QUICK, "curve=1,4,5,6", "seed=0,1", "sweep=first")
     assert "4 runs there by another name" in ended.out
     assert "4 of 8 jobs are finished already" in ended.out
-    assert [name[:7] for name in walked] == ["curve=4", "curve=6"]
+    assert [name[:7] for name in walked[:2]] == ["curve=4", "curve=6"]
+    assert len(walked) == 2 + 4  # and each of those that are taken
     assert len(table(tmp_path, "first")) == 8
     walked.clear()
     assert "8 of 8 jobs are finished already" in command("-m", *QUICK, "curve=1,4,5,6", "seed=0,1", "sweep=first").out
     assert "2 of 2 jobs are finished" in command("-m", *QUICK, "depth=2", "curve=4,6", "seed=0", "sweep=first").out
-    assert walked == []
+    assert len(walked) == 2
+
+
+def test_a_run_beside_one_that_the_table_names_is_found(tmp_path):
+    """As with directories in two storeys, hydra.sweep.subdir='${width}/${lr}'."""
+    sweep = tmp_path / "s"
+    train_jobs([Job(small(seed=seed), sweep / "8" / str(seed)) for seed in (0, 1)])
+    (sweep / "multirun.yaml").touch()
+    row = row_of(sweep / "8" / "0", read_stored(sweep / "8" / "0").record) | {"directory": "8/0"}
+    (sweep / "results.csv").write_bytes(csv_of(pd.DataFrame([row])))
+    jobs = [Job(small(seed=seed), sweep / f"asked{seed}") for seed in (0, 1)]
+    assert found_there(jobs, [sweep] * 2) == {0: sweep / "8" / "0", 1: sweep / "8" / "1"}
 
 
 def test_a_table_leads_to_no_directory_of_another_sweep(tmp_path):

@@ -86,7 +86,7 @@ def run(directory: str | Path | None = None, **keywords: Any) -> Result:
     config = compose(**_without_wandb(keywords))
     if config.kept and directory is None:
         raise ConfigError(f"kept={shown(config.kept)}: needs a directory, in which the run lies")
-    if isinstance(config.logger, WandbLogger) and directory is None:
+    if isinstance(config.logger, WandbLogger) and config.logger.mode != "disabled" and directory is None:
         raise ConfigError("logger=wandb: writes files: give the run a directory")
     if (devices := config.trainer.devices) > 1:
         raise ConfigError(

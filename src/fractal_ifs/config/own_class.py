@@ -74,7 +74,7 @@ def resolve(key: str, target: str, kind: type | None = None) -> Any:
         source_digest(target)  # as it is now: the file may be edited later, while the process keeps what it has read
     except (Exception, SystemExit) as error:  # a module may raise anything as it is imported
         raise ConfigError(f"{key}={short(target)}: can't be imported ({short(message(error), 200)})") from None
-    if kind is None and callable(found) and found.__hash__ is not None and not isinstance(found, type):
+    if kind is None and callable(found) and not isinstance(found, type):
         return found
     if kind is None or not (isinstance(found, type) and issubclass(found, kind)):
         allowed = f"a class of {kind.__module__}.{kind.__name__}" if kind else "a function"
@@ -121,6 +121,11 @@ def telling(told: str, what: str) -> Generator[None]:
         raise
     except (Exception, SystemExit) as error:
         raise ConfigError(f"{told}: {what} failed ({short(message(error), 300)})") from None
+
+
+def once(cached: Any, found: Any, *others: Any) -> Any:
+    """What a cached function says of something of a user's own; it is asked again each time for what has no hash."""
+    return cached(found, *others) if found.__hash__ is not None else cached.__wrapped__(found, *others)
 
 
 def source_digest(target: str) -> str | None:

@@ -73,7 +73,7 @@ def check_whole(words: Sequence[str]) -> None:
 
 def check_seen(words: Sequence[str]) -> None:
     """Raises ConfigError for a choice that the package has too: Hydra would take that one, not the user's."""
-    folders = [folder for folder in own_folders(words) if folder.absolute() != CONF]
+    folders = [folder for folder in own_folders(words) if folder.resolve() != CONF.resolve()]
     for group, name in _chosen(words, folders) if folders else ():
         own = [path for folder in folders if (path := folder / group / f"{name}.yaml").is_file()]
         if own and group and (CONF / group / f"{name}.yaml").is_file():

@@ -200,11 +200,6 @@ class RunConfig(Group):
             raise ConfigError(f"optimizer.clip={self.optimizer.clip:g}: must be null with trainer.strategy=fsdp")
         if self.optimizer.clip is not None and self.trainer.flags.keys.get("gradient_clip_val") is not None:
             raise ConfigError(f"optimizer.clip={self.optimizer.clip:g}: must be null with trainer.gradient_clip_val")
-        if self.optimizer.clip is not None and self.trainer.flags.keys.get("gradient_clip_algorithm") == "value":
-            raise ConfigError(
-                f"optimizer.clip={self.optimizer.clip:g}: is the largest norm; values are clipped at "
-                "trainer.gradient_clip_val, not with trainer.gradient_clip_algorithm=value alone"
-            )
         every: object = self.trainer.batches_per_step  # as it is given
         per_epoch = self.data.train_size // self.batch_size
         if type(every) is not int or every < 1 or per_epoch % every:

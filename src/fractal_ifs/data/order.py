@@ -24,9 +24,9 @@ class Numbers(DistributedSampler[int]):
 
     def __init__(self, per_epoch: int):
         self.per_epoch, self.next = per_epoch, 0
-        self.loaded = False  # and no epoch was begun since
+        self.loaded = False  # and no batch was taken since
         self.begun = False  # an iteration, since the epoch was
-        self.ahead = 0  # of Lightning's count of epochs, which is too low after a second restart where one has ended
+        self.ahead = 0  # of Lightning's count of epochs, which may be one off where it goes on at the end of one
 
     def __len__(self) -> int:
         return self.per_epoch
@@ -40,14 +40,15 @@ class Numbers(DistributedSampler[int]):
         if self.loaded:
             self.ahead = self.next // self.per_epoch - epoch
         else:
+            self.ahead = self.ahead if epoch else 0  # another fit
             self.next = (epoch + self.ahead) * self.per_epoch
-        self.loaded = self.begun = False
+        self.begun = False
 
     def __iter__(self) -> Iterator[int]:
         epochs = -(-self.next // self.per_epoch) if self.begun else self.next // self.per_epoch
         self.next, self.begun = max(self.next, epochs * self.per_epoch), True
         while self.next < (epochs + 1) * self.per_epoch:
-            self.next += 1
+            self.next, self.loaded = self.next + 1, False
             yield self.next - 1
 
 

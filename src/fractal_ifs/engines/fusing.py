@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from fractal_ifs.config.loss import OwnLoss
+from fractal_ifs.config.own_class import once
 from fractal_ifs.engines.own_loss import named
 from fractal_ifs.errors import message, short
 from fractal_ifs.networks.mlp import MLP, mlp
@@ -90,7 +91,7 @@ def why_not(run: Run) -> str | None:
     config, x = run.config, run.data.x_train[: run.config.batch_size].to(run.params.dtype)
     if isinstance(config.loss, OwnLoss):
         loss = named(config.loss)  # in a notebook there may be another one by the same name, as of the network's class
-        if why := _loss_differs(loss, config.loss, len(x), x.dtype, x.device):
+        if why := once(_loss_differs, loss, config.loss, len(x), x.dtype, x.device):
             return why
     if isinstance(run.model, MLP):
         return None

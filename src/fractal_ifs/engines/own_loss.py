@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from fractal_ifs.config.loss import AnyLoss, OwnLoss
-from fractal_ifs.config.own_class import check_arguments, resolve, telling
+from fractal_ifs.config.own_class import check_arguments, once, resolve, telling
 from fractal_ifs.config.run import RunConfig
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.mkl import ask_for_equal_bits
@@ -56,7 +56,7 @@ def check_loss(config: RunConfig) -> None:
 
 def check(loss: OwnLoss) -> None:
     """Try a function on a few outputs. Raises ConfigError if it isn't as the module says."""
-    _try(named(loss), loss)
+    once(_try, named(loss), loss)
 
 
 @lru_cache(maxsize=4096)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from fractal_ifs.config.measures import NAMES, is_own
@@ -67,7 +66,6 @@ def function_of(name: str) -> Callable[[Snapshot], Any]:
     return found
 
 
-@lru_cache
 def _check(found: Callable[..., Any], name: str) -> None:
     key = f"measures=[{name}]"
     try:

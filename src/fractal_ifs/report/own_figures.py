@@ -214,10 +214,10 @@ def _title(table: Pivot, found: Sequence[Panel]) -> str:
     text = title(table)
     if over := over_seeds(cell.n for cell in table.cells if cell.n > 1):
         text += f"; bars: ±1 standard deviation over {over}"
-    if table.over_lr and (most := max(cell.lrs for cell in table.cells)) > 1:
+    pruned = any(run["status"] == Status.PRUNED for cell in table.cells for run in cell.group)
+    if table.over_lr and (most := max(cell.compared if pruned else cell.lrs for cell in table.cells)) > 1:
         text += f"; each at the best of up to {most} learning rates"
-        if any(run["status"] == Status.PRUNED for cell in table.cells for run in cell.group):
-            text += ", of which runs were pruned at rungs"
+    text += "; others were pruned at rungs" if pruned else ""
     if any(cell.mean is not None and not cell.ended for cell in table.cells):
         text += "; hollow: not ended"
     if apart := in_no_mean(table):

@@ -141,7 +141,8 @@ def _rows_of(table: TextTable, path: Path, notes: list[str]) -> list[dict[str, A
     for row in others:
         row["directory"] = None
     if others:
-        notes.append(f"{counted(len(others), 'run')} of {path}: another lies where the table says, so it isn't read")
+        number = counted(len(others), "run")
+        notes.append(f"{number} of {path}: another, or a damaged one, lies where the table says, and isn't read")
     return rows
 
 

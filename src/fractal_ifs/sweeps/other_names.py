@@ -12,7 +12,7 @@ from pathlib import Path
 from fractal_ifs.config.run import Job
 from fractal_ifs.errors import ConfigError
 from fractal_ifs.results.text_table import read_text
-from fractal_ifs.runs.records import SWEEP, TABLE, find, understood
+from fractal_ifs.runs.records import RESULT, SWEEP, TABLE, understood, walk
 from fractal_ifs.sweeps.finished import finished_or_kept
 
 
@@ -62,10 +62,10 @@ def _directories(sweep: Path) -> dict[str, Path]:
         pairs = [(row["fingerprint"], Path(row["directory"])) for row in rows]
     except (OSError, ConfigError):
         pairs = []
-    named = {path.parts[0] for _, path in pairs if path.parts}
-    for folder in _folders(sweep):
-        if folder.name not in named:
-            pairs += [(record.fingerprint, path.relative_to(sweep)) for path, record in find(folder)]
+    named = {path for _, path in pairs}
+    for path, names in walk(sweep):
+        if RESULT in names and (below := path.relative_to(sweep)) not in named and (record := understood(path)):
+            pairs.append((record.fingerprint, below))
     return {
         name: sweep / path
         for name, path in pairs
@@ -73,12 +73,3 @@ def _directories(sweep: Path) -> dict[str, Path]:
         and not (path.is_absolute() or ".." in path.parts)
         and not any((sweep / each / SWEEP).exists() for each in path.parents if each.parts)
     }
-
-
-def _folders(sweep: Path) -> list[Path]:
-    """The directories in that of a sweep which may have runs, in order: one look at thousands of them."""
-    try:
-        with os.scandir(sweep) as entries:
-            return sorted(Path(each.path) for each in entries if each.is_dir() and not each.name.startswith("."))
-    except OSError:
-        return []

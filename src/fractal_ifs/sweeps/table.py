@@ -83,18 +83,20 @@ def _runs_below(directory: Path) -> tuple[dict[Path, RunRecord], dict[Path, RunR
     found: dict[Path, RunRecord] = {}
     begun: dict[Path, RunRecord] = {}
     for path, names in walk(directory, log.warning):
-        record = newer = None
+        record = newer = wrong = None
         try:
             record = read_stored(path).record if RESULT in names else None
         except NotUnderstood as error:
             log.warning("left out: %s", error)
             continue
         except (FileNotFoundError, Damaged) as error:
-            log.warning("left out: %s", error)
+            wrong = error
         try:
             newer = went_on(path, record) if HISTORY in names and not (record and record.status.ended) else None
         except (FileNotFoundError, Damaged) as error:
-            log.warning("left out: %s", error)
+            wrong = wrong or error
+        if wrong and not (record or newer):
+            log.warning("left out: %s", wrong)
         if record:
             found[path] = newer or record
         elif newer:
@@ -179,8 +181,9 @@ def write_kept(directory: Path) -> None:
     the table is told at the sweep's end, when it is written again.
     """
     directory = directory.absolute()
-    there = {row["fingerprint"] for row in kept_rows(directory)}
-    if any(there.isdisjoint(run.config.fingerprints) for path, run in kept.items() if directory in path.parents):
+    ours = [run for path, run in kept.items() if directory in path.parents]
+    there = {row["fingerprint"] for row in kept_rows(directory)} if ours else set[str]()
+    if any(there.isdisjoint(run.config.fingerprints) for run in ours):
         with contextlib.suppress(OSError):
             if may_replace(directory / TABLE):
                 write(directory / TABLE, csv_of(frame(directory)))

@@ -24,6 +24,7 @@ from fractal_ifs.runs.build import build_network
 Loss = Literal["hinge", "logistic", "squared", "squared_hinge", "exponential", "cross_entropy"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 A_FUNCTION = "a function"  # what a checkpoint has in place of one
+IGNORED = -100  # a label of no class, as torch.nn.functional.cross_entropy has it
 KINDS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
@@ -106,20 +107,24 @@ class Classifier(pl.LightningModule):
         if not isinstance(self.loss, str) or self.loss == A_FUNCTION:
             return
         of_classes = self.loss == "cross_entropy"
+        if f.dim() > 2 or (of_classes and y.dim() == 2):  # of a subclass; shares of the classes
+            return
         if of_classes != (f.dim() == 2):
             needed, other = ("(b, classes)", "hinge") if of_classes else ("(b,)", "cross_entropy")
             raise ConfigError(
                 f"loss={self.loss}: must have outputs {needed}, not {tuple(f.shape)}; those go with loss={other}"
             )
-        if of_classes and y.dim() == 1 and y.is_floating_point():
+        if of_classes and y.is_floating_point():
             raise ConfigError(f"labels: must be whole numbers for outputs (b, classes), not {y.dtype}")
-        if batch_idx or (of_classes and y.dim() == 2):  # shares of the classes
+        if batch_idx:
             return
-        wrong = (y < 0) | (y >= f.shape[1]) if of_classes else y.abs() != 1
+        if of_classes:
+            allowed = f"0 to {f.shape[1] - 1} for outputs (b, {f.shape[1]})"
+            wrong = ((y < 0) & (y != IGNORED)) | (y >= f.shape[1])
+        else:
+            allowed = "-1 and +1 for outputs (b,)"
+            wrong = y == 0 if self.loss == "squared" else (y != 1) & (y != -1)  # squared also fits other numbers
         if bool(wrong.any()):
-            allowed = (
-                f"0 to {f.shape[1] - 1} for outputs (b, {f.shape[1]})" if of_classes else "-1 and +1 for outputs (b,)"
-            )
             raise ConfigError(f"labels: must be {allowed}, there is a {y[wrong][0].item():g}")
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:

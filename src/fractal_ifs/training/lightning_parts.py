@@ -93,10 +93,20 @@ def check_parts(jobs: Iterable[Job]) -> None:
             if alone and job.directory is None and (job.config.callbacks or job.config.logger.others):
                 _check_needs_no_directory(job.config)
             _check_parts(job.config.trainer, job.config.callbacks, job.config.logger.others)
+            _check_clip(job.config)
             if job.config.trainer.strategy == "fsdp":
                 _check_shares(job.config)
             if job.config.trainer.ckpt_path and not under_way(job):
                 ckpt_path.check(job.config)
+
+
+def _check_clip(config: RunConfig) -> None:
+    """Raises ConfigError where Lightning would take the largest norm for a largest value. Records of before have it."""
+    if config.optimizer.clip is not None and config.trainer.flags.keys.get("gradient_clip_algorithm") == "value":
+        raise ConfigError(
+            f"optimizer.clip={config.optimizer.clip:g}: is the largest norm; values are clipped at "
+            "trainer.gradient_clip_val, not with trainer.gradient_clip_algorithm=value alone"
+        )
 
 
 def _check_shares(config: RunConfig) -> None:
