@@ -857,7 +857,8 @@ def test_a_run_that_ended_early_is_told_from_one_that_came_to_its_end(tmp_path, 
     cells, notes = form_cells(runs)
     [cell] = cells.values()  # of the runs that have ended, the best; never one that was paused or pruned
     assert (cell.accuracy, cell.lrs, cell.ended, cell.budget) == (0.1, 4, True, 100)
-    assert notes == ["2 runs of another budget than that of their cell are left out of it"]
+    assert notes[0].startswith("in 1 cell a sweep by halving pruned 1 of 4 runs at rungs, by the accuracy up to there")
+    assert notes[1:] == ["2 runs of another budget than that of their cell are left out of it"]
     runs, _ = read_runs([tmp_path / "early"])
     [cell] = form_cells(runs.loc[runs.status != "stopped"])[0].values()
     assert (cell.accuracy, cell.ended, cell.whole, cell.budget) == (0.3, False, False, 50)
