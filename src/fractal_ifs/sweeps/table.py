@@ -201,6 +201,7 @@ def show_table(directory: Path) -> str | None:
             table, good = write_table(directory)
     except (OSError, Refused) as error:
         table, good = frame(directory), False
+        table = table.loc[table["status"] != Status.RUNNING, :]  # another command trains these
         if not table.empty:
             log.error("%s can't be written (%s)", path, reason(error))
     if table.empty:  # of a sweep that was refused, or has trained nothing yet
