@@ -10,7 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import SMALL
-from test_lightning import numbers, pytestmark, trained  # noqa: F401
+from test_lightning import killed_at, numbers, pytestmark, trained  # noqa: F401
 
 from fractal_ifs import MLP, Classifier, FractalDataModule, load
 from fractal_ifs.config.compose import compose
@@ -58,25 +58,15 @@ def test_goes_on_as_the_run_did_that_wrote_it(tmp_path, keys):
         assert f"begins at step {step}, from {path}" in (tmp_path / f"from{step}" / "train.log").read_text()
 
 
-def test_killed_it_goes_on_from_its_own_checkpoint(tmp_path, monkeypatch):
+def test_killed_it_goes_on_from_its_own_checkpoint(tmp_path):
     trained(composed(steps=25, eval_every=25, **EVERY), tmp_path / "first")
     keys = {"+trainer.ckpt_path": str(tmp_path / "first" / "checkpoints" / "at25.ckpt"), "eval_every": 20}
     whole = trained(composed(**keys), tmp_path / "whole")
-    monkeypatch.setattr(lightning, "CHECKPOINT_SECONDS", -1.0)
-    pause = lightning.Keeper.pause
     for steps in ((26,), (40,), (45,), (30, 45)):  # an epoch has 15
         directory = tmp_path / str(steps)
         for step in steps:
-
-            def killed(keeper, trainer, step=step):
-                pause(keeper, trainer)
-                if keeper.run.step == step:
-                    raise RuntimeError("killed")
-
-            monkeypatch.setattr(lightning.Keeper, "pause", killed)
-            with pytest.raises(RuntimeError, match="killed"):
+            with killed_at(step):
                 trained(composed(**keys), directory)
-        monkeypatch.setattr(lightning.Keeper, "pause", pause)
         run = trained(composed(**keys), directory)
         assert same(run, whole)
         assert numbers(run) == numbers(whole)

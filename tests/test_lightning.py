@@ -1,5 +1,6 @@
 """``engine=lightning`` and the library for Lightning's users: equal numbers, resume, refusals, callbacks, loggers."""
 
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,6 +68,23 @@ def trained(config: RunConfig, directory: Path | None = None) -> Run:
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
+
+
+@contextlib.contextmanager
+def killed_at(step: int) -> Iterator[None]:
+    """Within: a run is trained, which is killed where it has written its checkpoint of a step."""
+    pause = lightning.Keeper.pause
+
+    def killed(keeper: Any, trainer: Any) -> None:
+        pause(keeper, trainer)
+        if keeper.run.step == step:
+            raise RuntimeError("killed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lightning, "CHECKPOINT_SECONDS", -1.0)
+        patch.setattr(lightning.Keeper, "pause", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            yield
 
 
 def numbers(run: Run) -> list[tuple[Any, ...]]:
@@ -420,23 +438,13 @@ KILLED = [
 
 
 @pytest.mark.parametrize(("keys", "steps"), KILLED)
-def test_killed_and_resumed_to_equal_bits(tmp_path, monkeypatch, keys, steps):
+def test_killed_and_resumed_to_equal_bits(tmp_path, keys, steps):
     config = composed(steps=120, eval_every=20, engine="lightning", **keys)
     whole = trained(config)
     assert whole.step == 120
-    monkeypatch.setattr(lightning, "CHECKPOINT_SECONDS", -1.0)
-    pause = lightning.Keeper.pause
     for step in steps:
-
-        def killed(keeper, trainer, step=step):
-            pause(keeper, trainer)
-            if keeper.run.step == step:
-                raise RuntimeError("killed")
-
-        monkeypatch.setattr(lightning.Keeper, "pause", killed)
-        with pytest.raises(RuntimeError, match="killed"):
+        with killed_at(step):
             trained(config, tmp_path / str(step))
-        monkeypatch.setattr(lightning.Keeper, "pause", pause)
         assert equal(trained(config, tmp_path / str(step)), whole)
         assert f"training from step {step} to" in (tmp_path / str(step) / "train.log").read_text()
 
@@ -552,23 +560,13 @@ def test_data_that_a_module_does_not_give_are_refused(data, told):
         ({"schedule": "cosine", "callbacks": ["early_stopping"]}, (30, 45)),
     ],
 )
-def test_killed_at_the_ends_of_several_epochs(tmp_path, monkeypatch, keys, steps):
+def test_killed_at_the_ends_of_several_epochs(tmp_path, keys, steps):
     """As a step is 1/15 of an epoch here, or all of it, it goes on twice where an epoch has ended."""
     config = composed(**{"engine": "lightning", "steps": 60, "eval_every": 20, **keys})
     whole = trained(config)
-    monkeypatch.setattr(lightning, "CHECKPOINT_SECONDS", -1.0)
-    pause = lightning.Keeper.pause
     for step in steps:
-
-        def killed(keeper, trainer, step=step):
-            pause(keeper, trainer)
-            if keeper.run.step == step:
-                raise RuntimeError("killed")
-
-        monkeypatch.setattr(lightning.Keeper, "pause", killed)
-        with pytest.raises(RuntimeError, match="killed"):
+        with killed_at(step):
             trained(config, tmp_path)
-    monkeypatch.setattr(lightning.Keeper, "pause", pause)
     assert equal(trained(config, tmp_path), whole)
 
 
@@ -577,7 +575,7 @@ def composed(**keys: Any) -> RunConfig:
     return compose(**{**SMALL, **keys})
 
 
-def test_a_callback_ends_a_run_early_and_goes_on_where_it_was(tmp_path, monkeypatch):
+def test_a_callback_ends_a_run_early_and_goes_on_where_it_was(tmp_path):
     """Its patience is counted over the kill, and the run has ended for good."""
     keys: dict[str, Any] = {"callbacks.early_stopping.monitor": "test_acc", "callbacks.early_stopping.mode": "min"}
     keys |= {"callbacks.early_stopping.patience": 6, "fractal": "cantor2d", "fractal.depth": 1, "lr": 1e-2}
@@ -586,18 +584,8 @@ def test_a_callback_ends_a_run_early_and_goes_on_where_it_was(tmp_path, monkeypa
     assert whole.status == Status.STOPPED
     assert 60 <= whole.step < 400
     assert whole.record()["steps"] == whole.step == whole.history[-1].step
-    monkeypatch.setattr(lightning, "CHECKPOINT_SECONDS", -1.0)
-    pause = lightning.Keeper.pause
-
-    def killed(keeper, trainer):
-        pause(keeper, trainer)
-        if keeper.run.step == 40:
-            raise RuntimeError("killed")
-
-    monkeypatch.setattr(lightning.Keeper, "pause", killed)
-    with pytest.raises(RuntimeError, match="killed"):
+    with killed_at(40):
         trained(config, tmp_path / "killed")
-    monkeypatch.setattr(lightning.Keeper, "pause", pause)
     assert equal(trained(config, tmp_path / "killed"), whole)
     (tmp_path / "killed" / "result.json").unlink()  # killed before it was written
     assert equal(trained(config, tmp_path / "killed"), whole)
